@@ -1,0 +1,40 @@
+# make quickstart   environment, a 4,000-node graph from the shipped poems, one minute of training, generated lines
+# make test         all tests, the linter and the type checker
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STORE  ?= quickstart.sifu
+
+.PHONY: env quickstart test lint unit slow bench docs clean
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+quickstart: env
+	$(BIN)/sifu build-graph --store $(STORE) --vocab 4000 --sparsify 0.1 --force
+	$(BIN)/sifu train --store $(STORE) --minutes 1
+	$(BIN)/sifu generate --store $(STORE) --tokens 64 --count 3 --seed 1 "春風"
+
+test: lint unit
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: env
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: env
+	$(BIN)/python -m pytest -m slow
+
+bench: env
+	$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,39 @@
+"""sifu: a sparse-graph engine for SiFu / BriLLM language models.
+
+>>> import sifu_graph                                                # doctest: +SKIP
+>>> sifu_graph.build_graph("tang", "graph.sifu", vocab=4000)         # doctest: +SKIP
+>>> graph = sifu_graph.Graph.open("graph.sifu")                      # doctest: +SKIP
+>>> graph.train(minutes=1)                                           # doctest: +SKIP
+>>> graph.generate("春風", tokens=32).text                            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sifu_graph.build import BuildReport, build_graph
+    from sifu_graph.graph import Graph, GraphInfo
+    from sifu_graph.signal import PRESETS, SignalConfig
+
+__all__ = ["PRESETS", "BuildReport", "Graph", "GraphInfo", "SignalConfig", "build_graph"]
+
+_HOMES = {
+    "BuildReport": "build",
+    "build_graph": "build",
+    "Graph": "graph",
+    "GraphInfo": "graph",
+    "PRESETS": "signal",
+    "SignalConfig": "signal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported on first use, so that ``import sifu_graph`` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sifu_graph' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"sifu_graph.{_HOMES[name]}"), name)

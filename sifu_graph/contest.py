@@ -1,0 +1,366 @@
+"""Phase two: every candidate's energy, the softmax over all nodes, and the gradients - grouped by source.
+
+All positions whose current node is u meet the same row of private edges, and all default edges of a position have the
+same energy, so the softmax over all n nodes is
+
+    log Z = logsumexp(private energies, E_default + log(n - private edges in the row))
+
+It knows positions, rows and slots; it does not know how a mix came about, nor text. Two paths compute the same
+results: the fused kernel (`kernels/contest.cpp`) where a compiler is found, and torch, which is the reference.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sifu_graph import kernel, optim
+from sifu_graph.index import EdgeIndex, ranges
+from sifu_graph.signal import gelu, gelu_slope
+
+TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which position meets which candidates: the positions of a batch, sorted by source.
+
+    A *group* is one source: its positions and the candidates of its row. With all candidates a row is the whole
+    private row of the source; with sampled ones it is a part of it.
+    """
+
+    order: Tensor  # int64 [T], places of the positions in the batch
+    source: NDArray[np.int64]  # [G]
+    first_position: Tensor  # int64 [G + 1]
+    first_edge: Tensor  # int64 [G + 1]
+    slot: Tensor  # int64 [edges], the concatenated rows
+    target: Tensor  # int64 [T], rank among the group's candidates, or -1: a default edge
+    target_slot: Tensor  # int64 [T], or -1
+    log_defaults: Tensor  # [G], log of the number of default candidates; -inf: none
+    pe_row: Tensor  # int64 [T]
+
+    @property
+    def positions(self) -> int:
+        """T."""
+        return len(self.order)
+
+
+def plan(
+    index: EdgeIndex,
+    *,
+    source: NDArray[np.int64],
+    target: NDArray[np.int64],
+    pe_row: NDArray[np.int64],
+    dtype: torch.dtype,
+    candidates: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> Plan:
+    """Groups T positions (int64 [T] each) by their source.
+
+    With ``candidates`` = K, every source gets K sampled candidates (without replacement, shared by its positions in
+    this batch) and the true targets of its positions; otherwise all n nodes are candidates.
+    """
+    order = np.argsort(source, kind="stable")
+    source, target, pe_row = source[order], target[order], pe_row[order]
+    groups, first = np.unique(source, return_index=True)
+    first_position = np.append(first, len(source))
+    place = index.find(source, target)
+    if candidates is None:
+        row_start, size = index.row_start[groups], np.diff(index.row_start)[groups]
+        first_edge = np.concatenate([[0], np.cumsum(size)])
+        slot = index.slot[ranges(row_start, size)]
+        group_of = np.repeat(np.arange(len(groups)), np.diff(first_position))
+        rank = np.where(place >= 0, place - row_start[group_of], -1)
+        defaults = index.nodes - size
+    else:
+        assert rng is not None
+        chosen, sizes, rank, defaults = [], [], np.full(len(source), -1), np.empty(len(groups), np.int64)
+        for g, u in enumerate(groups):
+            mine = slice(first_position[g], first_position[g + 1])
+            drawn = rng.choice(index.nodes, size=min(candidates, index.nodes), replace=False)
+            nodes = np.unique(np.concatenate([drawn, target[mine]]))
+            found = index.find(np.full(len(nodes), u), nodes)
+            places = found[found >= 0]
+            chosen.append(index.slot[places])
+            sizes.append(len(places))
+            defaults[g] = len(nodes) - len(places)
+            rank[mine] = np.where(place[mine] >= 0, np.searchsorted(places, place[mine]), -1)
+        first_edge = np.concatenate([[0], np.cumsum(sizes)])
+        slot = np.concatenate(chosen)
+    with np.errstate(divide="ignore"):
+        log_defaults = np.log(defaults.astype(np.float64))
+    target_slot = np.where(place >= 0, index.slot[np.maximum(place, 0)] if index.edges else -1, -1)
+    return Plan(
+        order=torch.from_numpy(order),
+        source=groups,
+        first_position=torch.from_numpy(first_position),
+        first_edge=torch.from_numpy(first_edge),
+        slot=torch.from_numpy(np.ascontiguousarray(slot)),
+        target=torch.from_numpy(rank),
+        target_slot=torch.from_numpy(target_slot),
+        log_defaults=torch.from_numpy(log_defaults).to(dtype),
+        pe_row=torch.from_numpy(pe_row),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The parameters that a contest reads: pools of private edges, and the default edge."""
+
+    W: Tensor  # [slots, d, d]
+    b: Tensor  # [slots, d]
+    default_W: Tensor  # [d, d]
+    default_b: Tensor  # [d]
+    pe: Tensor  # [..., d], rows for `Plan.pe_row`
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a contest tells of every position, in the order of the plan."""
+
+    logsumexp: Tensor  # [T]
+    target_energy: Tensor  # [T]
+    default_energy: Tensor  # [T]
+    best: Tensor  # int64 [T], rank of the winner, or -1: the default edges
+
+    def loss(self, scale: float) -> Tensor:
+        """-log p(target) of every position [T]."""
+        return self.logsumexp - scale * self.target_energy
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """What a contest's backward pass hands back; edges' gradients went to the optimizer or to ``dW``, ``db``."""
+
+    dS: Tensor  # [T, d], in the order of the plan
+    default_W: Tensor  # [d, d]
+    default_b: Tensor  # [d]
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where an edge's gradient goes: row ``gradient_row[edge]`` of dW and db, or, at -1, into the optimizer at once.
+
+    Without an optimizer the gradients of edges at -1 are dropped.
+    """
+
+    gradient_row: Tensor  # int64 [edges]
+    dW: Tensor  # [rows, d, d]
+    db: Tensor  # [rows, d]
+    config: optim.OptimizerConfig | None = None
+    step: int = 0
+    state: dict[str, list[Tensor]] | None = None
+
+
+def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
+    """The energy of the default edges at every position [T]: they all share one."""
+    return gelu(S @ rows.default_W + rows.default_b + rows.pe[pe_row]).norm(dim=-1)
+
+
+def _default_backward(
+    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dS [T, d], dW0, db0 and the scale's gradient, of the default edge's share in the contest."""
+    positions = torch.diff(group.first_position)
+    log_count = torch.repeat_interleave(group.log_defaults, positions)
+    energy = outcome.default_energy
+    p = torch.exp(rows.scale * energy + log_count - outcome.logsumexp)
+    d_logit = weight * (p - (group.target < 0).to(p.dtype))
+    z = S @ rows.default_W + rows.default_b + rows.pe[group.pe_row]
+    factor = torch.where(energy > 0, rows.scale * d_logit / energy.clamp_min(1e-30), 0.0)
+    dz = factor[:, None] * gelu(z) * gelu_slope(z)
+    return dz @ rows.default_W.T, S.T @ dz, dz.sum(0), (d_logit * energy).sum()
+
+
+def native(width: int, dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
+    """The fused kernel, where it can be used."""
+    return kernel.load(width, dtype) if device.type == "cpu" else None
+
+
+def forward(rows: Rows, group: Plan, S: Tensor, *, energies: bool = False) -> tuple[Outcome, Tensor | None]:
+    """The contest of T positions with mixes S [T, d] (in the order of the plan).
+
+    With ``energies`` the energies of all private candidates come along, flat: group after group,
+    [positions of the group, candidates of its row].
+    """
+    E_default = default_energy(rows, S, group.pe_row)
+    outcome = _empty_outcome(E_default)
+    sizes = torch.diff(group.first_position) * torch.diff(group.first_edge)
+    flat = S.new_empty(int(sizes.sum())) if energies else None
+    library = native(S.shape[1], S.dtype, S.device)
+    if library is not None:
+        batch = _Native(rows, group, S, outcome, weight=0.0)
+        library.sifu_forward(batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads())
+        return outcome, flat
+    start = 0
+    for g, tile in _tiles(group, S.shape[1], S.element_size()):
+        E = _forward_tile(rows, group, S, outcome, g, tile)[1]
+        if flat is not None:
+            flat[start : start + E.numel()] = E.reshape(-1)
+            start += E.numel()
+    return outcome, flat
+
+
+def train(rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink) -> tuple[Outcome, Gradients]:
+    """The contest, its gradients, and the optimizer's step of every edge that ``sink`` does not set aside.
+
+    ``weight`` is the weight of one position in the loss: 1 / T for a mean.
+    """
+    outcome = _empty_outcome(default_energy(rows, S, group.pe_row))
+    library = native(S.shape[1], S.dtype, S.device)
+    if library is not None:
+        dS, d_scale = torch.empty_like(S), S.new_empty(max(1, len(group.source)))
+        batch = _Native(rows, group, S, outcome, weight=weight)
+        update = native_update(sink, dS=dS, dscale=d_scale)
+        library.sifu_train(batch.pointer, ctypes.byref(update), torch.get_num_threads())
+        scale_gradient = float(d_scale.double().sum())
+    else:
+        dS, scale_gradient = _train_torch(rows, group, S, outcome, weight, sink)
+    d_default, default_W, default_b, d_default_scale = _default_backward(rows, group, S, outcome, weight)
+    return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient + float(d_default_scale))
+
+
+def update_edges(rows: Rows, sink: Sink, slot: Tensor) -> None:
+    """The optimizer's step of the edges ``slot``, whose gradients are the rows of the sink."""
+    assert sink.config is not None and sink.state is not None
+    library = native(rows.W.shape[1], rows.W.dtype, rows.W.device)
+    if library is not None:
+        update = native_update(sink, dS=sink.dW, dscale=sink.dW)
+        library.sifu_update(
+            len(slot), slot.data_ptr(), rows.W.data_ptr(), rows.b.data_ptr(), ctypes.byref(update), torch.get_num_threads()
+        )
+    elif len(slot):
+        _update_torch(rows, sink, slot, sink.dW, sink.db)
+
+
+def _empty_outcome(E_default: Tensor) -> Outcome:
+    best = torch.full(E_default.shape, -1, dtype=torch.int64, device=E_default.device)
+    return Outcome(torch.empty_like(E_default), E_default.clone(), E_default, best)
+
+
+# ---- the torch path ---------------------------------------------------------------------------------------------
+
+
+def _tiles(group: Plan, width: int, item_bytes: int) -> list[tuple[int, slice]]:
+    """(group, positions) such that one tile's candidates stay within `TILE_BYTES`."""
+    tiles = []
+    for g in range(len(group.source)):
+        begin, end = int(group.first_position[g]), int(group.first_position[g + 1])
+        edges = int(group.first_edge[g + 1] - group.first_edge[g])
+        step = max(1, TILE_BYTES // max(1, edges * width * item_bytes))
+        tiles.extend((g, slice(at, min(at + step, end))) for at in range(begin, end, step))
+    return tiles
+
+
+def _forward_tile(
+    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, tile: slice
+) -> tuple[Tensor, Tensor]:
+    """z [n, k, d] and energies [n, k] of a tile; fills the outcome."""
+    slot = group.slot[group.first_edge[g] : group.first_edge[g + 1]]
+    z = torch.einsum("ni,kio->nko", S[tile], rows.W[slot]) + rows.b[slot] + rows.pe[group.pe_row[tile]][:, None]
+    E = gelu(z).norm(dim=-1)
+    share = rows.scale * outcome.default_energy[tile, None] + group.log_defaults[g]
+    outcome.logsumexp[tile] = torch.cat([rows.scale * E, share], 1).logsumexp(1)
+    target = group.target[tile]
+    private = target >= 0
+    if private.any():
+        outcome.target_energy[tile] = torch.where(
+            private, E.gather(1, target.clamp_min(0)[:, None])[:, 0], outcome.default_energy[tile]
+        )
+    if len(slot):
+        high, best = E.max(1)
+        beaten = outcome.default_energy[tile] >= high
+        outcome.best[tile] = torch.where(beaten & torch.isfinite(group.log_defaults[g]), -1, best)
+    return z, E
+
+
+def _train_torch(
+    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float, sink: Sink
+) -> tuple[Tensor, float]:
+    dS = torch.zeros_like(S)
+    scale_gradient = 0.0
+    tiles = _tiles(group, S.shape[1], S.element_size())
+    for at, (g, tile) in enumerate(tiles):
+        edges = slice(int(group.first_edge[g]), int(group.first_edge[g + 1]))
+        slot = group.slot[edges]
+        if at == 0 or tiles[at - 1][0] != g:
+            dW = torch.zeros_like(rows.W[slot])
+            db = torch.zeros_like(rows.b[slot])
+        z, E = _forward_tile(rows, group, S, outcome, g, tile)
+        p = torch.exp(rows.scale * E - outcome.logsumexp[tile, None])
+        private = group.target[tile] >= 0
+        hit = torch.zeros_like(p)
+        if private.any():
+            hit[private] = torch.nn.functional.one_hot(group.target[tile][private], len(slot)).to(p.dtype)
+        d_logit = weight * (p - hit)
+        scale_gradient += float((d_logit * E).sum())
+        factor = torch.where(E > 0, rows.scale * d_logit / E.clamp_min(1e-30), 0.0)
+        dz = factor[..., None] * gelu(z) * gelu_slope(z)
+        dS[tile] = torch.einsum("nko,kio->ni", dz, rows.W[slot])
+        dW += torch.einsum("ni,nko->kio", S[tile], dz)
+        db += dz.sum(0)
+        if at + 1 == len(tiles) or tiles[at + 1][0] != g:
+            aside = sink.gradient_row[edges]
+            kept = aside >= 0
+            sink.dW[aside[kept]], sink.db[aside[kept]] = dW[kept], db[kept]
+            if sink.config is not None:
+                _update_torch(rows, sink, slot[~kept], dW[~kept], db[~kept])
+    return dS, scale_gradient
+
+
+def _update_torch(rows: Rows, sink: Sink, slot: Tensor, dW: Tensor, db: Tensor) -> None:
+    assert sink.config is not None and sink.state is not None
+    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot)
+
+
+# ---- the fused kernel --------------------------------------------------------------------------------------------
+
+
+class _Native:
+    """A filled `struct Batch`, and the tensors that it points into."""
+
+    def __init__(self, rows: Rows, group: Plan, S: Tensor, outcome: Outcome, *, weight: float) -> None:
+        structure = kernel.BatchDouble if S.dtype == torch.float64 else kernel.BatchFloat
+        self.keep = [
+            t.contiguous()
+            for t in (
+                group.first_position, group.first_edge, group.slot, S, rows.pe, group.pe_row,
+                outcome.default_energy, group.log_defaults, group.target, rows.W, rows.b,
+            )
+        ]  # fmt: skip
+        self.batch = structure(
+            len(group.source), group.positions, *(t.data_ptr() for t in self.keep), rows.scale, weight,
+            outcome.logsumexp.data_ptr(), outcome.target_energy.data_ptr(), outcome.best.data_ptr(),
+        )  # fmt: skip
+
+    @property
+    def pointer(self) -> object:
+        return ctypes.byref(self.batch)
+
+
+def native_update(sink: Sink, *, dS: Tensor, dscale: Tensor) -> ctypes.Structure:
+    """`struct Update` for a sink."""
+    config = sink.config or optim.OptimizerConfig()
+    structure = kernel.UpdateDouble if sink.dW.dtype == torch.float64 else kernel.UpdateFloat
+    kind = 0 if sink.config is None else 1 if config.kind == "rowwise" else 2
+    pointers = [0, 0, 0, 0, 0]
+    if kind == 1:
+        assert sink.state is not None
+        pointers[4] = sink.state["v_row"][0].data_ptr()
+    elif kind == 2:
+        assert sink.state is not None
+        (m_W, m_b), (v_W, v_b) = sink.state["m"], sink.state["v"]
+        pointers[:4] = [m_W.data_ptr(), v_W.data_ptr(), m_b.data_ptr(), v_b.data_ptr()]
+    step = max(1, sink.step)
+    return structure(
+        kind, sink.gradient_row.data_ptr(), sink.dW.data_ptr(), sink.db.data_ptr(), dS.data_ptr(), dscale.data_ptr(),
+        config.rate(step), config.beta1, config.beta2, config.eps, config.weight_decay, config.clip,
+        1.0 - config.beta1**step, 1.0 - config.beta2**step, *pointers,
+    )  # fmt: skip

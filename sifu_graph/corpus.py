@@ -1,0 +1,433 @@
+"""Where text comes from: files, folders, standard input and the corpora inside the package, as documents.
+
+One line is one document; blank lines are skipped. Text is streamed: memory holds a few blocks of one MiB,
+never a corpus. A line of more than `MAX_LINE_BYTES` is cut in pieces of at most that size (at a character),
+and each piece is a document of its own. This module does not know what a node is, nor how text becomes nodes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import re
+import shutil
+import sys
+import tempfile
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from sifu_store.errors import CorpusError, OptionError
+
+Document = str | list[str]
+
+SHIPPED = ("tang", "wordnet")
+KINDS = (".txt", ".jsonl")
+COMPRESSIONS = ("", ".gz", ".xz")
+MAX_LINE_BYTES = 4 << 20  # a longer line of text is cut; see the module's docstring
+MAX_JSON_LINE_BYTES = 64 << 20  # JSON cannot be cut: a longer line is an error
+_BLOCK_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that documents are read from.
+
+    Attributes
+    ----------
+    name
+        What the graph records and messages say: an absolute path, the name of a shipped corpus, or `-`.
+    kind
+        `.txt` or `.jsonl`.
+    compression
+        ``""``, `.gz` or `.xz`.
+    location
+        What is opened.
+    """
+
+    name: str
+    kind: str
+    compression: str
+    location: Path | Traversable
+
+
+class Corpus:
+    """One or more sources of documents.
+
+    Parameters
+    ----------
+    sources
+        Paths of `.txt` and `.jsonl` files (plain, `.gz` or `.xz`), folders (every such file below them,
+        sorted, names that begin with a dot left out), `-` for standard input (copied to a temporary file,
+        since a corpus is read more than once), or the name of a shipped corpus (`tang`, `wordnet`), unless
+        a file of that name exists.
+    tokens
+        Documents are lists of tokens (every source is JSONL, standard input too) instead of text.
+    stdin
+        What `-` reads; `sys.stdin.buffer` if not given.
+
+    Raises
+    ------
+    CorpusError
+        A source is missing, or has a suffix that is not known. (What is wrong inside a file is raised when
+        it is read.)
+    """
+
+    def __init__(
+        self, sources: Iterable[str | Path], *, tokens: bool = False, stdin: BinaryIO | None = None
+    ) -> None:
+        self.tokens = tokens
+        self._records: list[dict[str, Any]] | None = None
+        self.sources: list[Source] = []
+        for given in sources:
+            if str(given) == "-":
+                self.sources.append(self._spool(stdin))
+            else:
+                self.sources.extend(_resolve(given))
+        if not self.sources:
+            raise CorpusError("no corpus was named: name a file, a folder, - or one of " + ", ".join(SHIPPED))
+        for source in self.sources:
+            if tokens and source.kind != ".jsonl":
+                raise CorpusError(
+                    f"{source.name}: lists of tokens are read from .jsonl, not from {source.kind}"
+                )
+
+    def _spool(self, stdin: BinaryIO | None) -> Source:
+        if any(source.name == "-" for source in self.sources):
+            raise CorpusError("-: standard input was named twice, but it can be read only once")
+        handle, name = tempfile.mkstemp(prefix="sifu-stdin-")
+        weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        with os.fdopen(handle, "wb") as spool:
+            shutil.copyfileobj(stdin if stdin is not None else sys.stdin.buffer, spool, _BLOCK_BYTES)
+        return Source(name="-", kind=".jsonl" if self.tokens else ".txt", compression="", location=Path(name))
+
+    # ---- documents
+
+    def documents(self) -> Iterator[Document]:
+        """Yield every document: `str`, or `list[str]` with ``tokens=True``.
+
+        Raises
+        ------
+        CorpusError
+            A file is not UTF-8, binary, damaged, not the JSON expected, or there is no document at all.
+        """
+        found = False
+        for source in self.sources:
+            for document in _read_documents(source, tokens=self.tokens):
+                found = True
+                yield document
+        if not found:
+            names = ", ".join(source.name for source in self.sources[:3])
+            more = f" and {len(self.sources) - 3} more" if len(self.sources) > 3 else ""
+            raise CorpusError(f"{names}{more}: empty, expected at least one line of text")
+
+    def training(self, *, holdout: float) -> Documents:
+        """The documents that training may see; can be iterated again and again."""
+        return Documents(corpus=self, holdout=holdout, held_out=False)
+
+    def heldout(self, *, holdout: float) -> Documents:
+        """The documents kept for evaluation; can be iterated again and again."""
+        return Documents(corpus=self, holdout=holdout, held_out=True)
+
+    # ---- identity
+
+    def record(self) -> dict[str, Any]:
+        """What a graph keeps, so that `from_record` finds the same text again.
+
+        Returns
+        -------
+        dict
+            `tokens`, and `sources`: a list of `name` (absolute path, shipped name, or `-`), `bytes` and
+            `sha256` of the file as it lies on disk.
+        """
+        if self._records is None:
+            self._records = [_describe(source) for source in self.sources]
+        return {"tokens": self.tokens, "sources": [dict(entry) for entry in self._records]}
+
+    def fingerprint(self) -> str:
+        """A hash (hex) of what the corpus contains, wherever its files lie."""
+        kinds = [(source.kind, source.compression) for source in self.sources]
+        hashes = [entry["sha256"] for entry in self.record()["sources"]]
+        return hashlib.sha256(json.dumps([self.tokens, kinds, hashes]).encode()).hexdigest()
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Corpus:
+        """Open the corpus that `record` describes.
+
+        Raises
+        ------
+        CorpusError
+            A file is missing or has changed, or the corpus was standard input.
+        """
+        entries = record["sources"]
+        sources: list[Source] = []
+        for entry in entries:
+            name = entry["name"]
+            if name == "-":
+                raise CorpusError("the recorded corpus was standard input, which is gone: name a corpus")
+            if name in SHIPPED:  # even where a file of that name has appeared since
+                sources.append(_shipped(name))
+            elif Path(name).is_file():
+                sources.append(_file(Path(name)))
+            else:
+                raise CorpusError(
+                    f"{name}: missing; the graph was built from it: restore it, or name a corpus"
+                )
+        corpus = cls.__new__(cls)
+        corpus.tokens, corpus.sources = bool(record["tokens"]), sources
+        corpus._records = [_describe(source) for source in corpus.sources]
+        for entry, now in zip(entries, corpus._records, strict=True):
+            if (entry["bytes"], entry["sha256"]) != (now["bytes"], now["sha256"]):
+                raise CorpusError(
+                    f"{entry['name']}: changed since the graph was built (then {entry['bytes']:,} bytes, "
+                    f"sha256 {entry['sha256'][:12]}; now {now['bytes']:,}, {now['sha256'][:12]}): "
+                    "restore it, or name a corpus"
+                )
+        return corpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """One side of the held-out split of a corpus. Every `iter()` reads it from the start."""
+
+    corpus: Corpus
+    holdout: float
+    held_out: bool
+
+    def __iter__(self) -> Iterator[Document]:
+        wanted, fraction = self.held_out, self.holdout
+        check_fraction(fraction)
+        return (doc for doc in self.corpus.documents() if is_held_out(doc, fraction=fraction) is wanted)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise `OptionError` unless a share of held-out documents is at least 0 and below 1."""
+    if not 0 <= fraction < 1:
+        raise OptionError(f"the held-out share is {fraction}; expected a number from 0 to below 1")
+
+
+def is_held_out(document: Document, *, fraction: float) -> bool:
+    """Whether a document is kept for evaluation; depends on its content alone, the same for ever.
+
+    The 64-bit BLAKE2b of the UTF-8 text (line ends as ``\\n``, none at the end; a token list as compact JSON)
+    is, as a number, compared with ``fraction * 2**64``: a larger fraction holds out a superset.
+    """
+    if fraction <= 0:
+        return False
+    if not isinstance(document, str):
+        document = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    elif "\n" in document or "\r" in document:
+        document = document.replace("\r\n", "\n").rstrip("\r\n")
+    digest = hashlib.blake2b(document.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def batched(documents: Iterable[Document], *, units: int = 1 << 20) -> Iterator[list[Document]]:
+    """Group documents into lists of about `units` characters (or tokens), in order."""
+    batch: list[Document] = []
+    held = 0
+    for document in documents:
+        batch.append(document)
+        held += len(document) + 2
+        if held >= units:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+# ---- finding files
+
+
+def _shipped(name: str) -> Source:
+    location = resources.files("sifu_graph") / "corpora" / f"{name}.txt.xz"
+    return Source(name=name, kind=".txt", compression=".xz", location=location)
+
+
+def _suffixes(name: str) -> tuple[str, str] | None:
+    """(kind, compression) of a file name, or None where it is not known."""
+    lower = name.lower()
+    for compression in COMPRESSIONS:
+        for kind in KINDS:
+            if lower.endswith(kind + compression):
+                return kind, compression
+    return None
+
+
+def _resolve(given: str | Path) -> list[Source]:
+    path = Path(given)
+    if str(given) in SHIPPED and not path.exists():
+        return [_shipped(str(given))]
+    expected = "expected .txt or .jsonl, plain or with .gz or .xz"
+    try:
+        path = path.absolute()
+        if path.is_dir():
+            files = sorted(
+                (
+                    below
+                    for below in path.rglob("*")
+                    if _suffixes(below.name)
+                    and not any(part.startswith(".") for part in below.relative_to(path).parts)
+                    and below.is_file()
+                ),
+                key=lambda below: below.relative_to(path).parts,
+            )
+            if not files:
+                raise CorpusError(f"{path}: a folder without a single text; {expected}")
+            return [_file(below) for below in files]
+        if not path.exists():
+            raise CorpusError(f"{path}: not found; name a file, a folder, - or one of {', '.join(SHIPPED)}")
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise CorpusError(f"{given}: cannot be opened: {error}") from error
+    if _suffixes(path.name) is None:
+        raise CorpusError(f"{path}: the suffix {path.suffix!r} is not known; {expected}")
+    return [_file(path)]
+
+
+def _file(path: Path) -> Source:
+    kind, compression = _suffixes(path.name) or ("", "")
+    return Source(name=str(path), kind=kind, compression=compression, location=path)
+
+
+def _describe(source: Source) -> dict[str, Any]:
+    try:
+        with _open_raw(source) as raw:
+            digest = hashlib.file_digest(cast(io.BufferedReader, raw), "sha256").hexdigest()
+            return {"name": source.name, "bytes": raw.tell(), "sha256": digest}
+    except OSError as error:
+        raise CorpusError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+
+
+def _open_raw(source: Source) -> BinaryIO:
+    return cast(BinaryIO, source.location.open("rb"))
+
+
+# ---- reading them
+
+
+def _decompressed(raw: BinaryIO, *, compression: str) -> IO[bytes]:
+    if compression == ".gz":
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
+    return lzma.LZMAFile(raw) if compression == ".xz" else raw
+
+
+def _blocks(source: Source) -> Iterator[bytes]:
+    """The bytes of a source, decompressed; the next block is fetched in a thread while this one is used."""
+    try:
+        with (
+            _open_raw(source) as raw,
+            _decompressed(raw, compression=source.compression) as stream,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            coming = pool.submit(stream.read, _BLOCK_BYTES)
+            while block := coming.result():
+                coming = pool.submit(stream.read, _BLOCK_BYTES)
+                yield block
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        what = f"truncated or not a valid {source.compression} file"
+        raise CorpusError(f"{source.name}: {what} ({error}): copy or compress it again") from error
+    except OSError as error:
+        raise CorpusError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+
+
+def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
+    """Runs of whole lines (or one piece of a giant line) as text, each with the number of its first line."""
+    line, offset, rest = 1, 0, b""
+    for block in _blocks(source):
+        if offset == 0 and not rest and block.startswith(_BOM):
+            block, offset = block[len(_BOM) :], len(_BOM)
+        rest += block
+        while True:
+            first_end = rest.find(b"\n")
+            first_bytes = (
+                first_end if first_end >= 0 else len(rest)
+            )  # no other line can be longer than a block
+            if source.kind == ".jsonl" and first_bytes > MAX_JSON_LINE_BYTES:
+                limit = f"longer than {MAX_JSON_LINE_BYTES >> 20} MiB"
+                raise CorpusError(f"{source.name}: line {line} is {limit}: cut it in several")
+            giant = source.kind == ".txt" and first_bytes > MAX_LINE_BYTES
+            cut = _character_start(rest, MAX_LINE_BYTES) if giant else rest.rfind(b"\n") + 1
+            if cut:
+                yield line, _decode(rest[:cut], source=source, line=line, offset=offset)
+                line += rest.count(b"\n", 0, cut)
+                offset += cut
+                rest = rest[cut:]
+            if not giant:
+                break
+    if rest:
+        yield line, _decode(rest, source=source, line=line, offset=offset)
+
+
+def _character_start(data: bytes, position: int) -> int:
+    """The last byte at or before `position` where a UTF-8 character begins (the data may be malformed)."""
+    for back in range(4):
+        if data[position - back] & 0xC0 != 0x80:
+            return position - back
+    return position
+
+
+def _decode(block: bytes, *, source: Source, line: int, offset: int) -> str:
+    def where(position: int) -> str:
+        number = line + block.count(b"\n", 0, position)
+        return f"line {number}, byte {offset + position:,}"
+
+    if (position := block.find(b"\0")) >= 0:
+        found = f"a NUL byte in {where(position)}"
+        raise CorpusError(f"{source.name}: binary or UTF-16 ({found}); expected text in UTF-8")
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"0x{block[error.start]:02x} in {where(error.start)}"
+        raise CorpusError(f"{source.name}: not UTF-8 ({found}): convert it to UTF-8") from None
+    return text.replace("\r\n", "\n") if "\r" in text else text
+
+
+def _read_documents(source: Source, *, tokens: bool) -> Iterator[Document]:
+    for first, text in _text_blocks(source):
+        lines = text.split("\n")
+        if source.kind == ".txt":
+            yield from (line for line in lines if line and not line.isspace())
+            continue
+        for number, line in enumerate(lines, first):
+            if not line or line.isspace():
+                continue
+            document = _parse_json(line, tokens=tokens, where=f"{source.name}: line {number}")
+            if document and not (isinstance(document, str) and document.isspace()):
+                yield document
+
+
+def _parse_json(line: str, *, tokens: bool, where: str) -> Document:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{where}: not JSON ({error})") from None
+    expected = 'a list of tokens or {"tokens": [...]}' if tokens else '{"text": "..."}'
+    if isinstance(value, dict):
+        value = value.get("tokens" if tokens else "text")
+    elif not tokens and isinstance(value, list):
+        raise CorpusError(f"{where}: a list of tokens; expected {expected}, or the level `tokens`")
+    elif not tokens:
+        value = None
+    if tokens and isinstance(value, list):
+        for token in value:
+            if isinstance(token, bool) or not isinstance(token, str | int) or token == "":
+                found = json.dumps(token)[:40]
+                raise CorpusError(f"{where}: {found} is no token; expected text or a whole number")
+        value = [str(token) for token in value]  # 5 and "5" are one node
+    elif tokens or not isinstance(value, str):
+        raise CorpusError(f"{where}: expected {expected}")
+    if _SURROGATE.search(value if isinstance(value, str) else "".join(value)):
+        raise CorpusError(f"{where}: half a surrogate pair (\\ud800-\\udfff), which is no character")
+    return cast(Document, value)

@@ -1,0 +1,222 @@
+"""How often each node follows each other node, and which ordered pairs get parameters of their own.
+
+Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n. This module knows
+node ids and documents, not text, and not where parameters lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.errors import OptionError
+
+from sifu_graph.tokens import Split, TokenFile
+
+Counts = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
+
+BLOCK_TOKENS = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairCounts:
+    """The distinct ordered pairs of a text, sorted by (source, target).
+
+    Attributes
+    ----------
+    n
+        Number of nodes.
+    source, target
+        int32 [pairs].
+    count
+        int64 [pairs], at least 1 each.
+    node_count
+        int64 [n]: how often each node occurs (as source or not).
+    """
+
+    n: int
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+    count: Counts
+    node_count: Counts
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    @cached_property
+    def total(self) -> int:
+        """Occurrences of all pairs."""
+        return int(self.count.sum())
+
+    @cached_property
+    def row_start(self) -> Counts:
+        """Where the pairs of each source begin, int64 [n + 1]."""
+        return np.searchsorted(self.source, np.arange(self.n + 1)).astype(np.int64)
+
+    @cached_property
+    def row_distinct(self) -> Counts:
+        """How many different targets follow each source, int64 [n]."""
+        return np.diff(self.row_start)
+
+    @cached_property
+    def row_total(self) -> Counts:
+        """How often each node is a source, int64 [n]."""
+        running = np.concatenate([[0], np.cumsum(self.count)])
+        return np.diff(running[self.row_start])
+
+
+def count_pairs(
+    tokens: TokenFile | Split | Iterable[Integers], *, n: int, block_tokens: int = BLOCK_TOKENS
+) -> PairCounts:
+    """Count every ordered pair of neighbours inside the documents.
+
+    Parameters
+    ----------
+    tokens
+        A token file (of which only the training part is counted), one part of it, or one array a document.
+    n
+        Number of nodes; every id is below it.
+    block_tokens
+        How many tokens are sorted at once.
+
+    Returns
+    -------
+    PairCounts
+        The same for every `block_tokens`.
+    """
+    if isinstance(tokens, TokenFile):
+        tokens = tokens.train
+    if isinstance(tokens, Split):
+        blocks = _blocks_of_split(tokens, size=block_tokens)
+    else:
+        blocks = _blocks_of(tokens, size=block_tokens)
+    # n * n keys fit; the narrow ones sort twice as fast
+    key_type: np.dtype[np.integer[Any]] = np.dtype(np.uint32) if n <= 1 << 16 else np.dtype(np.int64)
+    node_count = np.zeros(n, dtype=np.int64)
+    merged = _Merged(key_type)
+    for ids, inside, counted in blocks:
+        node_count += np.bincount(ids[:counted], minlength=n)
+        keys = (ids[:-1].astype(key_type) * n + ids[1:].astype(key_type))[inside]
+        keys.sort()
+        first = np.flatnonzero(_is_first(keys))
+        merged.add(keys[first], np.diff(first, append=len(keys)))
+    keys, count = merged.result()
+    source, target = np.divmod(keys, n)
+    return PairCounts(
+        n=n,
+        source=source.astype(np.int32),
+        target=target.astype(np.int32),
+        count=count,
+        node_count=node_count,
+    )
+
+
+# A block: ids, which neighbours (ids[i], ids[i + 1]) lie in one document, and how many of the ids to count as
+# nodes (the last one is shared with the next block).
+_Block = tuple[Integers, NDArray[np.bool_], int]
+
+
+def _blocks_of_split(split: Split, *, size: int) -> Iterator[_Block]:
+    starts = split.offsets[1:-1]  # of every document but the first
+    for begin in range(0, split.tokens, size):
+        end = min(begin + size, split.tokens)
+        ids = np.asarray(split.ids[begin : end + 1])
+        inside = np.ones(len(ids) - 1, dtype=bool)
+        low, high = np.searchsorted(starts, [begin + 1, begin + len(ids)])
+        inside[starts[low:high] - 1 - begin] = False
+        yield ids, inside, end - begin
+
+
+def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
+    held: list[Integers] = []
+    tokens = 0
+    for document in documents:
+        held.append(np.asarray(document))
+        tokens += len(document)
+        if tokens >= size:
+            yield from _blocks_of_split(Split.from_arrays(held), size=size)
+            held, tokens = [], 0
+    yield from _blocks_of_split(Split.from_arrays(held), size=size)
+
+
+def _is_first(keys: Integers) -> NDArray[np.bool_]:
+    """Which of the sorted keys differ from the one before."""
+    first = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return first
+
+
+class _Merged:
+    """Sorted distinct keys with counts; a part is merged with the one before once it is half as large."""
+
+    def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
+        self._parts: list[tuple[Integers, Counts]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
+
+    def add(self, keys: Integers, count: Counts) -> None:
+        self._parts.append((keys, count))
+        while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
+            self._merge_last_two()
+
+    def result(self) -> tuple[Integers, Counts]:
+        while len(self._parts) > 1:
+            self._merge_last_two()
+        return self._parts[0]
+
+    def _merge_last_two(self) -> None:
+        keys, count = self._parts.pop()
+        older_keys, older_count = self._parts.pop()
+        union = np.concatenate([older_keys, keys])
+        union.sort()
+        union = union[_is_first(union)]
+        total = np.zeros(len(union), dtype=np.int64)
+        total[np.searchsorted(union, older_keys)] += older_count
+        total[np.searchsorted(union, keys)] += count
+        self._parts.append((union, total))
+
+
+def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -> NDArray[np.bool_]:
+    """Choose the private edges: the most frequent pairs, ties by source, then target.
+
+    Parameters
+    ----------
+    counts
+        All pairs that occur.
+    sparsify
+        At most this share of all n * n ordered pairs becomes private (0 to 1; rounded down, read as the
+        decimal number that it is written as).
+    min_count
+        Pairs that occur less often stay default.
+
+    Returns
+    -------
+    mask : bool [pairs]
+        True for a private pair.
+    """
+    if not 0 <= sparsify <= 1:
+        raise OptionError(f"sparsify is {sparsify}; expected a number from 0 to 1")
+    if min_count < 1:
+        raise OptionError(f"the least count is {min_count}; expected at least 1")
+    budget = math.floor(Fraction(repr(float(sparsify))) * counts.n * counts.n)
+    mask = counts.count >= min_count
+    if int(mask.sum()) <= budget:
+        return mask
+    if budget == 0:
+        return np.zeros(len(counts), dtype=bool)
+    # the count of the last pair that still fits; of its equals, the first in (source, target) order fit
+    edge = int(np.partition(counts.count, len(counts) - budget)[len(counts) - budget])
+    mask = counts.count > edge
+    equal = np.flatnonzero(counts.count == edge)
+    mask[equal[: budget - int(mask.sum())]] = True
+    return mask
+
+
+def coverage(counts: PairCounts, mask: NDArray[np.bool_]) -> float:
+    """The share of all pair occurrences that the chosen pairs cover (0 where there is no pair)."""
+    return float(counts.count[mask].sum()) / counts.total if counts.total else 0.0

@@ -1,0 +1,133 @@
+"""One signal that flows and chooses its way: O(1) memory and time a token, however long the text is.
+
+It knows nodes, rows and energies; it does not know text. Every step of the signal is `Signal.carry`, every contest
+`contest.forward`, as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sifu_graph import contest
+from sifu_graph.parameters import Parameters
+from sifu_graph.sampling import DEFAULT, Sampler
+from sifu_graph.signal import Signal, SignalConfig
+
+ENCODINGS = 512  # positional encodings made at a time
+
+
+class Walk:
+    """A signal on its way through the graph.
+
+    Parameters
+    ----------
+    forbidden
+        Nodes that are never chosen.
+    r_0
+        The initial signal [d]; None: the graph's.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        config: SignalConfig,
+        *,
+        forbidden: Sequence[int] = (),
+        r_0: Tensor | None = None,
+    ) -> None:
+        self.parameters, self.config = parameters, config
+        self.r_0 = parameters.r_0 if r_0 is None else r_0
+        self.forbidden = np.array(sorted(set(forbidden)), dtype=np.int64)
+        self.node = -1
+        self.scale = float(parameters.scale)
+        self._signal: Signal | None = None
+
+    @property
+    def signal(self) -> Signal:
+        """The signal; there is one after `start`."""
+        assert self._signal is not None
+        return self._signal
+
+    def start(self, node: int) -> None:
+        """Begins anew at a node."""
+        self.node = node
+        self._signal = Signal.start(
+            self.config,
+            r_0=self.r_0,
+            node_bias=self.parameters.node_bias[node : node + 1],
+            alpha=self.parameters.alpha,
+            offset=self.config.decode_offset,
+        )
+
+    def carry(self, node: int) -> None:
+        """Along the edge to a node."""
+        self._restart_if_due()
+        place = int(self.parameters.index.find(np.array([self.node]), np.array([node]))[0])
+        slot = self.parameters.index.slot[place : place + 1] if place >= 0 else np.array([-1])
+        if place >= 0:
+            self.parameters.edges.require(slot)
+        self.signal.carry(*self.parameters.path_edges(torch.from_numpy(slot)))
+        self.node = node
+
+    def _restart_if_due(self) -> None:
+        if self.config.reset_after is not None and self.signal.step >= self.config.reset_after:
+            self.start(self.node)
+
+    def energies(self) -> tuple[np.ndarray, float]:
+        """Energies of the row of the current node [k], in the order of the row, and that of its default edges."""
+        self._restart_if_due()
+        parameters, index = self.parameters, self.parameters.index
+        row = index.row(self.node)
+        slots = index.slot[row]
+        parameters.edges.require(slots)
+        group = contest.Plan(
+            order=_ZERO,
+            source=np.array([self.node]),
+            first_position=_ZERO_ONE,
+            first_edge=torch.tensor([0, len(slots)]),
+            slot=torch.from_numpy(slots),
+            target=_NONE,
+            target_slot=_NONE,
+            log_defaults=torch.zeros(1, dtype=self.r_0.dtype),
+            pe_row=_ZERO,
+        )
+        pe = self.signal.encoding[None]
+        rows = contest.Rows(
+            parameters.edges.W, parameters.edges.b, parameters.default_W, parameters.default_b, pe, self.scale
+        )
+        outcome, energies = contest.forward(rows, group, self.signal.mix, energies=True)
+        assert energies is not None
+        return energies.numpy(), float(outcome.default_energy[0])
+
+    def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
+        """The next node. Does not move."""
+        energies, default_energy = self.energies()
+        targets = self.parameters.index.target[self.parameters.index.row(self.node)]
+        banned = self.forbidden
+        if not self.config.self_decode:
+            banned = np.union1d(banned, [self.node])
+        logits = energies.astype(np.float64) * self.scale
+        at = np.searchsorted(targets, banned)
+        private = at < len(targets)
+        private[private] = targets[at[private]] == banned[private]
+        logits[at[private]] = -np.inf
+        defaults = self.parameters.index.nodes - len(targets) - int((~private).sum())
+        rank, which = sampler.choose(logits, default_energy * self.scale, defaults, rng)
+        if rank != DEFAULT:
+            return int(targets[rank])
+        return nth_missing(np.union1d(targets, banned), which)
+
+
+_ZERO = torch.zeros(1, dtype=torch.int64)
+_NONE = torch.full((1,), -1)
+_ZERO_ONE = torch.tensor([0, 1])
+
+
+def nth_missing(present: np.ndarray, which: int) -> int:
+    """The ``which``-th number from 0 on that is not among the sorted ``present``: nodes by frequency."""
+    missing_before = present - np.arange(len(present))  # how many numbers below present[i] are missing
+    return which + int(np.searchsorted(missing_before, which, side="right"))

@@ -1,0 +1,167 @@
+"""Generation: a prompt in, text out, piece by piece.
+
+It knows prompts, nodes and text; `decoding` moves the signal, `sampling` chooses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from sifu_store.errors import OptionError
+
+from sifu_graph.decoding import Walk
+from sifu_graph.sampling import Sampler
+from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+PROMPT_STEP = 8192  # tokens of a prompt that are looked up at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """How to continue a prompt.
+
+    Attributes
+    ----------
+    tokens
+        How many to generate.
+    temperature, top_k, top_p, greedy
+        See `sifu_graph.sampling.Sampler`.
+    seed
+        Same graph, prompt, options and seed: same text. None: another one each time.
+    stop
+        Generation ends when the text contains this; what comes after it is not shown.
+    signal_vector
+        r_0 [d], the initial signal, instead of the graph's own.
+    """
+
+    tokens: int = 100
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = 0.9
+    greedy: bool = False
+    seed: int | None = None
+    stop: str | None = None
+    signal_vector: Sequence[float] | np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished continuation."""
+
+    prompt: str
+    text: str
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    unknown: list[str]
+
+
+class Stream(Iterator[str]):
+    """Yields text as soon as it is complete. ``tokens`` counts the nodes so far, ``unknown`` lists the characters
+    of the prompt that are no nodes."""
+
+    def __init__(self, graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> None:
+        if options.tokens < 0:
+            raise OptionError(f"tokens is {options.tokens}: it must be 0 or more")
+        if options.stop == "":
+            raise OptionError("the stop text is empty: leave --stop out to go on to the end")
+        if not len(prompt):
+            raise OptionError("the prompt is empty: give at least one token to start from")
+        self.tokens = 0
+        document = prompt if isinstance(prompt, str) else list(prompt)
+        self.unknown = graph.tokenizer.unknown_characters(document)
+        ids = graph.tokenizer.encode(document)
+        if not (ids != UNKNOWN).any():
+            shown = "".join(self.unknown[:10])
+            raise OptionError(f"the prompt consists of unknown characters only ({shown}): none of them is a node")
+        self._options = options
+        temperature = 0.0 if options.greedy else options.temperature
+        self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
+        self._rng = np.random.Generator(np.random.PCG64(options.seed))
+        self._walk = Walk(graph.parameters, graph.signal, forbidden=[UNKNOWN], r_0=_signal_vector(graph, options))
+        self._decoder = graph.tokenizer.decoder()
+        for node in ids:
+            self._decoder.push(int(node))
+        self._held = ""  # text that may be the beginning of the stop text
+        self._done = False
+        self._follow(np.concatenate([[SEPARATOR], ids]))
+
+    def _follow(self, ids: np.ndarray) -> None:
+        """Carries the signal along the prompt. With resets only what comes after the last one matters."""
+        reset = self._walk.config.reset_after
+        begin = 0 if reset is None else (len(ids) - 1) // reset * reset
+        self._walk.start(int(ids[begin]))
+        for node in ids[begin + 1 :]:
+            self._walk.carry(int(node))
+
+    def __next__(self) -> str:
+        while not self._done and self.tokens < self._options.tokens:
+            node = self._walk.choose(self._sampler, self._rng)
+            self.tokens += 1
+            if node == SEPARATOR:
+                self._walk.start(SEPARATOR)
+            else:
+                self._walk.carry(node)
+            if text := self._release(self._decoder.push(node)):
+                return text
+        if not self._done:
+            self._done = True
+            if text := self._release(self._decoder.flush(), last=True):
+                return text
+        raise StopIteration
+
+    def _release(self, text: str, *, last: bool = False) -> str:
+        """Text that cannot be part of the stop text any more."""
+        stop = self._options.stop
+        if stop is None:
+            return text
+        self._held += text
+        at = self._held.find(stop)
+        if at >= 0:
+            self._done = True
+            out, self._held = self._held[:at], ""
+            return out
+        keep = 0 if last else next(
+            (k for k in range(min(len(stop) - 1, len(self._held)), 0, -1) if self._held.endswith(stop[:k])), 0
+        )  # fmt: skip
+        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return out
+
+
+def stream(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Stream:
+    """Continues a prompt, piece by piece.
+
+    Raises
+    ------
+    OptionError
+        The prompt is empty or consists of unknown characters only, or an option has no meaning.
+    """
+    return Stream(graph, prompt, options)
+
+
+def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
+    """Continues a prompt and returns when it is done."""
+    started = time.perf_counter()
+    pieces = stream(graph, prompt, options)
+    text = "".join(pieces)
+    seconds = time.perf_counter() - started
+    shown = prompt if isinstance(prompt, str) else " ".join(prompt)
+    return Generation(shown, text, pieces.tokens, seconds, pieces.tokens / max(seconds, 1e-9), pieces.unknown)
+
+
+def _signal_vector(graph: Graph, options: GenerateOptions) -> torch.Tensor | None:
+    if options.signal_vector is None:
+        return None
+    vector = torch.as_tensor(np.asarray(options.signal_vector, dtype=np.float32))
+    width = graph.parameters.width
+    if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
+        raise OptionError(f"the signal vector has shape {tuple(vector.shape)}: it must be {width} finite numbers")
+    return vector

@@ -1,0 +1,76 @@
+"""Which edges are private and where they lie: the (u, v) index of the graph.
+
+It knows nodes, ranks and slots; it does not know parameters or text. Rows are sorted by target; an edge's *rank* is
+its place in its row, its *slot* the place of its parameters in the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeIndex:
+    """The private edges of n nodes, sorted by (u, v).
+
+    Attributes
+    ----------
+    row_start : int64 [n + 1]
+        Row u is ``row_start[u] : row_start[u + 1]`` of the arrays below.
+    target : int32 [edges]
+    slot : int64 [edges]
+    count : int64 [edges]
+        How often the pair occurred in the corpus that the graph was built from.
+    keys : int64 [edges]
+        u * n + v, ascending.
+    """
+
+    nodes: int
+    row_start: Ints
+    target: NDArray[np.int32]
+    slot: Ints
+    count: Ints
+    keys: Ints
+
+    @classmethod
+    def from_slots(cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints) -> EdgeIndex:
+        """From the arrays of the store, in which a slot with target -1 is free."""
+        used = np.flatnonzero(target >= 0)
+        keys = source[used].astype(np.int64) * nodes + target[used]
+        order = np.argsort(keys, kind="stable")
+        slot, keys = used[order], keys[order]
+        row_start = np.searchsorted(keys, np.arange(nodes + 1, dtype=np.int64) * nodes)
+        return cls(nodes, row_start, target[slot], slot, count[slot], keys)
+
+    @property
+    def edges(self) -> int:
+        """Number of private edges."""
+        return len(self.keys)
+
+    def row_sizes(self) -> Ints:
+        """Private edges out of every node, int64 [n]."""
+        return np.diff(self.row_start)
+
+    def find(self, source: Ints, target: Ints) -> Ints:
+        """The place of each pair in the sorted arrays, or -1 where the edge is a default edge."""
+        keys = np.asarray(source, dtype=np.int64) * self.nodes + target
+        place = np.searchsorted(self.keys, keys)
+        found = place < self.edges
+        found[found] = self.keys[place[found]] == keys[found]
+        return np.where(found, place, -1)
+
+    def row(self, node: int) -> slice:
+        """The row of a node as a slice of the sorted arrays."""
+        return slice(int(self.row_start[node]), int(self.row_start[node + 1]))
+
+
+def ranges(starts: Ints, sizes: Ints) -> Ints:
+    """The concatenation of ``arange(start, start + size)``."""
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)

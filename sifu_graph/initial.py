@@ -1,0 +1,208 @@
+"""What an edge is before it was ever trained: from counts, or from a hash. Any page of it, at any time, the same bits.
+
+It knows the index, counts and settings; it does not know stores, caches or training.
+
+``counts``
+    The new graph *is* a smoothed bigram model. W = 0, and the bias of edge (u, v) gives it the energy
+    ``E_base + log(p(v | u) / share)``, where p is interpolated Kneser-Ney with three discounts (Chen & Goodman 1999,
+    section 3) and ``share`` the probability that is left for one default edge of u. The bias points along a direction
+    of its own for every target v, so that the signal says which node it has reached.
+``uniform``
+    The paper's U(-0.5, 0.5), each element from a hash of (seed, u, v, element): moving an edge never changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sifu_graph.index import EdgeIndex
+from sifu_graph.signal import SignalConfig, positional_encoding
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+BASE_ENERGY = 10.0
+"""Energy of the default edge at the start: high enough for GELU to be linear where an edge's bias points."""
+ACTIVE = 8
+"""Dimensions that the direction of one node takes up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the corpus says of every node and every pair, as far as the initialisation needs it.
+
+    Attributes
+    ----------
+    total : int64 [n]
+        Transitions out of u.
+    discounted : float64 [n]
+        Sum of the discounts of all distinct pairs out of u, private or not.
+    predecessors : int64 [n]
+        Distinct nodes before v.
+    discounts : three floats
+        Taken off pairs that occurred once, twice, more often.
+    """
+
+    total: NDArray[np.int64]
+    discounted: Doubles
+    predecessors: NDArray[np.int64]
+    discounts: tuple[float, float, float]
+
+    def discount(self, count: NDArray[np.int64]) -> Doubles:
+        """The discount of pairs with these counts."""
+        return np.array([0.0, *self.discounts])[np.minimum(count, 3)]
+
+
+def estimate_discounts(count: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Modified Kneser-Ney discounts from the counts of all distinct pairs (Chen & Goodman 1999, equation 26)."""
+    n1, n2, n3, n4 = (int((count == c).sum()) for c in (1, 2, 3, 4))
+    if min(n1, n2, n3, n4) == 0:  # too little text for an estimate
+        return 0.5, 0.75, 0.75
+    y = n1 / (n1 + 2 * n2)
+    found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    d1, d2, d3 = (min(max(d, 0.1), c - 0.1) for d, c in zip(found, (1, 2, 3), strict=True))
+    return d1, d2, d3
+
+
+def log_ratios(index: EdgeIndex, counts: Counts) -> Floats:
+    """log(p(v | u) / share of one default edge of u) of every private edge, in index order, float32 [edges]."""
+    sizes = index.row_sizes()
+    source = np.repeat(np.arange(index.nodes), sizes)
+    total = np.maximum(counts.total, 1).astype(np.float64)
+    continuation = counts.predecessors / max(1, int(counts.predecessors.sum()))
+    p = (index.count - counts.discount(index.count)) / total[source]
+    p += (counts.discounted / total)[source] * continuation[index.target]
+    p = np.maximum(p, 1e-9)
+    left = 1.0 - np.bincount(source, weights=p, minlength=index.nodes)
+    share = np.maximum(left / np.maximum(index.nodes - sizes, 1), 1e-9)
+    return np.log(p / share[source]).astype(np.float32)
+
+
+def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[np.int64], Doubles]:
+    """The dimensions in which the positional encoding hardly moves over a text, and its mean there [d]."""
+    positions = torch.arange(length) + config.train_offset
+    encoding = positional_encoding(config, positions, width, torch.float64).numpy()
+    steady = np.flatnonzero(encoding.std(0) < 0.15)
+    return (steady if len(steady) >= ACTIVE else np.arange(width)), encoding.mean(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """The values of untrained edges: ``weight``/``bias`` of any slots, the default edge, the node biases."""
+
+    method: Literal["counts", "uniform"]
+    seed: int
+    width: int
+    source: NDArray[np.int32]  # [slots]
+    target: NDArray[np.int32]  # [slots]
+    nodes: int
+    energy: Floats  # [slots], wanted energy (counts)
+    direction: Floats  # [n + 1, d], unit vectors; the last is the default edge's (counts)
+    offset: Doubles  # [n + 1, 2]: M and Q, see `_amplitude` (counts)
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        method: Literal["counts", "uniform"],
+        seed: int,
+        config: SignalConfig,
+        width: int,
+        length: int,
+        index: EdgeIndex,
+        slots: int,
+        counts: Counts,
+    ) -> Initial:
+        """For a graph with the given index and counts; ``length`` is that of its texts."""
+        source, target = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+        source[index.slot] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
+        target[index.slot] = index.target
+        energy = np.zeros(slots, np.float32)
+        direction = np.zeros((index.nodes + 1, width), np.float32)
+        offset = np.zeros((index.nodes + 1, 2))
+        if method == "counts":
+            energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
+            dimensions, mean = _dimensions(config, width, length)
+            direction[:] = _directions(index.nodes, width, dimensions, seed)
+            still = np.asarray(torch.nn.functional.gelu(torch.from_numpy(mean))) ** 2
+            on = direction > 0
+            offset[:, 0] = (direction * mean).sum(1)
+            offset[:, 1] = (on * mean**2).sum(1) + (~on * still).sum(1)
+        return cls(method, seed, width, source, target, index.nodes, energy, direction, offset)
+
+    def _amplitude(self, energy: Doubles, node: NDArray[np.int64]) -> Doubles:
+        """a such that the bias ``a * direction`` has the energy: a^2 + 2 a M + Q = E^2.
+
+        M is the mean positional encoding along the direction, Q what it adds in the square (where the direction
+        points GELU is linear; elsewhere only the encoding acts).
+        """
+        M, Q = self.offset[node, 0], self.offset[node, 1]
+        return -M + np.sqrt(np.maximum(M**2 - Q + energy**2, 0.0))
+
+    def weight(self, slots: NDArray[np.int64]) -> Floats | None:
+        """[slots, d, d], or None for zeros."""
+        if self.method == "counts":
+            return None
+        return self._uniform(slots, np.arange(self.width**2)).reshape(len(slots), self.width, self.width)
+
+    def bias(self, slots: NDArray[np.int64]) -> Floats:
+        """[slots, d]."""
+        if self.method == "uniform":
+            return self._uniform(slots, self.width**2 + np.arange(self.width))
+        node = self.target[slots]
+        amplitude = self._amplitude(self.energy[slots].astype(np.float64), node)
+        return (amplitude[:, None] * self.direction[node]).astype(np.float32)
+
+    def default(self) -> tuple[Floats, Floats]:
+        """W [d, d] and b [d] of the default edge."""
+        if self.method == "uniform":
+            values = uniform(self.seed, self.nodes, self.nodes, np.arange(self.width**2 + self.width))
+            return values[: self.width**2].reshape(self.width, self.width), values[self.width**2 :]
+        last = np.array([self.nodes])
+        bias = self._amplitude(np.array([BASE_ENERGY]), last)[0] * self.direction[-1]
+        return np.zeros((self.width, self.width), np.float32), bias.astype(np.float32)
+
+    def node_bias(self) -> Floats:
+        """[n, d]: a node's own direction, or U(-0.5, 0.5)."""
+        if self.method == "uniform":
+            nodes = np.arange(self.nodes)[:, None]
+            return uniform(self.seed, nodes, self.nodes, np.arange(self.width)[None])
+        return (BASE_ENERGY * self.direction[:-1]).astype(np.float32)
+
+    def _uniform(self, slots: NDArray[np.int64], elements: NDArray[np.int64]) -> Floats:
+        return uniform(self.seed, self.source[slots][:, None], self.target[slots][:, None], elements[None])
+
+
+def _directions(nodes: int, width: int, dimensions: NDArray[np.int64], seed: int) -> Floats:
+    """Unit vectors with equal entries in `ACTIVE` dimensions of each node's own; all of them, for the default edge.
+
+    With no more than `ACTIVE` dimensions to choose from, every node gets the same one.
+    """
+    active = min(ACTIVE, len(dimensions)) if len(dimensions) < width or width > ACTIVE else width
+    if len(dimensions) == width and width <= ACTIVE:
+        active = width
+    order = uniform(seed, np.arange(nodes)[:, None], nodes + 1, dimensions[None]).argsort(1, kind="stable")
+    out = np.zeros((nodes + 1, width), np.float32)
+    np.put_along_axis(out[:-1], dimensions[order[:, :active]], np.float32(1 / np.sqrt(active)), 1)
+    out[-1, dimensions] = 1 / np.sqrt(len(dimensions))
+    return out
+
+
+def uniform(seed: int, u: Any, v: Any, element: Any) -> Floats:
+    """U(-0.5, 0.5) as a hash of (seed, u, v, element), broadcast: splitmix64 (Steele et al. 2014), three rounds."""
+    with np.errstate(over="ignore"):
+        h = _mix(np.asarray(seed, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        h = _mix(h ^ (np.asarray(u).astype(np.uint64) << np.uint64(32)) ^ np.asarray(v).astype(np.uint64))
+        h = _mix(h + np.asarray(element).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return ((h >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24) - np.float32(0.5)
+
+
+def _mix(x: Any) -> Any:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,166 @@
+"""Compiles and loads `kernels/contest.cpp`: the fused contest, for machines with a C++ compiler.
+
+It knows compilers and structures; it does not know the mathematics. One small library per (source, width, dtype,
+compiler, processor) is kept in the user's cache folder. Without a compiler, `load` returns None and the torch path of
+`contest.py` does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-march=native",
+    "-shared",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-freciprocal-math",
+    "-fno-signed-zeros",
+    "-ffp-contract=fast",
+)
+_Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
+
+
+def _batch_fields(real: type) -> list[tuple[str, type]]:
+    pointers = "first_position first_edge slot S pe pe_row default_energy log_defaults target W b".split()
+    results = "logsumexp target_energy best".split()
+    return [
+        ("groups", _Int),
+        ("positions", _Int),
+        *((name, _Pointer) for name in pointers),
+        ("scale", real),
+        ("weight", real),
+        *((name, _Pointer) for name in results),
+    ]
+
+
+def _update_fields(real: type) -> list[tuple[str, type]]:
+    rates = "lr beta1 beta2 eps weight_decay clip correction1 correction2".split()
+    state = "m_W v_W m_b v_b v_edge".split()
+    return [
+        ("kind", _Int),
+        *((name, _Pointer) for name in "gradient_row dW db dS dscale".split()),
+        *((name, real) for name in rates),
+        *((name, _Pointer) for name in state),
+    ]
+
+
+class BatchFloat(ctypes.Structure):
+    """`struct Batch` of contest.cpp for float."""
+
+    _fields_ = _batch_fields(_Float)
+
+
+class BatchDouble(ctypes.Structure):
+    """`struct Batch` for double."""
+
+    _fields_ = _batch_fields(_Double)
+
+
+class UpdateFloat(ctypes.Structure):
+    """`struct Update` of contest.cpp for float."""
+
+    _fields_ = _update_fields(_Float)
+
+
+class UpdateDouble(ctypes.Structure):
+    """`struct Update` for double."""
+
+    _fields_ = _update_fields(_Double)
+
+
+def compiler() -> str | None:
+    """The C++ compiler that would be used: ``$CXX``, else c++, g++ or clang++; None where there is none.
+
+    ``SIFU_KERNEL=torch`` in the environment says that none is to be used.
+    """
+    if os.environ.get("SIFU_KERNEL") == "torch":
+        return None
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and (found := shutil.which(name)):
+            return found
+    return None
+
+
+def cache_folder() -> Path:
+    """``$SIFU_CACHE``, else the user's cache folder."""
+    if chosen := os.environ.get("SIFU_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sifu"
+
+
+def supported(width: int, dtype: torch.dtype) -> bool:
+    """Whether the kernel is written for this width and dtype (whole vectors of 64 bytes)."""
+    return dtype in (torch.float32, torch.float64) and width % (64 // dtype.itemsize) == 0 and width <= 128
+
+
+@functools.cache
+def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The library for a width and dtype, compiled on first use (2-3 s); None where it cannot be had."""
+    chosen = compiler()
+    if chosen is None or not supported(width, dtype):
+        return None
+    source = resources.files("sifu_graph") / "kernels" / "contest.cpp"
+    text = source.read_bytes()
+    defines = [f"-DWIDTH={width}", "-DREAL=double" if dtype == torch.float64 else "-DREAL=float"]
+    if dtype == torch.float64:
+        defines.append("-DREAL_IS_DOUBLE")
+    identity = hashlib.sha256(
+        b"\0".join([text, chosen.encode(), *(f.encode() for f in (*FLAGS, *defines)), _processor().encode()])
+    ).hexdigest()[:20]
+    for folder in (cache_folder(), Path(tempfile.gettempdir()) / f"sifu-{os.getuid()}"):
+        library = folder / f"contest-{identity}.so"
+        if library.exists() or _compile(chosen, text, defines, library):
+            try:
+                return _declared(ctypes.CDLL(str(library)))
+            except OSError:
+                continue
+    return None
+
+
+def _processor() -> str:
+    """What -march=native depends on: a library is not to be loaded on another processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+        return "".join(line for line in text.splitlines() if line.startswith(("model name", "flags", "Features")))
+    except OSError:
+        return platform.processor() + platform.machine()
+
+
+def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> bool:
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            source, result = Path(scratch) / "contest.cpp", Path(scratch) / "contest.so"
+            source.write_bytes(text)
+            for threads in (["-fopenmp"], []):  # torch brings the OpenMP runtime; not every compiler has the flag
+                command = [chosen, *FLAGS, *threads, *defines, str(source), "-o", str(result)]
+                if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
+                    result.replace(library)
+                    return True
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return False
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    library.sifu_forward.argtypes = [_Pointer, _Pointer, _Int]
+    library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
+    library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
+    for function in (library.sifu_forward, library.sifu_train, library.sifu_update):
+        function.restype = None
+    return library

@@ -1,0 +1,546 @@
+// The contest of one batch, fused: energies, softmax, gradients and the optimizer's update in one sweep over the rows.
+//
+// It knows slots, positions and edges; it does not know tokens, text, files or Python. `contest.py` compiles it with
+// -DREAL (float or double) and -DWIDTH (the width d of the signal), fills `Batch`, and calls the functions at the
+// bottom. The reference that it is tested against is the torch path in `contest.py`.
+//
+// For an edge with weight W [d_in][d_out] (element [i][o] multiplies input i into output o) and bias b [d], and a
+// position with mix S [d] and positional encoding P [d] (DESIGN, section 3):
+//
+//     z = S W + b + P;   y = GELU(z);   E = |y|_2;   p(edge) = exp(g E) / sum over all candidates of exp(g E')
+//
+// Work is cut into blocks of BLOCK edges of one row, numbered by the edge's rank in its row. Each sum has one fixed
+// order (positions within an edge, edges within a block, blocks within a row), so that the result has the same bits
+// for any number of threads and wherever in memory a row's edges lie.
+//
+// Energies are computed twice, before and after the softmax, and never stored: a position needs a few bytes per block
+// of edges instead of d floats per edge.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__x86_64__) || defined(__i386__)
+#include <xmmintrin.h>
+#endif
+
+#ifndef REAL
+#define REAL float
+#endif
+#ifndef WIDTH
+#define WIDTH 32
+#endif
+
+typedef REAL real;
+constexpr int D = WIDTH;
+constexpr int LANES = 64 / sizeof(real);
+constexpr int VECS = D / LANES;
+constexpr int BLOCK = 64;        // edges in a block of work
+constexpr int64_t TILE = 128;    // positions whose energies are held at a time
+constexpr int64_t CHUNK = 8192;  // edges in a sweep: their rows stay in the outer cache from the first pass to the second
+static_assert(D % LANES == 0, "the width must be a multiple of the vector length");
+
+typedef real vec __attribute__((vector_size(64), aligned(64)));
+typedef real uvec __attribute__((vector_size(64), aligned(sizeof(real)), may_alias));
+
+static inline vec load(const real* p) { return (vec) * (const uvec*)p; }
+static inline void store(real* p, vec v) { *(uvec*)p = (uvec)v; }
+static inline vec splat(real x) { return x - vec{}; }
+
+static inline real sum(vec v) {
+    real s[LANES];
+    store(s, v);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; ++i) s[i] += s[i + step];
+    return s[0];
+}
+
+// ---- exp, Phi (the normal distribution function) and its density -----------------------------------------------
+
+#ifdef REAL_IS_DOUBLE
+
+static inline vec vexp(vec x) {
+    for (int i = 0; i < LANES; ++i) x[i] = std::exp(x[i]);
+    return x;
+}
+static inline void phi(vec z, vec& cdf, vec& pdf) {
+    for (int i = 0; i < LANES; ++i) {
+        cdf[i] = 0.5 * std::erfc(-z[i] * 0.70710678118654752440);
+        pdf[i] = 0.39894228040143267794 * std::exp(-0.5 * z[i] * z[i]);
+    }
+}
+
+#else
+
+typedef int32_t ivec __attribute__((vector_size(64), aligned(64)));
+
+// exp(x) for x <= 88, to 1 ulp or so: 2^n * 2^f with |f| <= 1/2, and a polynomial for 2^f.
+static inline vec vexp(vec x) {
+    x = x < splat(-87.0f) ? splat(-87.0f) : x;
+    vec scaled = x * splat(1.44269504f);
+    vec shifted = scaled + splat(12582912.0f);  // 1.5 * 2^23: rounds to the nearest integer in the low bits
+    vec n = shifted - splat(12582912.0f);
+    vec f = x - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
+    vec p = splat(1.9875691500e-4f);
+    p = p * f + splat(1.3981999507e-3f);
+    p = p * f + splat(8.3334519073e-3f);
+    p = p * f + splat(4.1665795894e-2f);
+    p = p * f + splat(1.6666665459e-1f);
+    p = p * f + splat(5.0000001201e-1f);
+    p = p * f * f + f + splat(1.0f);
+    return (vec)((ivec)p + (((ivec)shifted - 0x4B400000) << 23));
+}
+
+// Phi(-a) exp(a*a/2) for a >= 0 as a polynomial in t = 1/(1 + 0.3 a), fitted for the least relative error (2e-7).
+static inline void phi(vec z, vec& cdf, vec& pdf) {
+    vec a = z < vec{} ? -z : z;
+    vec e = vexp(z * z * splat(-0.5f));
+    vec t = splat(1.0f) / (splat(1.0f) + a * splat(0.3f));
+    constexpr float c[] = {6.59259149e-06f, 0.119497471f, 0.121850826f, 0.0949544087f, 0.14190121f, -0.0755901709f, 0.227860466f, -0.168779701f, 0.0382989123f};
+    constexpr int n = sizeof(c) / sizeof(c[0]);
+    vec p = splat(c[n - 1]);
+    for (int i = n - 2; i >= 0; --i) p = p * t + splat(c[i]);
+    vec tail = p * e;
+    cdf = z < vec{} ? tail : splat(1.0f) - tail;
+    pdf = e * splat(0.39894228f);
+}
+
+#endif
+
+// ---- one edge, NB positions --------------------------------------------------------------------------------------
+
+// out[n] = start[n] + x[n] M for the rows x[n] of a [NB][D] tile and a matrix M [D][D].
+template <int NB>
+static inline void multiply(const real* x, const real* M, vec (&out)[NB][VECS]) {
+    for (int i = 0; i < D; ++i) {
+        vec row[VECS];
+        for (int c = 0; c < VECS; ++c) row[c] = load(M + i * D + c * LANES);
+        for (int n = 0; n < NB; ++n) {
+            vec x_i = splat(x[n * D + i]);
+            for (int c = 0; c < VECS; ++c) out[n][c] += x_i * row[c];
+        }
+    }
+}
+
+template <int NB>
+static inline void preactivation(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
+                                 vec (&z)[NB][VECS]) {
+    for (int n = 0; n < NB; ++n)
+        for (int c = 0; c < VECS; ++c) z[n][c] = load(b + c * LANES) + load(pe + pe_row[n] * D + c * LANES);
+    multiply<NB>(S, W, z);
+}
+
+template <int NB>
+static inline void energies_of(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
+                               real* energy) {
+    vec z[NB][VECS];
+    preactivation<NB>(S, W, b, pe, pe_row, z);
+    for (int n = 0; n < NB; ++n) {
+        vec square = {};
+        for (int c = 0; c < VECS; ++c) {
+            vec cdf, pdf;
+            phi(z[n][c], cdf, pdf);
+            vec y = z[n][c] * cdf;
+            square += y * y;
+        }
+        energy[n] = std::sqrt(sum(square));
+    }
+}
+
+// What the backward pass of one edge reads and fills.
+struct Edge {
+    const real* W;      // [D][D]
+    const real* W_t;    // [D][D], transposed
+    const real* b;      // [D]
+    int64_t rank;       // in its row
+    real scale, weight;  // g, and the weight of one position in the loss
+    real* dW;           // [D][D], summed over positions
+    real* db;           // [D]
+    real dscale;
+};
+
+template <int NB>
+static inline void backward_of(Edge& edge, const real* S, const real* pe, const int64_t* pe_row,
+                               const int64_t* target, const real* logsumexp, real* dS) {
+    vec z[NB][VECS];
+    preactivation<NB>(S, edge.W, edge.b, pe, pe_row, z);
+    real dz_tile[NB * D];
+    vec db[VECS];
+    for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
+    for (int n = 0; n < NB; ++n) {
+        vec slope[VECS], square = {};
+        for (int c = 0; c < VECS; ++c) {
+            vec cdf, pdf;
+            phi(z[n][c], cdf, pdf);
+            vec y = z[n][c] * cdf;
+            square += y * y;
+            slope[c] = y * (cdf + z[n][c] * pdf);
+        }
+        real energy = std::sqrt(sum(square));
+        vec p = vexp(splat(edge.scale * energy - logsumexp[n]));
+        real dlogit = edge.weight * (p[0] - (target[n] == edge.rank ? real(1) : real(0)));
+        edge.dscale += dlogit * energy;
+        vec factor = splat(energy > 0 ? edge.scale * dlogit / energy : real(0));
+        for (int c = 0; c < VECS; ++c) {
+            vec dz = factor * slope[c];
+            store(dz_tile + n * D + c * LANES, dz);
+            db[c] += dz;
+        }
+    }
+    for (int c = 0; c < VECS; ++c) store(edge.db + c * LANES, db[c]);
+
+    vec ds[NB][VECS];
+    for (int n = 0; n < NB; ++n)
+        for (int c = 0; c < VECS; ++c) ds[n][c] = load(dS + n * D + c * LANES);
+    multiply<NB>(dz_tile, edge.W_t, ds);
+    for (int n = 0; n < NB; ++n)
+        for (int c = 0; c < VECS; ++c) store(dS + n * D + c * LANES, ds[n][c]);
+
+    constexpr int ROWS = 8;
+    for (int i = 0; i < D; i += ROWS) {
+        vec dw[ROWS][VECS];
+        for (int r = 0; r < ROWS; ++r)
+            for (int c = 0; c < VECS; ++c) dw[r][c] = load(edge.dW + (i + r) * D + c * LANES);
+        for (int n = 0; n < NB; ++n)
+            for (int r = 0; r < ROWS; ++r) {
+                vec s = splat(S[n * D + i + r]);
+                for (int c = 0; c < VECS; ++c) dw[r][c] += s * load(dz_tile + n * D + c * LANES);
+            }
+        for (int r = 0; r < ROWS; ++r)
+            for (int c = 0; c < VECS; ++c) store(edge.dW + (i + r) * D + c * LANES, dw[r][c]);
+    }
+}
+
+static inline void transpose(const real* W, real* W_t) {
+    for (int i = 0; i < D; ++i)
+        for (int o = 0; o < D; ++o) W_t[o * D + i] = W[i * D + o];
+}
+
+// ---- the batch ---------------------------------------------------------------------------------------------------
+
+extern "C" {
+
+// Positions are sorted by source; a group is the positions of one source and the candidates of its row.
+struct Batch {
+    int64_t groups;
+    int64_t positions;
+    const int64_t* first_position;  // [groups + 1]
+    const int64_t* first_edge;      // [groups + 1], in the concatenation of all rows
+    const int64_t* slot;            // [edges], where an edge's parameters lie in W and b
+    const real* S;                  // [positions][D]
+    const real* pe;                 // [...][D]
+    const int64_t* pe_row;          // [positions], rows of pe
+    const real* default_energy;     // [positions]
+    const real* log_defaults;       // [groups], log of the number of default candidates
+    const int64_t* target;          // [positions], rank in the row, or -1: a default edge
+    const real* W;                  // [slots][D][D]
+    const real* b;                  // [slots][D]
+    real scale;                     // g
+    real weight;                    // of one position in the loss
+    // results
+    real* logsumexp;      // [positions]
+    real* target_energy;  // [positions]; that of the default edge where target = -1
+    int64_t* best;        // [positions], rank of the greatest energy, or -1: a default edge
+};
+
+// What happens to the gradient of an edge: written to row gradient_row[edge] of dW and db where that is >= 0,
+// otherwise consumed by the optimizer at once (`kind`; none: dropped).
+struct Update {
+    int64_t kind;                 // 0 none, 1 row-wise, 2 AdamW
+    const int64_t* gradient_row;  // [edges]
+    real* dW;                     // [...][D][D]
+    real* db;                     // [...][D]
+    real* dS;                     // [positions][D]
+    real* dscale;                 // [positions]
+    real lr, beta1, beta2, eps, weight_decay, clip;
+    real correction1, correction2;  // 1 - beta^t
+    real* m_W;                      // [slots][D][D] (AdamW)
+    real* v_W;
+    real* m_b;  // [slots][D]
+    real* v_b;
+    real* v_edge;  // [slots] (row-wise)
+};
+
+}  // extern "C"
+
+static inline void adamw(real* w, const real* g, real* m, real* v, int64_t size, real factor, const Update& u) {
+    vec keep = splat(1 - u.lr * u.weight_decay), rate = splat(u.lr / u.correction1);
+    vec root2 = splat(1 / std::sqrt(u.correction2));
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec grad = load(g + i) * splat(factor);
+        vec mean = load(m + i) * splat(u.beta1) + grad * splat(1 - u.beta1);
+        vec square = load(v + i) * splat(u.beta2) + grad * grad * splat(1 - u.beta2);
+        vec root;
+        for (int lane = 0; lane < LANES; ++lane) root[lane] = std::sqrt(square[lane]);
+        store(m + i, mean);
+        store(v + i, square);
+        store(w + i, load(w + i) * keep - rate * mean / (root * root2 + splat(u.eps)));
+    }
+}
+
+static inline void scaled_step(real* w, const real* g, int64_t size, real rate, real keep) {
+    for (int64_t i = 0; i < size; i += LANES) store(w + i, load(w + i) * splat(keep) - load(g + i) * splat(rate));
+}
+
+static void update_edge(real* W, real* b, const real* dW, const real* db, int64_t slot, const Update& u) {
+    vec square = {};
+    for (int64_t i = 0; i < D * D; i += LANES) square += load(dW + i) * load(dW + i);
+    for (int64_t i = 0; i < D; i += LANES) square += load(db + i) * load(db + i);
+    real norm2 = sum(square);
+    real factor = u.clip > 0 && norm2 > u.clip * u.clip ? u.clip / std::sqrt(norm2) : real(1);
+    if (u.kind == 1) {
+        real v = u.beta2 * u.v_edge[slot] + (u.beta2 < 1 ? 1 - u.beta2 : real(1)) * factor * factor * norm2;
+        u.v_edge[slot] = v;
+        real rate = u.lr * factor / (std::sqrt(v) + u.eps), keep = 1 - u.lr * u.weight_decay;
+        scaled_step(W, dW, D * D, rate, keep);
+        scaled_step(b, db, D, rate, keep);
+    } else if (u.kind == 2) {
+        adamw(W, dW, u.m_W + slot * D * D, u.v_W + slot * D * D, D * D, factor, u);
+        adamw(b, db, u.m_b + slot * D, u.v_b + slot * D, D, factor, u);
+    }
+}
+
+namespace {
+
+// Runs f<8>, f<4>, f<2>, f<1> over the positions [first, last).
+#ifdef __AVX512F__
+constexpr int NB = 8;
+#else
+constexpr int NB = 4;
+#endif
+#define FOR_POSITIONS(first, last, CALL)              \
+    do {                                              \
+        int64_t n = (first);                          \
+        for (; n + NB <= (last); n += NB) CALL(NB);   \
+        if (NB > 4 && n + 4 <= (last)) {              \
+            CALL(4);                                  \
+            n += 4;                                   \
+        }                                             \
+        if (n + 2 <= (last)) {                        \
+            CALL(2);                                  \
+            n += 2;                                   \
+        }                                             \
+        if (n + 1 <= (last)) CALL(1);                 \
+    } while (0)
+
+struct Item {  // a block of edges of one group
+    int64_t group, first, last;  // ranks
+    int64_t scratch;             // where its positions lie in the scratch arrays
+};
+
+struct FlushDenormals {
+#if defined(__x86_64__) || defined(__i386__)
+    unsigned saved = _mm_getcsr();
+    FlushDenormals() { _mm_setcsr(saved | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(saved); }
+#endif
+};
+
+struct Sweep {
+    const Batch& batch;
+    std::vector<Item> items;
+    std::vector<int64_t> first_item;           // of each group in the sweep
+    std::vector<real> peak, total, dS, dscale;  // per item and position
+    std::vector<int64_t> peak_rank;
+    int64_t first_group = 0, last_group = 0;
+
+    explicit Sweep(const Batch& b) : batch(b) {}
+
+    int64_t size(int64_t g) const { return batch.first_position[g + 1] - batch.first_position[g]; }
+    int64_t edges(int64_t g) const { return batch.first_edge[g + 1] - batch.first_edge[g]; }
+
+    // The groups from `first` on whose rows fit together in one sweep (at least one).
+    void plan(int64_t first) {
+        items.clear();
+        first_item.assign(1, 0);
+        first_group = last_group = first;
+        int64_t held = 0, scratch = 0;
+        while (last_group < batch.groups && (last_group == first || held + edges(last_group) <= CHUNK)) {
+            int64_t g = last_group++;
+            held += edges(g);
+            for (int64_t e = 0; e < edges(g); e += BLOCK) {
+                items.push_back({g, e, e + BLOCK < edges(g) ? e + BLOCK : edges(g), scratch});
+                scratch += size(g);
+            }
+            first_item.push_back((int64_t)items.size());
+        }
+        peak.resize(scratch);
+        total.resize(scratch);
+        peak_rank.resize(scratch);
+    }
+
+    const real* weight(int64_t edge) const { return batch.W + batch.slot[edge] * D * D; }
+    const real* bias(int64_t edge) const { return batch.b + batch.slot[edge] * D; }
+
+    void forward(const Item& item, real* energy_out) {
+        int64_t begin = batch.first_position[item.group], end = batch.first_position[item.group + 1];
+        int64_t edge0 = batch.first_edge[item.group], width = edges(item.group);
+        alignas(64) real energy[BLOCK * TILE];
+        for (int64_t t = begin; t < end; t += TILE) {
+            int64_t stop = t + TILE < end ? t + TILE : end;
+            for (int64_t e = item.first; e < item.last; ++e) {
+                const real *W = weight(edge0 + e), *b = bias(edge0 + e);
+                real* out = energy + (e - item.first) * TILE;
+#define CALL(K) energies_of<K>(batch.S + n * D, W, b, batch.pe, batch.pe_row + n, out + (n - t))
+                FOR_POSITIONS(t, stop, CALL);
+#undef CALL
+            }
+            for (int64_t n = t; n < stop; ++n) {
+                const real* column = energy + (n - t);
+                int64_t count = item.last - item.first, top = 0;
+                for (int64_t e = 1; e < count; ++e)
+                    if (column[e * TILE] > column[top * TILE]) top = e;
+                real high = column[top * TILE];
+                alignas(64) real x[BLOCK];
+                for (int64_t e = 0; e < BLOCK; ++e) x[e] = e < count ? batch.scale * (column[e * TILE] - high) : real(-1e4);
+                vec s = {};
+                for (int64_t e = 0; e < BLOCK; e += LANES) {
+                    vec v = load(x + e);
+                    s += v < splat(-80) ? vec{} : vexp(v);
+                }
+                int64_t at = item.scratch + (n - begin);
+                peak[at] = high;
+                total[at] = sum(s);
+                peak_rank[at] = item.first + top;
+                int64_t goal = batch.target[n];
+                if (goal >= item.first && goal < item.last) batch.target_energy[n] = column[(goal - item.first) * TILE];
+                if (energy_out)
+                    for (int64_t e = 0; e < count; ++e)
+                        energy_out[(n - begin) * width + item.first + e] = column[e * TILE];
+            }
+        }
+    }
+
+    void merge(int64_t g) {
+        int64_t begin = batch.first_position[g], end = batch.first_position[g + 1];
+        int64_t from = first_item[g - first_group], to = first_item[g - first_group + 1];
+        bool defaults = std::isfinite(batch.log_defaults[g]);
+        for (int64_t n = begin; n < end; ++n) {
+            real high = defaults ? batch.default_energy[n] : real(0);
+            int64_t best = -1;
+            for (int64_t k = from; k < to; ++k) {
+                int64_t at = items[k].scratch + (n - begin);
+                if (peak[at] > high || (best < 0 && !defaults)) {
+                    high = peak[at];
+                    best = peak_rank[at];
+                }
+            }
+            real s = defaults ? std::exp(batch.scale * (batch.default_energy[n] - high) + batch.log_defaults[g]) : real(0);
+            for (int64_t k = from; k < to; ++k) {
+                int64_t at = items[k].scratch + (n - begin);
+                s += total[at] * std::exp(batch.scale * (peak[at] - high));
+            }
+            batch.logsumexp[n] = batch.scale * high + std::log(s);
+            batch.best[n] = best;
+            if (batch.target[n] < 0) batch.target_energy[n] = batch.default_energy[n];
+        }
+    }
+
+    void backward(const Item& item, const Update& u) {
+        int64_t begin = batch.first_position[item.group], end = batch.first_position[item.group + 1];
+        int64_t edge0 = batch.first_edge[item.group];
+        real* ds = dS.data() + item.scratch * D;
+        std::memset(ds, 0, sizeof(real) * D * (end - begin));
+        alignas(64) real W_t[D * D], dW[D * D], db[D];
+        Edge edge{nullptr, W_t, nullptr, 0, batch.scale, batch.weight, dW, db, 0};
+        for (int64_t e = item.first; e < item.last; ++e) {
+            int64_t slot = batch.slot[edge0 + e];
+            edge.W = batch.W + slot * D * D;
+            edge.b = batch.b + slot * D;
+            edge.rank = e;
+            transpose(edge.W, W_t);
+            std::memset(dW, 0, sizeof dW);
+            std::memset(db, 0, sizeof db);
+#define CALL(K)                                                                                             \
+    backward_of<K>(edge, batch.S + n * D, batch.pe, batch.pe_row + n, batch.target + n, batch.logsumexp + n, \
+                   ds + (n - begin) * D)
+            FOR_POSITIONS(begin, end, CALL);
+#undef CALL
+            int64_t row = u.gradient_row[edge0 + e];
+            if (row >= 0) {
+                std::memcpy(u.dW + row * D * D, dW, sizeof dW);
+                std::memcpy(u.db + row * D, db, sizeof db);
+            } else if (u.kind) {
+                update_edge(const_cast<real*>(edge.W), const_cast<real*>(edge.b), dW, db, slot, u);
+            }
+        }
+        dscale[&item - items.data()] = edge.dscale;
+    }
+
+    void reduce(int64_t g, const Update& u) {
+        int64_t begin = batch.first_position[g], end = batch.first_position[g + 1];
+        for (int64_t k = first_item[g - first_group]; k < first_item[g - first_group + 1]; ++k) {
+            const real* part = dS.data() + items[k].scratch * D;
+            for (int64_t i = 0; i < (end - begin) * D; i += LANES)
+                store(u.dS + begin * D + i, load(u.dS + begin * D + i) + load(part + i));
+            u.dscale[g] += dscale[k];
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Energies, log-normaliser and winner of every position. `energy` may be null; otherwise it holds the energies of
+// the whole row for every position, group after group: [positions of the group][edges of its row].
+void sifu_forward(const Batch* batch, real* energy, int64_t threads) {
+    Sweep sweep(*batch);
+    std::vector<int64_t> offset(batch->groups + 1, 0);
+    for (int64_t g = 0; g < batch->groups; ++g) offset[g + 1] = offset[g] + sweep.size(g) * sweep.edges(g);
+    for (int64_t g = 0; g < batch->groups; g = sweep.last_group) {
+        sweep.plan(g);
+        int64_t items = (int64_t)sweep.items.size();
+#pragma omp parallel num_threads(threads)
+        {
+            FlushDenormals flush;
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < items; ++k)
+                sweep.forward(sweep.items[k], energy ? energy + offset[sweep.items[k].group] : nullptr);
+#pragma omp for schedule(dynamic, 16)
+            for (int64_t h = sweep.first_group; h < sweep.last_group; ++h) sweep.merge(h);
+        }
+    }
+}
+
+// The same, then the gradients of  weight * sum over positions of -log p(target)  and the optimizer's update.
+// The caller adds what the default edge contributes to dS.
+void sifu_train(const Batch* batch, const Update* update, int64_t threads) {
+    Sweep sweep(*batch);
+    std::memset(update->dS, 0, sizeof(real) * D * batch->positions);
+    std::memset(update->dscale, 0, sizeof(real) * batch->groups);
+    for (int64_t g = 0; g < batch->groups; g = sweep.last_group) {
+        sweep.plan(g);
+        int64_t items = (int64_t)sweep.items.size();
+        sweep.dS.resize(sweep.peak.size() * D);
+        sweep.dscale.resize(items);
+#pragma omp parallel num_threads(threads)
+        {
+            FlushDenormals flush;
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < items; ++k) sweep.forward(sweep.items[k], nullptr);
+#pragma omp for schedule(dynamic, 16)
+            for (int64_t h = sweep.first_group; h < sweep.last_group; ++h) sweep.merge(h);
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = 0; k < items; ++k) sweep.backward(sweep.items[k], *update);
+#pragma omp for schedule(dynamic, 16)
+            for (int64_t h = sweep.first_group; h < sweep.last_group; ++h) sweep.reduce(h, *update);
+        }
+    }
+}
+
+// The update of single edges whose gradients were gathered elsewhere (row i of dW and db belongs to slot[i]).
+void sifu_update(int64_t edges, const int64_t* slot, real* W, real* b, const Update* update, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        FlushDenormals flush;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < edges; ++i)
+            update_edge(W + slot[i] * D * D, b + slot[i] * D, update->dW + i * D * D, update->db + i * D, slot[i], *update);
+    }
+}
+
+}  // extern "C"

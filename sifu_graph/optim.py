@@ -1,0 +1,144 @@
+"""Optimizers for parameters of which a step touches only some rows.
+
+It knows rows of parameters and their state; it does not know what a row means. The functions here are the reference
+and the path for machines without a compiler; the same updates stand fused in `kernels/contest.cpp`, and a property
+test holds the two together.
+
+``rowwise``
+    One second moment per row (an edge, a node bias), as in the sparse-embedding world:
+    ``v += |g|^2`` (or its running mean where beta2 < 1), ``w -= lr g / (sqrt(v) + eps)``.
+``adamw``
+    AdamW (Loshchilov & Hutter 2019) on the rows that a step touches; the others stand still ("lazy").
+``adamw-dense``
+    AdamW with the result that `torch.optim.AdamW` has on the dense graph: before a row is read, it catches up with
+    the steps that it missed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from sifu_store.errors import OptionError
+from torch import Tensor
+
+Kind = Literal["rowwise", "adamw", "adamw-dense"]
+KINDS: tuple[Kind, ...] = ("rowwise", "adamw", "adamw-dense")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """The settings of a run's optimizer.
+
+    Attributes
+    ----------
+    clip
+        Greatest norm of one row's gradient in one step; 0: no limit. The row is the unit, because no gradient of
+        the whole graph ever exists.
+    warmup_steps, decay_steps
+        The rate rises linearly over the first, and falls as a half cosine to ``final_fraction`` over the second;
+        0: none.
+    """
+
+    kind: Kind = "rowwise"
+    lr: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 1.0
+    eps: float = 1e-4
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    final_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
+        if not self.lr > 0 or not math.isfinite(self.lr):
+            raise OptionError(f"learning rate {self.lr}: it must be a positive number")
+        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
+            raise OptionError(f"betas {self.beta1}, {self.beta2}: they must lie in [0, 1)")
+        if self.kind != "rowwise" and self.beta2 == 1:
+            raise OptionError("AdamW needs beta2 below 1 (0.999 is usual)")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        lr = self.lr
+        if self.warmup_steps:
+            lr *= min(1.0, step / self.warmup_steps)
+        if self.decay_steps:
+            done = min(1.0, max(0.0, (step - self.warmup_steps) / self.decay_steps))
+            lr *= self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+        return lr
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return dataclasses.asdict(self)
+
+
+def state_names(config: OptimizerConfig) -> tuple[str, ...]:
+    """The state kept per row: ``v_row`` [rows], or ``m`` and ``v`` in the shape of the parameters."""
+    return ("v_row",) if config.kind == "rowwise" else ("m", "v")
+
+
+def update(
+    config: OptimizerConfig,
+    *,
+    step: int,
+    parts: list[Tensor],
+    grads: list[Tensor],
+    state: dict[str, list[Tensor]],
+    rows: Tensor | slice,
+) -> None:
+    """One step of the rows ``rows`` of a parameter that consists of ``parts`` ([rows, ...] each), in place.
+
+    ``grads[j]`` is the gradient of ``parts[j][rows]``; ``state`` holds per name one tensor per part, but a single
+    one for ``v_row``.
+    """
+    grads = [g.reshape(g.shape[0], -1) for g in grads]
+    lr = config.rate(step)
+    norm2 = sum((g.square().sum(1) for g in grads), torch.zeros(grads[0].shape[0], dtype=grads[0].dtype))
+    if config.clip:
+        factor = torch.clamp(config.clip / norm2.sqrt().clamp_min(1e-30), max=1.0)
+        grads = [g * factor[:, None] for g in grads]
+        norm2 = norm2 * factor.square()
+    keep = 1.0 - lr * config.weight_decay
+    if config.kind == "rowwise":
+        new = 1.0 - config.beta2 if config.beta2 < 1 else 1.0
+        v = config.beta2 * state["v_row"][0][rows] + new * norm2
+        state["v_row"][0][rows] = v
+        rate = lr / (v.sqrt() + config.eps)
+        for part, g in zip(parts, grads, strict=True):
+            part[rows] = part[rows] * keep - (rate[:, None] * g).reshape(part[rows].shape)
+        return
+    correction1, correction2 = 1.0 - config.beta1**step, 1.0 - config.beta2**step
+    for j, (part, g) in enumerate(zip(parts, grads, strict=True)):
+        grad = g.reshape(part[rows].shape)
+        m = config.beta1 * state["m"][j][rows] + (1.0 - config.beta1) * grad
+        v = config.beta2 * state["v"][j][rows] + (1.0 - config.beta2) * grad.square()
+        state["m"][j][rows], state["v"][j][rows] = m, v
+        part[rows] = part[rows] * keep - (lr / correction1) * m / (v.sqrt() / math.sqrt(correction2) + config.eps)
+
+
+def catch_up(
+    config: OptimizerConfig,
+    *,
+    parts: list[Tensor],
+    state: dict[str, list[Tensor]],
+    rows: Tensor,
+    last_step: Tensor,
+    step: int,
+) -> None:
+    """Gives the rows the AdamW steps that they missed, from ``last_step[rows]`` up to and including ``step``.
+
+    A missed step has a zero gradient: the moments decay, and the row moves on by what is left of them.
+    """
+    behind = last_step[rows]
+    for missed in range(int(behind.min().item()) + 1 if len(rows) else step + 1, step + 1):
+        late = rows[behind < missed]
+        zeros = [torch.zeros((len(late), part[0].numel()), dtype=part.dtype) for part in parts]
+        update(dataclasses.replace(config, clip=0.0), step=missed, parts=parts, grads=zeros, state=state, rows=late)
+    last_step[rows] = step

@@ -1,0 +1,124 @@
+"""Choosing the next node from the energies of its candidates: greedy, temperature, top-k, top-p.
+
+All default edges of a position share one energy, so they are one entry with a multiplicity, drawn as one and then
+opened. It knows energies and counts; it does not know what a node is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.errors import OptionError
+
+Doubles = NDArray[np.float64]
+DEFAULT = -1
+"""Stands for the default edges where a rank is expected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """How to choose.
+
+    Attributes
+    ----------
+    temperature
+        Divides the energies before the softmax; 0 is greedy.
+    top_k
+        Only the k candidates of greatest energy. None: all.
+    top_p
+        Only the fewest candidates of greatest energy that hold this much probability. None: all.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise OptionError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise OptionError(f"top-k is {self.top_k}: it must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise OptionError(f"top-p is {self.top_p}: it must lie in (0, 1]")
+
+    @property
+    def greedy(self) -> bool:
+        """Always the greatest energy."""
+        return self.temperature == 0 or self.top_k == 1
+
+    def weights(self, energy: Doubles, default_energy: float, defaults: int) -> tuple[Doubles, float, int]:
+        """Unnormalised probabilities of the private candidates, of one default candidate, and how many remain.
+
+        Parameters
+        ----------
+        energy
+            [k], scaled energies of the private candidates; -inf: not a candidate.
+        default_energy, defaults
+            The energy that the default candidates share, and their number.
+        """
+        peak = max(float(energy.max(initial=-np.inf)), default_energy if defaults else -np.inf)
+        p = np.exp((energy - peak) / self.temperature)
+        p_default = float(np.exp((default_energy - peak) / self.temperature)) if defaults else 0.0
+        if self.top_k is not None:
+            p, defaults = _top_k(p, p_default, defaults, self.top_k)
+        if self.top_p is not None and self.top_p < 1:
+            p, defaults = _top_p(p, p_default, defaults, self.top_p)
+        return p, p_default, defaults
+
+    def choose(
+        self, energy: Doubles, default_energy: float, defaults: int, rng: np.random.Generator
+    ) -> tuple[int, int]:
+        """(rank, 0) of a private candidate, or (DEFAULT, j): the j-th default candidate."""
+        if self.greedy:
+            best = int(energy.argmax()) if len(energy) else DEFAULT
+            if best == DEFAULT or (defaults and default_energy >= energy[best]):
+                return DEFAULT, 0
+            return best, 0
+        p, p_default, defaults = self.weights(energy, default_energy, defaults)
+        running = np.cumsum(p)
+        private = float(running[-1]) if len(running) else 0.0
+        at = rng.random() * (private + p_default * defaults)
+        if at < private:
+            return int(np.searchsorted(running, at, side="right")), 0
+        return DEFAULT, min(int((at - private) / p_default), defaults - 1)
+
+
+def _top_k(p: Doubles, p_default: float, defaults: int, k: int) -> tuple[Doubles, int]:
+    """Keeps the k greatest, the default candidates after the private ones of the same energy."""
+    above = int((p >= p_default).sum()) if defaults else len(p)
+    if k <= above:
+        room = 0
+        keep = k
+    else:
+        room = min(defaults, k - above)
+        keep = k - room
+    if keep < len(p):
+        cut = np.argpartition(-p, keep - 1)[:keep] if keep else np.empty(0, np.int64)
+        kept = np.zeros_like(p)
+        kept[cut] = p[cut]
+        p = kept
+    return p, room
+
+
+def _top_p(p: Doubles, p_default: float, defaults: int, mass: float) -> tuple[Doubles, int]:
+    """Keeps the fewest greatest that hold ``mass`` of the probability; the default candidates are opened one by one."""
+    goal = mass * (float(p.sum()) + p_default * defaults)
+    order = np.argsort(-p, kind="stable")
+    above = int((p >= p_default).sum()) if defaults else len(p)
+    running = np.cumsum(p[order])
+    kept = np.zeros_like(p)
+    reached = int(np.searchsorted(running[:above], goal)) + 1
+    if reached <= above:
+        kept[order[:reached]] = p[order[:reached]]
+        return kept, 0
+    held = float(running[above - 1]) if above else 0.0
+    kept[order[:above]] = p[order[:above]]
+    room = min(defaults, int(np.ceil((goal - held) / p_default))) if p_default > 0 else 0
+    held += room * p_default
+    if room == defaults and held < goal and above < len(p):
+        below = running[above:] - (running[above - 1] if above else 0.0)
+        extra = int(np.searchsorted(below, goal - held)) + 1
+        kept[order[above : above + extra]] = p[order[above : above + extra]]
+    return kept, room

@@ -1,0 +1,226 @@
+"""The signal: its settings, where it starts, how it is mixed, and one step along an edge.
+
+This is the only code that carries a signal; training, evaluation and generation all call it. It knows vectors and
+edge parameters; it does not know where parameters are kept, what a token is, or how the next one is chosen.
+
+The formulas (DESIGN 3, after arXiv 2503.11299), for tokens x_1 .. x_L::
+
+    r_1     = GELU(r_0 + b_{x_1} + PE_0)
+    S_i     = sum_{k=1..i} softmax(alpha_1..alpha_i)_k  r_k
+    drive_i = r_i ("chain")  |  S_i ("mix")
+    r_{i+1} = GELU(drive_i W_{x_i x_{i+1}} + b_{x_i x_{i+1}} + PE_i)
+
+An edge's weight is stored input-major: element ``[i, o]`` multiplies input ``i`` into output ``o``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sifu_store.errors import OptionError
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalConfig:
+    """Every choice in the mathematics, as data. Stored with the graph; see `PRESETS`."""
+
+    first: Literal["biased", "raw"] = "biased"
+    """r_1 = GELU(r_0 + b + PE_0), or r_0 itself."""
+    drive: Literal["chain", "mix"] = "chain"
+    """What an edge carries on: the last signal, or the mix of all."""
+    mix_from: Literal[1, 2] = 1
+    """The mix begins with r_1, or with r_2 (r_1 alone drives the first step, then leaves)."""
+    initial: Literal["ones", "mean", "random"] = "ones"
+    """r_0: ones, ones / d, or a normal vector drawn from the graph's seed."""
+    positional: Literal["sinusoid", "brillm05", "none"] = "sinusoid"
+    """PE: position / 10000^(2j/d); position * 10000^(2j/d), as the released code has it; or none."""
+    train_offset: Literal[0, 1] = 1
+    """PE index of step s (s = 0 carries x_1 to x_2) in training is s + this."""
+    decode_offset: Literal[0, 1] = 1
+    """The same in decoding (a quirk of the released code makes it differ)."""
+    self_decode: bool = True
+    """The self edge (u, u) is a candidate in decoding (in training it always is)."""
+    train_default: bool = False
+    """The default edge is trained."""
+    normalise_mix: bool = False
+    """S_i is divided by its root mean square."""
+    recency: float = 0.0
+    """alpha_k starts as ``recency * k``: 0 mixes all signals equally, more favours the last ones."""
+    reset_after: int | None = None
+    """After so many steps the signal starts again from the current node (paper, section 3.3)."""
+    learn_scale: bool = False
+    """The energy is multiplied by a learned scale before the softmax (starts at 1)."""
+
+    def __post_init__(self) -> None:
+        if self.reset_after is not None and self.reset_after < 1:
+            raise OptionError(f"signal reset after {self.reset_after} steps: it must be at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> SignalConfig:
+        """The inverse of `to_json`; settings that this release does not know are an error."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(settings) - known):
+            raise OptionError(f"unknown signal settings {unknown}; this release knows {sorted(known)}")
+        return cls(**settings)
+
+
+PRESETS: dict[str, SignalConfig] = {
+    "paper": SignalConfig(),
+    "paper-v1": SignalConfig(first="raw", drive="mix"),
+    "brillm05": SignalConfig(
+        drive="mix",
+        mix_from=2,
+        initial="mean",
+        positional="brillm05",
+        decode_offset=0,
+        self_decode=False,
+        train_default=True,
+    ),
+    "tuned": SignalConfig(
+        positional="none", normalise_mix=True, recency=0.7, reset_after=31, learn_scale=True, train_default=True
+    ),
+}
+
+
+def preset(name: str) -> SignalConfig:
+    """The settings of a named preset; `OptionError` for a name that there is not."""
+    if name not in PRESETS:
+        raise OptionError(f"no signal preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def initial_signal(config: SignalConfig, width: int, seed: int) -> np.ndarray:
+    """r_0, float32 [d]."""
+    if config.initial == "random":
+        return np.random.default_rng(np.random.SeedSequence([seed, 0])).standard_normal(width).astype(np.float32)
+    return np.full(width, 1.0 if config.initial == "ones" else 1.0 / width, dtype=np.float32)
+
+
+def positional_encoding(config: SignalConfig, positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """PE of the given integer positions, [..., d].
+
+    ``sinusoid``: sin and cos of position / 10000^(2j/d) in dimensions 2j and 2j+1 (Vaswani et al. 2017, 3.5).
+    """
+    shape = (*positions.shape, width)
+    if config.positional == "none":
+        return torch.zeros(shape, dtype=dtype, device=positions.device)
+    exponent = torch.arange(0, width, 2, device=positions.device) / width
+    rate = 10000.0**exponent if config.positional == "brillm05" else 1.0 / 10000.0**exponent
+    angle = positions[..., None] * rate  # float32, as the released code computes it
+    encoding = torch.empty(shape, dtype=dtype, device=positions.device)
+    encoding[..., 0::2] = torch.sin(angle).to(dtype)
+    encoding[..., 1::2] = torch.cos(angle).to(dtype)
+    return encoding
+
+
+def gelu(z: Tensor) -> Tensor:
+    """GELU(z) = z Phi(z), exact (erf)."""
+    return torch.nn.functional.gelu(z)
+
+
+def gelu_slope(z: Tensor) -> Tensor:
+    """The derivative of GELU: Phi(z) + z phi(z)."""
+    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
+
+
+def alpha_at(alpha: Tensor, k: int) -> Tensor:
+    """alpha_k (k counted from 1): past the last learned one the last one holds."""
+    return alpha[min(k, alpha.shape[0]) - 1]
+
+
+def normalised(mix: Tensor) -> Tensor:
+    """The mix divided by its root mean square over the width."""
+    return mix / (mix.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+
+
+def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
+    """The gradient of `normalised` with respect to its input."""
+    inverse = (mix.square().mean(-1, keepdim=True) + 1e-12).rsqrt()
+    out = mix * inverse
+    return inverse * (d_out - out * (out * d_out).mean(-1, keepdim=True))
+
+
+@dataclass(slots=True)
+class Signal:
+    """The state of B signals that flow side by side: O(d) each, however far they have come.
+
+    Parameters
+    ----------
+    config, alpha
+        Settings and mixing logits [K].
+    offset
+        Added to the step to give its PE index: ``config.train_offset`` or ``config.decode_offset``.
+    """
+
+    config: SignalConfig
+    alpha: Tensor
+    offset: int
+    r: Tensor  # [B, d], the last signal
+    step: int  # edges carried since the start
+    raw_mix: Tensor  # [B, d], S before normalisation
+    weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
+    total: Tensor  # [], its denominator, scaled likewise
+    peak: Tensor  # [], the greatest alpha so far
+
+    @classmethod
+    def start(
+        cls, config: SignalConfig, *, r_0: Tensor, node_bias: Tensor, alpha: Tensor, offset: int
+    ) -> Signal:
+        """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
+        if config.first == "biased":
+            r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
+        else:
+            r = r_0.expand_as(node_bias).clone()
+        zero = torch.zeros((), dtype=r.dtype, device=r.device)
+        signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), zero, zero - math.inf)
+        if config.mix_from == 1:
+            signal._add(alpha_at(alpha, 1))
+        return signal
+
+    def _add(self, logit: Tensor) -> None:
+        """Takes the last signal into the mix: the running form of the softmax over a prefix."""
+        peak = torch.maximum(self.peak, logit)
+        keep, new = torch.exp(self.peak - peak), torch.exp(logit - peak)
+        self.weighted = self.weighted * keep + new * self.r
+        self.total = self.total * keep + new
+        self.peak = peak
+        self.raw_mix = self.weighted / self.total
+
+    @property
+    def mix(self) -> Tensor:
+        """S_i [B, d], what the candidates of the next step see."""
+        return normalised(self.raw_mix) if self.config.normalise_mix else self.raw_mix
+
+    @property
+    def drive(self) -> Tensor:
+        """What the next path edge carries on [B, d]."""
+        return self.mix if self.config.drive == "mix" else self.r
+
+    @property
+    def encoding(self) -> Tensor:
+        """PE of the next step [d]."""
+        position = torch.tensor(self.step + self.offset, device=self.r.device)
+        return positional_encoding(self.config, position, self.r.shape[-1], self.r.dtype)
+
+    def carry(self, W: Tensor, b: Tensor) -> Tensor:
+        """One step along edges W [B, d, d], b [B, d]. Returns z [B, d], the signal before GELU."""
+        z = torch.einsum("bi,bio->bo", self.drive, W) + b + self.encoding
+        self.r = gelu(z)
+        self.step += 1
+        self._add(alpha_at(self.alpha, self.step + 2 - self.config.mix_from))
+        return z
+
+
+def first_encoding(config: SignalConfig, like: Tensor) -> Tensor:
+    """PE_0 [d], in the dtype and on the device of ``like``."""
+    return positional_encoding(config, torch.tensor(0, device=like.device), like.shape[-1], like.dtype)

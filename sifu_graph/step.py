@@ -1,0 +1,270 @@
+"""One training step on one batch, and the same sweep without gradients for evaluation.
+
+The way of the data: tokens -> path slots -> propagation (mixes S) -> contest (loss, dS, edges updated) ->
+propagation backward -> the update of the path edges and of the small parameters. It knows batches of node ids; it
+does not know corpora, schedules of commits, or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sifu_graph import contest, optim, propagation
+from sifu_graph.parameters import BIAS, WEIGHT, Parameters
+from sifu_graph.signal import SignalConfig, positional_encoding
+
+Ids = NDArray[np.int32]
+SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """A batch cut at the signal's resets: B sequences of at most I positions, and which of them are real."""
+
+    tokens: NDArray[np.int64]  # [B, I + 1]
+    real: NDArray[np.bool_]  # [B, I]
+
+    @classmethod
+    def cut(cls, tokens: Ids, lengths: NDArray[np.int64], reset_after: int | None) -> Positions:
+        """Padded tokens [B, L] with their lengths [B]. A reset starts a sequence that overlaps by one token."""
+        wide = tokens.astype(np.int64)
+        steps = wide.shape[1] - 1
+        real = np.arange(steps)[None] < (lengths[:, None] - 1)
+        if reset_after is None or steps <= reset_after:
+            return cls(np.where(np.arange(steps + 1)[None] < lengths[:, None], wide, 0), real)
+        pieces, masks = [], []
+        for begin in range(0, steps, reset_after):
+            piece = np.zeros((len(wide), reset_after + 1), np.int64)
+            mask = np.zeros((len(wide), reset_after), bool)
+            end = min(begin + reset_after, steps)
+            piece[:, : end - begin + 1] = wide[:, begin : end + 1]
+            mask[:, : end - begin] = real[:, begin:end]
+            used = mask.any(1)
+            pieces.append(piece[used])
+            masks.append(mask[used])
+        return cls(np.concatenate(pieces), np.concatenate(masks))
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Phase one of a batch, ready for the contest."""
+
+    tape: propagation.Tape
+    path_slots: Tensor  # [B, I - 1], -1: default
+    real: Tensor  # bool [B, I]
+    plan: contest.Plan
+    S: Tensor  # [T, d], in the order of the plan
+    rows: contest.Rows
+
+    @property
+    def places(self) -> Tensor:
+        """Flat places in [B, I] of the plan's positions."""
+        return self.real.flatten().nonzero()[:, 0][self.plan.order]
+
+
+def prepare(
+    parameters: Parameters,
+    config: SignalConfig,
+    tokens: Ids,
+    lengths: NDArray[np.int64],
+    *,
+    candidates: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> Sweep:
+    """Brings the rows into memory and carries the signals: everything before the contest."""
+    cut = Positions.cut(tokens, lengths, config.reset_after)
+    index, pool = parameters.index, parameters.edges
+    steps = cut.real.shape[1]
+    dtype = parameters.r_0.dtype
+    pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
+    group = contest.plan(
+        index,
+        source=cut.tokens[:, :-1][cut.real],
+        target=cut.tokens[:, 1:][cut.real],
+        pe_row=pe_row[cut.real],
+        dtype=dtype,
+        candidates=candidates,
+        rng=rng,
+    )
+    pool.require(group.slot.numpy())
+    path_slots = torch.full(cut.real.shape, -1)
+    flat = path_slots.view(-1)
+    places = torch.from_numpy(np.flatnonzero(cut.real))[group.order]
+    flat[places] = group.target_slot
+    path_slots = path_slots[:, : steps - 1]
+    tape = propagation.forward(
+        config,
+        positions=steps,
+        r_0=parameters.r_0,
+        node_bias=parameters.node_bias[torch.from_numpy(cut.tokens[:, 0])],
+        alpha=parameters.alpha,
+        path=lambda step: parameters.path_edges(path_slots[:, step]),
+    )
+    rows = rows_of(parameters, config, steps)
+    S = tape.mix.reshape(-1, parameters.width)[places]
+    return Sweep(tape, path_slots, torch.from_numpy(cut.real), group, S, rows)
+
+
+def rows_of(parameters: Parameters, config: SignalConfig, steps: int) -> contest.Rows:
+    """What a contest reads, with the positional encodings of ``steps`` steps of training."""
+    pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
+    pool = parameters.edges
+    return contest.Rows(
+        pool.W, pool.b, parameters.default_W, parameters.default_b, pe, float(parameters.scale)
+    )
+
+
+def evaluate(
+    parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]
+) -> tuple[Sweep, contest.Outcome]:
+    """The contest of every position of a batch, without gradients."""
+    sweep = prepare(parameters, config, tokens, lengths)
+    return sweep, contest.forward(sweep.rows, sweep.plan, sweep.S)[0]
+
+
+def train(
+    parameters: Parameters,
+    config: SignalConfig,
+    optimizer: optim.OptimizerConfig,
+    tokens: Ids,
+    lengths: NDArray[np.int64],
+    *,
+    step: int,
+    candidates: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> tuple[float, int]:
+    """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen."""
+    sweep = prepare(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
+    group, pool = sweep.plan, parameters.edges
+    if group.positions == 0:
+        return 0.0, 0
+    pool.mark_dirty(group.slot.numpy())
+    if optimizer.kind == "adamw-dense":
+        catch_up_edges(parameters, optimizer, group.slot, step - 1)
+        sweep = prepare(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
+    edge_state = edge_optimizer_state(parameters, optimizer)
+
+    # Gradients of the edges that the text takes are set aside: the propagation has its share to add.
+    group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
+    private = group.target >= 0
+    edge_at = group.first_edge[group_of] + group.target
+    taken, row_of = edge_at[private].unique(return_inverse=True)
+    gradient_row = torch.full((len(group.slot),), -1)
+    gradient_row[taken] = torch.arange(len(taken))
+    d = parameters.width
+    dtype = parameters.r_0.dtype
+    sink = contest.Sink(
+        gradient_row, torch.empty(len(taken), d, d, dtype=dtype), torch.empty(len(taken), d, dtype=dtype),
+        optimizer, step, edge_state,
+    )  # fmt: skip
+    outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink)
+
+    d_mix = torch.zeros_like(sweep.tape.mix)
+    d_mix.view(-1, d)[sweep.places] = grads.dS
+    back = propagation.backward(
+        config,
+        sweep.tape,
+        d_mix,
+        alpha=parameters.alpha,
+        path=lambda s: parameters.path_edges(sweep.path_slots[:, s]),
+    )
+    row_at = torch.full(sweep.real.shape, -1)
+    row_at.view(-1)[sweep.places[private]] = row_of
+    default_W, default_b = _scatter(sink, back, row_at, grads)
+    contest.update_edges(sweep.rows, sink, group.slot[taken])
+
+    first = torch.from_numpy(Positions.cut(tokens, lengths, config.reset_after).tokens[:, 0])
+    _update_small(parameters, config, optimizer, step, back, first, default_W, default_b, grads.scale)
+    return float(outcome.loss(sweep.rows.scale).double().mean()), group.positions
+
+
+def _scatter(
+    sink: contest.Sink, back: propagation.PathGradient, row_at: Tensor, grads: contest.Gradients
+) -> tuple[Tensor, Tensor]:
+    """Adds the propagation's gradients to those of the edges set aside; returns the default edge's."""
+    steps = back.dz.shape[1]
+    row = row_at[:, :steps].reshape(-1)
+    d = back.dz.shape[-1]
+    drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
+    private = (row >= 0).nonzero()[:, 0]
+    for part in private.split(SCATTER):
+        sink.dW.index_add_(0, row[part], drive[part, :, None] * dz[part, None, :])
+        sink.db.index_add_(0, row[part], dz[part])
+    default = row < 0
+    return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
+
+
+def edge_optimizer_state(parameters: Parameters, optimizer: optim.OptimizerConfig) -> dict[str, list[Tensor]]:
+    """The state of the private edges, by the names that `optim.update` uses."""
+    arrays = parameters.edges.arrays
+    if optimizer.kind == "rowwise":
+        return {"v_row": [arrays["optimizer/v_edge"]]}
+    return {name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")}
+
+
+def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes per edge of the state that an optimizer keeps."""
+    if optimizer.kind == "rowwise":
+        return {"optimizer/v_edge": ()}
+    shapes = {f"optimizer/weight_{name}": (width, width) for name in ("m", "v")}
+    shapes |= {f"optimizer/bias_{name}": (width,) for name in ("m", "v")}
+    if optimizer.kind == "adamw-dense":
+        shapes["optimizer/last_step"] = ()
+    return shapes
+
+
+def catch_up_edges(parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int) -> None:
+    """Dense-equivalent AdamW: the edges' missed steps up to and including ``step``."""
+    pool = parameters.edges
+    optim.catch_up(
+        optimizer,
+        parts=[pool.arrays[WEIGHT], pool.arrays[BIAS]],
+        state=edge_optimizer_state(parameters, optimizer),
+        rows=slots,
+        last_step=pool.arrays["optimizer/last_step"],
+        step=step,
+    )
+
+
+def _update_small(
+    parameters: Parameters,
+    config: SignalConfig,
+    optimizer: optim.OptimizerConfig,
+    step: int,
+    back: propagation.PathGradient,
+    first: Tensor,
+    default_W: Tensor,
+    default_b: Tensor,
+    scale: float,
+) -> None:
+    """The step of alpha, the node biases, the default edge and the energy's scale, as far as they are trained."""
+
+    def one(name: str, grad: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        parameter = parameters.small[name]
+        state = {}
+        for key in optim.state_names(optimizer):
+            full = f"optimizer/{name}/{key}"
+            if full not in parameters.state:
+                shape = parameter.shape[:1] if key == "v_row" else parameter.shape
+                parameters.state[full] = torch.zeros(shape, dtype=parameter.dtype)
+            state[key] = [parameters.state[full]]
+        optim.update(optimizer, step=step, parts=[parameter], grads=[grad], state=state, rows=rows)
+
+    one("signal/alpha", back.d_alpha)
+    if config.first == "biased":
+        nodes, at = first.unique(return_inverse=True)
+        grad = torch.zeros(len(nodes), parameters.width, dtype=back.d_node_bias.dtype)
+        grad.index_add_(0, at, back.d_node_bias)
+        if optimizer.kind == "adamw-dense":
+            nodes, grad = slice(None), torch.zeros_like(parameters.node_bias).index_add_(0, nodes, grad)
+        one("nodes/bias", grad, nodes)
+    if config.train_default:
+        one("default/weight", default_W)
+        one("default/bias", default_b)
+    if config.learn_scale:
+        one("signal/scale", torch.full_like(parameters.scale, scale))

@@ -1,0 +1,497 @@
+"""Text becomes nodes, and nodes become text: characters, byte-level BPE, or lists of tokens.
+
+Node 0 is `<unk>` (whatever is no node), node 1 is `<sep>` (the edge of a document; prints as a line break).
+All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
+(`with_added`) are matched longest first, before the level's own rule. This module knows neither files nor
+edges.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
+
+from sifu_graph.corpus import Document, batched
+
+Ids = NDArray[np.int32]
+
+UNKNOWN = 0
+SEPARATOR = 1
+SPECIAL = ("<unk>", "<sep>")
+PRINTED = ("\ufffd", "\n")  # what the special nodes decode to
+LEVELS = ("char", "bpe", "tokens")
+FORMAT = 1
+_CODES = 0x110000  # Unicode code points
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer(ABC):
+    """Text <-> nodes. Made by `Tokenizer.train` and `Tokenizer.from_json`; never changes.
+
+    Parameters
+    ----------
+    nodes
+        What each node stands for, in the order of the ids, the two special nodes first.
+    added
+        Ids of the nodes that are matched longest first, before the level's own rule.
+    """
+
+    level: ClassVar[str]
+
+    def __init__(self, nodes: Sequence[str], *, added: Iterable[int] = ()) -> None:
+        self._nodes = list(nodes)
+        self._added = sorted(added)
+
+    # ---- making one
+
+    @staticmethod
+    def train(documents: Iterable[Document], *, level: str, vocab: int) -> Tokenizer:
+        """Choose the nodes.
+
+        Parameters
+        ----------
+        documents
+            The training part of a corpus: text, or lists of tokens at level `tokens`. Level `bpe` reads it
+            twice, so it must be something that can be iterated again (a list, `Corpus.training(...)`).
+        level
+            `char`, `bpe` or `tokens`.
+        vocab
+            Number of nodes, the two special ones included. Where the text has fewer, all are used: compare
+            `len(tokenizer)` with it.
+
+        Raises
+        ------
+        OptionError
+            `level` is not known, or `vocab` is too small (3; for `bpe` 258: the special nodes and all bytes).
+        CorpusError
+            There is no document.
+        """
+        if level not in LEVELS:
+            raise OptionError(f"the level is {level!r}; expected one of {', '.join(LEVELS)}")
+        least = len(SPECIAL) + (256 if level == "bpe" else 1)
+        if vocab < least:
+            raise OptionError(f"the vocabulary has {vocab} nodes; level {level} needs at least {least}")
+        if level == "char":
+            return CharTokenizer(_frequent_characters(documents, limit=vocab - len(SPECIAL)))
+        if level == "bpe":
+            return _train_bpe(documents, vocab=vocab)
+        return ListTokenizer(_frequent_tokens(documents, limit=vocab - len(SPECIAL)))
+
+    def with_added(self, tokens: Iterable[str]) -> Tokenizer:
+        """The same tokenizer with more nodes, which take the next ids and are matched longest first.
+
+        Raises
+        ------
+        OptionError
+            A token is empty or is a node already.
+        """
+        known = set(self.vocabulary)
+        fresh: list[str] = []
+        for token in tokens:
+            if not token or _SURROGATE.search(token):
+                raise OptionError(f"{token!r} cannot be a node: expected at least one character of text")
+            if token in known:
+                raise OptionError(f"{token!r} is a node already")
+            known.add(token)
+            fresh.append(token)
+        record = self.to_json()
+        record["added"] = [*self._added, *range(len(self), len(self) + len(fresh))]
+        record["nodes"] = [*self._nodes, *fresh]
+        return Tokenizer.from_json(record)
+
+    # ---- what it is
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The name of each node, all different. Bytes that are no text alone read ``<0xE6 0x98>``."""
+        return list(self._nodes)
+
+    @property
+    def added(self) -> list[str]:
+        """The nodes that are matched longest first, before the level's own rule."""
+        return [self._nodes[node] for node in self._added]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of the node of this name, or None."""
+        return self._ids_by_name.get(token)
+
+    @cached_property
+    def _ids_by_name(self) -> dict[str, int]:
+        return {name: node for node, name in enumerate(self.vocabulary)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as a value that `json` can write; `from_json` reads it."""
+        return {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> Tokenizer:
+        """The tokenizer that `to_json` wrote.
+
+        Raises
+        ------
+        StoreVersionError
+            It was written by a newer release.
+        StoreDamagedError
+            It is not what `to_json` writes.
+        """
+        try:
+            if record["format"] != FORMAT:
+                raise StoreVersionError(
+                    f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}"
+                )
+            level, nodes, added = record["level"], list(record["nodes"]), list(record["added"])
+            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in added):
+                raise ValueError("its nodes are not in order")
+            if level == "bpe":
+                merges = [(left, right) for left, right in record["merges"]]
+                return BpeTokenizer(nodes, added=added, merges=merges)
+            return {"char": CharTokenizer, "tokens": ListTokenizer}[level](nodes, added=added)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreDamagedError(f"the tokenizer cannot be read ({error!r})") from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash (hex) of everything that decides how text becomes nodes."""
+        text = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    # ---- text -> nodes
+
+    def encode(self, document: Document) -> Ids:
+        """The nodes of a text, without separators (int32). What is no node becomes node 0."""
+        if not isinstance(document, str):
+            document = "".join(document)
+        if self._pattern is None or self._pattern.search(document) is None:
+            return self._encode_plain(document)
+        parts: list[Ids] = []
+        for plain, match in self._split(document):
+            if plain:
+                parts.append(self._encode_plain(plain))
+            if match is not None:
+                parts.append(np.array([match], dtype=np.int32))
+        return np.concatenate(parts)
+
+    def encode_document(self, document: Document) -> Ids:
+        """The nodes of a whole document: a separator, its tokens, a separator (int32)."""
+        edge = np.array([SEPARATOR], dtype=np.int32)
+        return np.concatenate([edge, self.encode(document), edge])
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        """Many documents at once: as `encode_document` of each, but faster.
+
+        Returns
+        -------
+        ids : int32 [sum of lengths]
+            The documents one after another, separators included.
+        lengths : int64 [len(documents)]
+            The number of nodes of each.
+        """
+        parts = [self.encode(document) for document in documents]
+        return _framed(np.concatenate([*parts, np.empty(0, np.int32)]), [len(part) for part in parts])
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct characters (at level `tokens`: tokens) that are no node, in order of appearance."""
+        return []
+
+    @abstractmethod
+    def _encode_plain(self, text: str) -> Ids: ...
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        longest_first = sorted(self.added, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def _split(self, text: str) -> Iterable[tuple[str, int | None]]:
+        """Pairs (text before, added node), the last with None: the matches from left to right."""
+        assert self._pattern is not None
+        by_text = dict(zip(self.added, self._added, strict=True))
+        start = 0
+        for match in self._pattern.finditer(text):
+            yield text[start : match.start()], by_text[match.group()]
+            start = match.end()
+        yield text[start:], None
+
+    # ---- nodes -> text
+
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        """The text of nodes: separators as line breaks, node 0 and broken bytes as U+FFFD."""
+        decoder = self.decoder()
+        return "".join([decoder.push(int(node)) for node in ids]) + decoder.flush()
+
+    def decoder(self) -> Decoder:
+        """A `Decoder` for nodes that come one at a time."""
+        return Decoder(
+            [(PRINTED[node] if node < 2 else name).encode() for node, name in enumerate(self._nodes)]
+        )
+
+
+class Decoder:
+    """Turns nodes that come one at a time into text, and never prints half a character.
+
+    Parameters
+    ----------
+    pieces
+        The UTF-8 bytes of each node.
+    between
+        What stands between two nodes that are not at the edge of a document.
+    """
+
+    def __init__(self, pieces: list[bytes], *, between: str = "") -> None:
+        self._pieces = pieces
+        self._between = between
+        self._inside = False
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, node: int) -> str:
+        """The text that is complete after one more node; empty where a character still lacks bytes."""
+        gap = self._between if self._inside and node != SEPARATOR else ""
+        self._inside = node != SEPARATOR
+        return gap + self._utf8.decode(self._pieces[node])
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for bytes that never became a character."""
+        return self._utf8.decode(b"", final=True)
+
+
+# ---- characters
+
+
+class CharTokenizer(Tokenizer):
+    """One node per Unicode character. A line break that is no node of its own is the separator."""
+
+    level = "char"
+
+    @cached_property
+    def _table(self) -> Ids:
+        """Code point -> node, [1,114,112]; added nodes of one character are found here as well."""
+        table = np.zeros(_CODES, dtype=np.int32)
+        table[ord("\n")] = SEPARATOR
+        for node, name in enumerate(self._nodes):
+            if node >= len(SPECIAL) and len(name) == 1:
+                table[ord(name)] = node
+        return table
+
+    def _encode_plain(self, text: str) -> Ids:
+        return self._table[_codes(text)]
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        if self._pattern is not None:
+            return super().encode_batch(documents)
+        texts = [document if isinstance(document, str) else "".join(document) for document in documents]
+        return _framed(self._encode_plain("".join(texts)), [len(text) for text in texts])
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        text = document if isinstance(document, str) else "".join(document)
+        if self._pattern is not None:
+            text = "".join(plain for plain, _ in self._split(text))
+        return [character for character in dict.fromkeys(text) if self._table[ord(character)] == UNKNOWN]
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
+    """Put a separator before and after each run of `lengths` nodes."""
+    framed_lengths = np.array(lengths, dtype=np.int64) + 2
+    ends = np.cumsum(framed_lengths)
+    framed = np.empty(len(ids) + 2 * len(lengths), dtype=np.int32)
+    inner = np.ones(len(framed), dtype=bool)
+    inner[ends - 1] = inner[ends - framed_lengths] = False
+    framed[inner] = ids
+    framed[~inner] = SEPARATOR
+    return framed, framed_lengths
+
+
+def _frequent_characters(documents: Iterable[Document], *, limit: int) -> list[str]:
+    counts = np.zeros(_CODES, dtype=np.int64)
+    for batch in batched(documents):
+        block = np.bincount(_codes("".join(["".join(document) for document in batch])))
+        counts[: len(block)] += block
+    found = np.flatnonzero(counts)
+    if len(found) == 0:
+        raise CorpusError("there is no document to choose nodes from; expected at least one")
+    order = np.lexsort((found, -counts[found]))[:limit]
+    return [*SPECIAL, *map(chr, found[order])]
+
+
+# ---- lists of tokens
+
+
+class ListTokenizer(Tokenizer):
+    """Documents are lists of tokens already; a text is cut at white space.
+
+    `<unk>` and `<sep>` in a list mean the special nodes.
+    """
+
+    level = "tokens"
+
+    def encode(self, document: Document) -> Ids:
+        tokens = document.split() if isinstance(document, str) else document
+        find = self._ids_by_name.get
+        return np.fromiter((find(token, UNKNOWN) for token in tokens), dtype=np.int32, count=len(tokens))
+
+    def _encode_plain(self, text: str) -> Ids:
+        return self.encode(text)
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        tokens = document.split() if isinstance(document, str) else document
+        return [token for token in dict.fromkeys(tokens) if token not in self._ids_by_name]
+
+    def decoder(self) -> Decoder:
+        pieces = [SPECIAL[0].encode(), PRINTED[1].encode(), *(name.encode() for name in self._nodes[2:])]
+        return Decoder(pieces, between=" ")
+
+
+def _frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:
+    counts: Counter[str] = Counter()
+    for document in documents:
+        counts.update(document.split() if isinstance(document, str) else document)
+    if not counts:
+        raise CorpusError("there is no document to choose nodes from; expected at least one")
+    for name in SPECIAL:
+        counts.pop(name, None)
+    return [*SPECIAL, *sorted(counts, key=lambda token: (-counts[token], token))[:limit]]
+
+
+# ---- byte-level BPE
+
+
+def _byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in the `tokenizers` library (GPT-2's choice)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+_ALPHABET = _byte_alphabet()
+_BYTE_OF = {character: byte for byte, character in enumerate(_ALPHABET)}
+
+
+class BpeTokenizer(Tokenizer):
+    """Byte-level BPE: every text has nodes, and decodes exactly. Learned by the `tokenizers` library."""
+
+    level = "bpe"
+
+    def __init__(
+        self, nodes: Sequence[str], *, added: Iterable[int] = (), merges: Sequence[tuple[str, str]]
+    ) -> None:
+        super().__init__(nodes, added=added)
+        self._merges = list(merges)
+        is_added = set(self._added)
+        # the library's own ids: the bytes, then the merges in order; a node may be missing (it was removed)
+        own = dict.fromkeys([*_ALPHABET, *(left + right for left, right in self._merges)])
+        vocabulary = {token: index for index, token in enumerate(own)}
+        self._model = _byte_level(tokenizers.models.BPE(vocabulary, self._merges))
+        learned = {name: node for node, name in enumerate(nodes) if node > 1 and node not in is_added}
+        self._node_of = np.array([learned.get(token, UNKNOWN) for token in vocabulary], dtype=np.int32)
+        self._pieces = [text.encode() for text in PRINTED]
+        for node, name in enumerate(self._nodes[2:], start=2):
+            self._pieces.append(
+                name.encode() if node in is_added else bytes([_BYTE_OF[character] for character in name])
+            )
+
+    @cached_property
+    def _names(self) -> list[str]:
+        is_added = set(self._added)
+        taken = {*SPECIAL, *(self._nodes[node] for node in self._added)}
+        return [
+            name if node < 2 or node in is_added else _name_of_bytes(self._pieces[node], taken=taken)
+            for node, name in enumerate(self._nodes)
+        ]
+
+    @property
+    def vocabulary(self) -> list[str]:
+        return list(self._names)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
+
+    def _encode_plain(self, text: str) -> Ids:
+        found: list[int] = self._model.encode(_no_surrogates(text)).ids
+        return self._node_of[np.array(found, dtype=np.int32)]
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        if self._pattern is not None:
+            return super().encode_batch(documents)
+        texts = [_no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
+        encoded = [np.array(found.ids, dtype=np.int32) for found in self._model.encode_batch_fast(texts)]
+        ids = self._node_of[np.concatenate([*encoded, np.empty(0, np.int32)])]
+        return _framed(ids, [len(part) for part in encoded])
+
+    def decoder(self) -> Decoder:
+        return Decoder(self._pieces)
+
+
+def _byte_level(model: Any) -> Any:
+    library = tokenizers.Tokenizer(model)
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return library
+
+
+def _no_surrogates(text: str) -> str:
+    """Half a surrogate pair is no character and has no bytes: it reads as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def _name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
+    """Text where the bytes are text (and no other node can have that name), else ``<0xE6 0x98>``."""
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or text in taken or text.startswith("<0x"):
+        return "<" + " ".join(f"0x{byte:02X}" for byte in piece) + ">"
+    return text
+
+
+def _train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
+    if iter(documents) is documents:
+        raise TypeError("level bpe reads the documents twice; give a list or Corpus.training(...)")
+    library = _byte_level(tokenizers.models.BPE())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab - len(SPECIAL),
+        initial_alphabet=_ALPHABET,
+        show_progress=False,
+    )
+    seen = 0
+
+    def texts() -> Iterable[list[str]]:
+        nonlocal seen
+        for batch in batched(documents):
+            seen += len(batch)
+            yield ["".join(document) for document in batch]
+
+    library.train_from_iterator(texts(), trainer)
+    if seen == 0:
+        raise CorpusError("there is no document to choose nodes from; expected at least one")
+    model = json.loads(library.to_str())["model"]
+    # a pair is a list of two, or in older releases one string with a space (which the alphabet does not have)
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
+    learned = sorted(model["vocab"], key=lambda token: [_BYTE_OF[character] for character in token])
+    unordered = BpeTokenizer([*SPECIAL, *learned], merges=merges)
+    counts = np.zeros(len(unordered), dtype=np.int64)
+    for batch in batched(documents):
+        counts += np.bincount(unordered.encode_batch(batch)[0], minlength=len(unordered))
+    order = np.argsort(-counts[len(SPECIAL) :], kind="stable")  # ties stay in the order of their bytes
+    return BpeTokenizer([*SPECIAL, *(learned[index] for index in order)], merges=merges)

@@ -1,0 +1,341 @@
+"""The encoded corpus on disk: node ids in a flat file, the start of each document, chunks and batches.
+
+A token file is a cache: it can always be built again from the corpus and the tokenizer, whose hashes are its
+key; one that is torn or does not match is ignored and rebuilt. This module knows neither characters nor
+edges.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from sifu_store.errors import CorpusError, DiskFullError, OptionError, ResourceError
+
+from sifu_graph.corpus import Corpus, Document, batched, check_fraction, is_held_out
+from sifu_graph.tokenizer import Tokenizer
+
+FORMAT = 1
+Integers = NDArray[np.integer[Any]]
+
+PARTS = ("train", "heldout")
+_PARTIAL = "partial-"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Documents as nodes, one after another.
+
+    Attributes
+    ----------
+    ids
+        [tokens] node ids (uint16 or int32; a memory map where they lie on disk), separators included.
+    offsets
+        int64 [documents + 1]: where each document begins; the last is the number of tokens.
+    """
+
+    ids: Integers
+    offsets: NDArray[np.int64]
+
+    @property
+    def tokens(self) -> int:
+        """Number of nodes, separators included."""
+        return len(self.ids)
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.offsets) - 1
+
+    @property
+    def transitions(self) -> int:
+        """Number of neighbours inside documents: what there is to predict."""
+        return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
+
+    def document(self, index: int) -> Integers:
+        """The nodes of one document."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @classmethod
+    def from_arrays(cls, documents: Sequence[Integers]) -> Split:
+        """Documents that are in memory, as they are (no separators are put in)."""
+        lengths = np.array([len(document) for document in documents], dtype=np.int64)
+        ids = np.concatenate([np.asarray(d, dtype=np.int32) for d in documents] or [np.empty(0, np.int32)])
+        return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> Split:
+        """Encode documents in memory (for small texts; `encode_corpus` has no limit)."""
+        ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+        for batch in batched(documents):
+            batch_ids, batch_lengths = tokenizer.encode_batch(batch)
+            ids.append(batch_ids)
+            lengths.append(batch_lengths)
+        return cls(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFile:
+    """Both parts of an encoded corpus, read from `path` by memory map."""
+
+    path: Path
+    n: int
+    train: Split
+    heldout: Split
+
+    @property
+    def tokens(self) -> int:
+        """Number of nodes of both parts, separators included."""
+        return self.train.tokens + self.heldout.tokens
+
+    @property
+    def documents(self) -> int:
+        """Number of documents of both parts."""
+        return self.train.documents + self.heldout.documents
+
+
+# ---- the file
+
+
+def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, holdout: float) -> TokenFile:
+    """Encode a corpus into `directory`, or open what an earlier call left there.
+
+    Parameters
+    ----------
+    corpus, tokenizer
+        What is encoded, and how.
+    directory
+        A folder for such caches; made if missing. Each combination has a folder of its own in it.
+    holdout
+        Share of the documents that goes to the held-out part (`is_held_out`).
+
+    Raises
+    ------
+    CorpusError
+        The corpus cannot be read, or nothing is left for training.
+    DiskFullError, ResourceError
+        The cache cannot be written.
+    """
+    check_fraction(holdout)
+    key = _key(corpus, tokenizer, holdout=holdout)
+    path = directory / key
+    found = _open(path, key=key)
+    if found is not None:
+        return found
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / "lock"):
+            found = _open(path, key=key)  # another process may have been faster
+            if found is None:
+                # whoever wrote a partial one held the lock, and is gone
+                for abandoned in directory.glob(_PARTIAL + "*"):
+                    shutil.rmtree(abandoned, ignore_errors=True)
+                _write(corpus, tokenizer, path=path, key=key, holdout=holdout)
+                found = _open(path, key=key)
+    except OSError as error:
+        message = f"{directory}: the encoded corpus cannot be written: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(message + ": free some space") from error
+        raise ResourceError(message) from error
+    if found is None:
+        raise ResourceError(f"{path}: the encoded corpus was written, but cannot be read back")
+    return found
+
+
+def _key(corpus: Corpus, tokenizer: Tokenizer, *, holdout: float) -> str:
+    parts = [FORMAT, corpus.fingerprint(), tokenizer.fingerprint, repr(float(holdout))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdout: float) -> None:
+    dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<i4")
+    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
+    try:
+        tokens, documents = _write_parts(corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout)
+        if documents["train"] == 0:
+            raise CorpusError(
+                f"all {documents['heldout']} documents are held out (a share of {holdout:g}), none is left "
+                "to train on: give more documents, or hold out fewer"
+            )
+        meta = {
+            "format": FORMAT,
+            "key": key,
+            "n": len(tokenizer),
+            "dtype": dtype.str,
+            "tokens": tokens,
+            "documents": documents,
+        }
+        with (partial / "meta.json").open("w", encoding="utf-8") as file:
+            json.dump(meta, file)
+            _sync(file)
+        if path.is_dir():  # torn or foreign
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_parts(
+    corpus: Corpus, tokenizer: Tokenizer, *, partial: Path, dtype: np.dtype[Any], holdout: float
+) -> tuple[dict[str, int], dict[str, int]]:
+    tokens, documents = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    names = [f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets")]
+    files = {name: (partial / name).open("wb") for name in names}
+    try:
+        for part in PARTS:
+            files[f"{part}.offsets"].write(np.zeros(1, "<i8").tobytes())
+        for batch in batched(corpus.documents()):
+            sides: dict[str, list[Document]] = {part: [] for part in PARTS}
+            for document in batch:
+                sides[PARTS[is_held_out(document, fraction=holdout)]].append(document)
+            for part, side in sides.items():
+                ids, lengths = tokenizer.encode_batch(side)
+                files[f"{part}.ids"].write(ids.astype(dtype).data)
+                files[f"{part}.offsets"].write((np.cumsum(lengths) + tokens[part]).astype("<i8").data)
+                tokens[part] += len(ids)
+                documents[part] += len(side)
+        for file in files.values():
+            _sync(file)
+    finally:
+        for file in files.values():
+            file.close()
+    return tokens, documents
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _open(path: Path, *, key: str) -> TokenFile | None:
+    """The token file at `path`, or None where there is none, or not all of it, or another one."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT or meta["key"] != key:
+            return None
+        parts = {
+            part: Split(
+                _map(path / f"{part}.ids", dtype=meta["dtype"], length=meta["tokens"][part]),
+                _map(path / f"{part}.offsets", dtype="<i8", length=meta["documents"][part] + 1),
+            )
+            for part in PARTS
+        }
+        if any(int(part.offsets[-1]) != part.tokens for part in parts.values()):
+            return None
+        return TokenFile(path=path, n=int(meta["n"]), train=parts["train"], heldout=parts["heldout"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _map(path: Path, *, dtype: str, length: int) -> NDArray[Any]:
+    if path.stat().st_size != length * np.dtype(dtype).itemsize:
+        raise ValueError("not of the size that was written")
+    if length == 0:
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+
+
+# ---- chunks and batches
+
+
+def chunk_table(split: Split, *, length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Cut documents into chunks of at most `length` tokens that overlap by one.
+
+    Chunk j of a document covers its tokens from j * (length - 1), so that every pair of neighbours lies in
+    exactly one chunk. A chunk has at least two tokens.
+
+    Returns
+    -------
+    start : int64 [chunks]
+        Where each chunk begins in `split.ids`.
+    n_tokens : int32 [chunks]
+        How many tokens it has, 2 to `length`.
+    """
+    if length < 2:
+        raise OptionError(f"the length is {length}; expected at least 2 tokens")
+    stride = length - 1
+    size = np.diff(split.offsets)  # [documents]
+    chunks = np.maximum(size - 1 + stride - 1, 0) // stride  # ceil((size - 1) / stride) per document
+    document = np.repeat(np.arange(len(size)), chunks)  # [chunks]
+    index = np.arange(len(document)) - np.repeat(np.cumsum(chunks) - chunks, chunks)  # within the document
+    begin = index * stride
+    start = split.offsets[:-1][document] + begin
+    return start, np.minimum(size[document] - begin, length).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some chunks: `tokens` int32 [B, length], padded with 0, and `lengths` int32 [B], 2 to `length`."""
+
+    tokens: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+
+
+class Batches:
+    """All chunks of a split, in an order that seed and epoch decide; any batch can be had by its number.
+
+    Parameters
+    ----------
+    split
+        Where the tokens lie.
+    length
+        Tokens a chunk, at most.
+    batch
+        Chunks a batch; the last batch of an epoch has what is left.
+    seed
+        Each epoch is shuffled by PCG64 seeded with (seed, epoch).
+    """
+
+    def __init__(self, split: Split, *, length: int, batch: int, seed: int) -> None:
+        if batch < 1:
+            raise OptionError(f"the batch is {batch}; expected at least 1 chunk")
+        if seed < 0:
+            raise OptionError(f"the seed is {seed}; expected 0 or more")
+        self._split = split
+        self._length = length
+        self._batch = batch
+        self._seed = seed
+        self._start, self._n_tokens = chunk_table(split, length=length)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in an epoch."""
+        return len(self._start)
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.chunks // self._batch)
+
+    def batch_at(self, step: int) -> Batch:
+        """Batch number `step`, counted from 0 through all epochs."""
+        if self.chunks == 0:
+            raise CorpusError("the text has no two tokens in a row; expected at least one pair")
+        epoch, index = divmod(step, self.per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
+            self._order = epoch, random.permutation(self.chunks)
+        chosen = self._order[1][index * self._batch : (index + 1) * self._batch]
+        lengths = self._n_tokens[chosen]
+        place = np.arange(self._length)  # [length]
+        present = place < lengths[:, None]  # [B, length]
+        at = np.where(present, self._start[chosen][:, None] + place, 0)
+        return Batch(np.where(present, self._split.ids[at], 0).astype(np.int32), lengths)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """All batches of one epoch."""
+        return (self.batch_at(epoch * self.per_epoch + index) for index in range(self.per_epoch))

@@ -1,0 +1,469 @@
+"""The training loop: batches in, steps, figures out, commits; stops cleanly, resumes bit for bit.
+
+Everything that the next step depends on is committed with the parameters: the step's number, the optimizer and its
+state, the seed and batch size that decide the order of the text. There is no other random state: what is drawn in a
+step is drawn from (seed, step). The mathematics of a step is in `step`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import torch
+from sifu_store.durable import write_durably
+from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError
+from sifu_store.store import Store
+
+from sifu_graph import step as steps
+from sifu_graph.corpus import Corpus
+from sifu_graph.evaluation import evaluate_split
+from sifu_graph.graph import finite, require_positive, write_parameters
+from sifu_graph.optim import OptimizerConfig
+from sifu_graph.parameters import BIAS
+from sifu_graph.tokens import Batches
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+EVAL_TOKENS = 20_000  # held-out tokens looked at during training
+SMOOTHING = 0.95  # of the loss that is shown
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One step, as it is shown and as a line of the metrics file. ``loss`` is smoothed, in nats a token."""
+
+    step: int
+    tokens: int
+    loss: float
+    perplexity: float
+    tokens_per_s: float
+    eta_s: float | None = None
+    heldout_perplexity: float | None = None
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How to train. At least one of ``steps``, ``epochs``, ``minutes`` says for how long; the first reached stops.
+
+    Attributes
+    ----------
+    steps, epochs, minutes
+        More of them, from where the graph stands.
+    batch
+        Chunks of text in a step.
+    optimizer
+        Settings, or None: those of the last run, or the defaults.
+    candidates
+        None: the exact softmax over all nodes. K: so many sampled candidates for every source and step.
+    commit_every, eval_every
+        Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
+    on_step
+        Called after every step.
+    command
+        What the log says of the commits.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch: int | None = None
+    optimizer: OptimizerConfig | None = None
+    candidates: int | None = None
+    commit_every: int | None = None
+    eval_every: int | None = None
+    seed: int | None = None
+    on_step: Callable[[StepReport], None] | None = None
+    say: Callable[[str], None] | None = None
+    command: str = "train"
+
+
+DEFAULT_BATCH = 256
+COMMIT_EVERY_S = 900.0
+EVAL_EVERY_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """Where a run ended."""
+
+    step: int
+    steps_done: int
+    tokens: int
+    tokens_done: int
+    loss: float
+    perplexity: float
+    heldout_before: float | None
+    heldout_perplexity: float | None
+    tokens_per_s: float
+    seconds: float
+    peak_host_bytes: int
+    peak_device_bytes: int
+    snapshot: str
+    interrupted: bool
+    steps_left: int | None
+    epochs_left: float | None
+    minutes_left: float | None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where a run stands in the text. ``position`` counts batches under the same corpus, batch size and seed."""
+
+    step: int
+    tokens: int
+    position: int
+    batch: int
+    seed: int
+    corpus: str
+
+    @classmethod
+    def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
+        saved = saved or {"step": 0, "tokens": 0, "position": 0, "batch": DEFAULT_BATCH, "seed": seed, "corpus": corpus}
+        batch = saved["batch"] if options.batch is None else options.batch
+        seed = saved["seed"] if options.seed is None else options.seed
+        same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
+        return cls(saved["step"], saved["tokens"], saved["position"] if same else 0, batch, seed, corpus)
+
+
+def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
+    """Trains a graph on a corpus (default: the one it was built from) and commits.
+
+    Ctrl-C ends the step, commits and returns with ``interrupted`` set.
+
+    Raises
+    ------
+    DivergedError
+        The loss is not a number; the store stays at the last commit.
+    OptionError, CorpusError, HostMemoryError, StoreLockedError, DiskFullError
+    """
+    _check(options)
+    with Store.open(graph.path, write=True) as store:
+        if store.snapshot != graph.store.snapshot:
+            graph.reload(Store.open(graph.path))
+        run = _Run(graph, store, corpus, options)
+        try:
+            return run.go()
+        finally:
+            # What was not committed must not stay in memory, and what was is now the newest snapshot.
+            graph.reload(Store.open(graph.path))
+            if run.uncommitted:
+                graph._load()
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(
+        self, graph: Graph, store: Store, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions
+    ) -> None:
+        self.graph, self.store, self.options = graph, store, options
+        self.settings = graph.settings
+        self.say = options.say or (lambda _: None)
+        self.saved = self.settings["training"]
+        self.tokens = graph.tokens(corpus)
+        self.progress = _Progress.resumed(
+            self.saved, options, self.tokens.path.name, self.settings["initial"]["seed"]
+        )
+        self.optimizer = options.optimizer or _optimizer(self.saved)
+        self.length = self.settings["build"]["length"]
+        self.batches = Batches(
+            self.tokens.train, length=self.length, batch=self.progress.batch, seed=self.progress.seed
+        )
+        if not self.batches.chunks:
+            raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
+        self.metrics = graph.path / METRICS
+        self.smooth: float | None = None
+        self.uncommitted = False
+        self._prepare_state()
+
+    def _prepare_state(self) -> None:
+        """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
+        pool, parameters = self.graph.parameters.edges, self.graph.parameters
+        same = self.saved is not None and self.saved["optimizer"]["kind"] == self.optimizer.kind
+        shapes = steps.edge_state_arrays(self.optimizer, parameters.width)
+        _check_memory(self.graph, shapes)
+        for name, trailing in shapes.items():
+            if name not in pool.arrays:
+                pool.add_state(name, trailing, in_store=same and self.store.has(name))
+        if same:
+            for name in self.store.names():
+                if name.startswith(tuple(f"optimizer/{small}/" for small in parameters.small)):
+                    parameters.state[name] = torch.from_numpy(self.store.read(name).copy())
+        torch.set_flush_denormal(True)
+
+    def go(self) -> TrainReport:
+        progress, options = self.progress, self.options
+        begin = dataclasses.replace(progress)
+        started = last_commit = last_eval = time.monotonic()
+        last_step = self._last_step()
+        deadline = started + options.minutes * 60 if options.minutes is not None else None
+        _drop_later_lines(self.metrics, progress.step)
+        before = heldout = self._heldout()
+        committed = progress.step
+        loss = float("nan")
+        busy = 0.0
+        with _interrupts() as interrupted, self.metrics.open("a", encoding="utf-8") as log:
+            while not interrupted.is_set():
+                if progress.step >= last_step or (deadline is not None and time.monotonic() >= deadline):
+                    break
+                tick = time.monotonic()
+                loss = self._step()
+                now = time.monotonic()
+                busy += now - tick
+                evaluate = _due(progress.step - begin.step, options.eval_every, now - last_eval, EVAL_EVERY_S)
+                if evaluate:
+                    heldout = self._heldout()
+                    last_eval = time.monotonic()
+                snapshot = None
+                if _due(progress.step - committed, options.commit_every, now - last_commit, COMMIT_EVERY_S):
+                    snapshot = self._commit(heldout)
+                    committed, last_commit = progress.step, time.monotonic()
+                report = StepReport(
+                    step=progress.step,
+                    tokens=progress.tokens,
+                    loss=loss,
+                    perplexity=_exp(loss),
+                    tokens_per_s=(progress.tokens - begin.tokens) / busy,
+                    eta_s=self._eta(begin, last_step, started, deadline),
+                    heldout_perplexity=heldout if evaluate else None,
+                    snapshot=snapshot,
+                )
+                _log(log, report)
+                if options.on_step is not None:
+                    options.on_step(report)
+            if progress.step > begin.step:
+                heldout = self._heldout()
+            snapshot = self._commit(heldout) if progress.step > committed else self.store.snapshot
+            if progress.step > begin.step:
+                final = StepReport(
+                    step=progress.step, tokens=progress.tokens, loss=loss, perplexity=_exp(loss),
+                    tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
+                )  # fmt: skip
+                _log(log, final)
+        done = progress.step - begin.step
+        seconds = time.monotonic() - started
+        return TrainReport(
+            step=progress.step,
+            steps_done=done,
+            tokens=progress.tokens,
+            tokens_done=progress.tokens - begin.tokens,
+            loss=loss,
+            perplexity=_exp(loss),
+            heldout_before=before,
+            heldout_perplexity=heldout,
+            tokens_per_s=(progress.tokens - begin.tokens) / busy if busy else 0.0,
+            seconds=seconds,
+            peak_host_bytes=_peak_bytes(),
+            peak_device_bytes=0,
+            snapshot=snapshot,
+            interrupted=interrupted.is_set(),
+            steps_left=None if options.steps is None else max(0, options.steps - done),
+            epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.batches.per_epoch),
+            minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
+        )
+
+    def _step(self) -> float:
+        """One batch. Returns the smoothed loss."""
+        progress = self.progress
+        batch = self.batches.batch_at(progress.position)
+        self.uncommitted = True
+        loss, seen = steps.train(
+            self.graph.parameters,
+            self.graph.signal,
+            self.optimizer,
+            batch.tokens,
+            batch.lengths.astype(np.int64),
+            step=progress.step + 1,
+            candidates=self.options.candidates,
+            rng=np.random.default_rng(np.random.SeedSequence([progress.seed, 1, progress.step])),
+        )
+        if not math.isfinite(loss):
+            raise DivergedError(self._diverged(f"the loss of step {progress.step + 1} is {loss}"))
+        progress.step += 1
+        progress.position += 1
+        progress.tokens += seen
+        self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
+        return self.smooth
+
+    def _diverged(self, what: str) -> str:
+        at = self.saved["step"] if self.saved else 0
+        return (
+            f"{what}: training diverged. The graph stays at its last commit ({self.store.snapshot[:8]}, step {at}); "
+            f"try a lower rate than --lr {self.optimizer.lr:g}"
+        )
+
+    def _heldout(self) -> float | None:
+        if not self.tokens.heldout.transitions:
+            return None
+        self._catch_up()
+        graph = self.graph
+        return evaluate_split(graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS).perplexity
+
+    def _catch_up(self) -> None:
+        """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
+        if self.optimizer.kind == "adamw-dense" and self.progress.step:
+            pool = self.graph.parameters.edges
+            every = np.arange(pool.slots)
+            pool.require(every)
+            pool.mark_dirty(every)
+            slots = torch.from_numpy(self.graph.parameters.index.slot)
+            steps.catch_up_edges(self.graph.parameters, self.optimizer, slots, self.progress.step)
+
+    def _commit(self, heldout: float | None) -> str:
+        progress, parameters = self.progress, self.graph.parameters
+        self._catch_up()
+        pool = parameters.edges
+        for first, stop in pool.dirty_runs():
+            if not finite(pool.values(BIAS, first, stop)):
+                raise DivergedError(self._diverged(f"edges of pages {first} to {stop - 1} are not finite"))
+        for name, value in parameters.small.items():
+            if not finite(value):
+                raise DivergedError(self._diverged(f"{name} is not finite"))
+        pages = write_parameters(self.store, parameters)
+        training = {
+            **dataclasses.asdict(progress),
+            "optimizer": self.optimizer.to_json(),
+            "candidates": self.options.candidates,
+        }
+        self.store.set_settings({**self.settings, "training": training})
+        shown = f", held-out perplexity {heldout:.1f}" if heldout is not None else ""
+        snapshot = self.store.commit(
+            f"train: step {progress.step:,}, {progress.tokens:,} tokens{shown}",
+            command=self.options.command,
+            changes={"step": progress.step, "tokens": progress.tokens, "pages": pages, "heldout_perplexity": heldout},
+        )
+        pool.stored |= pool.dirty
+        pool.dirty[:] = False
+        self.uncommitted = False
+        self.saved = training
+        self.store.collect_garbage()
+        return snapshot
+
+    def _last_step(self) -> float:
+        """The step after which the run is over."""
+        ends = [math.inf]
+        if self.options.steps is not None:
+            ends.append(self.progress.step + self.options.steps)
+        if self.options.epochs is not None:
+            ends.append(self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch))
+        return min(ends)
+
+    def _eta(self, begin: _Progress, last_step: float, started: float, deadline: float | None) -> float | None:
+        now = time.monotonic()
+        left = []
+        if deadline is not None:
+            left.append(deadline - now)
+        if math.isfinite(last_step):
+            each = (now - started) / (self.progress.step - begin.step)
+            left.append((last_step - self.progress.step) * each)
+        return max(0.0, min(left)) if left else None
+
+
+def _check(options: TrainOptions) -> None:
+    require_positive(
+        steps=options.steps, epochs=options.epochs, minutes=options.minutes, batch=options.batch,
+        candidates=options.candidates,
+    )  # fmt: skip
+    if options.steps is None and options.epochs is None and options.minutes is None:
+        raise OptionError("say for how long: --steps, --epochs or --minutes")
+    for name, value in (("commit-every", options.commit_every), ("eval-every", options.eval_every)):
+        if value is not None and value < 0:
+            raise OptionError(f"{name} is {value}: it must be 0 (only at the end) or more steps")
+
+
+def _optimizer(saved: dict[str, Any] | None) -> OptimizerConfig:
+    return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
+
+
+def _due(steps_since: int, every: int | None, seconds_since: float, every_s: float) -> bool:
+    if every is None:
+        return seconds_since >= every_s
+    return every > 0 and steps_since > 0 and steps_since % every == 0
+
+
+def _check_memory(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuses a run whose parameters and state cannot all be in memory."""
+    d = graph.parameters.width
+    per_edge = d * d + d + sum(int(np.prod(shape)) for shape in shapes.values())
+    needed = graph.parameters.edges.slots * per_edge * 4
+    total = psutil.virtual_memory().total
+    if needed > total:
+        raise HostMemoryError(
+            f"the graph with this optimizer's state takes {needed / 2**30:.1f} GiB of memory and the machine has "
+            f"{total / 2**30:.1f} GiB: use --optimizer rowwise, or build with a smaller --sparsify"
+        )
+
+
+def _exp(loss: float) -> float:
+    return math.exp(min(loss, 700.0)) if not math.isnan(loss) else loss
+
+
+def _log(log: Any, report: StepReport) -> None:
+    fields = {k: v for k, v in dataclasses.asdict(report).items() if v is not None and k != "eta_s"}
+    log.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")
+    log.flush()
+
+
+def _drop_later_lines(metrics: Path, step: int) -> None:
+    """Takes out what an earlier run logged after its last commit: those steps never happened."""
+    if not metrics.exists():
+        return
+    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    if len(kept) != len(lines):
+        write_durably(metrics, "".join(line + "\n" for line in kept).encode())
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set by Ctrl-C or SIGTERM instead of the usual end, where this is the main thread. A second Ctrl-C is the usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, frame: Any) -> None:
+        event.set()
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process ever held."""
+    try:
+        import resource
+        import sys
+    except ImportError:  # not on Windows
+        return int(psutil.Process().memory_info().rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

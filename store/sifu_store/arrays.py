@@ -1,0 +1,190 @@
+"""How an array of the store is made, opened and searched for damage in Zarr: chunks, codecs, keys, files.
+
+Knows one array and one session at a time; not which arrays there are, and not commits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from sifu_store.errors import StoreDamagedError
+from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
+from sifu_store.repository import first_line
+from sifu_store.staging import REPOSITORY_NAME
+
+PAGED_ATTRIBUTE = "paged"
+_DTYPE_KINDS = "biuf"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged place.
+
+    `page` is the index of the chunk along the first axis (None if the array as a whole is meant), `slots` the
+    first row in it and the row after its last, `path` the file, as far as it can be told.
+    """
+
+    array: str
+    page: int | None
+    slots: tuple[int, int] | None
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = self.array
+        if self.page is not None and self.slots is not None:
+            place += f", page {self.page} (rows {self.slots[0]} to {self.slots[1] - 1})"
+        return f"{place}: {self.reason}, in {self.path}"
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, paged: bool
+) -> zarr.Array[Any]:
+    """Make an array (in place of one that is there): checksummed; compressed unless paged."""
+    if dtype.kind not in _DTYPE_KINDS or not shape:
+        raise ValueError(
+            f"{name}: cannot store dtype {dtype} with shape {shape}: numbers with one axis or more"
+        )
+    array = group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype.newbyteorder("<"),
+        chunks=chunk_shape(shape, paged=paged),
+        filters=None,
+        compressors=[Crc32cCodec()] if paged else [ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=0,
+        attributes={PAGED_ATTRIBUTE: True} if paged else {},
+        overwrite=True,
+    )
+    return stored_whole(array)
+
+
+def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array, writing chunks of zeros too: a stored page has a chunk, whatever is in it."""
+    return array.with_config({"write_empty_chunks": True})
+
+
+def is_paged(array: zarr.Array[Any]) -> bool:
+    return bool(array.attrs.get(PAGED_ATTRIBUTE, False))
+
+
+def existing_chunks(session: icechunk.Session, name: str) -> set[int]:
+    """Indices along the first axis of the chunks that an array has."""
+
+    async def collect() -> set[int]:
+        return {coordinates[0] async for coordinates in session.chunk_coordinates(f"/{name}")}
+
+    return sync(collect())
+
+
+def delete_chunks(session: icechunk.Session, array: zarr.Array[Any], pages: list[int]) -> None:
+    """Drop the chunks of some pages."""
+    keys = [_key(array, (page, *(0 for _ in array.shape[1:]))) for page in pages]
+
+    async def drop() -> None:
+        for key in keys:
+            await session.store.delete(key)
+
+    sync(drop())
+
+
+def find_damage(
+    session: icechunk.Session, array: zarr.Array[Any], directory: Path, first: int, stop: int
+) -> Iterator[Damage]:
+    """Read the chunks `first` to `stop` - 1 (along the first axis) one by one and name those that fail."""
+    name = array.path
+    for page in range(first, stop):
+        if array.chunks[0] == PAGE_EDGES and is_paged(array):
+            rows = page_slots(page, array.shape[0])
+        else:
+            rows = (page * array.chunks[0], min((page + 1) * array.chunks[0], array.shape[0]))
+        try:
+            array[rows[0] : rows[1]]
+        except Exception as error:
+            path = _chunk_file(session, array, directory, page, error)
+            yield Damage(name, page, rows, path, _reason(error))
+
+
+def damaged(
+    session: icechunk.Session,
+    array: zarr.Array[Any],
+    directory: Path,
+    first: int,
+    stop: int,
+    cause: Exception,
+) -> StoreDamagedError:
+    """The error for a read of the chunks `first` to `stop` - 1 that failed with `cause`."""
+    found = next(find_damage(session, array, directory, first, stop), None)
+    if found is None:  # it reads now: the fault passed, or is not in one chunk
+        found = Damage(array.path, None, None, str(directory / REPOSITORY_NAME), _reason(cause))
+    error = StoreDamagedError(
+        f"{found}: restore that file from a backup, or open an older snapshot (sifu log); "
+        "sifu verify lists all damage"
+    )
+    error.add_note(f"store: {directory}; snapshot: {session.snapshot_id}; cause: {cause!s:.500}")
+    return error
+
+
+def chunk_count(array: zarr.Array[Any]) -> int:
+    """Chunks along the first axis."""
+    return math.ceil(array.shape[0] / array.chunks[0])
+
+
+def _reason(error: Exception) -> str:
+    text = first_line(error)
+    if "checksum do not match" in text:
+        return "the checksum does not match"
+    if "Requested range" in text:
+        return "the file is too short"
+    if "not found" in text or "No such file" in text:
+        return "the file is missing"
+    return text
+
+
+def _key(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
+    return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
+
+
+def _chunk_file(
+    session: icechunk.Session, array: zarr.Array[Any], directory: Path, page: int, error: Exception
+) -> str:
+    """The file behind a chunk that fails: named by Icechunk, or found by what it holds."""
+    chunks = directory / REPOSITORY_NAME / "chunks"
+    named = re.search(r"(?:chunks/|chunk_id=)([0-9A-Z]{20})", str(error))
+    if named:
+        return str(chunks / named[1])
+    later = (
+        range(math.ceil(size / chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)
+    )
+    for index in product([page], *later):
+        content = _get(session, _key(array, index))
+        if content is None:
+            continue
+        for path in chunks.iterdir():
+            if path.stat().st_size == len(content) and path.read_bytes() == content:
+                return str(path)
+    return f"{directory} (chunk {page} of {array.path})"
+
+
+def _get(session: icechunk.Session, key: str) -> bytes | None:
+    async def get() -> bytes | None:
+        buffer = await session.store.get(key, default_buffer_prototype())
+        return None if buffer is None else buffer.to_bytes()
+
+    try:
+        return sync(get())
+    except icechunk.IcechunkError:
+        return None

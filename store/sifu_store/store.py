@@ -1,0 +1,613 @@
+"""A store of parameters: named arrays and pages of edges, changed by commits that survive a crash.
+
+One directory with an Icechunk repository, one Zarr group in it (`layout.py`, `docs/format.md`). Changes are
+buffered in one session and become visible together, when `commit` returns. This module knows arrays and
+pages; not tokens, signals, caches or what a graph is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import icechunk
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike
+from zarr.core.buffer.cpu import NDBuffer
+
+from sifu_store import arrays, history
+from sifu_store.arrays import Damage
+from sifu_store.durable import disk_errors, require_free_bytes, sync_filesystem
+from sifu_store.errors import StoreDamagedError, StoreError, StoreNotFoundError
+from sifu_store.history import Commit, Garbage
+from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, SOURCE, STORED, Sizes, page_count, page_slots
+from sifu_store.lock import WriterLock
+from sifu_store.repository import (
+    BRANCH,
+    acknowledge,
+    first_line,
+    open_repository,
+    read_acknowledged,
+    storage,
+)
+from sifu_store.staging import REPOSITORY_NAME, Staging, is_store, restore_interrupted_swap
+from sifu_store.verify import Verification, VerifyReport
+
+
+class Store:
+    """Open one with `Store.open` or `Store.create`; close it, or use it as a context manager.
+
+    Attributes
+    ----------
+    path : Path
+        The directory of the store (of a new one: where it will be after the first commit).
+    snapshot : str
+        Id of the snapshot that is read; of a new store, of the empty one.
+    recovered_from : str or None
+        What was wrong with the branch head, if the store fell back to the last acknowledged snapshot.
+    """
+
+    path: Path
+    snapshot: str
+    recovered_from: str | None
+
+    def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
+        self.path = path
+        self.snapshot = snapshot
+        self.recovered_from = None
+        self._directory = directory
+        self._repository = repository
+        self._lock: WriterLock | None = None
+        self._staging: Staging | None = None
+        self._cleanup: Callable[[], None] | None = None
+        self._process = os.getpid()
+        self._closed = False
+        self._arrays_by_name: dict[str, zarr.Array[Any]] = {}
+        self._listed = False
+        self._stored: np.ndarray | None = None  # bool [pages], if changed since the last commit
+        self._touched: set[int] = set()  # pages written since then
+        self._chunks_before: set[str] | None = None  # chunk files before the first write since then
+
+    # ---- opening and closing
+
+    @classmethod
+    def create(cls, path: str | Path, *, force: bool = False) -> Store:
+        """Begin a new store, open for writing. Nothing is at `path` before the first commit is durable.
+
+        With `force` a store at `path` is replaced by that commit, in one step (files that others put into its
+        directory go with it); until then, and if the build fails or is killed, it stays as it was.
+
+        Raises
+        ------
+        StoreExistsError
+            A store is at `path` (without `force`), or something else is (even with it).
+        StoreLockedError
+            Another process writes to the store at `path`.
+        """
+        target = Path(path).resolve()
+        staging = Staging(target, force=force)
+        try:
+            with disk_errors(target, "creating the store"):
+                repository = icechunk.Repository.create(storage(staging.directory))
+                store = cls(target, staging.directory, repository, repository.lookup_branch(BRANCH))
+            store._staging, store._lock = staging, staging.lock
+            store._begin()
+        except BaseException:
+            staging.abandon()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path, *, write: bool = False, at: str | None = None) -> Store:
+        """Open a store.
+
+        Parameters
+        ----------
+        path
+            Its directory.
+        write
+            Take the writer lock. Readers need none and see one snapshot, whatever is committed meanwhile.
+        at
+            Id of a snapshot, or the beginning of one: read that instead of the newest (not with `write`).
+
+        Raises
+        ------
+        StoreNotFoundError, StoreLockedError, StoreVersionError, StoreDamagedError
+        """
+        if write and at is not None:
+            raise ValueError("an older snapshot can only be read: give either write or at")
+        target = Path(path).resolve()
+        restore_interrupted_swap(target)
+        if not is_store(target):
+            found = "is not a sifu store" if target.exists() else "does not exist"
+            raise StoreNotFoundError(
+                f"{path} {found}: make one with sifu build-graph, or name another with --store"
+            )
+        lock = WriterLock(target) if write else None
+        try:
+            opened = open_repository(target, write=write, at=at)
+            store = cls(target, target, opened.repository, opened.snapshot)
+            store.recovered_from, store._lock = opened.recovered_from, lock
+            store._cleanup = opened.shadow.cleanup if opened.shadow is not None else None
+            store._begin()
+            last = read_acknowledged(target)
+            if write and (last is None or last.snapshot != opened.snapshot):
+                # The process that made it was killed before it could say "saved": make that true now.
+                with disk_errors(target, "noting the last commit"):
+                    acknowledge(target, opened.repository, opened.snapshot)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Drop uncommitted changes and release the lock. A new store that was never committed is removed."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._process != os.getpid():  # a forked copy owns nothing
+            return
+        if self._staging is not None:
+            self._staging.abandon()
+        else:
+            self._remove_uncommitted_chunks()
+            if self._lock is not None:
+                self._lock.release()
+        if self._cleanup is not None:
+            self._cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, snapshot={self.snapshot!r})"
+
+    # ---- reading
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """A copy of the settings (JSON)."""
+        self._check_usable()
+        found = self._group.attrs.get("settings", {})
+        return copy.deepcopy(dict(found)) if isinstance(found, dict) else {}
+
+    def has(self, name: str) -> bool:
+        """True if there is an array of this name."""
+        return name in self._all_arrays()
+
+    def names(self) -> list[str]:
+        """Names of all arrays."""
+        return sorted(self._all_arrays())
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole array that is not paged.
+
+        Raises
+        ------
+        StoreDamagedError
+            A chunk is missing or fails its checksum; the message names it, its rows and its file.
+        """
+        self._check_usable()
+        if name == STORED and self._stored is not None:
+            return self._stored.astype(np.uint8)
+        array = self._array(name)
+        if arrays.is_paged(array):
+            raise ValueError(f"{name} is paged: read_pages")
+        try:
+            return np.asarray(array[...])
+        except Exception as error:
+            raise self._damaged(array, 0, arrays.chunk_count(array), error) from error
+
+    def read_json(self, name: str) -> Any:
+        """The JSON document in a uint8 array."""
+        return json.loads(self.read(name).tobytes().decode("utf-8"))
+
+    @property
+    def slots(self) -> int:
+        """Length of `edges/source`: slots of the paged arrays."""
+        return int(self._array(SOURCE).shape[0])
+
+    @property
+    def pages(self) -> int:
+        """Pages of `PAGE_EDGES` slots; the last one may be short."""
+        return page_count(self.slots)
+
+    def page_stored(self) -> np.ndarray:
+        """bool [pages]: True where the page is stored, False where it is to be generated."""
+        return self.read(STORED).astype(bool)
+
+    def read_page(self, name: str, page: int) -> np.ndarray:
+        """One page of a paged array, [slots of the page, ...]."""
+        return self.read_pages(name, page, page + 1)
+
+    def read_pages(self, name: str, first: int, stop: int, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Pages `first` to `stop` - 1 of a paged array, in one read.
+
+        Parameters
+        ----------
+        name
+            A paged array.
+        first, stop
+            The run of pages.
+        out
+            Where to put them: C-contiguous, of the array's dtype and of shape [slots in the run, ...].
+
+        Returns
+        -------
+        np.ndarray
+            [slots in the run, ...]; zeros where a page is not stored.
+
+        Raises
+        ------
+        StoreDamagedError
+            A page is missing or fails its checksum; the message names it, its slots and its file.
+        """
+        array = self._paged(name)
+        begin, end = self._slot_range(first, stop)
+        try:
+            if out is None:
+                return np.asarray(array[begin:end])
+            if (
+                out.shape != (end - begin, *array.shape[1:])
+                or out.dtype != array.dtype
+                or not out.flags.c_contiguous
+            ):
+                raise ValueError(
+                    f"out has shape {out.shape} and dtype {out.dtype}: cannot hold pages of {name}"
+                )
+            array.get_basic_selection(slice(begin, end), out=NDBuffer.from_numpy_array(out))
+            return out
+        except Exception as error:
+            if isinstance(error, ValueError) and str(error).startswith("out has"):
+                raise
+            raise self._damaged(array, first, stop, error) from error
+
+    # ---- writing
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Write a whole array that is not paged; one of another shape or dtype is replaced.
+
+        A new length of `edges/source` resizes every paged array, and `pages/stored` (0 for the new pages).
+        """
+        self._check_writable()
+        data = np.ascontiguousarray(array)
+        spec = BY_NAME.get(name)
+        if spec is not None and (spec.paged or data.dtype != np.dtype(spec.dtype)):
+            raise ValueError(
+                f"{name} is paged: write_pages" if spec.paged else f"{name} must be {spec.dtype}"
+            )
+        if self.has(name) and arrays.is_paged(self._array(name)):
+            raise ValueError(f"{name} is paged: write_pages")
+        if name == STORED:
+            if data.shape != (self.pages,):
+                raise ValueError(
+                    f"{name} must have one element a page ({self.pages}), found shape {data.shape}"
+                )
+            self._stored = data.astype(bool)
+            return
+        with self._writing(f"writing {name}", data.nbytes):
+            target = self._all_arrays().get(name)
+            if target is None or target.shape != data.shape or target.dtype != data.dtype:
+                target = arrays.create_array(self._group, name, data.shape, data.dtype, paged=False)
+                self._arrays_by_name[name] = target
+            if data.size:
+                target[...] = data
+        if name == SOURCE:
+            self._resize(len(data))
+
+    def write_json(self, name: str, obj: Any) -> None:
+        """Write a JSON document as a uint8 array."""
+        text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        self.write(name, np.frombuffer(text.encode("utf-8"), np.uint8))
+
+    def create_paged(self, name: str, trailing_shape: Sequence[int], dtype: DTypeLike) -> None:
+        """Make a paged array [slots, *trailing_shape] of zeros, unless it is there. After `edges/source`."""
+        self._check_writable()
+        shape, kind = (self.slots, *trailing_shape), np.dtype(dtype)
+        if self.has(name):
+            found = self._paged(name)
+            if found.shape != shape or found.dtype != kind:
+                raise ValueError(f"{name} is there with shape {found.shape} and dtype {found.dtype}")
+            return
+        with self._writing(f"creating {name}", 0):
+            self._arrays_by_name[name] = arrays.create_array(self._group, name, shape, kind, paged=True)
+
+    def write_pages(self, name: str, first: int, data: np.ndarray) -> None:
+        """Write whole pages of a paged array, from page `first` on. `mark_stored` them before the commit.
+
+        Parameters
+        ----------
+        name
+            A paged array.
+        first
+            The first page.
+        data
+            [k * PAGE_EDGES, ...], or less where the last page is short; of the array's dtype.
+
+        Raises
+        ------
+        DiskFullError
+            Too little space is free (found before anything is written), or it ran out.
+        """
+        self._check_writable()
+        array = self._paged(name)
+        stop = first + page_count(len(data))
+        begin, end = self._slot_range(first, stop)
+        if data.shape != (end - begin, *array.shape[1:]) or data.dtype != array.dtype:
+            raise ValueError(
+                f"{name}: pages {first} to {stop - 1} take shape {(end - begin, *array.shape[1:])} and dtype "
+                f"{array.dtype}, found {data.shape} and {data.dtype}"
+            )
+        with self._writing(f"writing {stop - first} pages of {name}", data.nbytes):
+            array[begin:end] = data
+        self._touched.update(range(first, stop))
+
+    def mark_stored(self, pages: np.ndarray) -> None:
+        """Mark pages (their indices) as stored."""
+        self._check_writable()
+        stored = self.page_stored()
+        stored[np.asarray(pages, dtype=np.int64)] = True
+        self._stored = stored
+
+    def set_settings(self, settings: dict[str, Any]) -> None:
+        """Replace the settings (JSON)."""
+        self._check_writable()
+        value = json.loads(json.dumps(settings, allow_nan=False))
+        with self._writing("writing the settings", 0):
+            self._group.attrs.update({"settings": value})
+
+    def commit(self, message: str, *, command: str, changes: dict[str, Any]) -> str:
+        """Make all changes since the last commit durable, together.
+
+        Parameters
+        ----------
+        message
+            One line for people.
+        command
+            The command that made the change; its first word is the kind of the commit.
+        changes
+            The numbers that it changed (JSON).
+
+        Returns
+        -------
+        str
+            The id of the snapshot (the current one if nothing was changed). Once it is returned, neither
+            kill -9 nor a power cut can take it back.
+
+        Raises
+        ------
+        DiskFullError
+            The store is as it was; the buffered changes are lost: `rollback`, or `close`.
+        ValueError
+            A MUST array is missing or shapes disagree, or a page was written but not marked as stored.
+        """
+        self._check_writable()
+        metadata = history.metadata(command, json.loads(json.dumps(changes)))
+        self._finish_pages()
+        if not self._session.has_uncommitted_changes:
+            return self.snapshot
+        with self._writing(f"committing {message!r}", 100 * len(self._touched)):
+            # Data and the snapshot that names it, then the branch that names that: each synced first.
+            snapshot = self._session.flush(message, metadata)
+            sync_filesystem(self._directory)
+            # From here on the branch may name the new chunks: they are no longer ours to remove.
+            chunks_before, self._chunks_before = self._chunks_before, None
+            try:
+                self._repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.snapshot)
+                acknowledge(self._directory, self._repository, snapshot)
+            except BaseException:
+                self._repository.reset_branch(BRANCH, self.snapshot)
+                self._chunks_before = chunks_before
+                raise
+            if self._staging is not None:
+                self._staging.publish()
+                self._staging, self._directory = None, self.path
+                self._repository = icechunk.Repository.open(storage(self.path))
+        self.snapshot = snapshot
+        self._begin()
+        return snapshot
+
+    def rollback(self) -> None:
+        """Drop all changes since the last commit, and what they took on disk."""
+        self._check_writable()
+        self._remove_uncommitted_chunks()
+        self._begin()
+
+    # ---- history and health
+
+    def history(self, limit: int | None = None) -> list[Commit]:
+        """The commits up to the snapshot that is read, newest first."""
+        self._check_usable()
+        return history.read_history(self._repository, self.snapshot, limit)
+
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Read every array and every stored page of this snapshot and check what can be checked.
+
+        Parameters
+        ----------
+        progress
+            Called with (chunks done, chunks in all).
+        """
+        self._check_usable()
+        report = Verification(self._session, self._all_arrays(), self._directory, progress).run()
+        try:
+            self.history()
+        except StoreDamagedError as error:
+            unreadable = Damage("history", None, None, str(self._directory), str(error))
+            return replace(report, damage=(*report.damage, unreadable))
+        return report
+
+    def size_bytes(self) -> int:
+        """Bytes in the directory of the store, all snapshots together."""
+        total = 0
+        for folder, _, files in os.walk(self._directory):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    total += (Path(folder) / name).stat().st_size
+        return total
+
+    def collect_garbage(self, keep_training: int = 2) -> Garbage:
+        """Drop all training commits but the newest `keep_training`, and what killed processes left behind.
+
+        Builds and edits stay in the history and readable, and the current snapshot is never touched. A
+        process that reads one of the dropped snapshots at this moment gets `StoreDamagedError` from then on.
+        """
+        self._check_writable()
+        if self._staging is not None or self._session.has_uncommitted_changes:
+            raise ValueError("there are uncommitted changes: commit or rollback first")
+        if keep_training < 0:
+            raise ValueError("keep_training must not be negative")
+        with self._writing("collecting garbage", 0):
+            # Expiry gives the oldest snapshot that is kept another parent, so its file changes.
+            acknowledge(self._directory, self._repository, self.snapshot, checksums=False)
+            garbage = history.collect(self._repository, BRANCH, keep_training)
+            self._repository = icechunk.Repository.open(storage(self.path))
+            acknowledge(self._directory, self._repository, self.snapshot)
+        self._begin()
+        return garbage
+
+    # ---- inside
+
+    def _begin(self) -> None:
+        """Start over from the current snapshot: a fresh session without changes."""
+        if self._lock is None:
+            self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
+            self._group = zarr.open_group(self._session.store, mode="r")
+        else:
+            self._session = self._repository.writable_session(BRANCH)
+            if self._staging is not None:
+                self._group = zarr.open_group(self._session.store, mode="a")
+                self._group.attrs.update({"format_version": FORMAT_VERSION, "settings": {}})
+            else:
+                self._group = zarr.open_group(self._session.store, mode="r+")
+        self._arrays_by_name, self._listed = {}, False
+        self._stored, self._touched, self._chunks_before = None, set(), None
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self.path} has been closed: open it again")
+        if self._process != os.getpid():
+            raise StoreError(
+                f"{self.path} was opened in process {self._process} and cannot be used in a fork of it: "
+                "start workers with spawn or forkserver, and open the store there"
+            )
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened for reading: open it with write=True")
+
+    def _all_arrays(self) -> dict[str, zarr.Array[Any]]:
+        self._check_usable()
+        if not self._listed:
+            for name, member in self._group.members(max_depth=None):
+                if isinstance(member, zarr.Array):
+                    self._arrays_by_name.setdefault(name, arrays.stored_whole(member))
+            self._listed = True
+        return self._arrays_by_name
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._all_arrays().get(name)
+        if array is None:
+            raise StoreError(f"{self.path} has no array {name}: it is not part of snapshot {self.snapshot}")
+        return array
+
+    def _paged(self, name: str) -> zarr.Array[Any]:
+        array = self._array(name)
+        if not arrays.is_paged(array):
+            raise ValueError(f"{name} is not paged: read or write it as a whole")
+        return array
+
+    def _slot_range(self, first: int, stop: int) -> tuple[int, int]:
+        if not 0 <= first < stop <= self.pages:
+            raise ValueError(f"pages {first} to {stop - 1} of {self.pages}")
+        return page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1]
+
+    def _damaged(self, array: zarr.Array[Any], first: int, stop: int, cause: Exception) -> StoreError:
+        return arrays.damaged(self._session, array, self._directory, first, stop, cause)
+
+    @contextlib.contextmanager
+    def _writing(self, what: str, needed_bytes: int) -> Iterator[None]:
+        chunks = self._directory / REPOSITORY_NAME / "chunks"
+        if self._chunks_before is None:
+            self._chunks_before = {path.name for path in chunks.iterdir()} if chunks.is_dir() else set()
+        require_free_bytes(self._directory, needed_bytes, what)
+        with disk_errors(self.path, what):
+            try:
+                yield
+            except icechunk.IcechunkError as error:
+                raise StoreError(f"{what} failed at {self.path}: {first_line(error)}") from error
+
+    def _remove_uncommitted_chunks(self) -> None:
+        # Only this process writes (it holds the lock): a chunk file that appeared since is ours and unnamed.
+        if self._chunks_before is None:
+            return
+        chunks = self._directory / REPOSITORY_NAME / "chunks"
+        if chunks.is_dir():
+            for path in chunks.iterdir():
+                if path.name not in self._chunks_before:
+                    path.unlink(missing_ok=True)
+
+    def _resize(self, slots: int) -> None:
+        pages = page_count(slots)
+        known = self._stored is not None or self.has(STORED)
+        stored = self.page_stored() if known else np.zeros(0, bool)
+        with self._writing(f"resizing to {slots} slots", 0):
+            for array in self._all_arrays().values():
+                if arrays.is_paged(array) and array.shape[0] != slots:
+                    array.resize((slots, *array.shape[1:]))
+        self._stored = np.zeros(pages, bool)
+        self._stored[: min(pages, len(stored))] = stored[:pages]
+        self._touched = {page for page in self._touched if page < pages}
+
+    def _finish_pages(self) -> None:
+        """Write the bitmap, drop the chunks of pages that are no longer stored, and check what must hold."""
+        if self._stored is not None:
+            missing = sorted(page for page in self._touched if not self._stored[page])
+            if missing:
+                raise ValueError(f"page {missing[0]} was written, but not marked as stored")
+            with self._writing("writing the page bitmap", self._stored.nbytes):
+                bitmap = self._all_arrays().get(STORED)
+                before = np.zeros(0, bool) if bitmap is None else np.asarray(bitmap[...]).astype(bool)
+                shape = self._stored.shape
+                if bitmap is None or bitmap.shape != shape:
+                    bitmap = arrays.create_array(self._group, STORED, shape, np.dtype(np.uint8), paged=False)
+                    self._arrays_by_name[STORED] = bitmap
+                if len(self._stored):
+                    bitmap[...] = self._stored.astype(np.uint8)
+                known = min(len(before), len(self._stored))
+                dropped = np.flatnonzero(before[:known] & ~self._stored[:known]).tolist()
+                for array in self._all_arrays().values():
+                    if dropped and arrays.is_paged(array):
+                        arrays.delete_chunks(self._session, array, dropped)
+            self._stored = None
+        elif self._touched and not self.page_stored()[sorted(self._touched)].all():
+            raise ValueError("pages were written, but not marked as stored")
+        self._check_complete()
+
+    def _check_complete(self) -> None:
+        shapes = {name: array.shape for name, array in self._all_arrays().items()}
+        missing = [spec.name for spec in ARRAYS if spec.name not in shapes]
+        if missing:
+            raise ValueError(f"the store lacks {', '.join(missing)}")
+        sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
+        for spec in ARRAYS:
+            found, expected = shapes[spec.name], spec.shape(sizes)
+            if len(found) != len(expected) or any(
+                e not in (None, f) for e, f in zip(expected, found, strict=True)
+            ):
+                raise ValueError(f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}")

@@ -1,0 +1,181 @@
+"""Is everything in a store readable and consistent: every array, every stored page, the index.
+
+Damage is listed, never raised, so that one report names all of it. This module knows arrays and pages, not
+what signals do with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+import zarr
+
+from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
+from sifu_store.layout import ARRAYS, BY_NAME, COUNT, FREE_SLOT, SOURCE, STORED, TARGET, page_slots
+
+_RUN_PAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was read, and what is wrong (`damage` is empty in a sound store)."""
+
+    snapshot: str
+    arrays: int
+    pages: int
+    size_bytes: int
+    damage: tuple[Damage, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.damage
+
+
+class Verification:
+    """One pass over a snapshot. `progress(done, total)` counts chunks."""
+
+    def __init__(
+        self,
+        session: icechunk.Session,
+        arrays: dict[str, zarr.Array[Any]],
+        directory: Path,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._session, self._arrays, self._directory = session, arrays, directory
+        self._progress = progress
+        self._done = self._total = 0
+        self._size_bytes = 0
+        self._damage: list[Damage] = []
+
+    def run(self) -> VerifyReport:
+        for spec in ARRAYS:
+            if spec.name not in self._arrays:
+                self._report(spec.name, "the array is missing")
+        plain = {name: array for name, array in self._arrays.items() if not is_paged(array)}
+        paged = {name: array for name, array in self._arrays.items() if is_paged(array)}
+        self._total = sum(chunk_count(array) for array in plain.values())
+        contents = {name: self._read_plain(name, array) for name, array in plain.items()}
+        self._check_index(contents)
+        self._check_json(contents)
+        bitmap = contents.get(STORED)
+        stored = np.zeros(0, bool) if bitmap is None else bitmap.astype(bool)
+        self._total += int(stored.sum()) * len(paged)
+        for name, array in paged.items():
+            self._check_pages(name, array, stored)
+        return VerifyReport(
+            snapshot=self._session.snapshot_id,
+            arrays=len(self._arrays),
+            pages=int(stored.sum()),
+            size_bytes=self._size_bytes,
+            damage=tuple(self._damage),
+        )
+
+    def _read_plain(self, name: str, array: zarr.Array[Any]) -> np.ndarray | None:
+        count = chunk_count(array)
+        content: np.ndarray | None = None
+        try:
+            content = np.asarray(array[...])
+            self._size_bytes += content.nbytes
+        except Exception:
+            self._damage += find_damage(self._session, array, self._directory, 0, count)
+        missing = set(range(count)) - existing_chunks(self._session, name)
+        for chunk in sorted(missing):
+            self._report(name, "the chunk was never written", chunk)
+        self._step(count)
+        return content
+
+    def _check_pages(self, name: str, array: zarr.Array[Any], stored: np.ndarray) -> None:
+        slots = array.shape[0]
+        existing = existing_chunks(self._session, name)
+        for page in sorted(existing):
+            if page >= len(stored) or not stored[page]:
+                self._report(name, "a chunk exists, but the page is not marked as stored", page)
+        for first, stop in _runs(stored):
+            if name in BY_NAME:
+                for page in range(first, stop):
+                    if page not in existing:
+                        self._report(name, "the page is marked as stored, but has no chunk", page)
+            try:
+                content = array[page_slots(first, slots)[0] : page_slots(stop - 1, slots)[1]]
+                self._size_bytes += np.asarray(content).nbytes
+            except Exception:
+                self._damage += find_damage(self._session, array, self._directory, first, stop)
+            self._step(stop - first)
+
+    def _check_index(self, contents: dict[str, np.ndarray | None]) -> None:
+        counted = contents.get("nodes/count")
+        n = 0 if counted is None else len(counted)
+        for name in ("nodes/count", "rows/total", "rows/distinct", COUNT):
+            values = contents.get(name)
+            if values is not None and len(values) and int(values.min()) < 0:
+                self._report(name, f"{int((values < 0).sum())} negative counts")
+        bitmap = contents.get(STORED)
+        if bitmap is not None and len(bitmap) and int(bitmap.max()) > 1:
+            self._report(STORED, "values other than 0 and 1")
+        source, target, count = contents.get(SOURCE), contents.get(TARGET), contents.get(COUNT)
+        if source is None or target is None or count is None or not len(source) == len(target) == len(count):
+            return
+        for name, values in ((SOURCE, source), (TARGET, target)):
+            wrong = (values < FREE_SLOT) | (values >= n)
+            if counted is not None and wrong.any():
+                slot = int(wrong.argmax())
+                self._report(
+                    name, f"{int(wrong.sum())} slots name no node, the first is slot {slot}: {values[slot]}"
+                )
+        free = source == FREE_SLOT
+        if (free != (target == FREE_SLOT)).any():
+            self._report(TARGET, "a slot is free in only one of edges/source and edges/target")
+        if count[free].any():
+            self._report(COUNT, "a free slot has a count")
+        pairs = source[~free].astype(np.int64) * (n + 1) + target[~free]
+        if (
+            len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all()
+        ):  # sorted after a build; after edits only unique
+            pairs.sort()
+            twice = pairs[1:] == pairs[:-1]
+            if twice.any():
+                u, v = divmod(int(pairs[1:][twice][0]), n + 1)
+                self._report(SOURCE, f"{int(twice.sum())} edges have two slots, the first is ({u}, {v})")
+
+    def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
+        counted = contents.get("nodes/count")
+        for spec in ARRAYS:
+            text = contents.get(spec.name)
+            if not spec.json or text is None:
+                continue
+            try:
+                value = json.loads(text.tobytes().decode("utf-8"))
+            except ValueError as error:
+                self._report(spec.name, f"not JSON: {error}")
+                continue
+            if spec.name == "nodes/vocabulary" and counted is not None:
+                found = len(value) if isinstance(value, list) else None
+                if found != len(counted):
+                    self._report(spec.name, f"{found} node objects for {len(counted)} nodes")
+
+    def _report(self, name: str, reason: str, page: int | None = None) -> None:
+        rows = None
+        if page is not None:
+            array = self._arrays[name]
+            rows = (page * array.chunks[0], min((page + 1) * array.chunks[0], array.shape[0]))
+        self._damage.append(Damage(name, page, rows, str(self._directory), reason))
+
+    def _step(self, chunks: int) -> None:
+        self._done += chunks
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _runs(stored: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Runs of stored pages, in pieces that fit in memory many times."""
+    pages = np.flatnonzero(stored)
+    for run in np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1):
+        for first in range(0, len(run), _RUN_PAGES):
+            piece = run[first : first + _RUN_PAGES]
+            yield int(piece[0]), int(piece[-1]) + 1

@@ -1,0 +1,51 @@
+"""The tree of errors is a promise: scripts and `--json` rely on the kinds and exit codes."""
+
+from __future__ import annotations
+
+from sifu_store import errors
+
+
+def tree(error: type[errors.SifuError]) -> dict[str, object]:
+    return {child.__name__: (child.kind, child.exit_code, tree(child)) for child in error.__subclasses__()}
+
+
+def test_the_tree_is_pinned() -> None:
+    assert (errors.SifuError.kind, errors.SifuError.exit_code) == ("sifu", 1)
+    defined = {name for name, value in vars(errors).items() if isinstance(value, type) and name != "ClassVar"}
+    assert defined == {
+        "SifuError",
+        "OptionError",
+        "CorpusError",
+        "DivergedError",
+        "ResourceError",
+        "DiskFullError",
+        "HostMemoryError",
+        "StoreError",
+        "StoreNotFoundError",
+        "StoreExistsError",
+        "StoreLockedError",
+        "StoreVersionError",
+        "StoreDamagedError",
+    }
+    assert tree(errors.SifuError) == {
+        "OptionError": ("option", 2, {}),
+        "CorpusError": ("corpus", 1, {}),
+        "DivergedError": ("diverged", 1, {}),
+        "ResourceError": (
+            "resource",
+            1,
+            {"DiskFullError": ("disk-full", 1, {}), "HostMemoryError": ("host-memory", 1, {})},
+        ),
+        "StoreError": (
+            "store",
+            1,
+            {
+                "StoreNotFoundError": ("store-not-found", 1, {}),
+                "StoreExistsError": ("store-exists", 1, {}),
+                "StoreLockedError": ("store-locked", 1, {}),
+                "StoreVersionError": ("store-version", 1, {}),
+                "StoreDamagedError": ("store-damaged", 1, {}),
+            },
+        ),
+    }
+    assert issubclass(errors.OptionError, ValueError)

@@ -1,0 +1,35 @@
+"""`docs/format.md` says what the code does: its code runs, and it names every array as it is declared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import small_store
+from sifu_store.layout import ARRAYS, FORMAT_VERSION, PAGE_EDGES
+
+DOC = Path(__file__).parents[2] / "docs" / "format.md"
+
+
+def test_the_code_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_store.make(tmp_path / "graph.sifu")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(DOC), "exec"), {})
+    assert re.search(r"slot 0 holds edge \(\d+, \d+\), W of shape \(4, 4\)", capsys.readouterr().out)
+
+
+def test_every_array_is_documented_as_declared() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert f"version {FORMAT_VERSION}" in text and f"{PAGE_EDGES} slots" in text
+    plain, paged = text.split("## Arrays that are not paged")[1].split("## Paged arrays")
+    for spec in ARRAYS:
+        section = paged if spec.paged else plain
+        assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in section
+    named = set(re.findall(r"^\| `([a-z]+/[a-z]+)` \|", plain + paged, re.MULTILINE))
+    assert named == {spec.name for spec in ARRAYS}

@@ -1,0 +1,123 @@
+"""A full disk: said before a long write where it can be known, translated where it cannot, nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import icechunk
+import numpy as np
+import pytest
+import small_store
+from sifu_store import Store, durable
+from sifu_store.errors import DiskFullError, StoreError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_free_space_is_checked_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = small_store.make(tmp_path / "s")
+    with Store.open(tmp_path / "s", write=True) as store:
+        data = small_store.page(store, "edges/weight", 1, 1.0)
+        monkeypatch.setattr(durable.shutil, "disk_usage", lambda path: Usage(1 << 30, 0, 1_000_000))
+        with pytest.raises(
+            DiskFullError,
+            match=r"writing 1 pages of edges/weight needs 1.0 MiB, 976.6 KiB are free .* free 79.4 KiB more",
+        ):
+            store.write_pages("edges/weight", 1, data)
+        with pytest.raises(DiskFullError):
+            store.write("rows/total", np.zeros(60, np.int64))
+    with pytest.raises(DiskFullError, match=r"needs 2\.0 GiB"):
+        durable.require_free_bytes(tmp_path / "not" / "there", (2 << 30) - (1 << 20), "building")
+    monkeypatch.undo()
+    with Store.open(tmp_path / "s") as store:
+        assert store.snapshot == snapshot and store.verify().ok
+
+
+def test_no_space_for_the_last_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = small_store.make(tmp_path / "s")
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Store.open(tmp_path / "s", write=True) as store:
+        small_store.write_page(store, 0, 9.0)
+        with monkeypatch.context() as patch:
+            patch.setattr("sifu_store.store.acknowledge", fail)
+            with pytest.raises(DiskFullError, match="became full while committing"):
+                store.commit("x", command="train", changes={})
+        with Store.open(tmp_path / "s") as reader:
+            assert reader.snapshot == snapshot
+        store.rollback()
+        assert store.read_page("edges/bias", 0)[0, 1] == 1.0 and store.verify().ok
+        small_store.write_page(store, 0, 9.0)
+        saved = store.commit("x", command="train", changes={})
+    with Store.open(tmp_path / "s") as store:
+        assert store.snapshot == saved and store.read_page("edges/bias", 0)[0, 1] == 9.0 and store.verify().ok
+
+
+def test_errors_are_translated() -> None:
+    def translated(error: Exception) -> Exception:
+        with pytest.raises(StoreError if not durable.is_disk_full(error) else DiskFullError) as caught:  # noqa: SIM117
+            with durable.disk_errors(Path("/x"), "writing"):
+                raise error
+        return caught.value
+
+    assert "became full while writing" in str(translated(OSError(errno.ENOSPC, "No space left on device")))
+    assert isinstance(
+        translated(icechunk.IcechunkError("No space left on device (os error 28)")), DiskFullError
+    )
+    assert "Permission denied" in str(translated(PermissionError(errno.EACCES, "Permission denied")))
+    wrapped = RuntimeError("writing failed")
+    wrapped.__cause__ = OSError(errno.EDQUOT, "quota")
+    assert isinstance(translated(wrapped), DiskFullError)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(mount)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no mount command")
+    if not sys.platform.startswith("linux") or done.returncode != 0:
+        pytest.skip("mounting is not permitted")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small_disk / "s"
+    with Store.create(path) as store:
+        small_store.fill(store, n=100, d=16, slots=6144)
+        small_store.write_page(store, 0, 1.0)
+        snapshot = store.commit("build", command="build-graph", changes={})
+    with Store.open(path, write=True) as store, pytest.raises(DiskFullError, match="are free"):
+        for index in range(1, 12):
+            small_store.write_page(store, index, 2.0)
+    monkeypatch.setattr("sifu_store.store.require_free_bytes", lambda *arguments: None)
+    with Store.open(path, write=True) as store:
+        assert store.snapshot == snapshot
+        with pytest.raises(DiskFullError, match="became full while writing 1 pages of edges/weight"):
+            for index in [*range(1, 12), *range(1, 12)]:
+                small_store.write_page(store, index, 2.0)
+        store.rollback()
+        small_store.write_page(store, 1, 3.0)  # the space is there again
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(DiskFullError, match="became full while"):
+            store.commit("x", command="train", changes={})
+        filler.unlink()
+        assert Store.open(path).snapshot == snapshot
+    with Store.open(path, write=True) as store:
+        assert store.snapshot == snapshot and store.verify().ok
+        small_store.write_page(store, 1, 3.0)
+        store.commit("now it fits", command="train", changes={})

@@ -1,0 +1,268 @@
+"""Corpora: every kind of source, every bad input, the held-out choice, and the record that finds them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sifu_store.errors import CorpusError, OptionError
+
+from sifu_graph import corpus as corpus_module
+from sifu_graph.corpus import Corpus, batched, is_held_out
+
+POEM = "春眠不覺曉\n\n處處聞啼鳥\r\n  \n夜來風雨聲"
+LINES = ["春眠不覺曉", "處處聞啼鳥", "夜來風雨聲"]
+
+
+def read(*sources: str | Path, tokens: bool = False) -> list[object]:
+    return list(Corpus(sources, tokens=tokens).documents())
+
+
+def error(*sources: str | Path, tokens: bool = False) -> str:
+    with pytest.raises(CorpusError) as caught:
+        read(*sources, tokens=tokens)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("compression", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_every_kind_of_file(tmp_path: Path, compression: str, bom: bytes) -> None:
+    squeeze = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[compression]
+    text = tmp_path / f"a.txt{compression}"
+    text.write_bytes(squeeze(bom + POEM.encode()))
+    rows = tmp_path / f"a.jsonl{compression}"
+    objects = "\n\n".join(json.dumps({"text": line, "year": 700}) for line in [*LINES, "", " "])
+    rows.write_bytes(squeeze(bom + objects.encode()))
+    assert read(text) == LINES
+    assert read(rows) == LINES
+    assert read(text, rows) == LINES + LINES
+
+
+def test_token_lists(tmp_path: Path) -> None:
+    rows = tmp_path / "a.jsonl"
+    rows.write_text('["a", 5, "b c"]\n{"tokens": [-1, "x"]}\n[]\n', encoding="utf-8")
+    assert read(rows, tokens=True) == [["a", "5", "b c"], ["-1", "x"]]
+
+
+def test_folder_is_sorted_and_takes_known_suffixes_only(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b/2.txt", "b/1.TXT", "a.txt", "c.md", "d.bin", ".hidden/x.txt", "b/._1.txt"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    assert read(tmp_path) == ["a.txt", "b/1.TXT", "b/2.txt"]
+
+
+def test_standard_input_can_be_read_again() -> None:
+    corpus = Corpus(["-"], stdin=io.BytesIO(POEM.encode()))
+    assert list(corpus.documents()) == LINES == list(corpus.documents())
+    spool = Path(str(corpus.sources[0].location))
+    assert spool.exists()
+    with pytest.raises(CorpusError, match="standard input, which is gone"):
+        Corpus.from_record(corpus.record())
+    del corpus
+    assert not spool.exists()
+    with pytest.raises(CorpusError, match="empty"):
+        list(Corpus(["-"], stdin=io.BytesIO(b"\n")).documents())
+    with pytest.raises(CorpusError, match="twice"):
+        Corpus(["-", "-"], stdin=io.BytesIO(b"a"))
+    assert list(Corpus(["-"], tokens=True, stdin=io.BytesIO(b"[1]")).documents()) == [["1"]]
+
+
+@pytest.mark.parametrize(("name", "documents"), [("tang", 56_332), ("wordnet", 111_777)])
+def test_shipped(name: str, documents: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = Corpus([name])
+    assert sum(1 for _ in corpus.documents()) == documents
+    assert Corpus.from_record(json.loads(json.dumps(corpus.record()))).fingerprint() == corpus.fingerprint()
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.txt").write_text("mine", encoding="utf-8")
+    assert read(name) == ["mine"]
+    assert Corpus.from_record(corpus.record()).sources[0].name == name
+    licence = Path(str(corpus.sources[0].location)).parent / f"LICENSE-{name}"
+    assert "ermission" in licence.read_text(encoding="utf-8")
+
+
+# ---- bad input
+
+
+def test_bad_names(tmp_path: Path) -> None:
+    assert "no corpus was named" in error()
+    assert "not found" in error(tmp_path / "none.txt")
+    assert "without a single text" in error(tmp_path)
+    (tmp_path / "a.pdf").write_bytes(b"x")
+    assert "suffix '.pdf'" in error(tmp_path / "a.pdf")
+    (tmp_path / "a.txt").write_bytes(b"x")
+    assert "lists of tokens are read from .jsonl" in error(tmp_path / "a.txt", tokens=True)
+    assert "a.txt: " in error("x" * 5_000 + "a.txt")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n\r\n", b"\xef\xbb\xbf"])
+def test_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    assert error(tmp_path / "a.txt") == f"{tmp_path / 'a.txt'}: empty, expected at least one line of text"
+    (tmp_path / "b.txt").write_bytes(b"text")
+    assert read(tmp_path) == ["text"]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("before", [b"", b"one\ntwo\n" * 400_000])
+def test_not_utf8_names_line_and_byte(tmp_path: Path, bom: bytes, before: bytes) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(bom + before + b"ok\n\xe6\x98\xa5\xff rest\nmore")
+    line, byte = before.count(b"\n") + 2, len(bom) + len(before) + 6
+    assert f"{path}: not UTF-8 (0xff in line {line}, byte {byte:,})" in error(path)
+    path.write_bytes(bom + before + b"ok\n\xe6\x98\xa5\0")
+    assert f"{path}: binary or UTF-16 (a NUL byte in line {line}, byte {byte:,})" in error(path)
+
+
+def test_a_character_cut_by_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("春".encode()[:2])
+    assert "not UTF-8 (0xe6 in line 1, byte 0)" in error(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text("春", encoding="utf-16")
+    assert "binary" in error(tmp_path / "b.txt") or "not UTF-8" in error(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize("compression", [".gz", ".xz"])
+def test_damaged_archives(tmp_path: Path, compression: str) -> None:
+    squeeze = {".gz": gzip.compress, ".xz": lzma.compress}[compression]
+    whole = squeeze("\n".join(map(str, range(50_000))).encode())
+    path = tmp_path / f"a.txt{compression}"
+    for content in (whole[:-5], whole[: len(whole) // 2], whole[:3], b"not an archive"):
+        path.write_bytes(content)
+        assert str(path) in error(path)
+        assert "truncated or not a valid" in error(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "tokens", "message"),
+    [
+        ("{", False, "line 2: not JSON"),
+        ("[" * 100_000, True, "line 2: not JSON"),
+        ('{"txt": "a"}', False, 'line 2: expected {"text": "..."}'),
+        ('{"text": 5}', False, "line 2: expected"),
+        ('"a"', False, "line 2: expected"),
+        ("[1]", False, "line 2: a list of tokens"),
+        ('{"text": "a"}', True, "line 2: expected a list of tokens"),
+        ("[1.5]", True, "line 2: 1.5 is no token"),
+        ("[true]", True, "line 2: true is no token"),
+        ('["a", ""]', True, 'line 2: "" is no token'),
+        ("[[1]]", True, "line 2: [1] is no token"),
+        ('{"text": "\\ud800"}', False, "line 2: half a surrogate pair"),
+        ('["\\udfff"]', True, "line 2: half a surrogate pair"),
+    ],
+)
+def test_bad_json_names_the_line(tmp_path: Path, *, line: str, tokens: bool, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(("[1]" if tokens else '{"text": "fine"}') + "\n" + line + "\n", encoding="utf-8")
+    assert f"{path}: {message}" in error(path, tokens=tokens)
+
+
+# ---- giant lines
+
+
+def test_a_giant_line_is_cut_the_same_whatever_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "MAX_LINE_BYTES", 100)
+    giant = "春a" * 301
+    (tmp_path / "a.txt").write_text(f"one\n{giant}\ntwo\n{giant}", encoding="utf-8")
+    found = []
+    for block in (1, 7, 100):  # a block is never larger than the limit
+        monkeypatch.setattr(corpus_module, "_BLOCK_BYTES", block)
+        found.append(read(tmp_path / "a.txt"))
+    first = found[0]
+    assert all(other == first for other in found)
+    assert first[0] == "one"
+    assert first[first.index("two") + 1] != giant
+    assert "".join(map(str, first)) == f"one{giant}two{giant}"
+    assert all(len(str(piece).encode()) <= 100 for piece in first)
+
+
+def test_a_giant_line_of_json_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "MAX_JSON_LINE_BYTES", 2 << 20)
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "' + "b" * (5 << 20), encoding="utf-8")
+    assert "line 2 is longer than 2 MiB" in error(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "b" * (3 << 19)}), encoding="utf-8")
+    assert read(tmp_path / "b.jsonl") == ["b" * (3 << 19)]
+
+
+# ---- record
+
+
+def test_record_finds_the_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one\n", encoding="utf-8")
+    record = Corpus(["a.txt"]).record()
+    assert record["sources"][0]["name"] == str(tmp_path / "a.txt")
+    assert record["sources"][0]["bytes"] == 4
+    monkeypatch.chdir("/")
+    again = Corpus.from_record(json.loads(json.dumps(record)))
+    assert list(again.documents()) == ["one"]
+    assert again.record() == record
+    (tmp_path / "a.txt").write_text("two\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"a\.txt: changed since"):
+        Corpus.from_record(record)
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(CorpusError, match=r"a\.txt: missing"):
+        Corpus.from_record(record)
+
+
+def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    for name, content in {"a.txt": "x", "b.txt": "x", "c.txt": "y"}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    a, b, c = (Corpus([tmp_path / name]).fingerprint() for name in ("a.txt", "b.txt", "c.txt"))
+    assert a == b != c
+
+
+# ---- held-out documents
+
+
+def test_the_held_out_choice_never_changes() -> None:
+    documents = [f"document {index}" for index in range(40)]
+    held = [index for index in range(40) if is_held_out(documents[index], fraction=0.2)]
+    assert held == [15, 26, 27, 36, 37]  # written down from the first release
+    lists = [is_held_out(["春", str(index)], fraction=0.5) for index in range(8)]
+    assert lists == [False, True, False, True, True, False, False, True]
+    assert not is_held_out("春風", fraction=0.76298)
+    assert is_held_out("春風", fraction=0.76299)
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_held_out_grows_with_the_fraction(text: str, one: float, two: float) -> None:
+    low, high = sorted((one, two))
+    assert is_held_out(text, fraction=low) <= is_held_out(text, fraction=high)
+    assert not is_held_out(text, fraction=0)
+    assert is_held_out(text, fraction=1)
+
+
+def test_held_out_ignores_line_ends() -> None:
+    for index in range(50):
+        a = is_held_out(f"a\r\nb{index}\r\n", fraction=0.5)
+        assert a is is_held_out(f"a\nb{index}", fraction=0.5)
+
+
+def test_the_two_sides_share_nothing_and_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(map(str, range(5_000))), encoding="utf-8")
+    corpus = Corpus([tmp_path / "a.txt"])
+    train, heldout = corpus.training(holdout=0.1), corpus.heldout(holdout=0.1)
+    assert list(train) == list(train)
+    assert sorted([*train, *heldout], key=str) == sorted(map(str, range(5_000)))
+    assert 400 < len(list(heldout)) < 600
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(OptionError, match="held-out share"):
+            iter(corpus.training(holdout=wrong))
+
+
+@given(st.lists(st.text(max_size=20), max_size=50), st.integers(1, 60))
+def test_batched_keeps_order(documents: list[str], units: int) -> None:
+    batches = list(batched(documents, units=units))
+    assert [document for batch in batches for document in batch] == documents
+    assert all(batches)
