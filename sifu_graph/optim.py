@@ -98,7 +98,7 @@ def update(
     ``grads[j]`` is the gradient of ``parts[j][rows]``; ``state`` holds per name one tensor per part, but a single
     one for ``v_row``.
     """
-    grads = [g.reshape(g.shape[0], -1) for g in grads]
+    grads = [g.flatten(1) if g.dim() > 1 else g[:, None] for g in grads]
     lr = config.rate(step)
     norm2 = sum((g.square().sum(1) for g in grads), torch.zeros(grads[0].shape[0], dtype=grads[0].dtype))
     if config.clip:

@@ -58,10 +58,15 @@ def forward(
 def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor:
     """[I, I]: row i holds the weights of r_1 .. r_i in S_i."""
     logits = torch.stack([alpha_at(alpha, max(1, k + 2 - config.mix_from)) for k in range(positions)])
-    visible = torch.ones(positions, positions, dtype=torch.bool, device=alpha.device).tril()
-    if config.mix_from == 2:
-        visible[1:, 0] = False
-    return logits.expand(positions, positions).masked_fill(~visible, -torch.inf).softmax(1)
+    first = config.mix_from - 1
+    rows = []
+    for i in range(positions):
+        last = i if config.skip_current else i + 1
+        seen = slice(first, last) if first < last else slice(i, i + 1)  # nothing to mix yet: r_i itself
+        row = torch.zeros(positions, dtype=alpha.dtype, device=alpha.device)
+        row[seen] = logits[seen].softmax(0)
+        rows.append(row)
+    return torch.stack(rows)
 
 
 def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges) -> PathGradient:

@@ -26,6 +26,9 @@ from sifu_store.errors import OptionError
 from torch import Tensor
 
 
+NORM_EPS = 1e-6
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalConfig:
     """Every choice in the mathematics, as data. Stored with the graph; see `PRESETS`."""
@@ -49,7 +52,9 @@ class SignalConfig:
     train_default: bool = False
     """The default edge is trained."""
     normalise_mix: bool = False
-    """S_i is divided by its root mean square."""
+    """The mean over the width is taken off S_i, and the rest divided by its root mean square."""
+    skip_current: bool = False
+    """S_i leaves out r_i where there are earlier signals: the row of x_i knows x_i already."""
     recency: float = 0.0
     """alpha_k starts as ``recency * k``: 0 mixes all signals equally, more favours the last ones."""
     reset_after: int | None = None
@@ -139,15 +144,17 @@ def alpha_at(alpha: Tensor, k: int) -> Tensor:
 
 
 def normalised(mix: Tensor) -> Tensor:
-    """The mix divided by its root mean square over the width."""
-    return mix / (mix.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+    """The mix without its mean over the width, divided by its root mean square (layer normalisation, no weights)."""
+    centred = mix - mix.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + NORM_EPS).sqrt()
 
 
 def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
     """The gradient of `normalised` with respect to its input."""
-    inverse = (mix.square().mean(-1, keepdim=True) + 1e-12).rsqrt()
-    out = mix * inverse
-    return inverse * (d_out - out * (out * d_out).mean(-1, keepdim=True))
+    centred = mix - mix.mean(-1, keepdim=True)
+    inverse = (centred.square().mean(-1, keepdim=True) + NORM_EPS).rsqrt()
+    out = centred * inverse
+    return inverse * (d_out - d_out.mean(-1, keepdim=True) - out * (out * d_out).mean(-1, keepdim=True))
 
 
 @dataclass(slots=True)
@@ -183,12 +190,13 @@ class Signal:
             r = r_0.expand_as(node_bias).clone()
         zero = torch.zeros((), dtype=r.dtype, device=r.device)
         signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), zero, zero - math.inf)
-        if config.mix_from == 1:
-            signal._add(alpha_at(alpha, 1))
+        if config.mix_from == 1 and not config.skip_current:
+            signal._add()
         return signal
 
-    def _add(self, logit: Tensor) -> None:
+    def _add(self) -> None:
         """Takes the last signal into the mix: the running form of the softmax over a prefix."""
+        logit = alpha_at(self.alpha, self.step + 2 - self.config.mix_from)
         peak = torch.maximum(self.peak, logit)
         keep, new = torch.exp(self.peak - peak), torch.exp(logit - peak)
         self.weighted = self.weighted * keep + new * self.r
@@ -215,9 +223,14 @@ class Signal:
     def carry(self, W: Tensor, b: Tensor) -> Tensor:
         """One step along edges W [B, d, d], b [B, d]. Returns z [B, d], the signal before GELU."""
         z = torch.einsum("bi,bio->bo", self.drive, W) + b + self.encoding
+        if self.config.skip_current and self.step + 2 > self.config.mix_from:
+            self._add()
         self.r = gelu(z)
         self.step += 1
-        self._add(alpha_at(self.alpha, self.step + 2 - self.config.mix_from))
+        if not self.config.skip_current:
+            self._add()
+        elif self.step < self.config.mix_from:  # nothing to mix yet
+            self.raw_mix = self.r
         return z
 
 

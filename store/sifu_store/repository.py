@@ -24,6 +24,7 @@ from sifu_store.layout import ARRAYS, FORMAT_VERSION, SOURCE, Sizes
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
 BRANCH = "main"
+_EMPTY = "1CECHNKREP0F1RSTCMT0"  # the snapshot that every repository of Icechunk begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +176,9 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
     """The file `acknowledged`, or None if it is missing or makes no sense (the head is tried first)."""
     try:
         content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
-        return Acknowledged(
-            str(content["snapshot"]),
-            content.get("previous"),
-            {str(k): int(v) for k, v in content["files"].items()},
-        )
+        if content.pop("crc32") != zlib.crc32(_canonical(content)):
+            return None
+        return Acknowledged(content["snapshot"], content["previous"], content["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -195,7 +194,8 @@ def acknowledge(
     names = [f"snapshots/{snapshot}"] * checksums + [f"manifests/{manifest.id}" for manifest in manifests]
     files = {name: _checksum(directory, name) for name in names}
     content = {"snapshot": snapshot, "previous": previous, "files": files}
-    write_durably(directory / ACKNOWLEDGED_NAME, json.dumps(content, indent=1).encode())
+    text = json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1)
+    write_durably(directory / ACKNOWLEDGED_NAME, text.encode())
 
 
 def first_line(error: BaseException) -> str:
@@ -205,6 +205,10 @@ def first_line(error: BaseException) -> str:
         if text:
             return text
     return type(error).__name__
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _checksum(directory: Path, name: str) -> int | None:
@@ -228,7 +232,8 @@ def _shape(group: zarr.Group, name: str) -> tuple[int, ...]:
 
 def _resolve(directory: Path, prefix: str) -> str:
     wanted = prefix.strip().upper()
-    names = sorted(path.name for path in (directory / REPOSITORY_NAME / "snapshots").iterdir())
+    snapshots = directory / REPOSITORY_NAME / "snapshots"
+    names = sorted(path.name for path in snapshots.iterdir() if path.name != _EMPTY)
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) != 1:
         what = "no snapshot" if not found else f"{len(found)} snapshots"

@@ -54,12 +54,14 @@ def gelu(z: Tensor) -> Tensor:
 
 def mix_of(config: SignalConfig, alpha: Tensor, signals: list[Tensor]) -> Tensor:
     """S_i from r_1 .. r_i, by the definition."""
-    kept = signals if config.mix_from == 1 or len(signals) == 1 else signals[1:]
+    past = signals[:-1] if config.skip_current else signals
+    kept = past[config.mix_from - 1 :] or signals[-1:]
     logits = torch.stack([alpha[min(k, len(alpha) - 1)] for k in range(len(kept))])
     weights = torch.softmax(logits, 0)
     total = sum((w * r for w, r in zip(weights, kept, strict=True)), torch.zeros_like(kept[0]))
     if config.normalise_mix:
-        total = total / torch.sqrt((total * total).mean() + 1e-12)
+        total = total - total.mean()
+        total = total / torch.sqrt((total * total).mean() + 1e-6)
     return total
 
 

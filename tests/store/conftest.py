@@ -1,4 +1,4 @@
-"""Processes that a test starts find the packages and the helpers beside the tests."""
+"""Processes that a test starts find the packages, and the modules beside the tests."""
 
 from __future__ import annotations
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import crash_child
 import numpy as np
 import pytest
 import small_store
@@ -57,7 +60,7 @@ def test_a_readable_head_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ref", "snapshot", "manifest"])
-@pytest.mark.parametrize("harm", [truncate, Path.unlink, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize("harm", [truncate, Path.unlink])
 def test_fallback(tmp_path: Path, kind: str, harm: Callable[[Path], None]) -> None:
     path = tmp_path / "s"
     first, second = unacknowledged_commit(path)
@@ -152,6 +155,50 @@ def test_a_damaged_index_is_named(tmp_path: Path) -> None:
         with pytest.raises(StoreDamagedError, match=r"edges/target, page 0 \(rows 0 to 1299\)"):
             store.read("edges/target")
         assert "edges/target" in {damage.array for damage in store.verify().damage}
+
+
+def test_damage_to_the_note_alone_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    snapshot = small_store.make(path)
+    note = path / "acknowledged"
+    sound = note.read_text()
+    for harmed in (
+        "",
+        "[]",
+        sound.replace('"files"', '"fires"'),
+        re.sub(r"(snapshots/\w+\": )\d", r"\g<1>9", sound),
+    ):
+        note.write_text(harmed)
+        with Store.open(path) as store:
+            assert store.snapshot == snapshot and store.verify().ok
+    with Store.open(path, write=True):
+        pass
+    assert json.loads(note.read_text())["snapshot"] == snapshot
+
+
+def test_one_flipped_bit_is_never_silent(tmp_path: Path) -> None:
+    sound, path = tmp_path / "sound", tmp_path / "s"
+    small_store.make(sound)
+    small_store.train(sound, 5.0)
+    with Store.open(sound) as store:
+        snapshot, settings, content = store.snapshot, store.settings, crash_child.content_hash(store)
+    choice = random.Random(0)
+    for _ in range(20):
+        shutil.copytree(sound, path)
+        folder = choice.choice(sorted((path / "repository").iterdir()))
+        files = [path / "acknowledged", *sorted(file for file in folder.rglob("*") if file.is_file())]
+        file = choice.choice(files)
+        harmed = bytearray(file.read_bytes())
+        harmed[choice.randrange(len(harmed))] ^= 1 << choice.randrange(8)
+        file.write_bytes(harmed)
+        try:
+            with Store.open(path) as store:
+                if store.verify().ok:
+                    assert (store.snapshot, store.settings) == (snapshot, settings)
+                    assert crash_child.content_hash(store) == content
+        except StoreDamagedError:
+            assert file != path / "acknowledged"
+        shutil.rmtree(path)
 
 
 def test_a_newer_format(tmp_path: Path) -> None:

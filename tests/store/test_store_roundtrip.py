@@ -181,11 +181,11 @@ operations = st.lists(
         st.tuples(st.just("rollback"), st.just(0), st.just(0), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0), st.just(0), st.just(0)),
     ),
-    max_size=12,
+    max_size=10,
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(operations, st.integers(2049, 2560))
 def test_pages_against_a_dictionary(steps: list[tuple[str, int, int, int]], slots: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

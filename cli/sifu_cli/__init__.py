@@ -1,0 +1,1 @@
+"""The command line of sifu: each command parses, calls the library, renders. Nothing else lives here."""

@@ -1,0 +1,142 @@
+"""What reaches the screen: results on stdout; messages, and one line that moves on a terminal, on stderr.
+
+It knows streams and how numbers read; it does not know what they mean. rich is imported only where something moves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+Row = tuple[str, str, str]
+"""Label, value, remark."""
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """A message for the person who waits."""
+    if not quiet:
+        click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Something that must be known even with --quiet."""
+    click.echo("sifu: warning: " + " ".join(message.split()), err=True)
+
+
+def print_json(fields: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout. A number that is none (NaN, infinity) is null."""
+    click.echo(json.dumps(_plain(fields), ensure_ascii=False, default=str))
+
+
+def print_table(rows: Iterable[Row]) -> None:
+    """Aligned rows on stdout: labels to the left, values to the right, remarks after them."""
+    rows = list(rows)
+    label_width = max(len(label) for label, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    for label, value, remark in rows:
+        shown = click.style(f"{label:<{label_width}}", dim=True)
+        click.echo(f"{shown}  {value:>{value_width}}  {remark}".rstrip())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+# ---- how numbers read
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """1,234.5, or a dash where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """12.3 %, with more digits where it is small."""
+    return f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else f"{100 * share:.2g} %"
+
+
+def size(n_bytes: float) -> str:
+    """34.2 MiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024:
+            break
+        n_bytes /= 1024
+    else:
+        unit = "TiB"
+    return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """3.4 s, 2:05 min, 1:02:03 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+# ---- something that moves
+
+
+class Progress:
+    """One line on stderr: rewritten in place on a terminal, else printed anew every ``every_s`` seconds."""
+
+    def __init__(self, *, quiet: bool, every_s: float = 10.0) -> None:
+        self._quiet, self._every_s = quiet, every_s
+        self._last = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        moves = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if moves and not self._quiet:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, line: str) -> None:
+        """How far it is."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        elif time.monotonic() - self._last >= self._every_s:
+            self._last = time.monotonic()
+            click.echo(line, err=True)
+
+    def keep(self, line: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(line, markup=False, soft_wrap=True)
+        else:
+            self._last = time.monotonic()
+            click.echo(line, err=True)
