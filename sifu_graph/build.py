@@ -25,7 +25,7 @@ from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial, estimate_discounts
 from sifu_graph.signal import SignalConfig, preset
-from sifu_graph.tokenizer import LEVELS, SPECIAL, Tokenizer
+from sifu_graph.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 from sifu_graph.tokens import encode_corpus
 
 Say = Callable[[str], None]
@@ -107,7 +107,15 @@ def build_graph(
     """
     started = time.perf_counter()
     say = say or (lambda _: None)
-    _check(vocab=vocab, sparsify=sparsify, level=level, width=width, min_count=min_count, length=length, init=init)
+    _check(
+        vocab=vocab,
+        sparsify=sparsify,
+        level=level,
+        width=width,
+        min_count=min_count,
+        length=length,
+        init=init,
+    )
     config = preset(signal) if isinstance(signal, str) else signal
     if config.reset_after is not None:
         config = _with_reset(config, length - 1)
@@ -120,7 +128,9 @@ def build_graph(
         nodes = len(tokenizer)
         notes = []
         if nodes < vocab:
-            notes.append(f"the corpus has {nodes - len(SPECIAL):,} distinct tokens: {nodes:,} nodes instead of {vocab:,}")
+            notes.append(
+                f"the corpus has {nodes - len(SPECIAL):,} distinct tokens: {nodes:,} nodes instead of {vocab:,}"
+            )
         say(f"encoding it with {nodes:,} nodes")
         parent = Path(path).resolve().parent
         with tempfile.TemporaryDirectory(dir=parent, prefix=f".{Path(path).name}.tokens-") as scratch:
@@ -153,7 +163,8 @@ def build_graph(
             )
             shutil.move(scratch, store.path / "cache")
             Path(scratch).mkdir()  # for TemporaryDirectory to remove
-        unknown = float(counts.node_count[0]) / max(1, int(counts.node_count[len(SPECIAL) :].sum()))
+        known = int(counts.node_count[len(SPECIAL) :].sum())
+        unknown = float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known)
         return BuildReport(
             path=str(path),
             nodes=nodes,
@@ -191,7 +202,9 @@ def _check(
     if width < 2 or width % 2:
         raise OptionError(f"width is {width}: it must be an even number from 2 on")
     if min_count < 1:
-        raise OptionError(f"min-count is {min_count}: it must be at least 1 (a pair that never occurs is never private)")
+        raise OptionError(
+            f"min-count is {min_count}: it must be at least 1 (a pair that never occurs is never private)"
+        )
     if length < 2:
         raise OptionError(f"length is {length}: it must be at least 2 tokens")
     if init not in ("counts", "uniform"):
@@ -259,5 +272,3 @@ def _write(
             "training": None,
         }
     )
-
-

@@ -197,7 +197,9 @@ def forward(rows: Rows, group: Plan, S: Tensor, *, energies: bool = False) -> tu
     library = native(S.shape[1], S.dtype, S.device)
     if library is not None:
         batch = _Native(rows, group, S, outcome, weight=0.0)
-        library.sifu_forward(batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads())
+        library.sifu_forward(
+            batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads()
+        )
         return outcome, flat
     start = 0
     for g, tile in _tiles(group, S.shape[1], S.element_size()):
@@ -234,7 +236,12 @@ def update_edges(rows: Rows, sink: Sink, slot: Tensor) -> None:
     if library is not None:
         update = native_update(sink, dS=sink.dW, dscale=sink.dW)
         library.sifu_update(
-            len(slot), slot.data_ptr(), rows.W.data_ptr(), rows.b.data_ptr(), ctypes.byref(update), torch.get_num_threads()
+            len(slot),
+            slot.data_ptr(),
+            rows.W.data_ptr(),
+            rows.b.data_ptr(),
+            ctypes.byref(update),
+            torch.get_num_threads(),
         )
     elif len(slot):
         _update_torch(rows, sink, slot, sink.dW, sink.db)
@@ -264,7 +271,11 @@ def _forward_tile(
 ) -> tuple[Tensor, Tensor]:
     """z [n, k, d] and energies [n, k] of a tile; fills the outcome."""
     slot = group.slot[group.first_edge[g] : group.first_edge[g + 1]]
-    z = torch.einsum("ni,kio->nko", S[tile], rows.W[slot]) + rows.b[slot] + rows.pe[group.pe_row[tile]][:, None]
+    z = (
+        torch.einsum("ni,kio->nko", S[tile], rows.W[slot])
+        + rows.b[slot]
+        + rows.pe[group.pe_row[tile]][:, None]
+    )
     E = gelu(z).norm(dim=-1)
     share = rows.scale * outcome.default_energy[tile, None] + group.log_defaults[g]
     outcome.logsumexp[tile] = torch.cat([rows.scale * E, share], 1).logsumexp(1)
@@ -317,7 +328,9 @@ def _train_torch(
 
 def _update_torch(rows: Rows, sink: Sink, slot: Tensor, dW: Tensor, db: Tensor) -> None:
     assert sink.config is not None and sink.state is not None
-    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot)
+    optim.update(
+        sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot
+    )
 
 
 # ---- the fused kernel --------------------------------------------------------------------------------------------

@@ -38,7 +38,9 @@ class EvalReport:
     part: str
 
 
-def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None) -> EvalReport:
+def evaluate(
+    graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None
+) -> EvalReport:
     """Perplexity on the held-out part of the graph's corpus, or on all of another corpus.
 
     Parameters
@@ -56,10 +58,13 @@ def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limi
     require_positive(limit=limit)
     tokens = graph.tokens(corpus)
     if corpus is None:
-        return evaluate_split(graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit)
+        return evaluate_split(
+            graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit
+        )
     parts = [split for split in (tokens.train, tokens.heldout) if split.transitions]
     reports = [
-        evaluate_split(graph.parameters, graph.signal, part, graph.settings["build"]["length"], limit) for part in parts
+        evaluate_split(graph.parameters, graph.signal, part, graph.settings["build"]["length"], limit)
+        for part in parts
     ]
     return _joined(reports)
 

@@ -139,7 +139,10 @@ class Graph:
             ),
         )
         edges = EdgePool.create(
-            initial, slots=len(target), stored=store.page_stored(), read=lambda *run: self.store.read_pages(*run)
+            initial,
+            slots=len(target),
+            stored=store.page_stored(),
+            read=lambda *run: self.store.read_pages(*run),
         )
         r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
@@ -201,7 +204,9 @@ class Graph:
 
         return train(self, corpus, TrainOptions(**options))
 
-    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None) -> EvalReport:
+    def evaluate(
+        self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None
+    ) -> EvalReport:
         """Held-out perplexity. See `sifu_graph.evaluation.evaluate`."""
         from sifu_graph.evaluation import evaluate
 

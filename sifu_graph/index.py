@@ -38,7 +38,9 @@ class EdgeIndex:
     keys: Ints
 
     @classmethod
-    def from_slots(cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints) -> EdgeIndex:
+    def from_slots(
+        cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints
+    ) -> EdgeIndex:
         """From the arrays of the store, in which a slot with target -1 is free."""
         used = np.flatnonzero(target >= 0)
         keys = source[used].astype(np.int64) * nodes + target[used]

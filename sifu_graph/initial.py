@@ -199,7 +199,9 @@ def uniform(seed: int, u: Any, v: Any, element: Any) -> Floats:
         h = _mix(np.asarray(seed, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         h = _mix(h ^ (np.asarray(u).astype(np.uint64) << np.uint64(32)) ^ np.asarray(v).astype(np.uint64))
         h = _mix(h + np.asarray(element).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return ((h >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24) - np.float32(0.5)
+    return ((h >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24) - np.float32(
+        0.5
+    )
 
 
 def _mix(x: Any) -> Any:

@@ -36,8 +36,8 @@ _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_floa
 
 
 def _batch_fields(real: type) -> list[tuple[str, type]]:
-    pointers = "first_position first_edge slot S pe pe_row default_energy log_defaults target W b".split()
-    results = "logsumexp target_energy best".split()
+    pointers = ["first_position", "first_edge", "slot", "S", "pe", "pe_row", "default_energy", "log_defaults", "target", "W", "b"]
+    results = ["logsumexp", "target_energy", "best"]
     return [
         ("groups", _Int),
         ("positions", _Int),
@@ -49,11 +49,11 @@ def _batch_fields(real: type) -> list[tuple[str, type]]:
 
 
 def _update_fields(real: type) -> list[tuple[str, type]]:
-    rates = "lr beta1 beta2 eps weight_decay clip correction1 correction2".split()
-    state = "m_W v_W m_b v_b v_edge".split()
+    rates = ["lr", "beta1", "beta2", "eps", "weight_decay", "clip", "correction1", "correction2"]
+    state = ["m_W", "v_W", "m_b", "v_b", "v_edge"]
     return [
         ("kind", _Int),
-        *((name, _Pointer) for name in "gradient_row dW db dS dscale".split()),
+        *((name, _Pointer) for name in ["gradient_row", "dW", "db", "dS", "dscale"]),
         *((name, real) for name in rates),
         *((name, _Pointer) for name in state),
     ]
@@ -136,7 +136,9 @@ def _processor() -> str:
     """What -march=native depends on: a library is not to be loaded on another processor."""
     try:
         text = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
-        return "".join(line for line in text.splitlines() if line.startswith(("model name", "flags", "Features")))
+        return "".join(
+            line for line in text.splitlines() if line.startswith(("model name", "flags", "Features"))
+        )
     except OSError:
         return platform.processor() + platform.machine()
 
@@ -147,7 +149,10 @@ def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> boo
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             source, result = Path(scratch) / "contest.cpp", Path(scratch) / "contest.so"
             source.write_bytes(text)
-            for threads in (["-fopenmp"], []):  # torch brings the OpenMP runtime; not every compiler has the flag
+            for threads in (
+                ["-fopenmp"],
+                [],
+            ):  # torch brings the OpenMP runtime; not every compiler has the flag
                 command = [chosen, *FLAGS, *threads, *defines, str(source), "-o", str(result)]
                 if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
                     result.replace(library)

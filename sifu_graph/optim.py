@@ -38,18 +38,22 @@ class OptimizerConfig:
     clip
         Greatest norm of one row's gradient in one step; 0: no limit. The row is the unit, because no gradient of
         the whole graph ever exists.
+    shared_rate
+        The rate of the parameters that every text shares (alpha, default edge, energy scale, node biases), as a
+        share of ``lr``: their gradients are sums over all positions, a thousand times those of an edge.
     warmup_steps, decay_steps
         The rate rises linearly over the first, and falls as a half cosine to ``final_fraction`` over the second;
         0: none.
     """
 
     kind: Kind = "rowwise"
-    lr: float = 0.1
+    lr: float = 0.3
     beta1: float = 0.9
     beta2: float = 1.0
-    eps: float = 1e-4
+    eps: float = 1e-2
     weight_decay: float = 0.0
     clip: float = 0.0
+    shared_rate: float = 0.01
     warmup_steps: int = 0
     decay_steps: int = 0
     final_fraction: float = 0.1
@@ -120,7 +124,9 @@ def update(
         m = config.beta1 * state["m"][j][rows] + (1.0 - config.beta1) * grad
         v = config.beta2 * state["v"][j][rows] + (1.0 - config.beta2) * grad.square()
         state["m"][j][rows], state["v"][j][rows] = m, v
-        part[rows] = part[rows] * keep - (lr / correction1) * m / (v.sqrt() / math.sqrt(correction2) + config.eps)
+        part[rows] = part[rows] * keep - (lr / correction1) * m / (
+            v.sqrt() / math.sqrt(correction2) + config.eps
+        )
 
 
 def catch_up(
@@ -140,5 +146,12 @@ def catch_up(
     for missed in range(int(behind.min().item()) + 1 if len(rows) else step + 1, step + 1):
         late = rows[behind < missed]
         zeros = [torch.zeros((len(late), part[0].numel()), dtype=part.dtype) for part in parts]
-        update(dataclasses.replace(config, clip=0.0), step=missed, parts=parts, grads=zeros, state=state, rows=late)
+        update(
+            dataclasses.replace(config, clip=0.0),
+            step=missed,
+            parts=parts,
+            grads=zeros,
+            state=state,
+            rows=late,
+        )
     last_step[rows] = step

@@ -31,7 +31,9 @@ def reserve(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tenso
     size_bytes = int(np.prod(shape)) * dtype.itemsize
     if size_bytes == 0:
         return torch.zeros(shape, dtype=dtype)
-    region = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    region = mmap.mmap(
+        -1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    )
     if hasattr(mmap, "MADV_HUGEPAGE"):
         region.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(region, dtype=dtype).reshape(shape)

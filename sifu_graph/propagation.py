@@ -69,7 +69,9 @@ def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor
     return torch.stack(rows)
 
 
-def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges) -> PathGradient:
+def backward(
+    config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges
+) -> PathGradient:
     """The gradient of the loss along the path, given that with respect to every mix, d_mix [B, I, d].
 
     Hand-written, in the reverse order of the steps; equal to autograd (a test holds it to 1e-12 in float64).

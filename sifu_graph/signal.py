@@ -25,7 +25,6 @@ import torch
 from sifu_store.errors import OptionError
 from torch import Tensor
 
-
 NORM_EPS = 1e-6
 
 
@@ -92,7 +91,13 @@ PRESETS: dict[str, SignalConfig] = {
         train_default=True,
     ),
     "tuned": SignalConfig(
-        positional="none", normalise_mix=True, recency=0.7, reset_after=31, learn_scale=True, train_default=True
+        positional="none",
+        normalise_mix=True,
+        skip_current=True,
+        recency=1.0,
+        reset_after=31,
+        train_default=True,
+        learn_scale=True,
     ),
 }
 
@@ -107,7 +112,9 @@ def preset(name: str) -> SignalConfig:
 def initial_signal(config: SignalConfig, width: int, seed: int) -> np.ndarray:
     """r_0, float32 [d]."""
     if config.initial == "random":
-        return np.random.default_rng(np.random.SeedSequence([seed, 0])).standard_normal(width).astype(np.float32)
+        return (
+            np.random.default_rng(np.random.SeedSequence([seed, 0])).standard_normal(width).astype(np.float32)
+        )
     return np.full(width, 1.0 if config.initial == "ones" else 1.0 / width, dtype=np.float32)
 
 
@@ -135,7 +142,9 @@ def gelu(z: Tensor) -> Tensor:
 
 def gelu_slope(z: Tensor) -> Tensor:
     """The derivative of GELU: Phi(z) + z phi(z)."""
-    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
+    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (
+        1.0 / math.sqrt(2.0 * math.pi)
+    )
 
 
 def alpha_at(alpha: Tensor, k: int) -> Tensor:

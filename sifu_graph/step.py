@@ -7,6 +7,7 @@ does not know corpora, schedules of commits, or files.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,6 +178,8 @@ def train(
     row_at.view(-1)[sweep.places[private]] = row_of
     default_W, default_b = _scatter(sink, back, row_at, grads)
     contest.update_edges(sweep.rows, sink, group.slot[taken])
+    if optimizer.kind == "adamw-dense":
+        pool.arrays["optimizer/last_step"][group.slot] = step
 
     first = torch.from_numpy(Positions.cut(tokens, lengths, config.reset_after).tokens[:, 0])
     _update_small(parameters, config, optimizer, step, back, first, default_W, default_b, grads.scale)
@@ -204,7 +207,9 @@ def edge_optimizer_state(parameters: Parameters, optimizer: optim.OptimizerConfi
     arrays = parameters.edges.arrays
     if optimizer.kind == "rowwise":
         return {"v_row": [arrays["optimizer/v_edge"]]}
-    return {name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")}
+    return {
+        name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")
+    }
 
 
 def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str, tuple[int, ...]]:
@@ -218,7 +223,9 @@ def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str,
     return shapes
 
 
-def catch_up_edges(parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int) -> None:
+def catch_up_edges(
+    parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int
+) -> None:
     """Dense-equivalent AdamW: the edges' missed steps up to and including ``step``."""
     pool = parameters.edges
     optim.catch_up(
@@ -244,6 +251,8 @@ def _update_small(
 ) -> None:
     """The step of alpha, the node biases, the default edge and the energy's scale, as far as they are trained."""
 
+    slower = dataclasses.replace(optimizer, lr=optimizer.lr * optimizer.shared_rate)
+
     def one(name: str, grad: Tensor, rows: Tensor | slice = slice(None)) -> None:
         parameter = parameters.small[name]
         state = {}
@@ -253,7 +262,7 @@ def _update_small(
                 shape = parameter.shape[:1] if key == "v_row" else parameter.shape
                 parameters.state[full] = torch.zeros(shape, dtype=parameter.dtype)
             state[key] = [parameters.state[full]]
-        optim.update(optimizer, step=step, parts=[parameter], grads=[grad], state=state, rows=rows)
+        optim.update(slower, step=step, parts=[parameter], grads=[grad], state=state, rows=rows)
 
     one("signal/alpha", back.d_alpha)
     if config.first == "biased":

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 SMOOTHING = 0.95  # of the loss that is shown
 METRICS = "metrics.jsonl"
+ROUNDING = 1e-3  # of a step: 1 - 10/37 epochs are 27 steps of 37, not 27.000000000000004
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,11 @@ class TrainOptions:
 
 
 DEFAULT_BATCH = 256
+ADAMW_DEFAULTS: dict[str, Any] = {
+    "lr": 3e-2,
+    "beta2": 0.999,
+    "eps": 1e-4,
+}  # DESIGN 7: a smaller eps undoes the counts
 COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
 
@@ -132,8 +138,17 @@ class _Progress:
     corpus: str
 
     @classmethod
-    def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
-        saved = saved or {"step": 0, "tokens": 0, "position": 0, "batch": DEFAULT_BATCH, "seed": seed, "corpus": corpus}
+    def resumed(
+        cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int
+    ) -> _Progress:
+        saved = saved or {
+            "step": 0,
+            "tokens": 0,
+            "position": 0,
+            "batch": DEFAULT_BATCH,
+            "seed": seed,
+            "corpus": corpus,
+        }
         batch = saved["batch"] if options.batch is None else options.batch
         seed = saved["seed"] if options.seed is None else options.seed
         same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
@@ -246,6 +261,8 @@ class _Run:
                 _log(log, report)
                 if options.on_step is not None:
                     options.on_step(report)
+            if interrupted.is_set():
+                self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
             if progress.step > begin.step:
                 heldout = self._heldout()
             snapshot = self._commit(heldout) if progress.step > committed else self.store.snapshot
@@ -273,7 +290,9 @@ class _Run:
             snapshot=snapshot,
             interrupted=interrupted.is_set(),
             steps_left=None if options.steps is None else max(0, options.steps - done),
-            epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.batches.per_epoch),
+            epochs_left=None
+            if options.epochs is None
+            else max(0.0, options.epochs - done / self.batches.per_epoch),
             minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
         )
 
@@ -312,7 +331,9 @@ class _Run:
             return None
         self._catch_up()
         graph = self.graph
-        return evaluate_split(graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS).perplexity
+        return evaluate_split(
+            graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS
+        ).perplexity
 
     def _catch_up(self) -> None:
         """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
@@ -345,7 +366,12 @@ class _Run:
         snapshot = self.store.commit(
             f"train: step {progress.step:,}, {progress.tokens:,} tokens{shown}",
             command=self.options.command,
-            changes={"step": progress.step, "tokens": progress.tokens, "pages": pages, "heldout_perplexity": heldout},
+            changes={
+                "step": progress.step,
+                "tokens": progress.tokens,
+                "pages": pages,
+                "heldout_perplexity": heldout,
+            },
         )
         pool.stored |= pool.dirty
         pool.dirty[:] = False
@@ -360,10 +386,14 @@ class _Run:
         if self.options.steps is not None:
             ends.append(self.progress.step + self.options.steps)
         if self.options.epochs is not None:
-            ends.append(self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch))
+            ends.append(
+                self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch - ROUNDING)
+            )
         return min(ends)
 
-    def _eta(self, begin: _Progress, last_step: float, started: float, deadline: float | None) -> float | None:
+    def _eta(
+        self, begin: _Progress, last_step: float, started: float, deadline: float | None
+    ) -> float | None:
         now = time.monotonic()
         left = []
         if deadline is not None:
@@ -388,6 +418,30 @@ def _check(options: TrainOptions) -> None:
 
 def _optimizer(saved: dict[str, Any] | None) -> OptimizerConfig:
     return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
+
+
+def merged_optimizer(saved: dict[str, Any] | None, **given: Any) -> OptimizerConfig | None:
+    """The optimizer of the last run with some settings replaced; None where none is given.
+
+    Parameters
+    ----------
+    saved
+        ``settings["training"]`` of the graph: the last run, or None.
+    given
+        Fields of `OptimizerConfig`. A ``kind`` other than that of the last run begins from the defaults of that kind.
+
+    Raises
+    ------
+    OptionError
+        A value has no meaning.
+    """
+    if not given:
+        return None
+    last = _optimizer(saved).to_json()
+    kind = given.get("kind", last["kind"])
+    if kind != last["kind"]:
+        last = {} if kind == "rowwise" else ADAMW_DEFAULTS
+    return OptimizerConfig(**{**last, **given})
 
 
 def _due(steps_since: int, every: int | None, seconds_since: float, every_s: float) -> bool:

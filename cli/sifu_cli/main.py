@@ -1,14 +1,13 @@
 """The entry point: finds the command, and turns every end into an exit code and at most one line on stderr.
 
-Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. It knows no command: `COMMANDS` names the modules, and only
-the one that is asked for is imported (and only that one imports torch, if it needs it).
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted. It knows no command: `COMMANDS` names the modules,
+and only the one that is asked for is imported (and only that one imports torch, if it needs it).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import sifu_graph
 
+import sifu_graph
 from sifu_cli.options import quiet_option, store_option
 
 COMMANDS = {
@@ -77,7 +76,7 @@ class Commands(click.Group):
 @store_option
 @quiet_option
 @click.pass_context
-def cli(ctx: click.Context, store: Path, quiet: bool) -> None:
+def cli(ctx: click.Context, /, *, store: Path, quiet: bool) -> None:
     """Build, train, run and look into SiFu language models: graphs whose every parameter has an address."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
@@ -88,11 +87,14 @@ def run(args: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     try:
         code = cli.main(list(args), prog_name="sifu", standalone_mode=False, color=_color())
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return 0
     except (click.Abort, KeyboardInterrupt):
+        if sys.stderr is not None and sys.stderr.isatty():
+            click.echo(err=True)  # after the ^C
         _report("interrupted")
         return INTERRUPTED
     except click.ClickException as error:
@@ -100,6 +102,8 @@ def run(args: Sequence[str]) -> int:
         return error.exit_code
     except Exception as error:
         if os.environ.get("SIFU_DEBUG") == "1":
+            import traceback
+
             traceback.print_exc()
         text, code = _explained(error)
         _report(text)
@@ -114,11 +118,11 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows another one
             stream.reconfigure(errors="replace")
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except (BrokenPipeError, AttributeError, ValueError):
-        # The interpreter flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:  # said already; at its end the interpreter would flush and complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 

@@ -1,10 +1,9 @@
-"""What the commands share in parsing: the options that every command has, numbers with limits, and command lines
-spelled out again. No import here is heavy.
+"""What the commands share in parsing: the options that every command has, numbers with limits, and command
+lines spelled out again. No import here is heavy.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from sifu_graph.graph import Graph
 
 DEFAULT_STORE = "graph.sifu"
+HUGE = 2**63
 NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -35,8 +35,8 @@ def _store(ctx: click.Context, param: click.Parameter, value: str | None) -> Pat
     return Path(value or os.environ.get("SIFU_STORE") or DEFAULT_STORE)
 
 
-def _quiet(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
-    return value or (ctx.parent is not None and bool(ctx.parent.params.get("quiet")))
+def _quiet(ctx: click.Context, param: click.Parameter, value: Any) -> bool:
+    return bool(value) or (ctx.parent is not None and bool(ctx.parent.params.get("quiet")))
 
 
 def store_option(function: _Function) -> _Function:
@@ -58,12 +58,12 @@ def quiet_option(function: _Function) -> _Function:
 
 def json_option(function: _Function) -> _Function:
     """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there.")(
-        function
-    )
+    return click.option(
+        "--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there."
+    )(function)
 
 
-class Number(click.ParamType):
+class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     """A whole or a decimal number within limits; neither NaN nor infinity.
 
     Parameters
@@ -91,9 +91,11 @@ class Number(click.ParamType):
     @property
     def expected(self) -> str:
         """The limits in words."""
-        words = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
-        limits = " and ".join(f"{word} {limit:g}" for word, limit in words.items() if limit is not None)
-        return " ".join(filter(None, ["a whole number" if self.kind is int else "a number", limits]))
+        kind = "a whole number" if self.kind is int else "a number"
+        words = {"from": self.least, "above": self.above, "to": self.most, "and below": self.below}
+        return " ".join(
+            [kind, *(f"{word} {limit:g}" for word, limit in words.items() if limit is not None)]
+        ) + (" on" if self.least is not None and self.most is None and self.below is None else "")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
         try:
@@ -102,7 +104,7 @@ class Number(click.ParamType):
             number = None
         if (
             number is None
-            or not math.isfinite(number)
+            or not -HUGE < number < HUGE  # neither is NaN
             or (self.least is not None and number < self.least)
             or (self.most is not None and number > self.most)
             or (self.above is not None and number <= self.above)
@@ -112,14 +114,16 @@ class Number(click.ParamType):
         return number
 
 
-class NumberOr(click.ParamType):
+class NumberOr(click.ParamType):  # type: ignore[type-arg]
     """A number, or a word that stands for None."""
 
     def __init__(self, word: str, number: Number) -> None:
         self.word, self.number = word, number
         self.name = f"{word}|{number.name}"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float | str:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | str:
         if value == self.word:
             return self.word
         try:
@@ -128,7 +132,9 @@ class NumberOr(click.ParamType):
             self.fail(f"{value} is neither {self.word} nor {self.number.expected}", param, ctx)
 
 
-def spelled(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None) -> str:
+def spelled(
+    ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None
+) -> str:
     """The command line, as it can be typed again: ``train --steps 5 poems.txt``.
 
     Parameters

@@ -1,6 +1,7 @@
 """What reaches the screen: results on stdout; messages, and one line that moves on a terminal, on stderr.
 
-It knows streams and how numbers read; it does not know what they mean. rich is imported only where something moves.
+It knows streams and how numbers read; it does not know what they mean. rich is imported only where
+something moves.
 """
 
 from __future__ import annotations
@@ -74,13 +75,9 @@ def percent(share: float) -> str:
 
 def size(n_bytes: float) -> str:
     """34.2 MiB."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            break
-        n_bytes /= 1024
-    else:
-        unit = "TiB"
-    return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+    power = min(4, int(math.log2(n_bytes) // 10)) if n_bytes >= 1 else 0
+    unit = ("bytes", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{n_bytes / 1024**power:,.{1 if power else 0}f} {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -96,20 +93,31 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """One line on stderr: rewritten in place on a terminal, else printed anew every ``every_s`` seconds."""
+    """One line on stderr: rewritten in place on a terminal, else printed anew every ``every_s`` seconds.
 
-    def __init__(self, *, quiet: bool, every_s: float = 10.0) -> None:
-        self._quiet, self._every_s = quiet, every_s
+    ``streams``: results come on stdout meanwhile, so that nothing may move where that is the same terminal.
+    """
+
+    def __init__(self, *, quiet: bool, streams: bool = False, every_s: float = 10.0) -> None:
+        self._quiet, self._streams, self._every_s = quiet, streams, every_s
         self._last = time.monotonic()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         moves = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        if moves and not self._quiet:
+        shared = self._streams and sys.stdout is not None and sys.stdout.isatty()
+        if moves and not shared and not self._quiet:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True, highlight=False), refresh_per_second=4, transient=True)
+            # rich would send stdout to stderr, results and all.
+            self._live = Live(
+                console=Console(stderr=True, highlight=False),
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         return self
 

@@ -50,12 +50,19 @@ static inline vec load(const real* p) { return (vec) * (const uvec*)p; }
 static inline void store(real* p, vec v) { *(uvec*)p = (uvec)v; }
 static inline vec splat(real x) { return x - vec{}; }
 
+// Sums the lanes, halves first: a fixed tree.
 static inline real sum(vec v) {
-    real s[LANES];
-    store(s, v);
-    for (int step = LANES / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; ++i) s[i] += s[i + step];
-    return s[0];
+#if defined(REAL_IS_DOUBLE)
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+    v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+    v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#endif
+    return v[0];
 }
 
 // ---- exp, Phi (the normal distribution function) and its density -----------------------------------------------
@@ -167,29 +174,34 @@ static inline void backward_of(Edge& edge, const real* S, const real* pe, const 
                                const int64_t* target, const real* logsumexp, real* dS) {
     vec z[NB][VECS];
     preactivation<NB>(S, edge.W, edge.b, pe, pe_row, z);
-    real dz_tile[NB * D];
-    vec db[VECS];
-    for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
+    alignas(64) real dz_tile[NB * D], energy[LANES] = {}, normaliser[LANES] = {}, hit[LANES] = {};
+    vec slope[NB][VECS];
+    static_assert(NB <= LANES, "the positions of a tile fit one vector");
     for (int n = 0; n < NB; ++n) {
-        vec slope[VECS], square = {};
+        vec square = {};
         for (int c = 0; c < VECS; ++c) {
             vec cdf, pdf;
             phi(z[n][c], cdf, pdf);
             vec y = z[n][c] * cdf;
             square += y * y;
-            slope[c] = y * (cdf + z[n][c] * pdf);
+            slope[n][c] = y * (cdf + z[n][c] * pdf);
         }
-        real energy = std::sqrt(sum(square));
-        vec p = vexp(splat(edge.scale * energy - logsumexp[n]));
-        real dlogit = edge.weight * (p[0] - (target[n] == edge.rank ? real(1) : real(0)));
-        edge.dscale += dlogit * energy;
-        vec factor = splat(energy > 0 ? edge.scale * dlogit / energy : real(0));
+        energy[n] = std::sqrt(sum(square));
+        normaliser[n] = logsumexp[n];
+        hit[n] = target[n] == edge.rank ? real(1) : real(0);
+    }
+    vec E = load(energy);
+    vec dlogit = splat(edge.weight) * (vexp(splat(edge.scale) * E - load(normaliser)) - load(hit));
+    vec factor = E > vec{} ? splat(edge.scale) * dlogit / E : vec{};
+    for (int n = 0; n < NB; ++n) edge.dscale += dlogit[n] * energy[n];
+    vec db[VECS];
+    for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
+    for (int n = 0; n < NB; ++n)
         for (int c = 0; c < VECS; ++c) {
-            vec dz = factor * slope[c];
+            vec dz = splat(factor[n]) * slope[n][c];
             store(dz_tile + n * D + c * LANES, dz);
             db[c] += dz;
         }
-    }
     for (int c = 0; c < VECS; ++c) store(edge.db + c * LANES, db[c]);
 
     vec ds[NB][VECS];
@@ -214,9 +226,28 @@ static inline void backward_of(Edge& edge, const real* S, const real* pe, const 
     }
 }
 
+// W_t = W^T in tiles of LANES x LANES: log2(LANES) perfect shuffles of the rows transpose a tile.
 static inline void transpose(const real* W, real* W_t) {
-    for (int i = 0; i < D; ++i)
-        for (int o = 0; o < D; ++o) W_t[o * D + i] = W[i * D + o];
+    for (int i = 0; i < D; i += LANES)
+        for (int o = 0; o < D; o += LANES) {
+            vec rows[LANES], next[LANES];
+            for (int r = 0; r < LANES; ++r) rows[r] = load(W + (i + r) * D + o);
+            for (int stage = 1; stage < LANES; stage *= 2) {
+                for (int r = 0; r < LANES / 2; ++r) {
+                    vec a = rows[r], b = rows[r + LANES / 2];
+#if defined(REAL_IS_DOUBLE)
+                    next[2 * r] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+                    next[2 * r + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+                    next[2 * r] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                    next[2 * r + 1] =
+                        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#endif
+                }
+                for (int r = 0; r < LANES; ++r) rows[r] = next[r];
+            }
+            for (int r = 0; r < LANES; ++r) store(W_t + (o + r) * D + i, rows[r]);
+        }
 }
 
 // ---- the batch ---------------------------------------------------------------------------------------------------

@@ -11,13 +11,16 @@ import torch
 from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from sifu_graph import contest, kernel, step
 from sifu_graph.optim import OptimizerConfig
 from sifu_graph.signal import PRESETS, SignalConfig
 
 PATHS = ["torch", "native"]
 RATE = 2.0**10
-DESCENT = OptimizerConfig(kind="rowwise", lr=RATE * 2.0**50, eps=2.0**50)  # so large an eps that sqrt(v) is nothing
+DESCENT = OptimizerConfig(
+    kind="rowwise", lr=RATE * 2.0**50, eps=2.0**50, shared_rate=1.0
+)  # so large an eps that sqrt(v) is nothing
 
 
 @pytest.fixture(params=PATHS)
@@ -37,14 +40,21 @@ configs = st.builds(
     st.booleans(),
 )
 shapes = st.fixed_dictionaries(
-    {"nodes": st.integers(2, 40), "share": st.sampled_from([0.0, 0.1, 0.5, 1.0]), "width": st.sampled_from([16, 32])}
+    {
+        "nodes": st.integers(2, 40),
+        "share": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+        "width": st.sampled_from([16, 32]),
+    }
 )
 batches = st.tuples(st.integers(1, 6), st.integers(2, 12))
 
 
 def naive(graph: Random, config: SignalConfig, tokens: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
     """The losses of all positions, text after text."""
-    found = [oracle.run(graph.model, config, row[:size].tolist())[1] for row, size in zip(tokens, lengths, strict=True)]
+    found = [
+        oracle.run(graph.model, config, row[:size].tolist())[1]
+        for row, size in zip(tokens, lengths, strict=True)
+    ]
     return torch.cat(found)
 
 
@@ -62,16 +72,23 @@ def gradients(
     return loss, {name: (before[name] - after[name]) / RATE for name in before}
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    scale = max(1e-3, float(wanted.abs().max())) if wanted.numel() else 1.0
-    assert float((found - wanted).abs().max() if wanted.numel() else 0.0) <= tolerance * scale
+def close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float, *, terms: float = 0.5) -> None:
+    """Equal to the tolerance, relative to the greatest value, or to ``terms`` where such terms cancel to nothing."""
+    if wanted.numel():
+        assert float((found - wanted).abs().max()) <= tolerance * max(terms, float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), config=configs, shape=shapes, batch=batches)
 def test_loss_and_energies(
-    path: str, dtype: torch.dtype, tolerance: float, seed: int, config: SignalConfig, shape: dict, batch: tuple
+    path: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    seed: int,
+    config: SignalConfig,
+    shape: dict,
+    batch: tuple,
 ) -> None:
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=batch[0], length=batch[1])
@@ -87,7 +104,9 @@ def test_loss_and_energies(
     close(outcome.loss(sweep.rows.scale).mean(), torch.cat(wanted_losses).mean(), tolerance)
 
     # Every energy: the package's are grouped by source, so they are looked up by (source, target).
-    pieces = torch.split(energies, (torch.diff(sweep.plan.first_position) * torch.diff(sweep.plan.first_edge)).tolist())
+    pieces = torch.split(
+        energies, (torch.diff(sweep.plan.first_position) * torch.diff(sweep.plan.first_edge)).tolist()
+    )
     sums: dict[int, torch.Tensor] = {}
     for g, u in enumerate(sweep.plan.source):
         span = slice(int(sweep.plan.first_position[g]), int(sweep.plan.first_position[g + 1]))
@@ -106,7 +125,13 @@ def test_loss_and_energies(
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), config=configs, shape=shapes, batch=batches)
 def test_gradients(
-    path: str, dtype: torch.dtype, tolerance: float, seed: int, config: SignalConfig, shape: dict, batch: tuple
+    path: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    seed: int,
+    config: SignalConfig,
+    shape: dict,
+    batch: tuple,
 ) -> None:
     config = dataclasses.replace(config, train_default=True, learn_scale=True)
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
@@ -114,14 +139,14 @@ def test_gradients(
     wanted_loss = naive(graph, config, tokens, lengths).mean()
     wanted_loss.backward()
     loss, found = gradients(graph, config, tokens, lengths)
-    assert loss == pytest.approx(float(wanted_loss), rel=tolerance)
+    assert loss == pytest.approx(wanted_loss.item(), rel=tolerance)
     model = graph.model
     for name, leaf in (
         ("W", model.W), ("b", model.b), ("default/weight", model.default_W), ("default/bias", model.default_b),
         ("nodes/bias", model.node_bias), ("signal/alpha", model.alpha), ("signal/scale", model.scale),
     ):  # fmt: skip
         wanted = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        close(found[name], wanted, tolerance * (1 if dtype == torch.float64 else 4))
+        close(found[name], wanted, tolerance, terms=5.0 if name == "signal/scale" else 0.5)  # of energies
 
 
 @settings(max_examples=15)
@@ -146,7 +171,9 @@ def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConf
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), candidates=st.integers(1, 60))
-def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, seed: int, candidates: int) -> None:
+def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(
+    path: str, seed: int, candidates: int
+) -> None:
     config = PRESETS["paper"]
     graph = random_graph(seed, nodes=40, share=0.3, config=config)
     tokens, lengths = texts(seed, nodes=40, batch=3, length=6)

@@ -1,1 +1,1 @@
-"""One module a command, each with an object `command`. They are imported only when their command is asked for."""
+"""One module a command, each with an object `command`; imported only when that command is asked for."""

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from sifu_cli.options import Number, json_option, logged, quiet_option, store_option
-from sifu_cli.screen import duration, number, percent, print_json, print_table, say, size, warn
+from sifu_cli.screen import duration, number, percent, print_json, print_table, say, size
 
 
 @click.command(
     "build-graph",
+    short_help="Count a corpus, pick the private edges, write a new graph.",
     epilog="""\b
 Example:
   sifu build-graph --vocab 4000 --sparsify 0.1 poems/ more.txt.gz
@@ -93,7 +94,12 @@ Example:
     help="The mathematics: paper, paper-v1, brillm05 (the released code) or tuned.",
 )
 @click.option(
-    "--seed", type=Number(int, least=0), metavar="N", default=0, show_default=True, help="Decides all that is random."
+    "--seed",
+    type=Number(int, least=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Decides all that is random.",
 )
 @click.option("--force", is_flag=True, help="Replace the graph that is there.")
 @store_option
@@ -101,12 +107,12 @@ Example:
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, corpus: tuple[str, ...], store: Path, quiet: bool, as_json: bool, **options: Any
+    ctx: click.Context, /, *, corpus: tuple[str, ...], store: Path, quiet: bool, as_json: bool, **options: Any
 ) -> None:
     """Count a corpus, pick the private edges, write a new graph.
 
-    CORPUS: .txt or .jsonl files (plain, .gz or .xz), folders, - for stdin, or a corpus that comes with sifu: tang
-    (Chinese poems, the default) or wordnet (English). One line is one document.
+    CORPUS: .txt or .jsonl files (plain, .gz or .xz), folders, - for stdin, or a corpus that comes with sifu:
+    tang (Chinese poems, the default) or wordnet (English). One line is one document.
     """
     from sifu_graph.build import build_graph
 
@@ -114,7 +120,7 @@ def command(
         corpus or ("tang",), store, **options, command=logged(ctx), say=lambda line: say(line, quiet=quiet)
     )
     for note in report.notes:
-        warn(note)
+        say(f"note: {note}", quiet=quiet)
     if as_json:
         print_json(dataclasses.asdict(report))
         return

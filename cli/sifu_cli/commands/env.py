@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import sifu_graph
 
+import sifu_graph
 from sifu_cli.options import json_option, quiet_option, store_option
 from sifu_cli.screen import print_json, size
 
@@ -19,6 +19,8 @@ WIDTH = 32
 
 
 @click.command(
+    "env",
+    short_help="Versions and machine, for a bug report.",
     epilog="""\b
 Example:
   sifu env
@@ -27,10 +29,11 @@ Example:
 @store_option
 @quiet_option
 @json_option
-def command(store: Path, quiet: bool, as_json: bool) -> None:
-    """Versions and machine, for a bug report. (Where there is a compiler, it tries the native kernel: seconds.)"""
+def command(*, store: Path, quiet: bool, as_json: bool) -> None:
+    """Versions and machine, for a bug report. (It tries the native kernel: seconds.)"""
     import psutil
     import torch
+
     from sifu_graph import kernel
 
     found: dict[str, Any] = {
@@ -51,8 +54,13 @@ def command(store: Path, quiet: bool, as_json: bool) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        shown = size(value) if name.endswith("_bytes") else {True: "yes", False: "no", None: "none"}.get(value, value)
-        click.echo(f"{click.style(f'{name.removesuffix("_bytes").replace("_", " "):<12}', dim=True)}  {shown}")
+        shown = (
+            size(value)
+            if name.endswith("_bytes")
+            else {True: "yes", False: "no", None: "none"}.get(value, value)
+        )
+        label = name.removesuffix("_bytes").replace("_", " ")
+        click.echo(f"{click.style(f'{label:<12}', dim=True)}  {shown}")
 
 
 def _version(package: str) -> str | None:

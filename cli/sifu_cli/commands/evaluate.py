@@ -13,6 +13,7 @@ from sifu_cli.screen import number, percent, print_json, print_table, say
 
 @click.command(
     "eval",
+    short_help="Perplexity on text that the graph has not seen.",
     epilog="""\b
 Examples:
   sifu eval
@@ -24,14 +25,18 @@ Examples:
 @store_option
 @quiet_option
 @json_option
-def command(files: tuple[str, ...], limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, files: tuple[str, ...], limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
     """Perplexity on FILEs (default: the held-out part of the text that the graph was built from)."""
     with opened(store) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
         say(f"evaluating {store} on {where}", quiet=quiet)
         report = graph.evaluate(list(files) or None, limit=limit)
     if as_json:
-        fields = {"perplexity": report.perplexity, "tokens": report.tokens, "bits_per_token": report.bits_per_token}
+        fields = {
+            "perplexity": report.perplexity,
+            "tokens": report.tokens,
+            "bits_per_token": report.bits_per_token,
+        }
         print_json({**fields, "top1": report.top1, "baselines": None, **dataclasses.asdict(report)})
         return
     print_table(

@@ -12,6 +12,8 @@ from sifu_cli.screen import number, print_json, print_table, say, size, warn
 
 
 @click.command(
+    "gc",
+    short_help="Free the disk space of old training commits.",
     epilog="""\b
 Example:
   sifu gc --yes
@@ -30,7 +32,9 @@ Example:
 @quiet_option
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, keep_training: int, yes: bool, store: Path, quiet: bool, as_json: bool) -> None:
+def command(
+    ctx: click.Context, /, *, keep_training: int, yes: bool, store: Path, quiet: bool, as_json: bool
+) -> None:
     """Free the disk space of old training commits, and of what killed processes left behind.
 
     Builds and edits stay in the history, and the newest state of the graph is never touched.
@@ -38,19 +42,23 @@ def command(ctx: click.Context, /, keep_training: int, yes: bool, store: Path, q
     from sifu_store.history import TRAIN
     from sifu_store.store import Store
 
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
+        raise click.UsageError(
+            "it asks before it drops anything, and nobody is there to answer: say --yes", ctx
+        )
     with Store.open(store, write=True) as opened:
         if opened.recovered_from:
             warn(opened.recovered_from)
         before = opened.size_bytes()
         training = sum(commit.kind == TRAIN for commit in opened.history())
         dropped = max(0, training - keep_training)
-        say(f"{store}: {size(before)}; drops {dropped:,} of {training:,} training commits for good", quiet=quiet and yes)
-        if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                raise click.UsageError("nobody to ask: say --yes", ctx)
-            if not click.confirm("Go on?", err=True):
-                say("nothing was changed")
-                ctx.exit(1)
+        say(
+            f"{store}: {size(before)}; drops {dropped:,} of {training:,} training commits for good",
+            quiet=quiet and yes,
+        )
+        if not yes and not click.confirm("Go on?", err=True):
+            say("nothing was changed")
+            ctx.exit(1)
         garbage = opened.collect_garbage(keep_training)
         after = opened.size_bytes()
     if as_json:

@@ -16,12 +16,15 @@ from sifu_cli.screen import print_json, say
 
 if TYPE_CHECKING:
     import numpy as np
+
     from sifu_graph.generation import Stream
 
 SHOWN_UNKNOWN = 20
 
 
 @click.command(
+    "generate",
+    short_help="Continue a prompt, streaming.",
     epilog="""\b
 Examples:
   sifu generate 春風
@@ -30,7 +33,12 @@ Examples:
 )
 @click.argument("prompt", required=False)
 @click.option(
-    "--tokens", type=Number(int, least=0), metavar="N", default=100, show_default=True, help="How many to generate."
+    "--tokens",
+    type=Number(int, least=0),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="How many to generate.",
 )
 @click.option(
     "--temperature",
@@ -40,7 +48,9 @@ Examples:
     show_default=True,
     help="Divides the energies: lower is safer, higher is wilder, 0 is greedy.",
 )
-@click.option("--top-k", type=Number(int, least=1), metavar="K", help="Only the K best candidates.  [default: all]")
+@click.option(
+    "--top-k", type=Number(int, least=1), metavar="K", help="Only the K best candidates.  [default: all]"
+)
 @click.option(
     "--top-p",
     type=Number(float, above=0, most=1),
@@ -50,10 +60,20 @@ Examples:
     help="Only the best candidates that together hold this probability; 1: all.",
 )
 @click.option("--greedy", is_flag=True, help="Always the best candidate.")
-@click.option("--seed", type=Number(int, least=0), metavar="N", help="Same seed, same text.  [default: another each time]")
+@click.option(
+    "--seed",
+    type=Number(int, least=0),
+    metavar="N",
+    help="Same seed, same text.  [default: another each time]",
+)
 @click.option("--stop", metavar="TEXT", help="End where this text would come.")
 @click.option(
-    "--count", type=Number(int, least=1), metavar="N", default=1, show_default=True, help="How many continuations."
+    "--count",
+    type=Number(int, least=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How many continuations.",
 )
 @click.option(
     "--signal-vector",
@@ -69,6 +89,7 @@ Examples:
 def command(
     ctx: click.Context,
     /,
+    *,
     prompt: str | None,
     count: int,
     seed: int | None,
@@ -157,7 +178,9 @@ def _read_vector(path: Path) -> np.ndarray:
         values = json.loads(text) if path.suffix == ".json" else text.replace(",", " ").split()
         return np.array(values, dtype=np.float32)
     except OSError as error:
-        raise click.BadParameter(f"{path}: {error.strerror or error}", param_hint="'--signal-vector'") from error
+        raise click.BadParameter(
+            f"{path}: {error.strerror or error}", param_hint="'--signal-vector'"
+        ) from error
     except (ValueError, TypeError, EOFError) as error:
         message = f"{path}: not a list of numbers: {error}"
         raise click.BadParameter(message, param_hint="'--signal-vector'") from error

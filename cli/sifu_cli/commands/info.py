@@ -13,6 +13,8 @@ from sifu_cli.screen import Row, number, percent, print_json, print_table, size
 
 
 @click.command(
+    "info",
+    short_help="What the graph is, and how far it is trained.",
     epilog="""\b
 Example:
   sifu info --json | python -m json.tool
@@ -21,7 +23,7 @@ Example:
 @store_option
 @quiet_option
 @json_option
-def command(store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, store: Path, quiet: bool, as_json: bool) -> None:
     """What the graph is: its size, its settings, how far it is trained."""
     with opened(store) as graph:
         info = graph.info()
@@ -39,7 +41,11 @@ def command(store: Path, quiet: bool, as_json: bool) -> None:
             ("ratio", percent(info.ratio), "stored of dense"),
             ("coverage", percent(info.coverage), "of the pairs in the text run over private edges"),
             ("corpus tokens", number(info.corpus_tokens), _corpus(build["corpus"]["sources"])),
-            ("signal", build["signal_preset"] or "own", f"initialised from {info.settings['initial']['method']}"),
+            (
+                "signal",
+                build["signal_preset"] or "own",
+                f"initialised from {info.settings['initial']['method']}",
+            ),
             *_training(info.settings["training"]),
             ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
             ("store", size(info.store_bytes), info.path),

@@ -11,6 +11,8 @@ from sifu_cli.screen import print_json, warn
 
 
 @click.command(
+    "log",
+    short_help="What was done to the graph, the newest first.",
     epilog="""\b
 Example:
   sifu log --limit 5
@@ -20,7 +22,7 @@ Example:
 @store_option
 @quiet_option
 @json_option
-def command(limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
     """What was done to the graph, the newest first: snapshot, time, message, command."""
     from sifu_store.store import Store
 

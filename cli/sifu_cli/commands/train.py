@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sifu_cli.options import Number, NumberOr, json_option, logged, opened, quiet_option, spelled, store_option
+from sifu_cli.options import (
+    Number,
+    NumberOr,
+    json_option,
+    logged,
+    opened,
+    quiet_option,
+    spelled,
+    store_option,
+)
 from sifu_cli.screen import Progress, duration, number, print_json, print_table, say, size
 
 if TYPE_CHECKING:
@@ -61,6 +69,8 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 
 @click.command(
+    "train",
+    short_help="Train the graph and commit; resumes by itself.",
     epilog="""\b
 Examples:
   sifu train --minutes 20
@@ -71,30 +81,50 @@ Examples:
 @click.option("--steps", type=Number(int, least=1), metavar="N", help="So many more steps.")
 @click.option("--epochs", type=Number(float, above=0), metavar="X", help="So many more passes over the text.")
 @click.option(
-    "--minutes", type=Number(float, above=0), metavar="X", help="So many more minutes. The first limit reached stops."
+    "--minutes",
+    type=Number(float, above=0),
+    metavar="X",
+    help="So many more minutes. The first limit reached stops.",
 )
 @click.option(
-    "--batch", type=Number(int, least=1), metavar="N", help="Chunks of text in a step.  [default: last run's, else 256]"
+    "--batch",
+    type=Number(int, least=1),
+    metavar="N",
+    help="Chunks of text in a step.  [default: last run's, else 256]",
 )
 @click.option(
-    "--lr", type=Number(float, above=0), metavar="X", help="Learning rate.  [default: last run's, else 0.1]"
+    "--lr",
+    type=Number(float, above=0),
+    metavar="X",
+    help="Learning rate.  [default: last run's, else 0.3; AdamW: 0.03]",
 )
 @click.option(
     "--optimizer",
     type=click.Choice(["rowwise", "adamw", "adamw-dense"]),
     metavar="NAME",
-    help="rowwise (one second moment an edge), adamw (untouched edges stand still) or adamw-dense (they catch up)."
-    "  [default: last run's, else rowwise]",
+    help="rowwise (one second moment an edge), adamw (untouched edges stand still) or adamw-dense (they "
+    "catch up).  [default: last run's, else rowwise]",
 )
-@click.option("--eps", type=Number(float, above=0), metavar="X", help="Added to the denominator of the update.")
-@click.option("--beta1", type=Number(float, least=0, below=1), metavar="X", help="Decay of the mean gradient (AdamW).")
 @click.option(
-    "--beta2", type=Number(float, least=0, most=1), metavar="X", help="Decay of the second moment; 1 with rowwise: sum."
+    "--eps", type=Number(float, above=0), metavar="X", help="Added to the denominator of the update."
+)
+@click.option(
+    "--beta1", type=Number(float, least=0, below=1), metavar="X", help="Decay of the mean gradient (AdamW)."
+)
+@click.option(
+    "--beta2",
+    type=Number(float, least=0, most=1),
+    metavar="X",
+    help="Decay of the second moment; 1 with rowwise: sum.",
 )
 @click.option("--weight-decay", type=Number(float, least=0), metavar="X", help="Decoupled weight decay.")
-@click.option("--clip", type=Number(float, least=0), metavar="X", help="Greatest gradient norm of one edge; 0: any.")
+@click.option(
+    "--clip", type=Number(float, least=0), metavar="X", help="Greatest gradient norm of one edge; 0: any."
+)
 @click.option("--warmup", type=Number(int, least=0), metavar="N", help="Steps over which the rate rises.")
-@click.option("--decay", type=Number(int, least=0), metavar="N", help="Steps over which it then falls; 0: it stays.")
+@click.option(
+    "--decay", type=Number(int, least=0), metavar="N", help="Steps over which it then falls; 0: it stays."
+)
 @click.option(
     "--candidates",
     type=NumberOr("all", Number(int, least=1)),
@@ -116,7 +146,10 @@ Examples:
     help="Steps between looks at the held-out text; 0: at the end only.  [default: every 2 minutes]",
 )
 @click.option(
-    "--seed", type=Number(int, least=0), metavar="N", help="Order of the text.  [default: last run's, else the graph's]"
+    "--seed",
+    type=Number(int, least=0),
+    metavar="N",
+    help="Order of the text.  [default: last run's, else the graph's]",
 )
 @click.option(
     "--config",
@@ -126,7 +159,12 @@ Examples:
     callback=_read_config,
     help="Options from a file (`lr = 0.05`); those of the command line win.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the loss of all runs at the end.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Draw the loss of all runs at the end.",
+)
 @store_option
 @quiet_option
 @json_option
@@ -134,6 +172,7 @@ Examples:
 def command(
     ctx: click.Context,
     /,
+    *,
     corpus: tuple[str, ...],
     store: Path,
     quiet: bool,
@@ -145,22 +184,26 @@ def command(
 ) -> None:
     """Train the graph on CORPUS (default: the text it was built from) and commit.
 
-    It goes on where the last run ended, with that run's optimizer settings where none are given. Without --steps,
-    --epochs or --minutes it makes one pass over the text. Ctrl-C ends the step, commits, and prints the command to
-    go on; a second Ctrl-C stops at once.
+    It goes on where the last run ended, with that run's optimizer settings where none are given. Without
+    --steps, --epochs or --minutes it makes one pass over the text. Ctrl-C ends the step, commits, and prints
+    the command to go on; a second Ctrl-C stops at once.
     """
-    optimizer = {field: value for option, field in OPTIMIZER.items() if (value := options.pop(option)) is not None}
+    optimizer = {
+        field: value for option, field in OPTIMIZER.items() if (value := options.pop(option)) is not None
+    }
     given = {name: value for name, value in options.items() if value is not None}
-    if not any(name in given for name in HOW_LONG):
+    no_limit = not any(name in given for name in HOW_LONG)
+    if no_limit:
         given["epochs"] = 1.0
-        say("no --steps, --epochs or --minutes: one pass over the text", quiet=quiet)
     if plot is not None:
         from sifu_graph.plots import require_plotting
 
         require_plotting(plot)
-    with opened(store) as graph, Progress(quiet=quiet) as progress:
+    with opened(store) as graph, Progress(quiet=quiet, streams=as_json) as progress:
         from sifu_graph.training import merged_optimizer
 
+        if no_limit:
+            say("no --steps, --epochs or --minutes: one pass over the text", quiet=quiet)
         shown = _Shown(progress, as_json=as_json)
         report = graph.train(
             list(corpus) or None,
@@ -212,7 +255,6 @@ class _Shown:
                 print_json({**_fields(dataclasses.asdict(report)), "final": False})
             except BrokenPipeError:  # the reader is gone; the training is worth more than its lines
                 self._json = False
-                sys.stdout = None  # type: ignore[assignment]
 
 
 def _fields(report: dict[str, Any]) -> dict[str, Any]:

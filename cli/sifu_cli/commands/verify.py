@@ -12,6 +12,8 @@ from sifu_cli.screen import Progress, number, print_json, print_table, size, war
 
 
 @click.command(
+    "verify",
+    short_help="Is everything in the store readable and consistent?",
     epilog="""\b
 Example:
   sifu verify && echo sound
@@ -21,14 +23,16 @@ Example:
 @quiet_option
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, store: Path, quiet: bool, as_json: bool) -> None:
+def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool) -> None:
     """Read every array and every page and check them. Exit code 1, and a list, if anything is damaged."""
     from sifu_store.store import Store
 
     with Store.open(store) as opened, Progress(quiet=quiet) as progress:
         fallback = opened.recovered_from
         report = opened.verify(
-            progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}")
+            progress=lambda done, total: progress.show(
+                f"checked {done:,} of {total:,} chunks, {done / total:.0%}"
+            )
         )
     if fallback:
         warn(fallback)
@@ -38,9 +42,9 @@ def command(ctx: click.Context, /, store: Path, quiet: bool, as_json: bool) -> N
     else:
         for damage in report.damage:
             click.echo(f"damaged: {damage}")
+        click.echo("sound: all of it can be read and agrees" if sound else "NOT sound")
         print_table(
             [
-                ("sound" if sound else "damaged", "yes", f"{len(report.damage):,} damaged" if report.damage else ""),
                 ("arrays", number(report.arrays), ""),
                 ("pages", number(report.pages), "stored"),
                 ("read", size(report.size_bytes), ""),

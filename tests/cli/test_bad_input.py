@@ -1,0 +1,183 @@
+"""Bad input: one line on stderr, the right exit code, and the store as it was."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from calls import call
+from sifu_store.store import Store
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "not found"),
+        (b"", "empty"),
+        (b"\n \n", "empty"),
+        ("春風\n".encode() + b"ab\xff\n", "not UTF-8 (0xff in line 2, byte 9)"),
+        (b"\x00\x01\x02" * 100, "binary"),
+    ],
+)
+def test_a_corpus_that_cannot_be_read(tmp_path: Path, content: bytes | None, says: str) -> None:
+    corpus = tmp_path / "text.txt"
+    if content is not None:
+        corpus.write_bytes(content)
+    result = call("build-graph", corpus, "--store", "new.sifu")
+    assert (result.code, result.out) == (1, "")
+    assert says in result.error
+    assert "text.txt" in result.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if content is None else ["text.txt"])
+
+
+def test_a_vocabulary_larger_than_the_text_has_is_said(poems: Path) -> None:
+    result = call("build-graph", poems, "--vocab", "5000")
+    assert result.code == 0
+    assert "distinct tokens" in result.err
+    assert "instead of 5,000" in result.err
+
+
+def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
+    result = call("build-graph", poems, "--store", unchanged)
+    assert result.code == 1
+    assert "--force" in result.error
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["build-graph", "--sparsify", "1.5"], "1.5 is not a number from 0 to 1"),
+        (["build-graph", "--sparsify", "-0.1"], "-0.1 is not a number from 0 to 1"),
+        (["build-graph", "--sparsify", "nan"], "nan is not a number from 0 to 1"),
+        (["build-graph", "--holdout", "1"], "1 is not a number from 0 and below 1"),
+        (["build-graph", "--vocab", "2"], "2 is not a whole number from 3 on"),
+        (["build-graph", "--vocab", "many"], "many is not a whole number"),
+        (["build-graph", "--width", "3"], "even number"),
+        (["build-graph", "--level", "word"], "'word' is not one of 'char', 'bpe', 'tokens'"),
+        (["build-graph", "--seed", "-1"], "-1 is not a whole number from 0 on"),
+        (["train", "--steps", "0"], "0 is not a whole number from 1 on"),
+        (["train", "--steps", "1.5"], "1.5 is not a whole number"),
+        (["train", "--minutes", "-1"], "-1 is not a number above 0"),
+        (["train", "--minutes", "inf"], "inf is not a number above 0"),
+        (["train", "--lr", "fast"], "fast is not a number above 0"),
+        (["train", "--candidates", "some"], "some is neither all nor a whole number from 1 on"),
+        (["train", "--optimizer", "adamw", "--beta2", "1"], "AdamW needs beta2 below 1"),
+        (["train", "--config", "none.toml"], "none.toml: No such file"),
+        (["train", "--plot", "loss.gif"], "must end with one of .png"),
+        (["train", "--plot", "none/loss.png"], "no such folder"),
+        (["generate", "春", "--tokens", "-1"], "-1 is not a whole number from 0 on"),
+        (["generate", "春", "--temperature", "hot"], "hot is not a number from 0 on"),
+        (["generate", "春", "--top-p", "0"], "0 is not a number above 0 to 1"),
+        (["generate", "春", "--greedy", "--top-k", "5"], "leave out --top-k"),
+        (["generate", "春", "--stop", ""], "the stop text is empty"),
+        (["generate", ""], "the prompt is empty"),
+        (["generate"], "the prompt is empty"),
+        (["generate", "xyz"], "unknown characters only"),
+        (["generate", "\udcff春"], "not UTF-8"),
+        (["generate", "春", "--signal-vector", "none.npy"], "none.npy: No such file"),
+        (["eval", "--limit", "0"], "0 is not a whole number from 1 on"),
+        (["log", "--limit", "x"], "x is not a whole number from 1 on"),
+        (["gc"], "say --yes"),
+        (["info", "extra"], "unexpected extra argument"),
+        (["info", "--nonsense"], "--nonsense"),
+        (["trian"], "did you mean train?"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_an_option_that_cannot_be_used(
+    unchanged: Path, poems: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], says: str
+) -> None:
+    monkeypatch.setenv("SIFU_STORE", str(unchanged))
+    if args[0] == "build-graph":
+        args = [*args, str(poems), "--force"]
+    result = call(*args)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.error
+
+
+@pytest.mark.parametrize("command", [["train"], ["generate", "春"], ["eval"], ["info"], ["log"], ["verify"]])
+def test_a_store_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
+    result = call(*command)
+    assert (result.code, result.out) == (1, "")
+    assert "graph.sifu does not exist: make one with sifu build-graph" in result.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("stepz = 3", "no option 'stepz'"),
+        ('steps = "many"', "steps: many is not a whole number from 1 on"),
+        ("steps = true", "steps: True is not a whole number"),
+        ("steps = ", "not TOML"),
+        ("[train]\nsteps = 3", "no option 'train'"),
+    ],
+)
+def test_a_config_that_cannot_be_used(unchanged: Path, tmp_path: Path, toml: str, says: str) -> None:
+    (tmp_path / "run.toml").write_text(toml)
+    result = call("train", "--config", "run.toml", "--store", unchanged)
+    assert result.code == 2
+    assert f"run.toml: {says}" in result.error
+
+
+@pytest.mark.parametrize("content", ["1 2 3", "one two", "[1, [2]]"])
+def test_a_signal_that_cannot_be_used(unchanged: Path, tmp_path: Path, content: str) -> None:
+    for name in ("v.txt", "v.json", "v.npy"):
+        (tmp_path / name).write_text(content)
+        result = call("generate", "春", "--store", unchanged, "--signal-vector", name)
+        assert (result.code, result.out) == (2, "")
+        assert result.error
+
+
+def test_a_corpus_that_has_changed_since_the_build(tmp_path: Path, poems: Path) -> None:
+    text = Path(shutil.copy(poems, tmp_path / "mine.txt"))
+    assert call("build-graph", text, "-q").code == 0
+    shutil.rmtree(tmp_path / "graph.sifu" / "cache")
+    with text.open("a", encoding="utf-8") as file:
+        file.write("明月。\n")
+    for command in (["train", "--steps", "1"], ["eval"]):
+        result = call(*command)
+        assert result.code == 1
+        assert "changed since the graph was built" in result.error
+
+
+def test_two_writers(graph: Path) -> None:
+    with Store.open(graph, write=True):
+        for command in (["train", "--steps", "1"], ["gc", "--yes"]):
+            result = call(*command)
+            assert result.code == 1
+            assert result.error
+        assert call("info").code == 0  # readers are not kept waiting
+
+
+def test_an_unexpected_error_is_one_line_and_shows_where_if_asked(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(Store, "history", fails)
+    result = call("log", "--store", built)
+    assert result.code == 1
+    assert result.error == "unexpected ZeroDivisionError: by zero (SIFU_DEBUG=1 shows where)"
+    monkeypatch.setenv("SIFU_DEBUG", "1")
+    result = call("log", "--store", built)
+    assert result.code == 1
+    assert "Traceback" in result.err
+    assert result.err.endswith("(SIFU_DEBUG=1 shows where)\n")
+
+
+def test_a_fallback_to_an_older_snapshot_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Store.open
+
+    def fallen_back(*args: object, **options: object) -> Store:
+        store = opened(*args, **options)  # type: ignore[arg-type]
+        store.recovered_from = "the newest snapshot cannot be read"
+        return store
+
+    monkeypatch.setattr(Store, "open", fallen_back)
+    for command in ("info", "log", "eval"):
+        result = call(command, "--store", built, "-q")
+        assert (result.code, result.err) == (0, "sifu: warning: the newest snapshot cannot be read\n")
+    assert call("verify", "--store", built).code == 1

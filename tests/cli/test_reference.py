@@ -1,0 +1,101 @@
+"""The help, its page, and the defaults that it names agree with the commands and with the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import click
+import pytest
+from sifu_cli.main import COMMANDS, cli
+from sifu_cli.reference import reference
+
+from sifu_graph.build import build_graph
+from sifu_graph.generation import GenerateOptions
+from sifu_graph.optim import KINDS, OptimizerConfig
+from sifu_graph.signal import PRESETS
+from sifu_graph.tokenizer import LEVELS
+from sifu_graph.training import ADAMW_DEFAULTS, COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+ALL = [pytest.param(name, id=name) for name in COMMANDS]
+
+
+def command(name: str) -> click.Command:
+    """A command by its name."""
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def options(name: str) -> dict[str, click.Option]:
+    """Its options by the name of their parameter."""
+    return {param.name or "": param for param in command(name).params if isinstance(param, click.Option)}
+
+
+def choices(option: click.Option) -> list[str]:
+    """What an option can be."""
+    assert isinstance(option.type, click.Choice)
+    return list(option.type.choices)
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), "python -m sifu_cli.reference > docs/cli.md"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_and_option_is_explained_with_an_example(name: str) -> None:
+    found = command(name)
+    assert found.name == name
+    assert found.help
+    assert found.short_help
+    assert f"sifu {name}" in (found.epilog or "")
+    assert {"store", "quiet", "as_json"} <= set(options(name))
+    for option in options(name).values():
+        assert option.help, option.name
+        assert option.is_flag or option.metavar, option.name
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_examples_can_be_parsed(name: str) -> None:
+    for line in (command(name).epilog or "").splitlines():
+        if f"sifu {name}" in line:
+            words = line.split(f"sifu {name}", 1)[1].split("|")[0].split("&&")[0].split()
+            command(name).make_context(name, words)
+
+
+def test_defaults_of_build_graph_are_the_librarys() -> None:
+    parameters = inspect.signature(build_graph).parameters
+    for name, option in options("build-graph").items():
+        if option.show_default:
+            assert option.default == parameters[name].default, name
+    given = set(options("build-graph")) - {"store", "quiet", "as_json"}
+    assert given == set(parameters) - {"corpus", "path", "command", "say"}
+    assert choices(options("build-graph")["level"]) == list(LEVELS)
+    assert choices(options("build-graph")["signal"]) == list(PRESETS)
+
+
+def test_defaults_of_generate_are_the_librarys() -> None:
+    for field in dataclasses.fields(GenerateOptions):
+        option = options("generate")[field.name]
+        if option.show_default:
+            assert option.default == field.default, field.name
+        else:
+            assert not field.default, field.name
+
+
+def test_defaults_that_train_names_are_the_librarys() -> None:
+    found = options("train")
+    named = {name: re.search(r"else (?:the )?([\w.-]+)", option.help or "") for name, option in found.items()}
+    shown = {name: match.group(1).rstrip("].") for name, match in named.items() if match}
+    optimizer = OptimizerConfig()
+    assert shown["batch"] == str(DEFAULT_BATCH)
+    assert shown["optimizer"] == optimizer.kind
+    assert f"else {optimizer.lr:g}; AdamW: {ADAMW_DEFAULTS['lr']:g}]" in (found["lr"].help or "")
+    assert choices(found["optimizer"]) == list(KINDS)
+    assert f"every {COMMIT_EVERY_S / 60:g} minutes" in (found["commit_every"].help or "")
+    assert f"every {EVAL_EVERY_S / 60:g} minutes" in (found["eval_every"].help or "")
+    fields = {field.name for field in dataclasses.fields(TrainOptions)} - {"on_step", "say", "command"}
+    assert fields <= set(found)
