@@ -190,9 +190,7 @@ def _with_reset(config: SignalConfig, steps: int) -> SignalConfig:
     return SignalConfig.from_json(settings)
 
 
-def _check(
-    *, vocab: int, sparsify: float, level: str, width: int, min_count: int, length: int, init: str
-) -> None:
+def _check(*, vocab: int, sparsify: float, level: str, width: int, min_count: int, length: int, init: str) -> None:
     if vocab <= len(SPECIAL):
         raise OptionError(f"vocab is {vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
     if not 0 <= sparsify <= 1:
@@ -226,11 +224,10 @@ def _write(
     """Everything of a new graph, into the store's first commit. Edge parameters need no byte: pages are lazy."""
     nodes = len(tokenizer)
     discounts = estimate_discounts(counts.count)
+    taken = np.array([0.0, *discounts])[np.minimum(counts.count, 3)]
     known = Counts(
         total=counts.row_total,
-        discounted=np.bincount(
-            counts.source, weights=np.array([0.0, *discounts])[np.minimum(counts.count, 3)], minlength=nodes
-        ),
+        discounted=np.bincount(counts.source, weights=taken, minlength=nodes).astype(np.float64),
         predecessors=np.bincount(counts.target, minlength=nodes),
         discounts=discounts,
     )

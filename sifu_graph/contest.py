@@ -12,6 +12,7 @@ results: the fused kernel (`kernels/contest.cpp`) where a compiler is found, and
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +162,8 @@ class Sink:
 
 def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
     """The energy of the default edges at every position [T]: they all share one."""
-    return gelu(S @ rows.default_W + rows.default_b + rows.pe[pe_row]).norm(dim=-1)
+    energy: Tensor = gelu(S @ rows.default_W + rows.default_b + rows.pe[pe_row]).norm(dim=-1)
+    return energy
 
 
 def _default_backward(
@@ -197,9 +199,7 @@ def forward(rows: Rows, group: Plan, S: Tensor, *, energies: bool = False) -> tu
     library = native(S.shape[1], S.dtype, S.device)
     if library is not None:
         batch = _Native(rows, group, S, outcome, weight=0.0)
-        library.sifu_forward(
-            batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads()
-        )
+        library.sifu_forward(batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads())
         return outcome, flat
     start = 0
     for g, tile in _tiles(group, S.shape[1], S.element_size()):
@@ -227,6 +227,57 @@ def train(rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink) -> t
         dS, scale_gradient = _train_torch(rows, group, S, outcome, weight, sink)
     d_default, default_W, default_b, d_default_scale = _default_backward(rows, group, S, outcome, weight)
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient + float(d_default_scale))
+
+
+class RowContest:
+    """The contest of one signal at a time, for decoding: its buffers are made once.
+
+    Parameters
+    ----------
+    rows
+        What the contest reads; ``rows.pe`` is replaced by the encoding that comes with every call.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._library = native(rows.W.shape[-1], rows.W.dtype, rows.W.device)
+        zero, none = torch.zeros(1, dtype=torch.int64), torch.full((1,), -1)
+        self._group = Plan(
+            order=zero,
+            source=np.zeros(1, np.int64),
+            first_position=torch.tensor([0, 1]),
+            first_edge=torch.tensor([0, 0]),
+            slot=none,
+            target=none,
+            target_slot=none,
+            log_defaults=rows.W.new_zeros(1),
+            pe_row=zero,
+        )
+        self._outcome = _empty_outcome(rows.W.new_zeros(1))
+        self._batch = _Native(rows, self._group, rows.default_b[None].clone(), self._outcome, weight=0.0)
+        self._pointer = self._batch.pointer
+
+    def energies(self, slot: Tensor, S: Tensor, pe: Tensor | None) -> tuple[Tensor, float]:
+        """Energies [k] of the private edges ``slot`` for a mix S [1, d], and the energy of the default edge.
+
+        ``pe`` is the positional encoding [d], or None for none.
+        """
+        rows = self.rows
+        z = torch.addmm(rows.default_b, S, rows.default_W)
+        E_default = float((gelu(z) if pe is None else gelu(z + pe)).norm())
+        self._group.first_edge[1] = len(slot)
+        energies = S.new_empty(len(slot))
+        encoding = torch.zeros_like(S) if pe is None else pe
+        if self._library is None:
+            group = dataclasses.replace(self._group, slot=slot)
+            found = forward(dataclasses.replace(rows, pe=encoding.reshape(1, -1)), group, S, energies=True)[1]
+            assert found is not None
+            return found, E_default
+        self._outcome.default_energy[0] = E_default
+        batch = self._batch.batch
+        batch.slot, batch.S, batch.pe = slot.data_ptr(), S.data_ptr(), encoding.data_ptr()
+        self._library.sifu_forward(self._pointer, energies.data_ptr(), torch.get_num_threads())
+        return energies, E_default
 
 
 def update_edges(rows: Rows, sink: Sink, slot: Tensor) -> None:
@@ -257,7 +308,7 @@ def _empty_outcome(E_default: Tensor) -> Outcome:
 
 def _tiles(group: Plan, width: int, item_bytes: int) -> list[tuple[int, slice]]:
     """(group, positions) such that one tile's candidates stay within `TILE_BYTES`."""
-    tiles = []
+    tiles: list[tuple[int, slice]] = []
     for g in range(len(group.source)):
         begin, end = int(group.first_position[g]), int(group.first_position[g + 1])
         edges = int(group.first_edge[g + 1] - group.first_edge[g])
@@ -266,16 +317,10 @@ def _tiles(group: Plan, width: int, item_bytes: int) -> list[tuple[int, slice]]:
     return tiles
 
 
-def _forward_tile(
-    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, tile: slice
-) -> tuple[Tensor, Tensor]:
+def _forward_tile(rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, tile: slice) -> tuple[Tensor, Tensor]:
     """z [n, k, d] and energies [n, k] of a tile; fills the outcome."""
     slot = group.slot[group.first_edge[g] : group.first_edge[g + 1]]
-    z = (
-        torch.einsum("ni,kio->nko", S[tile], rows.W[slot])
-        + rows.b[slot]
-        + rows.pe[group.pe_row[tile]][:, None]
-    )
+    z = torch.einsum("ni,kio->nko", S[tile], rows.W[slot]) + rows.b[slot] + rows.pe[group.pe_row[tile]][:, None]
     E = gelu(z).norm(dim=-1)
     share = rows.scale * outcome.default_energy[tile, None] + group.log_defaults[g]
     outcome.logsumexp[tile] = torch.cat([rows.scale * E, share], 1).logsumexp(1)
@@ -328,9 +373,7 @@ def _train_torch(
 
 def _update_torch(rows: Rows, sink: Sink, slot: Tensor, dW: Tensor, db: Tensor) -> None:
     assert sink.config is not None and sink.state is not None
-    optim.update(
-        sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot
-    )
+    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot)
 
 
 # ---- the fused kernel --------------------------------------------------------------------------------------------

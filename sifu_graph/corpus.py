@@ -85,9 +85,7 @@ class Corpus:
         it is read.)
     """
 
-    def __init__(
-        self, sources: Iterable[str | Path], *, tokens: bool = False, stdin: BinaryIO | None = None
-    ) -> None:
+    def __init__(self, sources: Iterable[str | Path], *, tokens: bool = False, stdin: BinaryIO | None = None) -> None:
         self.tokens = tokens
         self._records: list[dict[str, Any]] | None = None
         self.sources: list[Source] = []
@@ -100,9 +98,7 @@ class Corpus:
             raise CorpusError("no corpus was named: name a file, a folder, - or one of " + ", ".join(SHIPPED))
         for source in self.sources:
             if tokens and source.kind != ".jsonl":
-                raise CorpusError(
-                    f"{source.name}: lists of tokens are read from .jsonl, not from {source.kind}"
-                )
+                raise CorpusError(f"{source.name}: lists of tokens are read from .jsonl, not from {source.kind}")
 
     def _spool(self, stdin: BinaryIO | None) -> Source:
         if any(source.name == "-" for source in self.sources):
@@ -182,9 +178,7 @@ class Corpus:
             elif Path(name).is_file():
                 sources.append(_file(Path(name)))
             else:
-                raise CorpusError(
-                    f"{name}: missing; the graph was built from it: restore it, or name a corpus"
-                )
+                raise CorpusError(f"{name}: missing; the graph was built from it: restore it, or name a corpus")
         corpus = cls.__new__(cls)
         corpus.tokens, corpus.sources = bool(record["tokens"]), sources
         corpus._records = [_describe(source) for source in corpus.sources]
@@ -351,9 +345,7 @@ def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
         rest += block
         while True:
             first_end = rest.find(b"\n")
-            first_bytes = (
-                first_end if first_end >= 0 else len(rest)
-            )  # no other line can be longer than a block
+            first_bytes = first_end if first_end >= 0 else len(rest)  # no other line can be longer than a block
             if source.kind == ".jsonl" and first_bytes > MAX_JSON_LINE_BYTES:
                 limit = f"longer than {MAX_JSON_LINE_BYTES >> 20} MiB"
                 raise CorpusError(f"{source.name}: line {line} is {limit}: cut it in several")

@@ -1,7 +1,7 @@
 """One signal that flows and chooses its way: O(1) memory and time a token, however long the text is.
 
 It knows nodes, rows and energies; it does not know text. Every step of the signal is `Signal.carry`, every contest
-`contest.forward`, as in training.
+the kernel of training.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from sifu_graph import contest
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
 from sifu_graph.signal import Signal, SignalConfig
-
-ENCODINGS = 512  # positional encodings made at a time
+from sifu_graph.step import rows_of
 
 
 class Walk:
@@ -44,6 +43,8 @@ class Walk:
         self.forbidden = np.array(sorted(set(forbidden)), dtype=np.int64)
         self.node = -1
         self.scale = float(parameters.scale)
+        self._alpha = parameters.alpha.tolist()
+        self._contest = contest.RowContest(rows_of(parameters, config, 1))
         self._signal: Signal | None = None
 
     @property
@@ -59,18 +60,20 @@ class Walk:
             self.config,
             r_0=self.r_0,
             node_bias=self.parameters.node_bias[node : node + 1],
-            alpha=self.parameters.alpha,
+            alpha=self._alpha,
             offset=self.config.decode_offset,
         )
 
     def carry(self, node: int) -> None:
         """Along the edge to a node."""
         self._restart_if_due()
-        place = int(self.parameters.index.find(np.array([self.node]), np.array([node]))[0])
-        slot = self.parameters.index.slot[place : place + 1] if place >= 0 else np.array([-1])
-        if place >= 0:
-            self.parameters.edges.require(slot)
-        self.signal.carry(*self.parameters.path_edges(torch.from_numpy(slot)))
+        slot = self.parameters.index.slot_of(self.node, node)
+        if slot is None:
+            self.signal.carry(self.parameters.default_W[None], self.parameters.default_b[None])
+        else:
+            edges = self.parameters.edges
+            edges.require(np.array([slot]))
+            self.signal.carry(edges.W[slot : slot + 1], edges.b[slot : slot + 1])
         self.node = node
 
     def _restart_if_due(self) -> None:
@@ -80,28 +83,11 @@ class Walk:
     def energies(self) -> tuple[np.ndarray, float]:
         """Energies of the row of the current node [k], in the order of the row, and that of its default edges."""
         self._restart_if_due()
-        parameters, index = self.parameters, self.parameters.index
-        row = index.row(self.node)
-        slots = index.slot[row]
-        parameters.edges.require(slots)
-        group = contest.Plan(
-            order=_ZERO,
-            source=np.array([self.node]),
-            first_position=_ZERO_ONE,
-            first_edge=torch.tensor([0, len(slots)]),
-            slot=torch.from_numpy(slots),
-            target=_NONE,
-            target_slot=_NONE,
-            log_defaults=torch.zeros(1, dtype=self.r_0.dtype),
-            pe_row=_ZERO,
-        )
-        pe = self.signal.encoding[None]
-        rows = contest.Rows(
-            parameters.edges.W, parameters.edges.b, parameters.default_W, parameters.default_b, pe, self.scale
-        )
-        outcome, energies = contest.forward(rows, group, self.signal.mix, energies=True)
-        assert energies is not None
-        return energies.numpy(), float(outcome.default_energy[0])
+        slots = self.parameters.index.slot[self.parameters.index.row(self.node)]
+        self.parameters.edges.require(slots)
+        pe = None if self.config.positional == "none" else self.signal.encoding
+        energies, default_energy = self._contest.energies(torch.from_numpy(slots), self.signal.mix, pe)
+        return energies.numpy(), default_energy
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""
@@ -120,11 +106,6 @@ class Walk:
         if rank != DEFAULT:
             return int(targets[rank])
         return nth_missing(np.union1d(targets, banned), which)
-
-
-_ZERO = torch.zeros(1, dtype=torch.int64)
-_NONE = torch.full((1,), -1)
-_ZERO_ONE = torch.tensor([0, 1])
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from sifu_store.errors import CorpusError
 
 from sifu_graph import step
@@ -38,9 +39,7 @@ class EvalReport:
     part: str
 
 
-def evaluate(
-    graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None
-) -> EvalReport:
+def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None) -> EvalReport:
     """Perplexity on the held-out part of the graph's corpus, or on all of another corpus.
 
     Parameters
@@ -58,13 +57,10 @@ def evaluate(
     require_positive(limit=limit)
     tokens = graph.tokens(corpus)
     if corpus is None:
-        return evaluate_split(
-            graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit
-        )
+        return evaluate_split(graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit)
     parts = [split for split in (tokens.train, tokens.heldout) if split.transitions]
     reports = [
-        evaluate_split(graph.parameters, graph.signal, part, graph.settings["build"]["length"], limit)
-        for part in parts
+        evaluate_split(graph.parameters, graph.signal, part, graph.settings["build"]["length"], limit) for part in parts
     ]
     return _joined(reports)
 
@@ -78,7 +74,7 @@ def evaluate_split(
         raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
     nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
-        sweep, outcome = step.evaluate(parameters, config, batch.tokens, batch.lengths)
+        sweep, outcome = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
         nats += float(outcome.loss(sweep.rows.scale).double().sum())
         hits += int(((outcome.best == sweep.plan.target) & (outcome.best >= 0)).sum())
         seen += sweep.plan.positions

@@ -81,16 +81,12 @@ class Stream(Iterator[str]):
         ids = graph.tokenizer.encode(document)
         if not (ids != UNKNOWN).any():
             shown = "".join(self.unknown[:10])
-            raise OptionError(
-                f"the prompt consists of unknown characters only ({shown}): none of them is a node"
-            )
+            raise OptionError(f"the prompt consists of unknown characters only ({shown}): none of them is a node")
         self._options = options
         temperature = 0.0 if options.greedy else options.temperature
         self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
         self._rng = np.random.Generator(np.random.PCG64(options.seed))
-        self._walk = Walk(
-            graph.parameters, graph.signal, forbidden=[UNKNOWN], r_0=_signal_vector(graph, options)
-        )
+        self._walk = Walk(graph.parameters, graph.signal, forbidden=[UNKNOWN], r_0=_signal_vector(graph, options))
         self._decoder = graph.tokenizer.decoder()
         for node in ids:
             self._decoder.push(int(node))
@@ -167,7 +163,5 @@ def _signal_vector(graph: Graph, options: GenerateOptions) -> torch.Tensor | Non
     vector = torch.as_tensor(np.asarray(options.signal_vector, dtype=np.float32))
     width = graph.parameters.width
     if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
-        raise OptionError(
-            f"the signal vector has shape {tuple(vector.shape)}: it must be {width} finite numbers"
-        )
+        raise OptionError(f"the signal vector has shape {tuple(vector.shape)}: it must be {width} finite numbers")
     return vector

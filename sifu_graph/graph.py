@@ -204,9 +204,7 @@ class Graph:
 
         return train(self, corpus, TrainOptions(**options))
 
-    def evaluate(
-        self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None
-    ) -> EvalReport:
+    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None) -> EvalReport:
         """Held-out perplexity. See `sifu_graph.evaluation.evaluate`."""
         from sifu_graph.evaluation import evaluate
 

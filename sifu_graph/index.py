@@ -38,9 +38,7 @@ class EdgeIndex:
     keys: Ints
 
     @classmethod
-    def from_slots(
-        cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints
-    ) -> EdgeIndex:
+    def from_slots(cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints) -> EdgeIndex:
         """From the arrays of the store, in which a slot with target -1 is free."""
         used = np.flatnonzero(target >= 0)
         keys = source[used].astype(np.int64) * nodes + target[used]
@@ -64,7 +62,14 @@ class EdgeIndex:
         place = np.searchsorted(self.keys, keys)
         found = place < self.edges
         found[found] = self.keys[place[found]] == keys[found]
-        return np.where(found, place, -1)
+        result: Ints = np.where(found, place, -1)
+        return result
+
+    def slot_of(self, source: int, target: int) -> int | None:
+        """The slot of one edge, or None for a default edge."""
+        row = self.row(source)
+        place = row.start + int(np.searchsorted(self.target[row], target))
+        return int(self.slot[place]) if place < row.stop and self.target[place] == target else None
 
     def row(self, node: int) -> slice:
         """The row of a node as a slice of the sorted arrays."""
@@ -75,4 +80,5 @@ def ranges(starts: Ints, sizes: Ints) -> Ints:
     """The concatenation of ``arange(start, start + size)``."""
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
+    out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
+    return out

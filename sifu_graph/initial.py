@@ -135,14 +135,15 @@ class Initial:
             offset[:, 1] = (on * mean**2).sum(1) + (~on * still).sum(1)
         return cls(method, seed, width, source, target, index.nodes, energy, direction, offset)
 
-    def _amplitude(self, energy: Doubles, node: NDArray[np.int64]) -> Doubles:
+    def _amplitude(self, energy: Doubles, node: NDArray[np.integer[Any]]) -> Doubles:
         """a such that the bias ``a * direction`` has the energy: a^2 + 2 a M + Q = E^2.
 
         M is the mean positional encoding along the direction, Q what it adds in the square (where the direction
         points GELU is linear; elsewhere only the encoding acts).
         """
         M, Q = self.offset[node, 0], self.offset[node, 1]
-        return -M + np.sqrt(np.maximum(M**2 - Q + energy**2, 0.0))
+        amplitude: Doubles = -M + np.sqrt(np.maximum(M**2 - Q + energy**2, 0.0))
+        return amplitude
 
     def weight(self, slots: NDArray[np.int64]) -> Floats | None:
         """[slots, d, d], or None for zeros."""
@@ -199,9 +200,9 @@ def uniform(seed: int, u: Any, v: Any, element: Any) -> Floats:
         h = _mix(np.asarray(seed, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         h = _mix(h ^ (np.asarray(u).astype(np.uint64) << np.uint64(32)) ^ np.asarray(v).astype(np.uint64))
         h = _mix(h + np.asarray(element).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return ((h >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24) - np.float32(
-        0.5
-    )
+    unit = ((h >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)  # in (0, 1)
+    values: Floats = unit - np.float32(0.5)
+    return values
 
 
 def _mix(x: Any) -> Any:

@@ -36,7 +36,19 @@ _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_floa
 
 
 def _batch_fields(real: type) -> list[tuple[str, type]]:
-    pointers = ["first_position", "first_edge", "slot", "S", "pe", "pe_row", "default_energy", "log_defaults", "target", "W", "b"]
+    pointers = [
+        "first_position",
+        "first_edge",
+        "slot",
+        "S",
+        "pe",
+        "pe_row",
+        "default_energy",
+        "log_defaults",
+        "target",
+        "W",
+        "b",
+    ]
     results = ["logsumexp", "target_energy", "best"]
     return [
         ("groups", _Int),
@@ -136,9 +148,7 @@ def _processor() -> str:
     """What -march=native depends on: a library is not to be loaded on another processor."""
     try:
         text = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
-        return "".join(
-            line for line in text.splitlines() if line.startswith(("model name", "flags", "Features"))
-        )
+        return "".join(line for line in text.splitlines() if line.startswith(("model name", "flags", "Features")))
     except OSError:
         return platform.processor() + platform.machine()
 

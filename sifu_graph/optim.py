@@ -63,6 +63,10 @@ class OptimizerConfig:
             raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise OptionError(f"learning rate {self.lr}: it must be a positive number")
+        for name in ("eps", "weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps", "final_fraction"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
             raise OptionError(f"betas {self.beta1}, {self.beta2}: they must lie in [0, 1)")
         if self.kind != "rowwise" and self.beta2 == 1:
@@ -124,9 +128,7 @@ def update(
         m = config.beta1 * state["m"][j][rows] + (1.0 - config.beta1) * grad
         v = config.beta2 * state["v"][j][rows] + (1.0 - config.beta2) * grad.square()
         state["m"][j][rows], state["v"][j][rows] = m, v
-        part[rows] = part[rows] * keep - (lr / correction1) * m / (
-            v.sqrt() / math.sqrt(correction2) + config.eps
-        )
+        part[rows] = part[rows] * keep - (lr / correction1) * m / (v.sqrt() / math.sqrt(correction2) + config.eps)
 
 
 def catch_up(

@@ -31,9 +31,7 @@ def reserve(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tenso
     size_bytes = int(np.prod(shape)) * dtype.itemsize
     if size_bytes == 0:
         return torch.zeros(shape, dtype=dtype)
-    region = mmap.mmap(
-        -1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-    )
+    region = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         region.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(region, dtype=dtype).reshape(shape)
@@ -148,7 +146,7 @@ def runs(pages: NDArray[np.int64]) -> list[tuple[int, int]]:
     if not len(pages):
         return []
     cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    out = []
+    out: list[tuple[int, int]] = []
     for run in np.split(pages, cuts):
         first, last = int(run[0]), int(run[-1]) + 1
         out.extend((at, min(at + MAX_RUN, last)) for at in range(first, last, MAX_RUN))

@@ -79,9 +79,7 @@ def _drawn(steps: list[dict[str, Any]], kind: str) -> bytes:
 
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")  # no pyplot: no window, no global state
     axes = figure.subplots()
-    axes.plot(
-        [s["step"] for s in steps], [s["loss"] for s in steps], linewidth=1.2, label="training (smoothed)"
-    )
+    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], linewidth=1.2, label="training (smoothed)")
     heldout = [s for s in steps if s.get("heldout_perplexity")]
     if heldout:
         axes.plot(
@@ -94,9 +92,7 @@ def _drawn(steps: list[dict[str, Any]], kind: str) -> bytes:
         )
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
-    axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel(
-        "perplexity"
-    )
+    axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     buffer = io.BytesIO()

@@ -43,7 +43,7 @@ def forward(
     config: SignalConfig, *, positions: int, r_0: Tensor, node_bias: Tensor, alpha: Tensor, path: PathEdges
 ) -> Tape:
     """Carries B signals over ``positions`` positions, from the biases [B, d] of their first nodes."""
-    signal = Signal.start(config, r_0=r_0, node_bias=node_bias, alpha=alpha, offset=config.train_offset)
+    signal = Signal.start(config, r_0=r_0, node_bias=node_bias, alpha=alpha.tolist(), offset=config.train_offset)
     mixes, raw_mixes, rs, drives = [signal.mix], [signal.raw_mix], [signal.r], [signal.drive]
     zs = [r_0 + node_bias + first_encoding(config, node_bias)]
     for step in range(positions - 1):
@@ -57,7 +57,8 @@ def forward(
 
 def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor:
     """[I, I]: row i holds the weights of r_1 .. r_i in S_i."""
-    logits = torch.stack([alpha_at(alpha, max(1, k + 2 - config.mix_from)) for k in range(positions)])
+    every = alpha.tolist()
+    logits = alpha.new_tensor([alpha_at(every, max(1, k + 2 - config.mix_from)) for k in range(positions)])
     first = config.mix_from - 1
     rows = []
     for i in range(positions):
@@ -69,9 +70,7 @@ def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor
     return torch.stack(rows)
 
 
-def backward(
-    config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges
-) -> PathGradient:
+def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges) -> PathGradient:
     """The gradient of the loss along the path, given that with respect to every mix, d_mix [B, I, d].
 
     Hand-written, in the reverse order of the steps; equal to autograd (a test holds it to 1e-12 in float64).

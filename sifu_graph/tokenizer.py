@@ -151,9 +151,7 @@ class Tokenizer(ABC):
         """
         try:
             if record["format"] != FORMAT:
-                raise StoreVersionError(
-                    f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}"
-                )
+                raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
             level, nodes, added = record["level"], list(record["nodes"]), list(record["added"])
             if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in added):
                 raise ValueError("its nodes are not in order")
@@ -235,9 +233,7 @@ class Tokenizer(ABC):
 
     def decoder(self) -> Decoder:
         """A `Decoder` for nodes that come one at a time."""
-        return Decoder(
-            [(PRINTED[node] if node < 2 else name).encode() for node, name in enumerate(self._nodes)]
-        )
+        return Decoder([(PRINTED[node] if node < 2 else name).encode() for node, name in enumerate(self._nodes)])
 
 
 class Decoder:
@@ -388,9 +384,7 @@ class BpeTokenizer(Tokenizer):
 
     level = "bpe"
 
-    def __init__(
-        self, nodes: Sequence[str], *, added: Iterable[int] = (), merges: Sequence[tuple[str, str]]
-    ) -> None:
+    def __init__(self, nodes: Sequence[str], *, added: Iterable[int] = (), merges: Sequence[tuple[str, str]]) -> None:
         super().__init__(nodes, added=added)
         self._merges = list(merges)
         is_added = set(self._added)

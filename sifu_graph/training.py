@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
@@ -70,7 +70,8 @@ class TrainOptions:
     optimizer
         Settings, or None: those of the last run, or the defaults.
     candidates
-        None: the exact softmax over all nodes. K: so many sampled candidates for every source and step.
+        ``all``: the exact softmax over all nodes. K: so many sampled candidates for every source and step. None: as
+        in the last run, or all.
     commit_every, eval_every
         Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
     on_step
@@ -84,7 +85,7 @@ class TrainOptions:
     minutes: float | None = None
     batch: int | None = None
     optimizer: OptimizerConfig | None = None
-    candidates: int | None = None
+    candidates: int | Literal["all"] | None = None
     commit_every: int | None = None
     eval_every: int | None = None
     seed: int | None = None
@@ -138,9 +139,7 @@ class _Progress:
     corpus: str
 
     @classmethod
-    def resumed(
-        cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int
-    ) -> _Progress:
+    def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
         saved = saved or {
             "step": 0,
             "tokens": 0,
@@ -191,10 +190,9 @@ class _Run:
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
         self.tokens = graph.tokens(corpus)
-        self.progress = _Progress.resumed(
-            self.saved, options, self.tokens.path.name, self.settings["initial"]["seed"]
-        )
+        self.progress = _Progress.resumed(self.saved, options, self.tokens.path.name, self.settings["initial"]["seed"])
         self.optimizer = options.optimizer or _optimizer(self.saved)
+        self.candidates = _candidates(self.saved, options)
         self.length = self.settings["build"]["length"]
         self.batches = Batches(
             self.tokens.train, length=self.length, batch=self.progress.batch, seed=self.progress.seed
@@ -290,9 +288,7 @@ class _Run:
             snapshot=snapshot,
             interrupted=interrupted.is_set(),
             steps_left=None if options.steps is None else max(0, options.steps - done),
-            epochs_left=None
-            if options.epochs is None
-            else max(0.0, options.epochs - done / self.batches.per_epoch),
+            epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.batches.per_epoch),
             minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
         )
 
@@ -308,7 +304,7 @@ class _Run:
             batch.tokens,
             batch.lengths.astype(np.int64),
             step=progress.step + 1,
-            candidates=self.options.candidates,
+            candidates=self.candidates,
             rng=np.random.default_rng(np.random.SeedSequence([progress.seed, 1, progress.step])),
         )
         if not math.isfinite(loss):
@@ -331,9 +327,7 @@ class _Run:
             return None
         self._catch_up()
         graph = self.graph
-        return evaluate_split(
-            graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS
-        ).perplexity
+        return evaluate_split(graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS).perplexity
 
     def _catch_up(self) -> None:
         """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
@@ -359,7 +353,7 @@ class _Run:
         training = {
             **dataclasses.asdict(progress),
             "optimizer": self.optimizer.to_json(),
-            "candidates": self.options.candidates,
+            "candidates": self.candidates,
         }
         self.store.set_settings({**self.settings, "training": training})
         shown = f", held-out perplexity {heldout:.1f}" if heldout is not None else ""
@@ -386,14 +380,10 @@ class _Run:
         if self.options.steps is not None:
             ends.append(self.progress.step + self.options.steps)
         if self.options.epochs is not None:
-            ends.append(
-                self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch - ROUNDING)
-            )
+            ends.append(self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch - ROUNDING))
         return min(ends)
 
-    def _eta(
-        self, begin: _Progress, last_step: float, started: float, deadline: float | None
-    ) -> float | None:
+    def _eta(self, begin: _Progress, last_step: float, started: float, deadline: float | None) -> float | None:
         now = time.monotonic()
         left = []
         if deadline is not None:
@@ -407,7 +397,7 @@ class _Run:
 def _check(options: TrainOptions) -> None:
     require_positive(
         steps=options.steps, epochs=options.epochs, minutes=options.minutes, batch=options.batch,
-        candidates=options.candidates,
+        candidates=None if options.candidates == "all" else options.candidates,
     )  # fmt: skip
     if options.steps is None and options.epochs is None and options.minutes is None:
         raise OptionError("say for how long: --steps, --epochs or --minutes")
@@ -418,6 +408,12 @@ def _check(options: TrainOptions) -> None:
 
 def _optimizer(saved: dict[str, Any] | None) -> OptimizerConfig:
     return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
+
+
+def _candidates(saved: dict[str, Any] | None, options: TrainOptions) -> int | None:
+    if options.candidates is None:
+        return saved["candidates"] if saved else None
+    return None if options.candidates == "all" else options.candidates
 
 
 def merged_optimizer(saved: dict[str, Any] | None, **given: Any) -> OptimizerConfig | None:
@@ -492,7 +488,7 @@ def _step_of(line: str) -> float:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM instead of the usual end, where this is the main thread. A second Ctrl-C is the usual."""
+    """Set by the first Ctrl-C or SIGTERM, where this is the main thread; the second one has its usual effect."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -503,7 +499,7 @@ def _interrupts() -> Iterator[threading.Event]:
         event.set()
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[number] = signal.signal(number, handle)
     try:
         yield event

@@ -51,16 +51,16 @@ def store_option(function: _Function) -> _Function:
 
 def quiet_option(function: _Function) -> _Function:
     """``-q``, ``--quiet``."""
-    return click.option(
-        "-q", "--quiet", is_flag=True, callback=_quiet, help="Only results, warnings and errors."
-    )(function)
+    return click.option("-q", "--quiet", is_flag=True, callback=_quiet, help="Only results, warnings and errors.")(
+        function
+    )
 
 
 def json_option(function: _Function) -> _Function:
     """``--json``."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there."
-    )(function)
+    return click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there.")(
+        function
+    )
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
@@ -93,9 +93,9 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 
         """The limits in words."""
         kind = "a whole number" if self.kind is int else "a number"
         words = {"from": self.least, "above": self.above, "to": self.most, "and below": self.below}
-        return " ".join(
-            [kind, *(f"{word} {limit:g}" for word, limit in words.items() if limit is not None)]
-        ) + (" on" if self.least is not None and self.most is None and self.below is None else "")
+        return " ".join([kind, *(f"{word} {limit:g}" for word, limit in words.items() if limit is not None)]) + (
+            " on" if self.least is not None and self.most is None and self.below is None else ""
+        )
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
         try:
@@ -121,9 +121,7 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]
         self.word, self.number = word, number
         self.name = f"{word}|{number.name}"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | float | str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float | str:
         if value == self.word:
             return self.word
         try:
@@ -132,9 +130,7 @@ class NumberOr(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value} is neither {self.word} nor {self.number.expected}", param, ctx)
 
 
-def spelled(
-    ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None
-) -> str:
+def spelled(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None) -> str:
     """The command line, as it can be typed again: ``train --steps 5 poems.txt``.
 
     Parameters

@@ -55,9 +55,7 @@ def create_array(
 ) -> zarr.Array[Any]:
     """Make an array (in place of one that is there): checksummed; compressed unless paged."""
     if dtype.kind not in _DTYPE_KINDS or not shape:
-        raise ValueError(
-            f"{name}: cannot store dtype {dtype} with shape {shape}: numbers with one axis or more"
-        )
+        raise ValueError(f"{name}: cannot store dtype {dtype} with shape {shape}: numbers with one axis or more")
     array = group.create_array(
         name,
         shape=shape,
@@ -131,8 +129,7 @@ def damaged(
     if found is None:  # it reads now: the fault passed, or is not in one chunk
         found = Damage(array.path, None, None, str(directory / REPOSITORY_NAME), _reason(cause))
     error = StoreDamagedError(
-        f"{found}: restore that file from a backup, or open an older snapshot (sifu log); "
-        "sifu verify lists all damage"
+        f"{found}: restore that file from a backup, or open an older snapshot (sifu log); sifu verify lists all damage"
     )
     error.add_note(f"store: {directory}; snapshot: {session.snapshot_id}; cause: {cause!s:.500}")
     return error
@@ -158,17 +155,13 @@ def _key(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
     return f"{array.path}/{array.metadata.encode_chunk_key(index)}"
 
 
-def _chunk_file(
-    session: icechunk.Session, array: zarr.Array[Any], directory: Path, page: int, error: Exception
-) -> str:
+def _chunk_file(session: icechunk.Session, array: zarr.Array[Any], directory: Path, page: int, error: Exception) -> str:
     """The file behind a chunk that fails: named by Icechunk, or found by what it holds."""
     chunks = directory / REPOSITORY_NAME / "chunks"
     named = re.search(r"(?:chunks/|chunk_id=)([0-9A-Z]{20})", str(error))
     if named:
         return str(chunks / named[1])
-    later = (
-        range(math.ceil(size / chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)
-    )
+    later = (range(math.ceil(size / chunk)) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True))
     for index in product([page], *later):
         content = _get(session, _key(array, index))
         if content is None:

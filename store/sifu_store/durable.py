@@ -118,8 +118,7 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if is_disk_full(error):
             raise DiskFullError(
-                f"the disk of {path} became full while {what}: nothing was committed; "
-                "free some space and repeat"
+                f"the disk of {path} became full while {what}: nothing was committed; free some space and repeat"
             ) from error
         if isinstance(error, OSError):
             raise StoreError(f"{what} failed at {path}: {error.strerror or error}") from error
@@ -132,9 +131,7 @@ def is_disk_full(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _DISK_FULL:
             return True
-        if type(seen).__module__.startswith("icechunk") and any(
-            text in str(seen) for text in _DISK_FULL_TEXT
-        ):
+        if type(seen).__module__.startswith("icechunk") and any(text in str(seen) for text in _DISK_FULL_TEXT):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

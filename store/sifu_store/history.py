@@ -84,9 +84,7 @@ def collect(repository: icechunk.Repository, branch: str, keep_training: int) ->
         oldest_kept = training[keep_training - 1] if keep_training > 0 else ancestry[0]
         place = ancestry.index(oldest_kept)
         # By place as well as by age: a clock that was set back must not cost an edit.
-        older = [
-            info for i, info in enumerate(ancestry) if i > place or info.written_at < oldest_kept.written_at
-        ]
+        older = [info for i, info in enumerate(ancestry) if i > place or info.written_at < oldest_kept.written_at]
         for name in repository.list_branches() - {branch}:
             older += _ancestry(repository, repository.lookup_branch(name))
         tags = repository.list_tags()
@@ -98,9 +96,7 @@ def collect(repository: icechunk.Repository, branch: str, keep_training: int) ->
                 repository.create_tag(TAG_PREFIX + info.id, info.id)
         repository.expire_snapshots(oldest_kept.written_at)
     summary = repository.garbage_collect(datetime.now(UTC))
-    return Garbage(
-        snapshots=summary.snapshots_deleted, chunks=summary.chunks_deleted, size_bytes=summary.bytes_deleted
-    )
+    return Garbage(snapshots=summary.snapshots_deleted, chunks=summary.chunks_deleted, size_bytes=summary.bytes_deleted)
 
 
 def metadata(command: str, changes: dict[str, Any]) -> dict[str, Any]:

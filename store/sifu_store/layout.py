@@ -63,9 +63,7 @@ ARRAYS: tuple[ArraySpec, ...] = (
     ArraySpec(COUNT, "int64", "[slots]", lambda s: (s.slots,), "occurrences of (u, v), 0 if free"),
     ArraySpec("rows/total", "int64", "[n]", lambda s: (s.n,), "transitions out of u, counted at build"),
     ArraySpec("rows/distinct", "int64", "[n]", lambda s: (s.n,), "distinct targets of u, counted at build"),
-    ArraySpec(
-        STORED, "uint8", "[pages]", lambda s: (s.pages,), "1 if the page is stored, 0 if it is generated"
-    ),
+    ArraySpec(STORED, "uint8", "[pages]", lambda s: (s.pages,), "1 if the page is stored, 0 if it is generated"),
     ArraySpec(
         "edges/weight",
         "float32",

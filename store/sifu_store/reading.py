@@ -72,6 +72,10 @@ class StoreReader:
         """True if there is an array of this name."""
         return name in self._all_arrays()
 
+    def is_paged(self, name: str) -> bool:
+        """Whether an array is read and written page by page."""
+        return arrays.is_paged(self._array(name))
+
     def names(self) -> list[str]:
         """Names of all arrays."""
         return sorted(self._all_arrays())
@@ -144,14 +148,8 @@ class StoreReader:
         try:
             if out is None:
                 return np.asarray(array[begin:end])
-            if (
-                out.shape != (end - begin, *array.shape[1:])
-                or out.dtype != array.dtype
-                or not out.flags.c_contiguous
-            ):
-                raise ValueError(
-                    f"out has shape {out.shape} and dtype {out.dtype}: cannot hold pages of {name}"
-                )
+            if out.shape != (end - begin, *array.shape[1:]) or out.dtype != array.dtype or not out.flags.c_contiguous:
+                raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}: cannot hold pages of {name}")
             array.get_basic_selection(slice(begin, end), out=NDBuffer.from_numpy_array(out))
             return out
         except Exception as error:

@@ -115,9 +115,7 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
         raise
 
 
-def probe(
-    repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None
-) -> None:
+def probe(repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None) -> None:
     """Read everything of a snapshot that is needed to find its data: metadata, settings, manifests.
 
     Raises
@@ -183,9 +181,7 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
         return None
 
 
-def acknowledge(
-    directory: Path, repository: icechunk.Repository, snapshot: str, *, checksums: bool = True
-) -> None:
+def acknowledge(directory: Path, repository: icechunk.Repository, snapshot: str, *, checksums: bool = True) -> None:
     """Sync what the snapshot consists of, then note it as saved (no `checksums`: about to be rewritten)."""
     sync_filesystem(directory)
     last = read_acknowledged(directory)
@@ -237,9 +233,7 @@ def _resolve(directory: Path, prefix: str) -> str:
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) != 1:
         what = "no snapshot" if not found else f"{len(found)} snapshots"
-        raise OptionError(
-            f"{directory} has {what} beginning with {prefix!r}: see the list of commits (sifu log)"
-        )
+        raise OptionError(f"{directory} has {what} beginning with {prefix!r}: see the list of commits (sifu log)")
     return found[0]
 
 

@@ -46,9 +46,7 @@ class Staging:
         restore_interrupted_swap(target)
         if os.path.lexists(target):
             if not is_store(target):
-                raise StoreExistsError(
-                    f"{target} exists and is not a sifu store: name another path (it is left alone)"
-                )
+                raise StoreExistsError(f"{target} exists and is not a sifu store: name another path (it is left alone)")
             if not force:
                 raise StoreExistsError(
                     f"{target} is already a sifu store: name another path, or replace it with --force"
@@ -71,9 +69,7 @@ class Staging:
         """Put the directory at `target`, drop what was there, and hand over the lock."""
         if self._old_lock is None:
             if os.path.lexists(self.target):
-                raise StoreExistsError(
-                    f"{self.target} was made by another process meanwhile: name another path"
-                )
+                raise StoreExistsError(f"{self.target} was made by another process meanwhile: name another path")
             self.directory.rename(self.target)
             old = None
         elif exchange(self.directory, self.target):

@@ -104,9 +104,7 @@ class Store(StoreReader):
         restore_interrupted_swap(target)
         if not is_store(target):
             found = "is not a sifu store" if target.exists() else "does not exist"
-            raise StoreNotFoundError(
-                f"{path} {found}: make one with sifu build-graph, or name another with --store"
-            )
+            raise StoreNotFoundError(f"{path} {found}: make one with sifu build-graph, or name another with --store")
         lock = WriterLock(target) if write else None
         try:
             opened = open_repository(target, write=write, at=at)
@@ -160,16 +158,12 @@ class Store(StoreReader):
         data = np.ascontiguousarray(array)
         spec = BY_NAME.get(name)
         if spec is not None and (spec.paged or data.dtype != np.dtype(spec.dtype)):
-            raise ValueError(
-                f"{name} is paged: write_pages" if spec.paged else f"{name} must be {spec.dtype}"
-            )
+            raise ValueError(f"{name} is paged: write_pages" if spec.paged else f"{name} must be {spec.dtype}")
         if self.has(name) and arrays.is_paged(self._array(name)):
             raise ValueError(f"{name} is paged: write_pages")
         if name == STORED:
             if data.shape != (self.pages,):
-                raise ValueError(
-                    f"{name} must have one element a page ({self.pages}), found shape {data.shape}"
-                )
+                raise ValueError(f"{name} must have one element a page ({self.pages}), found shape {data.shape}")
             self._stored = data.astype(bool)
             return
         with self._writing(f"writing {name}", data.nbytes):
@@ -409,7 +403,5 @@ class Store(StoreReader):
         sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
         for spec in ARRAYS:
             found, expected = shapes[spec.name], spec.shape(sizes)
-            if len(found) != len(expected) or any(
-                e not in (None, f) for e, f in zip(expected, found, strict=True)
-            ):
+            if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
                 raise ValueError(f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}")

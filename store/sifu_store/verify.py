@@ -125,18 +125,14 @@ class Verification:
             wrong = (values < FREE_SLOT) | (values >= n)
             if counted is not None and wrong.any():
                 slot = int(wrong.argmax())
-                self._report(
-                    name, f"{int(wrong.sum())} slots name no node, the first is slot {slot}: {values[slot]}"
-                )
+                self._report(name, f"{int(wrong.sum())} slots name no node, the first is slot {slot}: {values[slot]}")
         free = source == FREE_SLOT
         if (free != (target == FREE_SLOT)).any():
             self._report(TARGET, "a slot is free in only one of edges/source and edges/target")
         if count[free].any():
             self._report(COUNT, "a free slot has a count")
         pairs = source[~free].astype(np.int64) * (n + 1) + target[~free]
-        if (
-            len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all()
-        ):  # sorted after a build; after edits only unique
+        if len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all():  # sorted after a build; after edits only unique
             pairs.sort()
             twice = pairs[1:] == pairs[:-1]
             if twice.any():

@@ -151,9 +151,7 @@ def test_two_writers(graph: Path) -> None:
         assert call("info").code == 0  # readers are not kept waiting
 
 
-def test_an_unexpected_error_is_one_line_and_shows_where_if_asked(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_one_line_and_shows_where_if_asked(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: object, **options: object) -> None:
         raise ZeroDivisionError("by\nzero")
 

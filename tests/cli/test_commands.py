@@ -75,9 +75,7 @@ def test_the_four_commands_work_in_an_empty_folder_one_after_another(poems: Path
         ("env", []),
     ],
 )
-def test_json_is_one_object_with_the_promised_fields(
-    graph: Path, poems: Path, command: str, args: list[str]
-) -> None:
+def test_json_is_one_object_with_the_promised_fields(graph: Path, poems: Path, command: str, args: list[str]) -> None:
     corpus = [poems] if command == "build-graph" else []
     result = call(command, *corpus, *args, "--json", "--quiet", "--store", graph)
     assert (result.code, result.err) == (0, "")
@@ -154,9 +152,7 @@ def test_train_reads_its_options_from_a_file_and_the_command_line_wins(graph: Pa
 
 @pytest.mark.parametrize("kind", ["adamw", "adamw-dense"])
 def test_every_optimizer_runs_without_further_options(graph: Path, kind: str) -> None:
-    [report] = objects(
-        call("train", "--steps", "2", "--batch", "16", "--optimizer", kind, "--json", "-q").out
-    )
+    [report] = objects(call("train", "--steps", "2", "--batch", "16", "--optimizer", kind, "--json", "-q").out)
     assert report["heldout_perplexity"] < 2 * report["heldout_before"]
 
 
@@ -177,9 +173,7 @@ def test_generate_is_the_same_for_the_same_seed_and_continuations_differ(built: 
     assert len(set(texts)) == 3
     assert [line["seed"] for line in objects(first.out)] == [5, 6, 7]
     plain = call(*args[:-1]).out
-    assert [block.partition("\n")[2] for block in plain.split("--- ")[1:]] == [
-        f"春{text}\n" for text in texts
-    ]
+    assert [block.partition("\n")[2] for block in plain.split("--- ")[1:]] == [f"春{text}\n" for text in texts]
 
 
 def test_generate_reads_stdin_without_its_final_newline(built: Path) -> None:
@@ -286,8 +280,6 @@ def test_gc_asks(graph: Path) -> None:
 
 def test_env_names_the_versions_and_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     [found] = objects(call("env", "--json").out)
-    assert {"sifu", "python", "torch", "numpy", "zarr", "icechunk", "tokenizers", "cpu", "cores"} <= set(
-        found
-    )
+    assert {"sifu", "python", "torch", "numpy", "zarr", "icechunk", "tokenizers", "cpu", "cores"} <= set(found)
     assert found["kernel"] in ("native", "torch")
     assert "icechunk" in call("env").out

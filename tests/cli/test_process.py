@@ -61,9 +61,7 @@ def test_ctrl_c_ends_generation_without_a_traceback(built: Path) -> None:
 
 
 def test_ctrl_c_ends_training_in_good_order_and_says_how_to_go_on(graph: Path) -> None:
-    running = process(
-        "--store", graph, "train", "--steps", "100000", "--batch", "16", "--eval-every", "1", "--json"
-    )
+    running = process("--store", graph, "train", "--steps", "100000", "--batch", "16", "--eval-every", "1", "--json")
     assert running.stdout is not None
     assert '"step": 1' in running.stdout.readline()
     running.send_signal(signal.SIGINT)

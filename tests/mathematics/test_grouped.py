@@ -51,10 +51,7 @@ batches = st.tuples(st.integers(1, 6), st.integers(2, 12))
 
 def naive(graph: Random, config: SignalConfig, tokens: np.ndarray, lengths: np.ndarray) -> torch.Tensor:
     """The losses of all positions, text after text."""
-    found = [
-        oracle.run(graph.model, config, row[:size].tolist())[1]
-        for row, size in zip(tokens, lengths, strict=True)
-    ]
+    found = [oracle.run(graph.model, config, row[:size].tolist())[1] for row, size in zip(tokens, lengths, strict=True)]
     return torch.cat(found)
 
 
@@ -104,9 +101,7 @@ def test_loss_and_energies(
     close(outcome.loss(sweep.rows.scale).mean(), torch.cat(wanted_losses).mean(), tolerance)
 
     # Every energy: the package's are grouped by source, so they are looked up by (source, target).
-    pieces = torch.split(
-        energies, (torch.diff(sweep.plan.first_position) * torch.diff(sweep.plan.first_edge)).tolist()
-    )
+    pieces = torch.split(energies, (torch.diff(sweep.plan.first_position) * torch.diff(sweep.plan.first_edge)).tolist())
     sums: dict[int, torch.Tensor] = {}
     for g, u in enumerate(sweep.plan.source):
         span = slice(int(sweep.plan.first_position[g]), int(sweep.plan.first_position[g + 1]))
@@ -171,9 +166,7 @@ def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConf
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), candidates=st.integers(1, 60))
-def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(
-    path: str, seed: int, candidates: int
-) -> None:
+def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, seed: int, candidates: int) -> None:
     config = PRESETS["paper"]
     graph = random_graph(seed, nodes=40, share=0.3, config=config)
     tokens, lengths = texts(seed, nodes=40, batch=3, length=6)

@@ -81,9 +81,7 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
     """Some sources occur only now and then: their rows must catch up as torch moves them in every step."""
     config = dataclasses.replace(PRESETS[preset], train_default=True, reset_after=None)
     graph = random_graph(3, nodes=8, share=1.0, config=config, alphas=9)
-    optimizer = OptimizerConfig(
-        kind="adamw-dense", lr=5e-3, beta2=0.999, eps=1e-8, weight_decay=decay, shared_rate=1.0
-    )
+    optimizer = OptimizerConfig(kind="adamw-dense", lr=5e-3, beta2=0.999, eps=1e-8, weight_decay=decay, shared_rate=1.0)
     parameters, model = graph.parameters, graph.model
     for name, shape in step.edge_state_arrays(optimizer, parameters.width).items():
         parameters.edges.add_state(name, shape, in_store=False)
@@ -92,13 +90,9 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
     rng = np.random.default_rng(0)
     for at in range(1, 9):
         # a row of its own for every step: node at - 1 and two others
-        tokens = np.concatenate([np.full((2, 1), at - 1), rng.choice([at - 1, 0, 7], (2, 5))], 1).astype(
-            np.int32
-        )
+        tokens = np.concatenate([np.full((2, 1), at - 1), rng.choice([at - 1, 0, 7], (2, 5))], 1).astype(np.int32)
         lengths = np.array([6, 4])
-        losses = [
-            oracle.run(model, config, row[:n].tolist())[1] for row, n in zip(tokens, lengths, strict=True)
-        ]
+        losses = [oracle.run(model, config, row[:n].tolist())[1] for row, n in zip(tokens, lengths, strict=True)]
         wanted = torch.cat(losses).mean()
         reference.zero_grad(set_to_none=False)
         for parameter in trained:

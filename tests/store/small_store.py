@@ -67,8 +67,6 @@ def data_file(path: Path, name: str, index: int) -> Path:
     """The file of one page, found by what it holds."""
     with Store.open(path) as store:
         content = store.read_page(name, index).tobytes()
-    found = [
-        file for file in (path / "repository" / "chunks").iterdir() if file.read_bytes().startswith(content)
-    ]
+    found = [file for file in (path / "repository" / "chunks").iterdir() if file.read_bytes().startswith(content)]
     assert len(found) == 1
     return found[0]

@@ -12,9 +12,7 @@ from sifu_store.layout import ARRAYS, FORMAT_VERSION, PAGE_EDGES
 DOC = Path(__file__).parents[2] / "docs" / "format.md"
 
 
-def test_the_code_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     small_store.make(tmp_path / "graph.sifu")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)

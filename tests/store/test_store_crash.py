@@ -18,9 +18,7 @@ from sifu_store import Store
 def run_and_kill(path: Path, seed: int, delay_s: float) -> list[tuple[str, int, str]]:
     """Start the child, kill it `delay_s` after its first commit, return what it said was saved."""
     program = Path(__file__).with_name("crash_child.py")
-    child = subprocess.Popen(
-        [sys.executable, str(program), str(path), str(seed)], stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, str(program), str(path), str(seed)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     first = child.stdout.readline()
     time.sleep(delay_s)

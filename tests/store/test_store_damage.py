@@ -208,9 +208,7 @@ def test_a_newer_format(tmp_path: Path) -> None:
         store._group.attrs.update({"format_version": FORMAT_VERSION + 1})
         store.commit("from the future", command="build-graph", changes={})
     for options in ({}, {"write": True}):
-        with pytest.raises(
-            StoreVersionError, match=rf"version {FORMAT_VERSION + 1}, .* up to {FORMAT_VERSION}:"
-        ):
+        with pytest.raises(StoreVersionError, match=rf"version {FORMAT_VERSION + 1}, .* up to {FORMAT_VERSION}:"):
             Store.open(path, **options)
 
 
@@ -246,9 +244,7 @@ def test_verify_checks_edges_free_slots_json_and_pages(tmp_path: Path) -> None:
         source, target = int(store.read("edges/source")[20]), int(store.read("edges/target")[20])
         store.write("nodes/tokenizer", np.frombuffer(b"{", np.uint8))
         store.write_json("nodes/vocabulary", [1, 2])
-        store.write(
-            "pages/stored", np.array([1, 1, 0], np.uint8)
-        )  # page 1 has no chunk; that of page 2 is dropped
+        store.write("pages/stored", np.array([1, 1, 0], np.uint8))  # page 1 has no chunk; that of page 2 is dropped
         store.commit("harm", command="edit", changes={})
         report = store.verify(progress=lambda done, total: calls.append((done, total)))
     text = "\n".join(str(damage) for damage in report.damage)

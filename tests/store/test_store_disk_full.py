@@ -68,9 +68,7 @@ def test_errors_are_translated() -> None:
         return caught.value
 
     assert "became full while writing" in str(translated(OSError(errno.ENOSPC, "No space left on device")))
-    assert isinstance(
-        translated(icechunk.IcechunkError("No space left on device (os error 28)")), DiskFullError
-    )
+    assert isinstance(translated(icechunk.IcechunkError("No space left on device (os error 28)")), DiskFullError)
     assert "Permission denied" in str(translated(PermissionError(errno.EACCES, "Permission denied")))
     wrapped = RuntimeError("writing failed")
     wrapped.__cause__ = OSError(errno.EDQUOT, "quota")

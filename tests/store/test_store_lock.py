@@ -23,9 +23,7 @@ HOLD = (
 
 def test_the_second_process_is_told_who_writes(tmp_path: Path) -> None:
     small_store.make(tmp_path / "s")
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     try:
         assert child.stdout.readline() == "held\n"

@@ -24,9 +24,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert store.settings == {"width": small_store.D, "seed": 0}
         assert store.pages == 3 and store.page_stored().tolist() == [True, False, True]
         assert store.read("edges/source").dtype == np.int32
-        assert np.array_equal(
-            store.read_page("edges/weight", 2), small_store.page(store, "edges/weight", 2, 2.0)
-        )
+        assert np.array_equal(store.read_page("edges/weight", 2), small_store.page(store, "edges/weight", 2, 2.0))
         assert store.read_page("edges/weight", 2).shape == (1300 - 2 * PAGE_EDGES, 4, 4)
         assert not store.read_page("edges/weight", 1).any()
         out = np.empty((1300, 4, 4), np.float32)

@@ -168,9 +168,7 @@ def test_bad_json_names_the_line(tmp_path: Path, *, line: str, tokens: bool, mes
 # ---- giant lines
 
 
-def test_a_giant_line_is_cut_the_same_whatever_the_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_giant_line_is_cut_the_same_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "MAX_LINE_BYTES", 100)
     giant = "春a" * 301
     (tmp_path / "a.txt").write_text(f"one\n{giant}\ntwo\n{giant}", encoding="utf-8")

@@ -96,9 +96,7 @@ def test_the_budget_is_read_as_a_decimal() -> None:
         assert mask[:private].all()  # all are equal: the first in order
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("sparsify", -0.1), ("sparsify", 1.01), ("sparsify", math.nan)]
-)
+@pytest.mark.parametrize(("option", "value"), [("sparsify", -0.1), ("sparsify", 1.01), ("sparsify", math.nan)])
 def test_bad_options(option: str, value: float) -> None:
     counts = count_pairs(arrays([[0, 1]]), n=2)
     with pytest.raises(OptionError, match="sparsify is"):

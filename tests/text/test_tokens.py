@@ -167,9 +167,7 @@ def test_chunks_equal_a_loop_and_hold_every_transition_once(sizes: list[int], le
     start, n_tokens = chunk_table(split, length=length)
     assert list(zip(start.tolist(), n_tokens.tolist(), strict=True)) == naive_chunks(split, length)
     seen = [at + step for at, size in zip(start, n_tokens, strict=True) for step in range(size - 1)]
-    inside = [
-        at for begin, size in zip(split.offsets, sizes, strict=False) for at in range(begin, begin + size - 1)
-    ]
+    inside = [at for begin, size in zip(split.offsets, sizes, strict=False) for at in range(begin, begin + size - 1)]
     assert seen == inside
     assert len(inside) == split.transitions
     assert (start.dtype, n_tokens.dtype) == (np.int64, np.int32)

@@ -54,11 +54,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        shown = (
-            size(value)
-            if name.endswith("_bytes")
-            else {True: "yes", False: "no", None: "none"}.get(value, value)
-        )
+        shown = size(value) if name.endswith("_bytes") else {True: "yes", False: "no", None: "none"}.get(value, value)
         label = name.removesuffix("_bytes").replace("_", " ")
         click.echo(f"{click.style(f'{label:<12}', dim=True)}  {shown}")
 

@@ -32,9 +32,7 @@ Example:
 @quiet_option
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, /, *, keep_training: int, yes: bool, store: Path, quiet: bool, as_json: bool
-) -> None:
+def command(ctx: click.Context, /, *, keep_training: int, yes: bool, store: Path, quiet: bool, as_json: bool) -> None:
     """Free the disk space of old training commits, and of what killed processes left behind.
 
     Builds and edits stay in the history, and the newest state of the graph is never touched.
@@ -43,9 +41,7 @@ def command(
     from sifu_store.store import Store
 
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise click.UsageError(
-            "it asks before it drops anything, and nobody is there to answer: say --yes", ctx
-        )
+        raise click.UsageError("it asks before it drops anything, and nobody is there to answer: say --yes", ctx)
     with Store.open(store, write=True) as opened:
         if opened.recovered_from:
             warn(opened.recovered_from)

@@ -48,9 +48,7 @@ Examples:
     show_default=True,
     help="Divides the energies: lower is safer, higher is wilder, 0 is greedy.",
 )
-@click.option(
-    "--top-k", type=Number(int, least=1), metavar="K", help="Only the K best candidates.  [default: all]"
-)
+@click.option("--top-k", type=Number(int, least=1), metavar="K", help="Only the K best candidates.  [default: all]")
 @click.option(
     "--top-p",
     type=Number(float, above=0, most=1),
@@ -178,9 +176,7 @@ def _read_vector(path: Path) -> np.ndarray:
         values = json.loads(text) if path.suffix == ".json" else text.replace(",", " ").split()
         return np.array(values, dtype=np.float32)
     except OSError as error:
-        raise click.BadParameter(
-            f"{path}: {error.strerror or error}", param_hint="'--signal-vector'"
-        ) from error
+        raise click.BadParameter(f"{path}: {error.strerror or error}", param_hint="'--signal-vector'") from error
     except (ValueError, TypeError, EOFError) as error:
         message = f"{path}: not a list of numbers: {error}"
         raise click.BadParameter(message, param_hint="'--signal-vector'") from error

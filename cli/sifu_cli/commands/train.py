@@ -105,12 +105,8 @@ Examples:
     help="rowwise (one second moment an edge), adamw (untouched edges stand still) or adamw-dense (they "
     "catch up).  [default: last run's, else rowwise]",
 )
-@click.option(
-    "--eps", type=Number(float, above=0), metavar="X", help="Added to the denominator of the update."
-)
-@click.option(
-    "--beta1", type=Number(float, least=0, below=1), metavar="X", help="Decay of the mean gradient (AdamW)."
-)
+@click.option("--eps", type=Number(float, above=0), metavar="X", help="Added to the denominator of the update.")
+@click.option("--beta1", type=Number(float, least=0, below=1), metavar="X", help="Decay of the mean gradient (AdamW).")
 @click.option(
     "--beta2",
     type=Number(float, least=0, most=1),
@@ -118,13 +114,9 @@ Examples:
     help="Decay of the second moment; 1 with rowwise: sum.",
 )
 @click.option("--weight-decay", type=Number(float, least=0), metavar="X", help="Decoupled weight decay.")
-@click.option(
-    "--clip", type=Number(float, least=0), metavar="X", help="Greatest gradient norm of one edge; 0: any."
-)
+@click.option("--clip", type=Number(float, least=0), metavar="X", help="Greatest gradient norm of one edge; 0: any.")
 @click.option("--warmup", type=Number(int, least=0), metavar="N", help="Steps over which the rate rises.")
-@click.option(
-    "--decay", type=Number(int, least=0), metavar="N", help="Steps over which it then falls; 0: it stays."
-)
+@click.option("--decay", type=Number(int, least=0), metavar="N", help="Steps over which it then falls; 0: it stays.")
 @click.option(
     "--candidates",
     type=NumberOr("all", Number(int, least=1)),
@@ -188,9 +180,7 @@ def command(
     --steps, --epochs or --minutes it makes one pass over the text. Ctrl-C ends the step, commits, and prints
     the command to go on; a second Ctrl-C stops at once.
     """
-    optimizer = {
-        field: value for option, field in OPTIMIZER.items() if (value := options.pop(option)) is not None
-    }
+    optimizer = {field: value for option, field in OPTIMIZER.items() if (value := options.pop(option)) is not None}
     given = {name: value for name, value in options.items() if value is not None}
     no_limit = not any(name in given for name in HOW_LONG)
     if no_limit:

@@ -30,9 +30,7 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool) -
     with Store.open(store) as opened, Progress(quiet=quiet) as progress:
         fallback = opened.recovered_from
         report = opened.verify(
-            progress=lambda done, total: progress.show(
-                f"checked {done:,} of {total:,} chunks, {done / total:.0%}"
-            )
+            progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}")
         )
     if fallback:
         warn(fallback)

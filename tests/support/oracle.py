@@ -66,9 +66,7 @@ def mix_of(config: SignalConfig, alpha: Tensor, signals: list[Tensor]) -> Tensor
     return total
 
 
-def run(
-    model: Model, config: SignalConfig, tokens: list[int], *, training: bool = True
-) -> tuple[list[Tensor], Tensor]:
+def run(model: Model, config: SignalConfig, tokens: list[int], *, training: bool = True) -> tuple[list[Tensor], Tensor]:
     """Energies of every node at every position ([n] each), and the loss of every position [L - 1]."""
     width, dtype = model.default_b.shape[0], model.default_b.dtype
     offset = config.train_offset if training else config.decode_offset

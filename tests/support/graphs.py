@@ -63,8 +63,7 @@ def random_graph(
     r_0 = torch.from_numpy(initial_signal(config, width, seed)).to(dtype)
     parameters = Parameters(index, pool, r_0, small)
     private = {
-        (int(u), int(v)): slot
-        for slot, (u, v) in enumerate(zip(source[scattered], target[scattered], strict=True))
+        (int(u), int(v)): slot for slot, (u, v) in enumerate(zip(source[scattered], target[scattered], strict=True))
     }
     leaves = {name: value.clone().requires_grad_() for name, value in small.items()}
     model = oracle.Model(

@@ -1,0 +1,261 @@
+"""The measures taken inside one process: training speed, decoding speed, a long generation.
+
+Each is given a built graph, brings all of it into memory and writes to every page, since a page that was never
+written is backed by one shared page of zeros and is read faster than real memory. Limits of the machine are measured
+in the same process, before and after, and the higher one counts.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import machine
+import numpy as np
+import psutil
+import torch
+from report import Line, giga, mib, percent
+from sizes import Sizes
+
+from sifu_graph import step as steps
+from sifu_graph.decoding import Walk
+from sifu_graph.generation import GenerateOptions, stream
+from sifu_graph.graph import Graph
+from sifu_graph.optim import OptimizerConfig
+from sifu_graph.parameters import EdgePool
+from sifu_graph.sampling import Sampler
+from sifu_graph.tokenizer import UNKNOWN
+from sifu_graph.tokens import Batches
+from sifu_graph.training import DEFAULT_BATCH
+
+PIECE = 4096  # edges filled at a time
+NOISE = 1e-3  # standard deviation of what is added to every weight: too little to change what the graph predicts
+PROMPT = "春風"
+
+TRAINING_SHARE, DECODING_SHARE = 0.20, 0.60
+GROWTH_BYTES, SLOWDOWN = 20e6, 0.95
+
+
+def materialise(pool: EdgePool) -> None:
+    """Brings every page into memory and writes to it; the optimizer's state too."""
+    pool.require(np.arange(pool.slots))
+    noise = NOISE * torch.randn(PIECE, *pool.W.shape[1:])
+    for begin in range(0, pool.slots, PIECE):
+        weight = pool.W[begin : begin + PIECE]
+        weight += noise[: len(weight)]
+    for name, array in pool.arrays.items():
+        if name.startswith("optimizer/"):
+            array.zero_()
+    torch.set_flush_denormal(True)  # as training does
+
+
+# ---- training
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a stretch of training did."""
+
+    positions: int
+    flops: float  # of the three matrix products of every position with its row
+    seconds: float
+    steps: int
+    extra_bytes: int | None  # greatest memory of a step beyond parameters and optimizer state; None: unknown
+    naive_bytes: float  # what the candidates' signals of one batch would take, were they all held at once
+
+
+def pace(graph: Graph, batches: Batches, *, seconds: float) -> Pace:
+    """Trains for a while, in memory only: nothing is read from the store or committed."""
+    parameters, optimizer = graph.parameters, OptimizerConfig()
+    d, sizes = parameters.width, parameters.index.row_sizes()
+
+    def one(at: int) -> tuple[int, float]:
+        batch = batches.batch_at(at)
+        lengths = batch.lengths.astype(np.int64)
+        _, seen = steps.train(parameters, graph.signal, optimizer, batch.tokens, lengths, step=at + 1)
+        inner = np.arange(batch.tokens.shape[1] - 1) < lengths[:, None] - 1  # [B, L - 1]
+        return seen, float(sizes[batch.tokens[:, :-1][inner]].sum())
+
+    one(0)  # the kernel is compiled, buffers are allocated
+    before = _reset_peak()
+    positions = done = 0
+    edges = 0.0
+    start = time.perf_counter()
+    while not done or time.perf_counter() - start < seconds:
+        done += 1
+        seen, met = one(done)
+        positions, edges = positions + seen, edges + met
+    elapsed = time.perf_counter() - start
+    peak = _peak()
+    extra = peak - before if peak is not None and before is not None else None
+    return Pace(positions, 3 * 2 * edges * d * d, elapsed, done, extra, edges / done * d * 4)
+
+
+def training(store: Path, sizes: Sizes) -> list[Line]:
+    """Exact softmax, with the default batch and with a large one."""
+    lines = []
+    with Graph.open(store) as graph:
+        pool = graph.parameters.edges
+        for name, trailing in steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width).items():
+            pool.add_state(name, trailing, in_store=False)
+        materialise(pool)
+        split = graph.tokens().train
+        rate = machine.matrix_flops()
+        for chunks, goal in ((min(DEFAULT_BATCH, sizes.large_batch), False), (sizes.large_batch, True)):
+            batches = Batches(split, length=graph.settings["build"]["length"], batch=chunks, seed=1)
+            found = pace(graph, batches, seconds=sizes.training_s)
+            rate = max(rate, machine.matrix_flops())
+            speed, share = found.positions / found.seconds, found.flops / found.seconds / rate
+            bound = found.positions / (found.flops / rate)
+            memory = "" if found.extra_bytes is None else f"; {mib(found.extra_bytes)} beyond the parameters"
+            lines.append(
+                Line(
+                    measure=f"training, exact softmax, batches of {chunks} chunks "
+                    f"({found.positions / found.steps:,.0f} positions)",
+                    must="at least 20 % of the matrix-product limit, in bounded memory" if goal else "",
+                    measured=f"{speed:,.0f} tokens/s{memory} (all candidates at once: {mib(found.naive_bytes)})",
+                    limit=f"{percent(share)} of {bound:,.0f} tokens/s: three products at {giga(rate)} GFLOP/s",
+                    met=share >= TRAINING_SHARE if goal else None,
+                    figures={
+                        "tokens_per_s": speed,
+                        "share": share,
+                        "matrix_flops": rate,
+                        "steps": found.steps,
+                        "positions": found.positions,
+                        "extra_bytes": found.extra_bytes,
+                        "all_candidates_bytes": found.naive_bytes,
+                    },
+                )
+            )
+    return lines
+
+
+def _reset_peak() -> int | None:
+    """Starts a new high-water mark of resident memory (Linux). Returns the resident bytes now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak() -> int | None:
+    """The high-water mark in bytes."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM")), None)
+
+
+# ---- decoding
+
+
+def decoding(store: Path, sizes: Sizes) -> list[Line]:
+    """Greedy: along held-out text (every row as often as text meets it), and a free run."""
+    with Graph.open(store) as graph:
+        parameters = graph.parameters
+        materialise(parameters.edges)
+        d, row_sizes = parameters.width, parameters.index.row_sizes()
+        walk = Walk(parameters, graph.signal, forbidden=[UNKNOWN])
+        sampler, rng = Sampler(temperature=0.0), np.random.default_rng(0)
+        split = graph.tokens().heldout
+        positions = edges = 0
+        read = machine.bandwidth()["read"]
+
+        def along(document: int) -> None:
+            """At every position: the contest over the whole row and its winner; then on to the token of the text."""
+            nonlocal positions, edges
+            ids = split.document(document).tolist()
+            walk.start(ids[0])
+            for node in ids[1:]:
+                edges += int(row_sizes[walk.node])
+                walk.choose(sampler, rng)
+                walk.carry(node)
+            positions += len(ids) - 1
+
+        for document in range(min(5, split.documents)):
+            along(document)
+        positions = edges = document = 0
+        start = time.perf_counter()
+        while positions < sizes.decoding_tokens:
+            along(document % split.documents)
+            document += 1
+        elapsed = time.perf_counter() - start
+        read = max(read, machine.bandwidth()["read"])
+        row_bytes = edges * (d * d + d) * 4
+        rate = row_bytes / elapsed
+        free = stream(graph, _prompt(graph), GenerateOptions(greedy=True, tokens=sizes.greedy_tokens))
+        start = time.perf_counter()
+        for _ in free:
+            pass
+        free_speed = free.tokens / (time.perf_counter() - start)
+    speed = positions / elapsed
+    bound = positions / (row_bytes / read)
+    return [
+        Line(
+            measure=f"decoding, greedy, along {positions:,} tokens of held-out text, "
+            f"{edges / positions:,.0f} private edges a row",
+            must="at least 60 % of the memory-bandwidth limit",
+            measured=f"{speed:,.0f} tokens/s, {giga(rate)} GB/s of rows",
+            limit=f"{percent(rate / read)} of {bound:,.0f} tokens/s: the rows at {giga(read)} GB/s",
+            met=rate / read >= DECODING_SHARE,
+            figures={
+                "tokens_per_s": speed,
+                "bytes_per_s": rate,
+                "read_bytes_per_s": read,
+                "share": rate / read,
+                "edges_per_row": edges / positions,
+            },
+        ),
+        Line(
+            measure=f"generation, greedy, {free.tokens:,} tokens",
+            must="",
+            measured=f"{free_speed:,.0f} tokens/s",
+            figures={"tokens_per_s": free_speed},
+        ),
+    ]
+
+
+def _prompt(graph: Graph) -> str:
+    """A prompt that the graph knows: the usual one, or its most frequent nodes."""
+    if not graph.tokenizer.unknown_characters(PROMPT):
+        return PROMPT
+    return "".join(graph.tokenizer.vocabulary[2:4])
+
+
+# ---- a long generation
+
+
+def long_generation(store: Path, sizes: Sizes) -> list[Line]:
+    """Sampled text, ten equal parts: memory after the first and after the last, speed in the first and in the last.
+
+    Every page of the graph is in memory and written before the first token, so that growth is what generation
+    itself holds on to.
+    """
+    part = sizes.long_tokens // 10
+    with Graph.open(store) as graph:
+        materialise(graph.parameters.edges)
+        for _ in stream(graph, _prompt(graph), GenerateOptions(tokens=max(1, part // 10), seed=0)):
+            pass  # the kernel is compiled, buffers are allocated
+        process = psutil.Process()
+        pieces = stream(graph, _prompt(graph), GenerateOptions(tokens=10 * part, seed=1))
+        memory, speeds = [], []
+        for end in range(part, 10 * part + 1, part):
+            before, start = pieces.tokens, time.perf_counter()
+            for _ in pieces:
+                if pieces.tokens >= end:
+                    break
+            speeds.append((pieces.tokens - before) / (time.perf_counter() - start))
+            memory.append(process.memory_info().rss)
+    growth, ratio = memory[-1] - memory[0], speeds[-1] / speeds[0]
+    return [
+        Line(
+            measure=f"{pieces.tokens:,} tokens generated, sampled; the last {part:,} against the first",
+            must="memory within 20 MB, as fast",
+            measured=f"{growth / 1e6:+.1f} MB; {speeds[-1]:,.0f} against {speeds[0]:,.0f} tokens/s ({percent(ratio)})",
+            met=abs(growth) <= GROWTH_BYTES and ratio >= SLOWDOWN,
+            figures={"rss_bytes": memory, "tokens_per_s": speeds},
+        )
+    ]

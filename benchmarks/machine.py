@@ -1,0 +1,73 @@
+"""The limits of the machine: how fast it multiplies matrices and how fast it reads memory.
+
+It knows nothing of graphs. Every figure is the best of several tries: a limit that a busy moment lowered would
+flatter whatever is compared with it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sifu_graph.parameters import reserve
+
+MATRIX = 2048  # rows and columns of the square matrices
+READ_BYTES = 1 << 30  # far more than the caches hold
+TRIES = 5
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy() -> float:
+    """Processes that wanted a core in the last minute; above `cores`, figures are not to be trusted."""
+    return os.getloadavg()[0]
+
+
+def best_s(work: Callable[[], object], *, tries: int = TRIES) -> float:
+    """The shortest of several runs, in seconds, after one that does not count."""
+    work()
+    times = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def matrix_flops() -> float:
+    """Floating point operations a second of float32 matrix products."""
+    a, b = torch.randn(2, MATRIX, MATRIX)
+    out = torch.empty(MATRIX, MATRIX)
+    return 2.0 * MATRIX**3 / best_s(lambda: torch.mm(a, b, out=out), tries=2 * TRIES)
+
+
+def bandwidth() -> dict[str, float]:
+    """Bytes a second of reading (``read``: the best way of three) and of copying (``copy``: read plus written)."""
+    width = 1024
+    memory = reserve((READ_BYTES // 4 // width, width))  # in huge pages, as the graph's parameters
+    memory.fill_(1e-3)
+    vector, out = torch.ones(width), torch.empty(memory.shape[0])
+    ways: list[Callable[[], object]] = [memory.sum, memory.amax, lambda: torch.mv(memory, vector, out=out)]
+    read = READ_BYTES / min(best_s(way) for way in ways)
+    half = memory.shape[0] // 2
+    copy = READ_BYTES / best_s(lambda: memory[:half].copy_(memory[half : 2 * half]))
+    return {"read": read, "copy": copy}

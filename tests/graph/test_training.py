@@ -1,0 +1,219 @@
+"""Training: it learns, it resumes bit for bit, it stops at what is not a number, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sifu_store import Store
+from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError, StoreLockedError
+from small import whole, write_text
+
+from sifu_graph import Graph
+from sifu_graph.evaluation import evaluate_split
+from sifu_graph.optim import OptimizerConfig
+
+OPTIMIZERS = {
+    "rowwise": OptimizerConfig(),
+    "adamw": OptimizerConfig(kind="adamw", lr=1e-3, beta2=0.99),
+    "adamw-dense": OptimizerConfig(kind="adamw-dense", lr=1e-3, beta2=0.99, weight_decay=0.01),
+}
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a store, pages and all."""
+    with Store.open(path) as store:
+        return {name: whole(store, name) for name in store.names()}
+
+
+def assert_same(one: Path, two: Path) -> None:
+    first, second = contents(one), contents(two)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert np.array_equal(first[name], second[name], equal_nan=True), name
+    with Store.open(one) as a, Store.open(two) as b:
+        assert a.settings == b.settings
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("candidates", ["all", 5])
+def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, candidates: int | str) -> None:
+    other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
+    options = {"batch": 16, "optimizer": OPTIMIZERS[kind], "candidates": candidates, "seed": 3}
+    with Graph.open(store) as graph:
+        graph.train(steps=9, **options)
+    with Graph.open(other) as graph:
+        graph.train(steps=2, **options, commit_every=1)
+        graph.train(steps=3)  # the settings of the last run
+    with Graph.open(other) as graph:
+        graph.train(steps=4, eval_every=1)
+    assert_same(store, other)
+
+
+def test_training_learns(store: Path) -> None:
+    """The text is drawn from independent characters: a uniform start must come close to their frequencies."""
+    with Graph.open(store) as graph:
+        text = graph.tokens()
+        start = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity
+        graph.train(epochs=4, batch=16, optimizer=OptimizerConfig(kind="adamw", lr=3e-3, beta2=0.99, shared_rate=1.0))
+        end = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity
+    assert end < 0.97 * start
+
+
+def test_what_is_reported_is_what_is_stored(graph: Graph) -> None:
+    seen = []
+    report = graph.train(steps=6, batch=16, commit_every=2, eval_every=3, on_step=seen.append)
+    assert [r.step for r in seen] == [1, 2, 3, 4, 5, 6]
+    assert [r.step for r in seen if r.snapshot] == [2, 4, 6]
+    assert [r.step for r in seen if r.heldout_perplexity] == [3, 6]
+    assert report.step == report.steps_done == 6
+    assert report.snapshot == seen[-1].snapshot == graph.store.snapshot
+    lines = [json.loads(line) for line in (graph.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
+    assert lines[-1]["heldout_perplexity"] == report.heldout_perplexity
+    assert graph.settings["training"]["step"] == 6
+    assert graph.evaluate().perplexity == pytest.approx(report.heldout_perplexity)
+    with Graph.open(graph.path) as again:
+        assert again.evaluate() == graph.evaluate()
+
+
+def test_the_metrics_forget_steps_that_were_not_committed(graph: Graph) -> None:
+    graph.train(steps=2, batch=16)
+    metrics = graph.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    graph.train(steps=1)
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == [1, 2, 2, 3, 3]
+
+
+def test_what_diverges_stops_and_leaves_the_last_commit(graph: Graph) -> None:
+    graph.train(steps=2, batch=16)
+    before, figures = contents(graph.path), graph.evaluate()
+    with pytest.raises(DivergedError, match=r"diverged.*last commit"):
+        graph.train(steps=50, optimizer=OptimizerConfig(kind="adamw", lr=1e25, beta2=0.9))
+    after = contents(graph.path)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert graph.evaluate() == figures  # the graph in memory went back too
+
+
+def test_an_exception_in_a_callback_changes_nothing(graph: Graph) -> None:
+    figures = graph.evaluate()
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        graph.train(steps=5, batch=16, on_step=fail)
+    assert graph.evaluate() == figures
+    assert graph.settings["training"] is None
+
+
+def test_another_corpus(graph: Graph, tmp_path: Path) -> None:
+    report = graph.train([write_text(tmp_path / "more.txt", seed=9)], steps=3, batch=8)
+    assert report.step == 3
+    graph.train(steps=1)  # back to the corpus of the build: it begins anew
+    assert graph.settings["training"]["position"] == 1
+
+
+def test_a_missing_or_changed_corpus_is_said(graph: Graph, text: Path) -> None:
+    kept = text.read_bytes()
+    try:
+        text.write_bytes(kept + "春\n".encode())
+        with pytest.raises(CorpusError, match="changed"):
+            graph.train(steps=1)
+    finally:
+        text.write_bytes(kept)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"steps": 0}, {"steps": -1}, {"minutes": 0}, {"epochs": -0.5}, {"steps": 1, "batch": 0},
+     {"steps": 1, "candidates": 0}, {"steps": 1, "commit_every": -1}],
+)  # fmt: skip
+def test_options_without_meaning(graph: Graph, options: dict) -> None:
+    with pytest.raises(OptionError):
+        graph.train(**options)
+
+
+def test_two_trainers(graph: Graph) -> None:
+    with Store.open(graph.path, write=True), pytest.raises(StoreLockedError):
+        graph.train(steps=1)
+
+
+def test_too_little_memory(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Little:
+        total = 1000
+
+    monkeypatch.setattr("sifu_graph.training.psutil.virtual_memory", lambda: Little)
+    with pytest.raises(HostMemoryError, match="sparsify"):
+        graph.train(steps=1)
+
+
+CHILD = """
+import sys
+from sifu_graph import Graph
+with Graph.open(sys.argv[1]) as graph:
+    graph.train(steps=10_000, batch=16, commit_every=1, eval_every=0,
+                on_step=lambda r: print(r.snapshot, r.step, flush=True))
+"""
+
+
+def killed(path: Path, *, wait_s: float) -> list[str]:
+    """Starts a child, waits for its first line and a while longer, kills it, and returns all that it said."""
+    command = [sys.executable, "-c", CHILD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        first = child.stdout.readline()
+        time.sleep(wait_s)
+        child.kill()
+        return [first, *child.stdout.read().splitlines()]
+
+
+def crash(path: Path, kills: int, seed: int) -> None:
+    """Trains and commits in a child that is killed at random moments; nothing that it acknowledged may be lost."""
+    rng = random.Random(seed)
+    acknowledged, last = 0, None
+    for _ in range(kills):
+        lines = killed(path, wait_s=rng.uniform(0.0, 0.6))
+        said = [m for m in (re.fullmatch(r"(\w+) (\d+)\n?", line) for line in lines) if m]
+        if said:
+            last, acknowledged = said[-1][1], int(said[-1][2])
+        with Store.open(path) as store:
+            assert store.settings["training"]["step"] >= acknowledged
+            assert (
+                last is None
+                or last in [commit.snapshot for commit in store.history()]
+                or (store.settings["training"]["step"] > acknowledged)
+            )
+            assert store.verify().ok
+    with Graph.open(path) as graph:
+        step = graph.settings["training"]["step"]
+        assert graph.train(steps=1).step == step + 1
+
+
+def test_kill_9(store: Path) -> None:
+    crash(store, kills=4, seed=1)
+
+
+@pytest.mark.slow
+def test_kill_9_a_hundred_times(store: Path) -> None:
+    crash(store, kills=100, seed=2)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(store: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
+    killed(store, wait_s=0.0)
+    with Graph.open(store) as graph:
+        done = graph.settings["training"]["step"]
+        graph.train(steps=3, batch=16)
+    with Graph.open(other) as graph:
+        graph.train(steps=done + 3, batch=16)
+    assert_same(store, other)
