@@ -47,13 +47,13 @@ class OptimizerConfig:
     """
 
     kind: Kind = "rowwise"
-    lr: float = 0.3
+    lr: float = 1.2
     beta1: float = 0.9
     beta2: float = 1.0
     eps: float = 1e-2
     weight_decay: float = 0.0
     clip: float = 0.0
-    shared_rate: float = 0.01
+    shared_rate: float = 0.0025
     warmup_steps: int = 0
     decay_steps: int = 0
     final_fraction: float = 0.1

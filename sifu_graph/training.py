@@ -94,7 +94,7 @@ class TrainOptions:
     command: str = "train"
 
 
-DEFAULT_BATCH = 256
+DEFAULT_BATCH = 512
 ADAMW_DEFAULTS: dict[str, Any] = {
     "lr": 3e-2,
     "beta2": 0.999,

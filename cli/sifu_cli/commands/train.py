@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -34,6 +34,7 @@ OPTIMIZER = {  # option -> field of the library's OptimizerConfig
     "beta2": "beta2",
     "weight_decay": "weight_decay",
     "clip": "clip",
+    "shared_rate": "shared_rate",
     "warmup": "warmup_steps",
     "decay": "decay_steps",
 }
@@ -90,13 +91,13 @@ Examples:
     "--batch",
     type=Number(int, least=1),
     metavar="N",
-    help="Chunks of text in a step.  [default: last run's, else 256]",
+    help="Chunks of text in a step.  [default: last run's, else 512]",
 )
 @click.option(
     "--lr",
     type=Number(float, above=0),
     metavar="X",
-    help="Learning rate.  [default: last run's, else 0.3; AdamW: 0.03]",
+    help="Learning rate.  [default: last run's, else 1.2; AdamW: 0.03]",
 )
 @click.option(
     "--optimizer",
@@ -115,15 +116,19 @@ Examples:
 )
 @click.option("--weight-decay", type=Number(float, least=0), metavar="X", help="Decoupled weight decay.")
 @click.option("--clip", type=Number(float, least=0), metavar="X", help="Greatest gradient norm of one edge; 0: any.")
+@click.option(
+    "--shared-rate",
+    type=Number(float, least=0),
+    metavar="X",
+    help="Rate of alpha, default edge, scale and node biases, as a share of --lr.",
+)
 @click.option("--warmup", type=Number(int, least=0), metavar="N", help="Steps over which the rate rises.")
 @click.option("--decay", type=Number(int, least=0), metavar="N", help="Steps over which it then falls; 0: it stays.")
 @click.option(
     "--candidates",
     type=NumberOr("all", Number(int, least=1)),
     metavar="all|K",
-    default="all",
-    show_default=True,
-    help="The exact softmax over all nodes, or K sampled ones.",
+    help="The exact softmax over all nodes, or K sampled ones.  [default: last run's, else all]",
 )
 @click.option(
     "--commit-every",
@@ -171,7 +176,7 @@ def command(
     as_json: bool,
     plot: Path | None,
     config: Path | None,
-    candidates: int | str,
+    candidates: int | Literal["all"] | None,
     **options: Any,
 ) -> None:
     """Train the graph on CORPUS (default: the text it was built from) and commit.
@@ -199,7 +204,7 @@ def command(
             list(corpus) or None,
             **given,
             optimizer=merged_optimizer(graph.settings["training"], **optimizer),
-            candidates=None if candidates == "all" else candidates,
+            candidates=candidates,
             command=logged(ctx),
             on_step=shown.step,
             say=progress.keep,
