@@ -74,10 +74,10 @@ def evaluate_split(
         raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
     nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
-        sweep, outcome = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
-        nats += float(outcome.loss(sweep.rows.scale).double().sum())
-        hits += int(((outcome.best == sweep.plan.target) & (outcome.best >= 0)).sum())
-        seen += sweep.plan.positions
+        loss, hit = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
+        nats += float(loss.double().sum())
+        hits += int(hit.sum())
+        seen += len(loss)
         if limit is not None and seen >= limit:
             break
     return EvalReport(math.exp(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out")

@@ -52,23 +52,30 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch, planned: which positions there are, which rows they meet, which edges the text takes."""
+
+    first: Tensor  # int64 [B], the nodes where the signals start
+    path_slots: Tensor  # int64 [B, I], slot of the edge from every position to the next token; -1: default
+    places: Tensor  # int64 [T], flat places in [B, I] of the plan's positions
+    plan: contest.Plan
+
+    @property
+    def steps(self) -> int:
+        """I."""
+        return self.path_slots.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """Phase one of a batch, ready for the contest."""
 
     tape: propagation.Tape
-    path_slots: Tensor  # [B, I - 1], -1: default
-    real: Tensor  # bool [B, I]
-    plan: contest.Plan
     S: Tensor  # [T, d], in the order of the plan
     rows: contest.Rows
 
-    @property
-    def places(self) -> Tensor:
-        """Flat places in [B, I] of the plan's positions."""
-        return self.real.flatten().nonzero()[:, 0][self.plan.order]
 
-
-def prepare(
+def plan(
     parameters: Parameters,
     config: SignalConfig,
     tokens: Ids,
@@ -76,39 +83,39 @@ def prepare(
     *,
     candidates: int | None = None,
     rng: np.random.Generator | None = None,
-) -> Sweep:
-    """Brings the rows into memory and carries the signals: everything before the contest."""
+) -> Batch:
+    """Cuts padded tokens [B, L] with their lengths [B] at the resets, and brings their rows into memory."""
     cut = Positions.cut(tokens, lengths, config.reset_after)
-    index, pool = parameters.index, parameters.edges
     steps = cut.real.shape[1]
-    dtype = parameters.r_0.dtype
     pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
     group = contest.plan(
-        index,
+        parameters.index,
         source=cut.tokens[:, :-1][cut.real],
         target=cut.tokens[:, 1:][cut.real],
         pe_row=pe_row[cut.real],
-        dtype=dtype,
+        dtype=parameters.r_0.dtype,
         candidates=candidates,
         rng=rng,
     )
-    pool.require(group.slot.numpy())
-    path_slots = torch.full(cut.real.shape, -1)
-    flat = path_slots.view(-1)
+    parameters.edges.require(group.slot.numpy())
     places = torch.from_numpy(np.flatnonzero(cut.real))[group.order]
-    flat[places] = group.target_slot
-    path_slots = path_slots[:, : steps - 1]
+    path_slots = torch.full(cut.real.shape, -1)
+    path_slots.view(-1)[places] = group.target_slot
+    return Batch(torch.from_numpy(cut.tokens[:, 0].copy()), path_slots, places, group)
+
+
+def carry(parameters: Parameters, config: SignalConfig, batch: Batch) -> Sweep:
+    """Carries the signals along a batch."""
     tape = propagation.forward(
         config,
-        positions=steps,
+        positions=batch.steps,
         r_0=parameters.r_0,
-        node_bias=parameters.node_bias[torch.from_numpy(cut.tokens[:, 0])],
+        node_bias=parameters.node_bias[batch.first],
         alpha=parameters.alpha,
-        path=lambda step: parameters.path_edges(path_slots[:, step]),
+        path=lambda step: parameters.path_edges(batch.path_slots[:, step]),
     )
-    rows = rows_of(parameters, config, steps)
-    S = tape.mix.reshape(-1, parameters.width)[places]
-    return Sweep(tape, path_slots, torch.from_numpy(cut.real), group, S, rows)
+    S = tape.mix.reshape(-1, parameters.width)[batch.places]
+    return Sweep(tape, S, rows_of(parameters, config, batch.steps))
 
 
 def rows_of(parameters: Parameters, config: SignalConfig, steps: int) -> contest.Rows:
@@ -120,10 +127,13 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int) -> contest
 
 def evaluate(
     parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]
-) -> tuple[Sweep, contest.Outcome]:
-    """The contest of every position of a batch, without gradients."""
-    sweep = prepare(parameters, config, tokens, lengths)
-    return sweep, contest.forward(sweep.rows, sweep.plan, sweep.S)[0]
+) -> tuple[Tensor, Tensor]:
+    """The loss in nats of every position of a batch [T], and whether the greatest energy was the target's [T]."""
+    batch = plan(parameters, config, tokens, lengths)
+    sweep = carry(parameters, config, batch)
+    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
+    hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
+    return outcome.loss(sweep.rows.scale), hit
 
 
 def train(
@@ -138,15 +148,12 @@ def train(
     rng: np.random.Generator | None = None,
 ) -> tuple[float, int]:
     """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen."""
-    sweep = prepare(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    group, pool = sweep.plan, parameters.edges
-    if group.positions == 0:
-        return 0.0, 0
+    batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
+    group, pool = batch.plan, parameters.edges
     pool.mark_dirty(group.slot.numpy())
     if optimizer.kind == "adamw-dense":
         catch_up_edges(parameters, optimizer, group.slot, step - 1)
-        sweep = prepare(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    edge_state = edge_optimizer_state(parameters, optimizer)
+    sweep = carry(parameters, config, batch)
 
     # Gradients of the edges that the text takes are set aside: the propagation has its share to add.
     group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
@@ -156,31 +163,32 @@ def train(
     gradient_row = torch.full((len(group.slot),), -1)
     gradient_row[taken] = torch.arange(len(taken))
     d = parameters.width
-    dtype = parameters.r_0.dtype
     sink = contest.Sink(
-        gradient_row, torch.empty(len(taken), d, d, dtype=dtype), torch.empty(len(taken), d, dtype=dtype),
-        optimizer, step, edge_state,
-    )  # fmt: skip
+        gradient_row,
+        sweep.S.new_empty(len(taken), d, d),
+        sweep.S.new_empty(len(taken), d),
+        optimizer,
+        step,
+        edge_optimizer_state(parameters, optimizer),
+    )
     outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
-    d_mix.view(-1, d)[sweep.places] = grads.dS
+    d_mix.view(-1, d)[batch.places] = grads.dS
     back = propagation.backward(
         config,
         sweep.tape,
         d_mix,
         alpha=parameters.alpha,
-        path=lambda s: parameters.path_edges(sweep.path_slots[:, s]),
+        path=lambda s: parameters.path_edges(batch.path_slots[:, s]),
     )
-    row_at = torch.full(sweep.real.shape, -1)
-    row_at.view(-1)[sweep.places[private]] = row_of
+    row_at = torch.full_like(batch.path_slots, -1)
+    row_at.view(-1)[batch.places[private]] = row_of
     default_W, default_b = _scatter(sink, back, row_at, grads)
     contest.update_edges(sweep.rows, sink, group.slot[taken])
     if optimizer.kind == "adamw-dense":
         pool.arrays["optimizer/last_step"][group.slot] = step
-
-    first = torch.from_numpy(Positions.cut(tokens, lengths, config.reset_after).tokens[:, 0])
-    _update_small(parameters, config, optimizer, step, back, first, default_W, default_b, grads.scale)
+    _update_small(parameters, config, optimizer, step, back, batch.first, default_W, default_b, grads.scale)
     return float(outcome.loss(sweep.rows.scale).double().mean()), group.positions
 
 

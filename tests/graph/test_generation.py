@@ -48,10 +48,11 @@ def test_decoding_and_training_compute_the_same_energies(preset: str) -> None:
     config = dataclasses.replace(PRESETS[preset], reset_after=5)
     graph = random_graph(7, nodes=30, share=0.4, config=config, dtype=torch.float32)
     tokens = np.random.default_rng(7).integers(0, 30, (1, 12)).astype(np.int32)
-    sweep = step.prepare(graph.parameters, config, tokens, np.array([12]))
-    outcome, _ = contest.forward(sweep.rows, sweep.plan, sweep.S)
+    batch = step.plan(graph.parameters, config, tokens, np.array([12]))
+    sweep = step.carry(graph.parameters, config, batch)
+    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
     trained = torch.empty_like(outcome.target_energy)
-    trained[sweep.plan.order] = outcome.target_energy
+    trained[batch.plan.order] = outcome.target_energy
     walk = Walk(graph.parameters, config)
     walk.start(int(tokens[0, 0]))
     for i, node in enumerate(tokens[0, 1:]):

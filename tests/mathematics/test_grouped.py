@@ -89,8 +89,9 @@ def test_loss_and_energies(
 ) -> None:
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=batch[0], length=batch[1])
-    sweep = step.prepare(graph.parameters, config, tokens, lengths)
-    outcome, energies = contest.forward(sweep.rows, sweep.plan, sweep.S, energies=True)
+    planned = step.plan(graph.parameters, config, tokens, lengths)
+    sweep = step.carry(graph.parameters, config, planned)
+    outcome, energies = contest.forward(sweep.rows, planned.plan, sweep.S, energies=True)
     assert energies is not None
 
     wanted_energies, wanted_losses = [], []
@@ -101,10 +102,10 @@ def test_loss_and_energies(
     close(outcome.loss(sweep.rows.scale).mean(), torch.cat(wanted_losses).mean(), tolerance)
 
     # Every energy: the package's are grouped by source, so they are looked up by (source, target).
-    pieces = torch.split(energies, (torch.diff(sweep.plan.first_position) * torch.diff(sweep.plan.first_edge)).tolist())
+    pieces = torch.split(energies, (torch.diff(planned.plan.first_position) * torch.diff(planned.plan.first_edge)).tolist())
     sums: dict[int, torch.Tensor] = {}
-    for g, u in enumerate(sweep.plan.source):
-        span = slice(int(sweep.plan.first_position[g]), int(sweep.plan.first_position[g + 1]))
+    for g, u in enumerate(planned.plan.source):
+        span = slice(int(planned.plan.first_position[g]), int(planned.plan.first_position[g + 1]))
         full = outcome.default_energy[span, None].repeat(1, shape["nodes"])
         row = graph.parameters.index.row(int(u))
         full[:, graph.parameters.index.target[row].astype(np.int64)] = pieces[g].reshape(full.shape[0], -1)
@@ -170,11 +171,12 @@ def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, se
     config = PRESETS["paper"]
     graph = random_graph(seed, nodes=40, share=0.3, config=config)
     tokens, lengths = texts(seed, nodes=40, batch=3, length=6)
-    exact = step.prepare(graph.parameters, config, tokens, lengths)
+    exact = step.plan(graph.parameters, config, tokens, lengths)
+    sweep = step.carry(graph.parameters, config, exact)
     rng = np.random.default_rng(seed)
-    sampled = step.prepare(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    full = contest.forward(exact.rows, exact.plan, exact.S)[0]
-    part = contest.forward(sampled.rows, sampled.plan, sampled.S)[0]
+    sampled = step.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
+    full = contest.forward(sweep.rows, exact.plan, sweep.S)[0]
+    part = contest.forward(sweep.rows, sampled.plan, sweep.S)[0]
     assert torch.equal(full.target_energy, part.target_energy)
     assert bool((part.logsumexp <= full.logsumexp + 1e-12).all())
     if candidates >= 40:

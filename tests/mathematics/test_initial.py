@@ -68,13 +68,14 @@ def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> N
     parameters = Parameters(index, EdgePool.create(initial, slots=index.edges), r_0, small)
     wanted = kneser_ney(table, counts.discounts)
     tokens = np.random.default_rng(seed).choice(np.flatnonzero(table.sum(1)), (4, 8)).astype(np.int32)
-    sweep = step.prepare(parameters, config, tokens, np.full(4, 8))
-    outcome, energies = contest.forward(sweep.rows, sweep.plan, sweep.S, energies=True)
+    batch = step.plan(parameters, config, tokens, np.full(4, 8))
+    sweep = step.carry(parameters, config, batch)
+    outcome, energies = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True)
     assert energies is not None
     at = 0
-    for g, u in enumerate(sweep.plan.source):
+    for g, u in enumerate(batch.plan.source):
         row = index.row(int(u))
-        for i in range(int(sweep.plan.first_position[g]), int(sweep.plan.first_position[g + 1])):
+        for i in range(int(batch.plan.first_position[g]), int(batch.plan.first_position[g + 1])):
             k = row.stop - row.start
             p = torch.exp(energies[at : at + k] - outcome.logsumexp[i]).numpy()
             at += k
