@@ -9,12 +9,7 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# OpenMP's threads wait for each other by spinning, for ever by default: beside another busy process on two cores that
-# costs a factor of ten. They still spin for a few microseconds. It must be said before torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 

@@ -12,8 +12,8 @@ results: the fused kernel (`kernels/contest.cpp`) where a compiler is found, and
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -235,49 +235,43 @@ class RowContest:
     Parameters
     ----------
     rows
-        What the contest reads; ``rows.pe`` is replaced by the encoding that comes with every call.
+        What the contest reads; the encoding comes with every call.
+    largest
+        Private edges in the largest row.
     """
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self._library = native(rows.W.shape[-1], rows.W.dtype, rows.W.device)
-        zero, none = torch.zeros(1, dtype=torch.int64), torch.full((1,), -1)
-        self._group = Plan(
-            order=zero,
-            source=np.zeros(1, np.int64),
-            first_position=torch.tensor([0, 1]),
-            first_edge=torch.tensor([0, 0]),
-            slot=none,
-            target=none,
-            target_slot=none,
-            log_defaults=rows.W.new_zeros(1),
-            pe_row=zero,
-        )
-        self._outcome = _empty_outcome(rows.W.new_zeros(1))
-        self._batch = _Native(rows, self._group, rows.default_b[None].clone(), self._outcome, weight=0.0)
-        self._pointer = self._batch.pointer
+    def __init__(self, rows: Rows, *, largest: int) -> None:
+        self._rows = rows
+        width = rows.default_b.shape[0]
+        self._library = native(width, rows.W.dtype, rows.W.device)
+        self._S = rows.default_b.new_zeros(1, width)
+        self._pe = rows.default_b.new_zeros(1, width)
+        self._out = rows.default_b.new_zeros(largest + 1)
+        self._energies = self._out.numpy()
+        self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
+        self._pointers = [t.data_ptr() for t in (self._S, self._pe, *self._edges, self._out)]
 
-    def energies(self, slot: Tensor, S: Tensor, pe: Tensor | None) -> tuple[Tensor, float]:
+    def energies(
+        self, slot: NDArray[np.int64], S: Tensor, pe: Tensor | None
+    ) -> tuple[NDArray[np.floating[Any]], float]:
         """Energies [k] of the private edges ``slot`` for a mix S [1, d], and the energy of the default edge.
 
-        ``pe`` is the positional encoding [d], or None for none.
+        ``pe`` is the positional encoding [d], or None for none. The array is valid until the next call.
         """
-        rows = self.rows
-        z = torch.addmm(rows.default_b, S, rows.default_W)
-        E_default = float((gelu(z) if pe is None else gelu(z + pe)).norm())
-        self._group.first_edge[1] = len(slot)
-        energies = S.new_empty(len(slot))
-        encoding = torch.zeros_like(S) if pe is None else pe
-        if self._library is None:
-            group = dataclasses.replace(self._group, slot=slot)
-            found = forward(dataclasses.replace(rows, pe=encoding.reshape(1, -1)), group, S, energies=True)[1]
-            assert found is not None
-            return found, E_default
-        self._outcome.default_energy[0] = E_default
-        batch = self._batch.batch
-        batch.slot, batch.S, batch.pe = slot.data_ptr(), S.data_ptr(), encoding.data_ptr()
-        self._library.sifu_forward(self._pointer, energies.data_ptr(), torch.get_num_threads())
-        return energies, E_default
+        self._S.copy_(S)
+        if pe is not None:
+            self._pe[0] = pe
+        edges = len(slot)
+        if self._library is not None:
+            at = np.ascontiguousarray(slot).ctypes.data
+            before, after = self._pointers[:4], self._pointers[4:]
+            self._library.sifu_energies(*before, at, edges, *after, torch.get_num_threads())
+        else:
+            places = torch.from_numpy(slot)
+            W = torch.cat([self._rows.W[places], self._rows.default_W[None]])
+            b = torch.cat([self._rows.b[places], self._rows.default_b[None]])
+            self._out[: edges + 1] = gelu(torch.matmul(self._S, W)[:, 0] + b + self._pe).norm(dim=-1)
+        return self._energies[:edges], float(self._energies[edges])
 
 
 def update_edges(rows: Rows, sink: Sink, slot: Tensor) -> None:

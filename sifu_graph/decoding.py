@@ -7,9 +7,10 @@ the kernel of training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest
@@ -40,11 +41,13 @@ class Walk:
     ) -> None:
         self.parameters, self.config = parameters, config
         self.r_0 = parameters.r_0 if r_0 is None else r_0
-        self.forbidden = np.array(sorted(set(forbidden)), dtype=np.int64)
+        self.forbidden = sorted(set(forbidden))
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
-        self._contest = contest.RowContest(rows_of(parameters, config, 1))
+        self._contest = contest.RowContest(
+            rows_of(parameters, config, 1), largest=int(parameters.index.row_sizes().max(initial=0))
+        )
         self._signal: Signal | None = None
 
     @property
@@ -80,32 +83,35 @@ class Walk:
         if self.config.reset_after is not None and self.signal.step >= self.config.reset_after:
             self.start(self.node)
 
-    def energies(self) -> tuple[np.ndarray, float]:
-        """Energies of the row of the current node [k], in the order of the row, and that of its default edges."""
+    def energies(self) -> tuple[NDArray[np.floating[Any]], float]:
+        """Energies of the row of the current node [k], in the order of the row, and that of its default edges.
+
+        The array is valid until the next call.
+        """
         self._restart_if_due()
         slots = self.parameters.index.slot[self.parameters.index.row(self.node)]
         self.parameters.edges.require(slots)
         pe = None if self.config.positional == "none" else self.signal.encoding
-        energies, default_energy = self._contest.energies(torch.from_numpy(slots), self.signal.mix, pe)
-        return energies.numpy(), default_energy
+        return self._contest.energies(slots, self.signal.mix, pe)
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""
         energies, default_energy = self.energies()
-        targets = self.parameters.index.target[self.parameters.index.row(self.node)]
-        banned = self.forbidden
-        if not self.config.self_decode:
-            banned = np.union1d(banned, [self.node])
-        logits = energies.astype(np.float64) * self.scale
-        at = np.searchsorted(targets, banned)
-        private = at < len(targets)
-        private[private] = targets[at[private]] == banned[private]
-        logits[at[private]] = -np.inf
-        defaults = self.parameters.index.nodes - len(targets) - int((~private).sum())
+        index = self.parameters.index
+        targets = index.target[index.row(self.node)]
+        banned = self.forbidden if self.config.self_decode else sorted({*self.forbidden, self.node})
+        logits = energies * self.scale
+        private = 0
+        for node in banned:
+            at = int(targets.searchsorted(node))
+            if at < len(targets) and targets[at] == node:
+                logits[at] = -np.inf
+                private += 1
+        defaults = index.nodes - len(targets) - (len(banned) - private)
         rank, which = sampler.choose(logits, default_energy * self.scale, defaults, rng)
         if rank != DEFAULT:
             return int(targets[rank])
-        return nth_missing(np.union1d(targets, banned), which)
+        return nth_missing(np.union1d(targets, np.array(banned, dtype=np.int64)), which)
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:

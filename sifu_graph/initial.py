@@ -84,11 +84,13 @@ def log_ratios(index: EdgeIndex, counts: Counts) -> Floats:
 
 
 def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[np.int64], Doubles]:
-    """The dimensions in which the positional encoding hardly moves over a text, and its mean there [d]."""
+    """The dimensions in which the positional encoding hardly moves over a text (at least `ACTIVE` of them, if there are
+    so many), and the encoding's mean [d]."""
     positions = torch.arange(length) + config.train_offset
     encoding = positional_encoding(config, positions, width, torch.float64).numpy()
-    steady = np.flatnonzero(encoding.std(0) < 0.15)
-    return (steady if len(steady) >= ACTIVE else np.arange(width)), encoding.mean(0)
+    spread = encoding.std(0)
+    steadiest = np.argsort(spread, kind="stable")[: max(ACTIVE, int((spread < 0.15).sum()))]
+    return np.sort(steadiest), encoding.mean(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +182,14 @@ class Initial:
 
 
 def _directions(nodes: int, width: int, dimensions: NDArray[np.int64], seed: int) -> Floats:
-    """Unit vectors with equal entries in `ACTIVE` dimensions of each node's own; all of them, for the default edge.
+    """Unit vectors with equal entries in `ACTIVE` of the dimensions, chosen by a hash; the last is the default edge's.
 
     With no more than `ACTIVE` dimensions to choose from, every node gets the same one.
     """
-    active = min(ACTIVE, len(dimensions)) if len(dimensions) < width or width > ACTIVE else width
-    if len(dimensions) == width and width <= ACTIVE:
-        active = width
-    order = uniform(seed, np.arange(nodes)[:, None], nodes + 1, dimensions[None]).argsort(1, kind="stable")
+    active = min(ACTIVE, len(dimensions))
+    order = uniform(seed, np.arange(nodes + 1)[:, None], nodes + 1, dimensions[None]).argsort(1, kind="stable")
     out = np.zeros((nodes + 1, width), np.float32)
-    np.put_along_axis(out[:-1], dimensions[order[:, :active]], np.float32(1 / np.sqrt(active)), 1)
-    out[-1, dimensions] = 1 / np.sqrt(len(dimensions))
+    np.put_along_axis(out, dimensions[order[:, :active]], np.float32(1 / np.sqrt(active)), 1)
     return out
 
 

@@ -26,6 +26,7 @@ FLAGS = (
     "-march=native",
     "-shared",
     "-fPIC",
+    "-pthread",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-freciprocal-math",
@@ -159,14 +160,10 @@ def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> boo
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             source, result = Path(scratch) / "contest.cpp", Path(scratch) / "contest.so"
             source.write_bytes(text)
-            for threads in (
-                ["-fopenmp"],
-                [],
-            ):  # torch brings the OpenMP runtime; not every compiler has the flag
-                command = [chosen, *FLAGS, *threads, *defines, str(source), "-o", str(result)]
-                if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
-                    result.replace(library)
-                    return True
+            command = [chosen, *FLAGS, *defines, str(source), "-o", str(result)]
+            if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
+                result.replace(library)
+                return True
     except (OSError, subprocess.SubprocessError):
         return False
     return False
@@ -176,6 +173,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.sifu_forward.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
-    for function in (library.sifu_forward, library.sifu_train, library.sifu_update):
+    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 3, _Int]
+    for function in (library.sifu_forward, library.sifu_train, library.sifu_update, library.sifu_energies):
         function.restype = None
     return library

@@ -7,12 +7,14 @@ opened. It knows energies and counts; it does not know what a node is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
 Doubles = NDArray[np.float64]
+Reals = NDArray[np.floating[Any]]
 DEFAULT = -1
 """Stands for the default edges where a rank is expected."""
 
@@ -48,7 +50,7 @@ class Sampler:
         """Always the greatest energy."""
         return self.temperature == 0 or self.top_k == 1
 
-    def weights(self, energy: Doubles, default_energy: float, defaults: int) -> tuple[Doubles, float, int]:
+    def weights(self, energy: Reals, default_energy: float, defaults: int) -> tuple[Doubles, float, int]:
         """Unnormalised probabilities of the private candidates, of one default candidate, and how many remain.
 
         Parameters
@@ -59,7 +61,7 @@ class Sampler:
             The energy that the default candidates share, and their number.
         """
         peak = max(float(energy.max(initial=-np.inf)), default_energy if defaults else -np.inf)
-        p = np.exp((energy - peak) / self.temperature)
+        p = np.exp((energy.astype(np.float64) - peak) / self.temperature)
         p_default = float(np.exp((default_energy - peak) / self.temperature)) if defaults else 0.0
         if self.top_k is not None:
             p, defaults = _top_k(p, p_default, defaults, self.top_k)
@@ -67,9 +69,7 @@ class Sampler:
             p, defaults = _top_p(p, p_default, defaults, self.top_p)
         return p, p_default, defaults
 
-    def choose(
-        self, energy: Doubles, default_energy: float, defaults: int, rng: np.random.Generator
-    ) -> tuple[int, int]:
+    def choose(self, energy: Reals, default_energy: float, defaults: int, rng: np.random.Generator) -> tuple[int, int]:
         """(rank, 0) of a private candidate, or (DEFAULT, j): the j-th default candidate."""
         if self.greedy:
             best = int(energy.argmax()) if len(energy) else DEFAULT

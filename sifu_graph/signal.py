@@ -152,7 +152,7 @@ def alpha_at(alpha: Sequence[float], k: int) -> float:
 
 def normalised(mix: Tensor) -> Tensor:
     """The mix without its mean over the width, divided by its root mean square (layer normalisation, no weights)."""
-    return torch.nn.functional.layer_norm(mix, mix.shape[-1:], eps=NORM_EPS)
+    return torch.layer_norm(mix, mix.shape[-1:], eps=NORM_EPS)
 
 
 def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:

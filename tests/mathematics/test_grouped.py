@@ -102,7 +102,9 @@ def test_loss_and_energies(
     close(outcome.loss(sweep.rows.scale).mean(), torch.cat(wanted_losses).mean(), tolerance)
 
     # Every energy: the package's are grouped by source, so they are looked up by (source, target).
-    pieces = torch.split(energies, (torch.diff(planned.plan.first_position) * torch.diff(planned.plan.first_edge)).tolist())
+    pieces = torch.split(
+        energies, (torch.diff(planned.plan.first_position) * torch.diff(planned.plan.first_edge)).tolist()
+    )
     sums: dict[int, torch.Tensor] = {}
     for g, u in enumerate(planned.plan.source):
         span = slice(int(planned.plan.first_position[g]), int(planned.plan.first_position[g + 1]))
