@@ -103,22 +103,21 @@ def _top_k(p: Doubles, p_default: float, defaults: int, k: int) -> tuple[Doubles
 
 
 def _top_p(p: Doubles, p_default: float, defaults: int, mass: float) -> tuple[Doubles, int]:
-    """Keeps the fewest greatest that hold ``mass`` of the probability; the default candidates are opened one by one."""
+    """Keeps the fewest greatest that hold ``mass`` of the probability (and what equals the last of them).
+
+    The default candidates, which are equal too, are opened one by one.
+    """
     goal = mass * (float(p.sum()) + p_default * defaults)
-    order = np.argsort(-p, kind="stable")
+    ranked = np.sort(p)[::-1]
+    running = np.cumsum(ranked)
     above = int((p >= p_default).sum()) if defaults else len(p)
-    running = np.cumsum(p[order])
-    kept = np.zeros_like(p)
-    reached = int(np.searchsorted(running[:above], goal)) + 1
-    if reached <= above:
-        kept[order[:reached]] = p[order[:reached]]
-        return kept, 0
+    reached = int(np.searchsorted(running[:above], goal))
+    if reached < above:
+        return np.where(p >= ranked[reached], p, 0.0), 0
     held = float(running[above - 1]) if above else 0.0
-    kept[order[:above]] = p[order[:above]]
     room = min(defaults, int(np.ceil((goal - held) / p_default))) if p_default > 0 else 0
-    held += room * p_default
-    if room == defaults and held < goal and above < len(p):
-        below = running[above:] - (running[above - 1] if above else 0.0)
-        extra = int(np.searchsorted(below, goal - held)) + 1
-        kept[order[above : above + extra]] = p[order[above : above + extra]]
-    return kept, room
+    lowest = ranked[above - 1] if above else np.inf
+    reached = int(np.searchsorted(running + room * p_default, goal))
+    if room == defaults and above <= reached < len(p):
+        lowest = ranked[reached]
+    return np.where(p >= lowest, p, 0.0), room

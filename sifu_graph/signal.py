@@ -16,6 +16,7 @@ An edge's weight is stored input-major: element ``[i, o]`` multiplies input ``i`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from sifu_store.errors import OptionError
 from torch import Tensor
 
 NORM_EPS = 1e-6
+ENCODINGS = 512  # made at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,4 +251,12 @@ def step_encoding(config: SignalConfig, position: int, like: Tensor) -> Tensor:
     """PE of one position [d], in the dtype and on the device of ``like``."""
     if config.positional == "none":
         return like.new_zeros(like.shape[-1])
-    return positional_encoding(config, torch.tensor(position, device=like.device), like.shape[-1], like.dtype)
+    block = _encodings(config, position // ENCODINGS, like.shape[-1], like.dtype, like.device)
+    return block[position % ENCODINGS]
+
+
+@functools.lru_cache(maxsize=4)
+def _encodings(config: SignalConfig, block: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """PE of `ENCODINGS` positions, made at once because decoding asks for them one by one [ENCODINGS, d]."""
+    positions = torch.arange(block * ENCODINGS, (block + 1) * ENCODINGS, device=device)
+    return positional_encoding(config, positions, width, dtype)

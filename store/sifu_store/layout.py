@@ -62,6 +62,9 @@ ARRAYS: tuple[ArraySpec, ...] = (
     ArraySpec(TARGET, "int32", "[slots]", lambda s: (s.slots,), "v of the edge in the slot, -1 if free"),
     ArraySpec(COUNT, "int64", "[slots]", lambda s: (s.slots,), "occurrences of (u, v), 0 if free"),
     ArraySpec("rows/total", "int64", "[n]", lambda s: (s.n,), "transitions out of u, counted at build"),
+    ArraySpec("nodes/predecessors", "int64", "[n]", lambda s: (s.n,), "distinct sources of v, counted at build"),
+    ArraySpec("rows/discounted", "float64", "[n]", lambda s: (s.n,), "sum of the discounts of all pairs out of u"),
+    ArraySpec("signal/scale", "float32", "[1]", lambda s: (1,), "what the energies are multiplied by"),
     ArraySpec("rows/distinct", "int64", "[n]", lambda s: (s.n,), "distinct targets of u, counted at build"),
     ArraySpec(STORED, "uint8", "[pages]", lambda s: (s.pages,), "1 if the page is stored, 0 if it is generated"),
     ArraySpec(
