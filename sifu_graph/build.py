@@ -5,6 +5,7 @@ It knows the order of these steps; each of them has its home in another module.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 import time
@@ -115,10 +116,11 @@ def build_graph(
         min_count=min_count,
         length=length,
         init=init,
+        seed=seed,
     )
     config = preset(signal) if isinstance(signal, str) else signal
-    if config.reset_after is not None:
-        config = _with_reset(config, length - 1)
+    if isinstance(signal, str) and config.reset_after is not None:
+        config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     if not isinstance(corpus, Corpus):
         named = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
         corpus = Corpus(named or ["tang"], tokens=level == "tokens")
@@ -162,7 +164,6 @@ def build_graph(
                 changes={"nodes": nodes, "private_edges": edges, "coverage": covered},
             )
             shutil.move(scratch, store.path / "cache")
-            Path(scratch).mkdir()  # for TemporaryDirectory to remove
         known = int(counts.node_count[len(SPECIAL) :].sum())
         unknown = float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known)
         return BuildReport(
@@ -184,13 +185,9 @@ def build_graph(
         )
 
 
-def _with_reset(config: SignalConfig, steps: int) -> SignalConfig:
-    settings = config.to_json()
-    settings["reset_after"] = steps
-    return SignalConfig.from_json(settings)
-
-
-def _check(*, vocab: int, sparsify: float, level: str, width: int, min_count: int, length: int, init: str) -> None:
+def _check(
+    *, vocab: int, sparsify: float, level: str, width: int, min_count: int, length: int, init: str, seed: int
+) -> None:
     if vocab <= len(SPECIAL):
         raise OptionError(f"vocab is {vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
     if not 0 <= sparsify <= 1:
@@ -205,6 +202,8 @@ def _check(*, vocab: int, sparsify: float, level: str, width: int, min_count: in
         )
     if length < 2:
         raise OptionError(f"length is {length}: it must be at least 2 tokens")
+    if seed < 0:
+        raise OptionError(f"seed is {seed}: it must be 0 or more")
     if init not in ("counts", "uniform"):
         raise OptionError(f"no initialisation {init!r}; there are counts, uniform")
 

@@ -263,9 +263,9 @@ class RowContest:
             self._pe[0] = pe
         edges = len(slot)
         if self._library is not None:
-            at = np.ascontiguousarray(slot).ctypes.data
+            slot = np.ascontiguousarray(slot, dtype=np.int64)
             before, after = self._pointers[:4], self._pointers[4:]
-            self._library.sifu_energies(*before, at, edges, *after, torch.get_num_threads())
+            self._library.sifu_energies(*before, slot.ctypes.data, edges, *after, torch.get_num_threads())
         else:
             places = torch.from_numpy(slot)
             W = torch.cat([self._rows.W[places], self._rows.default_W[None]])

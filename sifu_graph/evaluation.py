@@ -58,10 +58,12 @@ def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limi
     tokens = graph.tokens(corpus)
     if corpus is None:
         return evaluate_split(graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit)
-    parts = [split for split in (tokens.train, tokens.heldout) if split.transitions]
-    reports = [
-        evaluate_split(graph.parameters, graph.signal, part, graph.settings["build"]["length"], limit) for part in parts
-    ]
+    reports: list[EvalReport] = []
+    for part in (tokens.train, tokens.heldout):
+        left = None if limit is None else limit - sum(report.tokens for report in reports)
+        if part.transitions and (left is None or left > 0):
+            length = graph.settings["build"]["length"]
+            reports.append(evaluate_split(graph.parameters, graph.signal, part, length, left))
     return _joined(reports)
 
 
@@ -80,11 +82,16 @@ def evaluate_split(
         seen += len(loss)
         if limit is not None and seen >= limit:
             break
-    return EvalReport(math.exp(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out")
+    return EvalReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out")
 
 
 def _joined(reports: list[EvalReport]) -> EvalReport:
     seen = sum(report.tokens for report in reports)
     bits = sum(report.bits_per_token * report.tokens for report in reports) / seen
     top1 = sum(report.top1 * report.tokens for report in reports) / seen
-    return EvalReport(2.0**bits, bits, top1, seen, "all")
+    return EvalReport(perplexity(bits * math.log(2.0)), bits, top1, seen, "all")
+
+
+def perplexity(nats: float) -> float:
+    """exp of a loss in nats a token; infinite where that is beyond a float."""
+    return math.exp(nats) if not nats > 700.0 else math.inf

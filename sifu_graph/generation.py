@@ -21,8 +21,6 @@ from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
 
-PROMPT_STEP = 8192  # tokens of a prompt that are looked up at a time
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
@@ -71,6 +69,8 @@ class Stream(Iterator[str]):
     def __init__(self, graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:
             raise OptionError(f"tokens is {options.tokens}: it must be 0 or more")
+        if options.seed is not None and options.seed < 0:
+            raise OptionError(f"seed is {options.seed}: it must be 0 or more")
         if options.stop == "":
             raise OptionError("the stop text is empty: leave --stop out to go on to the end")
         if not len(prompt):

@@ -78,6 +78,7 @@ class Graph:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.pinned = False
         self._load()
 
     # ---- opening and closing
@@ -90,7 +91,9 @@ class Graph:
         ------
         StoreNotFoundError, StoreVersionError, StoreDamagedError
         """
-        return cls(Store.open(path, at=at))
+        graph = cls(Store.open(path, at=at))
+        graph.pinned = at is not None
+        return graph
 
     def close(self) -> None:
         """Closes the store. What was not committed is gone."""
@@ -148,12 +151,13 @@ class Graph:
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
         self.parameters = Parameters(index, edges, r_0, small)
 
-    def reload(self, store: Store) -> None:
-        """Goes on with another view of the same store (a newer snapshot, or one open for writing)."""
+    def reload(self, store: Store, *, force: bool = False) -> None:
+        """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
         changed = store.snapshot != self.store.snapshot
         self.store.close()
         self.store = store
-        if changed:
+        self.settings = store.settings
+        if changed or force:
             self._load()
 
     # ---- what it is
@@ -223,10 +227,10 @@ class Graph:
         return stream(self, prompt, GenerateOptions(**options))
 
 
-def write_parameters(store: Store, parameters: Parameters, *, dirty_only: bool = True) -> int:
+def write_parameters(store: Store, parameters: Parameters) -> int:
     """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
 
-    The pages count as clean only after `mark_clean`, when the commit is durable.
+    The pages count as clean only after `EdgePool.mark_stored`, when the commit is durable.
     """
     pool = parameters.edges
     for name, value in parameters.small.items():

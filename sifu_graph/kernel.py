@@ -7,6 +7,7 @@ compiler, processor) is kept in the user's cache folder. Without a compiler, `lo
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -135,14 +136,17 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     identity = hashlib.sha256(
         b"\0".join([text, chosen.encode(), *(f.encode() for f in (*FLAGS, *defines)), _processor().encode()])
     ).hexdigest()[:20]
-    for folder in (cache_folder(), Path(tempfile.gettempdir()) / f"sifu-{os.getuid()}"):
-        library = folder / f"contest-{identity}.so"
-        if library.exists() or _compile(chosen, text, defines, library):
-            try:
-                return _declared(ctypes.CDLL(str(library)))
-            except OSError:
-                continue
-    return None
+    library = cache_folder() / f"contest-{identity}.so"
+    if not library.exists() and not _compile(chosen, text, defines, library):
+        # The cache folder cannot be written, or the compiler is too old: a folder of this process's own tells.
+        library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
+        atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
+        if not _compile(chosen, text, defines, library):
+            return None
+    try:
+        return _declared(ctypes.CDLL(str(library)))
+    except OSError:
+        return None
 
 
 def _processor() -> str:

@@ -26,6 +26,7 @@ from sifu_store.errors import OptionError
 from torch import Tensor
 
 Kind = Literal["rowwise", "adamw", "adamw-dense"]
+ADAMW: dict[str, Any] = {"lr": 3e-2, "beta2": 0.999, "eps": 1e-4}  # DESIGN 7: a smaller eps undoes the counts
 KINDS: tuple[Kind, ...] = ("rowwise", "adamw", "adamw-dense")
 
 
@@ -43,7 +44,7 @@ class OptimizerConfig:
         share of ``lr``: their gradients are sums over all positions, a thousand times those of an edge.
     warmup_steps, decay_steps
         The rate rises linearly over the first, and falls as a half cosine to ``final_fraction`` over the second;
-        0: none.
+        0: none. Steps are counted from when the optimizer began.
     """
 
     kind: Kind = "rowwise"
@@ -63,14 +64,21 @@ class OptimizerConfig:
             raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
         if not self.lr > 0 or not math.isfinite(self.lr):
             raise OptionError(f"learning rate {self.lr}: it must be a positive number")
-        for name in ("eps", "weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps", "final_fraction"):
+        if not 0 < self.eps < math.inf:
+            raise OptionError(f"eps is {self.eps}: it must be above 0")
+        for name in ("weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps", "final_fraction"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
-            raise OptionError(f"betas {self.beta1}, {self.beta2}: they must lie in [0, 1)")
+            raise OptionError(f"betas {self.beta1}, {self.beta2}: beta1 must lie in [0, 1), beta2 in [0, 1]")
         if self.kind != "rowwise" and self.beta2 == 1:
             raise OptionError("AdamW needs beta2 below 1 (0.999 is usual)")
+
+    @classmethod
+    def of(cls, kind: Kind, **given: Any) -> OptimizerConfig:
+        """The defaults of a kind, with some settings given."""
+        return cls(**{**(ADAMW if kind != "rowwise" else {}), "kind": kind, **given})
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 1."""

@@ -56,6 +56,8 @@ class EdgePool:
     stored: NDArray[np.bool_]
     initial: Initial
     read: PageReader | None
+    kept: set[str] = field(default_factory=lambda: {WEIGHT, BIAS})
+    """Arrays that the store holds for the pages that are stored; the others begin as zeros."""
 
     @classmethod
     def create(
@@ -93,9 +95,21 @@ class EdgePool:
         """An array of optimizer state, zero where the store holds none. Pages in memory are filled at once."""
         array = self.arrays[name] = reserve((self.slots, *trailing), self.W.dtype)
         if in_store:
+            self.kept.add(name)
             for first, stop in runs(np.flatnonzero(self.loaded & self.stored)):
                 self._fill(name, first, stop)
         return array
+
+    def drop_state(self) -> None:
+        """Forgets all optimizer state."""
+        self.arrays = {name: self.arrays[name] for name in (WEIGHT, BIAS)}
+        self.kept = {WEIGHT, BIAS}
+
+    def mark_stored(self) -> None:
+        """Says that the store now holds every dirty page, of every array."""
+        self.stored |= self.dirty
+        self.dirty[:] = False
+        self.kept = set(self.arrays)
 
     def require(self, slots: NDArray[np.int64]) -> None:
         """Brings the pages of these slots into memory."""
@@ -107,7 +121,7 @@ class EdgePool:
     def require_pages(self, pages: NDArray[np.int64]) -> None:
         """Brings these pages, none of which is in memory, into memory."""
         for first, stop in runs(pages[self.stored[pages]]):
-            for name in self.arrays:
+            for name in self.kept:
                 self._fill(name, first, stop)
         for first, stop in runs(pages[~self.stored[pages]]):
             slots = np.arange(first * PAGE_EDGES, min(stop * PAGE_EDGES, self.slots))

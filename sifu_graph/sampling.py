@@ -118,6 +118,6 @@ def _top_p(p: Doubles, p_default: float, defaults: int, mass: float) -> tuple[Do
     room = min(defaults, int(np.ceil((goal - held) / p_default))) if p_default > 0 else 0
     lowest = ranked[above - 1] if above else np.inf
     reached = int(np.searchsorted(running + room * p_default, goal))
-    if room == defaults and above <= reached < len(p):
+    if held + room * p_default < goal and reached < len(p):
         lowest = ranked[reached]
     return np.where(p >= lowest, p, 0.0), room

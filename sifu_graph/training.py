@@ -28,7 +28,7 @@ from sifu_store.store import Store
 
 from sifu_graph import step as steps
 from sifu_graph.corpus import Corpus
-from sifu_graph.evaluation import evaluate_split
+from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite, require_positive, write_parameters
 from sifu_graph.optim import OptimizerConfig
 from sifu_graph.parameters import BIAS
@@ -95,11 +95,6 @@ class TrainOptions:
 
 
 DEFAULT_BATCH = 512
-ADAMW_DEFAULTS: dict[str, Any] = {
-    "lr": 3e-2,
-    "beta2": 0.999,
-    "eps": 1e-4,
-}  # DESIGN 7: a smaller eps undoes the counts
 COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
 
@@ -137,21 +132,18 @@ class _Progress:
     batch: int
     seed: int
     corpus: str
+    began: int  # the step at which the optimizer began: its own steps are counted from there
 
     @classmethod
     def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
-        saved = saved or {
-            "step": 0,
-            "tokens": 0,
-            "position": 0,
-            "batch": DEFAULT_BATCH,
-            "seed": seed,
-            "corpus": corpus,
-        }
+        if saved is None:
+            batch = DEFAULT_BATCH if options.batch is None else options.batch
+            return cls(0, 0, 0, batch, seed if options.seed is None else options.seed, corpus, 0)
         batch = saved["batch"] if options.batch is None else options.batch
         seed = saved["seed"] if options.seed is None else options.seed
         same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
-        return cls(saved["step"], saved["tokens"], saved["position"] if same else 0, batch, seed, corpus)
+        position = saved["position"] if same else 0
+        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"])
 
 
 def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
@@ -166,26 +158,27 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
     OptionError, CorpusError, HostMemoryError, StoreLockedError, DiskFullError
     """
     _check(options)
-    with Store.open(graph.path, write=True) as store:
-        if store.snapshot != graph.store.snapshot:
-            graph.reload(Store.open(graph.path))
-        run = _Run(graph, store, corpus, options)
-        try:
-            return run.go()
-        finally:
-            # What was not committed must not stay in memory, and what was is now the newest snapshot.
-            graph.reload(Store.open(graph.path))
-            if run.uncommitted:
-                graph._load()
+    if graph.pinned:
+        raise OptionError(
+            "the graph is open at an older snapshot, which can only be read: open it without one to train"
+        )
+    graph.reload(Store.open(graph.path, write=True))
+    run: _Run | None = None
+    try:
+        run = _Run(graph, corpus, options)
+        torch.set_flush_denormal(True)  # subnormal numbers would make the torch path several times slower
+        return run.go()
+    finally:
+        torch.set_flush_denormal(False)
+        # What was not committed must not stay in memory.
+        graph.reload(Store.open(graph.path), force=run is None or run.uncommitted)
 
 
 class _Run:
     """One call of `train`."""
 
-    def __init__(
-        self, graph: Graph, store: Store, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions
-    ) -> None:
-        self.graph, self.store, self.options = graph, store, options
+    def __init__(self, graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> None:
+        self.graph, self.store, self.options = graph, graph.store, options
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
@@ -202,22 +195,28 @@ class _Run:
         self.metrics = graph.path / METRICS
         self.smooth: float | None = None
         self.uncommitted = False
+        self.stale: list[str] = []  # state of another optimizer, to be deleted by the first commit
         self._prepare_state()
 
     def _prepare_state(self) -> None:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
         pool, parameters = self.graph.parameters.edges, self.graph.parameters
-        same = self.saved is not None and self.saved["optimizer"]["kind"] == self.optimizer.kind
+        names = [name for name in self.store.names() if name.startswith("optimizer/")]
         shapes = steps.edge_state_arrays(self.optimizer, parameters.width)
         _check_memory(self.graph, shapes)
+        same = self.saved is not None and self.saved["optimizer"]["kind"] == self.optimizer.kind
+        if not same:
+            self.stale = names
+            self.progress.began = self.progress.step
+            pool.drop_state()
+            parameters.state.clear()
         for name, trailing in shapes.items():
             if name not in pool.arrays:
-                pool.add_state(name, trailing, in_store=same and self.store.has(name))
+                pool.add_state(name, trailing, in_store=same and name in names)
         if same:
-            for name in self.store.names():
-                if name.startswith(tuple(f"optimizer/{small}/" for small in parameters.small)):
+            for name in names:
+                if not self.store.is_paged(name):
                     parameters.state[name] = torch.from_numpy(self.store.read(name).copy())
-        torch.set_flush_denormal(True)
 
     def go(self) -> TrainReport:
         progress, options = self.progress, self.options
@@ -250,7 +249,7 @@ class _Run:
                     step=progress.step,
                     tokens=progress.tokens,
                     loss=loss,
-                    perplexity=_exp(loss),
+                    perplexity=perplexity(loss),
                     tokens_per_s=(progress.tokens - begin.tokens) / busy,
                     eta_s=self._eta(begin, last_step, started, deadline),
                     heldout_perplexity=heldout if evaluate else None,
@@ -266,7 +265,7 @@ class _Run:
             snapshot = self._commit(heldout) if progress.step > committed else self.store.snapshot
             if progress.step > begin.step:
                 final = StepReport(
-                    step=progress.step, tokens=progress.tokens, loss=loss, perplexity=_exp(loss),
+                    step=progress.step, tokens=progress.tokens, loss=loss, perplexity=perplexity(loss),
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                 )  # fmt: skip
                 _log(log, final)
@@ -278,7 +277,7 @@ class _Run:
             tokens=progress.tokens,
             tokens_done=progress.tokens - begin.tokens,
             loss=loss,
-            perplexity=_exp(loss),
+            perplexity=perplexity(loss),
             heldout_before=before,
             heldout_perplexity=heldout,
             tokens_per_s=(progress.tokens - begin.tokens) / busy if busy else 0.0,
@@ -303,7 +302,7 @@ class _Run:
             self.optimizer,
             batch.tokens,
             batch.lengths.astype(np.int64),
-            step=progress.step + 1,
+            step=progress.step + 1 - progress.began,
             candidates=self.candidates,
             rng=np.random.default_rng(np.random.SeedSequence([progress.seed, 1, progress.step])),
         )
@@ -331,13 +330,14 @@ class _Run:
 
     def _catch_up(self) -> None:
         """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
-        if self.optimizer.kind == "adamw-dense" and self.progress.step:
+        if self.optimizer.kind == "adamw-dense" and self.progress.step > self.progress.began:
             pool = self.graph.parameters.edges
             every = np.arange(pool.slots)
             pool.require(every)
             pool.mark_dirty(every)
             slots = torch.from_numpy(self.graph.parameters.index.slot)
-            steps.catch_up_edges(self.graph.parameters, self.optimizer, slots, self.progress.step)
+            done = self.progress.step - self.progress.began
+            steps.catch_up_edges(self.graph.parameters, self.optimizer, slots, done)
 
     def _commit(self, heldout: float | None) -> str:
         progress, parameters = self.progress, self.graph.parameters
@@ -349,6 +349,9 @@ class _Run:
         for name, value in parameters.small.items():
             if not finite(value):
                 raise DivergedError(self._diverged(f"{name} is not finite"))
+        for name in self.stale:
+            self.store.delete(name)
+        self.stale = []
         pages = write_parameters(self.store, parameters)
         training = {
             **dataclasses.asdict(progress),
@@ -367,8 +370,7 @@ class _Run:
                 "heldout_perplexity": heldout,
             },
         )
-        pool.stored |= pool.dirty
-        pool.dirty[:] = False
+        pool.mark_stored()
         self.uncommitted = False
         self.saved = training
         self.store.collect_garbage()
@@ -436,7 +438,7 @@ def merged_optimizer(saved: dict[str, Any] | None, **given: Any) -> OptimizerCon
     last = _optimizer(saved).to_json()
     kind = given.get("kind", last["kind"])
     if kind != last["kind"]:
-        last = {} if kind == "rowwise" else ADAMW_DEFAULTS
+        return OptimizerConfig.of(**{"kind": kind, **given})
     return OptimizerConfig(**{**last, **given})
 
 
@@ -457,10 +459,6 @@ def _check_memory(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> None:
             f"the graph with this optimizer's state takes {needed / 2**30:.1f} GiB of memory and the machine has "
             f"{total / 2**30:.1f} GiB: use --optimizer rowwise, or build with a smaller --sparsify"
         )
-
-
-def _exp(loss: float) -> float:
-    return math.exp(min(loss, 700.0)) if not math.isnan(loss) else loss
 
 
 def _log(log: Any, report: StepReport) -> None:

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__) || defined(__i386__)
@@ -286,7 +287,7 @@ struct Update {
     real* dW;                     // [...][D][D]
     real* db;                     // [...][D]
     real* dS;                     // [positions][D]
-    real* dscale;                 // [positions]
+    real* dscale;                 // [groups]
     real lr, beta1, beta2, eps, weight_decay, clip;
     real correction1, correction2;  // 1 - beta^t
     real* m_W;                      // [slots][D][D] (AdamW)
@@ -422,7 +423,10 @@ class Helpers {
     void run(int64_t count, int64_t threads, void (*job)(void*, int64_t), void* argument) {
         std::lock_guard<std::mutex> alone(one_job);
         FlushDenormals flush;
-        for (; started < threads - 1; ++started) std::thread([this] { serve(); }).detach();
+        try {
+            for (; started < threads - 1; ++started) std::thread([this] { serve(); }).detach();
+        } catch (const std::system_error&) {  // no more threads to be had: the caller does what is left
+        }
         work = job;
         context = argument;
         items = count;

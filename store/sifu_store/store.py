@@ -193,6 +193,16 @@ class Store(StoreReader):
         with self._writing(f"creating {name}", 0):
             self._arrays_by_name[name] = arrays.create_array(self._group, name, shape, kind, paged=True)
 
+    def delete(self, name: str) -> None:
+        """Delete an array that is not one of those that every store has."""
+        self._check_writable()
+        if name in BY_NAME:
+            raise ValueError(f"{name} is part of the format: it cannot be deleted")
+        self._array(name)  # says so if there is none
+        with self._writing(f"deleting {name}", 0):
+            del self._group[name]
+            del self._arrays_by_name[name]
+
     def write_pages(self, name: str, first: int, data: np.ndarray) -> None:
         """Write whole pages of a paged array, from page `first` on. `mark_stored` them before the commit.
 

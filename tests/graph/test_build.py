@@ -92,7 +92,7 @@ def test_every_preset_builds_trains_and_generates(text: Path, tmp_path: Path, si
     "options",
     [
         {"sparsify": -0.1}, {"sparsify": 1.5}, {"vocab": 2}, {"level": "words"}, {"width": 7}, {"min_count": 0},
-        {"length": 1}, {"init": "zeros"}, {"signal": "gpt"}, {"holdout": 2.0},
+        {"length": 1}, {"init": "zeros"}, {"signal": "gpt"}, {"holdout": 2.0}, {"seed": -1},
     ],
 )  # fmt: skip
 def test_options_without_meaning_leave_no_trace(text: Path, tmp_path: Path, options: dict) -> None:

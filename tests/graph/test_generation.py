@@ -175,7 +175,7 @@ def test_no_tokens(graph: Graph) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"tokens": -1}, {"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"stop": ""},
+    [{"tokens": -1}, {"seed": -1}, {"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"stop": ""},
      {"temperature": float("nan")}, {"signal_vector": [1.0]}],
 )  # fmt: skip
 def test_options_without_meaning(graph: Graph, options: dict) -> None:

@@ -58,6 +58,39 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, candid
     assert_same(store, other)
 
 
+def test_another_optimizer_begins_anew(store: Path) -> None:
+    """Its state begins as zeros, its steps are counted from one, and what the old one kept is gone from the store."""
+    with Graph.open(store) as graph:
+        graph.train(steps=3, batch=16, optimizer=OPTIMIZERS["adamw"])
+    with Graph.open(store) as graph:
+        graph.train(steps=2, optimizer=OPTIMIZERS["rowwise"])
+        assert not graph.store.has("optimizer/weight_m")
+        assert graph.settings["training"]["began"] == 3
+        graph.train(steps=2, optimizer=OPTIMIZERS["adamw-dense"])
+    with Graph.open(store) as graph:
+        assert not graph.store.has("optimizer/v_edge")
+        assert graph.store.read_pages("optimizer/last_step", 0, 1).max() == 2
+        assert graph.train(steps=1).step == 8
+
+
+def test_a_long_run_outlives_the_snapshot_it_began_from(store: Path) -> None:
+    """Each commit lets go of older training snapshots; pages that are needed later must still be found."""
+    with Graph.open(store) as graph:
+        graph.train(steps=2, batch=64)
+    with Graph.open(store) as graph:
+        report = graph.train(steps=12, batch=1, commit_every=1)
+        assert report.step == 14
+        assert graph.store.verify().ok
+
+
+def test_an_older_snapshot_cannot_be_trained(store: Path) -> None:
+    with Graph.open(store) as graph:
+        first = graph.store.snapshot
+        graph.train(steps=1, batch=16)
+    with Graph.open(store, at=first) as graph, pytest.raises(OptionError, match="older snapshot"):
+        graph.train(steps=1)
+
+
 def test_training_learns(store: Path) -> None:
     """The text is drawn from independent characters: a uniform start must come close to their frequencies."""
     with Graph.open(store) as graph:
