@@ -14,10 +14,10 @@ from sifu_cli.reference import reference
 
 from sifu_graph.build import build_graph
 from sifu_graph.generation import GenerateOptions
-from sifu_graph.optim import KINDS, OptimizerConfig
+from sifu_graph.optim import ADAMW, KINDS, OptimizerConfig
 from sifu_graph.signal import PRESETS
 from sifu_graph.tokenizer import LEVELS
-from sifu_graph.training import ADAMW_DEFAULTS, COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
+from sifu_graph.training import COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 ALL = [pytest.param(name, id=name) for name in COMMANDS]
@@ -93,7 +93,7 @@ def test_defaults_that_train_names_are_the_librarys() -> None:
     optimizer = OptimizerConfig()
     assert shown["batch"] == str(DEFAULT_BATCH)
     assert shown["optimizer"] == optimizer.kind
-    assert f"else {optimizer.lr:g}; AdamW: {ADAMW_DEFAULTS['lr']:g}]" in (found["lr"].help or "")
+    assert f"else {optimizer.lr:g}; AdamW: {ADAMW['lr']:g}]" in (found["lr"].help or "")
     assert choices(found["optimizer"]) == list(KINDS)
     assert f"every {COMMIT_EVERY_S / 60:g} minutes" in (found["commit_every"].help or "")
     assert f"every {EVAL_EVERY_S / 60:g} minutes" in (found["eval_every"].help or "")
