@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,11 @@ def test_ctrl_c_ends_generation_without_a_traceback(built: Path) -> None:
     running = process("generate", "春風", "--store", built, "--tokens", "100000000")
     assert running.stdout is not None
     assert running.stdout.read(10)
-    while running.poll() is None:  # Python may lose one that comes while it cleans up an object: press it again
+    try:
+        _, err = running.communicate(timeout=60)
+    except subprocess.TimeoutExpired:  # Python may lose one that comes while it cleans up an object: press it again
         running.send_signal(signal.SIGINT)
-        time.sleep(2)
-    err = running.communicate()[1]
+        _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert err == "sifu: error: interrupted\n"
 
