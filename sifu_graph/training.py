@@ -171,7 +171,7 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
     finally:
         torch.set_flush_denormal(False)
         # What was not committed must not stay in memory.
-        graph.reload(Store.open(graph.path), force=run is None or run.uncommitted)
+        graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.stale))
 
 
 class _Run:
