@@ -137,6 +137,17 @@ class EdgePool:
         begin = first * PAGE_EDGES
         self.arrays[name][begin : begin + len(values)] = torch.from_numpy(np.asarray(values))
 
+    def get(self, name: str, slots: NDArray[np.int64]) -> Tensor:
+        """A copy of an array's values at these slots [k, ...]."""
+        self.require(slots)
+        return self.arrays[name][torch.from_numpy(slots)]
+
+    def put(self, name: str, slots: NDArray[np.int64], values: Tensor) -> None:
+        """Replaces an array's values at these slots, and marks their pages as dirty."""
+        self.require(slots)
+        self.mark_dirty(slots)
+        self.arrays[name][torch.from_numpy(slots)] = values
+
     def mark_dirty(self, slots: NDArray[np.int64]) -> None:
         """Says that these slots are about to change."""
         self.dirty[slots // PAGE_EDGES] = True
