@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -229,6 +229,18 @@ def train(rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink) -> t
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient + float(d_default_scale))
 
 
+class RowPlaces(NamedTuple):
+    """Where the private edges of one row lie in the pools."""
+
+    places: NDArray[np.int64]  # [k], contiguous
+    pointer: int  # its address: asking an array for it takes longer than a small row's contest
+
+    @property
+    def edges(self) -> int:
+        """k."""
+        return len(self.places)
+
+
 class RowContest:
     """The contest of one signal at a time, for decoding: its buffers are made once.
 
@@ -244,33 +256,28 @@ class RowContest:
         self._rows = rows
         width = rows.default_b.shape[0]
         self._library = native(width, rows.W.dtype, rows.W.device)
-        self._S = rows.default_b.new_zeros(1, width)
-        self._pe = rows.default_b.new_zeros(1, width)
+        self._no_pe = rows.default_b.new_zeros(width)
         self._out = rows.default_b.new_zeros(largest + 1)
         self._energies = self._out.numpy()
         self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
-        self._pointers = [t.data_ptr() for t in (self._S, self._pe, *self._edges, self._out)]
+        self._W, self._b, *rest = [t.data_ptr() for t in self._edges]
+        self._after = (*rest, self._out.data_ptr(), torch.get_num_threads())
 
-    def energies(
-        self, slot: NDArray[np.int64], S: Tensor, pe: Tensor | None
-    ) -> tuple[NDArray[np.floating[Any]], float]:
-        """Energies [k] of the private edges ``slot`` for a mix S [1, d], and the energy of the default edge.
+    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
+        """Energies [k] of the private edges of a row for a mix S [1, d], and the energy of the default edge.
 
         ``pe`` is the positional encoding [d], or None for none. The array is valid until the next call.
         """
-        self._S.copy_(S)
-        if pe is not None:
-            self._pe[0] = pe
-        edges = len(slot)
+        edges = row.edges
         if self._library is not None:
-            slot = np.ascontiguousarray(slot, dtype=np.int64)
-            before, after = self._pointers[:4], self._pointers[4:]
-            self._library.sifu_energies(*before, slot.ctypes.data, edges, *after, torch.get_num_threads())
+            encoding = (self._no_pe if pe is None else pe).data_ptr()
+            self._library.sifu_energies(S.data_ptr(), encoding, self._W, self._b, row.pointer, edges, *self._after)
         else:
-            places = torch.from_numpy(slot)
+            places = torch.from_numpy(row.places)
             W = torch.cat([self._rows.W[places], self._rows.default_W[None]])
             b = torch.cat([self._rows.b[places], self._rows.default_b[None]])
-            self._out[: edges + 1] = gelu(torch.matmul(self._S, W)[:, 0] + b + self._pe).norm(dim=-1)
+            z = torch.matmul(S, W)[:, 0] + b
+            self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)
         return self._energies[:edges], float(self._energies[edges])
 
 

@@ -6,10 +6,12 @@ the kernel of training.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,6 +50,15 @@ class Walk:
         self._contest = contest.RowContest(
             rows_of(parameters, config, 1), largest=int(parameters.index.row_sizes().max(initial=0))
         )
+        # What is asked for at every token, in forms that answer quickly.
+        index = parameters.index
+        self._row_start: list[int] = index.row_start.tolist()
+        self._targets = index.target.view(np.int32).data
+        self._slots = index.slot
+        self._slots_at = index.slot.ctypes.data
+        self._place = torch.full((1,), -1)
+        self._place_value = self._place.numpy()
+        self._path = parameters.path_edges(self._place)
         self._signal: Signal | None = None
 
     @property
@@ -70,13 +81,14 @@ class Walk:
     def carry(self, node: int) -> None:
         """Along the edge to a node."""
         self._restart_if_due()
-        slot = self.parameters.index.slot_of(self.node, node)
-        if slot is None:
-            self.signal.carry(self.parameters.default_W[None], self.parameters.default_b[None])
+        start, stop = self._row_start[self.node : self.node + 2]
+        at = bisect_left(self._targets, node, start, stop)
+        if at < stop and self._targets[at] == node:
+            self._place_value[0] = self._slots[at]
+            self.parameters.edges.require(self._slots[at : at + 1])
         else:
-            edges = self.parameters.edges
-            edges.require(np.array([slot]))
-            self.signal.carry(edges.W[slot : slot + 1], edges.b[slot : slot + 1])
+            self._place_value[0] = -1
+        self.signal.carry(self._path)
         self.node = node
 
     def _restart_if_due(self) -> None:
@@ -89,10 +101,14 @@ class Walk:
         The array is valid until the next call.
         """
         self._restart_if_due()
-        slots = self.parameters.index.slot[self.parameters.index.row(self.node)]
-        self.parameters.edges.require(slots)
+        row = self._row(self.node)
+        self.parameters.edges.require(row.places)
         pe = None if self.config.positional == "none" else self.signal.encoding
-        return self._contest.energies(slots, self.signal.mix, pe)
+        return self._contest.energies(row, self.signal.mix, pe)
+
+    def _row(self, node: int) -> contest.RowPlaces:
+        start, stop = self._row_start[node : node + 2]
+        return contest.RowPlaces(self._slots[start:stop], self._slots_at + 8 * start)
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""

@@ -1,4 +1,4 @@
-"""Compiles and loads `kernels/contest.cpp`: the fused contest, for machines with a C++ compiler.
+"""Compiles and loads `kernels/contest.cpp`: the fused contest and carry, for machines with a C++ compiler.
 
 It knows compilers and structures; it does not know the mathematics. One small library per (source, width, dtype,
 compiler, processor) is kept in the user's cache folder. Without a compiler, `load` returns None and the torch path of
@@ -122,6 +122,11 @@ def supported(width: int, dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64) and width % (64 // dtype.itemsize) == 0 and width <= 128
 
 
+def native(like: torch.Tensor) -> ctypes.CDLL | None:
+    """The library for tensors like this one [..., d], where it can be used."""
+    return load(like.shape[-1], like.dtype) if like.is_cpu else None
+
+
 @functools.cache
 def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     """The library for a width and dtype, compiled on first use (2-3 s); None where it cannot be had."""
@@ -144,7 +149,7 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         if not _compile(chosen, text, defines, library):
             return None
     try:
-        return _declared(ctypes.CDLL(str(library)))
+        return _declared(ctypes.CDLL(str(library)), dtype)
     except OSError:
         return None
 
@@ -173,11 +178,13 @@ def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> boo
     return False
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:
     library.sifu_forward.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
     library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 3, _Int]
-    for function in (library.sifu_forward, library.sifu_train, library.sifu_update, library.sifu_energies):
-        function.restype = None
+    real = _Float if dtype == torch.float32 else _Double
+    library.sifu_carry.argtypes = [_Int, *[_Pointer] * 8, _Int, _Pointer, _Pointer, *[real] * 3, _Int, real]
+    for name in ("forward", "train", "update", "energies", "carry"):
+        getattr(library, f"sifu_{name}").restype = None
     return library

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Initial
+from sifu_graph.signal import PathEdges
 
 WEIGHT, BIAS = "edges/weight", "edges/bias"
 
@@ -56,6 +57,8 @@ class EdgePool:
     stored: NDArray[np.bool_]
     initial: Initial
     read: PageReader | None
+    missing: int = 0
+    """Number of pages that are not in memory."""
     kept: set[str] = field(default_factory=lambda: {WEIGHT, BIAS})
     """Arrays that the store holds for the pages that are stored; the others begin as zeros."""
 
@@ -74,7 +77,8 @@ class EdgePool:
         d = initial.width
         arrays = {WEIGHT: reserve((slots, d, d), dtype), BIAS: reserve((slots, d), dtype)}
         none = np.zeros(pages, bool)
-        return cls(slots, arrays, none, none.copy(), none.copy() if stored is None else stored, initial, read)
+        stored = none.copy() if stored is None else stored
+        return cls(slots, arrays, none, none.copy(), stored, initial, read, missing=pages)
 
     @property
     def W(self) -> Tensor:
@@ -113,7 +117,7 @@ class EdgePool:
 
     def require(self, slots: NDArray[np.int64]) -> None:
         """Brings the pages of these slots into memory."""
-        if not self.loaded.all():
+        if self.missing:
             wanted = np.zeros(self.pages, bool)
             wanted[slots // PAGE_EDGES] = True
             self.require_pages(np.flatnonzero(wanted & ~self.loaded))
@@ -130,6 +134,7 @@ class EdgePool:
                 self.W[slots[0] : slots[-1] + 1] = torch.from_numpy(weight)
             self.b[slots[0] : slots[-1] + 1] = torch.from_numpy(self.initial.bias(slots))
         self.loaded[pages] = True
+        self.missing = int(len(self.loaded) - self.loaded.sum())
 
     def _fill(self, name: str, first: int, stop: int) -> None:
         assert self.read is not None
@@ -222,11 +227,6 @@ class Parameters:
         """d."""
         return self.r_0.shape[0]
 
-    def path_edges(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """W [B, d, d] and b [B, d] of edges given by their slots, -1: the default edge."""
-        private = slots >= 0
-        at = slots.clamp_min(0)
-        if self.edges.slots == 0:
-            return self.default_W.expand(len(slots), -1, -1), self.default_b.expand(len(slots), -1)
-        W = torch.where(private[:, None, None], self.edges.W[at], self.default_W)
-        return W, torch.where(private[:, None], self.edges.b[at], self.default_b)
+    def path_edges(self, slots: Tensor) -> PathEdges:
+        """Edges given by their slots [B], -1: the default edge."""
+        return PathEdges(self.edges.W, self.edges.b, self.default_W, self.default_b, slots)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sifu_graph.signal import Signal, SignalConfig, alpha_at, first_encoding, gelu_slope, normalised_backward
+from sifu_graph.signal import PathEdges, Signal, SignalConfig, alpha_at, first_encoding, gelu_slope, normalised_backward
 
-PathEdges = Callable[[int], tuple[Tensor, Tensor]]
-"""Step s (0 carries x_1 to x_2) -> W [B, d, d] and b [B, d] of every sequence's path edge."""
+Path = Callable[[int], PathEdges]
+"""Step s (0 carries x_1 to x_2) -> every sequence's path edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,13 @@ class PathGradient:
     d_alpha: Tensor  # [K]
 
 
-def forward(
-    config: SignalConfig, *, positions: int, r_0: Tensor, node_bias: Tensor, alpha: Tensor, path: PathEdges
-) -> Tape:
+def forward(config: SignalConfig, *, positions: int, r_0: Tensor, node_bias: Tensor, alpha: Tensor, path: Path) -> Tape:
     """Carries B signals over ``positions`` positions, from the biases [B, d] of their first nodes."""
     signal = Signal.start(config, r_0=r_0, node_bias=node_bias, alpha=alpha.tolist(), offset=config.train_offset)
     mixes, raw_mixes, rs, drives = [signal.mix], [signal.raw_mix], [signal.r], [signal.drive]
     zs = [r_0 + node_bias + first_encoding(config, node_bias)]
     for step in range(positions - 1):
-        zs.append(signal.carry(*path(step)))
+        zs.append(signal.carry(path(step)))
         mixes.append(signal.mix)
         raw_mixes.append(signal.raw_mix)
         rs.append(signal.r)
@@ -70,7 +68,7 @@ def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor
     return torch.stack(rows)
 
 
-def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: PathEdges) -> PathGradient:
+def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: Path) -> PathGradient:
     """The gradient of the loss along the path, given that with respect to every mix, d_mix [B, I, d].
 
     Hand-written, in the reverse order of the steps; equal to autograd (a test holds it to 1e-12 in float64).
@@ -92,7 +90,7 @@ def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, 
         d_here = d_r[:, i] + d_drive if config.drive == "chain" else d_r[:, i]
         dz[:, i] = d_here * gelu_slope(tape.z[:, i])
         if i > 0:
-            W, _ = path(i - 1)
+            W, _ = path(i - 1).gather()
             d_drive = torch.einsum("bo,bio->bi", dz[:, i], W)
     d_logits = (A * (d_A - (A * d_A).sum(1, keepdim=True))).sum(0)  # softmax backward, summed over rows
     slots = torch.arange(positions, device=alpha.device) + (1 - config.mix_from)

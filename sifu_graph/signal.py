@@ -27,6 +27,8 @@ import torch
 from sifu_store.errors import OptionError
 from torch import Tensor
 
+from sifu_graph import kernel
+
 NORM_EPS = 1e-6
 ENCODINGS = 512  # made at a time
 
@@ -165,6 +167,32 @@ def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
     return inverse * (d_out - d_out.mean(-1, keepdim=True) - out * (out * d_out).mean(-1, keepdim=True))
 
 
+class PathEdges:
+    """The edges that B signals are carried along: places in pools of private edges, -1: the default edge.
+
+    Parameters
+    ----------
+    W, b
+        [edges, d, d] and [edges, d].
+    default_W, default_b
+        [d, d] and [d].
+    place
+        int64 [B].
+    """
+
+    def __init__(self, W: Tensor, b: Tensor, default_W: Tensor, default_b: Tensor, place: Tensor) -> None:
+        self.tensors = W, b, place.contiguous(), default_W.contiguous(), default_b.contiguous()
+        self.pointers = tuple(tensor.data_ptr() for tensor in self.tensors)
+
+    def gather(self) -> tuple[Tensor, Tensor]:
+        """W [B, d, d] and b [B, d], copied."""
+        W, b, place, default_W, default_b = self.tensors
+        if len(W) == 0:
+            return default_W.expand(len(place), -1, -1), default_b.expand(len(place), -1)
+        private, at = place >= 0, place.clamp_min(0)
+        return torch.where(private[:, None, None], W[at], default_W), torch.where(private[:, None], b[at], default_b)
+
+
 @dataclass(slots=True)
 class Signal:
     """The state of B signals that flow side by side: O(d) each, however far they have come.
@@ -180,9 +208,10 @@ class Signal:
     config: SignalConfig
     alpha: Sequence[float]
     offset: int
-    r: Tensor  # [B, d], the last signal
+    r: Tensor  # [B, d], the last signal; as the others, contiguous
     step: int  # edges carried since the start
     raw_mix: Tensor  # [B, d], S before normalisation
+    mix: Tensor  # [B, d], S_i, what the candidates of the next step see
     weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
     total: float  # its denominator, scaled likewise
     peak: float  # the greatest alpha so far
@@ -196,25 +225,30 @@ class Signal:
             r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
         else:
             r = r_0.expand_as(node_bias).clone()
-        signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), 0.0, -math.inf)
+        mix = normalised(r) if config.normalise_mix else r
+        signal = cls(config, alpha, offset, r, 0, r, mix, torch.zeros_like(r), 0.0, -math.inf)
         if config.mix_from == 1 and not config.skip_current:
             signal._add()
         return signal
 
-    def _add(self) -> None:
-        """Takes the last signal into the mix: the running form of the softmax over a prefix."""
+    def _weights(self) -> tuple[float, float]:
+        """What the mix so far and the signal that it takes in next weigh: the running form of the softmax."""
         logit = alpha_at(self.alpha, self.step + 2 - self.config.mix_from)
         peak = max(self.peak, logit)
-        keep, new = math.exp(self.peak - peak), math.exp(logit - peak)
-        self.weighted = torch.add(self.weighted * keep, self.r, alpha=new)
-        self.total = self.total * keep + new
+        keep, fresh = math.exp(self.peak - peak), math.exp(logit - peak)
+        self.total = self.total * keep + fresh
         self.peak = peak
-        self.raw_mix = self.weighted / self.total
+        return keep, fresh
 
-    @property
-    def mix(self) -> Tensor:
-        """S_i [B, d], what the candidates of the next step see."""
-        return normalised(self.raw_mix) if self.config.normalise_mix else self.raw_mix
+    def _add(self) -> None:
+        """Takes the last signal into the mix."""
+        keep, fresh = self._weights()
+        self.weighted = torch.add(self.weighted * keep, self.r, alpha=fresh)
+        self._set_mix(self.weighted / self.total)
+
+    def _set_mix(self, raw: Tensor) -> None:
+        self.raw_mix = raw
+        self.mix = normalised(raw) if self.config.normalise_mix else raw
 
     @property
     def drive(self) -> Tensor:
@@ -226,19 +260,42 @@ class Signal:
         """PE of the next step [d]."""
         return step_encoding(self.config, self.step + self.offset, self.r)
 
-    def carry(self, W: Tensor, b: Tensor) -> Tensor:
-        """One step along edges W [B, d, d], b [B, d]. Returns z [B, d], the signal before GELU."""
-        z = torch.bmm(self.drive[:, None], W)[:, 0] + b
-        if self.config.positional != "none":
-            z = z + self.encoding
-        if self.config.skip_current and self.step + 2 > self.config.mix_from:
-            self._add()
-        self.r = gelu(z)
-        self.step += 1
-        if not self.config.skip_current:
-            self._add()
-        elif self.step < self.config.mix_from:  # nothing to mix yet
-            self.raw_mix = self.r
+    def carry(self, edges: PathEdges) -> Tensor:
+        """One step along an edge each. Returns z [B, d], the signal before GELU."""
+        skip, normalise = self.config.skip_current, self.config.normalise_mix
+        encoding = self.encoding if self.config.positional != "none" else None
+        takes = not skip or self.step + 2 > self.config.mix_from
+        drive, r = self.drive, self.r
+        library = kernel.native(r)
+        if library is None:
+            W, b = edges.gather()
+            z = torch.baddbmm(b[:, None], drive[:, None], W)[:, 0]
+            if encoding is not None:
+                z = z + encoding
+            if skip and takes:
+                self._add()
+            self.r = gelu(z)
+            self.step += 1
+            if not skip:
+                self._add()
+        else:
+            if not skip:
+                self.step += 1
+            keep, fresh = self._weights() if takes else (0.0, 0.0)
+            out = r.new_empty(5, *r.shape)
+            taken = 0 if not takes else 1 if skip else 2
+            library.sifu_carry(
+                len(r), drive.data_ptr(), *edges.pointers, None if encoding is None else encoding.data_ptr(),
+                out.data_ptr(), taken, r.data_ptr(), self.weighted.data_ptr(), keep, fresh, self.total,
+                normalise, NORM_EPS,
+            )  # fmt: skip
+            z, self.r, weighted, raw, mix = out.unbind(0)
+            if takes:
+                self.weighted, self.raw_mix, self.mix = weighted, raw, mix if normalise else raw
+            if skip:
+                self.step += 1
+        if not takes and self.step < self.config.mix_from:  # nothing to mix yet
+            self._set_mix(self.r)
         return z
 
 

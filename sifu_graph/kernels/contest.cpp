@@ -668,4 +668,46 @@ void sifu_energies(const real* S, const real* pe, const real* W, const real* b, 
     });
 }
 
+// One step of `signals` signals, each along an edge of its own (a place in W and b, or -1: the default edge):
+// z = drive W + b + P and GELU(z) go to `out`, [5][signals][D]. Then their mix takes in the signals that they were
+// (`taken` 1) or have become (2), as rows 2 to 4 of `out`: weighted' = keep * weighted + fresh * r, raw = weighted' / total,
+// and, if `normalise`, raw without its mean over the width and divided by its root mean square. `pe` may be null.
+void sifu_carry(int64_t signals, const real* drive, const real* W, const real* b, const int64_t* place,
+                const real* default_W, const real* default_b, const real* pe, real* out, int64_t taken, const real* r,
+                const real* weighted, real keep, real fresh, real total, int64_t normalise, real eps) {
+    static const real zeros[D] = {};
+    static const int64_t first_row = 0;
+    FlushDenormals flush;
+    real *z_out = out, *r_out = out + signals * D, *weighted_out = out + 2 * signals * D;
+    real *raw_out = out + 3 * signals * D, *mix_out = out + 4 * signals * D;
+    const real* added = taken == 1 ? r : r_out;
+    for (int64_t n = 0; n < signals; ++n) {
+        bool own = place[n] >= 0;
+        vec z[1][VECS];
+        preactivation<1>(drive + n * D, own ? W + place[n] * D * D : default_W, own ? b + place[n] * D : default_b,
+                         pe ? pe : zeros, &first_row, z);
+        for (int c = 0; c < VECS; ++c) {
+            vec cdf, pdf;
+            phi(z[0][c], cdf, pdf);
+            store(z_out + n * D + c * LANES, z[0][c]);
+            store(r_out + n * D + c * LANES, z[0][c] * cdf);
+        }
+        if (!taken) continue;
+        vec mean = {}, square = {}, S[VECS];
+        for (int c = 0; c < VECS; ++c) {
+            int64_t at = n * D + c * LANES;
+            vec w = splat(keep) * load(weighted + at) + splat(fresh) * load(added + at);
+            S[c] = w / splat(total);
+            store(weighted_out + at, w);
+            store(raw_out + at, S[c]);
+            mean += S[c];
+        }
+        if (!normalise) continue;
+        mean = splat(sum(mean) / D);
+        for (int c = 0; c < VECS; ++c) square += (S[c] - mean) * (S[c] - mean);
+        vec inverse = splat(1 / std::sqrt(sum(square) / D + eps));
+        for (int c = 0; c < VECS; ++c) store(mix_out + n * D + c * LANES, (S[c] - mean) * inverse);
+    }
+}
+
 }  // extern "C"
