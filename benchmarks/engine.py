@@ -19,11 +19,11 @@ from report import Line, giga, mib, percent
 from sizes import Sizes
 
 from sifu_graph import step as steps
+from sifu_graph.cache import EdgePool
 from sifu_graph.decoding import Walk
 from sifu_graph.generation import GenerateOptions, stream
 from sifu_graph.graph import Graph
 from sifu_graph.optim import OptimizerConfig
-from sifu_graph.parameters import EdgePool
 from sifu_graph.sampling import Sampler
 from sifu_graph.tokenizer import UNKNOWN
 from sifu_graph.tokens import Batches
@@ -97,8 +97,7 @@ def training(store: Path, sizes: Sizes) -> list[Line]:
     lines = []
     with Graph.open(store) as graph:
         pool = graph.parameters.edges
-        for name, trailing in steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width).items():
-            pool.add_state(name, trailing, in_store=False)
+        pool.configure(state=steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
         materialise(pool)
         split = graph.tokens().train
         rate = machine.matrix_flops()

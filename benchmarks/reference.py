@@ -66,8 +66,7 @@ def our_graph(corpus: list[str], *, vocab: int, sparsify: float) -> Iterator[Gra
         build_graph(corpus, store, vocab=vocab, sparsify=sparsify, length=LENGTH, signal="brillm05")
         with Graph.open(store) as graph:
             pool = graph.parameters.edges
-            for name, trailing in steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width).items():
-                pool.add_state(name, trailing, in_store=False)
+            pool.configure(state=steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
             engine.materialise(pool)
             yield graph
 

@@ -12,12 +12,14 @@ results: the fused kernel (`kernels/contest.cpp`) where a compiler is found, and
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sifu_store.errors import StoreDamagedError
 from torch import Tensor
 
 from sifu_graph import kernel, optim
@@ -25,6 +27,10 @@ from sifu_graph.index import EdgeIndex, ranges
 from sifu_graph.signal import gelu, gelu_slope
 
 TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
+
+Range = tuple[int, int]
+"""Groups first .. stop - 1 of a plan. Where a contest takes an iterable of them, what it reads (`Rows.place` and the
+places themselves) need only be there from the moment that a range is handed out until the next one is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Plan:
     source: NDArray[np.int64]  # [G]
     first_position: Tensor  # int64 [G + 1]
     first_edge: Tensor  # int64 [G + 1]
-    slot: Tensor  # int64 [edges], the concatenated rows
+    slot: Tensor  # int64 [edges], the concatenated rows; where they are stored
     target: Tensor  # int64 [T], rank among the group's candidates, or -1: a default edge
     target_slot: Tensor  # int64 [T], or -1
     log_defaults: Tensor  # [G], log of the number of default candidates; -inf: none
@@ -49,6 +55,11 @@ class Plan:
     def positions(self) -> int:
         """T."""
         return len(self.order)
+
+    @property
+    def whole(self) -> list[Range]:
+        """All groups at once."""
+        return [(0, len(self.source))]
 
 
 def plan(
@@ -113,8 +124,9 @@ def plan(
 class Rows:
     """The parameters that a contest reads: pools of private edges, and the default edge."""
 
-    W: Tensor  # [slots, d, d]
-    b: Tensor  # [slots, d]
+    W: Tensor  # [places, d, d]
+    b: Tensor  # [places, d]
+    place: Tensor  # int64 [edges], where the edges of `Plan.slot` lie in the pools
     default_W: Tensor  # [d, d]
     default_b: Tensor  # [d]
     pe: Tensor  # [..., d], rows for `Plan.pe_row`
@@ -186,51 +198,58 @@ def native(width: int, dtype: torch.dtype, device: torch.device) -> ctypes.CDLL 
     return kernel.load(width, dtype) if device.type == "cpu" else None
 
 
-def forward(rows: Rows, group: Plan, S: Tensor, *, energies: bool = False) -> tuple[Outcome, Tensor | None]:
+def forward(
+    rows: Rows, group: Plan, S: Tensor, *, energies: bool = False, parts: Iterable[Range] | None = None
+) -> tuple[Outcome, Tensor | None]:
     """The contest of T positions with mixes S [T, d] (in the order of the plan).
 
     With ``energies`` the energies of all private candidates come along, flat: group after group,
     [positions of the group, candidates of its row].
     """
-    E_default = default_energy(rows, S, group.pe_row)
-    outcome = _empty_outcome(E_default)
+    outcome = _empty_outcome(default_energy(rows, S, group.pe_row))
     sizes = torch.diff(group.first_position) * torch.diff(group.first_edge)
-    flat = S.new_empty(int(sizes.sum())) if energies else None
+    ends = [0, *torch.cumsum(sizes, 0).tolist()]
+    flat = S.new_empty(ends[-1]) if energies else None
     library = native(S.shape[1], S.dtype, S.device)
-    if library is not None:
-        batch = _Native(rows, group, S, outcome, weight=0.0)
-        library.sifu_forward(batch.pointer, flat.data_ptr() if flat is not None else None, torch.get_num_threads())
-        return outcome, flat
-    start = 0
-    for g, tile in _tiles(group, S.shape[1], S.element_size()):
-        E = _forward_tile(rows, group, S, outcome, g, tile)[1]
-        if flat is not None:
-            flat[start : start + E.numel()] = E.reshape(-1)
-            start += E.numel()
+    batch = _Native(rows, group, S, outcome, weight=0.0) if library is not None else None
+    for first, stop in group.whole if parts is None else parts:
+        if library is not None and batch is not None:
+            into = flat.data_ptr() + ends[first] * flat.itemsize if flat is not None else None
+            library.sifu_forward(batch.pointer(first, stop), into, torch.get_num_threads())
+            continue
+        start = ends[first]
+        for g, tile in _tiles(group, first, stop, S.shape[1], S.element_size()):
+            E = _forward_tile(rows, group, S, outcome, g, tile)[1]
+            if flat is not None:
+                flat[start : start + E.numel()] = E.reshape(-1)
+                start += E.numel()
     return outcome, flat
 
 
-def train(rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink) -> tuple[Outcome, Gradients]:
+def train(
+    rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink, parts: Iterable[Range] | None = None
+) -> tuple[Outcome, Gradients]:
     """The contest, its gradients, and the optimizer's step of every edge that ``sink`` does not set aside.
 
     ``weight`` is the weight of one position in the loss: 1 / T for a mean.
     """
     outcome = _empty_outcome(default_energy(rows, S, group.pe_row))
+    dS, d_scale = torch.empty_like(S), S.new_zeros(len(group.source))
     library = native(S.shape[1], S.dtype, S.device)
-    if library is not None:
-        dS, d_scale = torch.empty_like(S), S.new_empty(max(1, len(group.source)))
-        batch = _Native(rows, group, S, outcome, weight=weight)
-        update = native_update(sink, dS=dS, dscale=d_scale)
-        library.sifu_train(batch.pointer, ctypes.byref(update), torch.get_num_threads())
-        scale_gradient = float(d_scale.double().sum())
-    else:
-        dS, scale_gradient = _train_torch(rows, group, S, outcome, weight, sink)
+    batch = _Native(rows, group, S, outcome, weight=weight) if library is not None else None
+    for first, stop in group.whole if parts is None else parts:
+        if library is not None and batch is not None:
+            update = native_update(sink, dS=dS, dscale=d_scale[first:])
+            library.sifu_train(batch.pointer(first, stop), ctypes.byref(update), torch.get_num_threads())
+        else:
+            _train_torch(rows, group, S, outcome, weight, sink, (first, stop), dS, d_scale)
     d_default, default_W, default_b, d_default_scale = _default_backward(rows, group, S, outcome, weight)
-    return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient + float(d_default_scale))
+    scale_gradient = float(d_scale.double().sum()) + float(d_default_scale)
+    return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
 
 
 class RowPlaces(NamedTuple):
-    """Where the private edges of one row lie in the pools."""
+    """Where the private edges of one row lie: places in the pools, or ``~slot`` in the records of a file."""
 
     places: NDArray[np.int64]  # [k], contiguous
     pointer: int  # its address: asking an array for it takes longer than a small row's contest
@@ -252,26 +271,39 @@ class RowContest:
         Private edges in the largest row.
     """
 
-    def __init__(self, rows: Rows, *, largest: int) -> None:
+    def __init__(self, rows: Rows, *, largest: int, records: kernel.Records | None = None) -> None:
         self._rows = rows
         width = rows.default_b.shape[0]
         self._library = native(width, rows.W.dtype, rows.W.device)
         self._no_pe = rows.default_b.new_zeros(width)
         self._out = rows.default_b.new_zeros(largest + 1)
         self._energies = self._out.numpy()
+        self._records = records
         self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
         self._W, self._b, *rest = [t.data_ptr() for t in self._edges]
-        self._after = (*rest, self._out.data_ptr(), torch.get_num_threads())
+        at = ctypes.byref(records) if records is not None else None
+        self._after = (*rest, self._out.data_ptr(), at, torch.get_num_threads())
+
+    @property
+    def reads_records(self) -> bool:
+        """Whether edges may stay in the records of a file."""
+        return self._library is not None and self._records is not None
 
     def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
         """Energies [k] of the private edges of a row for a mix S [1, d], and the energy of the default edge.
 
         ``pe`` is the positional encoding [d], or None for none. The array is valid until the next call.
+
+        Raises
+        ------
+        StoreDamagedError
+            The records cannot be read.
         """
         edges = row.edges
         if self._library is not None:
             encoding = (self._no_pe if pe is None else pe).data_ptr()
-            self._library.sifu_energies(S.data_ptr(), encoding, self._W, self._b, row.pointer, edges, *self._after)
+            if self._library.sifu_energies(S.data_ptr(), encoding, self._W, self._b, row.pointer, edges, *self._after):
+                raise StoreDamagedError("pages that left memory cannot be read back from the scratch file")
         else:
             places = torch.from_numpy(row.places)
             W = torch.cat([self._rows.W[places], self._rows.default_W[None]])
@@ -281,22 +313,23 @@ class RowContest:
         return self._energies[:edges], float(self._energies[edges])
 
 
-def update_edges(rows: Rows, sink: Sink, slot: Tensor) -> None:
-    """The optimizer's step of the edges ``slot``, whose gradients are the rows of the sink."""
+def update_edges(rows: Rows, sink: Sink) -> None:
+    """The optimizer's step of the edges at ``rows.place``, whose gradients are the rows of the sink."""
+    place = rows.place
     assert sink.config is not None and sink.state is not None
     library = native(rows.W.shape[1], rows.W.dtype, rows.W.device)
     if library is not None:
         update = native_update(sink, dS=sink.dW, dscale=sink.dW)
         library.sifu_update(
-            len(slot),
-            slot.data_ptr(),
+            len(place),
+            place.data_ptr(),
             rows.W.data_ptr(),
             rows.b.data_ptr(),
             ctypes.byref(update),
             torch.get_num_threads(),
         )
-    elif len(slot):
-        _update_torch(rows, sink, slot, sink.dW, sink.db)
+    elif len(place):
+        _update_torch(rows, sink, place, sink.dW, sink.db)
 
 
 def _empty_outcome(E_default: Tensor) -> Outcome:
@@ -307,10 +340,10 @@ def _empty_outcome(E_default: Tensor) -> Outcome:
 # ---- the torch path ---------------------------------------------------------------------------------------------
 
 
-def _tiles(group: Plan, width: int, item_bytes: int) -> list[tuple[int, slice]]:
+def _tiles(group: Plan, first: int, stop: int, width: int, item_bytes: int) -> list[tuple[int, slice]]:
     """(group, positions) such that one tile's candidates stay within `TILE_BYTES`."""
     tiles: list[tuple[int, slice]] = []
-    for g in range(len(group.source)):
+    for g in range(first, stop):
         begin, end = int(group.first_position[g]), int(group.first_position[g + 1])
         edges = int(group.first_edge[g + 1] - group.first_edge[g])
         step = max(1, TILE_BYTES // max(1, edges * width * item_bytes))
@@ -320,8 +353,8 @@ def _tiles(group: Plan, width: int, item_bytes: int) -> list[tuple[int, slice]]:
 
 def _forward_tile(rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, tile: slice) -> tuple[Tensor, Tensor]:
     """z [n, k, d] and energies [n, k] of a tile; fills the outcome."""
-    slot = group.slot[group.first_edge[g] : group.first_edge[g + 1]]
-    z = torch.einsum("ni,kio->nko", S[tile], rows.W[slot]) + rows.b[slot] + rows.pe[group.pe_row[tile]][:, None]
+    place = rows.place[group.first_edge[g] : group.first_edge[g + 1]]
+    z = torch.einsum("ni,kio->nko", S[tile], rows.W[place]) + rows.b[place] + rows.pe[group.pe_row[tile]][:, None]
     E = gelu(z).norm(dim=-1)
     share = rows.scale * outcome.default_energy[tile, None] + group.log_defaults[g]
     outcome.logsumexp[tile] = torch.cat([rows.scale * E, share], 1).logsumexp(1)
@@ -331,7 +364,7 @@ def _forward_tile(rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, 
         outcome.target_energy[tile] = torch.where(
             private, E.gather(1, target.clamp_min(0)[:, None])[:, 0], outcome.default_energy[tile]
         )
-    if len(slot):
+    if len(place):
         high, best = E.max(1)
         beaten = outcome.default_energy[tile] >= high
         outcome.best[tile] = torch.where(beaten & torch.isfinite(group.log_defaults[g]), -1, best)
@@ -339,28 +372,35 @@ def _forward_tile(rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, 
 
 
 def _train_torch(
-    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float, sink: Sink
-) -> tuple[Tensor, float]:
-    dS = torch.zeros_like(S)
-    scale_gradient = 0.0
-    tiles = _tiles(group, S.shape[1], S.element_size())
+    rows: Rows,
+    group: Plan,
+    S: Tensor,
+    outcome: Outcome,
+    weight: float,
+    sink: Sink,
+    part: Range,
+    dS: Tensor,
+    d_scale: Tensor,
+) -> None:
+    """Fills dS and d_scale of the part's positions and groups."""
+    tiles = _tiles(group, *part, S.shape[1], S.element_size())
     for at, (g, tile) in enumerate(tiles):
         edges = slice(int(group.first_edge[g]), int(group.first_edge[g + 1]))
-        slot = group.slot[edges]
+        place = rows.place[edges]
         if at == 0 or tiles[at - 1][0] != g:
-            dW = torch.zeros_like(rows.W[slot])
-            db = torch.zeros_like(rows.b[slot])
+            dW = torch.zeros_like(rows.W[place])
+            db = torch.zeros_like(rows.b[place])
         z, E = _forward_tile(rows, group, S, outcome, g, tile)
         p = torch.exp(rows.scale * E - outcome.logsumexp[tile, None])
         private = group.target[tile] >= 0
         hit = torch.zeros_like(p)
         if private.any():
-            hit[private] = torch.nn.functional.one_hot(group.target[tile][private], len(slot)).to(p.dtype)
+            hit[private] = torch.nn.functional.one_hot(group.target[tile][private], len(place)).to(p.dtype)
         d_logit = weight * (p - hit)
-        scale_gradient += float((d_logit * E).sum())
+        d_scale[g] += (d_logit * E).sum()
         factor = torch.where(E > 0, rows.scale * d_logit / E.clamp_min(1e-30), 0.0)
         dz = factor[..., None] * gelu(z) * gelu_slope(z)
-        dS[tile] = torch.einsum("nko,kio->ni", dz, rows.W[slot])
+        dS[tile] = torch.einsum("nko,kio->ni", dz, rows.W[place])
         dW += torch.einsum("ni,nko->kio", S[tile], dz)
         db += dz.sum(0)
         if at + 1 == len(tiles) or tiles[at + 1][0] != g:
@@ -368,13 +408,12 @@ def _train_torch(
             kept = aside >= 0
             sink.dW[aside[kept]], sink.db[aside[kept]] = dW[kept], db[kept]
             if sink.config is not None:
-                _update_torch(rows, sink, slot[~kept], dW[~kept], db[~kept])
-    return dS, scale_gradient
+                _update_torch(rows, sink, place[~kept], dW[~kept], db[~kept])
 
 
-def _update_torch(rows: Rows, sink: Sink, slot: Tensor, dW: Tensor, db: Tensor) -> None:
+def _update_torch(rows: Rows, sink: Sink, place: Tensor, dW: Tensor, db: Tensor) -> None:
     assert sink.config is not None and sink.state is not None
-    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=slot)
+    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=place)
 
 
 # ---- the fused kernel --------------------------------------------------------------------------------------------
@@ -388,17 +427,22 @@ class _Native:
         self.keep = [
             t.contiguous()
             for t in (
-                group.first_position, group.first_edge, group.slot, S, rows.pe, group.pe_row,
+                group.first_position, group.first_edge, rows.place, S, rows.pe, group.pe_row,
                 outcome.default_energy, group.log_defaults, group.target, rows.W, rows.b,
             )
         ]  # fmt: skip
         self.batch = structure(
-            len(group.source), group.positions, *(t.data_ptr() for t in self.keep), rows.scale, weight,
+            len(group.source), *(t.data_ptr() for t in self.keep), rows.scale, weight,
             outcome.logsumexp.data_ptr(), outcome.target_energy.data_ptr(), outcome.best.data_ptr(),
         )  # fmt: skip
 
-    @property
-    def pointer(self) -> object:
+    def pointer(self, first: int, stop: int) -> object:
+        """For the groups first .. stop - 1; positions and edges are numbered as in the whole plan."""
+        first_position, first_edge, log_defaults = self.keep[0], self.keep[1], self.keep[7]
+        self.batch.groups = stop - first
+        self.batch.first_position = first_position[first:].data_ptr()
+        self.batch.first_edge = first_edge[first:].data_ptr()
+        self.batch.log_defaults = log_defaults[first:].data_ptr()
         return ctypes.byref(self.batch)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest
+from sifu_graph.cache import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
 from sifu_graph.signal import Signal, SignalConfig
@@ -47,8 +48,12 @@ class Walk:
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
+        pool = parameters.edges
+        self._resident = pool.resident
         self._contest = contest.RowContest(
-            rows_of(parameters, config, 1), largest=int(parameters.index.row_sizes().max(initial=0))
+            rows_of(parameters, config, 1),
+            largest=int(parameters.index.row_sizes().max(initial=0)),
+            records=pool.records(),
         )
         # What is asked for at every token, in forms that answer quickly.
         index = parameters.index
@@ -58,7 +63,11 @@ class Walk:
         self._slots_at = index.slot.ctypes.data
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy()
-        self._path = parameters.path_edges(self._place)
+        if self._resident:
+            self._path = parameters.path_edges(pool.W, pool.b, self._place)
+        else:
+            self._edge_W, self._edge_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
+            self._path = parameters.path_edges(self._edge_W, self._edge_b, self._place)
         self._signal: Signal | None = None
 
     @property
@@ -84,8 +93,12 @@ class Walk:
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
         if at < stop and self._targets[at] == node:
-            self._place_value[0] = self._slots[at]
-            self.parameters.edges.require(self._slots[at : at + 1])
+            slot = self._slots[at : at + 1]
+            if self._resident:
+                self.parameters.edges.require(slot)
+                self._place_value[0] = slot[0]
+            else:
+                self._one_edge(slot)
         else:
             self._place_value[0] = -1
         self.signal.carry(self._path)
@@ -102,13 +115,24 @@ class Walk:
         """
         self._restart_if_due()
         row = self._row(self.node)
-        self.parameters.edges.require(row.places)
         pe = None if self.config.positional == "none" else self.signal.encoding
         return self._contest.energies(row, self.signal.mix, pe)
 
     def _row(self, node: int) -> contest.RowPlaces:
         start, stop = self._row_start[node : node + 2]
-        return contest.RowPlaces(self._slots[start:stop], self._slots_at + 8 * start)
+        slots, pool = self._slots[start:stop], self.parameters.edges
+        if self._resident:
+            pool.require(slots)
+            return contest.RowPlaces(slots, self._slots_at + 8 * start)
+        places = pool.place_row(slots, past_frames=self._contest.reads_records)
+        return contest.RowPlaces(places, places.ctypes.data)
+
+    def _one_edge(self, slot: NDArray[np.int64]) -> None:
+        """A copy of the edge of the path, whose page may be anywhere."""
+        staged = self.parameters.edges.stage(slot, (WEIGHT, BIAS))
+        self._edge_W.copy_(staged[WEIGHT])
+        self._edge_b.copy_(staged[BIAS])
+        self._place_value[0] = 0
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""

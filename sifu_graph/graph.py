@@ -6,7 +6,7 @@ a graph's arrays has its home here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,12 @@ from sifu_store.errors import OptionError
 from sifu_store.store import Store
 from torch import Tensor
 
+from sifu_graph import memory
+from sifu_graph.cache import BIAS, WEIGHT, EdgePool, row_pages
 from sifu_graph.corpus import Corpus
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
-from sifu_graph.parameters import BIAS, WEIGHT, EdgePool, Parameters
+from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig, initial_signal
 from sifu_graph.tokenizer import Tokenizer
 from sifu_graph.tokens import TokenFile, encode_corpus
@@ -76,27 +78,50 @@ class Graph:
     ...     print(graph.generate("春風", tokens=32).text)
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, *, host_memory: str | int | None = None, scratch: str | Path | None = None
+    ) -> None:
         self.store = store
         self.pinned = False
+        self.host_memory = host_memory
+        self.scratch = Path(scratch) if scratch is not None else None
+        self.memory_note: str | None = None
         self._load()
 
     # ---- opening and closing
 
     @classmethod
-    def open(cls, path: str | Path, *, at: str | None = None) -> Graph:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        at: str | None = None,
+        host_memory: str | int | None = None,
+        scratch: str | Path | None = None,
+    ) -> Graph:
         """Opens the graph at a path, or an older snapshot of it.
+
+        Parameters
+        ----------
+        host_memory
+            The memory that the edges may take: bytes, or a size such as ``512MiB`` or ``50%``. It changes no result.
+            None: all of them, or most of what is free.
+        scratch
+            A folder for pages that leave memory before a commit. None: one beside the store's data.
 
         Raises
         ------
-        StoreNotFoundError, StoreVersionError, StoreDamagedError
+        StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
         """
-        graph = cls(Store.open(path, at=at))
+        if host_memory is not None:
+            memory.parse_bytes(host_memory)
+        graph = cls(Store.open(path, at=at), host_memory=host_memory, scratch=scratch)
         graph.pinned = at is not None
         return graph
 
     def close(self) -> None:
         """Closes the store. What was not committed is gone."""
+        self.parameters.edges.close()
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -141,15 +166,45 @@ class Graph:
                 tuple(self.settings["initial"]["discounts"]),
             ),
         )
-        edges = EdgePool.create(
+        stored = store.page_stored()
+        total = store.read("rows/total")
+        source = np.repeat(np.arange(nodes), index.row_sizes())
+        edges = EdgePool(
             initial,
             slots=len(target),
-            stored=store.page_stored(),
+            stored=stored,
             read=lambda *run: self.store.read_pages(*run),
+            rows=lambda: row_pages(len(stored), source, index.slot, total),
         )
         r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
         self.parameters = Parameters(index, edges, r_0, small)
+
+    def fit_memory(
+        self, *, state: Mapping[str, tuple[int, ...]] | None = None, kept: Sequence[str] = (), staged_edges: int = 0
+    ) -> None:
+        """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
+
+        Parameters
+        ----------
+        state, kept
+            See `EdgePool.configure`.
+        staged_edges
+            Edges that a batch may copy at once, at most: they count against the memory too.
+        """
+        pool = self.parameters.edges
+        page_bytes, held_bytes = pool.page_bytes(state), (pool.pages - pool.missing) * pool.page_bytes()
+        each_bytes = page_bytes + (pool.page_bytes({}) if state else 0)  # in training with their gradients
+        staged_bytes = min(staged_edges, pool.slots) * each_bytes // pool.page_edges
+        host_bytes, self.memory_note = memory.budget(
+            self.host_memory, whole_bytes=pool.pages * page_bytes, held_bytes=held_bytes
+        )
+        pool.configure(
+            state=state,
+            kept=kept,
+            host_bytes=None if host_bytes is None else max(0, host_bytes - staged_bytes),
+            folder=self.scratch or self.path / "scratch",
+        )
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
@@ -158,6 +213,7 @@ class Graph:
         self.store = store
         self.settings = store.settings
         if changed or force:
+            self.parameters.edges.close()
             self._load()
 
     # ---- what it is

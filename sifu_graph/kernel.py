@@ -41,7 +41,7 @@ def _batch_fields(real: type) -> list[tuple[str, type]]:
     pointers = [
         "first_position",
         "first_edge",
-        "slot",
+        "place",
         "S",
         "pe",
         "pe_row",
@@ -54,7 +54,6 @@ def _batch_fields(real: type) -> list[tuple[str, type]]:
     results = ["logsumexp", "target_energy", "best"]
     return [
         ("groups", _Int),
-        ("positions", _Int),
         *((name, _Pointer) for name in pointers),
         ("scale", real),
         ("weight", real),
@@ -71,6 +70,12 @@ def _update_fields(real: type) -> list[tuple[str, type]]:
         *((name, real) for name in rates),
         *((name, _Pointer) for name in state),
     ]
+
+
+class Records(ctypes.Structure):
+    """`struct Records` of contest.cpp: where edges lie that are not in memory."""
+
+    _fields_ = [(name, _Int) for name in ("file", "record_bytes", "bias_offset", "page")]
 
 
 class BatchFloat(ctypes.Structure):
@@ -182,9 +187,10 @@ def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:
     library.sifu_forward.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
-    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 3, _Int]
+    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 4, _Int]
+    library.sifu_energies.restype = _Int
     real = _Float if dtype == torch.float32 else _Double
     library.sifu_carry.argtypes = [_Int, *[_Pointer] * 8, _Int, _Pointer, _Pointer, *[real] * 3, _Int, real]
-    for name in ("forward", "train", "update", "energies", "carry"):
+    for name in ("forward", "train", "update", "carry"):
         getattr(library, f"sifu_{name}").restype = None
     return library

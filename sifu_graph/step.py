@@ -8,6 +8,7 @@ does not know corpora, schedules of commits, or files.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest, optim, propagation
-from sifu_graph.parameters import BIAS, WEIGHT, Parameters
+from sifu_graph.cache import BIAS, WEIGHT, EdgePool
+from sifu_graph.index import EdgeIndex, ranges
+from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig, positional_encoding
 
 Ids = NDArray[np.int32]
@@ -67,9 +70,19 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class PathStage:
+    """Copies of the edges that the text takes: the signals need them before, and once more after, their rows."""
+
+    slots: NDArray[np.int64]  # [taken], ascending
+    values: dict[str, Tensor]  # every array of the pool, [taken, ...]
+    place: Tensor  # int64 [I, B], which of them carries each signal at each step; -1: the default edge
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """Phase one of a batch, ready for the contest."""
 
+    stage: PathStage
     tape: propagation.Tape
     S: Tensor  # [T, d], in the order of the plan
     rows: contest.Rows
@@ -84,7 +97,7 @@ def plan(
     candidates: int | None = None,
     rng: np.random.Generator | None = None,
 ) -> Batch:
-    """Cuts padded tokens [B, L] with their lengths [B] at the resets, and brings their rows into memory."""
+    """Cuts padded tokens [B, L] with their lengths [B] at the resets, and groups them by source."""
     cut = Positions.cut(tokens, lengths, config.reset_after)
     steps = cut.real.shape[1]
     pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
@@ -97,32 +110,78 @@ def plan(
         candidates=candidates,
         rng=rng,
     )
-    parameters.edges.require(group.slot.numpy())
     places = torch.from_numpy(np.flatnonzero(cut.real))[group.order]
     path_slots = torch.full(cut.real.shape, -1)
     path_slots.view(-1)[places] = group.target_slot
     return Batch(torch.from_numpy(cut.tokens[:, 0].copy()), path_slots, places, group)
 
 
-def carry(parameters: Parameters, config: SignalConfig, batch: Batch) -> Sweep:
+def stage(parameters: Parameters, batch: Batch, names: Sequence[str] | None = None) -> PathStage:
+    """Copies the edges that a batch takes. ``names``: arrays of the pool; None: all, the optimizer's state too."""
+    private = batch.path_slots >= 0
+    taken, which = torch.unique(batch.path_slots[private], return_inverse=True)
+    place = torch.full_like(batch.path_slots, -1)
+    place[private] = which
+    slots = taken.numpy()
+    return PathStage(slots, parameters.edges.stage(slots, names), place.T.contiguous())
+
+
+def carry(parameters: Parameters, config: SignalConfig, batch: Batch, staged: PathStage | None = None) -> Sweep:
     """Carries the signals along a batch."""
+    staged = stage(parameters, batch, (WEIGHT, BIAS)) if staged is None else staged
     tape = propagation.forward(
         config,
         positions=batch.steps,
         r_0=parameters.r_0,
         node_bias=parameters.node_bias[batch.first],
         alpha=parameters.alpha,
-        path=lambda step: parameters.path_edges(batch.path_slots[:, step]),
+        path=_path(parameters, staged),
     )
     S = tape.mix.reshape(-1, parameters.width)[batch.places]
-    return Sweep(tape, S, rows_of(parameters, config, batch.steps))
+    place = batch.plan.slot if parameters.edges.resident else torch.full_like(batch.plan.slot, -1)
+    return Sweep(staged, tape, S, rows_of(parameters, config, batch.steps, place))
 
 
-def rows_of(parameters: Parameters, config: SignalConfig, steps: int) -> contest.Rows:
+def _path(parameters: Parameters, staged: PathStage) -> propagation.Path:
+    W, b = staged.values[WEIGHT], staged.values[BIAS]
+    return lambda step: parameters.path_edges(W, b, staged.place[step])
+
+
+def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Tensor | None = None) -> contest.Rows:
     """What a contest reads, with the positional encodings of ``steps`` steps of training."""
     pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
     pool = parameters.edges
-    return contest.Rows(pool.W, pool.b, parameters.default_W, parameters.default_b, pe, float(parameters.scale))
+    place = torch.empty(0, dtype=torch.int64) if place is None else place
+    default = parameters.default_W, parameters.default_b
+    return contest.Rows(pool.W, pool.b, place, *default, pe, float(parameters.scale))
+
+
+def _parts(
+    pool: EdgePool,
+    batch: Batch,
+    rows: contest.Rows,
+    *,
+    upcoming: NDArray[np.int64] | None = None,
+    prepare: Callable[[NDArray[np.int64], Tensor], None] | None = None,
+) -> Iterator[contest.Range]:
+    """Hands out the rows of a batch as their pages come into memory. ``prepare`` is told the slots and their places."""
+    slot, first_edge = batch.plan.slot, batch.plan.first_edge.numpy()
+    for part in pool.sweep(pool.parts(slot.numpy(), first_edge), upcoming=upcoming):
+        edges = slice(int(first_edge[part.first]), int(first_edge[part.stop]))
+        if not pool.resident:
+            rows.place[edges] = pool.place(slot[edges])
+        if prepare is not None:
+            prepare(slot[edges].numpy(), rows.place[edges])
+        yield part.first, part.stop
+
+
+def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64]:
+    """The pages that the rows of these tokens lie on, in the order in which a batch meets them."""
+    nodes = np.unique(tokens)
+    start, size = index.row_start[nodes], np.diff(index.row_start)[nodes]
+    page = index.slot[ranges(start, size)] // page_edges
+    first = np.unique(page, return_index=True)[1]
+    return page[np.sort(first)]
 
 
 def evaluate(
@@ -131,7 +190,8 @@ def evaluate(
     """The loss in nats of every position of a batch [T], and whether the greatest energy was the target's [T]."""
     batch = plan(parameters, config, tokens, lengths)
     sweep = carry(parameters, config, batch)
-    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
+    parts = _parts(parameters.edges, batch, sweep.rows)
+    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S, parts=parts)
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
     return outcome.loss(sweep.rows.scale), hit
 
@@ -146,22 +206,27 @@ def train(
     step: int,
     candidates: int | None = None,
     rng: np.random.Generator | None = None,
+    following: Ids | None = None,
 ) -> tuple[float, int]:
-    """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen."""
+    """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen.
+
+    ``following``: the tokens of the batch after this one; its pages are kept or fetched where there is room.
+    """
     batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
     group, pool = batch.plan, parameters.edges
-    pool.mark_dirty(group.slot.numpy())
-    if optimizer.kind == "adamw-dense":
-        catch_up_edges(parameters, optimizer, group.slot, step - 1)
-    sweep = carry(parameters, config, batch)
+    dense = optimizer.kind == "adamw-dense"
+    staged = stage(parameters, batch)
+    taken = torch.arange(len(staged.slots))
+    if dense:
+        catch_up(optimizer, staged.values, taken, step - 1)
+    sweep = carry(parameters, config, batch, staged)
 
     # Gradients of the edges that the text takes are set aside: the propagation has its share to add.
     group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
     private = group.target >= 0
-    edge_at = group.first_edge[group_of] + group.target
-    taken, row_of = torch.unique(edge_at[private], return_inverse=True)
+    row_of = staged.place.T.reshape(-1)[batch.places][private]
     gradient_row = torch.full((len(group.slot),), -1)
-    gradient_row[taken] = torch.arange(len(taken))
+    gradient_row[(group.first_edge[group_of] + group.target)[private]] = row_of
     d = parameters.width
     sink = contest.Sink(
         gradient_row,
@@ -169,25 +234,31 @@ def train(
         sweep.S.new_empty(len(taken), d),
         optimizer,
         step,
-        edge_optimizer_state(parameters, optimizer),
+        edge_optimizer_state(pool.arrays, optimizer),
     )
-    outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink)
+
+    def prepare(slots: NDArray[np.int64], places: Tensor) -> None:
+        pool.mark_dirty(slots)
+        if dense:
+            catch_up(optimizer, pool.arrays, places, step - 1)
+            pool.arrays["optimizer/last_step"][places] = step
+
+    upcoming = None
+    if following is not None and pool.missing:
+        upcoming = pages_of(parameters.index, following, pool.page_edges)
+    parts = _parts(pool, batch, sweep.rows, upcoming=upcoming, prepare=prepare)
+    outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
     d_mix.view(-1, d)[batch.places] = grads.dS
-    back = propagation.backward(
-        config,
-        sweep.tape,
-        d_mix,
-        alpha=parameters.alpha,
-        path=lambda s: parameters.path_edges(batch.path_slots[:, s]),
-    )
-    row_at = torch.full_like(batch.path_slots, -1)
-    row_at.view(-1)[batch.places[private]] = row_of
-    default_W, default_b = _scatter(sink, back, row_at, grads)
-    contest.update_edges(sweep.rows, sink, group.slot[taken])
-    if optimizer.kind == "adamw-dense":
-        pool.arrays["optimizer/last_step"][group.slot] = step
+    back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=_path(parameters, staged))
+    default_W, default_b = _scatter(sink, back, staged.place.T, grads)
+    values = staged.values
+    rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)
+    contest.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
+    if dense:
+        values["optimizer/last_step"][:] = step
+    pool.unstage(staged.slots, values)
     _update_small(parameters, config, optimizer, step, back, batch.first, default_W, default_b, grads.scale)
     return float(outcome.loss(sweep.rows.scale).double().mean()), group.positions
 
@@ -208,9 +279,8 @@ def _scatter(
     return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
 
 
-def edge_optimizer_state(parameters: Parameters, optimizer: optim.OptimizerConfig) -> dict[str, list[Tensor]]:
-    """The state of the private edges, by the names that `optim.update` uses."""
-    arrays = parameters.edges.arrays
+def edge_optimizer_state(arrays: Mapping[str, Tensor], optimizer: optim.OptimizerConfig) -> dict[str, list[Tensor]]:
+    """The state of private edges, from the pool's arrays or copies of them, by the names that `optim.update` uses."""
     if optimizer.kind == "rowwise":
         return {"v_row": [arrays["optimizer/v_edge"]]}
     return {name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")}
@@ -227,15 +297,14 @@ def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str,
     return shapes
 
 
-def catch_up_edges(parameters: Parameters, optimizer: optim.OptimizerConfig, slots: Tensor, step: int) -> None:
-    """Dense-equivalent AdamW: the edges' missed steps up to and including ``step``."""
-    pool = parameters.edges
+def catch_up(optimizer: optim.OptimizerConfig, arrays: Mapping[str, Tensor], places: Tensor, step: int) -> None:
+    """Dense-equivalent AdamW: the missed steps of the edges at these places, up to and including ``step``."""
     optim.catch_up(
         optimizer,
-        parts=[pool.arrays[WEIGHT], pool.arrays[BIAS]],
-        state=edge_optimizer_state(parameters, optimizer),
-        rows=slots,
-        last_step=pool.arrays["optimizer/last_step"],
+        parts=[arrays[WEIGHT], arrays[BIAS]],
+        state=edge_optimizer_state(arrays, optimizer),
+        rows=places,
+        last_step=arrays["optimizer/last_step"],
         step=step,
     )
 

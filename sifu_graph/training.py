@@ -23,15 +23,16 @@ import numpy as np
 import psutil
 import torch
 from sifu_store.durable import write_durably
-from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError
+from sifu_store.errors import CorpusError, DivergedError, OptionError
 from sifu_store.store import Store
 
+from sifu_graph import evaluation
 from sifu_graph import step as steps
+from sifu_graph.cache import BIAS, EdgePool
 from sifu_graph.corpus import Corpus
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite, require_positive, write_parameters
 from sifu_graph.optim import OptimizerConfig
-from sifu_graph.parameters import BIAS
 from sifu_graph.tokens import Batches
 
 if TYPE_CHECKING:
@@ -200,23 +201,30 @@ class _Run:
 
     def _prepare_state(self) -> None:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
-        pool, parameters = self.graph.parameters.edges, self.graph.parameters
+        parameters = self.graph.parameters
         names = [name for name in self.store.names() if name.startswith("optimizer/")]
         shapes = steps.edge_state_arrays(self.optimizer, parameters.width)
-        _check_memory(self.graph, shapes)
         same = self.saved is not None and self.saved["optimizer"]["kind"] == self.optimizer.kind
         if not same:
             self.stale = names
             self.progress.began = self.progress.step
-            pool.drop_state()
             parameters.state.clear()
-        for name, trailing in shapes.items():
-            if name not in pool.arrays:
-                pool.add_state(name, trailing, in_store=same and name in names)
+        self.graph.fit_memory(
+            state=shapes,
+            kept=[name for name in shapes if same and name in names],
+            staged_edges=max(self.progress.batch * self.length, evaluation.BATCH * self.length),
+        )
+        if self.graph.memory_note is not None:
+            self.say(self.graph.memory_note)
         if same:
             for name in names:
                 if not self.store.is_paged(name):
                     parameters.state[name] = torch.from_numpy(self.store.read(name).copy())
+
+    @property
+    def pool(self) -> EdgePool:
+        """Where the edges are."""
+        return self.graph.parameters.edges
 
     def go(self) -> TrainReport:
         progress, options = self.progress, self.options
@@ -295,6 +303,7 @@ class _Run:
         """One batch. Returns the smoothed loss."""
         progress = self.progress
         batch = self.batches.batch_at(progress.position)
+        following = self.batches.batch_at(progress.position + 1).tokens if self.pool.missing else None
         self.uncommitted = True
         loss, seen = steps.train(
             self.graph.parameters,
@@ -305,6 +314,7 @@ class _Run:
             step=progress.step + 1 - progress.began,
             candidates=self.candidates,
             rng=np.random.default_rng(np.random.SeedSequence([progress.seed, 1, progress.step])),
+            following=following,
         )
         if not math.isfinite(loss):
             raise DivergedError(self._diverged(f"the loss of step {progress.step + 1} is {loss}"))
@@ -331,13 +341,12 @@ class _Run:
     def _catch_up(self) -> None:
         """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
         if self.optimizer.kind == "adamw-dense" and self.progress.step > self.progress.began:
-            pool = self.graph.parameters.edges
-            every = np.arange(pool.slots)
-            pool.require(every)
-            pool.mark_dirty(every)
-            slots = torch.from_numpy(self.graph.parameters.index.slot)
-            done = self.progress.step - self.progress.began
-            steps.catch_up_edges(self.graph.parameters, self.optimizer, slots, done)
+            pool, index = self.graph.parameters.edges, self.graph.parameters.index
+            for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
+                slots = index.slot[part.first : part.stop]
+                pool.mark_dirty(slots)
+                places = pool.place(torch.from_numpy(slots))
+                steps.catch_up(self.optimizer, pool.arrays, places, self.progress.step - self.progress.began)
 
     def _commit(self, heldout: float | None) -> str:
         progress, parameters = self.progress, self.graph.parameters
@@ -446,19 +455,6 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     if every is None:
         return seconds_since >= every_s
     return every > 0 and steps_since > 0 and steps_since % every == 0
-
-
-def _check_memory(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuses a run whose parameters and state cannot all be in memory."""
-    d = graph.parameters.width
-    per_edge = d * d + d + sum(int(np.prod(shape)) for shape in shapes.values())
-    needed = graph.parameters.edges.slots * per_edge * 4
-    total = psutil.virtual_memory().total
-    if needed > total:
-        raise HostMemoryError(
-            f"the graph with this optimizer's state takes {needed / 2**30:.1f} GiB of memory and the machine has "
-            f"{total / 2**30:.1f} GiB: use --optimizer rowwise, or build with a smaller --sparsify"
-        )
 
 
 def _log(log: Any, report: StepReport) -> None:

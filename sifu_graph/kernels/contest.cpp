@@ -16,7 +16,10 @@
 // Energies are computed twice, before and after the softmax, and never stored: a position needs a few bytes per block
 // of edges instead of d floats per edge.
 
+#include <unistd.h>
+
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -259,10 +262,9 @@ extern "C" {
 // Positions are sorted by source; a group is the positions of one source and the candidates of its row.
 struct Batch {
     int64_t groups;
-    int64_t positions;
     const int64_t* first_position;  // [groups + 1]
     const int64_t* first_edge;      // [groups + 1], in the concatenation of all rows
-    const int64_t* slot;            // [edges], where an edge's parameters lie in W and b
+    const int64_t* place;           // [edges], where an edge's parameters lie in W and b
     const real* S;                  // [positions][D]
     const real* pe;                 // [...][D]
     const int64_t* pe_row;          // [positions], rows of pe
@@ -496,8 +498,8 @@ struct Sweep {
         peak_rank.resize(scratch);
     }
 
-    const real* weight(int64_t edge) const { return batch.W + batch.slot[edge] * D * D; }
-    const real* bias(int64_t edge) const { return batch.b + batch.slot[edge] * D; }
+    const real* weight(int64_t edge) const { return batch.W + batch.place[edge] * D * D; }
+    const real* bias(int64_t edge) const { return batch.b + batch.place[edge] * D; }
 
     void forward(const Item& item, real* energy_out) {
         int64_t begin = batch.first_position[item.group], end = batch.first_position[item.group + 1];
@@ -571,9 +573,9 @@ struct Sweep {
         alignas(64) real W_t[D * D], dW[D * D], db[D];
         Edge edge{nullptr, W_t, nullptr, 0, batch.scale, batch.weight, dW, db, 0};
         for (int64_t e = item.first; e < item.last; ++e) {
-            int64_t slot = batch.slot[edge0 + e];
-            edge.W = batch.W + slot * D * D;
-            edge.b = batch.b + slot * D;
+            int64_t place = batch.place[edge0 + e];
+            edge.W = batch.W + place * D * D;
+            edge.b = batch.b + place * D;
             edge.rank = e;
             transpose(edge.W, W_t);
             std::memset(dW, 0, sizeof dW);
@@ -588,7 +590,7 @@ struct Sweep {
                 std::memcpy(u.dW + row * D * D, dW, sizeof dW);
                 std::memcpy(u.db + row * D, db, sizeof db);
             } else if (u.kind) {
-                update_edge(const_cast<real*>(edge.W), const_cast<real*>(edge.b), dW, db, slot, u);
+                update_edge(const_cast<real*>(edge.W), const_cast<real*>(edge.b), dW, db, place, u);
             }
         }
         dscale[&item - items.data()] = edge.dscale;
@@ -604,6 +606,24 @@ struct Sweep {
         }
     }
 };
+
+// Reads `count` numbers of a file; what lies beyond its end is zero.
+bool read_all(int64_t file, real* into, int64_t count, int64_t at) {
+    char* next = (char*)into;
+    for (int64_t left = count * (int64_t)sizeof(real); left;) {
+        int64_t found = pread((int)file, next, left, at);
+        if (found < 0 && errno == EINTR) continue;
+        if (found < 0) return false;
+        if (!found) {
+            std::memset(next, 0, left);
+            return true;
+        }
+        next += found;
+        at += found;
+        left -= found;
+    }
+    return true;
+}
 
 }  // namespace
 
@@ -629,7 +649,8 @@ void sifu_forward(const Batch* batch, real* energy, int64_t threads) {
 // The caller adds what the default edge contributes to dS.
 void sifu_train(const Batch* batch, const Update* update, int64_t threads) {
     Sweep sweep(*batch);
-    std::memset(update->dS, 0, sizeof(real) * D * batch->positions);
+    const int64_t *begin = batch->first_position, *end = begin + batch->groups;
+    std::memset(update->dS + *begin * D, 0, sizeof(real) * D * (*end - *begin));
     std::memset(update->dscale, 0, sizeof(real) * batch->groups);
     for (int64_t g = 0; g < batch->groups; g = sweep.last_group) {
         sweep.plan(g);
@@ -652,20 +673,43 @@ void sifu_update(int64_t edges, const int64_t* slot, real* W, real* b, const Upd
     });
 }
 
-// The energies of `edges` private edges for one position, and after them that of the default edge: decoding.
-void sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* slot, int64_t edges,
-                   const real* default_W, const real* default_b, real* energy, int64_t threads) {
+// Where edges lie that are not in memory: records of PAGE edges in a file, each with the weights, then the biases.
+struct Records {
+    int64_t file, record_bytes, bias_offset, page;
+};
+
+// The energies of `edges` private edges for one position, and after them that of the default edge: decoding. An edge
+// whose place is ~slot is read from `records` past the frames, part by part, into a buffer that stays in the cache.
+// Returns the number of parts that could not be read.
+int64_t sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* place, int64_t edges,
+                      const real* default_W, const real* default_b, real* energy, const Records* records, int64_t threads) {
     static const int64_t first_row = 0;
     constexpr int64_t PART = 64, AHEAD = 2;
+    std::atomic<int64_t> failed{0};
     parallel((edges + PART) / PART, threads, [&](int64_t part) {
-        for (int64_t e = part * PART; e <= edges && e < (part + 1) * PART; ++e) {
-            if (e + AHEAD < edges)  // asked for while this edge computes
-                for (int64_t i = 0; i < D * D; i += LANES) __builtin_prefetch(W + slot[e + AHEAD] * D * D + i);
-            bool last = e == edges;
-            energies_of<1>(S, last ? default_W : W + slot[e] * D * D, last ? default_b : b + slot[e] * D, pe, &first_row,
-                           energy + e);
+        int64_t last = (part + 1) * PART < edges ? (part + 1) * PART : edges;
+        for (int64_t e = part * PART; e < last;) {
+            if (place[e] < 0) {
+                alignas(64) static thread_local real W_read[PART * D * D], b_read[PART * D];
+                int64_t slot = ~place[e], run = 1, at = slot / records->page * records->record_bytes;
+                while (e + run < last && place[e + run] == ~(slot + run) && (slot + run) % records->page) ++run;
+                slot %= records->page;
+                if (!read_all(records->file, W_read, run * D * D, at + slot * D * D * (int64_t)sizeof(real)) ||
+                    !read_all(records->file, b_read, run * D, at + records->bias_offset + slot * D * (int64_t)sizeof(real)))
+                    failed.fetch_add(1);
+                for (int64_t i = 0; i < run; ++i)
+                    energies_of<1>(S, W_read + i * D * D, b_read + i * D, pe, &first_row, energy + e + i);
+                e += run;
+                continue;
+            }
+            if (e + AHEAD < edges && place[e + AHEAD] >= 0)  // asked for while this edge computes
+                for (int64_t i = 0; i < D * D; i += LANES) __builtin_prefetch(W + place[e + AHEAD] * D * D + i);
+            energies_of<1>(S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, energy + e);
+            ++e;
         }
+        if ((part + 1) * PART > edges) energies_of<1>(S, default_W, default_b, pe, &first_row, energy + edges);
     });
+    return failed.load();
 }
 
 // One step of `signals` signals, each along an edge of its own (a place in W and b, or -1: the default edge):

@@ -60,8 +60,7 @@ def gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The package's loss and gradients: a step of plain descent moves each parameter by its gradient times RATE."""
     parameters = graph.parameters
-    for name, shape in step.edge_state_arrays(DESCENT, parameters.width).items():
-        parameters.edges.add_state(name, shape, in_store=False)
+    parameters.edges.configure(state=step.edge_state_arrays(DESCENT, parameters.width))
     before = {"W": parameters.edges.W.clone(), "b": parameters.edges.b.clone()}
     before |= {name: value.clone() for name, value in parameters.small.items()}
     loss, _ = step.train(parameters, config, DESCENT, tokens, lengths, step=1)
@@ -144,7 +143,7 @@ def test_gradients(
         ("nodes/bias", model.node_bias), ("signal/alpha", model.alpha), ("signal/scale", model.scale),
     ):  # fmt: skip
         wanted = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        close(found[name], wanted, tolerance, terms=5.0 if name == "signal/scale" else 0.5)  # of energies
+        close(found[name], wanted, tolerance, terms=5.0 if name == "signal/scale" else 1.0)  # of energies
 
 
 @settings(max_examples=15)
@@ -178,7 +177,8 @@ def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, se
     rng = np.random.default_rng(seed)
     sampled = step.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
     full = contest.forward(sweep.rows, exact.plan, sweep.S)[0]
-    part = contest.forward(sweep.rows, sampled.plan, sweep.S)[0]
+    rows = dataclasses.replace(sweep.rows, place=sampled.plan.slot)
+    part = contest.forward(rows, sampled.plan, sweep.S)[0]
     assert torch.equal(full.target_energy, part.target_energy)
     assert bool((part.logsumexp <= full.logsumexp + 1e-12).all())
     if candidates >= 40:

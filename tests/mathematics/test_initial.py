@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph import contest, step
+from sifu_graph.cache import EdgePool
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial, estimate_discounts, uniform
-from sifu_graph.parameters import EdgePool, Parameters
+from sifu_graph.parameters import Parameters
 from sifu_graph.signal import PRESETS, initial_signal
 
 
@@ -65,10 +66,11 @@ def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> N
         "signal/scale": torch.ones(1),
     }  # fmt: skip
     r_0 = torch.from_numpy(initial_signal(config, width, seed))
-    parameters = Parameters(index, EdgePool.create(initial, slots=index.edges), r_0, small)
+    parameters = Parameters(index, EdgePool(initial, slots=index.edges), r_0, small)
     wanted = kneser_ney(table, counts.discounts)
     tokens = np.random.default_rng(seed).choice(np.flatnonzero(table.sum(1)), (4, 8)).astype(np.int32)
     batch = step.plan(parameters, config, tokens, np.full(4, 8))
+    parameters.edges.require(np.arange(index.edges))
     sweep = step.carry(parameters, config, batch)
     outcome, energies = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True)
     assert energies is not None
@@ -108,11 +110,11 @@ def test_pages_appear_on_first_touch_with_the_same_bits(method: str) -> None:
         method=method, seed=1, config=PRESETS["tuned"], width=32, length=8, index=index, slots=index.edges,
         counts=counts,
     )  # fmt: skip
-    whole = EdgePool.create(initial, slots=index.edges)
+    whole = EdgePool(initial, slots=index.edges)
     whole.require(np.arange(index.edges))
-    parts = EdgePool.create(initial, slots=index.edges)
+    parts = EdgePool(initial, slots=index.edges)
     for slot in np.random.default_rng(0).permutation(index.edges):
         parts.require(np.array([slot]))
-    assert parts.loaded.all()
+    assert not parts.missing
     assert torch.equal(whole.W, parts.W)
     assert torch.equal(whole.b, parts.b)

@@ -65,9 +65,9 @@ def test_the_fused_update_is_the_reference(seed: int, config: OptimizerConfig, a
         )
         state = state_of(config, rng)
         sink = contest.Sink(torch.empty(0, dtype=torch.int64), dW, db, config, at, state)
-        rows = contest.Rows(W, b, W[0], b[0], b)
+        rows = contest.Rows(W, b, slot, W[0], b[0], b)
         if native:
-            contest.update_edges(rows, sink, slot)
+            contest.update_edges(rows, sink)
         else:
             optim.update(config, step=at, parts=[W, b], grads=[dW, db], state=state, rows=slot)
         results.append([W, b, *(t for parts in state.values() for t in parts)])
@@ -83,8 +83,7 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
     graph = random_graph(3, nodes=8, share=1.0, config=config, alphas=9)
     optimizer = OptimizerConfig(kind="adamw-dense", lr=5e-3, beta2=0.999, eps=1e-8, weight_decay=decay, shared_rate=1.0)
     parameters, model = graph.parameters, graph.model
-    for name, shape in step.edge_state_arrays(optimizer, parameters.width).items():
-        parameters.edges.add_state(name, shape, in_store=False)
+    parameters.edges.configure(state=step.edge_state_arrays(optimizer, parameters.width))
     trained = model.parameters() if config.learn_scale else model.parameters()[:-1]
     reference = torch.optim.AdamW(trained, lr=5e-3, weight_decay=decay)
     rng = np.random.default_rng(0)
@@ -101,7 +100,7 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
         reference.step()
         loss, _ = step.train(parameters, config, optimizer, tokens, lengths, step=at)
         assert loss == pytest.approx(wanted.item(), rel=1e-10)
-    step.catch_up_edges(parameters, optimizer, torch.from_numpy(parameters.index.slot), 8)
+    step.catch_up(optimizer, parameters.edges.arrays, torch.from_numpy(parameters.index.slot), 8)
     for name, found, leaf in (
         ("W", parameters.edges.W, model.W), ("b", parameters.edges.b, model.b),
         ("default", parameters.default_W, model.default_W), ("alpha", parameters.alpha, model.alpha),
@@ -114,8 +113,7 @@ def test_lazy_adamw_leaves_untouched_edges_alone() -> None:
     config = PRESETS["paper"]
     graph = random_graph(5, nodes=20, share=0.5, config=config)
     optimizer = OptimizerConfig(kind="adamw", beta2=0.999)
-    for name, shape in step.edge_state_arrays(optimizer, 32).items():
-        graph.parameters.edges.add_state(name, shape, in_store=False)
+    graph.parameters.edges.configure(state=step.edge_state_arrays(optimizer, 32))
     tokens, lengths = texts(5, nodes=6, batch=3, length=5)
     before = graph.parameters.edges.W.clone()
     step.train(graph.parameters, config, optimizer, tokens, lengths, step=1)

@@ -8,9 +8,10 @@ import numpy as np
 import oracle
 import torch
 
+from sifu_graph.cache import EdgePool
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
-from sifu_graph.parameters import EdgePool, Parameters
+from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig, initial_signal
 
 
@@ -44,7 +45,7 @@ def random_graph(
         method="uniform", seed=seed, config=config, width=width, length=8, index=index, slots=edges,
         counts=Counts(zero, zero.astype(np.float64), zero, (0.5, 0.5, 0.5)),
     )  # fmt: skip
-    pool = EdgePool.create(initial, slots=edges, dtype=dtype)
+    pool = EdgePool(initial, slots=edges, dtype=dtype)
     pool.require(np.arange(edges))
 
     def draw(*shape: int) -> torch.Tensor:

@@ -1,0 +1,282 @@
+"""The cache never changes a result: any budget, any order of eviction, the same bits as with everything in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
+from support.graphs import Random, random_graph, texts
+
+from sifu_graph import step
+from sifu_graph.cache import BIAS, WEIGHT, EdgePool, row_pages, runs
+from sifu_graph.decoding import Walk
+from sifu_graph.optim import OptimizerConfig
+from sifu_graph.signal import PRESETS
+
+PAGE = 8
+NODES = 40
+OPTIMIZERS = {
+    "rowwise": OptimizerConfig(lr=0.1),
+    "adamw": OptimizerConfig(kind="adamw", lr=0.01, beta2=0.99, eps=1e-4),
+    "adamw-dense": OptimizerConfig(kind="adamw-dense", lr=0.01, beta2=0.99, eps=1e-4),
+}
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+class Memory:
+    """A store in memory: pages of arrays, as `EdgePool.read` gives them."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self.read_pages = 0
+
+    def read(self, name: str, first: int, stop: int) -> np.ndarray:
+        self.read_pages += stop - first
+        return self.arrays[name][first * PAGE : stop * PAGE].copy()
+
+    def commit(self, pool: EdgePool) -> None:
+        for first, stop in pool.dirty_runs():
+            for name, array in pool.arrays.items():
+                shape = (pool.slots, *array.shape[1:])
+                values = pool.values(name, first, stop)
+                kept = self.arrays.setdefault(name, np.full(shape, np.nan, np.float32))
+                kept[first * PAGE : first * PAGE + len(values)] = values
+        pool.mark_stored()
+
+
+def graph_of_pages(
+    seed: int, optimizer: OptimizerConfig | None, *, frames: int | None, folder: Path, memory: Memory | None = None
+) -> Random:
+    """A random graph whose pages have `PAGE` edges, and of which so many pages fit into memory."""
+    graph = random_graph(seed, nodes=NODES, share=0.3, config=PRESETS["tuned"], dtype=torch.float32)
+    whole, index = graph.parameters.edges, graph.parameters.index
+    memory = memory or Memory()
+    source = np.repeat(np.arange(NODES), index.row_sizes())
+    total = np.random.default_rng(seed).integers(1, 100, NODES)
+    pages = -(-whole.slots // PAGE)
+    stored = np.zeros(pages, bool)
+    if memory.arrays:
+        stored = ~np.isnan(memory.arrays[BIAS][::PAGE, 0])
+    pool = EdgePool(
+        whole.initial, slots=whole.slots, stored=stored, read=memory.read, page_edges=PAGE,
+        rows=lambda: row_pages(pages, source, index.slot, total, page_edges=PAGE),
+    )  # fmt: skip
+    state = step.edge_state_arrays(optimizer, 32) if optimizer is not None else {}
+    kept = [name for name in state if name in memory.arrays]
+    host_bytes = None
+    if frames is not None:
+        pool.configure(host_bytes=pool.pages * pool.page_bytes() - 1, folder=folder)  # to know the largest row
+        host_bytes = max(pool.least_bytes(state), frames * pool.page_bytes(state))
+    pool.configure(state=state, kept=kept, host_bytes=host_bytes, folder=folder)
+    graph.parameters.edges = pool
+    return graph
+
+
+def all_values(pool: EdgePool) -> dict[str, np.ndarray]:
+    every = np.arange(pool.slots)
+    return {name: value.numpy().copy() for name, value in pool.stage(every).items()}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
+@given(seed=st.integers(0, 2**16), share=st.sampled_from([0.02, 0.1, 0.5]), data=st.data())
+def test_training_under_any_budget_gives_the_same_bits(
+    kind: str, seed: int, share: float, data: st.DataObject, tmp_path: Path
+) -> None:
+    """Losses, parameters and state, with commits, looks at other text and orders of eviction in between."""
+    optimizer, actions = OPTIMIZERS[kind], data.draw(st.lists(st.sampled_from("ttcesw"), min_size=2, max_size=8))
+    shuffled = np.random.default_rng(data.draw(st.integers(0, 99)))
+    found = []
+    for frames in (None, 1):
+        memory = Memory()
+        graph = graph_of_pages(seed, optimizer, frames=frames, folder=tmp_path, memory=memory)
+        parameters, pool = graph.parameters, graph.parameters.edges
+        if frames is not None:
+            host_bytes = max(pool.least_bytes(), int(share * pool.pages) * pool.page_bytes())
+            pool.configure(state=step.edge_state_arrays(optimizer, 32), host_bytes=host_bytes, folder=tmp_path)
+            assert not pool.resident
+        seen: list[object] = []
+        at = 0
+        for k, action in enumerate(actions):
+            tokens, lengths = texts(seed + k, nodes=NODES, batch=4, length=7)
+            if action == "t":
+                at += 1
+                following, _ = texts(seed + k + 1, nodes=NODES, batch=4, length=7)
+                seen.append(
+                    step.train(parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at, following=following)
+                )
+            elif action == "e":
+                seen.append(step.evaluate(parameters, PRESETS["tuned"], tokens, lengths)[0].tolist())
+            elif action == "c":
+                memory.commit(pool)
+            elif action == "s":
+                pool.reads = shuffled.random(pool.pages)  # any order of eviction
+            elif action == "w":
+                pool.prefetch = not pool.prefetch
+        found.append((seen, all_values(pool), {name: value.tolist() for name, value in parameters.small.items()}))
+        pool.close()
+    (whole, W_whole, small_whole), (paged, W_paged, small_paged) = found
+    assert whole == paged
+    assert small_whole == small_paged
+    for name, value in W_whole.items():
+        assert np.array_equal(value, W_paged[name]), name
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
+@given(seed=st.integers(0, 2**16), frames=st.integers(1, 40))
+def test_decoding_under_any_budget_gives_the_same_bits(seed: int, frames: int, tmp_path: Path) -> None:
+    memory = Memory()
+    if seed % 2:
+        first = graph_of_pages(seed, None, frames=None, folder=tmp_path, memory=memory)
+        first.parameters.edges.put(WEIGHT, np.arange(20), torch.ones(20, 32, 32) / 32)
+        memory.commit(first.parameters.edges)
+    ids = np.random.default_rng(seed).integers(0, NODES, 40).tolist()
+    found = []
+    for budget in (None, frames):
+        graph = graph_of_pages(seed, None, frames=budget, folder=tmp_path, memory=memory)
+        walk = Walk(graph.parameters, PRESETS["tuned"])
+        walk.start(ids[0])
+        seen = []
+        for node in ids[1:]:
+            energies, default = walk.energies()
+            seen.append((energies.tolist(), default))
+            walk.carry(node)
+        found.append(seen)
+        if budget is not None:
+            report = graph.parameters.edges.report()
+            assert report["requests"] > 0
+        graph.parameters.edges.close()
+    assert found[0] == found[1]
+
+
+def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) -> None:
+    optimizer = OPTIMIZERS["rowwise"]
+    graph = graph_of_pages(3, optimizer, frames=1, folder=tmp_path)
+    pool = graph.parameters.edges
+    assert pool.frame_bytes < 0.6 * pool.pages * pool.page_bytes()
+    for at in range(1, 4):
+        tokens, lengths = texts(at, nodes=NODES, batch=6, length=7)
+        step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+        held = pool.page_of[pool.page_of >= 0]
+        assert len(held) == len(np.unique(held)) == pool.pages - pool.missing <= pool.frames
+        assert np.array_equal(pool.frame_of[held], np.flatnonzero(pool.page_of >= 0))
+    report = pool.report()
+    assert 0 < report["hits"] < report["requests"]
+    assert report["evicted"] > 0
+    assert report["from_scratch"] > 0
+    assert report["scratch_bytes_written"] > 0
+    assert report["requests"] - report["hits"] == report["from_scratch"] + report["from_store"] + report["generated"]
+    assert list(tmp_path.iterdir()) == []  # the scratch file has no name
+    pool.close()
+
+
+def test_what_is_rare_in_the_corpus_goes_first(tmp_path: Path) -> None:
+    graph = graph_of_pages(3, None, frames=20, folder=tmp_path)
+    pool = graph.parameters.edges
+    last = pool.frames - 1
+    pool.bring(np.arange(pool.frames))
+    pool.reads = np.arange(pool.pages, dtype=float)[::-1].copy()  # the last page is the rarest of those in memory
+    pool.bring(np.array([last + 1]))
+    assert pool.frame_of[last] < 0 <= pool.frame_of[last - 1]
+    pool.next_use[:] = 5
+    pool.next_use[3] = 9  # read last
+    pool.bring(np.array([last + 2]), pinned=np.array([last + 1]))
+    assert pool.frame_of[3] < 0
+    pool.close()
+
+
+def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None:
+    graph = graph_of_pages(3, None, frames=30, folder=tmp_path)
+    pool, index = graph.parameters.edges, graph.parameters.index
+    parts = pool.parts(index.slot, index.row_start)
+    assert len(parts) > 2
+    assert [parts[0].first, *(part.stop for part in parts)] == [*(part.first for part in parts), NODES]
+    for at, part in enumerate(pool.sweep(parts)):
+        assert (pool.frame_of[part.pages] >= 0).all()
+        if at + 1 < len(parts):
+            assert pool._pager is not None
+            pool._pager.submit(int).result()
+            assert (pool.frame_of[parts[at + 1].pages] >= 0).all()
+            assert (pool.frame_of[part.pages] >= 0).all()
+    pool.close()
+
+
+def test_a_budget_below_the_least_is_refused(tmp_path: Path) -> None:
+    graph = graph_of_pages(3, None, frames=1, folder=tmp_path)
+    pool = graph.parameters.edges
+    with pytest.raises(HostMemoryError, match="the least that works"):
+        pool.configure(host_bytes=pool.least_bytes() - 1, folder=tmp_path)
+
+
+def test_a_scratch_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OptionError, match="--scratch"):
+        graph_of_pages(3, None, frames=1, folder=blocked / "below")
+
+
+@pytest.mark.parametrize("loading", ["background", "foreground"])
+def test_a_page_that_cannot_be_read_stops_the_batch(loading: str, tmp_path: Path) -> None:
+    memory = Memory()
+    whole = graph_of_pages(3, None, frames=None, folder=tmp_path, memory=memory).parameters.edges
+    whole.put(BIAS, np.arange(whole.slots), torch.zeros(whole.slots, 32))
+    memory.commit(whole)
+    graph = graph_of_pages(3, None, frames=30, folder=tmp_path, memory=memory)
+    pool, index = graph.parameters.edges, graph.parameters.index
+    pool.prefetch = loading == "background"
+
+    def torn(name: str, first: int, stop: int) -> np.ndarray:
+        if stop > pool.pages // 2:
+            raise StoreDamagedError("page torn")
+        return memory.read(name, first, stop)
+
+    pool.read = torn
+    with pytest.raises(StoreDamagedError):
+        for _ in pool.sweep(pool.parts(index.slot, index.row_start)):
+            pass
+    pool.read = memory.read
+    assert len(list(pool.sweep(pool.parts(index.slot, index.row_start)))) > 1  # and nothing is stuck
+    pool.close()
+
+
+def test_reads_of_pages_and_the_largest_row() -> None:
+    source = np.array([0, 0, 0, 1, 2, 2])
+    slot = np.array([0, 1, 9, 2, 3, 20])
+    reads, largest = row_pages(3, source, slot, np.array([5, 3, 2]), page_edges=PAGE)
+    assert reads.tolist() == [1.0, 0.5, 0.2]
+    assert largest == 2
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(1, 9))
+def test_runs_cover_the_pages(pages: set[int], most: int) -> None:
+    found = runs(np.array(sorted(pages), np.int64), most=most)
+    assert [page for first, stop in found for page in range(first, stop)] == sorted(pages)
+    assert all(0 < stop - first <= most for first, stop in found)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=SLOW)
+@given(data=st.data(), seed=st.integers(0, 999))
+def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed: int, tmp_path: Path) -> None:
+    """`get` and `put` against a plain array, with pages coming, going and being committed in between."""
+    memory = Memory()
+    pool = graph_of_pages(seed, None, frames=1, folder=tmp_path, memory=memory).parameters.edges
+    model = pool.initial.bias(np.arange(pool.slots))
+    rng = np.random.default_rng(seed)
+    for action in data.draw(st.lists(st.sampled_from("gpbc"), min_size=1, max_size=20)):
+        slots = np.unique(rng.integers(0, pool.slots, 30))
+        if action == "g":
+            assert np.array_equal(pool.get(BIAS, slots).numpy(), model[slots])
+        elif action == "p":
+            model[slots] = rng.random((len(slots), 32), dtype=np.float32)
+            pool.put(BIAS, slots, torch.from_numpy(model[slots]))
+        elif action == "b":
+            pool.bring(np.sort(rng.permutation(pool.pages)[: pool.frames // 2]))
+        else:
+            memory.commit(pool)
+    assert np.array_equal(pool.get(BIAS, np.arange(pool.slots)).numpy(), model)
+    pool.close()
