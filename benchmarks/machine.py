@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sifu_graph.cache import reserve
+from sifu_graph.pages import reserve
 
 MATRIX = 2048  # rows and columns of the square matrices
 READ_BYTES = 1 << 30  # far more than the caches hold

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sifu_store.errors import StoreDamagedError
 from torch import Tensor
 
 from sifu_graph import kernel, optim
+from sifu_graph.cache import RowPlaces
 from sifu_graph.index import EdgeIndex, ranges
 from sifu_graph.signal import gelu, gelu_slope
 
@@ -246,18 +247,6 @@ def train(
     d_default, default_W, default_b, d_default_scale = _default_backward(rows, group, S, outcome, weight)
     scale_gradient = float(d_scale.double().sum()) + float(d_default_scale)
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
-
-
-class RowPlaces(NamedTuple):
-    """Where the private edges of one row lie: places in the pools, or ``~slot`` in the records of a file."""
-
-    places: NDArray[np.int64]  # [k], contiguous
-    pointer: int  # its address: asking an array for it takes longer than a small row's contest
-
-    @property
-    def edges(self) -> int:
-        """k."""
-        return len(self.places)
 
 
 class RowContest:

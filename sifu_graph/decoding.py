@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest
-from sifu_graph.cache import BIAS, WEIGHT
+from sifu_graph.cache import RowPlaces
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
 from sifu_graph.signal import Signal, SignalConfig
@@ -63,11 +63,9 @@ class Walk:
         self._slots_at = index.slot.ctypes.data
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy()
-        if self._resident:
-            self._path = parameters.path_edges(pool.W, pool.b, self._place)
-        else:
-            self._edge_W, self._edge_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
-            self._path = parameters.path_edges(self._edge_W, self._edge_b, self._place)
+        self._path = parameters.path_edges(pool.W, pool.b, self._place)
+        self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
+        self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._signal: Signal | None = None
 
     @property
@@ -94,14 +92,18 @@ class Walk:
         at = bisect_left(self._targets, node, start, stop)
         if at < stop and self._targets[at] == node:
             slot = self._slots[at : at + 1]
+            pool = self.parameters.edges
             if self._resident:
-                self.parameters.edges.require(slot)
-                self._place_value[0] = slot[0]
+                pool.require(slot)
+                place = int(slot[0])
             else:
-                self._one_edge(slot)
+                place = pool.edge(int(slot[0]), self._copy_W.numpy()[0], self._copy_b.numpy()[0])
+            path = self._path if place >= 0 else self._copied
+            self._place_value[0] = max(0, place)
         else:
+            path = self._path
             self._place_value[0] = -1
-        self.signal.carry(self._path)
+        self.signal.carry(path)
         self.node = node
 
     def _restart_if_due(self) -> None:
@@ -118,21 +120,13 @@ class Walk:
         pe = None if self.config.positional == "none" else self.signal.encoding
         return self._contest.energies(row, self.signal.mix, pe)
 
-    def _row(self, node: int) -> contest.RowPlaces:
+    def _row(self, node: int) -> RowPlaces:
         start, stop = self._row_start[node : node + 2]
         slots, pool = self._slots[start:stop], self.parameters.edges
         if self._resident:
             pool.require(slots)
-            return contest.RowPlaces(slots, self._slots_at + 8 * start)
-        places = pool.place_row(slots, past_frames=self._contest.reads_records)
-        return contest.RowPlaces(places, places.ctypes.data)
-
-    def _one_edge(self, slot: NDArray[np.int64]) -> None:
-        """A copy of the edge of the path, whose page may be anywhere."""
-        staged = self.parameters.edges.stage(slot, (WEIGHT, BIAS))
-        self._edge_W.copy_(staged[WEIGHT])
-        self._edge_b.copy_(staged[BIAS])
-        self._place_value[0] = 0
+            return RowPlaces(slots, self._slots_at + 8 * start)
+        return pool.place_row(node, slots, past_frames=self._contest.reads_records)
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""

@@ -86,6 +86,7 @@ class Stream(Iterator[str]):
         temperature = 0.0 if options.greedy else options.temperature
         self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
         self._rng = np.random.Generator(np.random.PCG64(options.seed))
+        graph.fit_memory()
         self._walk = Walk(graph.parameters, graph.signal, forbidden=[UNKNOWN], r_0=_signal_vector(graph, options))
         self._decoder = graph.tokenizer.decoder()
         for node in ids:

@@ -20,10 +20,11 @@ from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph import memory
-from sifu_graph.cache import BIAS, WEIGHT, EdgePool, row_pages
+from sifu_graph.cache import EdgePool, row_pages
 from sifu_graph.corpus import Corpus
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
+from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig, initial_signal
 from sifu_graph.tokenizer import Tokenizer
@@ -205,6 +206,10 @@ class Graph:
             host_bytes=None if host_bytes is None else max(0, host_bytes - staged_bytes),
             folder=self.scratch or self.path / "scratch",
         )
+
+    def cache(self) -> dict[str, float | int]:
+        """What the cache did since the memory was laid out: see `CacheStats`."""
+        return self.parameters.edges.report()
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sifu_store.durable import disk_errors
 from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
+
+from sifu_graph import kernel
 
 ALIGNMENT = 4096
 Buffers = Sequence[NDArray[np.generic] | None]
@@ -103,6 +106,26 @@ class Scratch:
                 return
             self.bytes_read += found
             view, at = view[found:], at + found
+
+    def transfer(self, at: NDArray[np.int64], rows: NDArray[np.generic], *, write: bool) -> None:
+        """Rows [k, ...] of an array, each to or from an offset of the file [k]."""
+        library = kernel.load(32, torch.float32)  # any width: it moves bytes
+        if library is None or not len(at):
+            for where, row in zip(at.tolist(), rows, strict=True):
+                (self.write_at if write else self.read_at)(where, np.atleast_1d(row))
+            return
+        row_bytes = rows.nbytes // len(rows)
+        memory = rows.ctypes.data + row_bytes * np.arange(len(rows))
+        error = library.sifu_transfer(self.fd, len(at), at.ctypes.data, memory.ctypes.data, row_bytes, write)
+        if write:
+            self.bytes_written += rows.nbytes
+            with disk_errors(self.folder, "keeping pages that left memory"):
+                if error:
+                    raise OSError(error, os.strerror(error))
+        else:
+            self.bytes_read += rows.nbytes
+            if error:
+                raise StoreDamagedError(f"{self.folder}: a page that left memory cannot be read: {os.strerror(error)}")
 
 
 def enough_space(scratch: Scratch, needed_bytes: int) -> None:

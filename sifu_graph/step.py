@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest, optim, propagation
-from sifu_graph.cache import BIAS, WEIGHT, EdgePool
+from sifu_graph.cache import EdgePool
 from sifu_graph.index import EdgeIndex, ranges
+from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig, positional_encoding
 

@@ -28,11 +28,12 @@ from sifu_store.store import Store
 
 from sifu_graph import evaluation
 from sifu_graph import step as steps
-from sifu_graph.cache import BIAS, EdgePool
+from sifu_graph.cache import EdgePool
 from sifu_graph.corpus import Corpus
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite, require_positive, write_parameters
 from sifu_graph.optim import OptimizerConfig
+from sifu_graph.pages import BIAS
 from sifu_graph.tokens import Batches
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class StepReport:
     eta_s: float | None = None
     heldout_perplexity: float | None = None
     snapshot: str | None = None
+    cache: dict[str, float | int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class TrainReport:
     seconds: float
     peak_host_bytes: int
     peak_device_bytes: int
+    cache: dict[str, float | int]
     snapshot: str
     interrupted: bool
     steps_left: int | None
@@ -262,6 +265,7 @@ class _Run:
                     eta_s=self._eta(begin, last_step, started, deadline),
                     heldout_perplexity=heldout if evaluate else None,
                     snapshot=snapshot,
+                    cache=self.pool.report() if evaluate or snapshot else None,
                 )
                 _log(log, report)
                 if options.on_step is not None:
@@ -275,6 +279,7 @@ class _Run:
                 final = StepReport(
                     step=progress.step, tokens=progress.tokens, loss=loss, perplexity=perplexity(loss),
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
+                    cache=self.pool.report(),
                 )  # fmt: skip
                 _log(log, final)
         done = progress.step - begin.step
@@ -292,6 +297,7 @@ class _Run:
             seconds=seconds,
             peak_host_bytes=_peak_bytes(),
             peak_device_bytes=0,
+            cache=self.pool.report(),
             snapshot=snapshot,
             interrupted=interrupted.is_set(),
             steps_left=None if options.steps is None else max(0, options.steps - done),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "graph.sifu"
 HUGE = 2**63
-NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot")
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "host_memory", "scratch", "stats")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -61,6 +61,26 @@ def json_option(function: _Function) -> _Function:
     return click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there.")(
         function
     )
+
+
+def memory_options(function: _Function) -> _Function:
+    """``--host-memory SIZE``, ``--scratch DIR`` and ``--stats``."""
+    for option in (
+        click.option("--stats", is_flag=True, help="Say on stderr what the cache did."),
+        click.option(
+            "--scratch",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Where pages go that leave memory before a commit.  [default: in the store's folder]",
+        ),
+        click.option(
+            "--host-memory",
+            metavar="SIZE",
+            help="Memory for the edges: 512MiB, 2GB, 50%. It changes no result.  [default: all, or most of what is free]",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
@@ -166,11 +186,11 @@ def logged(ctx: click.Context) -> str:
 
 
 @contextmanager
-def opened(store: Path) -> Iterator[Graph]:
+def opened(store: Path, *, host_memory: str | None = None, scratch: Path | None = None) -> Iterator[Graph]:
     """The graph at a path. A fallback to an older snapshot is said."""
     from sifu_graph.graph import Graph
 
-    with Graph.open(store) as graph:
+    with Graph.open(store, host_memory=host_memory, scratch=scratch) as graph:
         if graph.warning:
             warn(graph.warning)
         yield graph

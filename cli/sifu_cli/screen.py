@@ -60,6 +60,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def print_cache(report: Mapping[str, Any]) -> None:
+    """What the cache did, on stderr."""
+    disk = report["scratch_bytes_read"] + report["store_bytes_read"]
+    say(
+        f"cache: {percent(report['hit_rate'])} of {report['requests']:,} pages were in memory "
+        f"({size(report['host_used_bytes'])} of {size(report['host_pool_bytes'])} used); "
+        f"{report['from_store']:,} came from the store, {report['from_scratch']:,} from the scratch file, "
+        f"{report['generated']:,} were made from counts"
+    )
+    say(
+        f"       {size(disk)} read, {size(report['streamed_bytes'])} of rows read past the frames, "
+        f"{size(report['scratch_bytes_written'])} written to the scratch file, "
+        f"{size(report['store_bytes_written'])} to the store; {report['evicted']:,} evictions; "
+        f"{duration(report['stall_s'])} waited"
+    )
+
+
 # ---- how numbers read
 
 

@@ -607,10 +607,9 @@ struct Sweep {
     }
 };
 
-// Reads `count` numbers of a file; what lies beyond its end is zero.
-bool read_all(int64_t file, real* into, int64_t count, int64_t at) {
-    char* next = (char*)into;
-    for (int64_t left = count * (int64_t)sizeof(real); left;) {
+// Reads bytes of a file; what lies beyond its end is zero.
+bool read_all(int64_t file, char* next, int64_t left, int64_t at) {
+    while (left) {
         int64_t found = pread((int)file, next, left, at);
         if (found < 0 && errno == EINTR) continue;
         if (found < 0) return false;
@@ -673,6 +672,24 @@ void sifu_update(int64_t edges, const int64_t* slot, real* W, real* b, const Upd
     });
 }
 
+// Reads (or writes) pieces of `bytes` bytes of a file: piece i lies at at[i] there and at memory[i] here. Returns 0, or
+// the error's number.
+int64_t sifu_transfer(int64_t file, int64_t pieces, const int64_t* at, char* const* memory, int64_t bytes, int64_t write) {
+    for (int64_t i = 0; i < pieces; ++i) {
+        if (!write) {
+            if (!read_all(file, memory[i], bytes, at[i])) return errno;
+            continue;
+        }
+        for (int64_t done = 0; done < bytes;) {
+            int64_t put = pwrite((int)file, memory[i] + done, bytes - done, at[i] + done);
+            if (put < 0 && errno == EINTR) continue;
+            if (put <= 0) return put < 0 ? errno : ENOSPC;
+            done += put;
+        }
+    }
+    return 0;
+}
+
 // Where edges lie that are not in memory: records of PAGE edges in a file, each with the weights, then the biases.
 struct Records {
     int64_t file, record_bytes, bias_offset, page;
@@ -694,8 +711,9 @@ int64_t sifu_energies(const real* S, const real* pe, const real* W, const real* 
                 int64_t slot = ~place[e], run = 1, at = slot / records->page * records->record_bytes;
                 while (e + run < last && place[e + run] == ~(slot + run) && (slot + run) % records->page) ++run;
                 slot %= records->page;
-                if (!read_all(records->file, W_read, run * D * D, at + slot * D * D * (int64_t)sizeof(real)) ||
-                    !read_all(records->file, b_read, run * D, at + records->bias_offset + slot * D * (int64_t)sizeof(real)))
+                constexpr int64_t W_bytes = D * D * sizeof(real), b_bytes = D * sizeof(real);
+                if (!read_all(records->file, (char*)W_read, run * W_bytes, at + slot * W_bytes) ||
+                    !read_all(records->file, (char*)b_read, run * b_bytes, at + records->bias_offset + slot * b_bytes))
                     failed.fetch_add(1);
                 for (int64_t i = 0; i < run; ++i)
                     energies_of<1>(S, W_read + i * D * D, b_read + i * D, pe, &first_row, energy + e + i);

@@ -13,9 +13,10 @@ from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
 from support.graphs import Random, random_graph, texts
 
 from sifu_graph import step
-from sifu_graph.cache import BIAS, WEIGHT, EdgePool, row_pages, runs
+from sifu_graph.cache import EdgePool, row_pages
 from sifu_graph.decoding import Walk
 from sifu_graph.optim import OptimizerConfig
+from sifu_graph.pages import BIAS, WEIGHT, runs
 from sifu_graph.signal import PRESETS
 
 PAGE = 8

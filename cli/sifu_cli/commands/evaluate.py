@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
-from sifu_cli.screen import number, percent, print_json, print_table, say
+from sifu_cli.options import Number, json_option, memory_options, opened, quiet_option, store_option
+from sifu_cli.screen import number, percent, print_cache, print_json, print_table, say
 
 
 @click.command(
@@ -22,22 +22,36 @@ Examples:
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
 @click.option("--limit", type=Number(int, least=1), metavar="N", help="Stop after about so many tokens.")
+@memory_options
 @store_option
 @quiet_option
 @json_option
-def command(*, files: tuple[str, ...], limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
+def command(
+    *,
+    files: tuple[str, ...],
+    limit: int | None,
+    host_memory: str | None,
+    scratch: Path | None,
+    stats: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Perplexity on FILEs (default: the held-out part of the text that the graph was built from)."""
-    with opened(store) as graph:
+    with opened(store, host_memory=host_memory, scratch=scratch) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
         say(f"evaluating {store} on {where}", quiet=quiet)
         report = graph.evaluate(list(files) or None, limit=limit)
+        cache = graph.cache()
+    if stats:
+        print_cache(cache)
     if as_json:
         fields = {
             "perplexity": report.perplexity,
             "tokens": report.tokens,
             "bits_per_token": report.bits_per_token,
         }
-        print_json({**fields, "top1": report.top1, "baselines": None, **dataclasses.asdict(report)})
+        print_json({**fields, "top1": report.top1, "baselines": None, "cache": cache, **dataclasses.asdict(report)})
         return
     print_table(
         [

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
-from sifu_cli.screen import print_json, say
+from sifu_cli.options import Number, json_option, memory_options, opened, quiet_option, store_option
+from sifu_cli.screen import print_cache, print_json, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,7 @@ Examples:
     metavar="FILE",
     help="The initial signal: numbers from a .npy, .json or .txt file.",
 )
-@click.option("--stats", is_flag=True, help="Say the speed on stderr.")
+@memory_options
 @store_option
 @quiet_option
 @json_option
@@ -92,6 +92,8 @@ def command(
     count: int,
     seed: int | None,
     signal_vector: Path | None,
+    host_memory: str | None,
+    scratch: Path | None,
     stats: bool,
     store: Path,
     quiet: bool,
@@ -109,7 +111,7 @@ def command(
                 raise click.UsageError(f"--greedy always takes the best candidate: leave out {option}", ctx)
     text = _read_prompt(ctx, prompt)
     vector = _read_vector(signal_vector) if signal_vector is not None else None
-    with opened(store) as graph:
+    with opened(store, host_memory=host_memory, scratch=scratch) as graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text
@@ -118,6 +120,8 @@ def command(
             started = time.perf_counter()
             pieces = stream(graph, given, chosen)
             if k == 0:
+                if graph.memory_note is not None:
+                    say(graph.memory_note, quiet=quiet)
                 _say_unknown(pieces, quiet=quiet)
             if not as_json:
                 _print(text, pieces, title=f"{k + 1} of {count}" if count > 1 else None)
@@ -126,9 +130,11 @@ def command(
             rate = pieces.tokens / seconds
             if as_json:
                 fields = {"prompt": text, "text": continuation, "tokens": pieces.tokens, "tokens_per_s": rate}
-                print_json({**fields, "cache": None, "seed": chosen.seed, "unknown": pieces.unknown})
+                print_json({**fields, "cache": graph.cache(), "seed": chosen.seed, "unknown": pieces.unknown})
             if stats:
                 say(f"{pieces.tokens:,} tokens in {seconds:.2f} s, {rate:,.0f} tokens/s with the prompt")
+        if stats:
+            print_cache(graph.cache())
 
 
 def _print(prompt: str, pieces: Stream, *, title: str | None) -> None:

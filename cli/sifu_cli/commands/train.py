@@ -14,12 +14,13 @@ from sifu_cli.options import (
     NumberOr,
     json_option,
     logged,
+    memory_options,
     opened,
     quiet_option,
     spelled,
     store_option,
 )
-from sifu_cli.screen import Progress, duration, number, print_json, print_table, say, size
+from sifu_cli.screen import Progress, duration, number, print_cache, print_json, print_table, say, size
 
 if TYPE_CHECKING:
     from sifu_graph.training import StepReport, TrainReport
@@ -162,6 +163,7 @@ Examples:
     metavar="FILE.png",
     help="Draw the loss of all runs at the end.",
 )
+@memory_options
 @store_option
 @quiet_option
 @json_option
@@ -171,6 +173,9 @@ def command(
     /,
     *,
     corpus: tuple[str, ...],
+    host_memory: str | None,
+    scratch: Path | None,
+    stats: bool,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -194,7 +199,10 @@ def command(
         from sifu_graph.plots import require_plotting
 
         require_plotting(plot)
-    with opened(store) as graph, Progress(quiet=quiet, streams=as_json) as progress:
+    with (
+        opened(store, host_memory=host_memory, scratch=scratch) as graph,
+        Progress(quiet=quiet, streams=as_json) as progress,
+    ):
         from sifu_graph.training import merged_optimizer
 
         if no_limit:
@@ -209,6 +217,8 @@ def command(
             on_step=shown.step,
             say=progress.keep,
         )
+    if stats:
+        print_cache(report.cache)
     go_on = _to_go_on(ctx, report, store)
     if as_json:
         print_json({**_fields(dataclasses.asdict(report)), "final": True, "go_on": go_on})
