@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= quickstart.sifu
 
-.PHONY: env quickstart test lint unit slow bench docs clean
+.PHONY: env quickstart test lint unit slow bench bench-paging docs clean
 
 env: $(VENV)/.installed
 
@@ -35,6 +35,9 @@ slow: env
 
 bench: env
 	$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+bench-paging: env
+	$(BIN)/python benchmarks/paging.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -42,10 +42,10 @@ def markdown(lines: Sequence[Line]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def write(lines: Sequence[Line], settings: dict[str, Any], *, folder: Path) -> list[Path]:
+def write(lines: Sequence[Line], settings: dict[str, Any], *, folder: Path, prefix: str = "") -> list[Path]:
     """Writes the table and the numbers as ``<date>.md`` and ``<date>.json``; a quick run has its size in the name."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = datetime.date.today().isoformat() + ("" if settings["sizes"] == "full" else f"-{settings['sizes']}")
+    name = prefix + datetime.date.today().isoformat() + ("" if settings["sizes"] == "full" else f"-{settings['sizes']}")
     table, numbers = folder / f"{name}.md", folder / f"{name}.json"
     table.write_text(markdown(lines), encoding="utf-8")
     record = {**settings, "lines": [dataclasses.asdict(line) for line in lines]}

@@ -56,7 +56,7 @@ def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limi
     """
     require_positive(limit=limit)
     tokens = graph.tokens(corpus)
-    graph.fit_memory(staged_edges=BATCH * graph.settings["build"]["length"])
+    graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
     if corpus is None:
         return evaluate_split(graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit)
     reports: list[EvalReport] = []

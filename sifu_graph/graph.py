@@ -182,7 +182,12 @@ class Graph:
         self.parameters = Parameters(index, edges, r_0, small)
 
     def fit_memory(
-        self, *, state: Mapping[str, tuple[int, ...]] | None = None, kept: Sequence[str] = (), staged_edges: int = 0
+        self,
+        *,
+        state: Mapping[str, tuple[int, ...]] | None = None,
+        kept: Sequence[str] = (),
+        trained_edges: int = 0,
+        evaluated_edges: int = 0,
     ) -> None:
         """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
 
@@ -190,20 +195,30 @@ class Graph:
         ----------
         state, kept
             See `EdgePool.configure`.
-        staged_edges
-            Edges that a batch may copy at once, at most: they count against the memory too.
+        trained_edges, evaluated_edges
+            Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
+
+        Raises
+        ------
+        HostMemoryError
+            It is less than the least that works.
         """
         pool = self.parameters.edges
-        page_bytes, held_bytes = pool.page_bytes(state), (pool.pages - pool.missing) * pool.page_bytes()
-        each_bytes = page_bytes + (pool.page_bytes({}) if state else 0)  # in training with their gradients
-        staged_bytes = min(staged_edges, pool.slots) * each_bytes // pool.page_edges
+        page_bytes, bare_bytes = pool.page_bytes(state), pool.page_bytes({})
+        copied = max(
+            min(trained_edges, pool.slots) * (page_bytes + bare_bytes),  # with their gradients
+            min(evaluated_edges, pool.slots) * bare_bytes,
+        )
         host_bytes, self.memory_note = memory.budget(
-            self.host_memory, whole_bytes=pool.pages * page_bytes, held_bytes=held_bytes
+            self.host_memory,
+            whole_bytes=pool.pages * page_bytes,
+            held_bytes=(pool.pages - pool.missing) * pool.page_bytes(),
         )
         pool.configure(
             state=state,
             kept=kept,
-            host_bytes=None if host_bytes is None else max(0, host_bytes - staged_bytes),
+            host_bytes=host_bytes,
+            copied_bytes=copied // pool.page_edges,
             folder=self.scratch or self.path / "scratch",
         )
 

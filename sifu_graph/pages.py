@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sifu_store.durable import format_bytes
 from sifu_store.errors import HostMemoryError
 from sifu_store.layout import PAGE_EDGES
 from torch import Tensor
@@ -135,6 +136,7 @@ class PagePool:
         state: Mapping[str, tuple[int, ...]] | None = None,
         kept: Sequence[str] = (),
         host_bytes: int | None = None,
+        copied_bytes: int = 0,
         folder: Path | None = None,
     ) -> None:
         """Chooses the arrays that page together and the memory that they may take. Nothing may be dirty.
@@ -146,7 +148,9 @@ class PagePool:
         kept
             Those of them that the store holds, for the pages that are stored.
         host_bytes
-            Hard bound on the frames; None: every page has one.
+            Hard bound on the frames and on the copies of single edges; None: every page has a frame.
+        copied_bytes
+            What the copies may take of it.
         folder
             Where the scratch file goes; needed with a bound.
 
@@ -161,6 +165,14 @@ class PagePool:
             self.rows = None
         if host_bytes is not None and host_bytes >= self.pages * self.page_bytes(state):
             host_bytes = None
+        if host_bytes is not None:
+            least_bytes = self.least_bytes(state) + copied_bytes
+            if host_bytes < least_bytes:
+                raise HostMemoryError(
+                    f"--host-memory {format_bytes(host_bytes)}: the least that works here is "
+                    f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on --batch"
+                )
+            host_bytes -= copied_bytes
         if (state, set(kept), (host_bytes, folder)) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
             return
         assert not self.dirty.any(), "changes would be lost"
@@ -198,11 +210,6 @@ class PagePool:
             self.frames = self.pages
             places = self.slots
         else:
-            if host_bytes < self.least_bytes():
-                raise HostMemoryError(
-                    f"{host_bytes / 2**20:.0f} MiB are left for the edges and the least that works is "
-                    f"{self.least_bytes() / 2**20:.0f} MiB: allow more --host-memory, or train with a smaller --batch"
-                )
             assert folder is not None
             self.frames = host_bytes // self.page_bytes()
             places = self.frames * self.page_edges

@@ -215,7 +215,8 @@ class _Run:
         self.graph.fit_memory(
             state=shapes,
             kept=[name for name in shapes if same and name in names],
-            staged_edges=max(self.progress.batch * self.length, evaluation.BATCH * self.length),
+            trained_edges=self.progress.batch * self.length,
+            evaluated_edges=evaluation.BATCH * self.length,
         )
         if self.graph.memory_note is not None:
             self.say(self.graph.memory_note)

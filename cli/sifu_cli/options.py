@@ -76,7 +76,8 @@ def memory_options(function: _Function) -> _Function:
         click.option(
             "--host-memory",
             metavar="SIZE",
-            help="Memory for the edges: 512MiB, 2GB, 50%. It changes no result.  [default: all, or most of what is free]",
+            help="Memory for the edges: 512MiB, 2GB, 50%. It changes no result.  "
+            "[default: what they need, or most of what is free]",
         ),
     ):
         function = option(function)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sifu_store import Store
-from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError, StoreLockedError
+from sifu_store.errors import CorpusError, DivergedError, OptionError, StoreLockedError
 from small import whole, write_text
 
 from sifu_graph import Graph
@@ -178,15 +178,6 @@ def test_options_without_meaning(graph: Graph, options: dict) -> None:
 
 def test_two_trainers(graph: Graph) -> None:
     with Store.open(graph.path, write=True), pytest.raises(StoreLockedError):
-        graph.train(steps=1)
-
-
-def test_too_little_memory(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Little:
-        total = 1000
-
-    monkeypatch.setattr("sifu_graph.training.psutil.virtual_memory", lambda: Little)
-    with pytest.raises(HostMemoryError, match="sparsify"):
         graph.train(steps=1)
 
 
