@@ -28,6 +28,7 @@ COMMANDS = {
     "log": "log",
     "verify": "verify",
     "gc": "gc",
+    "estimate": "estimate",
     "env": "env",
 }
 INTERRUPTED = 130

@@ -66,12 +66,12 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
         assert first.cache["evicted"] > 0
         assert first.cache["scratch_bytes_written"] > 0
         assert first.cache["host_pool_bytes"] <= parse_bytes(allowed)
-        assert second.loss == pytest.approx(report.loss, rel=0.2)
+        assert second.step == 4
         assert graph.evaluate(limit=500).perplexity == perplexity
         assert graph.generate("春風", tokens=40, seed=1).text == text
-        assert 0 < graph.cache()["hit_rate"] < 1
     with Graph.open(other, host_memory="20MiB") as graph:
         assert graph.generate("春風", tokens=40, seed=1).text == text
+        assert 0 < graph.cache()["hit_rate"] < 1
     assert_same(paged, other)
     assert not list((other / "scratch").iterdir())
 
@@ -79,7 +79,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
 def test_a_budget_that_is_too_small(paged: Path) -> None:
     before = whole_settings(paged)
     with Graph.open(paged, host_memory="1MiB") as graph:
-        with pytest.raises(HostMemoryError, match="least that works is"):
+        with pytest.raises(HostMemoryError, match="the least that works here is"):
             graph.train(steps=1, batch=8)
         with pytest.raises(HostMemoryError, match="host-memory"):
             graph.generate("春", tokens=1)

@@ -1,0 +1,171 @@
+"""What a run will take before it begins: memory, disk and time, from a graph or from the sizes of one to be built.
+
+It knows sizes and rates; it does not read text or parameters. The time rests on this machine's rate of matrix
+products, measured for a fraction of a second, and on the share of it that training reached where it was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import torch
+from sifu_store.layout import PAGE_EDGES
+
+from sifu_graph.graph import dense_parameters, stored_parameters
+from sifu_graph.memory import FREE_SHARE, parse_bytes
+from sifu_graph.optim import OptimizerConfig
+from sifu_graph.step import edge_state_arrays
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+FLOAT_BYTES = 4
+TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
+TEXT_ROW = 4.0  # a token of text meets rows so many times larger than the mean (Tang + Song: 3.9)
+COMMITS_KEPT = 3  # the last two of training, and the one that is being written
+BASE_BYTES = 300 << 20  # Python and the libraries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes, seconds and rates of a run.
+
+    Attributes
+    ----------
+    private_edges
+        Of the graph; of one to be built the most that there can be.
+    whole_bytes
+        All pages with the optimizer's state: what is needed to keep everything in memory.
+    least_bytes
+        The smallest ``host_memory`` that works.
+    host_bytes
+        What a run takes for the edges: the given ``host_memory``, else all, else most of what is free.
+    process_bytes
+        The same with Python, the libraries, the index and a batch.
+    scratch_bytes, store_bytes
+        Disk: pages that leave memory, and the store after training with the commits that are kept; at most.
+    decoding_bytes
+        All pages without the optimizer's state.
+    tokens_per_s
+        Of training, everything in memory. Within a smaller budget expect up to half as long again.
+    epoch_tokens, epoch_s
+        One pass over the text; None where there is no graph yet.
+    fits
+        Whether everything fits into ``host_bytes``.
+    """
+
+    nodes: int
+    width: int
+    dense_parameters: int
+    private_edges: int
+    stored_parameters: int
+    pages: int
+    page_bytes: int
+    whole_bytes: int
+    decoding_bytes: int
+    least_bytes: int
+    host_bytes: int
+    process_bytes: int
+    fits: bool
+    scratch_bytes: int
+    store_bytes: int
+    free_memory_bytes: int
+    free_disk_bytes: int
+    matrix_flops: float
+    tokens_per_s: float
+    epoch_tokens: int | None
+    epoch_s: float | None
+
+
+def estimate(
+    graph: Graph | None = None,
+    *,
+    vocab: int = 4000,
+    sparsify: float = 0.1,
+    width: int = 32,
+    length: int = 32,
+    batch: int = 512,
+    optimizer: str = "rowwise",
+    host_memory: str | int | None = None,
+    folder: Path | None = None,
+) -> Estimate:
+    """What training and decoding will take.
+
+    Parameters
+    ----------
+    graph
+        An open graph; None: one to be built, of the next three sizes.
+    vocab, sparsify, width, length
+        As in `build_graph`; not looked at where there is a graph.
+    batch, optimizer, host_memory
+        As in training.
+    folder
+        Where the store will be, for the free disk space.
+
+    Raises
+    ------
+    OptionError
+        A value has no meaning.
+    """
+    epoch_tokens = None
+    if graph is not None:
+        index, build = graph.parameters.index, graph.settings["build"]
+        nodes, width, edges, length = index.nodes, graph.parameters.width, index.edges, build["length"]
+        slots, sizes = graph.parameters.edges.slots, index.row_sizes()
+        largest = int(sizes.max(initial=0))
+        total = graph.store.read("rows/total")
+        text_row = float((sizes * (total / max(1, total.sum()))).sum())
+        epoch_tokens, folder = build["corpus_tokens"], graph.path
+    else:
+        nodes, edges = vocab, int(sparsify * vocab * vocab)
+        slots, largest = edges, min(nodes, 10 * max(1, edges // nodes))
+        text_row = min(float(nodes), TEXT_ROW * edges / nodes)
+    state = edge_state_arrays(OptimizerConfig.of(kind=optimizer), width)
+    edge_floats = width * width + width
+    state_floats = sum(int(np.prod(shape)) for shape in state.values())
+    page_bytes = PAGE_EDGES * (edge_floats + state_floats) * FLOAT_BYTES
+    pages = -(-slots // PAGE_EDGES)
+    copied = min(batch * length, slots) * (2 * edge_floats + state_floats) * FLOAT_BYTES
+    row_pages = -(-largest // PAGE_EDGES) + 1
+    memory = psutil.virtual_memory()
+    whole = pages * page_bytes
+    given = None if host_memory is None else parse_bytes(host_memory)
+    host = min(whole, int(FREE_SHARE * memory.available) if given is None else given)
+    rate = matrix_flops()
+    speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * text_row * width * width)
+    index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
+    return Estimate(
+        nodes=nodes, width=width, dense_parameters=dense_parameters(nodes, width), private_edges=edges,
+        stored_parameters=stored_parameters(nodes, edges, width), pages=pages, page_bytes=page_bytes,
+        whole_bytes=whole, decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
+        least_bytes=min(whole, min(pages, 2 * (row_pages + 2)) * page_bytes + copied), host_bytes=host,
+        process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0), fits=host >= whole,
+        scratch_bytes=0 if host >= whole else whole, store_bytes=COMMITS_KEPT * whole,
+        free_memory_bytes=memory.available, free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,
+        matrix_flops=rate, tokens_per_s=speed, epoch_tokens=epoch_tokens,
+        epoch_s=None if epoch_tokens is None else epoch_tokens / speed,
+    )  # fmt: skip
+
+
+def existing(folder: Path | None) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    found = (folder or Path()).resolve()
+    while not found.exists():
+        found = found.parent
+    return found
+
+
+def matrix_flops(*, size: int = 1024, tries: int = 6) -> float:
+    """Floating point operations a second of float32 matrix products on this machine: the best of a few."""
+    a = torch.ones(size, size)
+    best = float("inf")
+    for _ in range(tries):
+        began = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * size**3 / best
