@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
+from sifu_store.layout import ENERGY, FORBIDDEN, ORIGIN, USAGE
 from sifu_store.store import Store
 from torch import Tensor
 
@@ -124,32 +125,25 @@ class Graph:
         self.tokenizer = Tokenizer.from_json(store.read_json("nodes/tokenizer"))
         nodes, width = self.settings["nodes"], self.settings["width"]
         target = store.read("edges/target")
-        count = store.read("edges/count")
-        index = EdgeIndex.from_slots(nodes, store.read("edges/source"), target, count)
-        initial = Initial.create(
-            method=self.settings["initial"]["method"],
-            seed=self.settings["initial"]["seed"],
-            config=self.signal,
-            width=width,
-            length=self.settings["build"]["length"],
-            index=index,
-            slots=len(target),
-            counts=Counts(
-                store.read("rows/total"),
-                store.read("rows/discounted"),
-                store.read("nodes/predecessors"),
-                tuple(self.settings["initial"]["discounts"]),
-            ),
+        index = EdgeIndex.from_slots(
+            nodes,
+            store.read("edges/source"),
+            target,
+            store.read("edges/count"),
+            forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
+            node_count=store.read("nodes/count"),
         )
+        self.initial = read_initial(store, self.signal, index)
         edges = EdgePool.create(
-            initial,
+            self.initial,
             slots=len(target),
             stored=store.page_stored(),
             read=lambda *run: self.store.read_pages(*run),
         )
         r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
-        self.parameters = Parameters(index, edges, r_0, small)
+        usage = store.read(USAGE) if store.has(USAGE) else np.zeros(len(target), np.int64)
+        self.parameters = Parameters(index, edges, r_0, small, usage=usage)
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
@@ -164,7 +158,8 @@ class Graph:
 
     def info(self) -> GraphInfo:
         """The figures of the graph."""
-        nodes, width, edges = self.settings["nodes"], self.settings["width"], self.parameters.index.edges
+        index = self.parameters.index
+        nodes, width, edges = self.settings["nodes"], self.settings["width"], index.edges
         dense, stored = dense_parameters(nodes, width), stored_parameters(nodes, edges, width)
         stored_pages = self.store.page_stored()
         return GraphInfo(
@@ -175,12 +170,12 @@ class Graph:
             private_edges=edges,
             stored_parameters=stored,
             ratio=stored / dense,
-            coverage=self.settings["build"]["coverage"],
+            coverage=min(1.0, float(index.count.sum() / max(1, self.store.read("rows/total").sum()))),
             corpus_tokens=self.settings["build"]["corpus_tokens"],
             store_bytes=self.store.size_bytes(),
             trained_pages=int(stored_pages.sum()),
             pages=len(stored_pages),
-            format_version=self.settings["format_version"],
+            format_version=self.store.format_version,
             snapshot=self.store.snapshot,
             settings=self.settings,
         )
@@ -227,6 +222,39 @@ class Graph:
         return stream(self, prompt, GenerateOptions(**options))
 
 
+def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
+    """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
+    settings = store.settings
+    initial, width, length = settings["initial"], settings["width"], settings["build"]["length"]
+    if store.has(ENERGY):
+        return Initial.frozen(
+            method=initial["method"],
+            seed=initial["seed"],
+            config=config,
+            width=width,
+            length=length,
+            nodes=initial["nodes"],
+            keys=initial["keys"],
+            origin=store.read(ORIGIN),
+            energy=store.read(ENERGY),
+        )
+    return Initial.create(
+        method=initial["method"],
+        seed=initial["seed"],
+        config=config,
+        width=width,
+        length=length,
+        index=index,
+        slots=store.slots,
+        counts=Counts(
+            store.read("rows/total"),
+            store.read("rows/discounted"),
+            store.read("nodes/predecessors"),
+            tuple(initial["discounts"]),
+        ),
+    )
+
+
 def write_parameters(store: Store, parameters: Parameters) -> int:
     """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
 
@@ -237,6 +265,8 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
         store.write(name, value.numpy())
     for name, value in parameters.state.items():
         store.write(name, value.numpy())
+    if parameters.usage is not None:
+        store.write(USAGE, parameters.usage)
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):
             store.create_paged(name, tuple(array.shape[1:]), np.float32)

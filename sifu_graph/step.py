@@ -88,17 +88,19 @@ def plan(
     cut = Positions.cut(tokens, lengths, config.reset_after)
     steps = cut.real.shape[1]
     pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
+    # A pair that is never chosen has no probability to speak of: the signal passes, but its position is not scored.
+    scored = cut.real & ~parameters.index.is_forbidden(cut.tokens[:, :-1], cut.tokens[:, 1:])
     group = contest.plan(
         parameters.index,
-        source=cut.tokens[:, :-1][cut.real],
-        target=cut.tokens[:, 1:][cut.real],
-        pe_row=pe_row[cut.real],
+        source=cut.tokens[:, :-1][scored],
+        target=cut.tokens[:, 1:][scored],
+        pe_row=pe_row[scored],
         dtype=parameters.r_0.dtype,
         candidates=candidates,
         rng=rng,
     )
     parameters.edges.require(group.slot.numpy())
-    places = torch.from_numpy(np.flatnonzero(cut.real))[group.order]
+    places = torch.from_numpy(np.flatnonzero(scored))[group.order]
     path_slots = torch.full(cut.real.shape, -1)
     path_slots.view(-1)[places] = group.target_slot
     return Batch(torch.from_numpy(cut.tokens[:, 0].copy()), path_slots, places, group)
@@ -130,6 +132,8 @@ def evaluate(
 ) -> tuple[Tensor, Tensor]:
     """The loss in nats of every position of a batch [T], and whether the greatest energy was the target's [T]."""
     batch = plan(parameters, config, tokens, lengths)
+    if not batch.plan.positions:  # every pair is forbidden
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
     sweep = carry(parameters, config, batch)
     outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
@@ -150,6 +154,9 @@ def train(
     """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen."""
     batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
     group, pool = batch.plan, parameters.edges
+    if not group.positions:  # every pair is forbidden
+        return 0.0, 0
+    parameters.note_usage(group.target_slot.numpy())
     pool.mark_dirty(group.slot.numpy())
     if optimizer.kind == "adamw-dense":
         catch_up_edges(parameters, optimizer, group.slot, step - 1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import icechunk
 import numpy as np
@@ -68,6 +68,12 @@ class StoreReader:
         found = self._group.attrs.get("settings", {})
         return copy.deepcopy(dict(found)) if isinstance(found, dict) else {}
 
+    @property
+    def format_version(self) -> int:
+        """The version of the disk format that this snapshot needs."""
+        self._check_usable()
+        return int(cast(int, self._group.attrs["format_version"]))
+
     def has(self, name: str) -> bool:
         """True if there is an array of this name."""
         return name in self._all_arrays()
@@ -75,6 +81,10 @@ class StoreReader:
     def is_paged(self, name: str) -> bool:
         """Whether an array is read and written page by page."""
         return arrays.is_paged(self._array(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array."""
+        return tuple(self._array(name).shape)
 
     def names(self) -> list[str]:
         """Names of all arrays."""

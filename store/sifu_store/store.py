@@ -24,7 +24,7 @@ from sifu_store import arrays, history
 from sifu_store.durable import disk_errors, require_free_bytes, sync_filesystem
 from sifu_store.errors import StoreError, StoreNotFoundError
 from sifu_store.history import Garbage
-from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, SOURCE, STORED, Sizes, page_count
+from sifu_store.layout import ARRAYS, BY_NAME, FIRST_VERSION, OPTIONAL, SOURCE, STORED, Sizes, page_count
 from sifu_store.lock import WriterLock
 from sifu_store.reading import StoreReader
 from sifu_store.repository import (
@@ -247,6 +247,13 @@ class Store(StoreReader):
         with self._writing("writing the settings", 0):
             self._group.attrs.update({"settings": value})
 
+    def require_version(self, version: int) -> None:
+        """Say that readers of older format versions than this would misread the store."""
+        self._check_writable()
+        if version > self.format_version:
+            with self._writing("writing the format version", 0):
+                self._group.attrs.update({"format_version": version})
+
     def commit(self, message: str, *, command: str, changes: dict[str, Any]) -> str:
         """Make all changes since the last commit durable, together.
 
@@ -335,7 +342,7 @@ class Store(StoreReader):
             self._session = self._repository.writable_session(BRANCH)
             if self._staging is not None:
                 self._group = zarr.open_group(self._session.store, mode="a")
-                self._group.attrs.update({"format_version": FORMAT_VERSION, "settings": {}})
+                self._group.attrs.update({"format_version": FIRST_VERSION, "settings": {}})
             else:
                 self._group = zarr.open_group(self._session.store, mode="r+")
         self._arrays_by_name, self._listed = {}, False
@@ -411,7 +418,7 @@ class Store(StoreReader):
         if missing:
             raise ValueError(f"the store lacks {', '.join(missing)}")
         sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
-        for spec in ARRAYS:
+        for spec in (*ARRAYS, *(spec for spec in OPTIONAL if spec.name in shapes)):
             found, expected = shapes[spec.name], spec.shape(sizes)
             if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
                 raise ValueError(f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}")
