@@ -422,8 +422,7 @@ class Draft:
         """Which pages hold one of these slots, bool [slots] -> bool [pages]."""
         padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
         padded[: self.slots] = slots
-        out: NDArray[np.bool_] = padded.reshape(-1, PAGE_EDGES).any(axis=1)
-        return out
+        return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
 
     def _trailing(self, name: str) -> tuple[int, ...]:
         fixed = {WEIGHT: (self.width, self.width), BIAS: (self.width,)}

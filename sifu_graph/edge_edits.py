@@ -120,9 +120,7 @@ def _private(draft: Draft, u: int, v: int) -> int:
     return slot
 
 
-def make_private(
-    draft: Draft, source: np.ndarray, target: np.ndarray, count: np.ndarray
-) -> np.ndarray:
+def make_private(draft: Draft, source: np.ndarray, target: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Default edges become private with the default edge's own values: no energy changes. Returns their slots."""
     k = len(source)
     slots = draft.add(draft.generated(source, target, count, np.full(k, Rest.of(draft).default)))

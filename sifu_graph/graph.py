@@ -21,6 +21,7 @@ from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph.corpus import Corpus
+from sifu_graph.editable import Editable
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
 from sifu_graph.parameters import BIAS, WEIGHT, EdgePool, Parameters
@@ -67,7 +68,7 @@ def dense_parameters(nodes: int, width: int) -> int:
     return nodes * nodes * (width * width + width)
 
 
-class Graph:
+class Graph(Editable):
     """An open graph. Get one with `Graph.open` or `sifu_graph.build_graph`; close it, or use it in a ``with``.
 
     Examples

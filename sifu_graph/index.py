@@ -7,11 +7,13 @@ its place in its row, its *slot* the place of its parameters in the store.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]] | np.integer[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ class EdgeIndex:
         order = np.argsort(keys, kind="stable")
         slot, keys = used[order], keys[order]
         row_start = np.searchsorted(keys, np.arange(nodes + 1, dtype=np.int64) * nodes)
-        never = np.empty(0, np.int64) if forbidden is None else np.sort(forbidden @ np.array([nodes, 1], np.int64))
-        order = None if node_count is None else _by_frequency(node_count)
-        return cls(nodes, row_start, target[slot], slot, count[slot], keys, never, order)
+        pairs = np.empty((0, 2), np.int64) if forbidden is None else forbidden.astype(np.int64)
+        never: Ints = np.sort(pairs[:, 0] * nodes + pairs[:, 1])
+        by_frequency = None if node_count is None else _by_frequency(node_count)
+        return cls(nodes, row_start, target[slot], slot, count[slot], keys, never, by_frequency)
 
     @property
     def edges(self) -> int:
@@ -80,9 +83,10 @@ class EdgeIndex:
 
     def defaults(self) -> Ints:
         """Default edges that may be chosen, out of every node, int64 [n]."""
-        return self.nodes - self.row_sizes() - np.bincount(self.forbidden // self.nodes, minlength=self.nodes)
+        out: Ints = self.nodes - self.row_sizes() - np.bincount(self.forbidden // self.nodes, minlength=self.nodes)
+        return out
 
-    def is_forbidden(self, source: Ints, target: Ints) -> NDArray[np.bool_]:
+    def is_forbidden(self, source: Integers, target: Integers) -> NDArray[np.bool_]:
         """Which of the pairs are never chosen."""
         if not len(self.forbidden):
             return np.zeros(np.broadcast(source, target).shape, bool)
@@ -117,8 +121,9 @@ def _by_frequency(count: Ints) -> Ints | None:
     """The special nodes, then the others by falling count; None where that is their own order."""
     special = 2  # unknown and separator come first, however often they occur
     rest = special + np.argsort(-count[special:], kind="stable")
-    order: Ints = np.concatenate([np.arange(min(special, len(count))), rest])
-    return None if np.array_equal(order, np.arange(len(count))) else order
+    order: Ints = np.concatenate([np.arange(min(special, len(count)), dtype=np.int64), rest])
+    identity = bool((order == np.arange(len(count))).all())
+    return None if identity else order
 
 
 def ranges(starts: Ints, sizes: Ints) -> Ints:

@@ -196,7 +196,8 @@ class Initial:
 
     def counted_bias(self, energy: Doubles, key: NDArray[np.integer[Any]]) -> Floats:
         """Biases [k, d] along the directions of these keys, with these energies."""
-        return (self._amplitude(energy, key)[:, None] * self.direction[key]).astype(np.float32)
+        values: Floats = (self._amplitude(energy, key)[:, None] * self.direction[key]).astype(np.float32)
+        return values
 
     def default(self) -> tuple[Floats, Floats]:
         """W [d, d] and b [d] of the default edge."""

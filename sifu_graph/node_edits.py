@@ -100,7 +100,9 @@ def merge(draft: Draft, node: int, into: int) -> None:
     weight = np.maximum(draft.nodes["rows/total"][list(parts)], 1).astype(np.float64)
     shares = np.log(weight / weight.sum()) - [rest.log_partition(draft, part) for part in parts]
     groups: dict[tuple[int, int], list[int]] = {}
-    for slot, u, v in zip(slots.tolist(), *(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True):
+    for slot, u, v in zip(
+        slots.tolist(), *(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True
+    ):
         groups.setdefault((into if u == node else u, into if v == node else v), []).append(slot)
     energy = np.empty(len(groups))
     for i, (u, v) in enumerate(groups):
@@ -130,13 +132,15 @@ class _Logits:
     """scale * energy at rest of the edges at some slots, of default edges, and -inf of forbidden ones."""
 
     def __init__(self, draft: Draft, rest: Rest, slots: Ints) -> None:
-        self._draft, self._default = draft, rest.scale * rest.default
+        self._draft, self._default = draft, float(rest.scale * rest.default)
         pairs = zip(*(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True)
-        self._found = dict(zip(pairs, (rest.scale * rest.of_edges(draft, slots)).tolist(), strict=True))
+        self._found: dict[tuple[int, int], float] = dict(
+            zip(pairs, (rest.scale * rest.of_edges(draft, slots)).tolist(), strict=True)
+        )
 
     def of(self, u: int, v: int) -> float:
-        if (found := self._found.get((u, v))) is not None:
-            return found
+        if (u, v) in self._found:
+            return self._found[u, v]
         return -np.inf if self._draft.is_forbidden(u, v) else self._default
 
 

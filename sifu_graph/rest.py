@@ -91,8 +91,8 @@ class Rest:
 
         if energy <= 0 or missing(-norm) >= 0:
             raise OptionError(
-                f"an energy of {energy:.2f} at rest is asked for, and {self.least(bias):.2f} is the least that this edge "
-                "can have: boost by less, or forbid the edge"
+                f"an energy of {energy:.2f} at rest is asked for, and {self.least(bias):.2f} is the least that this "
+                "edge can have: boost by less, or forbid the edge"
             )
         return bias + float(brentq(missing, -norm, max(energy, norm) + 10.0)) * along
 

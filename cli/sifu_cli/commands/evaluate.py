@@ -45,5 +45,6 @@ def command(*, files: tuple[str, ...], limit: int | None, store: Path, quiet: bo
             ("bits per token", number(report.bits_per_token, 3), ""),
             ("top-1", percent(report.top1), "of the tokens are the graph's first guess"),
             ("tokens", number(report.tokens), f"predicted, {report.part}"),
+            *([("left out", number(report.forbidden), "tokens whose edge is forbidden")] if report.forbidden else []),
         ]
     )
