@@ -152,7 +152,9 @@ def spelled(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[
         elif isinstance(param, click.Option) and param.is_flag:
             options.append(max(param.opts, key=len))
         else:
-            options += [max(param.opts, key=len), str(value)]
+            several = isinstance(param, click.Option) and param.multiple
+            for each in value if several else (value,):
+                options += [max(param.opts, key=len), *map(str, each if isinstance(each, tuple) else (each,))]
     for option, text in (more or {}).items():
         options += [option, text]
     if any(argument.startswith("-") and argument != "-" for argument in arguments):
