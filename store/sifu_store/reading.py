@@ -180,6 +180,17 @@ class StoreReader:
         self._check_usable()
         return history.read_tree(self._repository, self.branch, self._head())
 
+    def commit_of(self, snapshot: str) -> Commit:
+        """What a snapshot is, by its id."""
+        self._check_usable()
+        return Lineage(self._repository).commit(snapshot)
+
+    @property
+    def newest(self) -> bool:
+        """Whether the snapshot is the newest of the current branch."""
+        self._check_usable()
+        return self.snapshot == self._head()
+
     def resolve(self, name: str) -> str:
         """The id of the snapshot that a name means: `HEAD`, a branch, a tag, the beginning of an id, each with `~N`.
 
