@@ -30,7 +30,7 @@ import icechunk
 from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError
 from sifu_store.history import TRAIN, Commit, Lineage, known
-from sifu_store.refs import BEFORE, EMPTY, REDO, UNDONE, drop, point
+from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
 from sifu_store.repository import beside, storage
 from sifu_store.staging import REPOSITORY_NAME
 
@@ -67,10 +67,6 @@ class Plan:
 def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Plan:
     """Decides, by the rules at the head of this module. Nothing is changed."""
     names = lineage.references
-    if names.unreadable:
-        raise StoreDamagedError(
-            f"the branch {names.unreadable[0]} cannot be read, so nobody can say what it needs: nothing was collected"
-        )
     heads, tagged = set(names.branches.values()), set(names.tags.values())
     named = known(lineage, [*heads, *tagged])
     everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
@@ -140,6 +136,7 @@ def collect(
 
     With `dry_run` the same is done to a directory of links to the store's files, so that what is said is what will be.
     """
+    _check_names(directory, repository)
     if dry_run:
         heads = {name: repository.lookup_branch(name) for name in repository.list_branches()}
         with beside(directory, heads) as shadow:
@@ -161,8 +158,12 @@ def _collect(
     if plan.dropped:
         parents = {snapshot: repository.lookup_snapshot(snapshot).parent_id for snapshot in plan.kept}
         _copy(directory, [snapshot for snapshot, parent in parents.items() if parent not in (None, EMPTY)])
-        repository.expire_snapshots(plan.until)
-        sync_filesystem(directory)
+        try:
+            repository.expire_snapshots(plan.until)
+            sync_filesystem(directory)
+        except BaseException:
+            restore(directory)
+            raise
         _drop_copies(directory)
     drop(directory, plan.names_dropped)
     repository = icechunk.Repository.open(storage(directory))  # expiry is not seen through its cache
@@ -173,6 +174,19 @@ def _collect(
         size_bytes=summary.bytes_deleted,
         commits=plan.dropped,
     )
+
+
+def _check_names(directory: Path, repository: icechunk.Repository) -> None:
+    """Refuses if a name cannot be read: Icechunk passes over a damaged tag, and would drop what it names."""
+    names = read_references(repository)
+    folders = [folder for folder in (directory / REPOSITORY_NAME / "refs").glob("tag.*") if any(folder.iterdir())]
+    tags = {each.name.removeprefix("tag.") for each in folders if not (each / "ref.json.deleted").exists()}
+    damaged = [f"branch {name}" for name in names.unreadable]
+    damaged += [f"tag {name}" for name in sorted(tags - {*names.tags, *(EARLY + each for each in names.early)})]
+    if damaged:
+        raise StoreDamagedError(
+            f"the {damaged[0]} cannot be read, so nobody can say what it needs: nothing was collected"
+        )
 
 
 def restore(directory: Path) -> None:

@@ -221,4 +221,4 @@ def test_random_histories() -> None:
 
 @pytest.mark.slow
 def test_many_random_histories() -> None:
-    run(examples=150, steps=40)
+    run(examples=60, steps=40)
