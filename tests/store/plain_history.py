@@ -1,4 +1,4 @@
-"""The plain model of a store's history: dictionaries, no files. A commit is a number; `train` commits can be dropped."""
+"""The plain model of a store's history: dictionaries, no files. A commit is a number."""
 
 from __future__ import annotations
 

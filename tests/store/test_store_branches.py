@@ -98,7 +98,7 @@ def test_undo_and_redo_restore_the_same_bits(path: Path) -> None:
             assert [commit.message for commit in moved.commits] == [str(expected + 1)]
             assert store.history()[0].message == str(expected)
             states.append(everything(store))
-        with pytest.raises(StoreError, match="nothing to undo: .* is the first commit"):
+        with pytest.raises(StoreError, match=r"nothing to undo: .* is the first commit"):
             store.undo()
         moved = store.redo()
         assert everything(store) == states[1]
@@ -163,7 +163,7 @@ def test_bad_names_and_names_that_are_taken(path: Path) -> None:
             store.switch("v1.0")
         with pytest.raises(OptionError, match="is the current branch"):
             store.delete_branch("main")
-        with pytest.raises(OptionError, match="no tag 'v1': did you mean v1.0"):
+        with pytest.raises(OptionError, match=r"no tag 'v1': did you mean v1\.0"):
             store.delete_tag("v1")
         with pytest.raises(OptionError, match="no branch, no tag and no snapshot"):
             store.create_branch("new", "nowhere")
@@ -208,7 +208,7 @@ def test_no_branch_is_lost_with_its_file(path: Path, current: str, lost: str, ha
 
 
 @pytest.mark.parametrize("write", [False, True])
-def test_a_fallback_brings_nothing_back_that_was_undone(path: Path, write: bool) -> None:
+def test_a_fallback_brings_nothing_back_that_was_undone(path: Path, *, write: bool) -> None:
     with Store.open(path, write=True) as store:
         store.undo()
         store.create_tag("here")
@@ -326,7 +326,7 @@ def test_a_collection_that_was_cut_off_is_put_right(path: Path, monkeypatch: pyt
 
     with Store.open(path, write=True) as store, monkeypatch.context() as patch:
         patch.setattr("icechunk.Repository.expire_snapshots", tear)
-        with pytest.raises(BaseException):
+        with pytest.raises((PowerCutError, StoreError)):
             store.collect_garbage(1)
     after = path.with_name("after")
     assert (after / collecting.COPIES_NAME).is_dir()

@@ -1,4 +1,4 @@
-"""kill -9 amid undo, switch, branch and gc: the state before the last operation, or after it; nothing undone returns."""
+"""kill -9 amid undo, switch, branch and gc: the state is that before the last operation, or that after it."""
 
 from __future__ import annotations
 

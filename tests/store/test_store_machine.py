@@ -106,7 +106,7 @@ class Histories(RuleBasedStateMachine):
         self.crash_at = moment
 
     @rule(train=st.booleans())
-    def commit(self, train: bool) -> None:
+    def commit(self, *, train: bool) -> None:
         self.number += 1
         number = self.number
         self.do(
@@ -175,7 +175,7 @@ class Histories(RuleBasedStateMachine):
         self.do(lambda: self.store.delete_tag(name), lambda: self.plain.tags.pop(name))
 
     @rule(keep=st.integers(0, 2), keep_undone=st.booleans())
-    def gc(self, keep: int, keep_undone: bool) -> None:
+    def gc(self, keep: int, *, keep_undone: bool) -> None:
         said = self.store.would_collect(keep, keep_undone=keep_undone)
         before = plain_history.view(self.store)
         assert before == self.plain.view()
@@ -197,7 +197,7 @@ class Histories(RuleBasedStateMachine):
                     assert old.read_page("edges/bias", 0)[0, 1] == float(commit.message)
 
     @rule(write=st.booleans())
-    def reopen(self, write: bool) -> None:
+    def reopen(self, *, write: bool) -> None:
         self.store.close()
         if not write:
             with Store.open(self.path) as reader:
