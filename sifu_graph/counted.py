@@ -44,7 +44,7 @@ def counted_rows(draft: Draft, text: PairCounts, chosen: Mask, *, new: Ints) -> 
 
     Against the other edges of its row an edge weighs what its count says: its energy is
     ``default + (log p - log share) / scale``, where ``share`` is what one default edge of the row stands for. A row
-    that is new has what its own counts leave for default edges; any other tells by the edges that it has (`log_shares`).
+    that is new has what its own counts leave for default edges; any other tells by its edges (`log_shares`).
     """
     rest, log_p = Rest.of(draft), log_probabilities(draft, text, chosen)
     source, target, count = text.source[chosen].astype(np.int64), text.target[chosen], text.count[chosen]

@@ -7,6 +7,7 @@ a graph's arrays has its home here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,10 @@ from sifu_graph.tokenizer import Tokenizer
 from sifu_graph.tokens import TokenFile, encode_corpus
 
 if TYPE_CHECKING:
+    from sifu_store.branching import Moved
+    from sifu_store.history import History
+
+    from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation import Generation
     from sifu_graph.training import TrainReport
@@ -55,6 +60,8 @@ class GraphInfo:
     pages: int
     format_version: int
     snapshot: str
+    branch: str
+    newest: bool  # the snapshot is the newest of the branch
     settings: dict[str, Any]
 
 
@@ -89,9 +96,11 @@ class Graph(Editable):
     def open(cls, path: str | Path, *, at: str | None = None) -> Graph:
         """Opens the graph at a path, or an older snapshot of it.
 
+        ``at`` is ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
+
         Raises
         ------
-        StoreNotFoundError, StoreVersionError, StoreDamagedError
+        StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
         """
         graph = cls(Store.open(path, at=at))
         graph.pinned = at is not None
@@ -178,6 +187,8 @@ class Graph(Editable):
             pages=len(stored_pages),
             format_version=self.store.format_version,
             snapshot=self.store.snapshot,
+            branch=self.store.branch,
+            newest=self.store.newest,
             settings=self.settings,
         )
 
@@ -221,6 +232,56 @@ class Graph(Editable):
         from sifu_graph.generation import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
+
+    # ---- its history
+
+    def log(self) -> History:
+        """All commits: of every branch and tag, and what was undone."""
+        return self.store.tree()
+
+    def diff(self, before: str = "HEAD~1", after: str = "HEAD", *, top: int = 10) -> Difference:
+        """What is different between two snapshots. See `sifu_graph.difference.diff`."""
+        from sifu_graph.difference import diff
+
+        return diff(self.path, before, after, top=top)
+
+    def undo(self, steps: int = 1) -> Moved:
+        """Goes back to the commit before the newest one. See `Store.undo`."""
+        with self._writing() as store:
+            return store.undo(steps)
+
+    def redo(self, steps: int = 1) -> Moved:
+        """Takes back an `undo`. See `Store.redo`."""
+        with self._writing() as store:
+            return store.redo(steps)
+
+    def branch(self, name: str, at: str = "HEAD") -> str:
+        """Makes a branch, and stays where it is. Returns the snapshot. See `Store.create_branch`."""
+        with self._writing() as store:
+            return store.create_branch(name, at)
+
+    def switch(self, name: str) -> str:
+        """Goes to another branch. Returns its newest snapshot. See `Store.switch`."""
+        with self._writing() as store:
+            return store.switch(name)
+
+    def tag(self, name: str, at: str = "HEAD") -> str:
+        """Gives a snapshot a name that never moves. See `Store.create_tag`."""
+        with self._writing() as store:
+            return store.create_tag(name, at)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Store]:
+        """The store, open for writing; after it, what is in memory is what is then current."""
+        if self.pinned:
+            raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
+        before = self.store.snapshot
+        self.reload(Store.open(self.path, write=True))
+        try:
+            yield self.store
+        finally:
+            newest = Store.open(self.path)
+            self.reload(newest, force=newest.snapshot != before)
 
 
 def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:

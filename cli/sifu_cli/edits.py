@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def dry_run_option(function: _Function) -> _Function:
-    """``--dry-run``."""
-    return click.option("--dry-run", is_flag=True, help="Only show what would be done.")(function)
-
-
 def yes_option(function: _Function) -> _Function:
     """``--yes``."""
     return click.option("--yes", is_flag=True, help="Do not ask.")(function)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "graph.sifu"
 HUGE = 2**63
-NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot")
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -61,6 +61,21 @@ def json_option(function: _Function) -> _Function:
     return click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout, nothing else there.")(
         function
     )
+
+
+def dry_run_option(function: _Function) -> _Function:
+    """``--dry-run``."""
+    return click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")(function)
+
+
+def at_option(function: _Function) -> _Function:
+    """``--at SNAPSHOT``."""
+    return click.option(
+        "--at",
+        metavar="SNAPSHOT",
+        help="The graph as it was then: HEAD, a branch, a tag or the beginning of an id, each with ~N for the N-th "
+        "commit before it.  [default: HEAD]",
+    )(function)
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
@@ -168,11 +183,11 @@ def logged(ctx: click.Context) -> str:
 
 
 @contextmanager
-def opened(store: Path) -> Iterator[Graph]:
-    """The graph at a path. A fallback to an older snapshot is said."""
+def opened(store: Path, *, at: str | None = None) -> Iterator[Graph]:
+    """The graph at a path, or an older snapshot of it. A fallback to an older snapshot is said."""
     from sifu_graph.graph import Graph
 
-    with Graph.open(store) as graph:
+    with Graph.open(store, at=at) as graph:
         if graph.warning:
             warn(graph.warning)
         yield graph

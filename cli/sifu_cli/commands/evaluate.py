@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
+from sifu_cli.options import Number, at_option, json_option, opened, quiet_option, store_option
 from sifu_cli.screen import number, percent, print_json, print_table, say
 
 
@@ -22,14 +22,18 @@ Examples:
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
 @click.option("--limit", type=Number(int, least=1), metavar="N", help="Stop after about so many tokens.")
+@at_option
 @store_option
 @quiet_option
 @json_option
-def command(*, files: tuple[str, ...], limit: int | None, store: Path, quiet: bool, as_json: bool) -> None:
+def command(
+    *, files: tuple[str, ...], limit: int | None, at: str | None, store: Path, quiet: bool, as_json: bool
+) -> None:
     """Perplexity on FILEs (default: the held-out part of the text that the graph was built from)."""
-    with opened(store) as graph:
+    with opened(store, at=at) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
-        say(f"evaluating {store} on {where}", quiet=quiet)
+        what = f"{store} at {at}" if at else store
+        say(f"evaluating {what} on {where}", quiet=quiet)
         report = graph.evaluate(list(files) or None, limit=limit)
     if as_json:
         fields = {

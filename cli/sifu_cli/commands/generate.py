@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
+from sifu_cli.options import Number, at_option, json_option, opened, quiet_option, store_option
 from sifu_cli.screen import print_json, say
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ Examples:
     help="The initial signal: numbers from a .npy, .json or .txt file.",
 )
 @click.option("--stats", is_flag=True, help="Say the speed on stderr.")
+@at_option
 @store_option
 @quiet_option
 @json_option
@@ -93,6 +94,7 @@ def command(
     seed: int | None,
     signal_vector: Path | None,
     stats: bool,
+    at: str | None,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -109,7 +111,7 @@ def command(
                 raise click.UsageError(f"--greedy always takes the best candidate: leave out {option}", ctx)
     text = _read_prompt(ctx, prompt)
     vector = _read_vector(signal_vector) if signal_vector is not None else None
-    with opened(store) as graph:
+    with opened(store, at=at) as graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text

@@ -8,8 +8,8 @@ from typing import Literal
 
 import click
 
-from sifu_cli.edits import common_rows, dry_run_option, prune_rows
-from sifu_cli.options import Number, json_option, logged, opened, quiet_option, store_option
+from sifu_cli.edits import common_rows, prune_rows
+from sifu_cli.options import Number, dry_run_option, json_option, logged, opened, quiet_option, store_option
 from sifu_cli.screen import print_json, print_table, say
 
 

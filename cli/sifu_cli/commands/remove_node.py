@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from sifu_cli.edits import asked, common_rows, dry_run_option, yes_option
-from sifu_cli.options import json_option, logged, opened, quiet_option, store_option
+from sifu_cli.edits import asked, common_rows, yes_option
+from sifu_cli.options import dry_run_option, json_option, logged, opened, quiet_option, store_option
 from sifu_cli.screen import number, print_json, print_table
 
 
