@@ -120,8 +120,8 @@ class Difference:
         """The graphs are the same; at most they were saved another time."""
         numbers = (self.edges_added, self.edges_removed, self.edges_changed, self.edges_recounted)
         names = (self.nodes_added, self.nodes_removed, self.nodes_renamed, self.nodes_changed)
-        names = (*names, self.edges_forbidden, self.edges_allowed)
-        return not any(numbers) and not any(names) and not self.arrays and not self.settings
+        pairs = (self.edges_forbidden, self.edges_allowed)
+        return not any(numbers) and not any(names) and not any(pairs) and not self.arrays and not self.settings
 
 
 def diff(

@@ -95,7 +95,8 @@ class Draft:
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # given out so far; n is the default edge's
         self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
         slots = len(self.edges[SOURCE])
-        self.edges[USAGE] = store.read(USAGE) if store.has(USAGE) else np.zeros(slots, np.int64)
+        usage = graph.parameters.usage
+        self.edges[USAGE] = np.zeros(slots, np.int64) if usage is None else usage.copy()
         self.edges[ENERGY] = graph.initial.energy.copy()
         if store.has(ORIGIN):
             self.edges[ORIGIN] = store.read(ORIGIN)
@@ -236,8 +237,10 @@ class Draft:
 
     def add_nodes(self, tokens: Sequence[str], kind: str) -> Ints:
         """New nodes without edges. Returns their ids."""
-        self.tokenizer = self.tokenizer.with_added(tokens)
         first, k = self.n, len(tokens)
+        self.tokenizer = self.tokenizer.with_added(tokens)
+        for node in range(first, first + k):
+            self.tokenizer.require_readable(node)
         keys = np.arange(self.keys, self.keys + k, dtype=np.int32)
         self.keys += k
         for name, column in self.nodes.items():
@@ -272,6 +275,7 @@ class Draft:
     def rename_node(self, node: int, name: str) -> None:
         """Another name for a node."""
         self.tokenizer = self.tokenizer.renamed(node, name)
+        self.tokenizer.require_readable(node)
         self.vocabulary[node] = {**self.vocabulary[node], "token": name}
         self._touched(nodes=True)
 

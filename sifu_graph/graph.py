@@ -152,8 +152,7 @@ class Graph(Editable):
         )
         r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
-        usage = store.read(USAGE) if store.has(USAGE) else np.zeros(len(target), np.int64)
-        self.parameters = Parameters(index, edges, r_0, small, usage=usage)
+        self.parameters = Parameters(index, edges, r_0, small, usage=read_usage(store))
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
@@ -284,6 +283,12 @@ class Graph(Editable):
             self.reload(newest, force=newest.snapshot != before)
 
 
+def read_usage(store: Store) -> NDArray[np.int64]:
+    """How often training met each edge [slots]; zeros where that is not recorded."""
+    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
+    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
+
+
 def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
     """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
     settings = store.settings
@@ -327,7 +332,7 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
         store.write(name, value.numpy())
     for name, value in parameters.state.items():
         store.write(name, value.numpy())
-    if parameters.usage is not None:
+    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
         store.write(USAGE, parameters.usage)
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):

@@ -116,10 +116,7 @@ class Tokenizer(ABC):
         record["added"] = [*self._added, *range(len(self), len(self) + len(fresh))]
         record["nodes"] = [*self._nodes, *fresh]
         record["aliases"] = {name: node for name, node in self._aliases.items() if name not in known}
-        changed = Tokenizer.from_json(record)
-        for node, token in enumerate(fresh, start=len(self)):
-            changed._require_produced(token, node)
-        return changed
+        return Tokenizer.from_json(record)
 
     def renamed(self, node: int, name: str) -> Tokenizer:
         """The same tokenizer with another name for one node: from now on this text is the node, its old text is not.
@@ -133,9 +130,7 @@ class Tokenizer(ABC):
         rest = self.with_added([name]).to_json()  # checks the name
         rest["nodes"] = [*self._nodes[:node], name, *self._nodes[node + 1 :]]
         rest["added"] = sorted({*self._added, node})
-        changed = Tokenizer.from_json(rest)
-        changed._require_produced(name, node)
-        return changed
+        return Tokenizer.from_json(rest)
 
     def without(self, nodes: Iterable[int]) -> Tokenizer:
         """The same tokenizer with fewer nodes; those after a missing one move up. Their text is unknown from now on.
@@ -182,12 +177,13 @@ class Tokenizer(ABC):
         if node < len(SPECIAL):
             raise OptionError(f"{SPECIAL[node]} is a special node: it cannot be {what}")
 
-    def _require_produced(self, token: str, node: int) -> None:
-        """What no text can ever become is no node."""
-        broken = "\n" in token or "\r" in token
-        if broken or self.encode(token).tolist() != [node]:
+    def require_readable(self, node: int) -> None:
+        """Raises `OptionError` for a node that no text can ever become."""
+        name = self._nodes[node]
+        broken = "\n" in name or "\r" in name
+        if broken or self.encode(name).tolist() != [node]:
             why = "one line is one document" if broken else "white space separates tokens"
-            raise OptionError(f"{token!r} can never be read from a text ({why}): choose another token")
+            raise OptionError(f"{name!r} can never be read from a text ({why}): choose another token")
 
     # ---- what it is
 

@@ -28,6 +28,7 @@ ENERGY = "edges/energy"
 ORIGIN = "edges/origin"
 FORBIDDEN = "edges/forbidden"
 USAGE = "edges/usage"
+"""How often training met the edge in each slot. Whoever moves edges without knowing of it makes it void."""
 KEY = "nodes/key"
 
 
@@ -93,9 +94,8 @@ OPTIONAL: tuple[ArraySpec, ...] = (
     ArraySpec(ORIGIN, "int32", "[slots, 2]", lambda s: (s.slots, 2), "keys that a page is generated from, -1 if free"),
     ArraySpec(ENERGY, "float32", "[slots]", lambda s: (s.slots,), "energy that a page is generated with, or NaN"),
     ArraySpec(FORBIDDEN, "int32", "[*, 2]", lambda s: (None, 2), "pairs (u, v) that are never chosen"),
-    ArraySpec(USAGE, "int64", "[slots]", lambda s: (s.slots,), "how often training met (u, v), 0 if free"),
 )
-"""Arrays that a store MAY have; the first four with version 2 only."""
+"""What version 2 adds."""
 BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
 
 
