@@ -11,7 +11,6 @@ def main() -> None:
     with Graph.open(sys.argv[1]) as graph:
         number = len(graph.store.history())
         while True:
-            print("begin", number, flush=True)
             with graph.edit(f"edit {number}") as edit:
                 edit.add_node(f"<{number}>", like="月")
                 edit.boost_edge("春", "風", 0.01)
@@ -20,7 +19,6 @@ def main() -> None:
                     edit.compact()
                 if number % 3 == 2:
                     edit.grow(to_ratio=0.4)
-            print("saved", number, graph.store.snapshot, flush=True)
             number += 1
 
 

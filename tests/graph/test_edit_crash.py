@@ -40,7 +40,9 @@ def crash(path: Path, kills: int, seed: int) -> None:
             if saved:
                 assert saved[-1][2] in [commit.snapshot for commit in history]
             # Every edit adds one node: those that are there are those of the commits, and the arrays agree.
-            done = [int(commit.message.removeprefix("edit ")) for commit in history if commit.message.startswith("edit")]
+            done = [
+                int(commit.message.removeprefix("edit ")) for commit in history if commit.message.startswith("edit")
+            ]
             assert [f"<{number}>" for number in sorted(done)] == graph.tokenizer.vocabulary[-len(done) :] or not done
             assert graph.parameters.index.nodes == len(graph.tokenizer)
             assert graph.store.verify().ok
