@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import FORMAT_VERSION
+from sifu_store.layout import FIRST_VERSION
 from sifu_store.store import Store
 
 import sifu_graph
@@ -258,7 +258,7 @@ def _write(
     store.write("pages/stored", np.zeros(store.pages, np.uint8))
     store.set_settings(
         {
-            "format_version": FORMAT_VERSION,
+            "format_version": FIRST_VERSION,
             "created_by": f"sifu-graph {sifu_graph.__version__}",
             "nodes": nodes,
             "width": width,

@@ -89,7 +89,7 @@ def plan(
         slot = index.slot[ranges(row_start, size)]
         group_of = np.repeat(np.arange(len(groups)), np.diff(first_position))
         rank = np.where(place >= 0, place - row_start[group_of], -1)
-        defaults = index.nodes - size
+        defaults = index.defaults()[groups]
     else:
         assert rng is not None
         chosen, sizes, rank, defaults = [], [], np.full(len(source), -1), np.empty(len(groups), np.int64)
@@ -97,6 +97,7 @@ def plan(
             mine = slice(first_position[g], first_position[g + 1])
             drawn = rng.choice(index.nodes, size=min(candidates, index.nodes), replace=False)
             nodes = np.unique(np.concatenate([drawn, target[mine]]))
+            nodes = nodes[~index.is_forbidden(u, nodes)]
             found = index.find(np.full(len(nodes), u), nodes)
             places = found[found >= 0]
             chosen.append(index.slot[places])

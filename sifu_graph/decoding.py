@@ -133,7 +133,9 @@ class Walk:
         energies, default_energy = self.energies()
         index = self.parameters.index
         targets = index.target[index.row(self.node)]
-        banned = self.forbidden if self.config.self_decode else sorted({*self.forbidden, self.node})
+        banned = {*self.forbidden, *index.forbidden_after(self.node).tolist()}
+        if not self.config.self_decode:
+            banned.add(self.node)
         logits = energies * self.scale
         private = 0
         for node in banned:
@@ -145,7 +147,10 @@ class Walk:
         rank, which = sampler.choose(logits, default_energy * self.scale, defaults, rng)
         if rank != DEFAULT:
             return int(targets[rank])
-        return nth_missing(np.union1d(targets, np.array(banned, dtype=np.int64)), which)
+        taken = np.union1d(targets, np.array(sorted(banned), dtype=np.int64))
+        if index.by_frequency is None:
+            return nth_missing(taken, which)
+        return int(index.by_frequency[~np.isin(index.by_frequency, taken)][which])
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:

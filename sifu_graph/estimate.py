@@ -18,7 +18,7 @@ from sifu_store.layout import PAGE_EDGES
 
 from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.memory import FREE_SHARE, parse_bytes
-from sifu_graph.optim import OptimizerConfig
+from sifu_graph.optim import Kind, OptimizerConfig
 from sifu_graph.step import edge_state_arrays
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def estimate(
     width: int = 32,
     length: int = 32,
     batch: int = 512,
-    optimizer: str = "rowwise",
+    optimizer: Kind = "rowwise",
     host_memory: str | int | None = None,
     folder: Path | None = None,
 ) -> Estimate:

@@ -37,6 +37,8 @@ class EvalReport:
     top1: float
     tokens: int
     part: str
+    forbidden: int = 0
+    """Further tokens that were left out: their edge is forbidden, so that they have no probability."""
 
 
 def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None) -> EvalReport:
@@ -75,22 +77,26 @@ def evaluate_split(
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
         raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
-    nats, hits, seen = 0.0, 0, 0
+    nats, hits, seen, forbidden = 0.0, 0, 0, 0
     for batch in batches.epoch(0):
         loss, hit = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
         nats += float(loss.double().sum())
         hits += int(hit.sum())
         seen += len(loss)
+        forbidden += int((batch.lengths - 1).sum()) - len(loss)
         if limit is not None and seen >= limit:
             break
-    return EvalReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out")
+    if not seen:
+        raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
+    return EvalReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out", forbidden)
 
 
 def _joined(reports: list[EvalReport]) -> EvalReport:
     seen = sum(report.tokens for report in reports)
     bits = sum(report.bits_per_token * report.tokens for report in reports) / seen
     top1 = sum(report.top1 * report.tokens for report in reports) / seen
-    return EvalReport(perplexity(bits * math.log(2.0)), bits, top1, seen, "all")
+    forbidden = sum(report.forbidden for report in reports)
+    return EvalReport(perplexity(bits * math.log(2.0)), bits, top1, seen, "all", forbidden)
 
 
 def perplexity(nats: float) -> float:

@@ -7,6 +7,7 @@ a graph's arrays has its home here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
+from sifu_store.layout import ENERGY, FORBIDDEN, ORIGIN, USAGE
 from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph import memory
 from sifu_graph.cache import EdgePool, row_pages
 from sifu_graph.corpus import Corpus
+from sifu_graph.editable import Editable
 from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
 from sifu_graph.pages import BIAS, WEIGHT
@@ -31,6 +34,10 @@ from sifu_graph.tokenizer import Tokenizer
 from sifu_graph.tokens import TokenFile, encode_corpus
 
 if TYPE_CHECKING:
+    from sifu_store.branching import Moved
+    from sifu_store.history import History
+
+    from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation import Generation
     from sifu_graph.training import TrainReport
@@ -56,6 +63,8 @@ class GraphInfo:
     pages: int
     format_version: int
     snapshot: str
+    branch: str
+    newest: bool  # the snapshot is the newest of the branch
     settings: dict[str, Any]
 
 
@@ -69,7 +78,7 @@ def dense_parameters(nodes: int, width: int) -> int:
     return nodes * nodes * (width * width + width)
 
 
-class Graph:
+class Graph(Editable):
     """An open graph. Get one with `Graph.open` or `sifu_graph.build_graph`; close it, or use it in a ``with``.
 
     Examples
@@ -104,6 +113,8 @@ class Graph:
 
         Parameters
         ----------
+        at
+            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
         host_memory
             The memory that the edges may take: bytes, or a size such as ``512MiB`` or ``50%``. It changes no result.
             None: all of them, or most of what is free.
@@ -150,28 +161,20 @@ class Graph:
         self.tokenizer = Tokenizer.from_json(store.read_json("nodes/tokenizer"))
         nodes, width = self.settings["nodes"], self.settings["width"]
         target = store.read("edges/target")
-        count = store.read("edges/count")
-        index = EdgeIndex.from_slots(nodes, store.read("edges/source"), target, count)
-        initial = Initial.create(
-            method=self.settings["initial"]["method"],
-            seed=self.settings["initial"]["seed"],
-            config=self.signal,
-            width=width,
-            length=self.settings["build"]["length"],
-            index=index,
-            slots=len(target),
-            counts=Counts(
-                store.read("rows/total"),
-                store.read("rows/discounted"),
-                store.read("nodes/predecessors"),
-                tuple(self.settings["initial"]["discounts"]),
-            ),
+        index = EdgeIndex.from_slots(
+            nodes,
+            store.read("edges/source"),
+            target,
+            store.read("edges/count"),
+            forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
+            node_count=store.read("nodes/count"),
         )
+        self.initial = read_initial(store, self.signal, index)
         stored = store.page_stored()
         total = store.read("rows/total")
         source = np.repeat(np.arange(nodes), index.row_sizes())
         edges = EdgePool(
-            initial,
+            self.initial,
             slots=len(target),
             stored=stored,
             read=lambda *run: self.store.read_pages(*run),
@@ -179,7 +182,7 @@ class Graph:
         )
         r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
-        self.parameters = Parameters(index, edges, r_0, small)
+        self.parameters = Parameters(index, edges, r_0, small, usage=read_usage(store))
 
     def fit_memory(
         self,
@@ -240,7 +243,8 @@ class Graph:
 
     def info(self) -> GraphInfo:
         """The figures of the graph."""
-        nodes, width, edges = self.settings["nodes"], self.settings["width"], self.parameters.index.edges
+        index = self.parameters.index
+        nodes, width, edges = self.settings["nodes"], self.settings["width"], index.edges
         dense, stored = dense_parameters(nodes, width), stored_parameters(nodes, edges, width)
         stored_pages = self.store.page_stored()
         return GraphInfo(
@@ -251,13 +255,15 @@ class Graph:
             private_edges=edges,
             stored_parameters=stored,
             ratio=stored / dense,
-            coverage=self.settings["build"]["coverage"],
+            coverage=min(1.0, float(index.count.sum() / max(1, self.store.read("rows/total").sum()))),
             corpus_tokens=self.settings["build"]["corpus_tokens"],
             store_bytes=self.store.size_bytes(),
             trained_pages=int(stored_pages.sum()),
             pages=len(stored_pages),
-            format_version=self.settings["format_version"],
+            format_version=self.store.format_version,
             snapshot=self.store.snapshot,
+            branch=self.store.branch,
+            newest=self.store.newest,
             settings=self.settings,
         )
 
@@ -302,6 +308,95 @@ class Graph:
 
         return stream(self, prompt, GenerateOptions(**options))
 
+    # ---- its history
+
+    def log(self) -> History:
+        """All commits: of every branch and tag, and what was undone."""
+        return self.store.tree()
+
+    def diff(self, before: str = "HEAD~1", after: str = "HEAD", *, top: int = 10) -> Difference:
+        """What is different between two snapshots. See `sifu_graph.difference.diff`."""
+        from sifu_graph.difference import diff
+
+        return diff(self.path, before, after, top=top)
+
+    def undo(self, steps: int = 1) -> Moved:
+        """Goes back to the commit before the newest one. See `Store.undo`."""
+        with self._writing() as store:
+            return store.undo(steps)
+
+    def redo(self, steps: int = 1) -> Moved:
+        """Takes back an `undo`. See `Store.redo`."""
+        with self._writing() as store:
+            return store.redo(steps)
+
+    def branch(self, name: str, at: str = "HEAD") -> str:
+        """Makes a branch, and stays where it is. Returns the snapshot. See `Store.create_branch`."""
+        with self._writing() as store:
+            return store.create_branch(name, at)
+
+    def switch(self, name: str) -> str:
+        """Goes to another branch. Returns its newest snapshot. See `Store.switch`."""
+        with self._writing() as store:
+            return store.switch(name)
+
+    def tag(self, name: str, at: str = "HEAD") -> str:
+        """Gives a snapshot a name that never moves. See `Store.create_tag`."""
+        with self._writing() as store:
+            return store.create_tag(name, at)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Store]:
+        """The store, open for writing; after it, what is in memory is what is then current."""
+        if self.pinned:
+            raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
+        before = self.store.snapshot
+        self.reload(Store.open(self.path, write=True))
+        try:
+            yield self.store
+        finally:
+            newest = Store.open(self.path)
+            self.reload(newest, force=newest.snapshot != before)
+
+
+def read_usage(store: Store) -> NDArray[np.int64]:
+    """How often training met each edge [slots]; zeros where that is not recorded."""
+    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
+    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
+
+
+def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
+    """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
+    settings = store.settings
+    initial, width, length = settings["initial"], settings["width"], settings["build"]["length"]
+    if store.has(ENERGY):
+        return Initial.frozen(
+            method=initial["method"],
+            seed=initial["seed"],
+            config=config,
+            width=width,
+            length=length,
+            nodes=initial["nodes"],
+            keys=initial["keys"],
+            origin=store.read(ORIGIN),
+            energy=store.read(ENERGY),
+        )
+    return Initial.create(
+        method=initial["method"],
+        seed=initial["seed"],
+        config=config,
+        width=width,
+        length=length,
+        index=index,
+        slots=store.slots,
+        counts=Counts(
+            store.read("rows/total"),
+            store.read("rows/discounted"),
+            store.read("nodes/predecessors"),
+            tuple(initial["discounts"]),
+        ),
+    )
+
 
 def write_parameters(store: Store, parameters: Parameters) -> int:
     """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
@@ -313,6 +408,8 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
         store.write(name, value.numpy())
     for name, value in parameters.state.items():
         store.write(name, value.numpy())
+    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
+        store.write(USAGE, parameters.usage)
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):
             store.create_paged(name, tuple(array.shape[1:]), np.float32)

@@ -6,12 +6,14 @@ its place in its row, its *slot* the place of its parameters in the store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]] | np.integer[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class EdgeIndex:
         How often the pair occurred in the corpus that the graph was built from.
     keys : int64 [edges]
         u * n + v, ascending.
+    forbidden : int64 [pairs]
+        Keys of the pairs that are never chosen, ascending. None of them is private.
+    by_frequency : int64 [n] or None
+        The nodes, most frequent first (the special ones before them): the order in which default edges are opened.
+        None: as they are numbered.
     """
 
     nodes: int
@@ -36,16 +43,34 @@ class EdgeIndex:
     slot: Ints
     count: Ints
     keys: Ints
+    forbidden: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    by_frequency: Ints | None = None
 
     @classmethod
-    def from_slots(cls, nodes: int, source: NDArray[np.int32], target: NDArray[np.int32], count: Ints) -> EdgeIndex:
-        """From the arrays of the store, in which a slot with target -1 is free."""
+    def from_slots(
+        cls,
+        nodes: int,
+        source: NDArray[np.int32],
+        target: NDArray[np.int32],
+        count: Ints,
+        *,
+        forbidden: NDArray[np.int32] | None = None,
+        node_count: Ints | None = None,
+    ) -> EdgeIndex:
+        """From the arrays of the store, in which a slot with target -1 is free.
+
+        ``forbidden`` holds pairs [pairs, 2]. Without ``node_count`` [n], how often each node occurs, the nodes count as
+        ordered by frequency.
+        """
         used = np.flatnonzero(target >= 0)
         keys = source[used].astype(np.int64) * nodes + target[used]
         order = np.argsort(keys, kind="stable")
         slot, keys = used[order], keys[order]
         row_start = np.searchsorted(keys, np.arange(nodes + 1, dtype=np.int64) * nodes)
-        return cls(nodes, row_start, target[slot], slot, count[slot], keys)
+        pairs = np.empty((0, 2), np.int64) if forbidden is None else forbidden.astype(np.int64)
+        never: Ints = np.sort(pairs[:, 0] * nodes + pairs[:, 1])
+        by_frequency = None if node_count is None else _by_frequency(node_count)
+        return cls(nodes, row_start, target[slot], slot, count[slot], keys, never, by_frequency)
 
     @property
     def edges(self) -> int:
@@ -55,6 +80,22 @@ class EdgeIndex:
     def row_sizes(self) -> Ints:
         """Private edges out of every node, int64 [n]."""
         return np.diff(self.row_start)
+
+    def defaults(self) -> Ints:
+        """Default edges that may be chosen, out of every node, int64 [n]."""
+        out: Ints = self.nodes - self.row_sizes() - np.bincount(self.forbidden // self.nodes, minlength=self.nodes)
+        return out
+
+    def is_forbidden(self, source: Integers, target: Integers) -> NDArray[np.bool_]:
+        """Which of the pairs are never chosen."""
+        if not len(self.forbidden):
+            return np.zeros(np.broadcast(source, target).shape, bool)
+        return np.isin(np.asarray(source, dtype=np.int64) * self.nodes + target, self.forbidden)
+
+    def forbidden_after(self, node: int) -> Ints:
+        """The nodes that are never chosen after this one, ascending."""
+        first, stop = np.searchsorted(self.forbidden, [node * self.nodes, (node + 1) * self.nodes])
+        return self.forbidden[first:stop] - node * self.nodes
 
     def find(self, source: Ints, target: Ints) -> Ints:
         """The place of each pair in the sorted arrays, or -1 where the edge is a default edge."""
@@ -74,6 +115,15 @@ class EdgeIndex:
     def row(self, node: int) -> slice:
         """The row of a node as a slice of the sorted arrays."""
         return slice(int(self.row_start[node]), int(self.row_start[node + 1]))
+
+
+def _by_frequency(count: Ints) -> Ints | None:
+    """The special nodes, then the others by falling count; None where that is their own order."""
+    special = 2  # unknown and separator come first, however often they occur
+    rest = special + np.argsort(-count[special:], kind="stable")
+    order: Ints = np.concatenate([np.arange(min(special, len(count)), dtype=np.int64), rest])
+    identity = bool((order == np.arange(len(count))).all())
+    return None if identity else order
 
 
 def ranges(starts: Ints, sizes: Ints) -> Ints:

@@ -9,6 +9,10 @@ It knows the index, counts and settings; it does not know stores, caches or trai
     of its own for every target v, so that the signal says which node it has reached.
 ``uniform``
     The paper's U(-0.5, 0.5), each element from a hash of (seed, u, v, element): moving an edge never changes it.
+
+An edge's values depend on its *origin*, two keys of nodes, and on its *energy* alone. At the build the keys are the
+numbers of the nodes and the energies come from the counts; the first edit stores both, so that whatever is added,
+removed, counted or moved later leaves every other edge as it is.
 """
 
 from __future__ import annotations
@@ -83,6 +87,11 @@ def log_ratios(index: EdgeIndex, counts: Counts) -> Floats:
     return np.log(p / share[source]).astype(np.float32)
 
 
+def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
+    """The mean positional encoding of a text of ``length`` tokens [d]."""
+    return _dimensions(config, width, length)[1]
+
+
 def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[np.int64], Doubles]:
     """The dimensions in which the positional encoding hardly moves over a text (at least `ACTIVE` of them, if there are
     so many), and the encoding's mean [d]."""
@@ -100,12 +109,11 @@ class Initial:
     method: Literal["counts", "uniform"]
     seed: int
     width: int
-    source: NDArray[np.int32]  # [slots]
-    target: NDArray[np.int32]  # [slots]
-    nodes: int
-    energy: Floats  # [slots], wanted energy (counts)
-    direction: Floats  # [n + 1, d], unit vectors; the last is the default edge's (counts)
-    offset: Doubles  # [n + 1, 2]: M and Q, see `_amplitude` (counts)
+    origin: NDArray[np.int32]  # [slots, 2], the keys of u and v; anything in a free slot
+    nodes: int  # n at the build: the key of the default edge
+    energy: Floats  # [slots], wanted energy; NaN: values come from the hash
+    direction: Floats  # [keys, d], unit vectors
+    offset: Doubles  # [keys, 2]: M and Q, see `_amplitude`
 
     @classmethod
     def create(
@@ -121,21 +129,40 @@ class Initial:
         counts: Counts,
     ) -> Initial:
         """For a graph with the given index and counts; ``length`` is that of its texts."""
-        source, target = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
-        source[index.slot] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
-        target[index.slot] = index.target
-        energy = np.zeros(slots, np.float32)
-        direction = np.zeros((index.nodes + 1, width), np.float32)
-        offset = np.zeros((index.nodes + 1, 2))
+        origin = np.zeros((slots, 2), np.int32)
+        origin[index.slot, 0] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
+        origin[index.slot, 1] = index.target
+        energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
         if method == "counts":
             energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
-            dimensions, mean = _dimensions(config, width, length)
-            direction[:] = _directions(index.nodes, width, dimensions, seed)
-            still = np.asarray(torch.nn.functional.gelu(torch.from_numpy(mean))) ** 2
-            on = direction > 0
-            offset[:, 0] = (direction * mean).sum(1)
-            offset[:, 1] = (on * mean**2).sum(1) + (~on * still).sum(1)
-        return cls(method, seed, width, source, target, index.nodes, energy, direction, offset)
+        return cls.frozen(
+            method=method, seed=seed, config=config, width=width, length=length, nodes=index.nodes,
+            keys=index.nodes + 1, origin=origin, energy=energy,
+        )  # fmt: skip
+
+    @classmethod
+    def frozen(
+        cls,
+        *,
+        method: Literal["counts", "uniform"],
+        seed: int,
+        config: SignalConfig,
+        width: int,
+        length: int,
+        nodes: int,
+        keys: int,
+        origin: NDArray[np.int32],
+        energy: Floats,
+    ) -> Initial:
+        """From stored origins [slots, 2] and energies [slots]; ``nodes`` at the build, ``keys`` given out since."""
+        dimensions, mean = _dimensions(config, width, length)
+        direction = _directions(nodes, keys, width, dimensions, seed)
+        still = np.asarray(torch.nn.functional.gelu(torch.from_numpy(mean))) ** 2
+        on = direction > 0
+        offset = np.stack(
+            [(direction * mean).sum(1), (on * mean**2).sum(1) + (~on * still).sum(1)], axis=1, dtype=np.float64
+        )
+        return cls(method, seed, width, np.maximum(origin, 0), nodes, energy, direction, offset)
 
     def _amplitude(self, energy: Doubles, node: NDArray[np.integer[Any]]) -> Doubles:
         """a such that the bias ``a * direction`` has the energy: a^2 + 2 a M + Q = E^2.
@@ -149,46 +176,58 @@ class Initial:
 
     def weight(self, slots: NDArray[np.int64]) -> Floats | None:
         """[slots, d, d], or None for zeros."""
-        if self.method == "counts":
+        hashed = np.isnan(self.energy[slots])
+        if not hashed.any():
             return None
-        return self._uniform(slots, np.arange(self.width**2)).reshape(len(slots), self.width, self.width)
+        values = self._uniform(slots, np.arange(self.width**2)).reshape(len(slots), self.width, self.width)
+        values[~hashed] = 0.0
+        return values
 
     def bias(self, slots: NDArray[np.int64]) -> Floats:
         """[slots, d]."""
-        if self.method == "uniform":
+        energy = self.energy[slots].astype(np.float64)
+        hashed = np.isnan(energy)
+        if hashed.all():
             return self._uniform(slots, self.width**2 + np.arange(self.width))
-        node = self.target[slots]
-        amplitude = self._amplitude(self.energy[slots].astype(np.float64), node)
-        return (amplitude[:, None] * self.direction[node]).astype(np.float32)
+        values = self.counted_bias(energy, self.origin[slots, 1])
+        if hashed.any():
+            values[hashed] = self._uniform(slots[hashed], self.width**2 + np.arange(self.width))
+        return values
+
+    def counted_bias(self, energy: Doubles, key: NDArray[np.integer[Any]]) -> Floats:
+        """Biases [k, d] along the directions of these keys, with these energies."""
+        values: Floats = (self._amplitude(energy, key)[:, None] * self.direction[key]).astype(np.float32)
+        return values
 
     def default(self) -> tuple[Floats, Floats]:
         """W [d, d] and b [d] of the default edge."""
         if self.method == "uniform":
             values = uniform(self.seed, self.nodes, self.nodes, np.arange(self.width**2 + self.width))
             return values[: self.width**2].reshape(self.width, self.width), values[self.width**2 :]
-        last = np.array([self.nodes])
-        bias = self._amplitude(np.array([BASE_ENERGY]), last)[0] * self.direction[-1]
+        bias = self._amplitude(np.array([BASE_ENERGY]), np.array([self.nodes]))[0] * self.direction[self.nodes]
         return np.zeros((self.width, self.width), np.float32), bias.astype(np.float32)
 
-    def node_bias(self) -> Floats:
-        """[n, d]: a node's own direction, or U(-0.5, 0.5)."""
+    def node_bias(self, keys: NDArray[np.integer[Any]] | None = None) -> Floats:
+        """[n, d]: a node's own direction, or U(-0.5, 0.5). Of all nodes of the build, or of these keys."""
+        keys = np.arange(self.nodes) if keys is None else keys
         if self.method == "uniform":
-            nodes = np.arange(self.nodes)[:, None]
-            return uniform(self.seed, nodes, self.nodes, np.arange(self.width)[None])
-        return (BASE_ENERGY * self.direction[:-1]).astype(np.float32)
+            return uniform(self.seed, keys[:, None], self.nodes, np.arange(self.width)[None])
+        return (BASE_ENERGY * self.direction[keys]).astype(np.float32)
 
     def _uniform(self, slots: NDArray[np.int64], elements: NDArray[np.int64]) -> Floats:
-        return uniform(self.seed, self.source[slots][:, None], self.target[slots][:, None], elements[None])
+        return uniform(self.seed, self.origin[slots, :1], self.origin[slots, 1:], elements[None])
 
 
-def _directions(nodes: int, width: int, dimensions: NDArray[np.int64], seed: int) -> Floats:
-    """Unit vectors with equal entries in `ACTIVE` of the dimensions, chosen by a hash; the last is the default edge's.
+def _directions(nodes: int, keys: int, width: int, dimensions: NDArray[np.int64], seed: int) -> Floats:
+    """Unit vectors with equal entries in `ACTIVE` of the dimensions, chosen by a hash [keys, d].
+
+    Keys below ``nodes`` are those of the nodes at the build, then comes that of the default edge, then later nodes'.
 
     With no more than `ACTIVE` dimensions to choose from, every node gets the same one.
     """
     active = min(ACTIVE, len(dimensions))
-    order = uniform(seed, np.arange(nodes + 1)[:, None], nodes + 1, dimensions[None]).argsort(1, kind="stable")
-    out = np.zeros((nodes + 1, width), np.float32)
+    order = uniform(seed, np.arange(keys)[:, None], nodes + 1, dimensions[None]).argsort(1, kind="stable")
+    out = np.zeros((keys, width), np.float32)
     np.put_along_axis(out, dimensions[order[:, :active]], np.float32(1 / np.sqrt(active)), 1)
     return out
 

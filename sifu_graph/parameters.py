@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph.cache import EdgePool
@@ -28,6 +30,13 @@ class Parameters:
     r_0: Tensor  # [d]
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
+    usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
+
+    def note_usage(self, slots: NDArray[np.int64]) -> None:
+        """Counts the edges that a step's text took, given by their slots (-1: a default edge)."""
+        if self.usage is not None:
+            used, times = np.unique(slots[slots >= 0], return_counts=True)
+            self.usage[used] += times
 
     @property
     def default_W(self) -> Tensor:

@@ -102,16 +102,18 @@ def plan(
     cut = Positions.cut(tokens, lengths, config.reset_after)
     steps = cut.real.shape[1]
     pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
+    # A pair that is never chosen has no probability to speak of: the signal passes, but its position is not scored.
+    scored = cut.real & ~parameters.index.is_forbidden(cut.tokens[:, :-1], cut.tokens[:, 1:])
     group = contest.plan(
         parameters.index,
-        source=cut.tokens[:, :-1][cut.real],
-        target=cut.tokens[:, 1:][cut.real],
-        pe_row=pe_row[cut.real],
+        source=cut.tokens[:, :-1][scored],
+        target=cut.tokens[:, 1:][scored],
+        pe_row=pe_row[scored],
         dtype=parameters.r_0.dtype,
         candidates=candidates,
         rng=rng,
     )
-    places = torch.from_numpy(np.flatnonzero(cut.real))[group.order]
+    places = torch.from_numpy(np.flatnonzero(scored))[group.order]
     path_slots = torch.full(cut.real.shape, -1)
     path_slots.view(-1)[places] = group.target_slot
     return Batch(torch.from_numpy(cut.tokens[:, 0].copy()), path_slots, places, group)
@@ -136,14 +138,15 @@ def carry(parameters: Parameters, config: SignalConfig, batch: Batch, staged: Pa
         r_0=parameters.r_0,
         node_bias=parameters.node_bias[batch.first],
         alpha=parameters.alpha,
-        path=_path(parameters, staged),
+        path=path_of(parameters, staged),
     )
     S = tape.mix.reshape(-1, parameters.width)[batch.places]
     place = batch.plan.slot if parameters.edges.resident else torch.full_like(batch.plan.slot, -1)
     return Sweep(staged, tape, S, rows_of(parameters, config, batch.steps, place))
 
 
-def _path(parameters: Parameters, staged: PathStage) -> propagation.Path:
+def path_of(parameters: Parameters, staged: PathStage) -> propagation.Path:
+    """The edges of every step, from their copies."""
     W, b = staged.values[WEIGHT], staged.values[BIAS]
     return lambda step: parameters.path_edges(W, b, staged.place[step])
 
@@ -157,7 +160,7 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Ten
     return contest.Rows(pool.W, pool.b, place, *default, pe, float(parameters.scale))
 
 
-def _parts(
+def rows_in_memory(
     pool: EdgePool,
     batch: Batch,
     rows: contest.Rows,
@@ -190,8 +193,10 @@ def evaluate(
 ) -> tuple[Tensor, Tensor]:
     """The loss in nats of every position of a batch [T], and whether the greatest energy was the target's [T]."""
     batch = plan(parameters, config, tokens, lengths)
+    if not batch.plan.positions:  # every pair is forbidden
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
     sweep = carry(parameters, config, batch)
-    parts = _parts(parameters.edges, batch, sweep.rows)
+    parts = rows_in_memory(parameters.edges, batch, sweep.rows)
     outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S, parts=parts)
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
     return outcome.loss(sweep.rows.scale), hit
@@ -215,6 +220,9 @@ def train(
     """
     batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
     group, pool = batch.plan, parameters.edges
+    if not group.positions:  # every pair is forbidden
+        return 0.0, 0
+    parameters.note_usage(group.target_slot.numpy())
     dense = optimizer.kind == "adamw-dense"
     staged = stage(parameters, batch)
     taken = torch.arange(len(staged.slots))
@@ -247,12 +255,12 @@ def train(
     upcoming = None
     if following is not None and pool.missing:
         upcoming = pages_of(parameters.index, following, pool.page_edges)
-    parts = _parts(pool, batch, sweep.rows, upcoming=upcoming, prepare=prepare)
+    parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, prepare=prepare)
     outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
     d_mix.view(-1, d)[batch.places] = grads.dS
-    back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=_path(parameters, staged))
+    back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=path_of(parameters, staged))
     default_W, default_b = _scatter(sink, back, staged.place.T, grads)
     values = staged.values
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)

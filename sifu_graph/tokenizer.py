@@ -2,19 +2,20 @@
 
 Node 0 is `<unk>` (whatever is no node), node 1 is `<sep>` (the edge of a document; prints as a line break).
 All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
-(`with_added`) are matched longest first, before the level's own rule. This module knows neither files nor
-edges.
+(`with_added`) are matched longest first, before the level's own rule; so is the text of nodes that were renamed or
+merged into another. This module knows neither files nor edges.
 """
 
 from __future__ import annotations
 
 import codecs
+import difflib
 import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -46,13 +47,18 @@ class Tokenizer(ABC):
         What each node stands for, in the order of the ids, the two special nodes first.
     added
         Ids of the nodes that are matched longest first, before the level's own rule.
+    aliases
+        Text that is read as a node of another name: what was merged into it.
     """
 
     level: ClassVar[str]
 
-    def __init__(self, nodes: Sequence[str], *, added: Iterable[int] = ()) -> None:
+    def __init__(
+        self, nodes: Sequence[str], *, added: Iterable[int] = (), aliases: Mapping[str, int] | None = None
+    ) -> None:
         self._nodes = list(nodes)
         self._added = sorted(added)
+        self._aliases = dict(aliases or {})
 
     # ---- making one
 
@@ -109,7 +115,75 @@ class Tokenizer(ABC):
         record = self.to_json()
         record["added"] = [*self._added, *range(len(self), len(self) + len(fresh))]
         record["nodes"] = [*self._nodes, *fresh]
+        record["aliases"] = {name: node for name, node in self._aliases.items() if name not in known}
         return Tokenizer.from_json(record)
+
+    def renamed(self, node: int, name: str) -> Tokenizer:
+        """The same tokenizer with another name for one node: from now on this text is the node, its old text is not.
+
+        Raises
+        ------
+        OptionError
+            The name is empty, is a node already, or the node is a special one.
+        """
+        self._require_ordinary(node, "renamed")
+        rest = self.with_added([name]).to_json()  # checks the name
+        rest["nodes"] = [*self._nodes[:node], name, *self._nodes[node + 1 :]]
+        rest["added"] = sorted({*self._added, node})
+        return Tokenizer.from_json(rest)
+
+    def without(self, nodes: Iterable[int]) -> Tokenizer:
+        """The same tokenizer with fewer nodes; those after a missing one move up. Their text is unknown from now on.
+
+        Raises
+        ------
+        OptionError
+            One of them is a special node.
+        """
+        gone = set(nodes)
+        for node in gone:
+            self._require_ordinary(node, "removed")
+        kept = [node for node in range(len(self)) if node not in gone]
+        place = {node: at for at, node in enumerate(kept)}
+        record = self.to_json()
+        record["nodes"] = [self._nodes[node] for node in kept]
+        record["added"] = [place[node] for node in self._added if node in place]
+        for key in ("aliases", "learned_aliases"):
+            if key in record:
+                record[key] = {name: place[node] for name, node in record[key].items() if node in place}
+        return Tokenizer.from_json(record)
+
+    def merged(self, node: int, into: int) -> Tokenizer:
+        """The same tokenizer without one node, whose text is read as another node.
+
+        Raises
+        ------
+        OptionError
+            One of them is a special node, or both are the same.
+        """
+        if node == into:
+            raise OptionError(f"{self.vocabulary[node]!r} cannot be merged into itself: name another node")
+        self._require_ordinary(node, "merged")
+        self._require_ordinary(into, "merged into")
+        record = self.to_json()
+        for key in ("aliases", "learned_aliases"):  # what was merged into it before
+            if key in record:
+                record[key] = {name: into if old == node else old for name, old in record[key].items()}
+        key = "aliases" if self.level != "bpe" or node in self._added else "learned_aliases"
+        record.setdefault(key, {})[self._nodes[node]] = into
+        return Tokenizer.from_json(record).without([node])
+
+    def _require_ordinary(self, node: int, what: str) -> None:
+        if node < len(SPECIAL):
+            raise OptionError(f"{SPECIAL[node]} is a special node: it cannot be {what}")
+
+    def require_readable(self, node: int) -> None:
+        """Raises `OptionError` for a node that no text can ever become."""
+        name = self._nodes[node]
+        broken = "\n" in name or "\r" in name
+        if broken or self.encode(name).tolist() != [node]:
+            why = "one line is one document" if broken else "white space separates tokens"
+            raise OptionError(f"{name!r} can never be read from a text ({why}): choose another token")
 
     # ---- what it is
 
@@ -130,13 +204,37 @@ class Tokenizer(ABC):
         """The id of the node of this name, or None."""
         return self._ids_by_name.get(token)
 
+    def require_id(self, token: str) -> int:
+        """The id of the node of this name.
+
+        Raises
+        ------
+        OptionError
+            There is none; the message names the nearest.
+        """
+        found = self._ids_by_name.get(token)
+        if found is None:
+            near = self._nearest(token)
+            meant = f"; the nearest are {', '.join(near)}" if near else ""
+            raise OptionError(f"no node {token!r}{meant} (sifu add-node makes one)")
+        return found
+
+    def _nearest(self, token: str, limit: int = 5) -> list[str]:
+        """Names that look alike; for one character, those nearest in Unicode (they share a radical)."""
+        found = difflib.get_close_matches(token, self.vocabulary, n=limit, cutoff=0.5)
+        if not found and len(token) == 1:
+            letters = [name for name in self.vocabulary if len(name) == 1]
+            found = sorted(letters, key=lambda name: (abs(ord(name) - ord(token)), name))[:limit]
+        return found
+
     @cached_property
     def _ids_by_name(self) -> dict[str, int]:
         return {name: node for node, name in enumerate(self.vocabulary)}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as a value that `json` can write; `from_json` reads it."""
-        return {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
+        record = {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
+        return {**record, "aliases": self._aliases} if self._aliases else record
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Tokenizer:
@@ -153,12 +251,14 @@ class Tokenizer(ABC):
             if record["format"] != FORMAT:
                 raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
             level, nodes, added = record["level"], list(record["nodes"]), list(record["added"])
-            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in added):
+            aliases, learned = dict(record.get("aliases", {})), dict(record.get("learned_aliases", {}))
+            named = [*added, *aliases.values(), *learned.values()]
+            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
                 raise ValueError("its nodes are not in order")
             if level == "bpe":
                 merges = [(left, right) for left, right in record["merges"]]
-                return BpeTokenizer(nodes, added=added, merges=merges)
-            return {"char": CharTokenizer, "tokens": ListTokenizer}[level](nodes, added=added)
+                return BpeTokenizer(nodes, added=added, aliases=aliases, merges=merges, learned_aliases=learned)
+            return {"char": CharTokenizer, "tokens": ListTokenizer}[level](nodes, added=added, aliases=aliases)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreDamagedError(f"the tokenizer cannot be read ({error!r})") from error
 
@@ -210,17 +310,21 @@ class Tokenizer(ABC):
     def _encode_plain(self, text: str) -> Ids: ...
 
     @cached_property
+    def _matched(self) -> dict[str, int]:
+        """What is matched longest first, and the nodes that it means."""
+        return {**self._aliases, **{self._nodes[node]: node for node in self._added}}
+
+    @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
-        longest_first = sorted(self.added, key=len, reverse=True)
+        longest_first = sorted(self._matched, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def _split(self, text: str) -> Iterable[tuple[str, int | None]]:
         """Pairs (text before, added node), the last with None: the matches from left to right."""
         assert self._pattern is not None
-        by_text = dict(zip(self.added, self._added, strict=True))
         start = 0
         for match in self._pattern.finditer(text):
-            yield text[start : match.start()], by_text[match.group()]
+            yield text[start : match.start()], self._matched[match.group()]
             start = match.end()
         yield text[start:], None
 
@@ -277,10 +381,19 @@ class CharTokenizer(Tokenizer):
         """Code point -> node, [1,114,112]; added nodes of one character are found here as well."""
         table = np.zeros(_CODES, dtype=np.int32)
         table[ord("\n")] = SEPARATOR
+        for name, node in self._aliases.items():
+            if len(name) == 1:
+                table[ord(name)] = node
         for node, name in enumerate(self._nodes):
             if node >= len(SPECIAL) and len(name) == 1:
                 table[ord(name)] = node
         return table
+
+    @cached_property
+    def _matched(self) -> dict[str, int]:
+        """Only what is longer than a character: the table finds the others, and faster."""
+        every = {**self._aliases, **{self._nodes[node]: node for node in self._added}}
+        return {name: node for name, node in every.items() if len(name) > 1}
 
     def _encode_plain(self, text: str) -> Ids:
         return self._table[_codes(text)]
@@ -339,7 +452,7 @@ class ListTokenizer(Tokenizer):
 
     def encode(self, document: Document) -> Ids:
         tokens = document.split() if isinstance(document, str) else document
-        find = self._ids_by_name.get
+        find = {**self._aliases, **self._ids_by_name}.get if self._aliases else self._ids_by_name.get
         return np.fromiter((find(token, UNKNOWN) for token in tokens), dtype=np.int32, count=len(tokens))
 
     def _encode_plain(self, text: str) -> Ids:
@@ -347,7 +460,8 @@ class ListTokenizer(Tokenizer):
 
     def unknown_characters(self, document: Document) -> list[str]:
         tokens = document.split() if isinstance(document, str) else document
-        return [token for token in dict.fromkeys(tokens) if token not in self._ids_by_name]
+        known = {*self._ids_by_name, *self._aliases}
+        return [token for token in dict.fromkeys(tokens) if token not in known]
 
     def decoder(self) -> Decoder:
         pieces = [SPECIAL[0].encode(), PRINTED[1].encode(), *(name.encode() for name in self._nodes[2:])]
@@ -384,15 +498,25 @@ class BpeTokenizer(Tokenizer):
 
     level = "bpe"
 
-    def __init__(self, nodes: Sequence[str], *, added: Iterable[int] = (), merges: Sequence[tuple[str, str]]) -> None:
-        super().__init__(nodes, added=added)
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        *,
+        added: Iterable[int] = (),
+        aliases: Mapping[str, int] | None = None,
+        merges: Sequence[tuple[str, str]],
+        learned_aliases: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(nodes, added=added, aliases=aliases)
         self._merges = list(merges)
+        self._learned_aliases = dict(learned_aliases or {})
         is_added = set(self._added)
         # the library's own ids: the bytes, then the merges in order; a node may be missing (it was removed)
         own = dict.fromkeys([*_ALPHABET, *(left + right for left, right in self._merges)])
         vocabulary = {token: index for index, token in enumerate(own)}
         self._model = _byte_level(tokenizers.models.BPE(vocabulary, self._merges))
         learned = {name: node for node, name in enumerate(nodes) if node > 1 and node not in is_added}
+        learned = {**self._learned_aliases, **learned}
         self._node_of = np.array([learned.get(token, UNKNOWN) for token in vocabulary], dtype=np.int32)
         self._pieces = [text.encode() for text in PRINTED]
         for node, name in enumerate(self._nodes[2:], start=2):
@@ -414,7 +538,8 @@ class BpeTokenizer(Tokenizer):
         return list(self._names)
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
+        record = {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
+        return {**record, "learned_aliases": self._learned_aliases} if self._learned_aliases else record
 
     def _encode_plain(self, text: str) -> Ids:
         found: list[int] = self._model.encode(_no_surrogates(text)).ids

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "graph.sifu"
 HUGE = 2**63
-NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "host_memory", "scratch", "stats")
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "scratch", "stats")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -82,6 +82,21 @@ def memory_options(function: _Function) -> _Function:
     ):
         function = option(function)
     return function
+
+
+def dry_run_option(function: _Function) -> _Function:
+    """``--dry-run``."""
+    return click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")(function)
+
+
+def at_option(function: _Function) -> _Function:
+    """``--at SNAPSHOT``."""
+    return click.option(
+        "--at",
+        metavar="SNAPSHOT",
+        help="The graph as it was then: HEAD, a branch, a tag or the beginning of an id, each with ~N for the N-th "
+        "commit before it.  [default: HEAD]",
+    )(function)
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
@@ -173,7 +188,9 @@ def spelled(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[
         elif isinstance(param, click.Option) and param.is_flag:
             options.append(max(param.opts, key=len))
         else:
-            options += [max(param.opts, key=len), str(value)]
+            several = isinstance(param, click.Option) and param.multiple
+            for each in value if several else (value,):
+                options += [max(param.opts, key=len), *map(str, each if isinstance(each, tuple) else (each,))]
     for option, text in (more or {}).items():
         options += [option, text]
     if any(argument.startswith("-") and argument != "-" for argument in arguments):
@@ -187,11 +204,13 @@ def logged(ctx: click.Context) -> str:
 
 
 @contextmanager
-def opened(store: Path, *, host_memory: str | None = None, scratch: Path | None = None) -> Iterator[Graph]:
-    """The graph at a path. A fallback to an older snapshot is said."""
+def opened(
+    store: Path, *, at: str | None = None, host_memory: str | None = None, scratch: Path | None = None
+) -> Iterator[Graph]:
+    """The graph at a path, or an older snapshot of it. A fallback to an older snapshot is said."""
     from sifu_graph.graph import Graph
 
-    with Graph.open(store, host_memory=host_memory, scratch=scratch) as graph:
+    with Graph.open(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
         if graph.warning:
             warn(graph.warning)
         yield graph

@@ -19,6 +19,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from sifu_store.history import Commit
 
 Row = tuple[str, str, str]
 """Label, value, remark."""
@@ -48,6 +49,12 @@ def print_table(rows: Iterable[Row]) -> None:
     for label, value, remark in rows:
         shown = click.style(f"{label:<{label_width}}", dim=True)
         click.echo(f"{shown}  {value:>{value_width}}  {remark}".rstrip())
+
+
+def commit_line(commit: Commit) -> str:
+    """`ZNTDTQ0Q  train: step 16 (2026-11-22 00:15)`."""
+    time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{click.style(commit.snapshot[:8], fg='yellow')}  {commit.message} ({time})"
 
 
 def _plain(value: Any) -> Any:

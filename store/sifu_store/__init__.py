@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sifu_store.arrays import Damage
+    from sifu_store.branching import Moved
+    from sifu_store.collecting import Garbage
     from sifu_store.durable import require_free_bytes
-    from sifu_store.history import Commit, Garbage
+    from sifu_store.history import Commit, History
     from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
     from sifu_store.store import Store
     from sifu_store.verify import VerifyReport
@@ -22,6 +24,8 @@ __all__ = [
     "Commit",
     "Damage",
     "Garbage",
+    "History",
+    "Moved",
     "Store",
     "VerifyReport",
     "require_free_bytes",
@@ -31,7 +35,9 @@ _HOMES = {
     "Damage": "arrays",
     "require_free_bytes": "durable",
     "Commit": "history",
-    "Garbage": "history",
+    "Garbage": "collecting",
+    "History": "history",
+    "Moved": "branching",
     "FORMAT_VERSION": "layout",
     "PAGE_EDGES": "layout",
     "Store": "store",

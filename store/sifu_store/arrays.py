@@ -20,9 +20,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from sifu_store.errors import StoreDamagedError
+from sifu_store.errors import StoreDamagedError, first_line
 from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
-from sifu_store.repository import first_line
 from sifu_store.staging import REPOSITORY_NAME
 
 PAGED_ATTRIBUTE = "paged"

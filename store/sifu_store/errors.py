@@ -7,6 +7,7 @@ graphs.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -88,3 +89,12 @@ class StoreDamagedError(StoreError):
     """A part of the store cannot be read or fails its checksum: restore it, or use an older snapshot."""
 
     kind = "store-damaged"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in one line: Icechunk draws whole trees."""
+    for line in str(error).splitlines():
+        text = re.sub(r"^[\s|x×`>-]+", "", line).strip()
+        if text:
+            return text
+    return type(error).__name__

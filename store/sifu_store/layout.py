@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The greatest version that is read. A store has version `FIRST_VERSION` until an edit writes what version 2 is for."""
+FIRST_VERSION = 1
 PAGE_EDGES = 512
 """Slots in one page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
@@ -21,6 +23,13 @@ SOURCE = "edges/source"
 TARGET = "edges/target"
 COUNT = "edges/count"
 FREE_SLOT = -1
+
+ENERGY = "edges/energy"
+ORIGIN = "edges/origin"
+FORBIDDEN = "edges/forbidden"
+USAGE = "edges/usage"
+"""How often training met the edge in each slot. Whoever moves edges without knowing of it makes it void."""
+KEY = "nodes/key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,13 @@ ARRAYS: tuple[ArraySpec, ...] = (
     ArraySpec("default/weight", "float32", "[d, d]", lambda s: (s.d, s.d), "matrix of every default edge"),
     ArraySpec("default/bias", "float32", "[d]", lambda s: (s.d,), "bias of every default edge"),
 )
+OPTIONAL: tuple[ArraySpec, ...] = (
+    ArraySpec(KEY, "int32", "[n]", lambda s: (s.n,), "the number that the node's values are generated from"),
+    ArraySpec(ORIGIN, "int32", "[slots, 2]", lambda s: (s.slots, 2), "keys that a page is generated from, -1 if free"),
+    ArraySpec(ENERGY, "float32", "[slots]", lambda s: (s.slots,), "energy that a page is generated with, or NaN"),
+    ArraySpec(FORBIDDEN, "int32", "[*, 2]", lambda s: (None, 2), "pairs (u, v) that are never chosen"),
+)
+"""What version 2 adds."""
 BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
 
 

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import icechunk
 import numpy as np
 import zarr
 from zarr.core.buffer.cpu import NDBuffer
 
-from sifu_store import arrays, history
+from sifu_store import arrays, branching, collecting, history
 from sifu_store.arrays import Damage
+from sifu_store.branching import Moved
+from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
-from sifu_store.history import Commit
+from sifu_store.history import Commit, History, Lineage
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
+from sifu_store.refs import MAIN
 from sifu_store.verify import Verification, VerifyReport
 
 
@@ -36,12 +39,15 @@ class StoreReader:
         The directory of the store (of a new one: where it will be after the first commit).
     snapshot : str
         Id of the snapshot that is read; of a new store, of the empty one.
+    branch : str
+        The current branch, whether or not the snapshot is its newest.
     recovered_from : str or None
         What was wrong with the branch head, if the store fell back to the last acknowledged snapshot.
     """
 
     path: Path
     snapshot: str
+    branch: str
     recovered_from: str | None
     _session: icechunk.Session
     _group: zarr.Group
@@ -49,6 +55,7 @@ class StoreReader:
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         self.path = path
         self.snapshot = snapshot
+        self.branch = MAIN
         self.recovered_from = None
         self._directory = directory  # where it is now: a new store is elsewhere until its first commit
         self._repository = repository
@@ -68,6 +75,12 @@ class StoreReader:
         found = self._group.attrs.get("settings", {})
         return copy.deepcopy(dict(found)) if isinstance(found, dict) else {}
 
+    @property
+    def format_version(self) -> int:
+        """The version of the disk format that this snapshot needs."""
+        self._check_usable()
+        return int(cast(int, self._group.attrs["format_version"]))
+
     def has(self, name: str) -> bool:
         """True if there is an array of this name."""
         return name in self._all_arrays()
@@ -75,6 +88,10 @@ class StoreReader:
     def is_paged(self, name: str) -> bool:
         """Whether an array is read and written page by page."""
         return arrays.is_paged(self._array(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array."""
+        return tuple(self._array(name).shape)
 
     def names(self) -> list[str]:
         """Names of all arrays."""
@@ -162,6 +179,73 @@ class StoreReader:
         self._check_usable()
         return history.read_history(self._repository, self.snapshot, limit)
 
+    def tree(self) -> History:
+        """All commits of the store: of every branch and tag, and what was undone.
+
+        Raises
+        ------
+        StoreDamagedError
+            A snapshot among them cannot be read.
+        """
+        self._check_usable()
+        return history.read_tree(self._repository, self.branch, self._head())
+
+    def commit_of(self, snapshot: str) -> Commit:
+        """What a snapshot is, by its id."""
+        self._check_usable()
+        return Lineage(self._repository).commit(snapshot)
+
+    @property
+    def newest(self) -> bool:
+        """Whether the snapshot is the newest of the current branch."""
+        self._check_usable()
+        return self.snapshot == self._head()
+
+    def resolve(self, name: str) -> str:
+        """The id of the snapshot that a name means: `HEAD`, a branch, a tag, the beginning of an id, each with `~N`.
+
+        Raises
+        ------
+        OptionError
+            Nothing has that name, or too much.
+        """
+        self._check_usable()
+        return history.resolve(self._directory, self._repository, name, head=self._head())
+
+    def would_undo(self, steps: int = 1) -> Moved:
+        """What `undo` would do."""
+        self._check_usable()
+        return branching.back(Lineage(self._repository), self.branch, self._head(), steps)
+
+    def would_redo(self, steps: int = 1) -> Moved:
+        """What `redo` would do."""
+        self._check_usable()
+        return branching.forward(Lineage(self._repository), self.branch, self._head(), steps)
+
+    def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
+        """What `collect_garbage` would drop, and how much that would free. Takes no lock and changes nothing."""
+        self._check_usable()
+        return collecting.collect(
+            self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=True
+        )
+
+    def changed_pages(self, other: str) -> np.ndarray | None:
+        """bool [pages]: where a stored page may differ from that of another snapshot (by its id).
+
+        False: the same chunks lie behind it in both, so that it need not be read. None: the store cannot tell,
+        because commits in between were dropped, or the pages have another shape.
+        """
+        self._check_usable()
+        chunks = history.changed_chunks(self._repository, self.snapshot, other)
+        if chunks is None:
+            return None
+        changed = np.zeros(self.pages, bool)
+        for name in self.names():
+            if self.is_paged(name):
+                pages = np.fromiter((chunk for chunk in chunks.get(name, ()) if chunk < self.pages), np.int64)
+                changed[pages] = True
+        return changed
+
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Read every array and every stored page of this snapshot and check what can be checked.
 
@@ -189,6 +273,12 @@ class StoreReader:
         return total
 
     # ---- inside
+
+    def _head(self) -> str:
+        """The newest commit of the current branch (what was fallen back to, if that cannot be read)."""
+        if self.recovered_from is not None:
+            return self.snapshot
+        return str(self._repository.lookup_branch(self.branch))
 
     def _check_usable(self) -> None:
         if self._closed:

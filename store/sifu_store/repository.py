@@ -1,16 +1,17 @@
 """Which snapshot is the current one, and can it be read: opening the Icechunk repository of a store.
 
-The branch head counts if it can be read, else the last acknowledged snapshot. This module knows snapshots,
-manifests and the root attributes; not pages, and not who writes.
+The head of the current branch counts if it can be read, else the last acknowledged snapshot. This module knows
+snapshots, their names, manifests and the root attributes; not pages, and not who writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import tempfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,24 @@ from typing import Any
 import icechunk
 import zarr
 
+from sifu_store import refs
 from sifu_store.durable import sync_filesystem, write_durably
-from sifu_store.errors import OptionError, StoreDamagedError, StoreError, StoreVersionError
+from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
+from sifu_store.history import resolve, snapshot_beginning
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, SOURCE, Sizes
+from sifu_store.refs import EMPTY, MAIN
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
-
-BRANCH = "main"
-_EMPTY = "1CECHNKREP0F1RSTCMT0"  # the snapshot that every repository of Icechunk begins with
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What the file `acknowledged` says: the last commit reported as saved, and the one before it."""
+    """What the file `acknowledged` says: the current branch, the last commit of it that was reported as saved, the
+    commit before that one, and the newest commit of every branch."""
 
     snapshot: str
     previous: str | None = None
+    branch: str = MAIN
+    branches: dict[str, str] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     """crc32 of the snapshot file and of every manifest file, by path in the repository."""
 
@@ -43,6 +47,7 @@ class OpenRepository:
 
     repository: icechunk.Repository
     snapshot: str
+    branch: str
     recovered_from: str | None = None
     shadow: tempfile.TemporaryDirectory[str] | None = None
     """Stands in for the repository's directory while its branch cannot be read; delete at the end."""
@@ -67,29 +72,34 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
         The store has a newer format.
     """
     acknowledged = read_acknowledged(directory)
+    branch = MAIN if acknowledged is None else acknowledged.branch
     problem: str | None = None
     shadow: tempfile.TemporaryDirectory[str] | None = None
     try:
         repository = icechunk.Repository.open(storage(directory))
-        head = repository.lookup_branch(BRANCH)
+        head = repository.lookup_branch(branch)
     except Exception as error:
-        problem = f"the branch {BRANCH} cannot be read ({first_line(error)})"
+        problem = f"the branch {branch} cannot be read ({first_line(error)})"
         if acknowledged is None and at is None:
             raise StoreDamagedError(
                 f"{directory}: {problem}, and there is no acknowledged snapshot to fall back to: "
                 "restore the directory from a backup"
             ) from error
-        head = acknowledged.snapshot if acknowledged is not None else ""
-        repository, shadow = _open_beside(directory, head or _resolve(directory, at or ""))
+        head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
+        known = acknowledged.branches if acknowledged is not None else {}
+        repository, shadow = _open_beside(directory, {MAIN: head, **known, branch: head})
     try:
         if at is not None:
-            snapshot = _resolve(directory, at)
+            snapshot = resolve(directory, repository, at, head=head)
             probe(repository, snapshot, directory, acknowledged)
-            return OpenRepository(repository, snapshot, None, shadow)
+            return OpenRepository(repository, snapshot, branch, None, shadow)
         if problem is None:
             try:
                 probe(repository, head, directory, acknowledged)
-                return OpenRepository(repository, head)
+                lost = None if acknowledged is not None else _lost_note(repository)
+                if write:
+                    _mend_branches(directory, acknowledged)
+                return OpenRepository(repository, head, branch, lost)
             except StoreDamagedError as error:
                 problem = str(error)
                 if acknowledged is None or acknowledged.snapshot == head:
@@ -101,14 +111,13 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
             raise _hopeless(directory, f"{problem}; {error}", acknowledged) from error
         message = f"{problem}: fell back to the last acknowledged snapshot {acknowledged.snapshot}"
         if write:
-            reference = directory / REPOSITORY_NAME / "refs" / f"branch.{BRANCH}" / "ref.json"
-            reference.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(reference, json.dumps({"snapshot": acknowledged.snapshot}).encode())
+            refs.point(directory, {branch: acknowledged.snapshot})
+            _mend_branches(directory, acknowledged)
             repository = icechunk.Repository.open(storage(directory))
             if shadow is not None:
                 shadow.cleanup()
                 shadow = None
-        return OpenRepository(repository, acknowledged.snapshot, message, shadow)
+        return OpenRepository(repository, acknowledged.snapshot, branch, message, shadow)
     except BaseException:
         if shadow is not None:
             shadow.cleanup()
@@ -176,31 +185,31 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
         content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
         if content.pop("crc32") != zlib.crc32(_canonical(content)):
             return None
-        return Acknowledged(content["snapshot"], content["previous"], content["files"])
+        named = {"branch": content.get("branch", MAIN), "branches": content.get("branches", {})}
+        return Acknowledged(content["snapshot"], content["previous"], files=content["files"], **named)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def acknowledge(directory: Path, repository: icechunk.Repository, snapshot: str, *, checksums: bool = True) -> None:
-    """Sync what the snapshot consists of, then note it as saved (no `checksums`: about to be rewritten)."""
+def acknowledge(
+    directory: Path, repository: icechunk.Repository, snapshot: str, *, branch: str, checksums: bool = True
+) -> None:
+    """Sync what the snapshot consists of, then note it as saved, and its branch as the current one.
+
+    No `checksums`: the files are about to be rewritten.
+    """
     sync_filesystem(directory)
-    last = read_acknowledged(directory)
-    previous = None if last is None else (last.snapshot if last.snapshot != snapshot else last.previous)
-    manifests = repository.lookup_snapshot(snapshot).manifests if checksums else []
-    names = [f"snapshots/{snapshot}"] * checksums + [f"manifests/{manifest.id}" for manifest in manifests]
-    files = {name: _checksum(directory, name) for name in names}
-    content = {"snapshot": snapshot, "previous": previous, "files": files}
+    info = repository.lookup_snapshot(snapshot)
+    names = [f"snapshots/{snapshot}", *(f"manifests/{manifest.id}" for manifest in info.manifests)]
+    content = {
+        "snapshot": snapshot,
+        "previous": _before(repository, info),
+        "branch": branch,
+        "branches": {**refs.branch_heads(repository), branch: snapshot},
+        "files": {name: _checksum(directory, name) for name in names} if checksums else {},
+    }
     text = json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1)
     write_durably(directory / ACKNOWLEDGED_NAME, text.encode())
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in one line: Icechunk draws whole trees."""
-    for line in str(error).splitlines():
-        text = re.sub(r"^[\s|x×`>-]+", "", line).strip()
-        if text:
-            return text
-    return type(error).__name__
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
@@ -226,34 +235,68 @@ def _shape(group: zarr.Group, name: str) -> tuple[int, ...]:
     return array.shape
 
 
-def _resolve(directory: Path, prefix: str) -> str:
-    wanted = prefix.strip().upper()
-    snapshots = directory / REPOSITORY_NAME / "snapshots"
-    names = sorted(path.name for path in snapshots.iterdir() if path.name != _EMPTY)
-    found = [name for name in names if name.startswith(wanted)] if wanted else []
-    if len(found) != 1:
-        what = "no snapshot" if not found else f"{len(found)} snapshots"
-        raise OptionError(f"{directory} has {what} beginning with {prefix!r}: see the list of commits (sifu log)")
-    return found[0]
+def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+    """A directory that can be opened as if it were the store, with these branches: links to the store's files.
 
-
-def _open_beside(directory: Path, head: str) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
-    """Open the repository as if its branch pointed to `head`, changing nothing: by links to its files."""
+    What is written there leaves the store as it is, as long as nothing is deleted.
+    """
     shadow = tempfile.TemporaryDirectory(prefix="sifu-", ignore_cleanup_errors=True)
-    links = Path(shadow.name) / REPOSITORY_NAME
-    reference = links / "refs" / f"branch.{BRANCH}" / "ref.json"
-    reference.parent.mkdir(parents=True)
-    reference.write_text(json.dumps({"snapshot": head}), encoding="utf-8")
-    original = (directory / REPOSITORY_NAME).resolve()
-    for part in (*original.iterdir(), *(original / "refs").glob("*")):
+    original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
+    for folder in ("snapshots", "refs"):
+        (links / folder).mkdir(parents=True)
+    for part in (*original.iterdir(), *original.glob("snapshots/*"), *original.glob("refs/tag.*")):
         link = links / part.relative_to(original)
         if not link.exists():
             link.symlink_to(part)
+    refs.point(Path(shadow.name), branches)
+    return shadow
+
+
+def _open_beside(
+    directory: Path, branches: Mapping[str, str]
+) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
+    """Open the repository as if these were its branches, changing nothing."""
+    shadow = beside(directory, {**branches, **_readable_branches(directory)})
     try:
         return icechunk.Repository.open(storage(Path(shadow.name))), shadow
     except Exception as error:
         shadow.cleanup()
         raise StoreDamagedError(f"{directory} cannot be opened ({first_line(error)})") from error
+
+
+def _readable_branches(directory: Path) -> dict[str, str]:
+    """What the branches say whose files can be read: Icechunk opens nothing if that of main cannot."""
+    readable = {}
+    for folder in (directory / REPOSITORY_NAME / "refs").glob("branch.*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            snapshot = json.loads((folder / "ref.json").read_text(encoding="utf-8"))["snapshot"]
+            readable[folder.name.removeprefix("branch.")] = str(snapshot)
+    return readable
+
+
+def _mend_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
+    """Lets the branches that were acknowledged and cannot be read mean again what they meant."""
+    if acknowledged is not None:
+        readable = _readable_branches(directory)
+        lost = {name: snapshot for name, snapshot in acknowledged.branches.items() if name not in readable}
+        refs.point(directory, lost)
+
+
+def _lost_note(repository: icechunk.Repository) -> str | None:
+    others = [name for name in repository.list_branches() if name != MAIN and not name.startswith(refs.OWN)]
+    if not others:
+        return None
+    return f"the note of the current branch is lost: took {MAIN} (sifu switch to go to {', '.join(sorted(others))})"
+
+
+def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str | None:
+    """The commit before one, as far as it was kept."""
+    parent: str | None = info.parent_id
+    if parent not in (None, EMPTY):
+        return parent
+    with contextlib.suppress(icechunk.IcechunkError):
+        return str(repository.lookup_branch(refs.BEFORE + info.id))
+    return None
 
 
 def _hopeless(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:

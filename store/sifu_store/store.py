@@ -20,21 +20,17 @@ import numpy as np
 import zarr
 from numpy.typing import DTypeLike
 
-from sifu_store import arrays, history
+from sifu_store import arrays, branching, collecting, history
+from sifu_store.branching import Moved
+from sifu_store.collecting import Garbage
 from sifu_store.durable import disk_errors, require_free_bytes, sync_filesystem
-from sifu_store.errors import StoreError, StoreNotFoundError
-from sifu_store.history import Garbage
-from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, SOURCE, STORED, Sizes, page_count
+from sifu_store.errors import OptionError, StoreError, StoreNotFoundError, first_line
+from sifu_store.history import Commit, Lineage
+from sifu_store.layout import ARRAYS, BY_NAME, FIRST_VERSION, OPTIONAL, SOURCE, STORED, Sizes, page_count
 from sifu_store.lock import WriterLock
 from sifu_store.reading import StoreReader
-from sifu_store.repository import (
-    BRANCH,
-    acknowledge,
-    first_line,
-    open_repository,
-    read_acknowledged,
-    storage,
-)
+from sifu_store.refs import MAIN, branch_heads, read_references
+from sifu_store.repository import acknowledge, open_repository, probe, read_acknowledged, storage
 from sifu_store.staging import REPOSITORY_NAME, Staging, is_store, restore_interrupted_swap
 
 
@@ -73,7 +69,7 @@ class Store(StoreReader):
         try:
             with disk_errors(target, "creating the store"):
                 repository = icechunk.Repository.create(storage(staging.directory))
-                store = cls(target, staging.directory, repository, repository.lookup_branch(BRANCH))
+                store = cls(target, staging.directory, repository, repository.lookup_branch(MAIN))
             store._staging, store._lock = staging, staging.lock
             store._begin()
         except BaseException:
@@ -92,11 +88,14 @@ class Store(StoreReader):
         write
             Take the writer lock. Readers need none and see one snapshot, whatever is committed meanwhile.
         at
-            Id of a snapshot, or the beginning of one: read that instead of the newest (not with `write`).
+            Read that snapshot instead of the newest of the current branch (not with `write`): `HEAD`, a branch, a
+            tag, or the beginning of an id; with `~N` after it, the N-th commit before that one.
 
         Raises
         ------
         StoreNotFoundError, StoreLockedError, StoreVersionError, StoreDamagedError
+        OptionError
+            Nothing has the name `at`.
         """
         if write and at is not None:
             raise ValueError("an older snapshot can only be read: give either write or at")
@@ -107,16 +106,19 @@ class Store(StoreReader):
             raise StoreNotFoundError(f"{path} {found}: make one with sifu build-graph, or name another with --store")
         lock = WriterLock(target) if write else None
         try:
+            if write:
+                collecting.restore(target)
             opened = open_repository(target, write=write, at=at)
             store = cls(target, target, opened.repository, opened.snapshot)
-            store.recovered_from, store._lock = opened.recovered_from, lock
+            store.branch, store.recovered_from, store._lock = opened.branch, opened.recovered_from, lock
             store._cleanup = opened.shadow.cleanup if opened.shadow is not None else None
             store._begin()
-            last = read_acknowledged(target)
-            if write and (last is None or last.snapshot != opened.snapshot):
-                # The process that made it was killed before it could say "saved": make that true now.
-                with disk_errors(target, "noting the last commit"):
-                    acknowledge(target, opened.repository, opened.snapshot)
+            if write:
+                last, heads = read_acknowledged(target), branch_heads(opened.repository)
+                if last is None or not last.files or (last.snapshot, last.branches) != (opened.snapshot, heads):
+                    # The process that made it was killed before it could say "saved": make that true now.
+                    with disk_errors(target, "noting the last commit"):
+                        acknowledge(target, opened.repository, opened.snapshot, branch=opened.branch)
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -247,6 +249,13 @@ class Store(StoreReader):
         with self._writing("writing the settings", 0):
             self._group.attrs.update({"settings": value})
 
+    def require_version(self, version: int) -> None:
+        """Say that readers of older format versions than this would misread the store."""
+        self._check_writable()
+        if version > self.format_version:
+            with self._writing("writing the format version", 0):
+                self._group.attrs.update({"format_version": version})
+
     def commit(self, message: str, *, command: str, changes: dict[str, Any]) -> str:
         """Make all changes since the last commit durable, together.
 
@@ -273,21 +282,22 @@ class Store(StoreReader):
             A MUST array is missing or shapes disagree, or a page was written but not marked as stored.
         """
         self._check_writable()
-        metadata = history.metadata(command, json.loads(json.dumps(changes)))
+        changes = json.loads(json.dumps(changes))
         self._finish_pages()
         if not self._session.has_uncommitted_changes:
             return self.snapshot
         with self._writing(f"committing {message!r}", 100 * len(self._touched)):
             # Data and the snapshot that names it, then the branch that names that: each synced first.
-            snapshot = self._session.flush(message, metadata)
+            size_bytes = sum(path.stat().st_size for path in self._new_chunks())
+            snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes))
             sync_filesystem(self._directory)
             # From here on the branch may name the new chunks: they are no longer ours to remove.
             chunks_before, self._chunks_before = self._chunks_before, None
             try:
-                self._repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.snapshot)
-                acknowledge(self._directory, self._repository, snapshot)
+                self._repository.reset_branch(self.branch, snapshot, from_snapshot_id=self.snapshot)
+                acknowledge(self._directory, self._repository, snapshot, branch=self.branch)
             except BaseException:
-                self._repository.reset_branch(BRANCH, self.snapshot)
+                self._repository.reset_branch(self.branch, self.snapshot)
                 self._chunks_before = chunks_before
                 raise
             if self._staging is not None:
@@ -304,23 +314,121 @@ class Store(StoreReader):
         self._remove_uncommitted_chunks()
         self._begin()
 
-    def collect_garbage(self, keep_training: int = 2) -> Garbage:
-        """Drop all training commits but the newest `keep_training`, and what killed processes left behind.
+    # ---- moving about in the history
 
-        Builds and edits stay in the history and readable, and the current snapshot is never touched. A
-        process that reads one of the dropped snapshots at this moment gets `StoreDamagedError` from then on.
+    def undo(self, steps: int = 1) -> Moved:
+        """Go back to the commit before the newest one of the current branch, training state and all.
+
+        What was undone can be done again with `redo`, until something else is committed; then it can still be read,
+        or made a branch, by its id.
+
+        Raises
+        ------
+        StoreError
+            There is nothing to undo.
         """
-        self._check_writable()
-        if self._staging is not None or self._session.has_uncommitted_changes:
-            raise ValueError("there are uncommitted changes: commit or rollback first")
+        lineage = self._lineage()
+        return self._move(lineage, branching.back(lineage, self.branch, self.snapshot, steps))
+
+    def redo(self, steps: int = 1) -> Moved:
+        """Take back an `undo`.
+
+        Raises
+        ------
+        StoreError
+            There is nothing to redo.
+        """
+        lineage = self._lineage()
+        return self._move(lineage, branching.forward(lineage, self.branch, self.snapshot, steps))
+
+    def create_branch(self, name: str, at: str = "HEAD") -> str:
+        """A new branch at a snapshot (by any of its names); the current one stays. Returns the snapshot.
+
+        Raises
+        ------
+        OptionError
+            The name is taken, or cannot be one.
+        """
+        lineage, snapshot = self._lineage(), self.resolve(at)
+        probe(self._repository, snapshot, self._directory, None)
+        branching.create_branch(self._directory, lineage, name, snapshot)
+        self._acknowledge()
+        return snapshot
+
+    def delete_branch(self, name: str) -> Commit:
+        """Drop a branch other than the current one. Its commits that nothing else names count as undone.
+
+        Raises
+        ------
+        OptionError
+            There is none of that name, or it is the current one, or `main`.
+        """
+        commit = branching.delete_branch(self._directory, self._lineage(), name, current=self.branch)
+        self._acknowledge()
+        return commit
+
+    def switch(self, name: str) -> str:
+        """Make another branch the current one: the one that is read, and that grows. Returns its newest snapshot.
+
+        Raises
+        ------
+        OptionError
+            There is no branch of that name.
+        StoreDamagedError
+            Its newest snapshot cannot be read; the current branch stays.
+        """
+        snapshot = branching.find_branch(self._lineage(), name)
+        probe(self._repository, snapshot, self._directory, None)
+        self._acknowledge(name, snapshot)
+        return snapshot
+
+    def create_tag(self, name: str, at: str = "HEAD") -> str:
+        """A name for a snapshot that never moves, and that `collect_garbage` spares. Returns the snapshot.
+
+        Raises
+        ------
+        OptionError
+            The name is taken, or cannot be one.
+        """
+        lineage, snapshot = self._lineage(), self.resolve(at)
+        probe(self._repository, snapshot, self._directory, None)
+        branching.create_tag(self._directory, lineage, name, snapshot)
+        return snapshot
+
+    def delete_tag(self, name: str) -> str:
+        """Drop a tag. The name cannot be given again. Returns the snapshot that it named.
+
+        Raises
+        ------
+        OptionError
+            There is none of that name.
+        """
+        with self._writing(f"deleting the tag {name}", 0):
+            snapshot = branching.delete_tag(self._repository, self._lineage(), name)
+            sync_filesystem(self._directory)
+        return snapshot
+
+    def collect_garbage(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
+        """Drop old training commits, and what killed processes left behind.
+
+        Of every branch the newest `keep_training` training commits stay, and so many of what was undone. Builds,
+        edits, tagged commits and the newest commit of every branch stay in any case; without `keep_undone`, what was
+        undone goes altogether. A process that reads one of the dropped snapshots at this moment gets
+        `StoreDamagedError` from then on.
+        """
+        self._check_unchanged()
         if keep_training < 0:
-            raise ValueError("keep_training must not be negative")
+            raise OptionError(f"keep_training is {keep_training}: it must not be negative")
         with self._writing("collecting garbage", 0):
             # Expiry gives the oldest snapshot that is kept another parent, so its file changes.
-            acknowledge(self._directory, self._repository, self.snapshot, checksums=False)
-            garbage = history.collect(self._repository, BRANCH, keep_training)
-            self._repository = icechunk.Repository.open(storage(self.path))
-            acknowledge(self._directory, self._repository, self.snapshot)
+            acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch, checksums=False)
+            try:
+                garbage = collecting.collect(
+                    self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone
+                )
+            finally:
+                self._repository = icechunk.Repository.open(storage(self.path))
+                acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch)
         self._begin()
         return garbage
 
@@ -332,10 +440,10 @@ class Store(StoreReader):
             self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
             self._group = zarr.open_group(self._session.store, mode="r")
         else:
-            self._session = self._repository.writable_session(BRANCH)
+            self._session = self._repository.writable_session(self.branch)
             if self._staging is not None:
                 self._group = zarr.open_group(self._session.store, mode="a")
-                self._group.attrs.update({"format_version": FORMAT_VERSION, "settings": {}})
+                self._group.attrs.update({"format_version": FIRST_VERSION, "settings": {}})
             else:
                 self._group = zarr.open_group(self._session.store, mode="r+")
         self._arrays_by_name, self._listed = {}, False
@@ -345,6 +453,30 @@ class Store(StoreReader):
         self._check_usable()
         if self._lock is None:
             raise StoreError(f"{self.path} was opened for reading: open it with write=True")
+
+    def _check_unchanged(self) -> None:
+        self._check_writable()
+        if self._staging is not None or self._stored is not None or self._session.has_uncommitted_changes:
+            raise ValueError("there are uncommitted changes: commit or rollback first")
+
+    def _lineage(self) -> Lineage:
+        """The history, to be changed."""
+        self._check_unchanged()
+        return Lineage(self._repository, read_references(self._repository))
+
+    def _move(self, lineage: Lineage, moved: Moved) -> Moved:
+        probe(self._repository, moved.snapshot, self._directory, None)
+        branching.move(self._directory, lineage, moved)
+        self._acknowledge(self.branch, moved.snapshot)
+        return moved
+
+    def _acknowledge(self, branch: str | None = None, snapshot: str | None = None) -> None:
+        """Notes what is current, durably, and goes on from there."""
+        branch, snapshot = branch or self.branch, snapshot or self.snapshot
+        with disk_errors(self.path, "noting the current branch"):
+            acknowledge(self._directory, self._repository, snapshot, branch=branch)
+        self.branch, self.snapshot = branch, snapshot
+        self._begin()
 
     @contextlib.contextmanager
     def _writing(self, what: str, needed_bytes: int) -> Iterator[None]:
@@ -358,15 +490,16 @@ class Store(StoreReader):
             except icechunk.IcechunkError as error:
                 raise StoreError(f"{what} failed at {self.path}: {first_line(error)}") from error
 
-    def _remove_uncommitted_chunks(self) -> None:
+    def _new_chunks(self) -> list[Path]:
         # Only this process writes (it holds the lock): a chunk file that appeared since is ours and unnamed.
-        if self._chunks_before is None:
-            return
-        chunks = self._directory / REPOSITORY_NAME / "chunks"
-        if chunks.is_dir():
-            for path in chunks.iterdir():
-                if path.name not in self._chunks_before:
-                    path.unlink(missing_ok=True)
+        chunks, before = self._directory / REPOSITORY_NAME / "chunks", self._chunks_before
+        if before is None or not chunks.is_dir():
+            return []
+        return [path for path in chunks.iterdir() if path.name not in before]
+
+    def _remove_uncommitted_chunks(self) -> None:
+        for path in self._new_chunks():
+            path.unlink(missing_ok=True)
 
     def _resize(self, slots: int) -> None:
         pages = page_count(slots)
@@ -411,7 +544,7 @@ class Store(StoreReader):
         if missing:
             raise ValueError(f"the store lacks {', '.join(missing)}")
         sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
-        for spec in ARRAYS:
+        for spec in (*ARRAYS, *(spec for spec in OPTIONAL if spec.name in shapes)):
             found, expected = shapes[spec.name], spec.shape(sizes)
             if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
                 raise ValueError(f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}")

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
-from sifu_store.layout import ARRAYS, BY_NAME, COUNT, FREE_SLOT, SOURCE, STORED, TARGET, page_slots
+from sifu_store.layout import ARRAYS, BY_NAME, COUNT, FORBIDDEN, FREE_SLOT, SOURCE, STORED, TARGET, page_slots
 
 _RUN_PAGES = 8
 
@@ -138,6 +138,12 @@ class Verification:
             if twice.any():
                 u, v = divmod(int(pairs[1:][twice][0]), n + 1)
                 self._report(SOURCE, f"{int(twice.sum())} edges have two slots, the first is ({u}, {v})")
+        forbidden = contents.get(FORBIDDEN)
+        if forbidden is not None and len(forbidden):
+            if counted is not None and (forbidden.min() < 0 or forbidden.max() >= n):
+                self._report(FORBIDDEN, "a pair names no node")
+            elif np.isin(forbidden[:, 0].astype(np.int64) * (n + 1) + forbidden[:, 1], pairs).any():
+                self._report(FORBIDDEN, "a pair that is never chosen has parameters of its own")
 
     def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
         counted = contents.get("nodes/count")

@@ -155,7 +155,7 @@ def test_an_unexpected_error_is_one_line_and_shows_where_if_asked(built: Path, m
     def fails(*args: object, **options: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr(Store, "history", fails)
+    monkeypatch.setattr(Store, "tree", fails)
     result = call("log", "--store", built)
     assert result.code == 1
     assert result.error == "unexpected ZeroDivisionError: by zero (SIFU_DEBUG=1 shows where)"

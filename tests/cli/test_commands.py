@@ -72,6 +72,11 @@ def test_the_four_commands_work_in_an_empty_folder_one_after_another(poems: Path
         ("log", []),
         ("verify", []),
         ("gc", ["--yes"]),
+        ("undo", []),
+        ("diff", []),
+        ("branch", []),
+        ("switch", ["main"]),
+        ("tag", []),
         ("env", []),
     ],
 )

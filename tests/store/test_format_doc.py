@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_store
-from sifu_store.layout import ARRAYS, FORMAT_VERSION, PAGE_EDGES
+from sifu_store.layout import ARRAYS, FORMAT_VERSION, OPTIONAL, PAGE_EDGES
 
 DOC = Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -25,9 +25,12 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_every_array_is_documented_as_declared() -> None:
     text = DOC.read_text(encoding="utf-8")
     assert f"version {FORMAT_VERSION}" in text and f"{PAGE_EDGES} slots" in text
-    plain, paged = text.split("## Arrays that are not paged")[1].split("## Paged arrays")
+    plain, rest = text.split("## Arrays that are not paged")[1].split("## Paged arrays")
+    paged, later = rest.split("## What version 2 adds")
     for spec in ARRAYS:
         section = paged if spec.paged else plain
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in section
     named = set(re.findall(r"^\| `([a-z]+/[a-z]+)` \|", plain + paged, re.MULTILINE))
     assert named == {spec.name for spec in ARRAYS}
+    for spec in OPTIONAL:
+        assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` |" in later

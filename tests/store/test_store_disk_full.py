@@ -41,7 +41,7 @@ def test_free_space_is_checked_before_writing(tmp_path: Path, monkeypatch: pytes
 def test_no_space_for_the_last_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = small_store.make(tmp_path / "s")
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Store.open(tmp_path / "s", write=True) as store:

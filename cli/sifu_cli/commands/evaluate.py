@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sifu_cli.options import Number, json_option, memory_options, opened, quiet_option, store_option
+from sifu_cli.options import Number, at_option, json_option, memory_options, opened, quiet_option, store_option
 from sifu_cli.screen import number, percent, print_cache, print_json, print_table, say
 
 
@@ -22,6 +22,7 @@ Examples:
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
 @click.option("--limit", type=Number(int, least=1), metavar="N", help="Stop after about so many tokens.")
+@at_option
 @memory_options
 @store_option
 @quiet_option
@@ -30,6 +31,7 @@ def command(
     *,
     files: tuple[str, ...],
     limit: int | None,
+    at: str | None,
     host_memory: str | None,
     scratch: Path | None,
     stats: bool,
@@ -38,9 +40,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Perplexity on FILEs (default: the held-out part of the text that the graph was built from)."""
-    with opened(store, host_memory=host_memory, scratch=scratch) as graph:
+    with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
-        say(f"evaluating {store} on {where}", quiet=quiet)
+        what = f"{store} at {at}" if at else store
+        say(f"evaluating {what} on {where}", quiet=quiet)
         report = graph.evaluate(list(files) or None, limit=limit)
         cache = graph.cache()
     if stats:
@@ -59,5 +62,6 @@ def command(
             ("bits per token", number(report.bits_per_token, 3), ""),
             ("top-1", percent(report.top1), "of the tokens are the graph's first guess"),
             ("tokens", number(report.tokens), f"predicted, {report.part}"),
+            *([("left out", number(report.forbidden), "tokens whose edge is forbidden")] if report.forbidden else []),
         ]
     )

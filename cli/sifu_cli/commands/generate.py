@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from sifu_cli.options import Number, json_option, memory_options, opened, quiet_option, store_option
+from sifu_cli.options import Number, at_option, json_option, memory_options, opened, quiet_option, store_option
 from sifu_cli.screen import print_cache, print_json, say
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ Examples:
     metavar="FILE",
     help="The initial signal: numbers from a .npy, .json or .txt file.",
 )
+@at_option
 @memory_options
 @store_option
 @quiet_option
@@ -95,6 +96,7 @@ def command(
     host_memory: str | None,
     scratch: Path | None,
     stats: bool,
+    at: str | None,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -111,7 +113,7 @@ def command(
                 raise click.UsageError(f"--greedy always takes the best candidate: leave out {option}", ctx)
     text = _read_prompt(ctx, prompt)
     vector = _read_vector(signal_vector) if signal_vector is not None else None
-    with opened(store, host_memory=host_memory, scratch=scratch) as graph:
+    with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sifu_cli.options import json_option, opened, quiet_option, store_option
+from sifu_cli.options import at_option, json_option, opened, quiet_option, store_option
 from sifu_cli.screen import Row, number, percent, print_json, print_table, size
 
 
@@ -20,12 +20,13 @@ Example:
   sifu info --json | python -m json.tool
 """,
 )
+@at_option
 @store_option
 @quiet_option
 @json_option
-def command(*, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
     """What the graph is: its size, its settings, how far it is trained."""
-    with opened(store) as graph:
+    with opened(store, at=at) as graph:
         info = graph.info()
     if as_json:
         print_json({**dataclasses.asdict(info), "training": info.settings["training"]})
@@ -50,6 +51,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
             ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
             ("store", size(info.store_bytes), info.path),
             ("format", number(info.format_version), f"written by {info.settings['created_by']}"),
+            ("branch", info.branch, "" if info.newest else "the snapshot below is an older one"),
             ("snapshot", info.snapshot[:8], ""),
         ]
     )

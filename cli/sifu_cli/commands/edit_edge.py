@@ -1,0 +1,113 @@
+"""``sifu edit-edge``: one edge is scaled, boosted, copied, forbidden or given up."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sifu_cli.edits import common_rows
+from sifu_cli.options import Number, dry_run_option, json_option, logged, opened, quiet_option, store_option
+from sifu_cli.screen import number, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.edit import EditEdgeReport
+    from sifu_graph.graph import Graph
+
+WAYS = ("scale", "boost", "copy_from", "to_default", "forbid", "allow")
+
+
+@click.command(
+    "edit-edge",
+    short_help="Scale, boost, copy, forbid or give up one edge.",
+    epilog="""\b
+Examples:
+  sifu edit-edge 春 風 --boost 2
+  sifu edit-edge 春 風 --boost=-2
+  sifu edit-edge 春 風 --copy-from 秋 風
+  sifu edit-edge 春 風 --forbid --dry-run
+""",
+)
+@click.argument("u", metavar="U")
+@click.argument("v", metavar="V")
+@click.option("--scale", type=Number(float), metavar="X", help="Multiply its matrix and its bias.")
+@click.option(
+    "--boost",
+    type=Number(float),
+    metavar="NATS",
+    help="Raise it against all other candidates, at rest: where the context says nothing. Negative: lower it.",
+)
+@click.option("--copy-from", nargs=2, metavar="A B", help="Give it the parameters of the private edge (A, B).")
+@click.option("--to-default", is_flag=True, help="Give up its own parameters.")
+@click.option("--forbid", is_flag=True, help="Never choose it: probability 0 in training, evaluation and generation.")
+@click.option("--allow", is_flag=True, help="Make a forbidden edge a default edge.")
+@dry_run_option
+@store_option
+@quiet_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    u: str,
+    v: str,
+    scale: float | None,
+    boost: float | None,
+    copy_from: tuple[str, str] | None,
+    to_default: bool,
+    forbid: bool,
+    allow: bool,
+    dry_run: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Change the edge from U to V, in exactly one way. A default edge that is scaled, boosted or copied to becomes
+    private. Energy and probability are shown at rest: for a signal that has seen nothing yet."""
+    ways = {"scale": scale, "boost": boost, "copy_from": copy_from or None}
+    if sum(way is not None for way in ways.values()) + to_default + forbid + allow != 1:
+        raise click.UsageError("say one of " + ", ".join("--" + way.replace("_", "-") for way in WAYS), ctx)
+    with opened(store) as graph:
+        report = _changed(
+            graph, u, v, scale=scale, boost=boost, copy_from=copy_from or None, to_default=to_default, forbid=forbid,
+            dry_run=dry_run, command=logged(ctx),
+        )  # fmt: skip
+    if as_json:
+        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
+        return
+    before, after = report.before, report.after
+    print_table(
+        [
+            ("edge", f"{u} {v}", ""),
+            ("kind", after.kind, f"before: {before.kind}"),
+            ("energy", number(after.energy, 3), f"before: {before.energy:.3f} (at rest)"),
+            ("probability", percent(after.probability), f"before: {percent(before.probability)} (at rest)"),
+            *common_rows(report, store=store, nodes=False),
+        ]
+    )
+
+
+def _changed(
+    graph: Graph,
+    u: str,
+    v: str,
+    *,
+    scale: float | None,
+    boost: float | None,
+    copy_from: tuple[str, str] | None,
+    to_default: bool,
+    forbid: bool,
+    dry_run: bool,
+    command: str,
+) -> EditEdgeReport:
+    if scale is not None:
+        return graph.scale_edge(u, v, scale, dry_run=dry_run, command=command)
+    if boost is not None:
+        return graph.boost_edge(u, v, boost, dry_run=dry_run, command=command)
+    if copy_from is not None:
+        return graph.copy_edge(u, v, source=copy_from, dry_run=dry_run, command=command)
+    change = graph.default_edge if to_default else graph.forbid_edge if forbid else graph.allow_edge
+    return change(u, v, dry_run=dry_run, command=command)

@@ -1,0 +1,99 @@
+"""Edges that a text asks for: which pairs become private, and with which energies.
+
+It knows the counts of a text and the rows of a draft; it does not know how text becomes counts (`counting`), nor what
+is done with the edges (`pruning`, `edit`).
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.layout import COUNT
+
+from sifu_graph.counting import PairCounts
+from sifu_graph.draft import Columns, Draft
+from sifu_graph.rest import Rest, log_shares
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def budget(ratio: float, nodes: int) -> int:
+    """Private edges that a share of all n * n pairs allows: rounded down, the share read as it is written."""
+    return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)
+
+
+def log_probabilities(draft: Draft, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
+    """log p(v | u) of the chosen pairs: interpolated Kneser-Ney from the text, with the discounts of the graph."""
+    discounts = np.array([0.0, *draft.counts.discounts])
+    taken = discounts[np.minimum(text.count, 3)]
+    source, target, count = text.source[chosen], text.target[chosen], text.count[chosen]
+    discounted = np.bincount(text.source, weights=taken, minlength=text.n)
+    follows = np.bincount(text.target, minlength=text.n) / max(1, len(text))
+    total = np.maximum(text.row_total, 1)
+    p = (count - taken[chosen] + discounted[source] * follows[target]) / total[source]
+    out: NDArray[np.float64] = np.log(np.maximum(p, 1e-9))
+    return out
+
+
+def counted_rows(draft: Draft, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
+    """Rows (see `Draft.add`) for the chosen pairs of a text, each with the energy that its probability asks for.
+
+    Against the other edges of its row an edge weighs what its count says: its energy is
+    ``default + (log p - log share) / scale``, where ``share`` is what one default edge of the row stands for. A row
+    that is new has what its own counts leave for default edges; any other tells by its edges (`log_shares`).
+    """
+    rest, log_p = Rest.of(draft), log_probabilities(draft, text, chosen)
+    source, target, count = text.source[chosen].astype(np.int64), text.target[chosen], text.count[chosen]
+    rows, place = np.unique(source, return_inverse=True)
+    shares = np.empty(len(rows))
+    fresh = np.isin(rows, new)
+    sizes = np.bincount(place, minlength=len(rows))
+    left = np.maximum(1.0 - np.bincount(place, weights=np.exp(log_p), minlength=len(rows)), 1e-9)
+    shares[fresh] = np.log(left / np.maximum(draft.n - sizes, 1))[fresh]
+    shares[~fresh] = log_shares(draft, rest, rows[~fresh])
+    energy = np.maximum(rest.default + (log_p - shares[place]) / rest.scale, 0.05)
+    return draft.generated(source, target.astype(np.int64), count, energy)
+
+
+def note_text(draft: Draft, text: PairCounts, new: Ints) -> None:
+    """Takes what a text says of new nodes into the statistics of the graph."""
+    taken = np.array([0.0, *draft.counts.discounts])[np.minimum(text.count, 3)]
+    draft.nodes["nodes/count"][new] = text.node_count[new]
+    draft.nodes["nodes/predecessors"][new] = np.bincount(text.target, minlength=text.n)[new]
+    draft.nodes["rows/total"][new] = text.row_total[new]
+    draft.nodes["rows/distinct"][new] = text.row_distinct[new]
+    draft.nodes["rows/discounted"][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
+
+
+def of_new_nodes(draft: Draft, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
+    """Which pairs of new nodes become private: under the rule of the build, as far as it can be kept without others.
+
+    The pair occurs ``min_count`` times; where the build's budget was used up, it is at least as frequent as the rarest
+    private edge; and the most frequent come first until ``sparsify`` of all n * n pairs is private.
+    """
+    touches = np.isin(text.source, new) | np.isin(text.target, new)
+    old = draft.n - len(new)
+    counts = draft.index.count
+    counted = counts[counts > 0]
+    if draft.private >= budget(sparsify, old) and len(counted):
+        min_count = max(min_count, int(counted.min()))
+    return most_frequent(text, touches & (text.count >= min_count), budget(sparsify, draft.n) - draft.private)
+
+
+def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
+    """The ``limit`` most frequent of the pairs in the mask, ties by source, then target."""
+    found = np.flatnonzero(mask)
+    best = found[np.argsort(-text.count[found], kind="stable")][: max(0, limit)]
+    out = np.zeros(len(text), bool)
+    out[best] = True
+    return out
+
+
+def share_of_text(draft: Draft, slots: Ints) -> float:
+    """The share of all transitions of the text that runs over these edges."""
+    total = int(draft.nodes["rows/total"].sum())
+    return min(1.0, float(draft.edges[COUNT][slots].sum()) / total) if total else 0.0

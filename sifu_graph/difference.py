@@ -1,0 +1,463 @@
+"""What is different between two snapshots of a graph: nodes, edges, settings; page by page, never all at once.
+
+Edges are told apart by the names of their nodes, so an edge that only moved to another slot is the same edge. A page
+is read only if it is stored in one of the snapshots and the store cannot say that the same chunk lies behind it in
+both; pages that are generated are compared by what they are generated to. An edge has changed if a bit of its
+parameters has.
+
+The energies that are compared are those in a neutral context: the first step of a text that begins with the source,
+E = ||GELU(W S_1 + b + PE)|| with S_1 the mix there (DESIGN, section 3). Each snapshot's own signal leads to it. This
+module knows two open graphs; it does not know how they came to differ.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sifu_store.errors import OptionError
+from sifu_store.history import Commit
+from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, KEY, ORIGIN, PAGE_EDGES, SOURCE, STORED, TARGET, USAGE
+
+from sifu_graph.graph import Graph
+from sifu_graph.pages import BIAS, WEIGHT, runs
+from sifu_graph.signal import Signal, gelu
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
+OPTIMIZER = "optimizer/"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeChange:
+    """One edge that is different.
+
+    ``count_*`` is None where the edge is not private. ``energy_*`` is that of the edge in the neutral context (of the
+    default edge, where it is not private); None where one of its nodes is missing.
+    """
+
+    source: str
+    target: str
+    change: Literal["added", "removed", "changed"]
+    count_before: int | None
+    count_after: int | None
+    energy_before: float | None
+    energy_after: float | None
+
+    @property
+    def energy_change(self) -> float | None:
+        """By how much the energy rose."""
+        if self.energy_before is None or self.energy_after is None:
+            return None
+        return self.energy_after - self.energy_before
+
+
+@dataclass(frozen=True, slots=True)
+class ValueChange:
+    """A setting, by its dotted path, or the greatest absolute difference in a small array. None: it is not there."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """From ``before`` to ``after``.
+
+    Attributes
+    ----------
+    nodes_renamed
+        (name before, name after).
+    nodes_changed
+        Names of nodes that are in both and have another count or another bias.
+    edges_added, edges_removed, edges_changed
+        Private edges: only in ``after``, only in ``before``, in both with other parameters.
+    edges_recounted
+        Private edges in both with another count.
+    edges_forbidden, edges_allowed
+        Pairs that are never chosen in ``after`` only, and in ``before`` only.
+    largest
+        The edges among the first three whose energy changed most, largest first.
+    arrays
+        Names of the small arrays that differ, and by how much at most (None: in shape).
+    pages_read
+        Pages that had to be read, of both snapshots together.
+    """
+
+    before: Commit
+    after: Commit
+    nodes_before: int
+    nodes_after: int
+    nodes_added: tuple[str, ...]
+    nodes_removed: tuple[str, ...]
+    nodes_renamed: tuple[tuple[str, str], ...]
+    nodes_changed: tuple[str, ...]
+    edges_before: int
+    edges_after: int
+    edges_added: int
+    edges_removed: int
+    edges_changed: int
+    edges_recounted: int
+    edges_forbidden: tuple[tuple[str, str], ...]
+    edges_allowed: tuple[tuple[str, str], ...]
+    largest: tuple[EdgeChange, ...]
+    arrays: tuple[tuple[str, float | None], ...]
+    settings: tuple[ValueChange, ...]
+    pages_read: int
+
+    @property
+    def empty(self) -> bool:
+        """The graphs are the same; at most they were saved another time."""
+        numbers = (self.edges_added, self.edges_removed, self.edges_changed, self.edges_recounted)
+        names = (self.nodes_added, self.nodes_removed, self.nodes_renamed, self.nodes_changed)
+        pairs = (self.edges_forbidden, self.edges_allowed)
+        return not any(numbers) and not any(names) and not any(pairs) and not self.arrays and not self.settings
+
+
+def diff(
+    path: str | Path,
+    before: str = "HEAD~1",
+    after: str = "HEAD",
+    *,
+    top: int = 10,
+    progress: Callable[[int, int], None] | None = None,
+) -> Difference:
+    """Compares two snapshots of the graph at a path.
+
+    Parameters
+    ----------
+    before, after
+        Any names of snapshots: ``HEAD``, a branch, a tag, the beginning of an id, each with ``~N``.
+    top
+        How many edges are named.
+    progress
+        Called with (edges looked at, edges in all).
+
+    Raises
+    ------
+    OptionError
+        Nothing has one of the names.
+    StoreNotFoundError, StoreDamagedError
+    """
+    if top < 0:
+        raise OptionError(f"top is {top}: it must be 0 or more")
+    with Graph.open(path, at=before) as first, Graph.open(path, at=after) as second:
+        return _Comparison(first, second, top, progress).run()
+
+
+class _Comparison:
+    """Two open graphs, and which of their nodes and edges are the same ones."""
+
+    def __init__(self, a: Graph, b: Graph, top: int, progress: Callable[[int, int], None] | None) -> None:
+        self.a, self.b, self.top, self.progress = a, b, top, progress
+        self.names = (a.tokenizer.vocabulary, b.tokenizer.vocabulary)
+        self.to_b, self.renamed = _match_nodes(a, b)
+        self.to_a = np.full(len(self.names[1]), -1, np.int64)
+        known = np.flatnonzero(self.to_b >= 0)
+        self.to_a[self.to_b[known]] = known
+        self.sides = (_Side(a), _Side(b))
+        self.done = self.total = 0
+
+    def run(self) -> Difference:
+        a, b = self.a.parameters.index, self.b.parameters.index
+        u, v = np.repeat(np.arange(a.nodes), a.row_sizes()), a.target
+        keys = self.to_b[u] * b.nodes + self.to_b[v]
+        keys[(self.to_b[u] < 0) | (self.to_b[v] < 0)] = -1
+        there = np.flatnonzero(keys >= 0)
+        _, at_a, in_b = np.intersect1d(keys[there], b.keys, assume_unique=True, return_indices=True)
+        in_a = there[at_a]
+        removed = np.setdiff1d(np.arange(a.edges), in_a, assume_unique=True)
+        added = np.setdiff1d(np.arange(b.edges), in_b, assume_unique=True)
+        self.total = len(in_a) + len(removed) + len(added)
+        changed, energy_a, energy_b = self._compare(in_a, in_b)
+        changes = [(in_a[changed], in_b[changed], energy_a, energy_b)]
+        none = np.full(len(added), -1)
+        changes.append((none, added, self._default_energies(0, added), self._energies(1, added)))
+        none = np.full(len(removed), -1)
+        changes.append((removed, none, self._energies(0, removed), self._default_energies(1, removed)))
+        arrays, nodes_changed = self._arrays()
+        never = [
+            {(names[key // index.nodes], names[key % index.nodes]) for key in index.forbidden.tolist()}
+            for names, index in zip(self.names, (a, b), strict=True)
+        ]
+        return Difference(
+            before=self.a.store.history(1)[0],
+            after=self.b.store.history(1)[0],
+            nodes_before=a.nodes,
+            nodes_after=b.nodes,
+            nodes_added=tuple(self.names[1][i] for i in np.flatnonzero(self.to_a < 0)),
+            nodes_removed=tuple(self.names[0][i] for i in np.flatnonzero(self.to_b < 0)),
+            nodes_renamed=tuple((self.names[0][i], self.names[1][i]) for i in self.renamed),
+            nodes_changed=nodes_changed,
+            edges_before=a.edges,
+            edges_after=b.edges,
+            edges_added=len(added),
+            edges_removed=len(removed),
+            edges_changed=len(changed),
+            edges_recounted=int((a.count[in_a] != b.count[in_b]).sum()),
+            edges_forbidden=tuple(sorted(never[1] - never[0])),
+            edges_allowed=tuple(sorted(never[0] - never[1])),
+            largest=self._largest(changes),
+            arrays=arrays,
+            settings=tuple(_settings(self.a.settings, self.b.settings)),
+            pages_read=sum(side.pages_read for side in self.sides),
+        )
+
+    # ---- edges
+
+    def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
+        """Which of these pairs of edges differ, and the energies of those."""
+        slot_a, slot_b = self.a.parameters.index.slot[in_a], self.b.parameters.index.slot[in_b]
+        stored_a, stored_b = (side.stored[slots // PAGE_EDGES] for side, slots in
+                              zip(self.sides, (slot_a, slot_b), strict=True))  # fmt: skip
+        changed = self.b.store.changed_pages(self.a.store.snapshot)
+        same = np.zeros(len(in_a), bool)
+        if changed is not None:
+            same = (slot_a == slot_b) & stored_a & stored_b & ~changed[slot_b // PAGE_EDGES]
+        same &= ~self._other_slot_arrays(slot_a, slot_b)
+        found: list[Ints] = []
+        energies: tuple[list[Floats], list[Floats]] = ([], [])
+        rest = np.flatnonzero(~same)
+        self._step(len(in_a) - len(rest))
+        for block in _blocks(rest, slot_b):
+            values = []
+            generated = not stored_a[block].any() and not stored_b[block].any()
+            for side, slots in zip(self.sides, (slot_a[block], slot_b[block]), strict=True):
+                values.append((None, side.generated(BIAS, slots)) if generated else side.values(slots))
+            (W_a, b_a), (W_b, b_b) = values
+            differs = _differs(b_a, b_b)
+            if generated and self.sides[0].method != self.sides[1].method:
+                differs[:] = True
+            if W_a is not None and W_b is not None:
+                differs |= _differs(W_a, W_b)
+            differs |= self._other_slot_arrays(slot_a[block], slot_b[block])
+            if differs.any():
+                found.append(block[differs])
+                for side, places, index, kept in zip(self.sides, (in_a, in_b), (slot_a, slot_b), energies, strict=True):
+                    kept.append(side.energy(places[block[differs]], index[block[differs]]))
+            self._step(len(block))
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return np.concatenate(found), np.concatenate(energies[0]), np.concatenate(energies[1])
+
+    def _other_slot_arrays(self, slot_a: Ints, slot_b: Ints) -> NDArray[np.bool_]:
+        """Where further arrays of one number a slot say something else of an edge."""
+        differs = np.zeros(len(slot_a), bool)
+        for name in sorted({*self.sides[0].slot_arrays, *self.sides[1].slot_arrays}):
+            first, second = (side.slot_array(name) for side in self.sides)
+            differs |= first[slot_a] != second[slot_b]
+        return differs
+
+    def _energies(self, which: int, edges: Ints) -> Floats:
+        """Of edges that only one snapshot has."""
+        side = self.sides[which]
+        slots = side.graph.parameters.index.slot[edges]
+        out = np.zeros(len(edges), np.float32)
+        for block in _blocks(np.arange(len(edges)), slots):
+            out[block] = side.energy(edges[block], slots[block])
+            self._step(len(block))
+        return out
+
+    def _default_energies(self, which: int, edges: Ints) -> Floats:
+        """Of the default edge in this snapshot, where the other one has these edges; NaN where a node is missing."""
+        other, to = (self.b, self.to_a) if which == 0 else (self.a, self.to_b)
+        index = other.parameters.index
+        source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
+        target = to[index.target[edges]]
+        energies = np.append(self.sides[which].default_energy(), np.float32(np.nan))
+        out: Floats = energies[np.where((source < 0) | (target < 0), -1, source)]
+        return out
+
+    def _largest(self, changes: list[tuple[Ints, Ints, Floats, Floats]]) -> tuple[EdgeChange, ...]:
+        in_a, in_b = (np.concatenate([change[k] for change in changes]).astype(np.int64) for k in (0, 1))
+        before, after = (np.concatenate([change[k] for change in changes]) for k in (2, 3))
+        with np.errstate(invalid="ignore"):
+            size = np.nan_to_num(np.abs(after - before), nan=-1.0, posinf=np.inf)
+        order = np.argsort(-size, kind="stable")[: self.top]
+        return tuple(self._edge(int(in_a[k]), int(in_b[k]), float(before[k]), float(after[k])) for k in order)
+
+    def _edge(self, in_a: int, in_b: int, before: float, after: float) -> EdgeChange:
+        a, b = self.a.parameters.index, self.b.parameters.index
+        index, place, names = (b, in_b, self.names[1]) if in_b >= 0 else (a, in_a, self.names[0])
+        u = int(np.searchsorted(index.row_start, place, side="right")) - 1
+        return EdgeChange(
+            source=names[u],
+            target=names[int(index.target[place])],
+            change="changed" if min(in_a, in_b) >= 0 else "added" if in_b >= 0 else "removed",
+            count_before=int(a.count[in_a]) if in_a >= 0 else None,
+            count_after=int(b.count[in_b]) if in_b >= 0 else None,
+            energy_before=None if math.isnan(before) else before,
+            energy_after=None if math.isnan(after) else after,
+        )
+
+    def _step(self, edges: int) -> None:
+        self.done += edges
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    # ---- the small arrays
+
+    def _arrays(self) -> tuple[tuple[tuple[str, float | None], ...], tuple[str, ...]]:
+        first, second = self.a.store, self.b.store
+        common_a = np.flatnonzero(self.to_b >= 0)
+        common_b = self.to_b[common_a]
+        nodes_changed = np.zeros(len(common_a), bool)
+        out: list[tuple[str, float | None]] = []
+        for name in sorted({*first.names(), *second.names()}):
+            if name.startswith(("edges/", OPTIMIZER)) or name in (STORED, KEY, "nodes/vocabulary", "nodes/tokenizer"):
+                continue
+            if not (first.has(name) and second.has(name)):
+                out.append((name, None))
+                continue
+            x, y = first.read(name), second.read(name)
+            if name.startswith(("nodes/", "rows/")):
+                x, y = x[common_a], y[common_b]
+            if x.shape != y.shape:
+                out.append((name, None))
+            elif (differs := _differs(x, y)).any():
+                gap = np.abs(y.astype(np.float64) - x)
+                out.append((name, float(np.nanmax(gap)) if not np.isnan(gap).all() else None))
+                if name in ("nodes/count", "nodes/bias"):
+                    nodes_changed |= differs
+        return tuple(out), tuple(self.names[1][i] for i in common_b[nodes_changed])
+
+
+class _Side:
+    """The edges of one snapshot, read or generated as they are asked for, and their energies."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.stored = graph.store.page_stored()
+        self.pages_read = 0
+        self.initial = graph.parameters.edges.initial
+        self.method = graph.settings["initial"]["method"]
+        parameters = graph.parameters
+        start = Signal.start(
+            graph.signal,
+            r_0=parameters.r_0,
+            node_bias=parameters.node_bias,
+            alpha=parameters.alpha.tolist(),
+            offset=graph.signal.decode_offset,
+        )
+        self.mix, self.encoding = start.mix, start.encoding  # [n, d], [d]
+        own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # what is generated is compared by its values
+        self.slot_arrays = [
+            name
+            for name in graph.store.names()
+            if name.startswith("edges/") and name not in own and not graph.store.is_paged(name)
+        ]
+        self._slot_arrays: dict[str, NDArray[Any]] = {}
+        self._last: tuple[Ints, Floats, Floats] | None = None
+
+    def slot_array(self, name: str) -> NDArray[Any]:
+        """[slots], zeros where this snapshot has no such array."""
+        if name not in self._slot_arrays:
+            slots = self.graph.store.slots
+            there = name in self.slot_arrays
+            self._slot_arrays[name] = self.graph.store.read(name) if there else np.zeros(slots, np.uint8)
+        return self._slot_arrays[name]
+
+    def generated(self, name: str, slots: Ints) -> Floats:
+        """[k, ...], what these slots hold before they were ever trained."""
+        if name == BIAS:
+            return self.initial.bias(slots)
+        weight = self.initial.weight(slots)
+        d = self.initial.width
+        return np.zeros((len(slots), d, d), np.float32) if weight is None else weight
+
+    def values(self, slots: Ints) -> tuple[Floats, Floats]:
+        """W [k, d, d] and b [k, d]. The last block is kept: its energies are asked for next."""
+        if self._last is not None and np.array_equal(self._last[0], slots):
+            return self._last[1], self._last[2]
+        stored = self.stored[slots // PAGE_EDGES]
+        out = []
+        for name in (WEIGHT, BIAS):
+            array = np.empty((len(slots), *((self.initial.width,) * (2 if name == WEIGHT else 1))), np.float32)
+            array[~stored] = self.generated(name, slots[~stored])
+            for first, stop in runs(np.unique(slots[stored] // PAGE_EDGES)):
+                page = self.graph.store.read_pages(name, first, stop)
+                here = stored & (slots // PAGE_EDGES >= first) & (slots // PAGE_EDGES < stop)
+                array[here] = page[slots[here] - first * PAGE_EDGES]
+                self.pages_read += (stop - first) if name == WEIGHT else 0
+            out.append(array)
+        self._last = (slots, out[0], out[1])
+        return out[0], out[1]
+
+    def energy(self, edges: Ints, slots: Ints) -> Floats:
+        """Of private edges, by their places in the index and their slots, in the neutral context [k]."""
+        W, b = self.values(slots)
+        index = self.graph.parameters.index
+        source = torch.from_numpy(np.searchsorted(index.row_start, edges, side="right") - 1)
+        z = torch.einsum("ki,kio->ko", self.mix[source], torch.from_numpy(W)) + torch.from_numpy(b) + self.encoding
+        energies: Floats = gelu(z).norm(dim=-1).numpy()
+        return energies
+
+    def default_energy(self) -> Floats:
+        """Of the default edge out of every node, in the neutral context [n]."""
+        parameters = self.graph.parameters
+        z = self.mix @ parameters.default_W + parameters.default_b + self.encoding
+        energies: Floats = gelu(z).norm(dim=-1).numpy()
+        return energies
+
+
+def _match_nodes(a: Graph, b: Graph) -> tuple[Ints, list[int]]:
+    """The node of ``b`` that each node of ``a`` is [n of a], -1 for none; and those that have another name there.
+
+    A node is the one of the same name; or the one with the same number, count and bias, if both names are new.
+    """
+    names_a, names_b = a.tokenizer.vocabulary, b.tokenizer.vocabulary
+    ids_b = {name: i for i, name in enumerate(names_b)}
+    to_b = np.array([ids_b.get(name, -1) for name in names_a], np.int64)
+    taken, renamed = set(names_a), []
+    count_a, count_b = a.store.read("nodes/count"), b.store.read("nodes/count")
+    bias_a, bias_b = a.store.read("nodes/bias"), b.store.read("nodes/bias")
+    for i in np.flatnonzero(to_b < 0).tolist():
+        if i < len(names_b) and names_b[i] not in taken and count_a[i] == count_b[i] and (bias_a[i] == bias_b[i]).all():
+            to_b[i] = i
+            renamed.append(i)
+    return to_b, renamed
+
+
+def _blocks(places: Ints, slots: Ints) -> Iterator[Ints]:
+    """These places in order of their slots, those of `BLOCK_PAGES` pages at a time."""
+    ordered = places[np.argsort(slots[places], kind="stable")]
+    block = slots[ordered] // (PAGE_EDGES * BLOCK_PAGES)
+    if len(ordered):
+        yield from np.split(ordered, np.flatnonzero(np.diff(block)) + 1)
+
+
+def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a bit differs, along the first axis."""
+    bits = [np.ascontiguousarray(each).view(np.uint8).reshape(len(each), -1) for each in (x, y)]
+    differs: NDArray[np.bool_] = (bits[0] != bits[1]).any(1)
+    return differs
+
+
+def _settings(before: dict[str, Any], after: dict[str, Any]) -> Iterator[ValueChange]:
+    first, second = _flat(before), _flat(after)
+    for flat in (first, second):  # what keys of nodes are counted from: a change of the nodes tells of it
+        flat.pop("initial.keys", None)
+        flat.pop("initial.nodes", None)
+    for name in sorted({*first, *second}):
+        x, y = first.get(name), second.get(name)
+        if json.dumps(x, sort_keys=True) != json.dumps(y, sort_keys=True):
+            yield ValueChange(name, x, y)
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return out

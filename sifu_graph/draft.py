@@ -1,0 +1,451 @@
+"""A graph that is being changed: its tables in memory, and what a change makes necessary to write.
+
+It knows nodes, edges, slots and pages; it does not know why anything changes, nor text. Nothing reaches the store
+before `Draft.write`. Where the values of an edge come from is one number, ``held``:
+
+======== ============================================================================
+held     the edge's parameters and optimizer state
+======== ============================================================================
+-1       generated from its origin and energy (`Initial`): they need no place on disk
+s >= 0   those of slot s in the snapshot that the draft began from
+-2 - i   row i of what was put into the draft
+======== ============================================================================
+
+An edge is moved or copied by moving or copying its row of the table. A page is written only if it holds an edge with
+values whose place it was not before; a page of generated edges alone is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sifu_store.durable import require_free_bytes
+from sifu_store.layout import (
+    COUNT,
+    ENERGY,
+    FORBIDDEN,
+    KEY,
+    ORIGIN,
+    PAGE_EDGES,
+    SOURCE,
+    STORED,
+    TARGET,
+    USAGE,
+    page_count,
+    page_slots,
+)
+from sifu_store.store import Store
+
+from sifu_graph.cache import EdgePool
+from sifu_graph.index import EdgeIndex
+from sifu_graph.initial import Counts, Initial
+from sifu_graph.pages import BIAS, WEIGHT, runs
+from sifu_graph.parameters import Parameters
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+Ints = NDArray[np.int64]
+Columns = dict[str, NDArray[Any]]
+
+GENERATED = -1
+VERSION = 2
+"""The disk format of a graph that was edited: older readers would generate other values."""
+
+_FREE: dict[str, tuple[Any, int]] = {  # dtype, and what a free slot holds
+    SOURCE: (np.int32, -1),
+    TARGET: (np.int32, -1),
+    COUNT: (np.int64, 0),
+    USAGE: (np.int64, 0),
+    ORIGIN: (np.int32, -1),
+    ENERGY: (np.float32, 0),
+    "held": (np.int64, GENERATED),
+}
+_BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
+_PAGES_KEPT = 6  # of the old snapshot, while edges are gathered from all over it
+
+
+class Draft:
+    """The tables of a graph, to be changed and then written, looked at, or dropped.
+
+    Attributes
+    ----------
+    nodes
+        Arrays with one row a node, by their names in the store (with the optimizer's state, where there is any).
+    edges
+        Columns with one row a slot: those of the store, and ``held``.
+    forbidden : int64 [pairs, 2]
+        Pairs (u, v) that are never chosen; none of them is private.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        store = graph.store
+        self.old = store
+        self.config, self.width = graph.signal, graph.parameters.width
+        self.small, self.r_0 = graph.parameters.small, graph.parameters.r_0
+        self.settings = store.settings
+        self.tokenizer = graph.tokenizer
+        self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
+        n = self.settings["nodes"]
+        names = [*_BY_NODE, *(name for name in store.names() if name.startswith("optimizer/nodes/"))]
+        self.nodes: Columns = {name: store.read(name) for name in names}
+        self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
+        self.keys = int(self.settings["initial"].get("keys", n + 1))  # given out so far; n is the default edge's
+        self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
+        slots = len(self.edges[SOURCE])
+        usage = graph.parameters.usage
+        self.edges[USAGE] = np.zeros(slots, np.int64) if usage is None else usage.copy()
+        self.edges[ENERGY] = graph.initial.energy.copy()
+        if store.has(ORIGIN):
+            self.edges[ORIGIN] = store.read(ORIGIN)
+        else:
+            self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
+        stored = np.repeat(store.page_stored(), PAGE_EDGES)[:slots]
+        self.edges["held"] = np.where(stored & (self.edges[SOURCE] >= 0), np.arange(slots), GENERATED)
+        self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
+        self.paged = [name for name in store.names() if store.is_paged(name)]
+        self._fresh: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
+        self._fresh_rows = 0
+        self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
+        self._index: EdgeIndex | None = None
+        self._initial: Initial | None = graph.initial if store.has(ENERGY) else None
+        self.changed = False
+        self.new_tokenizer = False
+
+    # ---- what it is now
+
+    @property
+    def n(self) -> int:
+        """Number of nodes."""
+        return len(self.nodes["nodes/count"])
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, free ones included."""
+        return len(self.edges[SOURCE])
+
+    @property
+    def private(self) -> int:
+        """Number of private edges."""
+        return int((self.edges[SOURCE] >= 0).sum())
+
+    @property
+    def index(self) -> EdgeIndex:
+        """The index of the edges as they are now."""
+        if self._index is None:
+            self._index = EdgeIndex.from_slots(
+                self.n,
+                self.edges[SOURCE],
+                self.edges[TARGET],
+                self.edges[COUNT],
+                forbidden=self.forbidden.astype(np.int32),
+                node_count=self.nodes["nodes/count"],
+            )
+        return self._index
+
+    @property
+    def initial(self) -> Initial:
+        """What generates the values of the edges as they are now."""
+        if self._initial is None:
+            initial = self.settings["initial"]
+            self._initial = Initial.frozen(
+                method=initial["method"],
+                seed=initial["seed"],
+                config=self.config,
+                width=self.width,
+                length=self.settings["build"]["length"],
+                nodes=initial.get("nodes", self.settings["nodes"]),
+                keys=self.keys,
+                origin=self.edges[ORIGIN],
+                energy=self.edges[ENERGY],
+            )
+        return self._initial
+
+    @property
+    def counts(self) -> Counts:
+        """The statistics of the text, as far as initial values need them."""
+        return Counts(
+            self.nodes["rows/total"],
+            self.nodes["rows/discounted"],
+            self.nodes["nodes/predecessors"],
+            tuple(self.settings["initial"]["discounts"]),
+        )
+
+    def slot_of(self, u: int, v: int) -> int | None:
+        """The slot of one edge, or None for a default edge."""
+        return self.index.slot_of(u, v)
+
+    def row_slots(self, u: int) -> Ints:
+        """The slots of a row, by target."""
+        return self.index.slot[self.index.row(u)]
+
+    def column_slots(self, v: int) -> Ints:
+        """The slots of the private edges into a node."""
+        return np.flatnonzero(self.edges[TARGET] == v)
+
+    def is_forbidden(self, u: int, v: int) -> bool:
+        """Whether a pair is never chosen."""
+        return bool(self.index.is_forbidden(np.int64(u), np.int64(v)))
+
+    def values(self, name: str, slots: Ints) -> NDArray[Any]:
+        """A paged array's values at these slots [k, ...]."""
+        held = self.edges["held"][slots]
+        out = np.zeros((len(slots), *self._trailing(name)), np.float32)
+        if (made := held == GENERATED).any() and name in (WEIGHT, BIAS):
+            found = self.initial.weight(slots[made]) if name == WEIGHT else self.initial.bias(slots[made])
+            out[made] = 0.0 if found is None else found
+        kept = np.flatnonzero(held >= 0)
+        for page in np.unique(held[kept] // PAGE_EDGES).tolist():
+            here = kept[held[kept] // PAGE_EDGES == page]
+            out[here] = self._old_page(name, page)[held[here] - page * PAGE_EDGES]
+        if (put := held < GENERATED).any():
+            self._fresh[name] = [np.concatenate(self._fresh[name])]
+            out[put] = self._fresh[name][0][-2 - held[put]]
+        return out
+
+    def read_pages(self, name: str, first: int, stop: int) -> NDArray[Any]:
+        """The pages ``first`` to ``stop`` - 1 of an array, as they will be; zeros in free slots."""
+        slots = np.arange(page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1])
+        used = self.edges[SOURCE][slots] >= 0
+        out = np.zeros((len(slots), *self._trailing(name)), np.float32)
+        out[used] = self.values(name, slots[used])
+        return out
+
+    def page_values(self) -> NDArray[np.bool_]:
+        """Which pages hold an edge whose values must lie on disk, bool [pages]."""
+        return self._pages_with((self.edges[SOURCE] >= 0) & (self.edges["held"] != GENERATED))
+
+    def pages_to_write(self) -> Ints:
+        """The pages that differ from what the store has."""
+        held = self.edges["held"]
+        moved = self._pages_with((self.edges[SOURCE] >= 0) & (held != np.arange(self.slots)))
+        return np.flatnonzero(self.page_values() & moved)
+
+    def parameters(self, state: Mapping[str, tuple[int, ...]] | None = None) -> Parameters:
+        """The graph as it will be, to evaluate or train: pages come from the draft on first touch.
+
+        ``state``: arrays of an optimizer, with shapes per edge; those that the graph does not have are zero.
+        """
+        pool = EdgePool(self.initial, slots=self.slots, stored=self.page_values(), read=self.read_pages)
+        kept = [name for name in self.paged if name not in (WEIGHT, BIAS)]
+        pool.configure(state={**{name: self._trailing(name) for name in kept}, **(state or {})}, kept=kept)
+        small = {name: value.clone() for name, value in self.small.items()}
+        small["nodes/bias"] = torch.from_numpy(self.nodes["nodes/bias"].copy())
+        return Parameters(self.index, pool, self.r_0, small)
+
+    # ---- changing it
+
+    def add_nodes(self, tokens: Sequence[str], kind: str) -> Ints:
+        """New nodes without edges. Returns their ids."""
+        first, k = self.n, len(tokens)
+        self.tokenizer = self.tokenizer.with_added(tokens)
+        for node in range(first, first + k):
+            self.tokenizer.require_readable(node)
+        keys = np.arange(self.keys, self.keys + k, dtype=np.int32)
+        self.keys += k
+        for name, column in self.nodes.items():
+            self.nodes[name] = np.concatenate([column, np.zeros((k, *column.shape[1:]), column.dtype)])
+        self.nodes[KEY][first:] = keys
+        self.vocabulary += [{"token": token, "kind": kind} for token in tokens]
+        self._touched(nodes=True)
+        self.nodes["nodes/bias"][first:] = self.initial.node_bias(keys)
+        return np.arange(first, first + k)
+
+    def copy_node(self, node: int, like: int) -> None:
+        """Gives a node the bias, the counts and the optimizer's state of another, but not its key."""
+        for name, column in self.nodes.items():
+            if name != KEY:
+                column[node] = column[like]
+
+    def remove_nodes(self, nodes: Ints, *, tokenizer: Any) -> None:
+        """Takes nodes out, with all their edges; those after them move up. ``tokenizer`` is the one without them."""
+        gone = np.isin(np.arange(self.n), nodes)
+        self.drop(np.flatnonzero(_taken(gone, self.edges[SOURCE]) | _taken(gone, self.edges[TARGET])))
+        self.forbidden = self.forbidden[~gone[self.forbidden].any(axis=1)]
+        place = np.cumsum(~gone) - 1
+        for name in (SOURCE, TARGET):
+            used = self.edges[name] >= 0
+            self.edges[name] = np.where(used, place[self.edges[name]], -1).astype(np.int32)
+        self.forbidden = place[self.forbidden]
+        self.nodes = {name: column[~gone] for name, column in self.nodes.items()}
+        self.vocabulary = [record for record, out in zip(self.vocabulary, gone, strict=True) if not out]
+        self.tokenizer = tokenizer
+        self._touched(nodes=True)
+
+    def rename_node(self, node: int, name: str) -> None:
+        """Another name for a node."""
+        self.tokenizer = self.tokenizer.renamed(node, name)
+        self.tokenizer.require_readable(node)
+        self.vocabulary[node] = {**self.vocabulary[node], "token": name}
+        self._touched(nodes=True)
+
+    def drop(self, slots: Ints) -> None:
+        """Private edges become default edges; their slots are free."""
+        if len(slots):
+            for name, (_, free) in _FREE.items():
+                self.edges[name][slots] = free
+            self._touched()
+
+    def rows_of(self, slots: Ints) -> Columns:
+        """The rows of the table at these slots: what `add` takes. Values come along."""
+        return {name: column[slots] for name, column in self.edges.items()}
+
+    def generated(self, source: Ints, target: Ints, count: Ints, energy: NDArray[np.float64]) -> Columns:
+        """Rows for new edges whose values are generated: along the direction of their target, with these energies."""
+        key = self.nodes[KEY]
+        return {
+            SOURCE: source,
+            TARGET: target,
+            COUNT: count,
+            USAGE: np.zeros(len(source), np.int64),
+            ORIGIN: np.stack([key[source], key[target]], axis=1),
+            ENERGY: energy,
+            "held": np.full(len(source), GENERATED),
+        }
+
+    def add(self, rows: Columns) -> Ints:
+        """New private edges, none of which is private. Returns their slots, in their order.
+
+        Edges without values go to free slots of pages without values, others to pages that are wholly free, what is
+        left to the end: no page is written anew only to fill a gap in it.
+        """
+        k = len(rows[SOURCE])
+        if not k:
+            return np.empty(0, np.int64)
+        valued = rows["held"] != GENERATED
+        used = self.edges[SOURCE] >= 0
+        page = np.arange(self.slots) // PAGE_EDGES
+        empty, open_ = ~self._pages_with(used), ~self.page_values()
+        slots = np.empty(k, np.int64)
+        end = self.slots
+        for wanted, pages in ((np.flatnonzero(valued), empty), (np.flatnonzero(~valued), open_)):
+            gaps = np.flatnonzero(~used & pages[page])[: len(wanted)]
+            slots[wanted[: len(gaps)]] = gaps
+            open_[page[gaps]] &= pages is open_  # what takes values is no place for edges without
+            more = len(wanted) - len(gaps)
+            slots[wanted[len(gaps) :]] = np.arange(end, end + more)
+            end += more
+        self._extend(end - self.slots)
+        for name, column in self.edges.items():
+            column[slots] = rows[name]
+        self._touched()
+        if "optimizer/last_step" in self.paged and not valued.all():
+            # Dense-equivalent AdamW: an edge that is new has missed nothing.
+            training = self.settings["training"]
+            new = slots[~valued]
+            self.put(
+                new,
+                {WEIGHT: self.values(WEIGHT, new), BIAS: self.values(BIAS, new),
+                 "optimizer/last_step": np.full(len(new), training["step"] - training["began"], np.float32)},
+            )  # fmt: skip
+        return slots
+
+    def put(self, slots: Ints, values: Mapping[str, NDArray[Any]]) -> None:
+        """Other values for edges: every paged array that is named; optimizer state that is not begins as zeros."""
+        for name in self.paged:
+            found = values.get(name)
+            rows = np.zeros((len(slots), *self._trailing(name)), np.float32) if found is None else found
+            self._fresh[name].append(np.asarray(rows, np.float32))
+        self.edges["held"][slots] = -2 - (self._fresh_rows + np.arange(len(slots)))
+        self._fresh_rows += len(slots)
+        self.changed = True
+
+    def set_count(self, slots: Ints, count: Ints) -> None:
+        """Other counts for edges. No energy changes: that of a generated edge was frozen when it was made."""
+        self.edges[COUNT][slots] = count
+        self._touched()
+
+    def set_forbidden(self, pairs: Ints) -> None:
+        """The pairs [pairs, 2] that are never chosen. None may be private."""
+        self.forbidden = np.unique(pairs.reshape(-1, 2), axis=0)
+        self._touched()
+
+    def compact(self) -> None:
+        """Every row becomes one run of slots, in order; free slots go."""
+        order = self.index.slot
+        self.edges = {name: column[order] for name, column in self.edges.items()}
+        self._touched()
+
+    # ---- writing it
+
+    def write(self, store: Store) -> int:
+        """Puts everything that changed into the store's next commit. Returns the number of pages written."""
+        initial = self.settings["initial"]
+        initial.setdefault("nodes", self.settings["nodes"])
+        initial["keys"] = self.keys
+        self.settings["nodes"] = self.n
+        self.settings["format_version"] = VERSION
+        store.require_version(VERSION)
+        pages, stored = self.pages_to_write(), self.page_values()
+        require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
+        self._write_changed(store, SOURCE, self.edges[SOURCE])  # first: its length is that of the paged arrays
+        for name in (TARGET, COUNT, ORIGIN, ENERGY):
+            self._write_changed(store, name, self.edges[name])
+        if store.has(USAGE) or self.edges[USAGE].any():
+            self._write_changed(store, USAGE, self.edges[USAGE])
+        if store.has(FORBIDDEN) or len(self.forbidden):
+            self._write_changed(store, FORBIDDEN, self.forbidden.astype(np.int32))
+        for name, column in self.nodes.items():
+            self._write_changed(store, name, column)
+        if self.new_tokenizer:
+            store.write_json("nodes/vocabulary", self.vocabulary)
+            store.write_json("nodes/tokenizer", self.tokenizer.to_json())
+        for first, stop in runs(pages):
+            for name in self.paged:
+                store.write_pages(name, first, self.read_pages(name, first, stop))
+        store.write(STORED, stored.astype(np.uint8))
+        store.set_settings(self.settings)
+        return len(pages)
+
+    def page_bytes(self) -> int:
+        """What one page takes on disk."""
+        return 4 * PAGE_EDGES * sum(int(np.prod(self._trailing(name), dtype=np.int64)) for name in self.paged)
+
+    # ---- inside
+
+    def _write_changed(self, store: Store, name: str, array: NDArray[Any]) -> None:
+        if store.has(name):
+            before = self.old.read(name)
+            if before.shape == array.shape and np.array_equal(before, array, equal_nan=before.dtype.kind == "f"):
+                return
+        store.write(name, array)
+
+    def _touched(self, *, nodes: bool = False) -> None:
+        self._index = None
+        self._initial = None
+        self.changed = True
+        self.new_tokenizer |= nodes
+
+    def _extend(self, more: int) -> None:
+        if more:
+            for name, (dtype, free) in _FREE.items():
+                column = self.edges[name]
+                self.edges[name] = np.concatenate([column, np.full((more, *column.shape[1:]), free, dtype)])
+
+    def _pages_with(self, slots: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which pages hold one of these slots, bool [slots] -> bool [pages]."""
+        padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
+        padded[: self.slots] = slots
+        return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
+
+    def _trailing(self, name: str) -> tuple[int, ...]:
+        fixed = {WEIGHT: (self.width, self.width), BIAS: (self.width,)}
+        return fixed[name] if name in fixed else tuple(self.old.shape(name)[1:])
+
+    def _old_page(self, name: str, page: int) -> NDArray[Any]:
+        found = self._pages_read.get((name, page))
+        if found is None:
+            while len(self._pages_read) >= _PAGES_KEPT * len(self.paged):
+                self._pages_read.pop(next(iter(self._pages_read)))
+            found = self._pages_read[name, page] = self.old.read_page(name, page)
+        return found
+
+
+def _taken(gone: NDArray[np.bool_], column: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which slots name a node that is gone."""
+    out: NDArray[np.bool_] = (column >= 0) & gone[np.maximum(column, 0)]
+    return out

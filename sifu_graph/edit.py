@@ -1,0 +1,530 @@
+"""Editing a graph: several changes, one commit, or none of them if an error is raised.
+
+`Edit` has one method for each kind of change and keeps account of what they did; `editing` is the frame: lock, draft,
+commit. What a change means is in `node_edits`, `edge_edits`, `counted` and `pruning`; what it makes necessary to write,
+in `draft`. No change touches a bit of an energy that it is not about (DESIGN 8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.errors import CorpusError, OptionError
+from sifu_store.store import Store
+
+from sifu_graph import counted, edge_edits, node_edits, pruning
+from sifu_graph import step as steps
+from sifu_graph.corpus import Corpus
+from sifu_graph.counting import PairCounts, count_pairs
+from sifu_graph.draft import Draft
+from sifu_graph.edge_edits import EdgeState
+from sifu_graph.evaluation import evaluate_split
+from sifu_graph.optim import OptimizerConfig
+from sifu_graph.tokens import TokenFile, encode_corpus
+from sifu_graph.tuning import tune
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+Corpora = Corpus | Sequence[str | Path]
+EVAL_TOKENS = 20_000  # held-out tokens that a forecast looks at: the same as training does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditReport:
+    """What an edit did to the graph as a whole. ``snapshot`` is None if nothing was committed (yet)."""
+
+    nodes_before: int
+    nodes_after: int
+    private_edges_before: int
+    private_edges_after: int
+    pages_written: int
+    seconds: float = 0.0
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddNodeReport(EditReport):
+    """Nodes that were added. ``occurrences``: how often they occur in the corpus that was given, or None."""
+
+    nodes_added: list[str]
+    private_edges_added: int
+    occurrences: int | None
+    missing: list[str]
+    """Nodes that do not occur in the corpus: all their edges are default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNodeReport(EditReport):
+    """Nodes that were removed."""
+
+    nodes_removed: list[str]
+    private_edges_removed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """One node: its name, how often it occurred, the private edges out of it and into it, its bias's length."""
+
+    token: str
+    kind: str
+    count: int
+    edges_out: int
+    edges_in: int
+    bias_norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditNodeReport(EditReport):
+    """A node that was changed. ``after`` is that of the node that is left."""
+
+    before: NodeState
+    after: NodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditEdgeReport(EditReport):
+    """An edge that was changed."""
+
+    before: EdgeState
+    after: EdgeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneReport(EditReport):
+    """Edges that became default or private.
+
+    Attributes
+    ----------
+    bytes_freed
+        What the parameters of the edges that went take (negative: that more came). `compact` gives it back on disk.
+    corpus_share
+        The share of the text's transitions that ran over the edges that became default, or now does over new ones.
+    heldout_before, heldout_after
+        Held-out perplexity (over up to 20,000 tokens); None where it was not asked for or cannot be told.
+    """
+
+    edges_added: int
+    edges_removed: int
+    bytes_freed: int
+    corpus_share: float
+    heldout_before: float | None = None
+    heldout_after: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactReport(EditReport):
+    """Slots and runs before and after. A run is a row's edges that lie side by side."""
+
+    slots_before: int
+    slots_after: int
+    runs_before: int
+    runs_after: int
+    bytes_freed: int
+
+
+Report = TypeVar("Report", bound=EditReport)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _all_or_nothing(method: Callable[P, T]) -> Callable[P, T]:
+    """A change that fails halfway spoils the whole edit, even where the caller catches the error."""
+
+    @functools.wraps(method)
+    def guarded(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*args, **options)
+        except BaseException as error:
+            assert isinstance(args[0], Edit)
+            args[0].failed = str(error)
+            raise
+
+    return guarded
+
+
+class Edit:
+    """An edit that is being put together. Get one with `Graph.edit`; every method is one change of it.
+
+    Tokens and edges are named by the tokens of their nodes. Every method raises `OptionError` for a node that is not
+    there (naming the nearest) and for what has no meaning; then nothing of the whole edit is committed.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.draft = Draft(graph)
+        self.messages: list[str] = []
+        self.changes: dict[str, Any] = {}
+        self._nodes, self._edges = self.draft.n, self.draft.private
+        self.failed: str | None = None
+
+    # ---- nodes
+
+    @_all_or_nothing
+    def add_node(
+        self,
+        *tokens: str,
+        like: str | None = None,
+        corpus: Corpora | None = None,
+        kind: str = "text",
+        train_steps: int = 0,
+    ) -> AddNodeReport:
+        """Adds nodes: sources and targets at once, found by the tokenizer before anything else.
+
+        Parameters
+        ----------
+        tokens
+            What the nodes stand for.
+        like
+            A node whose private edges (both ways), bias and counts each of them gets.
+        corpus
+            A text: the new nodes' pairs in it are counted, the frequent ones become private under the rule of the
+            build, with the energies that the counts ask for. Documents that the graph holds out are not counted.
+        kind
+            What the nodes are: ``text``, ``image``, ...
+        train_steps
+            Steps of training on that text (or the graph's own), of the edges that touch the new nodes only.
+
+        Raises
+        ------
+        OptionError
+            A token is a node already, is empty, or can never be read from a text.
+        CorpusError
+            None of the tokens occurs in the text.
+        """
+        draft, account = self.draft, self._account()
+        if not tokens:
+            raise OptionError("name at least one token to add")
+        if train_steps < 0:
+            raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
+        if like is not None and corpus is not None:
+            raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
+        model = None if like is None else draft.tokenizer.require_id(like)
+        new = draft.add_nodes(tokens, kind)
+        edges, occurrences, missing = 0, None, []
+        if model is not None:
+            edges = len(node_edits.add_like(draft, new, model))
+        elif corpus is not None:
+            text = self._tokens(corpus)
+            counts = count_pairs(text, n=draft.n)
+            occurrences = int(counts.node_count[new].sum())
+            missing = [token for token, node in zip(tokens, new, strict=True) if not counts.node_count[node]]
+            if not occurrences:
+                raise CorpusError(f"{_listed(tokens)}: not one occurrence in the text that was given")
+            edges = len(self._add_counted(counts, new))
+        if train_steps:
+            self._tune(new, self._tokens(corpus), train_steps)
+        what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
+        self._note(f"add {_listed(tokens)}{what}: {len(tokens):,} nodes, {edges:,} private edges")
+        return AddNodeReport(
+            nodes_added=list(tokens), private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
+        )
+
+    @_all_or_nothing
+    def remove_node(self, *tokens: str) -> RemoveNodeReport:
+        """Removes nodes and all their edges. Their text is unknown from now on; no other edge changes."""
+        account = self._account()
+        if not tokens:
+            raise OptionError("name at least one node to remove")
+        nodes = list(dict.fromkeys(self.draft.tokenizer.require_id(token) for token in tokens))
+        edges = node_edits.remove(self.draft, nodes)
+        self._note(f"remove {_listed(tokens)}: {len(nodes):,} nodes, {edges:,} private edges")
+        return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
+
+    @_all_or_nothing
+    def rename_node(self, token: str, new: str) -> EditNodeReport:
+        """Another text for a node. Its edges stay; its old text is unknown from now on."""
+        account, node = self._account(), self.draft.tokenizer.require_id(token)
+        before = self.node_state(node)
+        self.draft.rename_node(node, new)
+        self._note(f"rename {token} to {new}")
+        return EditNodeReport(before=before, after=self.node_state(node), **account())
+
+    @_all_or_nothing
+    def merge_node(self, token: str, into: str) -> EditNodeReport:
+        """Merges a node into another: counts are added, edges combined by count, its text is read as the other."""
+        account, find = self._account(), self.draft.tokenizer.require_id
+        node, other = find(token), find(into)
+        before = self.node_state(node)
+        node_edits.merge(self.draft, node, other)
+        self._note(f"merge {token} into {into}")
+        return EditNodeReport(before=before, after=self.node_state(self.draft.tokenizer.require_id(into)), **account())
+
+    @_all_or_nothing
+    def set_bias(self, token: str, *, like: str) -> EditNodeReport:
+        """Gives a node the bias of another: a text that begins with it starts with the other's signal."""
+        account, find = self._account(), self.draft.tokenizer.require_id
+        node, other = find(token), find(like)
+        before = self.node_state(node)
+        node_edits.bias_from(self.draft, node, other)
+        self._note(f"give {token} the bias of {like}")
+        return EditNodeReport(before=before, after=self.node_state(node), **account())
+
+    # ---- edges
+
+    def scale_edge(self, u: str, v: str, factor: float) -> EditEdgeReport:
+        """Multiplies W and b of one edge. A default edge becomes private for that."""
+        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
+
+    def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
+        """Raises one edge by so many nats against the other candidates (at rest; see `sifu_graph.rest`)."""
+        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
+
+    def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
+        """Gives one edge the parameters of another private edge."""
+        find = self.draft.tokenizer.require_id
+        a, b = find(source[0]), find(source[1])
+        return self._edge(
+            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy(d, i, j, a, b)
+        )
+
+    def default_edge(self, u: str, v: str) -> EditEdgeReport:
+        """One private edge becomes a default edge."""
+        return self._edge(f"make {u} {v} default", u, v, edge_edits.to_default)
+
+    def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
+        """One edge is never chosen again, in training, evaluation and generation: its probability is 0."""
+        return self._edge(f"forbid {u} {v}", u, v, edge_edits.forbid)
+
+    def allow_edge(self, u: str, v: str) -> EditEdgeReport:
+        """One forbidden edge becomes a default edge."""
+        return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
+
+    @_all_or_nothing
+    def _edge(self, message: str, u: str, v: str, change: Callable[[Draft, int, int], None]) -> EditEdgeReport:
+        account, find = self._account(), self.draft.tokenizer.require_id
+        pair = find(u), find(v)
+        before = edge_edits.state(self.draft, *pair)
+        change(self.draft, *pair)
+        self._note(message)
+        return EditEdgeReport(before=before, after=edge_edits.state(self.draft, *pair), **account())
+
+    # ---- many edges
+
+    @_all_or_nothing
+    def prune(
+        self,
+        *,
+        to_ratio: float | None = None,
+        min_count: int | None = None,
+        by: pruning.By = "count",
+        evaluate: bool = False,
+    ) -> PruneReport:
+        """Private edges become default edges: see `sifu_graph.pruning.to_prune`. ``evaluate``: with perplexities."""
+        account, draft = self._account(), self.draft
+        slots = pruning.to_prune(draft, to_ratio=to_ratio, min_count=min_count, by=by)
+        share = counted.share_of_text(draft, slots)
+        before, note = self._heldout(wanted=evaluate)
+        draft.drop(slots)
+        after, _ = self._heldout(wanted=evaluate and note is None)
+        self._note(f"prune by {by}: {len(slots):,} edges became default, {draft.private:,} are private")
+        return PruneReport(
+            edges_added=0, edges_removed=len(slots), bytes_freed=self._edge_bytes(len(slots)), corpus_share=share,
+            heldout_before=before, heldout_after=after, note=note, **account(),
+        )  # fmt: skip
+
+    @_all_or_nothing
+    def grow(
+        self,
+        *,
+        corpus: Corpora | None = None,
+        to_ratio: float | None = None,
+        min_count: int | None = None,
+        init: Literal["counts", "default"] = "counts",
+        evaluate: bool = False,
+    ) -> PruneReport:
+        """Default edges that a text uses often become private: see `sifu_graph.pruning.grow`.
+
+        Parameters
+        ----------
+        corpus
+            None: the text that the graph was built from.
+        """
+        account, draft = self._account(), self.draft
+        if to_ratio is None and min_count is None:
+            raise OptionError("say how far to grow: --to-ratio or --min-count")
+        if init not in ("counts", "default"):
+            raise OptionError(f"no initialisation {init!r}; there are counts, default")
+        build = draft.settings["build"]
+        given = self._corpus(corpus)
+        text = count_pairs(self._tokens(given), n=draft.n)
+        before, note = self._heldout(wanted=evaluate)
+        slots, demoted = pruning.grow(
+            draft, text, own_text=given.record()["sources"] == build["corpus"]["sources"], to_ratio=to_ratio,
+            min_count=build["min_count"] if min_count is None else min_count, init=init,
+        )  # fmt: skip
+        after, _ = self._heldout(wanted=evaluate and note is None)
+        share = counted.share_of_text(draft, slots)
+        self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {draft.private:,} are private")
+        return PruneReport(
+            edges_added=len(slots), edges_removed=demoted, bytes_freed=self._edge_bytes(demoted - len(slots)),
+            corpus_share=share, heldout_before=before, heldout_after=after, note=note, **account(),
+        )  # fmt: skip
+
+    @_all_or_nothing
+    def compact(self) -> CompactReport:
+        """Every row becomes one run of slots again, and free slots go. No result changes by a bit."""
+        account, draft = self._account(), self.draft
+        slots, runs, pages = draft.slots, _runs(draft), int(draft.page_values().sum())
+        if slots != draft.private or runs != int((draft.index.row_sizes() > 0).sum()):
+            draft.compact()
+            self._note(f"compact: {slots - draft.slots:,} slots freed, {_runs(draft):,} runs instead of {runs:,}")
+        freed = (pages - int(draft.page_values().sum())) * draft.page_bytes()
+        return CompactReport(
+            slots_before=slots, slots_after=draft.slots, runs_before=runs, runs_after=_runs(draft), bytes_freed=freed,
+            **account(),
+        )  # fmt: skip
+
+    # ---- what is said of it
+
+    def node_state(self, node: int) -> NodeState:
+        """A node as it is now."""
+        draft = self.draft
+        return NodeState(
+            token=draft.tokenizer.vocabulary[node],
+            kind=draft.vocabulary[node].get("kind", "text"),
+            count=int(draft.nodes["nodes/count"][node]),
+            edges_out=len(draft.row_slots(node)),
+            edges_in=len(draft.column_slots(node)),
+            bias_norm=float(np.linalg.norm(draft.nodes["nodes/bias"][node])),
+        )
+
+    def _account(self) -> Callable[[], dict[str, Any]]:
+        """Counts now; called later, with those of then."""
+        nodes, edges = self.draft.n, self.draft.private
+
+        def close() -> dict[str, Any]:
+            return {
+                "nodes_before": nodes,
+                "nodes_after": self.draft.n,
+                "private_edges_before": edges,
+                "private_edges_after": self.draft.private,
+                "pages_written": len(self.draft.pages_to_write()),
+            }
+
+        return close
+
+    def _note(self, message: str) -> None:
+        self.messages.append(message)
+
+    def all_changes(self) -> dict[str, Any]:
+        """The counts before and after the whole edit."""
+        return {
+            "nodes": self.draft.n,
+            "nodes_before": self._nodes,
+            "private_edges": self.draft.private,
+            "private_edges_before": self._edges,
+            "edits": self.messages[:100],
+        }
+
+    # ---- inside
+
+    def _corpus(self, corpus: Corpora | None) -> Corpus:
+        if isinstance(corpus, Corpus):
+            return corpus
+        if corpus is None:
+            return Corpus.from_record(self.draft.settings["build"]["corpus"])
+        return Corpus(corpus, tokens=self.draft.tokenizer.level == "tokens")
+
+    def _tokens(self, corpus: Corpora | None) -> TokenFile:
+        holdout = self.draft.settings["build"]["holdout"]
+        directory = self.graph.path / "cache"
+        return encode_corpus(self._corpus(corpus), self.draft.tokenizer, directory=directory, holdout=holdout)
+
+    def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
+        draft, build = self.draft, self.draft.settings["build"]
+        chosen = counted.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
+        counted.note_text(draft, text, new)
+        slots = draft.add(counted.counted_rows(draft, text, chosen, new=new))
+        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
+        return slots
+
+    def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
+        draft, training = self.draft, self.draft.settings["training"]
+        optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
+        if optimizer.kind == "adamw-dense":
+            optimizer = dataclasses.replace(optimizer, kind="adamw")
+        parameters = draft.parameters(steps.edge_state_arrays(optimizer, draft.width))
+        build = draft.settings["build"]
+        slots = tune(
+            parameters, draft.config, optimizer, text.train, nodes=new, steps=count, length=build["length"],
+            seed=draft.settings["initial"]["seed"],
+        )  # fmt: skip
+        draft.put(slots, {name: parameters.edges.get(name, slots).numpy() for name in draft.paged})
+
+    def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
+        """The held-out perplexity of the graph as it is now, and why it cannot be told."""
+        if not wanted:
+            return None, None
+        try:
+            text, length = self._tokens(None).heldout, self.draft.settings["build"]["length"]
+            report = evaluate_split(self.draft.parameters(), self.draft.config, text, length, EVAL_TOKENS)
+        except CorpusError as error:
+            return None, f"no perplexity: {error}"
+        return report.perplexity, None
+
+    def _edge_bytes(self, edges: int) -> int:
+        return 4 * edges * (self.draft.width**2 + self.draft.width)
+
+
+def _runs(draft: Draft) -> int:
+    """Runs of slots in which the edges of a row lie side by side, in order."""
+    index = draft.index
+    starts = np.zeros(index.edges + 1, bool)
+    starts[index.row_start] = True
+    starts[1:-1] |= np.diff(index.slot) != 1
+    return int(starts[:-1].sum())
+
+
+def _listed(tokens: Sequence[str]) -> str:
+    more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
+    return ", ".join(tokens[:3]) + more
+
+
+@contextmanager
+def editing(graph: Graph, message: str | None, *, command: str) -> Iterator[Edit]:
+    """Makes what is done to the `Edit` one commit, with a message or that of its changes; on an error, nothing.
+
+    Raises
+    ------
+    StoreLockedError
+        Another process writes to the store.
+    OptionError
+        The graph is open at an older snapshot.
+    """
+    if graph.pinned:
+        raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one to edit")
+    with Store.open(graph.path, write=True) as writer:
+        if writer.snapshot != graph.store.snapshot:
+            graph.reload(Store.open(graph.path))
+        edit = Edit(graph)
+        yield edit
+        if edit.failed is not None:
+            raise OptionError(f"nothing was committed, because a change of this edit failed: {edit.failed}")
+        if edit.draft.changed:
+            edit.draft.write(writer)
+            text = message or "; ".join(edit.messages[:3]) or "edit"
+            writer.commit(text, command=command, changes=edit.all_changes())
+    if edit.draft.changed:
+        graph.reload(Store.open(graph.path))
+
+
+def apply(graph: Graph, change: Callable[[Edit], Report], *, command: str, dry_run: bool) -> Report:
+    """One change as one commit; with ``dry_run`` only the report of what it would do."""
+    started = time.perf_counter()
+    if dry_run:
+        report = change(Edit(graph))
+        return dataclasses.replace(report, seconds=time.perf_counter() - started)
+    with editing(graph, None, command=command) as edit:
+        report = change(edit)
+    return dataclasses.replace(report, seconds=time.perf_counter() - started, snapshot=graph.store.snapshot)

@@ -1,0 +1,131 @@
+"""Energies at rest: what an edge's energy is when nothing has been said yet.
+
+A signal at rest has a mix of zero and the mean positional encoding of a text. An edge's energy is then
+``||GELU(b + PE)||`` and depends on nothing but the edge, so that edges can be compared, and new ones be given the
+energy that a probability asks for. In a graph that was never trained (W = 0) it is the energy in every context; in a
+trained one it is what is left when the context says nothing. It knows biases, energies and probabilities; it does not
+know where parameters lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import logsumexp, ndtr
+from sifu_store.errors import OptionError
+
+from sifu_graph.draft import GENERATED, Draft
+from sifu_graph.initial import mean_encoding
+from sifu_graph.pages import BIAS
+
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PART = 1 << 16  # edges whose biases are held at a time
+
+
+def gelu(z: Doubles) -> Doubles:
+    """GELU(z) = z Phi(z)."""
+    out: Doubles = z * ndtr(z)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """How to tell energies at rest in one graph.
+
+    Attributes
+    ----------
+    encoding : float64 [d]
+        The mean positional encoding.
+    default : float
+        The energy of the default edge at rest.
+    scale : float
+        What energies are multiplied by before the softmax.
+    """
+
+    encoding: Doubles
+    default: float
+    scale: float
+
+    @classmethod
+    def of(cls, draft: Draft) -> Rest:
+        """Of the graph of a draft."""
+        encoding = mean_encoding(draft.config, draft.width, draft.settings["build"]["length"])
+        bias = draft.small["default/bias"].numpy().astype(np.float64)
+        scale = float(draft.small["signal/scale"])
+        return cls(encoding, float(np.linalg.norm(gelu(bias + encoding))), scale)
+
+    def energy(self, bias: NDArray[np.floating]) -> Doubles:
+        """Energies [k] of edges with these biases [k, d]."""
+        out: Doubles = np.linalg.norm(gelu(np.asarray(bias, np.float64) + self.encoding), axis=-1)
+        return out
+
+    def of_edges(self, draft: Draft, slots: Ints) -> Doubles:
+        """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
+        out = np.asarray(draft.initial.energy[slots], np.float64)
+        read = np.flatnonzero((draft.edges["held"][slots] != GENERATED) | np.isnan(out))
+        for part in np.split(read, range(PART, len(read), PART)):
+            out[part] = self.energy(draft.values(BIAS, slots[part]))
+        return out
+
+    def log_partition(self, draft: Draft, u: int) -> float:
+        """The log of the sum over all candidates after u of exp(scale * energy), at rest."""
+        logits = self.scale * self.of_edges(draft, draft.row_slots(u))
+        defaults = int(draft.index.defaults()[u])
+        shared = [self.scale * self.default + np.log(defaults)] if defaults else []
+        return float(logsumexp([*logits, *shared]))
+
+    def boosted(self, bias: Doubles, energy: float) -> Doubles:
+        """The bias [d] moved along the edge's own output, until the edge at rest has this energy.
+
+        Moving the bias shifts the energy of every context by about the same; scaling the edge would stretch it.
+        """
+        along, norm = self._output(bias)
+
+        def missing(step: float) -> float:
+            return float(self.energy(bias + step * along)) - energy
+
+        if energy <= 0 or missing(-norm) >= 0:
+            raise OptionError(
+                f"an energy of {energy:.2f} at rest is asked for, and {self.least(bias):.2f} is the least that this "
+                "edge can have: boost by less, or forbid the edge"
+            )
+        return bias + float(brentq(missing, -norm, max(energy, norm) + 10.0)) * along
+
+    def least(self, bias: Doubles) -> float:
+        """The energy that is left when an edge's output is taken back wholly."""
+        along, norm = self._output(bias)
+        return float(self.energy(bias - norm * along))
+
+    def _output(self, bias: Doubles) -> tuple[Doubles, float]:
+        """The direction of an edge's output at rest, and its length."""
+        output = gelu(bias + self.encoding)
+        norm = float(np.linalg.norm(output))
+        return (output / norm if norm > 1e-6 else np.full(len(bias), len(bias) ** -0.5)), norm
+
+
+def log_shares(draft: Draft, rest: Rest, rows: Ints) -> Doubles:
+    """log of the probability that one default edge of each of these sources stands for [len(rows)].
+
+    It is read off the rows themselves: an edge of a row has the energy ``default + (log p - log share) / scale``, with
+    p from the counts. So a new edge fits in with its row, whatever was pruned from it or trained since.
+    """
+    index, counts = draft.index, draft.counts
+    predecessors = counts.predecessors / max(1, int(counts.predecessors.sum()))
+    out = np.empty(len(rows))
+    for i, u in enumerate(rows.tolist()):
+        row = index.row(u)
+        slots, count = index.slot[row], index.count[row]
+        total = max(1, int(counts.total[u]))
+        p = (count - counts.discount(count) + counts.discounted[u] * predecessors[index.target[row]]) / total
+        known = np.flatnonzero((count > 0) & (p > 0))
+        if len(known):
+            above = rest.scale * (rest.of_edges(draft, slots[known]) - rest.default)
+            out[i] = float(np.average(np.log(p[known]) - above, weights=count[known]))
+        else:
+            out[i] = np.log(max(1.0 - float(p.sum()), 1e-9) / max(1, index.nodes - len(slots)))
+    return out

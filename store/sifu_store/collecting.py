@@ -1,0 +1,218 @@
+"""The disk space of commits that are no longer wanted.
+
+Old chunks live until nothing names them. Every training commit rewrites the pages that it trained, so they are what
+takes the space: all but the last few of each branch are dropped, while every build and every edit stays readable.
+
+What is kept, in this order:
+
+1. the newest commit of every branch, and every commit with a tag;
+2. every commit that is not training, on a branch, below a tag, or undone;
+3. the newest training commits: so many of each branch, of what was last undone on each branch, and of everything
+   else that was undone.
+
+Icechunk expires by age only, and cuts the ancestry of what it keeps. So the order of what is kept is first written
+down in references, which also hold it; then all that is as old as the newest commit to drop is expired, then what
+nothing names is collected. This module knows commits and references; not arrays.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import icechunk
+
+from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
+from sifu_store.errors import StoreDamagedError
+from sifu_store.history import TRAIN, Commit, Lineage, known
+from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
+from sifu_store.repository import beside, storage
+from sifu_store.staging import REPOSITORY_NAME
+
+COPIES_NAME = "collecting"
+"""Directory in the store, while Icechunk rewrites snapshots in place (without a sync): the files as they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What a collection removed, or would remove."""
+
+    snapshots: int
+    chunks: int
+    size_bytes: int
+    commits: tuple[Commit, ...] = ()
+    """The commits among them, newest first; the other snapshots were left behind by killed processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is kept, by id, and what goes, newest first; and sifu's own branches that have to say so."""
+
+    kept: dict[str, Commit]
+    dropped: tuple[Commit, ...]
+    names: dict[str, str]
+    names_dropped: tuple[str, ...]
+
+    @property
+    def until(self) -> datetime:
+        """All from before this moment loses its ancestry in Icechunk; the rest keeps it."""
+        return self.dropped[0].time + timedelta(microseconds=1)
+
+
+def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Plan:
+    """Decides, by the rules at the head of this module. Nothing is changed."""
+    names = lineage.references
+    heads, tagged = set(names.branches.values()), set(names.tags.values())
+    named = known(lineage, [*heads, *tagged])
+    everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    on_branches = known(lineage, heads)
+    groups = [list(lineage.line(head)) for head in heads]
+    if keep_undone:
+        undone = [known(lineage, [tip]) for tip in names.redo.values()] + [known(lineage, names.undone.values())]
+        groups += [[c for c in commits.values() if c.snapshot not in on_branches] for commits in undone]
+    kept = heads | tagged
+    kept |= {each.snapshot for each in (everything if keep_undone else named).values() if each.kind != TRAIN}
+    for group in groups:
+        training = sorted((c for c in group if c.kind == TRAIN), key=lambda c: c.time, reverse=True)
+        kept |= {commit.snapshot for commit in training[:keep_training]}
+    dropped = [commit for commit in everything.values() if commit.snapshot not in kept]
+    plan = Plan(
+        kept={snapshot: everything[snapshot] for snapshot in kept},
+        dropped=tuple(sorted(dropped, key=lambda c: c.time, reverse=True)),
+        names={},
+        names_dropped=(),
+    )
+    wanted = _links(lineage, plan) | (_undone(lineage, plan, named) if keep_undone else {})
+    own = {BEFORE + k: v for k, v in names.before.items()}
+    own |= {REDO + k: v for k, v in names.redo.items()} | {UNDONE + k: v for k, v in names.undone.items()}
+    return replace(
+        plan,
+        names={name: snapshot for name, snapshot in wanted.items() if own.get(name) != snapshot},
+        names_dropped=tuple(name for name in own if name not in wanted),
+    )
+
+
+def _links(lineage: Lineage, plan: Plan) -> dict[str, str]:
+    """Names of the commits that come before those whose ancestry is or will be cut; they also hold them."""
+    links = {}
+    for snapshot, commit in plan.kept.items():
+        older = _nearest_kept(lineage, commit.parent, plan)
+        if older is None:
+            continue
+        cut = bool(plan.dropped) and min(commit.time, plan.kept[older].time) < plan.until
+        if cut or commit.parent != older or snapshot in lineage.references.before:
+            links[BEFORE + snapshot] = older
+    return links
+
+
+def _undone(lineage: Lineage, plan: Plan, named: dict[str, Commit]) -> dict[str, str]:
+    """Names of what was undone and is kept."""
+    names = lineage.references
+    wanted = {}
+    for branch, tip in names.redo.items():
+        left = _nearest_kept(lineage, tip, plan)
+        if left is not None:
+            wanted[REDO + branch] = left
+    for tip in names.undone.values():
+        left = _nearest_kept(lineage, tip, plan)
+        if left is not None and left not in named:
+            wanted[UNDONE + left] = left
+    return wanted
+
+
+def _nearest_kept(lineage: Lineage, snapshot: str | None, plan: Plan) -> str | None:
+    return next((commit.snapshot for commit in lineage.line(snapshot) if commit.snapshot in plan.kept), None)
+
+
+def collect(
+    directory: Path, repository: icechunk.Repository, *, keep_training: int, keep_undone: bool, dry_run: bool = False
+) -> Garbage:
+    """Drops what the plan does not keep, and whatever nothing names.
+
+    With `dry_run` the same is done to a directory of links to the store's files, so that what is said is what will be.
+    """
+    _check_names(directory, repository)
+    if dry_run:
+        heads = {name: repository.lookup_branch(name) for name in repository.list_branches()}
+        with beside(directory, heads) as shadow:
+            return _collect(
+                Path(shadow),
+                icechunk.Repository.open(storage(Path(shadow))),
+                keep_training=keep_training,
+                keep_undone=keep_undone,
+                dry_run=True,
+            )
+    return _collect(directory, repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=False)
+
+
+def _collect(
+    directory: Path, repository: icechunk.Repository, *, keep_training: int, keep_undone: bool, dry_run: bool
+) -> Garbage:
+    plan = make_plan(Lineage(repository), keep_training=keep_training, keep_undone=keep_undone)
+    point(directory, plan.names)
+    if plan.dropped:
+        parents = {snapshot: repository.lookup_snapshot(snapshot).parent_id for snapshot in plan.kept}
+        _copy(directory, [snapshot for snapshot, parent in parents.items() if parent not in (None, EMPTY)])
+        try:
+            repository.expire_snapshots(plan.until)
+            sync_filesystem(directory)
+        except BaseException:
+            restore(directory)
+            raise
+        _drop_copies(directory)
+    drop(directory, plan.names_dropped)
+    repository = icechunk.Repository.open(storage(directory))  # expiry is not seen through its cache
+    summary = repository.garbage_collect(datetime.now(UTC), dry_run=dry_run)
+    return Garbage(
+        snapshots=summary.snapshots_deleted,
+        chunks=summary.chunks_deleted,
+        size_bytes=summary.bytes_deleted,
+        commits=plan.dropped,
+    )
+
+
+def _check_names(directory: Path, repository: icechunk.Repository) -> None:
+    """Refuses if a name cannot be read: Icechunk passes over a damaged tag, and would drop what it names."""
+    names = read_references(repository)
+    folders = [folder for folder in (directory / REPOSITORY_NAME / "refs").glob("tag.*") if any(folder.iterdir())]
+    tags = {each.name.removeprefix("tag.") for each in folders if not (each / "ref.json.deleted").exists()}
+    damaged = [f"branch {name}" for name in names.unreadable]
+    damaged += [f"tag {name}" for name in sorted(tags - {*names.tags, *(EARLY + each for each in names.early)})]
+    if damaged:
+        raise StoreDamagedError(
+            f"the {damaged[0]} cannot be read, so nobody can say what it needs: nothing was collected"
+        )
+
+
+def restore(directory: Path) -> None:
+    """Puts the snapshots back as they were, if a collection was cut off while it rewrote them, and sweeps up."""
+    copies = directory / COPIES_NAME
+    if copies.is_dir():
+        for copy in copies.iterdir():
+            write_durably(directory / REPOSITORY_NAME / "snapshots" / copy.name, copy.read_bytes())
+        _drop_copies(directory)
+    for left in directory.glob(f".{COPIES_NAME}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in directory.glob(".ref.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _copy(directory: Path, snapshots: Iterable[str]) -> None:
+    """Copies of these snapshots, complete as soon as they have their name."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{COPIES_NAME}.", dir=directory))
+    for snapshot in snapshots:
+        shutil.copyfile(directory / REPOSITORY_NAME / "snapshots" / snapshot, temporary / snapshot)
+    sync_filesystem(directory)
+    temporary.rename(directory / COPIES_NAME)
+    fsync_directory(directory)
+
+
+def _drop_copies(directory: Path) -> None:
+    gone = (directory / COPIES_NAME).rename(directory / f".{COPIES_NAME}.{secrets.token_hex(4)}")
+    fsync_directory(directory)
+    shutil.rmtree(gone, ignore_errors=True)

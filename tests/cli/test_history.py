@@ -1,0 +1,158 @@
+"""The history on the command line: a session as a person would have it, and what can go wrong in one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calls import call
+from sifu_store.store import Store
+
+
+def ok(*args: str | Path) -> str:
+    """The output of a command that works."""
+    result = call(*args)
+    assert result.code == 0, result
+    return result.out
+
+
+def fields(*args: str | Path) -> dict[str, Any]:
+    """The JSON of a command that works."""
+    [line] = ok(*args, "--json").splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def train(steps: int = 1) -> None:
+    ok("train", "--steps", str(steps), "--batch", "8", "-q")
+
+
+def test_a_session_with_branches(graph: Path) -> None:
+    train()
+    built = fields("info", "--at", "HEAD~1")
+    assert built["training"] is None and not built["newest"]
+    ok("tag", "v1", "HEAD~1")
+    assert "trial is at" in ok("switch", "--create", "trial")
+    train()
+    assert fields("info")["branch"] == "trial"
+    assert re.search(r"^branch +trial", ok("info"), re.MULTILINE)
+    undone = ok("undo")
+    assert re.search(r"^undone  \w{8}  train: step 2, ", undone)
+    assert re.search(r"^trial is at  \w{8}  train: step 1, ", undone, re.MULTILINE)
+    assert fields("info")["training"]["step"] == 1
+    assert "(undone; sifu undo --redo leads here)" in ok("log")
+    assert "redone" in ok("undo", "--redo")
+    assert fields("info")["training"]["step"] == 2
+    ok("switch", "main")
+    assert fields("info")["training"]["step"] == 1
+    log = ok("log")
+    assert "(HEAD -> main)" in log and "(trial)" in log and "(tag v1)" in log
+    names = [line.split() for line in ok("branch").splitlines()]
+    assert [words[:2] for words in names] == [["*", "main"], ["trial", names[1][1]]]
+    assert ok("tag").startswith("v1  ")
+    assert "deleted trial" in ok("branch", "--delete", "trial")
+    assert fields("branch")["branches"].keys() == {"main"}
+    assert fields("log")["commits"][0]["undone"]
+    assert fields("tag", "--delete", "v1")["tags"] == {}
+
+
+def test_at_means_the_graph_as_it_was(graph: Path) -> None:
+    before = fields("eval"), ok("generate", "春", "--greedy", "--tokens", "8")
+    train(2)
+    now = fields("eval"), ok("generate", "春", "--greedy", "--tokens", "8")
+    assert now[0]["perplexity"] != before[0]["perplexity"]
+    assert (
+        fields("eval", "--at", "HEAD~1"),
+        ok("generate", "春", "--greedy", "--tokens", "8", "--at", "main~"),
+    ) == before
+
+
+def test_log_draws_the_lines(graph: Path) -> None:
+    train()
+    straight = ok("log").splitlines()
+    assert not any(line.startswith("*") for line in straight)
+    for name in ("one", "two"):
+        ok("branch", name, "HEAD~1" if name == "one" else "main~1")
+        ok("switch", name)
+        train()
+    shape = [re.sub(r"[^*|/_ ].*", "", line).rstrip() for line in ok("log").splitlines()]
+    assert shape == ["*", "|", "| *", "| |", "| | *", "| | |", "| |/", "|/", "*", ""]
+    assert len(fields("log", "one")["commits"]) == 2
+    [first, second] = fields("log", "main")["commits"]
+    assert first["parent"] == second["snapshot"] and second["parent"] is None
+    assert first["size_bytes"] > 100_000
+
+
+def test_diff_as_a_table_and_as_json(graph: Path) -> None:
+    train()
+    table = ok("diff")
+    assert re.search(r"^  changed +[1-9][\d,]*  other parameters", table, re.MULTILINE)
+    assert "training.step" in table and "largest changes of energy" in table
+    found = fields("diff", "HEAD~1", "HEAD", "--top", "3")
+    assert found["edges"]["changed"] > 0 and len(found["edges"]["largest"]) == 3
+    assert {"source", "target", "change", "energy_before", "energy_after", "energy_change"} <= set(
+        found["edges"]["largest"][0]
+    )
+    assert found["settings"]["training.step"] == {"before": None, "after": 1}
+    assert "no difference" in ok("diff", "HEAD", "main")
+
+
+def test_dry_runs_change_nothing(graph: Path) -> None:
+    for _ in range(2):
+        train()
+    head = fields("info")["snapshot"]
+    assert "would undo" in ok("undo", "--dry-run", "--steps", "2")
+    result = call("gc", "--dry-run", "--keep-training", "1")
+    assert result.code == 0
+    assert "drops 1 of 2 training commits" in result.err and "would be" in result.out
+    said = fields("gc", "--dry-run", "--keep-training", "1", "-q")
+    assert fields("info")["snapshot"] == head and len(fields("log")["commits"]) == 3
+    done = fields("gc", "--yes", "--keep-training", "1", "-q")
+    assert said["commits_dropped"] == done["commits_dropped"]
+    assert said["bytes_freed"] == pytest.approx(done["bytes_freed"], abs=2000)
+    ok("undo")
+    assert fields("gc", "--undone", "--yes", "-q")["commits_dropped"] == [head]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["undo"], 1, "there is nothing to undo"),
+        (["undo", "--redo"], 1, "there is nothing to redo"),
+        (["undo", "--steps", "0"], 2, "0 is not a whole number from 1 on"),
+        (["switch", "mian"], 2, "there is no branch 'mian': did you mean main?"),
+        (["switch"], 2, "missing argument 'BRANCH'"),
+        (["branch", "main"], 2, "there is a branch main already"),
+        (["branch", "a b"], 2, "cannot be named 'a b'"),
+        (["branch", "new", "nowhere"], 2, "no branch, no tag and no snapshot 'nowhere'"),
+        (["branch", "--delete", "main"], 2, "is the current branch"),
+        (["branch", "--delete"], 2, "--delete takes the name of one branch"),
+        (["tag", "HEAD"], 2, "cannot be named 'HEAD'"),
+        (["tag", "--delete", "v1"], 2, "there is no tag 'v1': there are none"),
+        (["diff"], 2, "HEAD has 0 commits before it"),
+        (["diff", "HEAD", "mian"], 2, "did you mean main?"),
+        (["info", "--at", "~"], 2, "names no snapshot"),
+        (["eval", "--at", "nowhere"], 2, "no branch, no tag and no snapshot 'nowhere'"),
+        (["generate", "春", "--at", "HEAD~9"], 2, "goes back too far"),
+        (["log", "nowhere"], 2, "no branch, no tag and no snapshot 'nowhere'"),
+    ],
+)
+def test_bad_input(unchanged: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int, says: str) -> None:
+    monkeypatch.setenv("SIFU_STORE", str(unchanged))
+    result = call(*args)
+    assert (result.code, result.out) == (code, "")
+    assert says in result.error
+
+
+def test_a_writer_keeps_the_others_out(graph: Path) -> None:
+    with Store.open(graph, write=True):
+        for args in (["undo"], ["switch", "main"], ["branch", "new"], ["tag", "new"]):
+            result = call(*args)
+            assert result.code == 1
+            assert "is being written by process" in result.error
+        ok("branch")
+        ok("tag")
+        ok("gc", "--dry-run")

@@ -1,0 +1,26 @@
+"""Edits a graph again and again, until it is killed: says before each edit what it begins, and after it that it is saved."""
+
+from __future__ import annotations
+
+import sys
+
+from sifu_graph import Graph
+
+
+def main() -> None:
+    with Graph.open(sys.argv[1]) as graph:
+        number = len(graph.store.history())
+        while True:
+            with graph.edit(f"edit {number}") as edit:
+                edit.add_node(f"<{number}>", like="月")
+                edit.boost_edge("春", "風", 0.01)
+                if number % 3 == 0:
+                    edit.prune(to_ratio=0.3)
+                    edit.compact()
+                if number % 3 == 2:
+                    edit.grow(to_ratio=0.4)
+            number += 1
+
+
+if __name__ == "__main__":
+    main()
