@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.errors import OptionError
+from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 from torch import Tensor
 
@@ -195,6 +195,8 @@ class Graph:
         """
         build = self.settings["build"]
         if corpus is None:
+            if not build["corpus"]["sources"]:
+                raise CorpusError("the graph was imported and has no text of its own: name a corpus")
             corpus = Corpus.from_record(build["corpus"])
         elif not isinstance(corpus, Corpus):
             corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
