@@ -29,6 +29,7 @@ from sifu_graph.tokens import TokenFile, encode_corpus
 
 if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
+    from sifu_graph.exporting import ExportReport
     from sifu_graph.generation import Generation
     from sifu_graph.training import TrainReport
 
@@ -227,6 +228,36 @@ class Graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
+
+    def export(self, kind: str, path: str | Path | None = None, **options: Any) -> ExportReport:
+        """Writes the graph in another format. See `sifu_graph.exporting.export`."""
+        from sifu_graph.exporting import export
+
+        return export(self, kind, path, **options)
+
+    def to_scipy(self) -> Any:
+        """Counts and first energies, two sparse matrices [n, n]. See `sifu_graph.exchange.to_scipy`."""
+        from sifu_graph.exchange import to_scipy
+
+        return to_scipy(self)
+
+    def to_networkx(self) -> Any:
+        """A `networkx.DiGraph`. See `sifu_graph.exchange.to_networkx`."""
+        from sifu_graph.exchange import to_networkx
+
+        return to_networkx(self)
+
+    def to_pyg(self) -> Any:
+        """A `torch_geometric.data.Data`. See `sifu_graph.exchange.to_pyg`."""
+        from sifu_graph.exchange import to_pyg
+
+        return to_pyg(self)
+
+    def to_torch_sparse(self) -> Any:
+        """A `torch_sparse.SparseTensor`. See `sifu_graph.exchange.to_torch_sparse`."""
+        from sifu_graph.exchange import to_torch_sparse
+
+        return to_torch_sparse(self)
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:
