@@ -211,11 +211,11 @@ class Graph:
 
         return train(self, corpus, TrainOptions(**options))
 
-    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None) -> EvalReport:
-        """Held-out perplexity. See `sifu_graph.evaluation.evaluate`."""
+    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, **options: Any) -> EvalReport:
+        """Held-out perplexity. See `sifu_graph.evaluation.evaluate` for the options."""
         from sifu_graph.evaluation import evaluate
 
-        return evaluate(self, corpus, limit=limit)
+        return evaluate(self, corpus, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> Generation:
         """Continues a prompt. See `sifu_graph.generation.generate` for the options."""
