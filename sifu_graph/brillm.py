@@ -1,4 +1,4 @@
-"""The models of the released BriLLM code: which row of a checkpoint is which edge, and how a checkpoint becomes a graph.
+"""The models of the released BriLLM code: which row of a checkpoint is which edge, and how one becomes a graph.
 
 A checkpoint is a state dict: ``positions`` [1, P, 1], ``weights`` [R, d, d], ``biases`` [R, 1, d] and ``node_bias``
 [n, 1, d]. Row 0 is the default edge. The rows from 1 on belong to the private edges, sources in the order of the
@@ -147,7 +147,10 @@ def import_brillm(
             command=command,
             changes={"nodes": len(names), "private_edges": len(edges)},
         )
-        stored, dense = stored_parameters(len(names), len(edges), state.width), dense_parameters(len(names), state.width)
+        stored, dense = (
+            stored_parameters(len(names), len(edges), state.width),
+            dense_parameters(len(names), state.width),
+        )
         return ImportReport(
             path=str(path),
             nodes=len(names),
@@ -294,9 +297,7 @@ def _read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | Non
         raise ForeignFileError(f"{path}: no JSON, or cut off ({error})") from error
 
 
-def _tokenizer(
-    names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None
-) -> Tokenizer:
+def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None) -> Tokenizer:
     level = level or ("bpe" if library is not None else "char")
     if library is None:
         spaced = [name for name in names if name.startswith(SPACE) and name != SPACE]
@@ -350,7 +351,7 @@ class _Checkpoint:
                 continue
             if name == "node_bias" and tensor.dim() == 3 and tuple(tensor.shape[1:]) == shape[1:]:
                 raise ForeignFileError(
-                    f"{path} has {tensor.shape[0]:,} nodes, {vocab} has {nodes:,}: name the vocabulary of this checkpoint"
+                    f"{path} has {tensor.shape[0]:,} nodes, {vocab} has {nodes:,}: they do not belong together"
                 )
             raise ForeignFileError(f"{path}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
         if rows < 1 or d < 2 or d % 2:

@@ -125,7 +125,7 @@ def write_state(path: Path, tensors: Mapping[str, Streamed]) -> None:
         _entry(archive, f"{root}/data.pkl", [_pickled(tensors, storages)])
         _entry(archive, f"{root}/byteorder", [b"little"])
         for name, tensor in tensors.items():
-            pieces = (memoryview(np.ascontiguousarray(piece, "<f4")).cast("B") for piece in tensor.pieces)
+            pieces = (np.ascontiguousarray(piece, "<f4").reshape(-1).view(np.uint8).data for piece in tensor.pieces)
             written = _entry(archive, f"{root}/data/{storages[name].key}", pieces)
             assert written == tensor.elements * 4, (name, written, tensor.shape)
         _entry(archive, f"{root}/version", [b"3\n"])

@@ -40,8 +40,8 @@ def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
         axes.plot([at for at, _ in shown], [value for _, value in shown], marker=".", linewidth=1.2, label=name)
     for baseline in next(iter(reports.values())).baselines:
         axes.axhline(baseline.perplexity, linewidth=0.8, linestyle="--", color="0.6")
-        axes.annotate(baseline.name, (1, baseline.perplexity), xycoords=("axes fraction", "data"), fontsize=7, ha="right",
-                      va="bottom", color="0.4")  # fmt: skip
+        at = (1.0, baseline.perplexity)
+        axes.annotate(baseline.name, at, xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
     axes.set_yscale("log")
     axes.set_xlabel("position in the text (tokens that the signal has met)")
     axes.set_ylabel("perplexity")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +178,7 @@ class _Tally:
         steps = max(self.nats.shape[1], int(found.step.max(initial=0)) + 1)
         cell = found.private.astype(np.int64) * steps + found.step
 
-        def grown(before: NDArray[np.generic], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        def grown(before: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
             out = np.bincount(cell, weights=weights, minlength=2 * steps).reshape(2, steps).astype(np.float64)
             out[:, : before.shape[1]] += before
             return out

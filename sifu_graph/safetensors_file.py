@@ -72,7 +72,7 @@ def write_safetensors(graph: Graph, path: Path, *, on_bytes: Callable[[int, int]
         for name in order:
             pieces = [small[name]] if name in small else edge_blocks(graph, name)
             for piece in pieces:
-                done += file.write(memoryview(np.ascontiguousarray(piece).reshape(-1)).cast("B"))
+                done += file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
                 if on_bytes is not None:
                     on_bytes(done, end)
 
@@ -142,11 +142,9 @@ def import_safetensors(
             if (np.diff(keys) <= 0).any():
                 raise ForeignFileError(f"{given}: its edges are not sorted by (u, v), each once")
             store.write(STORED, np.ones(store.pages, np.uint8))
-            trained = settings["training"]
-            store.set_settings(
-                {**settings, "training": None, "format_version": FORMAT_VERSION,
-                 "build": {**settings["build"], "imported": {"from": "safetensors", "file": given.name, "training": trained}}}
-            )  # fmt: skip
+            imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
+            build = {**settings["build"], "imported": imported}
+            store.set_settings({**settings, "training": None, "format_version": FORMAT_VERSION, "build": build})
             snapshot = store.commit(
                 f"import: {n:,} nodes, {edges:,} private edges from {given.name}",
                 command=command,
@@ -173,13 +171,17 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
             raise ValueError(f"its header would have {length:,} bytes")
         header = json.loads(file.read(length).decode("utf-8"))
         metadata = header.pop("__metadata__", {})
-        places = {name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()}
+        places = {
+            name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()
+        }
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ForeignFileError(f"{path}: not a safetensors file, or torn ({error})") from error
     missing = [spec.name for spec in COPIED if spec.name not in places]
     if SETTINGS not in metadata or missing:
         lacks = ", ".join(missing[:3]) or "its settings"
-        raise ForeignFileError(f"{path}: no graph of sifu ({lacks} missing); expected what sifu export safetensors writes")
+        raise ForeignFileError(
+            f"{path}: no graph of sifu ({lacks} missing); expected what sifu export safetensors writes"
+        )
     try:
         settings = json.loads(metadata[SETTINGS])
         version = int(settings["format_version"])
@@ -195,11 +197,13 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
         wanted = spec.shape(sizes)
         fits = len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
         if dtype != DTYPES[spec.dtype] or not fits:
-            raise ForeignFileError(f"{path}: {spec.name} is {dtype} {list(shape)}; expected {spec.dtype} {list(wanted)}")
+            raise ForeignFileError(
+                f"{path}: {spec.name} is {dtype} {list(shape)}; expected {spec.dtype} {list(wanted)}"
+            )
         expected = math.prod(shape) * np.dtype(spec.dtype).itemsize
         if end - begin != expected or begin < 0 or 8 + length + end > size_bytes:
             raise ForeignFileError(
-                f"{path}: ends too early: {spec.name} lies up to byte {8 + length + begin + expected:,} of {size_bytes:,}"
+                f"{path}: ends too early, at {size_bytes:,} bytes, within {spec.name}: copy it again"
             )
         total += expected
     entries = {spec.name: _Entry(places[spec.name][1], 8 + length + places[spec.name][2]) for spec in COPIED}
@@ -213,7 +217,7 @@ def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iter
     file.seek(entry.begin)
     for begin in range(0, rows if spec.paged else max(1, rows), step):
         values = np.empty((min(begin + step, rows) - begin, *entry.shape[1:]), spec.dtype)
-        if values.nbytes and file.readinto(memoryview(values.reshape(-1)).cast("B")) != values.nbytes:  # type: ignore[attr-defined]
+        if values.nbytes and file.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:  # type: ignore[attr-defined]
             raise ForeignFileError(f"{path}: ends within {spec.name}")
         yield begin // PAGE_EDGES, values
 
@@ -221,12 +225,10 @@ def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iter
 def _check(spec: ArraySpec, values: NDArray[Any], entries: dict[str, _Entry], path: Path) -> None:
     """What the index must be for the store to make sense."""
     n = entries["nodes/count"].shape[0]
-    if spec.name in ("edges/source", "edges/target") and len(values) and not (0 <= values.min() and values.max() < n):
+    if spec.name in ("edges/source", "edges/target") and len(values) and not (values.min() >= 0 and values.max() < n):
         raise ForeignFileError(f"{path}: {spec.name} names nodes beyond 0 to {n - 1}")
     if spec.json:
         try:
             json.loads(values.tobytes().decode("utf-8"))
         except ValueError as error:
             raise ForeignFileError(f"{path}: {spec.name} is no JSON ({error})") from error
-
-

@@ -147,9 +147,7 @@ class Examined:
     target: NDArray[np.int32]  # [T]
 
 
-def examine(
-    parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]
-) -> Examined:
+def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]) -> Examined:
     """As `evaluate`, with all that a report can say of a position. It holds the energies of the whole batch."""
     batch = plan(parameters, config, tokens, lengths)
     sweep = carry(parameters, config, batch)
@@ -170,7 +168,7 @@ def examine(
         if edges:
             own = torch.where(private, E.gather(1, place.clamp_min(0)[:, None])[:, 0], default)
             before = torch.arange(edges)[None] < place[:, None]  # of equals the first wins
-            above = (E > own[:, None]).sum(1) + ((E == own[:, None]) & before).sum(1)
+            above = (own[:, None] < E).sum(1) + ((own[:, None] == E) & before).sum(1)
         else:
             own, above = default, torch.zeros(here, dtype=torch.int64)
         defaults = torch.where(

@@ -278,8 +278,8 @@ def chunk_table(split: Split, *, length: int) -> tuple[NDArray[np.int64], NDArra
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some chunks: `tokens` int32 [B, length], padded with 0, `lengths` int32 [B], 2 to `length`, and `start` int64 [B],
-    where each begins in the split."""
+    """Some chunks: `tokens` int32 [B, length], padded with 0, `lengths` int32 [B], 2 to `length`, and `start` int64
+    [B], where each begins in the split."""
 
     tokens: NDArray[np.int32]
     lengths: NDArray[np.int32]

@@ -74,24 +74,23 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
 def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None:
     assert library is not None
     try:
-        model, first, steps = library["model"], library["pre_tokenizer"], "pretokenizers"
-        kinds = [step["type"] for step in (first.get(steps, [first]) if first else [])]
-        vocabulary, kind = set(model["vocab"]), model["type"]
+        first = library["pre_tokenizer"]
+        kinds = [step["type"] for step in (first.get("pretokenizers", [first]) if first else [])]
+        vocabulary, kind = set(library["model"]["vocab"]), library["model"]["type"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ForeignFileError(f"the tokenizer file is not one of the tokenizers library ({error!r} is missing)") from error
+        raise ForeignFileError(f"not a file of the tokenizers library ({error!r})") from error
     if kind != "BPE" or "ByteLevel" not in kinds:
         raise ForeignFileError(
-            f"the tokenizer file is {kind} with {' and '.join(kinds) or 'no pre-tokenizer'}; expected byte-level BPE"
+            f"it is {kind} with {' and '.join(kinds) or 'no pre-tokenizer'}; expected byte-level BPE"
         )
-    foreign = [name for name in vocabulary if name not in set(names)]
-    if len(foreign) == len(vocabulary):
-        raise ForeignFileError("none of the tokenizer file's tokens is in the vocabulary: give the one that belongs to it")
+    if vocabulary.isdisjoint(names):
+        raise ForeignFileError("none of its tokens is in the vocabulary: give the tokenizer file that belongs to it")
 
 
 def imported_tokenizer(level: str, nodes: Sequence[str], *, added: Iterable[int], **imported: Any) -> Tokenizer:
     """The tokenizer that a record with the key ``imported`` describes."""
-    kind: type[_Imported] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}[level]
-    return kind(nodes, added=added, **imported)
+    kinds: dict[str, type[_Imported]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
+    return kinds[level](nodes, added=added, **imported)
 
 
 class _Imported(Tokenizer):
@@ -201,7 +200,7 @@ class ImportedBpe(_Imported):
         try:
             self._model = tokenizers.Tokenizer.from_str(json.dumps(self._library))
         except Exception as error:  # the library raises nothing more special
-            raise ForeignFileError(f"the tokenizers library cannot read the tokenizer file: {error}") from error
+            raise ForeignFileError(f"the tokenizers library cannot read it: {error}") from error
         self._model.no_truncation()
         self._model.no_padding()
         node_of = {name: node for node, name in enumerate(nodes)}

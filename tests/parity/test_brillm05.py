@@ -243,7 +243,7 @@ def test_greedy_texts(recorded: Path, tmp_path: Path, checkpoint: str) -> None:
                 energies, default = walk.energies()
                 row = index.target[index.row(source)]
                 open_to = {int(node): float(energy) for node, energy in zip(row, energies, strict=True)}
-                open_to |= {node: default for node in set(range(index.nodes)) - open_to.keys()}
+                open_to |= dict.fromkeys(set(range(index.nodes)) - open_to.keys(), default)
                 del open_to[source]  # decoding has no self edge
                 greatest = max(open_to.values())
                 assert greatest == pytest.approx(wanted, rel=1e-5)
