@@ -2,8 +2,9 @@
 
 Three kinds, as there are levels: characters (longer tokens are matched first), byte-level BPE by a file of the
 `tokenizers` library that is kept as it is, and lists of tokens. Unlike the tokenizers of `tokenizer`, a document is
-nothing but its tokens, and every node can be generated: that is how the released BriLLM code has it. This module
-knows names and text; it does not know checkpoints.
+nothing but its tokens, and every node can be generated: that is how the released BriLLM code has it. A vocabulary
+with our own separator (``<sep>``) is one of ours that comes home, and keeps our ways. This module knows names and
+text; it does not know checkpoints.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class _Imported(Tokenizer):
 
     @property
     def never_generated(self) -> list[int]:
-        return []
+        return [] if self.unknown is None or self.separator is None else [self.unknown]
 
     def to_json(self) -> dict[str, Any]:
         imported = {"unknown": self.unknown, "separator": self.separator, "library": self._library}

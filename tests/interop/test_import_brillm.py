@@ -56,9 +56,7 @@ def test_counts_are_those_of_the_file(files: Files, imported: Graph) -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 32])
-def test_more_than_one_run_of_pages(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
-) -> None:
+def test_more_than_one_run_of_pages(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
     """Every edge private: 1,089 edges, three pages."""
     monkeypatch.setattr(brillm, "RUN_PAGES", pages)
     state = state_of(len(NAMES) ** 2, nodes=len(NAMES), width=4, rng=np.random.default_rng(1))
