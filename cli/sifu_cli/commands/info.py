@@ -18,7 +18,7 @@ from sifu_cli.screen import Row, number, percent, print_json, print_table, size
     epilog="""\b
 Examples:
   sifu info --json | python -m json.tool
-  sifu info --card > MODEL_CARD.md
+  sifu info --card
 """,
 )
 @click.option("--card", is_flag=True, help="A model card instead: Markdown, with scores on part of the held-out text.")
