@@ -131,6 +131,8 @@ def run(recipe: Recipe, options: argparse.Namespace, folder: Path, *, with_basel
             steps=steps, batch=recipe.batch, optimizer=recipe.optimizer_config(), candidates=recipe.candidates or "all",
             commit_every=0, eval_every=0,
         )  # fmt: skip
+        if report.interrupted:
+            raise KeyboardInterrupt
         after = graph.evaluate(limit=options.limit)
     return {
         **dataclasses.asdict(recipe),
@@ -221,4 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: what was finished is kept, the same command goes on from there")

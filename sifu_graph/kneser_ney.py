@@ -9,8 +9,8 @@ with counts of occurrences at the highest order, and below it the number of diff
 document begins with as many marks as the order needs, which are never predicted, so that its first tokens have a
 history too. A history that never occurred passes on to the shorter one.
 
-It knows node ids and documents, the same as the graph sees. Memory: about 100 bytes for each distinct n-gram of the
-highest order, whatever the length of the text.
+It knows node ids and documents, the same as the graph sees. Memory: about 75 bytes for each distinct n-gram of the
+highest order (1.0 GiB for 17.6 million tokens with 14.7 million of them).
 """
 
 from __future__ import annotations
