@@ -14,15 +14,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sifu_graph.brillm import import_brillm
     from sifu_graph.build import BuildReport, build_graph
     from sifu_graph.graph import Graph, GraphInfo
+    from sifu_graph.safetensors_file import import_safetensors
     from sifu_graph.signal import PRESETS, SignalConfig
 
-__all__ = ["PRESETS", "BuildReport", "Graph", "GraphInfo", "SignalConfig", "build_graph"]
+__all__ = [
+    "PRESETS",
+    "BuildReport",
+    "Graph",
+    "GraphInfo",
+    "SignalConfig",
+    "build_graph",
+    "import_brillm",
+    "import_safetensors",
+]
 
 _HOMES = {
     "BuildReport": "build",
     "build_graph": "build",
+    "import_brillm": "brillm",
+    "import_safetensors": "safetensors_file",
     "Graph": "graph",
     "GraphInfo": "graph",
     "PRESETS": "signal",

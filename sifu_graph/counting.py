@@ -100,7 +100,7 @@ def count_pairs(
     # n * n keys fit; the narrow ones sort twice as fast
     key_type: np.dtype[np.integer[Any]] = np.dtype(np.uint32) if n <= 1 << 16 else np.dtype(np.int64)
     node_count = np.zeros(n, dtype=np.int64)
-    merged = _Merged(key_type)
+    merged = MergedCounts(key_type)
     for ids, inside, counted in blocks:
         node_count += np.bincount(ids[:counted], minlength=n)
         keys = (ids[:-1].astype(key_type) * n + ids[1:].astype(key_type))[inside]
@@ -153,7 +153,7 @@ def _is_first(keys: Integers) -> NDArray[np.bool_]:
     return first
 
 
-class _Merged:
+class MergedCounts:
     """Sorted distinct keys with counts; a part is merged with the one before once it is half as large."""
 
     def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:

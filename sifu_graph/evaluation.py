@@ -1,25 +1,27 @@
 """How well a graph predicts text that it has not seen: perplexity and accuracy, from the exact softmax.
 
-It knows batches and reports; the mathematics is in `step` and `contest`.
+It knows batches and reports; the mathematics is in `step` and `contest`, the baselines are in `kneser_ney`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
 from sifu_graph import step
 from sifu_graph.corpus import Corpus
 from sifu_graph.graph import require_positive
+from sifu_graph.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import SignalConfig
-from sifu_graph.tokens import Batches, Split
+from sifu_graph.tokens import Batches, Split, TokenFile, encode_corpus
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -29,20 +31,57 @@ SEED = 0  # the order of held-out chunks: a limit takes the same ones every time
 
 
 @dataclass(frozen=True, slots=True)
+class PartReport:
+    """The figures of some of the predicted tokens."""
+
+    tokens: int
+    perplexity: float
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
 class EvalReport:
-    """Held-out figures over ``tokens`` predicted tokens (separators among them)."""
+    """Held-out figures over ``tokens`` predicted tokens (separators among them).
+
+    Attributes
+    ----------
+    bits_per_character
+        None at level ``tokens``.
+    top1, top5
+        Shares of the tokens that greedy decoding would have taken, and that are among its first five.
+    private, default
+        Of the tokens that are reached over a private edge, and over a default edge.
+    positions
+        By the number of edges that the signal had run along before: how the figures change as a text goes on.
+    baselines
+        Empty unless asked for.
+    """
 
     perplexity: float
     bits_per_token: float
+    bits_per_character: float | None
     top1: float
+    top5: float
     tokens: int
+    characters: int | None
     part: str
+    private: PartReport
+    default: PartReport
+    positions: list[PartReport]
+    baselines: list[Baseline]
     forbidden: int = 0
     """Further tokens that were left out: their edge is forbidden, so that they have no probability."""
 
 
-def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limit: int | None = None) -> EvalReport:
-    """Perplexity on the held-out part of the graph's corpus, or on all of another corpus.
+def evaluate(
+    graph: Graph,
+    corpus: Corpus | Sequence[str | Path] | None,
+    *,
+    limit: int | None = None,
+    with_baselines: bool = False,
+    like: Graph | None = None,
+) -> EvalReport:
+    """The figures on the held-out part of the graph's corpus, or on all of another corpus.
 
     Parameters
     ----------
@@ -50,53 +89,170 @@ def evaluate(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, *, limi
         None: the held-out documents of the corpus that the graph was built from.
     limit
         Stop after about so many tokens (whole chunks, always the same ones).
+    with_baselines
+        Add unigram and Kneser-Ney models, counted from the training part of the graph's own corpus, on the same
+        tokens. They see the document from its beginning, also where a chunk of the graph's begins later.
+    like
+        Take the held-out documents of this graph's corpus instead (without ``corpus``): to compare graphs.
 
     Raises
     ------
     CorpusError
-        There is nothing to evaluate on.
+        There is nothing to evaluate on, or nothing to count.
     """
     require_positive(limit=limit)
-    tokens = graph.tokens(corpus)
     graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
-    if corpus is None:
-        return evaluate_split(graph.parameters, graph.signal, tokens.heldout, graph.settings["build"]["length"], limit)
-    reports: list[EvalReport] = []
-    for part in (tokens.train, tokens.heldout):
-        left = None if limit is None else limit - sum(report.tokens for report in reports)
-        if part.transitions and (left is None or left > 0):
-            length = graph.settings["build"]["length"]
-            reports.append(evaluate_split(graph.parameters, graph.signal, part, length, left))
-    return _joined(reports)
+    own = _own(graph) if with_baselines else None
+    if corpus is not None:
+        tokens = graph.tokens(corpus)
+        parts, name = [part for part in (tokens.train, tokens.heldout) if part.transitions], "all"
+    else:
+        tokens = graph.tokens() if like is None else _tokens_of(graph, like)
+        parts, name = [tokens.heldout], "held-out"
+    plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
+    tally = _Tally(graph.tokenizer.character_counts(), graph.settings["build"]["length"])
+    for part in parts:
+        tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
+    return tally.report(name)
+
+
+def _own(graph: Graph) -> TokenFile:
+    if not graph.settings["build"]["corpus"]["sources"]:
+        raise CorpusError(
+            "baselines are counted from the text that the graph was built from, and an imported graph has none: "
+            "leave --baselines out"
+        )
+    tokens = graph.tokens()
+    if not tokens.train.transitions:
+        raise CorpusError("the corpus of the graph has no two tokens in a row: there is nothing to count")
+    return tokens
+
+
+def _tokens_of(graph: Graph, other: Graph) -> TokenFile:
+    """The corpus of another graph, as this one sees it."""
+    build = other.settings["build"]
+    if not build["corpus"]["sources"]:
+        raise CorpusError("the graph was imported and has no text of its own: name a corpus")
+    corpus = Corpus.from_record(build["corpus"])
+    return encode_corpus(corpus, graph.tokenizer, directory=graph.path / "cache", holdout=build["holdout"])
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Sums over the positions seen so far; by step of the signal where an array is meant."""
+
+    characters_of: NDArray[np.int64] | None
+    length: int
+    nats: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 0)))  # [default/private, steps]
+    seen: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+    first: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
+    among_five: int = 0
+    characters: int = 0
+    forbidden: int = 0
+    plain: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.seen.sum())
+
+    def add(
+        self,
+        parameters: Parameters,
+        config: SignalConfig,
+        split: Split,
+        *,
+        limit: int | None,
+        plain: KneserNey | None,
+    ) -> None:
+        """One split, in chunks of ``length`` tokens, until ``limit`` tokens were seen in all."""
+        batches = Batches(split, length=self.length, batch=BATCH, seed=SEED)
+        places: list[NDArray[np.int64]] = []
+        for batch in batches.epoch(0) if batches.chunks else ():
+            if limit is not None and self.tokens >= limit:
+                break
+            lengths = batch.lengths.astype(np.int64)
+            found = step.examine(parameters, config, batch.tokens, lengths)
+            self._add(found)
+            self.forbidden += int((lengths - 1).sum()) - len(found.rank)
+            within = np.arange(1, batch.tokens.shape[1])
+            places.append((batch.start[:, None] + within)[within < lengths[:, None]])
+        if plain is not None and places:
+            for name, nats in plain.nats(split, np.sort(np.concatenate(places))).items():
+                self.plain[name] = self.plain.get(name, 0.0) + nats
+
+    def _add(self, found: step.Examined) -> None:
+        steps = max(self.nats.shape[1], int(found.step.max(initial=0)) + 1)
+        cell = found.private.astype(np.int64) * steps + found.step
+
+        def grown(before: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+            out = np.bincount(cell, weights=weights, minlength=2 * steps).reshape(2, steps).astype(np.float64)
+            out[:, : before.shape[1]] += before
+            return out
+
+        self.nats = grown(self.nats, found.loss.double().numpy())
+        self.seen = grown(self.seen, None).astype(np.int64)
+        self.first = grown(self.first, (found.rank == 0).astype(np.float64)).astype(np.int64)
+        self.among_five += int((found.rank < 5).sum())
+        if self.characters_of is not None:
+            self.characters += int(self.characters_of[found.target].sum())
+
+    def report(self, part: str) -> EvalReport:
+        """The figures."""
+        if not self.tokens:
+            raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
+        bits, characters = float(self.nats.sum()) / math.log(2.0), self.characters or None
+        return EvalReport(
+            perplexity=perplexity(float(self.nats.sum()) / self.tokens),
+            bits_per_token=bits / self.tokens,
+            bits_per_character=bits / characters if characters else None,
+            top1=int(self.first.sum()) / self.tokens,
+            top5=self.among_five / self.tokens,
+            tokens=self.tokens,
+            characters=characters,
+            part=part,
+            private=_part(self.nats[1], self.seen[1], self.first[1]),
+            default=_part(self.nats[0], self.seen[0], self.first[0]),
+            positions=[_part(self.nats[:, i], self.seen[:, i], self.first[:, i]) for i in range(self.nats.shape[1])],
+            baselines=baselines(self.plain, tokens=self.tokens, characters=characters),
+            forbidden=self.forbidden,
+        )
+
+
+def _part(nats: NDArray[np.float64], seen: NDArray[np.int64], first: NDArray[np.int64]) -> PartReport:
+    tokens = int(seen.sum())
+    if not tokens:
+        return PartReport(0, math.nan, math.nan)
+    return PartReport(tokens, perplexity(float(nats.sum()) / tokens), int(first.sum()) / tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """The figures that training shows."""
+
+    perplexity: float
+    bits_per_token: float
+    top1: float
+    tokens: int
 
 
 def evaluate_split(
     parameters: Parameters, config: SignalConfig, split: Split, length: int, limit: int | None
-) -> EvalReport:
+) -> SplitReport:
     """The figures of one split, in chunks of ``length`` tokens."""
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
         raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
-    nats, hits, seen, forbidden = 0.0, 0, 0, 0
+    nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
         loss, hit = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
         nats += float(loss.double().sum())
         hits += int(hit.sum())
         seen += len(loss)
-        forbidden += int((batch.lengths - 1).sum()) - len(loss)
         if limit is not None and seen >= limit:
             break
     if not seen:
         raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
-    return EvalReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen, "held-out", forbidden)
-
-
-def _joined(reports: list[EvalReport]) -> EvalReport:
-    seen = sum(report.tokens for report in reports)
-    bits = sum(report.bits_per_token * report.tokens for report in reports) / seen
-    top1 = sum(report.top1 * report.tokens for report in reports) / seen
-    forbidden = sum(report.forbidden for report in reports)
-    return EvalReport(perplexity(bits * math.log(2.0)), bits, top1, seen, "all", forbidden)
+    return SplitReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen)
 
 
 def perplexity(nats: float) -> float:

@@ -16,7 +16,6 @@ from sifu_store.errors import OptionError
 
 from sifu_graph.decoding import Walk
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -77,9 +76,10 @@ class Stream(Iterator[str]):
             raise OptionError("the prompt is empty: give at least one token to start from")
         self.tokens = 0
         document = prompt if isinstance(prompt, str) else list(prompt)
-        self.unknown = graph.tokenizer.unknown_characters(document)
-        ids = graph.tokenizer.encode(document)
-        if not (ids != UNKNOWN).any():
+        tokenizer = graph.tokenizer
+        self.unknown = tokenizer.unknown_characters(document)
+        ids = tokenizer.encode(document)
+        if not (ids != (-1 if tokenizer.unknown is None else tokenizer.unknown)).any():
             shown = "".join(self.unknown[:10])
             raise OptionError(f"the prompt consists of unknown characters only ({shown}): none of them is a node")
         self._options = options
@@ -87,13 +87,16 @@ class Stream(Iterator[str]):
         self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
         self._rng = np.random.Generator(np.random.PCG64(options.seed))
         graph.fit_memory()
-        self._walk = Walk(graph.parameters, graph.signal, forbidden=[UNKNOWN], r_0=_signal_vector(graph, options))
-        self._decoder = graph.tokenizer.decoder()
+        self._separator = tokenizer.separator
+        self._walk = Walk(
+            graph.parameters, graph.signal, forbidden=tokenizer.never_generated, r_0=_signal_vector(graph, options)
+        )
+        self._decoder = tokenizer.decoder()
         for node in ids:
             self._decoder.push(int(node))
         self._held = ""  # text that may be the beginning of the stop text
         self._done = False
-        self._follow(np.concatenate([[SEPARATOR], ids]))
+        self._follow(ids if self._separator is None else np.concatenate([[self._separator], ids]))
 
     def _follow(self, ids: np.ndarray) -> None:
         """Carries the signal along the prompt. With resets only what comes after the last one matters."""
@@ -107,8 +110,8 @@ class Stream(Iterator[str]):
         while not self._done and self.tokens < self._options.tokens:
             node = self._walk.choose(self._sampler, self._rng)
             self.tokens += 1
-            if node == SEPARATOR:
-                self._walk.start(SEPARATOR)
+            if node == self._separator:
+                self._walk.start(node)
             else:
                 self._walk.carry(node)
             if text := self._release(self._decoder.push(node)):

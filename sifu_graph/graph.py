@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.errors import OptionError
+from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import ENERGY, FORBIDDEN, ORIGIN, USAGE
 from sifu_store.store import Store
 from torch import Tensor
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
+    from sifu_graph.exporting import ExportReport
     from sifu_graph.generation import Generation
     from sifu_graph.training import TrainReport
 
@@ -277,6 +278,8 @@ class Graph(Editable):
         """
         build = self.settings["build"]
         if corpus is None:
+            if not build["corpus"]["sources"]:
+                raise CorpusError("the graph was imported and has no text of its own: name a corpus")
             corpus = Corpus.from_record(build["corpus"])
         elif not isinstance(corpus, Corpus):
             corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
@@ -290,11 +293,11 @@ class Graph(Editable):
 
         return train(self, corpus, TrainOptions(**options))
 
-    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, *, limit: int | None = None) -> EvalReport:
-        """Held-out perplexity. See `sifu_graph.evaluation.evaluate`."""
+    def evaluate(self, corpus: Corpus | Sequence[str | Path] | None = None, **options: Any) -> EvalReport:
+        """Held-out perplexity. See `sifu_graph.evaluation.evaluate` for the options."""
         from sifu_graph.evaluation import evaluate
 
-        return evaluate(self, corpus, limit=limit)
+        return evaluate(self, corpus, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> Generation:
         """Continues a prompt. See `sifu_graph.generation.generate` for the options."""
@@ -307,6 +310,36 @@ class Graph(Editable):
         from sifu_graph.generation import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
+
+    def export(self, kind: str, path: str | Path | None = None, **options: Any) -> ExportReport:
+        """Writes the graph in another format. See `sifu_graph.exporting.export`."""
+        from sifu_graph.exporting import export
+
+        return export(self, kind, path, **options)
+
+    def to_scipy(self) -> Any:
+        """Counts and first energies, two sparse matrices [n, n]. See `sifu_graph.exchange.to_scipy`."""
+        from sifu_graph.exchange import to_scipy
+
+        return to_scipy(self)
+
+    def to_networkx(self) -> Any:
+        """A `networkx.DiGraph`. See `sifu_graph.exchange.to_networkx`."""
+        from sifu_graph.exchange import to_networkx
+
+        return to_networkx(self)
+
+    def to_pyg(self) -> Any:
+        """A `torch_geometric.data.Data`. See `sifu_graph.exchange.to_pyg`."""
+        from sifu_graph.exchange import to_pyg
+
+        return to_pyg(self)
+
+    def to_torch_sparse(self) -> Any:
+        """A `torch_sparse.SparseTensor`. See `sifu_graph.exchange.to_torch_sparse`."""
+        from sifu_graph.exchange import to_torch_sparse
+
+        return to_torch_sparse(self)
 
     # ---- its history
 

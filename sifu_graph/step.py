@@ -202,6 +202,57 @@ def evaluate(
     return outcome.loss(sweep.rows.scale), hit
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What became of every position of a batch, T of them, in one order."""
+
+    loss: Tensor  # [T], nats
+    rank: NDArray[np.int64]  # [T], 0: the target is what greedy decoding takes, 1: the next one, ...
+    private: NDArray[np.bool_]  # [T], the edge to the target is a private one
+    step: NDArray[np.int64]  # [T], edges that the signal was carried along before
+    target: NDArray[np.int32]  # [T]
+
+
+def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]) -> Examined:
+    """As `evaluate`, with all that a report can say of a position. It holds the energies of the whole batch."""
+    batch = plan(parameters, config, tokens, lengths)
+    sweep = carry(parameters, config, batch)
+    parts = rows_in_memory(parameters.edges, batch, sweep.rows)
+    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
+    assert flat is not None
+    group, index, begin = batch.plan, parameters.index, 0
+    cut = Positions.cut(tokens, lengths, config.reset_after)
+    target = cut.tokens[:, 1:].reshape(-1)[batch.places.numpy()]
+    rank, choices = np.empty(group.positions, np.int64), index.defaults()
+    for g, source in enumerate(group.source):
+        row = index.target[index.row(int(source))]
+        mine = slice(int(group.first_position[g]), int(group.first_position[g + 1]))
+        here, edges = mine.stop - mine.start, len(row)
+        E = flat[begin : begin + here * edges].view(here, edges)
+        begin += here * edges
+        place, default = group.target[mine], outcome.default_energy[mine]
+        private = place >= 0
+        if edges:
+            own = torch.where(private, E.gather(1, place.clamp_min(0)[:, None])[:, 0], default)
+            before = torch.arange(edges)[None] < place[:, None]  # of equals the first wins
+            above = (own[:, None] < E).sum(1) + ((own[:, None] == E) & before).sum(1)
+        else:
+            own, above = default, torch.zeros(here, dtype=torch.int64)
+        defaults = torch.where(
+            private,
+            (default >= own) * int(choices[source]),  # a default edge wins over its equals
+            torch.from_numpy(target[mine] - np.searchsorted(row, target[mine])),  # the first of them first
+        )
+        rank[mine] = (above + defaults).numpy()
+    return Examined(
+        loss=outcome.loss(sweep.rows.scale),
+        rank=rank,
+        private=(group.target >= 0).numpy(),
+        step=(batch.places % batch.steps).numpy(),
+        target=target.astype(np.int32),
+    )
+
+
 def train(
     parameters: Parameters,
     config: SignalConfig,

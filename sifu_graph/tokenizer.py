@@ -52,6 +52,10 @@ class Tokenizer(ABC):
     """
 
     level: ClassVar[str]
+    unknown: int | None = UNKNOWN
+    """The node of whatever is no node; None: it is left out."""
+    separator: int | None = SEPARATOR
+    """The node that stands at both edges of a document; None: nothing does."""
 
     def __init__(
         self, nodes: Sequence[str], *, added: Iterable[int] = (), aliases: Mapping[str, int] | None = None
@@ -200,6 +204,16 @@ class Tokenizer(ABC):
         """The nodes that are matched longest first, before the level's own rule."""
         return [self._nodes[node] for node in self._added]
 
+    @property
+    def never_generated(self) -> list[int]:
+        """Nodes that stand for no text."""
+        return [] if self.unknown is None else [self.unknown]
+
+    @property
+    def raw(self) -> list[str]:
+        """What each node stands for, as a vocabulary file has it (level `bpe`: bytes as printable characters)."""
+        return list(self._nodes)
+
     def token_id(self, token: str) -> int | None:
         """The id of the node of this name, or None."""
         return self._ids_by_name.get(token)
@@ -252,6 +266,10 @@ class Tokenizer(ABC):
                 raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
             level, nodes, added = record["level"], list(record["nodes"]), list(record["added"])
             aliases, learned = dict(record.get("aliases", {})), dict(record.get("learned_aliases", {}))
+            if "imported" in record:
+                from sifu_graph.vocabulary import imported_tokenizer
+
+                return imported_tokenizer(level, nodes, added=added, aliases=aliases, **record["imported"])
             named = [*added, *aliases.values(), *learned.values()]
             if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
                 raise ValueError("its nodes are not in order")
@@ -267,6 +285,15 @@ class Tokenizer(ABC):
         """A hash (hex) of everything that decides how text becomes nodes."""
         text = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def character_counts(self) -> NDArray[np.int64] | None:
+        """Characters of text that each node stands for, int64 [n]; None where documents are no text.
+
+        A character whose bytes lie in several nodes counts for the one that holds its first byte.
+        """
+        if self.level == "tokens":
+            return None
+        return np.array([sum(byte & 0xC0 != 0x80 for byte in piece) for piece in self.decoder().pieces])
 
     # ---- text -> nodes
 
@@ -349,19 +376,22 @@ class Decoder:
         The UTF-8 bytes of each node.
     between
         What stands between two nodes that are not at the edge of a document.
+    separator
+        The node at the edge of a document, or None.
     """
 
-    def __init__(self, pieces: list[bytes], *, between: str = "") -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: list[bytes], *, between: str = "", separator: int | None = SEPARATOR) -> None:
+        self.pieces = pieces
         self._between = between
+        self._separator = separator
         self._inside = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, node: int) -> str:
         """The text that is complete after one more node; empty where a character still lacks bytes."""
-        gap = self._between if self._inside and node != SEPARATOR else ""
-        self._inside = node != SEPARATOR
-        return gap + self._utf8.decode(self._pieces[node])
+        gap = self._between if self._inside and node != self._separator else ""
+        self._inside = node != self._separator
+        return gap + self._utf8.decode(self.pieces[node])
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for bytes that never became a character."""

@@ -278,10 +278,12 @@ def chunk_table(split: Split, *, length: int) -> tuple[NDArray[np.int64], NDArra
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some chunks: `tokens` int32 [B, length], padded with 0, and `lengths` int32 [B], 2 to `length`."""
+    """Some chunks: `tokens` int32 [B, length], padded with 0, `lengths` int32 [B], 2 to `length`, and `start` int64
+    [B], where each begins in the split."""
 
     tokens: NDArray[np.int32]
     lengths: NDArray[np.int32]
+    start: NDArray[np.int64]
 
 
 class Batches:
@@ -334,7 +336,7 @@ class Batches:
         place = np.arange(self._length)  # [length]
         present = place < lengths[:, None]  # [B, length]
         at = np.where(present, self._start[chosen][:, None] + place, 0)
-        return Batch(np.where(present, self._split.ids[at], 0).astype(np.int32), lengths)
+        return Batch(np.where(present, self._split.ids[at], 0).astype(np.int32), lengths, self._start[chosen])
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """All batches of one epoch."""

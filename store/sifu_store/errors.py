@@ -31,6 +31,12 @@ class CorpusError(SifuError):
     kind = "corpus"
 
 
+class ForeignFileError(SifuError):
+    """A file of another program cannot be read, or does not fit what it came with: give the right one."""
+
+    kind = "foreign-file"
+
+
 class DivergedError(SifuError):
     """Training produced a loss that is not a number: go back to the last commit, lower the rate."""
 

@@ -17,6 +17,7 @@ def test_the_tree_is_pinned() -> None:
         "OptionError",
         "CorpusError",
         "DivergedError",
+        "ForeignFileError",
         "ResourceError",
         "DiskFullError",
         "HostMemoryError",
@@ -30,6 +31,7 @@ def test_the_tree_is_pinned() -> None:
     assert tree(errors.SifuError) == {
         "OptionError": ("option", 2, {}),
         "CorpusError": ("corpus", 1, {}),
+        "ForeignFileError": ("foreign-file", 1, {}),
         "DivergedError": ("diverged", 1, {}),
         "ResourceError": (
             "resource",

@@ -16,17 +16,28 @@ from sifu_cli.screen import Row, number, percent, print_json, print_table, size
     "info",
     short_help="What the graph is, and how far it is trained.",
     epilog="""\b
-Example:
+Examples:
   sifu info --json | python -m json.tool
+  sifu info --card
 """,
 )
+@click.option("--card", is_flag=True, help="A model card instead: Markdown, with scores on part of the held-out text.")
 @at_option
 @store_option
 @quiet_option
 @json_option
-def command(*, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
     """What the graph is: its size, its settings, how far it is trained."""
     with opened(store, at=at) as graph:
+        if card:
+            from sifu_graph.card import model_card
+
+            page = model_card(graph)
+            if as_json:
+                print_json({"card": page})
+            else:
+                click.echo(page, nl=False)
+            return
         info = graph.info()
     if as_json:
         print_json({**dataclasses.asdict(info), "training": info.settings["training"]})
@@ -41,7 +52,7 @@ def command(*, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
             ("stored parameters", number(info.stored_parameters), ""),
             ("ratio", percent(info.ratio), "stored of dense"),
             ("coverage", percent(info.coverage), "of the pairs in the text run over private edges"),
-            ("corpus tokens", number(info.corpus_tokens), _corpus(build["corpus"]["sources"])),
+            ("corpus tokens", number(info.corpus_tokens), _corpus(build)),
             (
                 "signal",
                 build["signal_preset"] or "own",
@@ -57,7 +68,10 @@ def command(*, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
     )
 
 
-def _corpus(sources: list[dict[str, Any]]) -> str:
+def _corpus(build: dict[str, Any]) -> str:
+    sources = build["corpus"]["sources"]
+    if not sources:
+        return f"imported from {build['imported']['from']}"
     names = [source["name"] for source in sources[:2]]
     return ", ".join(names) + (f" and {len(sources) - 2} more" if len(sources) > 2 else "")
 

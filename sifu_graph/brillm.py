@@ -1,0 +1,476 @@
+"""The models of the released BriLLM code: which row of a checkpoint is which edge, and how one becomes a graph.
+
+A checkpoint is a state dict: ``positions`` [1, P, 1], ``weights`` [R, d, d], ``biases`` [R, 1, d] and ``node_bias``
+[n, 1, d]. Row 0 is the default edge. The rows from 1 on belong to the private edges, sources in the order of the
+vocabulary and for each its targets in the same order; an edge is default where the frequency file gives the pair a
+count of 0, and private otherwise. So a row's place is known only if the vocabulary and the frequency file are those of
+the checkpoint: what does not fit is refused. Weights are input-major, as ours (decision 2).
+
+This module knows these files and stores; the mathematics is the preset `brillm05`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sifu_store.durable import require_free_bytes
+from sifu_store.errors import ForeignFileError, OptionError
+from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
+from sifu_store.store import Store
+from torch import Tensor
+
+import sifu_graph
+from sifu_graph.checkpoint import POINTER, open_state, release
+from sifu_graph.graph import dense_parameters, stored_parameters
+from sifu_graph.initial import estimate_discounts
+from sifu_graph.signal import preset
+from sifu_graph.tokenizer import LEVELS, Tokenizer
+from sifu_graph.vocabulary import SPACE, read_vocabulary
+
+RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
+LENGTH = 32  # tokens of a training text, as in the released recipe
+HOLDOUT = 0.01
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The private edges in the order of a checkpoint's rows: sorted by (u, v).
+
+    Attributes
+    ----------
+    source, target : int32 [edges]
+    count : int64 [edges]
+        0 where no frequency file says more.
+    """
+
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+    count: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What was imported."""
+
+    path: str
+    nodes: int
+    width: int
+    dense_parameters: int
+    private_edges: int
+    stored_parameters: int
+    ratio: float
+    level: str
+    read_bytes: int
+    store_bytes: int
+    seconds: float
+    snapshot: str
+    notes: list[str]
+
+
+def import_brillm(
+    checkpoint: str | Path,
+    path: str | Path = "graph.sifu",
+    *,
+    vocab: str | Path,
+    frequency: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    level: str | None = None,
+    force: bool = False,
+    command: str = "import-brillm",
+    on_bytes: Callable[[int, int], None] | None = None,
+) -> ImportReport:
+    """Makes a graph of a checkpoint of the released BriLLM code, with the preset `brillm05`.
+
+    Parameters
+    ----------
+    checkpoint
+        What `torch.save` wrote: the state dict, or a training checkpoint that holds it.
+    path
+        Where the store will be. It appears there only when it is complete.
+    vocab
+        JSON: token -> id.
+    frequency
+        JSON: source -> {target: count}. None: every edge is private.
+    tokenizer
+        A file of the `tokenizers` library (byte-level BPE).
+    level
+        None: ``bpe`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
+    force
+        Replace a store that is at ``path``.
+    on_bytes
+        Called with (bytes of the checkpoint done, bytes in all).
+
+    Raises
+    ------
+    ForeignFileError
+        A file cannot be read, or does not fit the others; nothing was written.
+    OptionError, StoreExistsError, StoreLockedError, DiskFullError
+    """
+    started = time.perf_counter()
+    if level is not None and level not in LEVELS:
+        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}")
+    if tokenizer is not None and level not in (None, "bpe"):
+        raise OptionError(f"a tokenizer file goes with level bpe, not {level}")
+    names = read_names(Path(vocab))
+    text = _tokenizer(names, vocab=vocab, library=tokenizer, level=level)
+    state = _Checkpoint.open(Path(checkpoint), nodes=len(names), vocab=Path(vocab))
+    edges = read_edges(Path(frequency), names) if frequency is not None else every_edge(len(names))
+    _check_rows(state, edges, nodes=len(names), frequency=frequency)
+    notes = [] if frequency is not None else ["no frequency file: every edge is private, and no count is known"]
+    if text.unknown is None:
+        notes.append("the vocabulary has no unknown token: characters that are no node will be left out")
+    require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
+    with Store.create(path, force=force) as store:
+        _write_small(store, state, edges, names=names, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
+        for first in range(0, store.pages, RUN_PAGES):
+            state.copy_pages(store, first, min(first + RUN_PAGES, store.pages))
+            if on_bytes is not None:
+                done = min((first + RUN_PAGES) * PAGE_EDGES, len(edges))
+                on_bytes(int(state.size_bytes * done / max(1, len(edges))), state.size_bytes)
+        store.mark_stored(np.arange(store.pages))
+        snapshot = store.commit(
+            f"import: {len(names):,} nodes, {len(edges):,} private edges from {Path(checkpoint).name}",
+            command=command,
+            changes={"nodes": len(names), "private_edges": len(edges)},
+        )
+        stored, dense = (
+            stored_parameters(len(names), len(edges), state.width),
+            dense_parameters(len(names), state.width),
+        )
+        return ImportReport(
+            path=str(path),
+            nodes=len(names),
+            width=state.width,
+            dense_parameters=dense,
+            private_edges=len(edges),
+            stored_parameters=stored,
+            ratio=stored / dense,
+            level=text.level,
+            read_bytes=state.size_bytes,
+            store_bytes=store.size_bytes(),
+            seconds=time.perf_counter() - started,
+            snapshot=snapshot,
+            notes=notes,
+        )
+
+
+# ---- the two JSON files
+
+
+def read_names(path: Path) -> list[str]:
+    """The tokens of a vocabulary file, in the order of their ids.
+
+    Raises
+    ------
+    ForeignFileError
+        It is not token -> id, or the ids are not 0, 1, 2, ... in the order of the file: the rows of a checkpoint
+        follow that order, so with gaps or twins nobody could say whose they are.
+    """
+    pairs = _read_json(path, hook=_Pairs)
+    if not isinstance(pairs, _Pairs) or not pairs:
+        raise ForeignFileError(f"{path}: expected one JSON object, token -> id")
+    names, ids = [str(name) for name, _ in pairs], [value for _, value in pairs]
+    odd = next((name for name, value in pairs if type(value) is not int), None)
+    if odd is not None:
+        raise ForeignFileError(f"{path}: the id of {odd!r} is no whole number; expected token -> id")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ForeignFileError(f"{path}: the token {twice[0]!r} stands there twice; expected every token once")
+    same = [value for value, times in Counter(ids).items() if times > 1]
+    if same:
+        shared = [name for name, value in pairs if value == same[0]]
+        raise ForeignFileError(
+            f"{path}: the id {same[0]} belongs to {len(shared)} tokens ({', '.join(map(repr, shared[:SHOWN]))}); "
+            "expected every id once"
+        )
+    for place, (name, value) in enumerate(pairs):
+        if value != place:
+            what = (
+                f"ids run from {min(ids)} to {max(ids)}, with gaps"
+                if (min(ids), max(ids)) != (0, len(ids) - 1)
+                else f"{name!r} is token number {place} and has the id {value}"
+            )
+            raise ForeignFileError(f"{path}: {what}; expected the ids 0 to {len(ids) - 1} in the order of the file")
+    return names
+
+
+def read_edges(path: Path, names: Sequence[str]) -> Edges:
+    """The private edges that a frequency file names: all but those with a count of 0, as in the released code.
+
+    The file is read row by row into arrays: one of 16 million pairs takes about twice its size in memory.
+
+    Raises
+    ------
+    ForeignFileError
+        It is not source -> {target: count}, or it is not about this vocabulary.
+    """
+    n, node_of = len(names), {name: node for node, name in enumerate(names)}
+    rows = _read_json(path, hook=lambda pairs: _row_or_rows(pairs, node_of, path))
+    if not isinstance(rows, dict) or not rows:
+        raise ForeignFileError(f"{path}: expected source -> {{target: count}}")
+    foreign = [name for name in rows if name not in node_of]
+    missing = [name for name in names if name not in rows]
+    if foreign or missing:
+        raise ForeignFileError(
+            f"{path}: the frequency file of another vocabulary: "
+            + " and ".join(
+                f"{len(found):,} of its sources {what} ({', '.join(map(repr, found[:SHOWN]))})"
+                for found, what in ((foreign, "are no tokens of ours"), (missing, "are missing"))
+                if found
+            )
+        )
+    sources, targets, counts = [], [], []
+    for node, name in enumerate(names):
+        target, count = rows.pop(name)
+        every = np.zeros(n, np.int64)
+        private = np.ones(n, bool)
+        every[target], private[target] = count, count > 0
+        found = np.flatnonzero(private)
+        sources.append(np.full(len(found), node, np.int32))
+        targets.append(found.astype(np.int32))
+        counts.append(every[found])
+    return Edges(np.concatenate(sources), np.concatenate(targets), np.concatenate(counts))
+
+
+def every_edge(nodes: int) -> Edges:
+    """All ordered pairs, as a checkpoint without a frequency file has them."""
+    every = np.arange(nodes, dtype=np.int32)
+    return Edges(np.repeat(every, nodes), np.tile(every, nodes), np.zeros(nodes * nodes, np.int64))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it is written, with its repeated keys."""
+
+
+_Row = tuple[NDArray[np.int32], NDArray[np.int64]]
+
+
+def _row_or_rows(pairs: list[tuple[str, Any]], node_of: dict[str, int], path: Path) -> _Row | dict[str, _Row]:
+    """One source's counts (targets and counts as arrays), or all of them."""
+    if pairs and isinstance(pairs[0][1], tuple):
+        rows = dict(pairs)
+        if len(rows) < len(pairs) or not all(isinstance(row, tuple) for row in rows.values()):
+            raise ForeignFileError(f"{path}: a source stands there twice, or has no counts; expected each once")
+        return rows
+    given, values = zip(*pairs, strict=True) if pairs else ((), ())
+    try:
+        target = np.fromiter(map(node_of.__getitem__, given), np.int32, len(pairs))
+    except KeyError as error:
+        raise ForeignFileError(
+            f"{path}: the frequency file of another vocabulary: {error.args[0]!r} is no token of ours"
+        ) from error
+    try:
+        count = np.array(values or np.empty(0, np.int64))
+    except (ValueError, OverflowError):
+        count = np.empty(0, object)
+    if count.dtype.kind != "i" or count.ndim != 1:
+        odd = next((name for name, value in pairs if type(value) is not int), given[0])
+        raise ForeignFileError(f"{path}: the count of {odd!r} is no whole number; expected source -> {{target: count}}")
+    if int(np.bincount(target, minlength=1).max()) > 1 or (count < 0).any():
+        raise ForeignFileError(f"{path}: a target stands twice with one source, or has a count below 0")
+    return target, count.astype(np.int64)
+
+
+def _read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(POINTER.decode()):
+            raise ForeignFileError(f"{path}: a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
+        return json.loads(text, object_pairs_hook=hook)
+    except OSError as error:
+        raise ForeignFileError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ForeignFileError(f"{path}: no JSON, or cut off ({error})") from error
+
+
+def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None) -> Tokenizer:
+    level = level or ("bpe" if library is not None else "char")
+    if library is None:
+        spaced = [name for name in names if name.startswith(SPACE) and name != SPACE]
+        if level == "bpe" or (level == "char" and spaced):
+            shown = f" ({spaced[0]!r})" if spaced else ""
+            raise OptionError(
+                f"{vocab} is a byte-level BPE vocabulary{shown}: name its tokenizer file with --tokenizer, "
+                "or --level tokens for documents that are lists of tokens"
+            )
+        return read_vocabulary(names, level=level)
+    content = _read_json(Path(library))
+    if not isinstance(content, dict):
+        raise ForeignFileError(f"{library}: expected a file of the tokenizers library")
+    try:
+        return read_vocabulary(names, level=level, library=content)
+    except ForeignFileError as error:
+        raise ForeignFileError(f"{library}: {error}") from error
+
+
+# ---- the checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """The four tensors, checked and mapped."""
+
+    path: Path
+    weights: Tensor  # [R, d, d]
+    biases: Tensor  # [R, 1, d]
+    node_bias: Tensor  # [n, 1, d]
+    positions: Tensor  # [1, P, 1]
+
+    @classmethod
+    def open(cls, path: Path, *, nodes: int, vocab: Path) -> _Checkpoint:
+        state = open_state(path)
+        wanted = ("weights", "biases", "node_bias", "positions")
+        if missing := [name for name in wanted if name not in state]:
+            raise ForeignFileError(
+                f"{path}: no {', '.join(missing)} in it (it holds {', '.join(list(state)[:6]) or 'nothing'}); "
+                f"expected {', '.join(wanted)}"
+            )
+        found = cls(path, *(state[name] for name in wanted))
+        rows, d = (*found.weights.shape, 0, 0)[:2]
+        shapes = {"weights": (rows, d, d), "biases": (rows, 1, d), "node_bias": (nodes, 1, d),
+                  "positions": (1, max(1, found.positions.numel()), 1)}  # fmt: skip
+        for name, shape in shapes.items():
+            tensor = state[name]
+            if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+                raise ForeignFileError(f"{path}: {name} is {tensor.dtype}; expected float32, float16 or bfloat16")
+            if tuple(tensor.shape) == shape:
+                continue
+            if name == "node_bias" and tensor.dim() == 3 and tuple(tensor.shape[1:]) == shape[1:]:
+                raise ForeignFileError(
+                    f"{path} has {tensor.shape[0]:,} nodes, {vocab} has {nodes:,}: they do not belong together"
+                )
+            raise ForeignFileError(f"{path}: {name} has shape {list(tensor.shape)}; expected {list(shape)}")
+        if rows < 1 or d < 2 or d % 2:
+            raise ForeignFileError(f"{path}: weights have shape {list(found.weights.shape)}; expected an even width")
+        return found
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return int(self.weights.shape[1])
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the four tensors."""
+        tensors = (self.weights, self.biases, self.node_bias, self.positions)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def small(self, tensor: Tensor, name: str) -> NDArray[np.float32]:
+        """A copy of a few values, which must be numbers."""
+        values: NDArray[np.float32] = tensor.to(torch.float32).numpy().copy()
+        if not np.isfinite(values).all():
+            raise ForeignFileError(f"{self.path}: {name} holds values that are no numbers")
+        return values
+
+    def copy_pages(self, store: Store, first: int, stop: int) -> None:
+        """Pages first .. stop - 1 into the store: slot s is row s + 1."""
+        begin, end = first * PAGE_EDGES + 1, min(stop * PAGE_EDGES, store.slots) + 1
+        for name, tensor in (("edges/weight", self.weights), ("edges/bias", self.biases[:, 0])):
+            rows = tensor[begin:end]
+            values = rows.to(torch.float32).contiguous()
+            if not math.isfinite(float(values.sum())):  # far quicker than a look at each
+                fine = torch.isfinite(values).flatten(1).all(1)
+                if not fine.all():
+                    at = begin + int(fine.int().argmin())
+                    raise ForeignFileError(f"{self.path}: row {at} of {name} holds values that are no numbers")
+            store.write_pages(name, first, values.numpy())
+            release(rows)
+
+
+def _check_rows(state: _Checkpoint, edges: Edges, *, nodes: int, frequency: str | Path | None) -> None:
+    """Refuses a checkpoint whose rows are not those of the edges, with both numbers."""
+    rows = int(state.weights.shape[0]) - 1
+    if rows == len(edges):
+        return
+    if frequency is None:
+        raise ForeignFileError(
+            f"{state.path} has {rows:,} private edges, all pairs of {nodes:,} nodes are {len(edges):,}: "
+            "name its frequency file with --frequency"
+        )
+    raise ForeignFileError(
+        f"{state.path} has {rows:,} private edges, {frequency} has {len(edges):,}: they do not belong together, "
+        "and the rows would go to the wrong edges"
+    )
+
+
+# ---- the store
+
+
+def _write_small(
+    store: Store,
+    state: _Checkpoint,
+    edges: Edges,
+    *,
+    names: Sequence[str],
+    text: Tokenizer,
+    sources: Sequence[str | Path | None],
+) -> None:
+    """Everything but the pages."""
+    n, d = len(names), state.width
+    leaving = np.bincount(edges.source, weights=edges.count, minlength=n).astype(np.int64)
+    arriving = np.bincount(edges.target, weights=edges.count, minlength=n).astype(np.int64)
+    seen = edges.count > 0
+    discounts = estimate_discounts(edges.count)
+    taken = np.array([0.0, *discounts])[np.minimum(edges.count, 3)]
+    store.write_json("nodes/vocabulary", [{"token": token, "kind": "text"} for token in text.vocabulary])
+    store.write_json("nodes/tokenizer", text.to_json())
+    store.write("nodes/count", np.maximum(leaving, arriving))
+    store.write("nodes/bias", state.small(state.node_bias[:, 0], "node_bias"))
+    store.write("nodes/predecessors", np.bincount(edges.target[seen], minlength=n).astype(np.int64))
+    store.write("rows/total", leaving)
+    store.write("rows/distinct", np.bincount(edges.source[seen], minlength=n).astype(np.int64))
+    store.write("rows/discounted", np.bincount(edges.source, weights=taken, minlength=n).astype(np.float64))
+    store.write("edges/source", edges.source)
+    store.write("edges/target", edges.target)
+    store.write("edges/count", edges.count)
+    store.write("signal/alpha", state.small(state.positions[0, :, 0], "positions"))
+    store.write("signal/scale", np.ones(1, np.float32))
+    store.write("default/weight", state.small(state.weights[0], "weights"))
+    store.write("default/bias", state.small(state.biases[0, 0], "biases"))
+    store.create_paged("edges/weight", (d, d), np.float32)
+    store.create_paged("edges/bias", (d,), np.float32)
+    store.write("pages/stored", np.zeros(store.pages, np.uint8))
+    given = ("checkpoint", "vocab", "frequency", "tokenizer")
+    store.set_settings(
+        {
+            "format_version": FORMAT_VERSION,
+            "created_by": f"sifu-graph {sifu_graph.__version__}",
+            "nodes": n,
+            "width": d,
+            "signal": preset("brillm05").to_json(),
+            "initial": {"method": "uniform", "seed": 0, "discounts": list(discounts)},
+            "build": {
+                "corpus": {"tokens": text.level == "tokens", "sources": []},
+                "level": text.level,
+                "vocab": n,
+                "sparsify": len(edges) / n**2,
+                "min_count": 1,
+                "length": LENGTH,
+                "holdout": HOLDOUT,
+                "corpus_tokens": int(leaving.sum()),
+                "heldout_tokens": 0,
+                "distinct_pairs": int(seen.sum()),
+                "coverage": 1.0,
+                "signal_preset": "brillm05",
+                "imported": {
+                    "from": "brillm",
+                    **{name: Path(path).name for name, path in zip(given, sources, strict=True) if path is not None},
+                },
+            },
+            "training": None,
+        }
+    )

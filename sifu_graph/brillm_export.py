@@ -1,0 +1,111 @@
+"""A graph as the released BriLLM code loads it: a state dict and two JSON files.
+
+``model.bin``, ``vocab.json``, ``word_frequency.json``, and at level ``bpe`` ``tokenizer.json``. See `brillm` for what
+they mean. Everything is written as a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.durable import require_free_bytes
+from sifu_store.errors import OptionError
+
+from sifu_graph.checkpoint import Streamed, write_state
+from sifu_graph.exchange import edge_blocks
+from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.signal import preset
+from sifu_graph.vocabulary import library_file
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+POSITIONS = 512  # the released code has so many mixing logits, and stops there
+ARROW = "->"  # it joins two tokens with this, and cuts there
+
+
+def check_brillm(graph: Graph) -> None:
+    """Raises `OptionError` where the released code would compute something else, or nothing."""
+    if graph.signal != preset("brillm05"):
+        name = graph.settings["build"]["signal_preset"] or "own"
+        raise OptionError(
+            f"the signal of this graph is {name!r}, the released code computes brillm05 and would decode other texts: "
+            "build one with --signal brillm05"
+        )
+    arrows = [name for name in graph.tokenizer.raw if ARROW in name]
+    if arrows:
+        raise OptionError(f"the released code cannot have a token with {ARROW!r} in it: {arrows[0]!r}")
+
+
+def write_brillm(graph: Graph, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
+    """Writes the files into an existing folder. Returns what is worth knowing about them.
+
+    Raises
+    ------
+    OptionError
+        See `check_brillm`.
+    """
+    check_brillm(graph)
+    parameters, index = graph.parameters, graph.parameters.index
+    d, notes = parameters.width, []
+    rows = index.edges + 1
+    total = rows * (d * d + d) * 4
+    require_free_bytes(folder, total + index.nodes**2 * 14, f"exporting to {folder.name}")
+    alpha = parameters.alpha.numpy()
+    if len(alpha) > POSITIONS:
+        notes.append(f"the released code has {POSITIONS} positions: the other {len(alpha) - POSITIONS} were left out")
+    # past the last learned one the last one holds
+    positions = np.concatenate([alpha, np.repeat(alpha[-1:], max(0, POSITIONS - len(alpha)))])[:POSITIONS]
+    done = 0
+
+    def counted(first: NDArray[np.float32], name: str) -> Iterator[NDArray[np.float32]]:
+        nonlocal done
+        yield first
+        for block in edge_blocks(graph, name):
+            yield block
+            done += block.nbytes
+            if on_bytes is not None:
+                on_bytes(done, total)
+
+    write_state(
+        folder / "model.bin",
+        {
+            "positions": Streamed((1, POSITIONS, 1), [positions]),
+            "weights": Streamed((rows, d, d), counted(parameters.default_W.numpy(), WEIGHT)),
+            "biases": Streamed((rows, 1, d), counted(parameters.default_b.numpy(), BIAS)),
+            "node_bias": Streamed((index.nodes, 1, d), [parameters.node_bias.numpy()]),
+        },
+    )
+    names = graph.tokenizer.raw
+    (folder / "vocab.json").write_text(
+        json.dumps({name: node for node, name in enumerate(names)}, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
+    uncounted = int((index.count == 0).sum())
+    if uncounted and index.edges < index.nodes**2:
+        notes.append(f"{uncounted:,} private edges were never counted and stand with a count of 1: 0 means default")
+    _write_frequency(graph, folder / "word_frequency.json", names)
+    library = library_file(graph.tokenizer)
+    if library is not None:
+        (folder / "tokenizer.json").write_text(json.dumps(library, ensure_ascii=False), encoding="utf-8")
+    return notes
+
+
+def _write_frequency(graph: Graph, path: Path, names: list[str]) -> None:
+    """Source -> {target: count}, every pair of them, the most frequent first."""
+    index, n = graph.parameters.index, len(names)
+    quoted = [json.dumps(name, ensure_ascii=False) for name in names]
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("{")
+        for node in range(n):
+            count = np.zeros(n, np.int64)
+            row = index.row(node)
+            count[index.target[row]] = np.maximum(index.count[row], 1)
+            order = np.argsort(-count, kind="stable")
+            inner = ", ".join(f"{quoted[v]}: {c}" for v, c in zip(order.tolist(), count[order].tolist(), strict=True))
+            file.write(f"{',' if node else ''}\n{quoted[node]}: {{{inner}}}")
+        file.write("\n}\n")

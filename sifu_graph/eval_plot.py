@@ -1,0 +1,52 @@
+"""The picture of an evaluation: perplexity as a text goes on. It knows reports and matplotlib (the extra ``plot``)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from sifu_store.durable import write_durably
+
+from sifu_graph.evaluation import EvalReport
+from sifu_graph.plots import require_plotting
+
+FEWEST = 20  # tokens at a position: with fewer there is no point
+
+
+def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
+    """Draws the perplexity at each position of a text, one line for each named report.
+
+    Parameters
+    ----------
+    reports
+        By what the legend calls them. Baselines of the first report are drawn as level lines.
+    out
+        The picture: ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises
+    ------
+    OptionError
+        See `sifu_graph.plots.require_plotting`.
+    """
+    from matplotlib.figure import Figure
+
+    out = Path(out)
+    require_plotting(out)
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for name, report in reports.items():
+        shown = [(i + 1, part.perplexity) for i, part in enumerate(report.positions) if part.tokens >= FEWEST]
+        axes.plot([at for at, _ in shown], [value for _, value in shown], marker=".", linewidth=1.2, label=name)
+    for baseline in next(iter(reports.values())).baselines:
+        axes.axhline(baseline.perplexity, linewidth=0.8, linestyle="--", color="0.6")
+        at = (1.0, baseline.perplexity)
+        axes.annotate(baseline.name, at, xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
+    axes.set_yscale("log")
+    axes.set_xlabel("position in the text (tokens that the signal has met)")
+    axes.set_ylabel("perplexity")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix.lower().removeprefix("."))
+    write_durably(out.absolute(), buffer.getvalue())

@@ -1,0 +1,120 @@
+"""Exports: one function for every format, each all or nothing.
+
+It knows formats by name and where files go; what is in them has its home in `exchange`, `brillm_export` and
+`safetensors_file`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sifu_store.durable import disk_errors, sync_filesystem
+from sifu_store.errors import OptionError, StoreExistsError
+
+from sifu_graph import exchange
+from sifu_graph.brillm_export import check_brillm, write_brillm
+from sifu_graph.safetensors_file import write_safetensors
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+FORMATS = {"brillm": ".brillm", "safetensors": ".safetensors", "graphml": ".graphml", "scipy": ".scipy"}
+"""Formats, and how their files' or folders' names end where none is given."""
+FOLDERS = {
+    "brillm": {"model.bin", "vocab.json", "word_frequency.json", "tokenizer.json"},
+    "scipy": {"counts.npz", "energies.npz", "default_energies.npy", "nodes.json"},
+}
+"""Formats that take a folder, and what can be in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written."""
+
+    format: str
+    path: str
+    files: list[str]
+    size_bytes: int
+    private_edges: int
+    seconds: float
+    notes: list[str]
+
+
+def export(
+    graph: Graph,
+    kind: str,
+    path: str | Path | None = None,
+    *,
+    force: bool = False,
+    on_bytes: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Writes a graph in another format. Nothing is at `path` before all of it is there.
+
+    Parameters
+    ----------
+    kind
+        ``brillm`` (a folder for the released BriLLM code), ``safetensors`` (one file, read back by
+        `import_safetensors`), ``graphml`` (nodes, counts and energies) or ``scipy`` (a folder of sparse matrices).
+    path
+        None: the name of the store with the format's ending, in the current folder.
+    force
+        Replace what is at ``path``.
+    on_bytes
+        Called with (bytes of edges done, bytes in all), where edges are copied.
+
+    Raises
+    ------
+    OptionError, StoreExistsError, DiskFullError
+    """
+    started = time.perf_counter()
+    if kind not in FORMATS:
+        raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
+    target = exchange.free_target(path if path is not None else graph.path.stem + FORMATS[kind], force=force)
+    if target == graph.path or target in graph.path.parents:
+        raise OptionError(f"{target} is the graph itself, or a folder that holds it: name another place")
+    if target.is_dir() and (others := {file.name for file in target.iterdir()} - FOLDERS.get(kind, set())):
+        raise StoreExistsError(f"{target} is a folder with other things in it ({min(others)}): name another place")
+    if kind == "brillm":
+        check_brillm(graph)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    notes: list[str] = []
+    try:
+        with disk_errors(target, f"exporting to {target.name}"):
+            if kind in FOLDERS:
+                partial.mkdir()
+            if kind == "brillm":
+                notes = write_brillm(graph, partial, on_bytes=on_bytes)
+            elif kind == "safetensors":
+                write_safetensors(graph, partial, on_bytes=on_bytes)
+            elif kind == "graphml":
+                exchange.export_graphml(graph, partial)
+            else:
+                exchange.export_scipy(graph, partial)
+            sync_filesystem(target.parent)
+            _remove(target)
+            partial.rename(target)
+    finally:
+        _remove(partial)
+    files = sorted(target.iterdir()) if target.is_dir() else [target]
+    return ExportReport(
+        format=kind,
+        path=str(target if path is None else path),
+        files=[file.name for file in files],
+        size_bytes=sum(file.stat().st_size for file in files),
+        private_edges=graph.parameters.index.edges,
+        seconds=time.perf_counter() - started,
+        notes=notes,
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,234 @@
+"""A graph in one `.safetensors` file, out and in: every array under its name in the store, the rest as metadata.
+
+The format (https://github.com/huggingface/safetensors): 8 bytes with the length of a JSON header, the header (name ->
+dtype, shape, place of the data), the data. It is written and read as a stream here, because the library's own writer
+wants all tensors in memory; a test reads the file with the library. What is in it: the parameters, the index, the
+nodes, the settings. What is not: the optimizer's state and the history.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.durable import require_free_bytes
+from sifu_store.errors import ForeignFileError
+from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, PAGE_EDGES, STORED, ArraySpec, Sizes
+from sifu_store.store import Store
+
+from sifu_graph.exchange import edge_blocks, sources
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "float64": "F64"}
+MOST_HEADER = 1 << 24
+RUN_PAGES = 32  # read and written in one piece
+SETTINGS = "sifu_settings"
+COPIED = tuple(spec for spec in ARRAYS if spec.name != STORED)
+"""Which pages were ever trained is not said: in the file, all have their values."""
+
+
+def write_safetensors(graph: Graph, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
+    """Writes a graph to `path`. Edges are sorted by (u, v), whatever their slots are."""
+    index, store = graph.parameters.index, graph.store
+    small: dict[str, NDArray[Any]] = {
+        "edges/source": sources(graph).astype(np.int32),
+        "edges/target": index.target,
+        "edges/count": index.count,
+    }
+    small |= {spec.name: store.read(spec.name) for spec in COPIED if not spec.paged and spec.name not in small}
+    d = graph.parameters.width
+    shapes = {name: values.shape for name, values in small.items()}
+    shapes |= {"edges/weight": (index.edges, d, d), "edges/bias": (index.edges, d)}
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": "pt",
+            "written_by": graph.settings["created_by"],
+            "format_version": str(graph.settings["format_version"]),
+            SETTINGS: json.dumps(graph.settings, ensure_ascii=False),
+        }
+    }
+    end = 0
+    # widest elements first: then every array is aligned
+    order = sorted(shapes, key=lambda name: (-np.dtype(BY_NAME[name].dtype).itemsize, name))
+    for name in order:
+        begin, end = end, end + math.prod(shapes[name]) * np.dtype(BY_NAME[name].dtype).itemsize
+        header[name] = {"dtype": DTYPES[BY_NAME[name].dtype], "shape": shapes[name], "data_offsets": [begin, end]}
+    require_free_bytes(path.parent, end, f"writing {path.name}")
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    done = 0
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            pieces = [small[name]] if name in small else edge_blocks(graph, name)
+            for piece in pieces:
+                done += file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
+                if on_bytes is not None:
+                    on_bytes(done, end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    shape: tuple[int, ...]
+    begin: int
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsReport:
+    """What was imported."""
+
+    path: str
+    nodes: int
+    width: int
+    private_edges: int
+    read_bytes: int
+    store_bytes: int
+    seconds: float
+    snapshot: str
+
+
+def import_safetensors(
+    file: str | Path,
+    path: str | Path = "graph.sifu",
+    *,
+    force: bool = False,
+    command: str = "import",
+    on_bytes: Callable[[int, int], None] | None = None,
+) -> SafetensorsReport:
+    """Makes a graph of a file that `write_safetensors` wrote.
+
+    Raises
+    ------
+    ForeignFileError
+        It is torn, or not such a file; nothing was written.
+    StoreExistsError, StoreLockedError, DiskFullError
+    """
+    started = time.perf_counter()
+    given = Path(file)
+    try:
+        opened = given.open("rb")
+    except OSError as error:
+        raise ForeignFileError(f"{given}: {error.strerror or error}") from error
+    with opened:
+        entries, settings, size_bytes = _header(opened, given)
+        edges = entries["edges/source"].shape[0]
+        require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
+        done = 0
+        with Store.create(path, force=force) as store:
+            for spec in sorted(COPIED, key=lambda spec: spec.paged):
+                if spec.paged:
+                    store.create_paged(spec.name, entries[spec.name].shape[1:], spec.dtype)
+                for first, values in _pieces(opened, entries[spec.name], spec, given):
+                    if not spec.paged:
+                        _check(spec, values, entries, given)
+                        store.write(spec.name, values)
+                    else:
+                        store.write_pages(spec.name, first, values)
+                    done += values.nbytes
+                    if on_bytes is not None:
+                        on_bytes(done, size_bytes)
+            n = entries["nodes/count"].shape[0]
+            keys = store.read("edges/source").astype(np.int64) * n + store.read("edges/target")
+            if (np.diff(keys) <= 0).any():
+                raise ForeignFileError(f"{given}: its edges are not sorted by (u, v), each once")
+            store.write(STORED, np.ones(store.pages, np.uint8))
+            imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
+            build = {**settings["build"], "imported": imported}
+            store.set_settings({**settings, "training": None, "format_version": FORMAT_VERSION, "build": build})
+            snapshot = store.commit(
+                f"import: {n:,} nodes, {edges:,} private edges from {given.name}",
+                command=command,
+                changes={"nodes": n, "private_edges": edges},
+            )
+            return SafetensorsReport(
+                path=str(path),
+                nodes=n,
+                width=entries["default/bias"].shape[0],
+                private_edges=edges,
+                read_bytes=size_bytes,
+                store_bytes=store.size_bytes(),
+                seconds=time.perf_counter() - started,
+                snapshot=snapshot,
+            )
+
+
+def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, Any], int]:
+    """Where the arrays lie, the settings, and the bytes of all arrays; everything checked against the file."""
+    size_bytes = path.stat().st_size
+    try:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(MOST_HEADER + (size_bytes >> 4), size_bytes - 8):
+            raise ValueError(f"its header would have {length:,} bytes")
+        header = json.loads(file.read(length).decode("utf-8"))
+        metadata = header.pop("__metadata__", {})
+        places = {
+            name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()
+        }
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ForeignFileError(f"{path}: not a safetensors file, or torn ({error})") from error
+    missing = [spec.name for spec in COPIED if spec.name not in places]
+    if SETTINGS not in metadata or missing:
+        lacks = ", ".join(missing[:3]) or "its settings"
+        raise ForeignFileError(
+            f"{path}: no graph of sifu ({lacks} missing); expected what sifu export safetensors writes"
+        )
+    try:
+        settings = json.loads(metadata[SETTINGS])
+        version = int(settings["format_version"])
+        sizes = Sizes(n=int(settings["nodes"]), d=int(settings["width"]), slots=places["edges/source"][1][0])
+        settings["build"], settings["signal"], settings["initial"], settings["training"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ForeignFileError(f"{path}: its settings cannot be read ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise ForeignFileError(f"{path}: format {version}, written by a newer release; this one reads {FORMAT_VERSION}")
+    total = 0
+    for spec in COPIED:
+        dtype, shape, begin, end = places[spec.name]
+        wanted = spec.shape(sizes)
+        fits = len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
+        if dtype != DTYPES[spec.dtype] or not fits:
+            raise ForeignFileError(
+                f"{path}: {spec.name} is {dtype} {list(shape)}; expected {spec.dtype} {list(wanted)}"
+            )
+        expected = math.prod(shape) * np.dtype(spec.dtype).itemsize
+        if end - begin != expected or begin < 0 or 8 + length + end > size_bytes:
+            raise ForeignFileError(
+                f"{path}: ends too early, at {size_bytes:,} bytes, within {spec.name}: copy it again"
+            )
+        total += expected
+    entries = {spec.name: _Entry(places[spec.name][1], 8 + length + places[spec.name][2]) for spec in COPIED}
+    return entries, settings, total
+
+
+def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(first page, values): runs of pages of a paged array, or the whole of another."""
+    rows = entry.shape[0]
+    step = RUN_PAGES * PAGE_EDGES if spec.paged else max(1, rows)
+    file.seek(entry.begin)
+    for begin in range(0, rows if spec.paged else max(1, rows), step):
+        values = np.empty((min(begin + step, rows) - begin, *entry.shape[1:]), spec.dtype)
+        if values.nbytes and file.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:  # type: ignore[attr-defined]
+            raise ForeignFileError(f"{path}: ends within {spec.name}")
+        yield begin // PAGE_EDGES, values
+
+
+def _check(spec: ArraySpec, values: NDArray[Any], entries: dict[str, _Entry], path: Path) -> None:
+    """What the index must be for the store to make sense."""
+    n = entries["nodes/count"].shape[0]
+    if spec.name in ("edges/source", "edges/target") and len(values) and not (values.min() >= 0 and values.max() < n):
+        raise ForeignFileError(f"{path}: {spec.name} names nodes beyond 0 to {n - 1}")
+    if spec.json:
+        try:
+            json.loads(values.tobytes().decode("utf-8"))
+        except ValueError as error:
+            raise ForeignFileError(f"{path}: {spec.name} is no JSON ({error})") from error

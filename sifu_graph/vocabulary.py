@@ -1,0 +1,276 @@
+"""Tokenizers over a vocabulary that came from elsewhere: its tokens keep their ids, and no separator is put in.
+
+Three kinds, as there are levels: characters (longer tokens are matched first), byte-level BPE by a file of the
+`tokenizers` library that is kept as it is, and lists of tokens. Unlike the tokenizers of `tokenizer`, a document is
+nothing but its tokens, and every node can be generated: that is how the released BriLLM code has it. A vocabulary
+with our own separator (``<sep>``) is one of ours that comes home, and keeps our ways. This module knows names and
+text; it does not know checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from sifu_store.errors import ForeignFileError
+
+from sifu_graph.corpus import Document
+from sifu_graph.tokenizer import (
+    _ALPHABET,
+    _BYTE_OF,
+    PRINTED,
+    SPECIAL,
+    Decoder,
+    Ids,
+    Tokenizer,
+    _name_of_bytes,
+    _no_surrogates,
+)
+
+UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
+SPACE = "Ġ"  # how byte-level BPE writes a space
+_SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
+
+
+def is_special(name: str) -> bool:
+    """Whether a token of a vocabulary file stands for no text: ``<unk>``, ``[PAD]``."""
+    return _SPECIAL.fullmatch(name) is not None
+
+
+def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any] | None = None) -> Tokenizer:
+    """The tokenizer of a vocabulary file.
+
+    Parameters
+    ----------
+    names
+        The tokens, in the order of their ids.
+    level
+        ``char``, ``bpe`` or ``tokens``.
+    library
+        For ``bpe``: the content of the tokenizer file.
+
+    Raises
+    ------
+    ForeignFileError
+        The tokenizer file is not byte-level BPE, or knows none of the tokens.
+    """
+    unknown = next((names.index(name) for name in UNKNOWN_NAMES if name in names), None)
+    separator = names.index(SPECIAL[1]) if SPECIAL[1] in names else None  # a graph of our own that comes home
+    if level == "bpe":
+        _check_library(library, names)
+    own = {} if library is None else library["model"]["vocab"]
+    added = [
+        node for node, name in enumerate(names)
+        if level != "tokens" and name not in own and len(name) > 1 and not is_special(name)
+    ]  # fmt: skip
+    return imported_tokenizer(level, names, added=added, unknown=unknown, separator=separator, library=library)
+
+
+def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None:
+    assert library is not None
+    try:
+        first = library["pre_tokenizer"]
+        kinds = [step["type"] for step in (first.get("pretokenizers", [first]) if first else [])]
+        vocabulary, kind = set(library["model"]["vocab"]), library["model"]["type"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ForeignFileError(f"not a file of the tokenizers library ({error!r})") from error
+    if kind != "BPE" or "ByteLevel" not in kinds:
+        raise ForeignFileError(
+            f"it is {kind} with {' and '.join(kinds) or 'no pre-tokenizer'}; expected byte-level BPE"
+        )
+    if vocabulary.isdisjoint(names):
+        raise ForeignFileError("none of its tokens is in the vocabulary: give the tokenizer file that belongs to it")
+
+
+def imported_tokenizer(
+    level: str,
+    nodes: Sequence[str],
+    *,
+    added: Iterable[int],
+    aliases: Mapping[str, int] | None = None,
+    **imported: Any,
+) -> Tokenizer:
+    """The tokenizer that a record with the key ``imported`` describes."""
+    kinds: dict[str, type[_Imported]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
+    return kinds[level](nodes, added=added, aliases=aliases, **imported)
+
+
+class _Imported(Tokenizer):
+    """What the three kinds share.
+
+    Parameters
+    ----------
+    nodes, added
+        As in `Tokenizer`.
+    unknown, separator
+        Ids, or None. What is no node becomes ``unknown``, and is left out where that is None.
+    library
+        The tokenizer file's content.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        *,
+        added: Iterable[int] = (),
+        aliases: Mapping[str, int] | None = None,
+        unknown: int | None,
+        separator: int | None,
+        library: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(nodes, added=added, aliases=aliases)
+        self.unknown, self.separator, self._library = unknown, separator, library
+
+    @property
+    def never_generated(self) -> list[int]:
+        return [] if self.unknown is None or self.separator is None else [self.unknown]
+
+    def to_json(self) -> dict[str, Any]:
+        imported = {"unknown": self.unknown, "separator": self.separator, "library": self._library}
+        return {**super().to_json(), "imported": imported}
+
+    def encode_document(self, document: Document) -> Ids:
+        ids = self.encode(document)
+        if self.separator is None:
+            return ids
+        edge = np.array([self.separator], dtype=np.int32)
+        return np.concatenate([edge, ids, edge])
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        parts = [self.encode_document(document) for document in documents]
+        return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
+
+    def decoder(self) -> Decoder:
+        pieces = [PRINTED[1] if node == self.separator else name for node, name in enumerate(self._nodes)]
+        between = " " if self.level == "tokens" else ""
+        return Decoder([piece.encode() for piece in pieces], between=between, separator=self.separator)
+
+    def _known(self, ids: Ids) -> Ids:
+        """The ids, in which -1 stands for what is no node."""
+        if self.unknown is None:
+            return ids[ids >= 0]
+        return np.where(ids >= 0, ids, self.unknown).astype(np.int32)
+
+
+class ImportedChars(_Imported):
+    """Every character is a token; tokens of more characters are matched first, the longest first."""
+
+    level = "char"
+
+    def _find(self, text: str) -> Ids:
+        find = self._ids_by_name.get
+        line_break = -1 if self.separator is None else self.separator
+        return np.fromiter(
+            (find(character, line_break if character == "\n" else -1) for character in text), np.int32, len(text)
+        )
+
+    def _encode_plain(self, text: str) -> Ids:
+        return self._known(self._find(text))
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        text = document if isinstance(document, str) else "".join(document)
+        if self._pattern is not None:
+            text = "".join(plain for plain, _ in self._split(text))
+        distinct = list(dict.fromkeys(text))
+        return [character for character, node in zip(distinct, self._find("".join(distinct)), strict=True) if node < 0]
+
+
+class ImportedTokens(_Imported):
+    """Documents are lists of tokens already; a text is cut at white space."""
+
+    level = "tokens"
+
+    def encode(self, document: Document) -> Ids:
+        tokens = document.split() if isinstance(document, str) else document
+        find = self._ids_by_name.get
+        return self._known(np.fromiter((find(token, -1) for token in tokens), np.int32, len(tokens)))
+
+    def _encode_plain(self, text: str) -> Ids:
+        return self.encode(text)
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        tokens = document.split() if isinstance(document, str) else document
+        return [token for token in dict.fromkeys(tokens) if token not in self._ids_by_name]
+
+
+class ImportedBpe(_Imported):
+    """Byte-level BPE by a tokenizer file, with its own normalisation and its own special tokens."""
+
+    level = "bpe"
+
+    def __init__(self, nodes: Sequence[str], **options: Any) -> None:
+        super().__init__(nodes, **options)
+        try:
+            self._model = tokenizers.Tokenizer.from_str(json.dumps(self._library))
+        except Exception as error:  # the library raises nothing more special
+            raise ForeignFileError(f"the tokenizers library cannot read it: {error}") from error
+        self._model.no_truncation()
+        self._model.no_padding()
+        node_of = {name: node for node, name in enumerate(nodes)}
+        vocabulary = self._model.get_vocab(with_added_tokens=True)
+        self._node_of = np.full(max(vocabulary.values(), default=-1) + 1, -1, dtype=np.int32)
+        for name, own in vocabulary.items():
+            self._node_of[own] = node_of.get(name, -1)
+        written = set(self._added)
+        self._pieces = [
+            name.encode() if node in written or is_special(name) or any(character not in _BYTE_OF for character in name)
+            else bytes(_BYTE_OF[character] for character in name)
+            for node, name in enumerate(nodes)
+        ]  # fmt: skip
+        if self.separator is not None:
+            self._pieces[self.separator] = PRINTED[1].encode()
+
+    @property
+    def vocabulary(self) -> list[str]:
+        plain = {*self._added, *(node for node, name in enumerate(self._nodes) if is_special(name))}
+        taken = {self._nodes[node] for node in plain}
+        return [
+            name if node in plain else _name_of_bytes(self._pieces[node], taken=taken)
+            for node, name in enumerate(self._nodes)
+        ]
+
+    def _encode_plain(self, text: str) -> Ids:
+        found = self._model.encode(_no_surrogates(text), add_special_tokens=False).ids
+        return self._known(self._node_of[np.array(found, dtype=np.int64)])
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        if self._pattern is not None or self.separator is not None:
+            return super().encode_batch(documents)
+        texts = [_no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
+        encoded = self._model.encode_batch_fast(texts, add_special_tokens=False)
+        parts = [self._known(self._node_of[np.array(found.ids, dtype=np.int64)]) for found in encoded]
+        return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
+
+    def unknown_characters(self, document: Document) -> list[str]:
+        text = document if isinstance(document, str) else "".join(document)
+        if self._pattern is not None:
+            text = "".join(plain for plain, _ in self._split(text))
+        text = _no_surrogates(text)
+        found = self._model.encode(text, add_special_tokens=False)
+        nodes = self._node_of[np.array(found.ids, dtype=np.int64)]
+        missed = [begin for node, (begin, _) in zip(nodes, found.offsets, strict=True) if node in (-1, self.unknown)]
+        return list(dict.fromkeys(text[begin] for begin in missed if begin < len(text)))
+
+    def decoder(self) -> Decoder:
+        return Decoder(self._pieces, separator=self.separator)
+
+
+def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The tokenizer file that belongs to a graph at level ``bpe``, as the `tokenizers` library reads it; else None."""
+    if tokenizer.level != "bpe":
+        return None
+    if isinstance(tokenizer, _Imported):
+        return tokenizer._library
+    record = tokenizer.to_json()
+    merges = [(left, right) for left, right in record["merges"]]
+    tokens = dict.fromkeys([*_ALPHABET, *(left + right for left, right in merges)])
+    model = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    written: dict[str, Any] = json.loads(model.to_str())
+    return written
