@@ -289,7 +289,7 @@ def test_a_damaged_snapshot(store: Path) -> None:
     content = bytearray(file.read_bytes())
     content[1000] ^= 1
     file.write_bytes(content)
-    with pytest.raises(StoreDamagedError, match="edges/weight, page 0 .*the checksum does not match"):
+    with pytest.raises(StoreDamagedError, match=r"edges/weight, page 0 .*the checksum does not match"):
         diff(store)
     (store / "repository" / "snapshots" / snapshot).write_bytes(b"")
     with pytest.raises(StoreDamagedError, match=snapshot):
