@@ -429,8 +429,11 @@ def _blocks(places: Ints, slots: Ints) -> Iterator[Ints]:
 
 
 def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a bit differs, along the first axis."""
-    bits = [np.ascontiguousarray(each).view(np.uint8).reshape(len(each), -1) for each in (x, y)]
+    """Where a bit differs, along the first axis; the shapes agree."""
+    if x.dtype != y.dtype:
+        return np.ones(len(x), bool)
+    words = np.dtype(f"u{x.dtype.itemsize}")
+    bits = [np.ascontiguousarray(each).view(words).reshape(len(each), math.prod(each.shape[1:])) for each in (x, y)]
     differs: NDArray[np.bool_] = (bits[0] != bits[1]).any(1)
     return differs
 
