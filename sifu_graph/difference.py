@@ -230,7 +230,7 @@ class _Comparison:
         rest = np.flatnonzero(~same)
         self._step(len(in_a) - len(rest))
         for block in _blocks(rest, slot_b):
-            values = []
+            values: list[tuple[Floats | None, Floats]] = []
             generated = not stored_a[block].any() and not stored_b[block].any()
             for side, slots in zip(self.sides, (slot_a[block], slot_b[block]), strict=True):
                 values.append((None, side.generated(BIAS, slots)) if generated else side.values(slots))
@@ -243,8 +243,16 @@ class _Comparison:
             differs |= self._other_slot_arrays(slot_a[block], slot_b[block])
             if differs.any():
                 found.append(block[differs])
-                for side, places, index, kept in zip(self.sides, (in_a, in_b), (slot_a, slot_b), energies, strict=True):
-                    kept.append(side.energy(places[block[differs]], index[block[differs]]))
+                for side, edges, (W, b), slots, kept in zip(
+                    self.sides,
+                    (in_a[block], in_b[block]),
+                    values,
+                    (slot_a[block], slot_b[block]),
+                    energies,
+                    strict=True,
+                ):
+                    weight = side.generated(WEIGHT, slots[differs]) if W is None else W[differs]
+                    kept.append(side.energy(edges[differs], weight, b[differs]))
             self._step(len(block))
         if not found:
             return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
@@ -264,7 +272,7 @@ class _Comparison:
         slots = side.graph.parameters.index.slot[edges]
         out = np.zeros(len(edges), np.float32)
         for block in _blocks(np.arange(len(edges)), slots):
-            out[block] = side.energy(edges[block], slots[block])
+            out[block] = side.energy(edges[block], *side.values(slots[block]))
             self._step(len(block))
         return out
 
@@ -357,7 +365,6 @@ class _Side:
             if name.startswith("edges/") and name not in own and not graph.store.is_paged(name)
         ]
         self._slot_arrays: dict[str, NDArray[Any]] = {}
-        self._last: tuple[Ints, Floats, Floats] | None = None
 
     def slot_array(self, name: str) -> NDArray[Any]:
         """[slots], zeros where this snapshot has no such array."""
@@ -376,9 +383,7 @@ class _Side:
         return np.zeros((len(slots), d, d), np.float32) if weight is None else weight
 
     def values(self, slots: Ints) -> tuple[Floats, Floats]:
-        """W [k, d, d] and b [k, d]. The last block is kept: its energies are asked for next."""
-        if self._last is not None and np.array_equal(self._last[0], slots):
-            return self._last[1], self._last[2]
+        """W [k, d, d] and b [k, d]."""
         stored = self.stored[slots // PAGE_EDGES]
         out = []
         for name in (WEIGHT, BIAS):
@@ -390,12 +395,10 @@ class _Side:
                 array[here] = page[slots[here] - first * PAGE_EDGES]
                 self.pages_read += (stop - first) if name == WEIGHT else 0
             out.append(array)
-        self._last = (slots, out[0], out[1])
         return out[0], out[1]
 
-    def energy(self, edges: Ints, slots: Ints) -> Floats:
-        """Of private edges, by their places in the index and their slots, in the neutral context [k]."""
-        W, b = self.values(slots)
+    def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
+        """Of private edges, by their places in the index and their parameters, in the neutral context [k]."""
         index = self.graph.parameters.index
         source = torch.from_numpy(np.searchsorted(index.row_start, edges, side="right") - 1)
         z = torch.einsum("ki,kio->ko", self.mix[source], torch.from_numpy(W)) + torch.from_numpy(b) + self.encoding
@@ -437,8 +440,11 @@ def _blocks(places: Ints, slots: Ints) -> Iterator[Ints]:
 
 
 def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a bit differs, along the first axis."""
-    bits = [np.ascontiguousarray(each).view(np.uint8).reshape(len(each), -1) for each in (x, y)]
+    """Where a bit differs, along the first axis; the shapes agree."""
+    if x.dtype != y.dtype:
+        return np.ones(len(x), bool)
+    words = np.dtype(f"u{x.dtype.itemsize}")
+    bits = [np.ascontiguousarray(each).view(words).reshape(len(each), math.prod(each.shape[1:])) for each in (x, y)]
     differs: NDArray[np.bool_] = (bits[0] != bits[1]).any(1)
     return differs
 

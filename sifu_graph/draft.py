@@ -382,15 +382,15 @@ class Draft:
         store.require_version(VERSION)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
-        self._write_changed(store, SOURCE, self.edges[SOURCE])  # first: its length is that of the paged arrays
+        store.write(SOURCE, self.edges[SOURCE])  # first: its length is that of the paged arrays
         for name in (TARGET, COUNT, ORIGIN, ENERGY):
-            self._write_changed(store, name, self.edges[name])
+            store.write(name, self.edges[name])
         if store.has(USAGE) or self.edges[USAGE].any():
-            self._write_changed(store, USAGE, self.edges[USAGE])
+            store.write(USAGE, self.edges[USAGE])
         if store.has(FORBIDDEN) or len(self.forbidden):
-            self._write_changed(store, FORBIDDEN, self.forbidden.astype(np.int32))
+            store.write(FORBIDDEN, self.forbidden.astype(np.int32))
         for name, column in self.nodes.items():
-            self._write_changed(store, name, column)
+            store.write(name, column)
         if self.new_tokenizer:
             store.write_json("nodes/vocabulary", self.vocabulary)
             store.write_json("nodes/tokenizer", self.tokenizer.to_json())
@@ -406,13 +406,6 @@ class Draft:
         return 4 * PAGE_EDGES * sum(int(np.prod(self._trailing(name), dtype=np.int64)) for name in self.paged)
 
     # ---- inside
-
-    def _write_changed(self, store: Store, name: str, array: NDArray[Any]) -> None:
-        if store.has(name):
-            before = self.old.read(name)
-            if before.shape == array.shape and np.array_equal(before, array, equal_nan=before.dtype.kind == "f"):
-                return
-        store.write(name, array)
 
     def _touched(self, *, nodes: bool = False) -> None:
         self._index = None

@@ -74,6 +74,26 @@ def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})
 
 
+def can_take(array: zarr.Array[Any], data: np.ndarray) -> bool:
+    """Whether an array that is not paged can hold other data as it is, at most with another length."""
+    chunks = chunk_shape(data.shape, paged=False)
+    return array.dtype == data.dtype and array.shape[1:] == data.shape[1:] and array.chunks == chunks
+
+
+def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
+    """Make an array that `can_take` it hold the data; chunks that hold it already are left alone."""
+    try:
+        before = np.asarray(array[...])
+    except Exception:  # damaged: all of it is written anew
+        before = np.empty((0, *data.shape[1:]), data.dtype)
+    if array.shape != data.shape:
+        array.resize(data.shape)
+    for first in range(0, len(data), array.chunks[0]):
+        part = slice(first, first + array.chunks[0])
+        if before[part].tobytes() != data[part].tobytes():
+            array[part] = data[part]
+
+
 def is_paged(array: zarr.Array[Any]) -> bool:
     return bool(array.attrs.get(PAGED_ATTRIBUTE, False))
 

@@ -154,6 +154,7 @@ class Store(StoreReader):
     def write(self, name: str, array: np.ndarray) -> None:
         """Write a whole array that is not paged; one of another shape or dtype is replaced.
 
+        Chunks that hold the same already are not written: an edit of a large index costs what it changes of it.
         A new length of `edges/source` resizes every paged array, and `pages/stored` (0 for the new pages).
         """
         self._check_writable()
@@ -170,11 +171,13 @@ class Store(StoreReader):
             return
         with self._writing(f"writing {name}", data.nbytes):
             target = self._all_arrays().get(name)
-            if target is None or target.shape != data.shape or target.dtype != data.dtype:
+            if target is not None and arrays.can_take(target, data):
+                arrays.write_changed(target, data)
+            else:
                 target = arrays.create_array(self._group, name, data.shape, data.dtype, paged=False)
                 self._arrays_by_name[name] = target
-            if data.size:
-                target[...] = data
+                if data.size:
+                    target[...] = data
         if name == SOURCE:
             self._resize(len(data))
 

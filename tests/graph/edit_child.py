@@ -1,4 +1,4 @@
-"""Edits a graph again and again until it is killed: says before each edit what it begins, after it that it is saved."""
+"""Edits a graph again and again, until it is killed: says before and after each edit where it is."""
 
 from __future__ import annotations
 
