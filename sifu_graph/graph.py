@@ -30,6 +30,7 @@ from sifu_graph.tokens import TokenFile, encode_corpus
 if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation import Generation
+    from sifu_graph.graphmap import GraphMap
     from sifu_graph.training import TrainReport
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -225,6 +226,18 @@ class Graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
+
+    def map(self, *files: str | Path, **options: Any) -> GraphMap:
+        """A map of the graph, drawn to files. See `sifu_graph.graphmap.draw_map` for the options."""
+        from sifu_graph.graphmap import draw_map
+
+        return draw_map(self, *files, **options)
+
+    def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
+        """One picture of the graph or of its training. See `sifu_graph.plots.plot` for the kinds."""
+        from sifu_graph.plots import plot
+
+        return plot(self, kind, out, force=force)
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:

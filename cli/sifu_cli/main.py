@@ -24,6 +24,8 @@ COMMANDS = {
     "train": "train",
     "generate": "generate",
     "eval": "evaluate",
+    "map": "map",
+    "plot": "plot",
     "info": "info",
     "log": "log",
     "verify": "verify",

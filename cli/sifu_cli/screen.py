@@ -35,6 +35,11 @@ def warn(message: str) -> None:
     click.echo("sifu: warning: " + " ".join(message.split()), err=True)
 
 
+def on_a_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
 def print_json(fields: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout. A number that is none (NaN, infinity) is null."""
     click.echo(json.dumps(_plain(fields), ensure_ascii=False, default=str))
