@@ -225,8 +225,8 @@ def _counts(graph: Graph, figure: Any) -> Figures:
                  f"{cut:,} time{'s' if cut != 1 else ''}")  # fmt: skip
     if occur > edges:
         rest = (total - int(count.sum())) / (occur - edges)
-        axes.plot([edges, occur], [rest, rest], color=DEFAULT, linewidth=1.8, linestyle=":",
-                  label=f"{occur - edges:,} more pairs occurred, {rest:.2f} times on average: over the default edge")  # fmt: skip
+        others = f"{occur - edges:,} more pairs occurred, {rest:.2f} times on average: over the default edge"
+        axes.plot([edges, occur], [rest, rest], color=DEFAULT, linewidth=1.8, linestyle=":", label=others)
     axes.axvspan(edges, index.nodes**2, color=DEFAULT, alpha=0.08, linewidth=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -278,11 +278,8 @@ def _energy(graph: Graph, figure: Any) -> Figures:
     axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
     axes.set_ylabel("energy when the source is the whole text")
-    all_of_it = len(order) == int((sizes > 0).sum())
-    axes.set_title(
-        f"{len(energy):,} private edges: " + ("all" if all_of_it else f"the rows of {len(order):,} nodes drawn at random"),
-        fontsize=9, color=SOFT, loc="left",
-    )  # fmt: skip
+    which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
+    axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
     axes.legend(frameon=False, loc="upper left")
     spread = np.log(count[seen]).std() > 0 and energy[seen].std() > 0
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,6 +81,8 @@ def _coloured(text: str, choices: Iterable[Choice]) -> Iterable[tuple[str, dict[
 
 
 def _legend(choices: list[Choice]) -> None:
+    from statistics import median
+
     best = sum(choice.private and choice.rank == 1 for choice in choices)
     default = sum(not choice.private for choice in choices)
     margin = median(choice.margin for choice in choices)
