@@ -30,6 +30,8 @@ from sifu_graph.tokens import TokenFile, encode_corpus
 if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation import Generation
+    from sifu_graph.inspection import EdgeReport, NodeReport
+    from sifu_graph.trace import Trace
     from sifu_graph.training import TrainReport
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -225,6 +227,18 @@ class Graph:
         from sifu_graph.generation import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
+
+    def trace(self, text: str | Sequence[str], **options: Any) -> Trace:
+        """What the signal does, position by position: tensors. See `sifu_graph.trace.trace` for the options."""
+        from sifu_graph.trace import TraceOptions, trace
+
+        return trace(self, text, TraceOptions(**options))
+
+    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
+        """One node, or the edge between two. See `sifu_graph.inspection`."""
+        from sifu_graph.inspection import inspect_edge, inspect_node
+
+        return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:
