@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,11 +32,12 @@ from sifu_graph.names import node_named
 from sifu_graph.parameters import BIAS, WEIGHT, Parameters
 from sifu_graph.signal import SignalConfig, step_encoding
 from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
+from sifu_graph.trace_page import check_file, write_page
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
 
-DEFAULT_TOP = 5
+DEFAULT_TOP, PAGE_TOP = 5, 16
 Like = Literal["generate", "eval"]
 
 
@@ -46,7 +48,7 @@ class TraceOptions:
     Attributes
     ----------
     top
-        Candidates a position that are looked at closely, the strongest first.
+        Candidates a position that are looked at closely, the strongest first. None: 5, or 16 for a page.
     last
         Only the last so many positions. None: all.
     like
@@ -55,13 +57,17 @@ class TraceOptions:
         Names of nodes that are looked at closely at every position, however weak.
     what_if
         Changes of the graph, in memory only: see `overlay`. The trace then has the one without them as `before`.
+    html, force
+        Write a page to this file (`trace_page`), over one that is there.
     """
 
-    top: int = DEFAULT_TOP
+    top: int | None = None
     last: int | None = None
     like: Like = "generate"
     also: Sequence[str] = ()
     what_if: Sequence[str] = ()
+    html: str | Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class Trace:
 
     Attributes
     ----------
+    silent
+        Positions whose signal was kept out of the mix.
     first
         The position of ``r[0]``: the signals before it play no part in what is shown.
     r : [m, d]
@@ -142,6 +150,7 @@ class Trace:
     like: Like
     what_if: tuple[str, ...]
     scale: float
+    silent: frozenset[int]
     first: int
     positions: tuple[Position, ...]
     r: Tensor
@@ -152,6 +161,8 @@ class Trace:
     shown: Tensor
     z: Tensor
     before: Trace | None = None
+    page_bytes: int | None = None
+    """Size of the page, if one was written."""
 
     @property
     def text_positions(self) -> int:
@@ -211,6 +222,8 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
     if not (tokenizer.encode(text) != UNKNOWN).any():
         shown = "".join(unknown[:10])
         raise OptionError(f"the text consists of unknown characters only ({shown}): none of them is a node")
+    if options.html is not None:
+        check_file(Path(options.html), force=options.force)
     changes = [overlay.parse(words) for words in options.what_if]
     real = overlay.Overlay(parameters, tokenizer, frozenset())
     found = _trace(graph, real, text, unknown, options, ())
@@ -224,6 +237,8 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
             raise OptionError("a position can be off only as in generation: leave out like eval")
         after = _trace(graph, laid, text, unknown, options, tuple(map(str, changes)))
         found = dataclasses.replace(after, before=found)
+    if options.html is not None:
+        found = dataclasses.replace(found, page_bytes=write_page(graph, found, Path(options.html)))
     return found
 
 
@@ -277,13 +292,14 @@ def follow(
         restart = len(ids) if config.reset_after is None else config.reset_after
         signals, contests = _as_generate(parameters, config, ids, restart, options.last, silent)
     alpha = parameters.alpha.tolist()
+    top = options.top or (DEFAULT_TOP if options.html is None else PAGE_TOP)
     first = contests[0].begin
     r = torch.stack([signals[place] for place in range(first, contests[-1].position + 1)])
     forbidden = {UNKNOWN} if options.like == "generate" else set()
     every = [
         _position(parameters, config, found, r[found.begin - first : found.position - first + 1],
                   mix_weights(config, alpha, found.position - found.begin, {k - found.begin for k in silent}),
-                  names, forbidden, also, options)
+                  names, forbidden, also, options.like, top)
         for found in contests
     ]  # fmt: skip
     k = max(len(one.shown) for one in every)
@@ -294,6 +310,7 @@ def follow(
         like=options.like,
         what_if=what_if,
         scale=float(parameters.scale),
+        silent=silent,
         first=first,
         positions=tuple(one.position for one in every),
         r=r,
@@ -411,7 +428,8 @@ def _position(
     names: tuple[str, ...],
     forbidden: set[int],
     also: Sequence[int],
-    options: TraceOptions,
+    like: Like,
+    top: int,
 ) -> _One:
     index = parameters.index
     row = index.row(found.node)
@@ -422,7 +440,7 @@ def _position(
     private[targets] = True
     candidate = np.ones(index.nodes, bool)
     candidate[list(forbidden)] = False
-    if options.like == "generate" and not config.self_decode:
+    if like == "generate" and not config.self_decode:
         candidate[found.node] = False
 
     # The order of the contest: by energy; the default edges win a tie, among them the most frequent node.
@@ -436,7 +454,7 @@ def _position(
     defaults = int((candidate & ~private).sum())
     ahead = order[~private[order]][:1]  # stands for all default edges
     entries = np.concatenate([order[private[order]], ahead])
-    entries = entries[np.argsort(rank[entries], kind="stable")][: max(2, options.top)]
+    entries = entries[np.argsort(rank[entries], kind="stable")][: max(2, top)]
     came = found.came
     shown = list(dict.fromkeys([*map(int, entries), *also, *([] if came is None else [came])]))
     if not shown:

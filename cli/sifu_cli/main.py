@@ -25,6 +25,8 @@ COMMANDS = {
     "generate": "generate",
     "eval": "evaluate",
     "info": "info",
+    "inspect": "inspect",
+    "trace": "trace",
     "log": "log",
     "verify": "verify",
     "gc": "gc",
