@@ -135,8 +135,12 @@ class Browser:
     def click(self, selector: str, *, shift: bool = False) -> None:
         """A real click in the middle of the first element that matches."""
         where = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"""(() => {{
+                const element = document.querySelector({json.dumps(selector)});
+                element.scrollIntoView({{block: "center"}});
+                const box = element.getBoundingClientRect();
+                return [box.x + box.width / 2, box.y + box.height / 2];
+            }})()"""
         )
         for kind in ("mousePressed", "mouseReleased"):
             self._call(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sifu_graph.inspection import Change, EdgeReport, Neighbour, NodeReport
 
 TOP = 10
+Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
+"""A title, neighbours, and which of their figures."""
 
 
 @click.command(
@@ -69,7 +71,7 @@ def _print_node(found: NodeReport) -> None:
         ]
     )
     click.echo()
-    out = [
+    out: list[Shown] = [
         ("out, by energy", found.targets_by_energy, ("energy", "p")),
         ("out, by count", found.targets_by_count, ("counted", "share")),
         ("least agreed", found.disagreements, ("share", "p")),
@@ -77,14 +79,14 @@ def _print_node(found: NodeReport) -> None:
     print_rich(_neighbours(out))
     click.echo()
     among = "" if found.private_in <= found.compared else f", of the {found.compared} most counted"
-    into = [
+    into: list[Shown] = [
         (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
         ("in, by count", found.sources_by_count, ("counted", "share")),
     ]
     print_rich(_neighbours(into))
 
 
-def _neighbours(lists: list[tuple[str, tuple[Neighbour, ...], tuple[str, ...]]]) -> Table:
+def _neighbours(lists: list[Shown]) -> Table:
     from rich import box
     from rich.table import Table
 
