@@ -29,6 +29,11 @@ class Walk:
         Nodes that are never chosen.
     r_0
         The initial signal [d]; None: the graph's.
+
+    Attributes
+    ----------
+    silent
+        Steps after the next `start` whose signal never enters the mix.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Walk:
         self.parameters, self.config = parameters, config
         self.r_0 = parameters.r_0 if r_0 is None else r_0
         self.forbidden = sorted(set(forbidden))
+        self.silent: frozenset[int] = frozenset()
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
@@ -65,6 +71,7 @@ class Walk:
             node_bias=self.parameters.node_bias[node : node + 1],
             alpha=self._alpha,
             offset=self.config.decode_offset,
+            silent=self.silent,
         )
 
     def carry(self, node: int) -> None:

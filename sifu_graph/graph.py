@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation import Generation
     from sifu_graph.graphmap import GraphMap
+    from sifu_graph.inspection import EdgeReport, NodeReport
+    from sifu_graph.trace import Trace
     from sifu_graph.training import TrainReport
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -238,6 +240,18 @@ class Graph:
         from sifu_graph.plots import plot
 
         return plot(self, kind, out, force=force)
+
+    def trace(self, text: str | Sequence[str], **options: Any) -> Trace:
+        """What the signal does, position by position: tensors. See `sifu_graph.trace.trace` for the options."""
+        from sifu_graph.trace import TraceOptions, trace
+
+        return trace(self, text, TraceOptions(**options))
+
+    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
+        """One node, or the edge between two. See `sifu_graph.inspection`."""
+        from sifu_graph.inspection import inspect_edge, inspect_node
+
+        return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:

@@ -30,7 +30,7 @@ PAGE = ".html"
 By = Literal["information", "energy", "count"]
 MEASURES: dict[By, str] = {
     "information": "what an edge adds to the frequencies of its nodes",
-    "energy": "what reaches the target when the source is the whole text",
+    "energy": "what reaches the target in a neutral context",
     "count": "how often the pair occurred",
 }
 """What makes an edge strong, in words."""
@@ -44,7 +44,7 @@ OTHER = "#8d887c"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The contest of one node when it is the whole text: the private edges out of it."""
+    """The contest of one node in its neutral context: the private edges out of it."""
 
     target: Ints  # [k]
     count: Ints  # [k]
@@ -54,7 +54,8 @@ class Row:
 
 
 def row_alone(walk: Walk, node: int) -> Row:
-    """The row of a node in a neutral context: the energies that follow a text of this node alone."""
+    """The row of a node in its neutral context: the node alone, its mix empty (see `sifu_graph.inspection`)."""
+    walk.silent = frozenset({0})
     walk.start(node)
     energies, default = walk.energies()
     index = walk.parameters.index
@@ -145,7 +146,7 @@ def draw_map(
         The strongest private edges among them.
     by
         What makes an edge strong. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), what it adds to the frequencies,
-        with p(v|u) from the energies that follow u alone; ``energy``: that energy itself; ``count``: how often the pair
+        with p(v|u) from the energies in a neutral context (`row_alone`); ``energy``: that energy itself; ``count``: how often the pair
         occurred when the graph was built.
     seed
         Of the layout and the communities: same graph, options and seed, same map.

@@ -277,7 +277,7 @@ def _energy(graph: Graph, figure: Any) -> Figures:
     axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
     axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
-    axes.set_ylabel("energy when the source is the whole text")
+    axes.set_ylabel("energy in a neutral context: the source alone, its mix empty")
     which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
     axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
     axes.legend(frameon=False, loc="upper left")

@@ -186,23 +186,37 @@ class Signal:
     weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
     total: float  # its denominator, scaled likewise
     peak: float  # the greatest alpha so far
+    silent: frozenset[int] = frozenset()
+    """Steps whose signal never enters the mix (`overlay`); a mix in which nothing is left is zero."""
 
     @classmethod
     def start(
-        cls, config: SignalConfig, *, r_0: Tensor, node_bias: Tensor, alpha: Sequence[float], offset: int
+        cls,
+        config: SignalConfig,
+        *,
+        r_0: Tensor,
+        node_bias: Tensor,
+        alpha: Sequence[float],
+        offset: int,
+        silent: frozenset[int] = frozenset(),
     ) -> Signal:
         """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
         if config.first == "biased":
             r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
         else:
             r = r_0.expand_as(node_bias).clone()
-        signal = cls(config, alpha, offset, r, 0, r, torch.zeros_like(r), 0.0, -math.inf)
+        nothing = torch.zeros_like(r)
+        signal = cls(config, alpha, offset, r, 0, nothing if 0 in silent else r, nothing, 0.0, -math.inf, silent)
         if config.mix_from == 1 and not config.skip_current:
             signal._add()
         return signal
 
     def _add(self) -> None:
         """Takes the last signal into the mix: the running form of the softmax over a prefix."""
+        if self.step in self.silent:
+            if self.total == 0.0:
+                self.raw_mix = torch.zeros_like(self.r)
+            return
         logit = alpha_at(self.alpha, self.step + 2 - self.config.mix_from)
         peak = max(self.peak, logit)
         keep, new = math.exp(self.peak - peak), math.exp(logit - peak)
@@ -238,7 +252,7 @@ class Signal:
         if not self.config.skip_current:
             self._add()
         elif self.step < self.config.mix_from:  # nothing to mix yet
-            self.raw_mix = self.r
+            self.raw_mix = torch.zeros_like(self.r) if self.step in self.silent else self.r
         return z
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sifu_cli.names import readable
+
 if TYPE_CHECKING:
     from sifu_graph.explain import Choice
     from sifu_graph.generation import Stream
@@ -41,11 +43,9 @@ def print_explained(prompt: str, answer: Iterator[str], pieces: Stream) -> None:
 
 
 def _line(choice: Choice) -> str:
-    from sifu_graph.graphmap import printed
-
-    token = _padded(printed(choice.token))
+    token = _padded(readable(choice.token))
     edge = "private" if choice.private else "default"
-    best = "" if choice.rank == 1 else printed(choice.best)
+    best = "" if choice.rank == 1 else readable(choice.best)
     p = f"{100 * choice.probability:.1f} %" if choice.probability >= 0.001 else f"{100 * choice.probability:.1g} %"
     return (
         click.style(token, **_style(choice))

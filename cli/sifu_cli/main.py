@@ -27,6 +27,8 @@ COMMANDS = {
     "map": "map",
     "plot": "plot",
     "info": "info",
+    "inspect": "inspect",
+    "trace": "trace",
     "log": "log",
     "verify": "verify",
     "gc": "gc",

@@ -129,14 +129,17 @@ class PromptLoop:
             close = difflib.get_close_matches(name, COMMANDS, n=1)
             _complain(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
             return False
-        if rest and name != "set":
+        if rest and name not in ("set", "trace"):
             _complain(f"/{name} takes nothing after it")
-            return False
-        if name == "set":
+        elif name == "set":
             self._set(rest)
+        elif name == "trace":
+            self._trace(rest)
+        elif name == "quit":
+            return True
         else:
-            getattr(self, f"_{name}", lambda: None)()
-        return name == "quit"
+            {"help": self._help, "undo": self._undo, "new": self._new, "text": self._text}[name]()
+        return False
 
     def _help(self) -> None:
         width = max(len(usage) for usage, _ in COMMANDS.values())
@@ -171,6 +174,27 @@ class PromptLoop:
             return value == "on"
         return option.type.convert(value, None, None)
 
+    def _trace(self, options: list[str]) -> None:
+        """What `sifu trace` shows of the text that the signal has come along."""
+        from sifu_store.errors import SifuError
+
+        from sifu_cli.commands.trace import command
+
+        text = self.text.rstrip("\n").rpartition("\n")[2]
+        if not text:
+            _complain("there is no text to trace: type something")
+            return
+        try:
+            command.main(
+                [*options, "--store", str(self.graph.path), "--", text], prog_name="/trace", standalone_mode=False
+            )
+        except click.ClickException as error:
+            _complain(error.format_message().lower())
+        except SifuError as error:
+            _complain(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            click.echo()
+
     def _undo(self) -> None:
         if not self.turns:
             _complain("there is nothing to take back")
@@ -189,6 +213,7 @@ class PromptLoop:
 COMMANDS = {
     "help": ("/help", "this list"),
     "set": ("/set NAME VALUE", f"{', '.join(SETTINGS)}; alone: what they are"),
+    "trace": ("/trace [OPTIONS]", "why the last tokens came: sifu trace of the text so far"),
     "text": ("/text", "the whole text so far"),
     "undo": ("/undo", "take back the last turn: what you typed and what came"),
     "new": ("/new", "begin a new text"),

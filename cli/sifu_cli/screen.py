@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
 
+OFF_TERMINAL = 160  # columns
 Row = tuple[str, str, str]
 """Label, value, remark."""
 
@@ -53,6 +55,18 @@ def print_table(rows: Iterable[Row]) -> None:
     for label, value, remark in rows:
         shown = click.style(f"{label:<{label_width}}", dim=True)
         click.echo(f"{shown}  {value:>{value_width}}  {remark}".rstrip())
+
+
+def print_rich(what: RenderableType) -> None:
+    """A table or a tree of rich on stdout, as wide as the terminal; elsewhere as wide as it needs to be."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else OFF_TERMINAL
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    console = Console(width=wide, highlight=False, markup=False, emoji=False, no_color=plain)
+    with console.capture() as captured:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
 
 
 def _plain(value: Any) -> Any:

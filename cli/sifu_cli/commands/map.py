@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sifu_cli.names import readable
 from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
 from sifu_cli.screen import number, print_json, print_table, say, size, warn
 
@@ -42,7 +43,7 @@ Examples:
     default="information",
     show_default=True,
     help="What makes an edge strong: what it adds to the frequencies of its nodes (information), the energy that "
-    "reaches its target when its source is the whole text (energy), or how often the pair occurred (count).",
+    "reaches its target in a neutral context, the source alone (energy), or how often the pair occurred (count).",
 )
 @click.option("--seed", type=Number(int, least=0), metavar="N", default=0, show_default=True, help="Of the layout.")
 @click.option("--force", is_flag=True, help="Overwrite files.")
@@ -68,8 +69,6 @@ def command(
     """
     files = files or (Path("map.html"),)
     with opened(store) as graph:
-        from sifu_graph.graphmap import printed
-
         say(f"drawing {', '.join(map(str, files))}", quiet=quiet)
         drawn = graph.map(*files, nodes=nodes, edges=edges, by=by, seed=seed, force=force)
     groups = [[drawn.name[at] for at in (drawn.community == group).nonzero()[0]] for group in range(drawn.communities)]
@@ -93,13 +92,13 @@ def command(
                 ("edges", number(len(drawn.source)), f"of {drawn.graph_edges:,} private ones, the strongest by {by}"),
                 ("communities", number(len(groups)), "by their most frequent nodes:"),
                 *(
-                    ("", number(len(group)), " ".join(map(printed, group[:SHOWN_NAMES])))
+                    ("", number(len(group)), " ".join(map(readable, group[:SHOWN_NAMES])))
                     for group in groups[:SHOWN_COMMUNITIES]
                 ),
             ]
         )
     if drawn.unwritten:
-        shown = " ".join(map(printed, drawn.unwritten[:SHOWN_UNWRITTEN]))
+        shown = " ".join(map(readable, drawn.unwritten[:SHOWN_UNWRITTEN]))
         warn(
             f"no font on this machine has all characters of {len(drawn.unwritten):,} names ({shown} ...): the picture "
             "shows points without them; install a font that has them (for Chinese: Noto Sans CJK), or draw a .html"
