@@ -81,13 +81,16 @@ class PromptLoop:
 
         typed = "".join(character for character in typed if not 0xD800 <= ord(character) < 0xE000)
         before = self.text
-        text = before + typed
+        glue = " " if self.graph.tokenizer.level == "tokens" and before[-1:].strip() and typed else ""
+        text = before + glue + typed
         beginning = text.rpartition("\n")[2]  # the signal starts anew after the end of a document
         if not beginning:
             _complain("there is no text to go on from: type something" if not text else "a text ended: begin another")
             return
         try:
-            pieces = self.stream(self.graph, beginning, self.settings)
+            seed = self.settings["seed"]
+            another = {} if seed is None else {"seed": seed + len(self.turns)}
+            pieces = self.stream(self.graph, beginning, {**self.settings, **another})
         except SifuError as error:
             _complain(str(error))
             return
@@ -150,7 +153,7 @@ class PromptLoop:
         if not words:
             for name in SETTINGS:
                 value = self.settings[name.replace("-", "_")]
-                shown = {None: "-", True: "on", False: "off"}.get(value, value)
+                shown = "-" if value is None else value if not isinstance(value, bool) else "on" if value else "off"
                 click.echo(f"  {name:<12} {shown}")
             return
         name, values = words[0].replace("_", "-"), words[1:]

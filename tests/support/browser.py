@@ -25,7 +25,7 @@ def chromium() -> str | None:
 class Browser:
     """One page. ``errors`` collects what the console complains of, ``requests`` every address that was asked for."""
 
-    def __init__(self, *, width: int = 1440, height: int = 1000, scheme: str = "light") -> None:
+    def __init__(self, *, width: int = 1440, height: int = 1000, scheme: str = "light", webgl: bool = False) -> None:
         found = chromium()
         assert found is not None
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
@@ -39,7 +39,8 @@ class Browser:
 
         self._process = subprocess.Popen(
             [
-                found, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
+                found, "--headless=new", "--no-sandbox",
+                *(["--enable-unsafe-swiftshader"] if webgl else ["--disable-gpu"]), "--remote-debugging-pipe", "--no-first-run",
                 "--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars",
                 f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}", "about:blank",
             ],
@@ -142,11 +143,16 @@ class Browser:
                 return [box.x + box.width / 2, box.y + box.height / 2];
             }})()"""
         )
+        self.click_at(where[0], where[1], shift=shift)
+
+    def click_at(self, x: float, y: float, *, shift: bool = False) -> None:
+        """A real click: the mouse moves there, goes down and up."""
+        modifiers = 8 if shift else 0
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, modifiers=modifiers)
         for kind in ("mousePressed", "mouseReleased"):
             self._call(
-                "Input.dispatchMouseEvent", type=kind, x=where[0], y=where[1], button="left", clickCount=1,
-                modifiers=8 if shift else 0,
-            )  # fmt: skip
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1, modifiers=modifiers
+            )
 
     def press(self, key: str) -> None:
         """A key, by its DOM name."""
