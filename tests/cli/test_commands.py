@@ -69,6 +69,8 @@ def test_the_four_commands_work_in_an_empty_folder_one_after_another(poems: Path
         ("generate", ["春", "--tokens", "3"]),
         ("eval", []),
         ("info", []),
+        ("inspect", ["春", "風"]),
+        ("trace", ["春風"]),
         ("log", []),
         ("verify", []),
         ("gc", ["--yes"]),
