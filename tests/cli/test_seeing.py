@@ -72,8 +72,8 @@ def test_what_is_not_shown_is_said(unchanged: Path) -> None:
 
 
 def test_inspecting_a_node_and_an_edge(unchanged: Path) -> None:
-    node = found("inspect", "春", "--store", unchanged, "--top", "3")
-    assert (node["name"], len(node["targets_by_count"])) == ("春", 3)
+    node = found("inspect", "春", "--store", unchanged, "--top", "2")
+    assert (node["name"], len(node["targets_by_count"])) == ("春", 2)
     assert node["targets_by_count"][0]["count"] >= node["targets_by_count"][1]["count"]
     assert node["targets_by_energy"][0]["energy"] >= node["targets_by_energy"][1]["energy"]
     for words in ("private edges out", "pages of its row", "out, by energy", "in, by count", "least agreed"):
