@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,16 +101,20 @@ def account(
     energy
         [k], as the kernel computed them.
     """
-    W, b, encoding, r, energy = (part.double() for part in (W, b, encoding, r, energy))
-    x = weights[:, None] * r  # [m, d]
+    # In NumPy: vectors so small are done before torch has woken its threads.
+    matrices, biases, code, vectors, energies = (
+        part.numpy().astype(np.float64) for part in (W, b, encoding, r, energy)
+    )
+    x = weights.numpy()[:, None] * vectors  # [m, d]
     if config.normalise_mix:
-        x = x - x.mean(-1, keepdim=True)
-        x = x * (x.sum(0).square().mean() + NORM_EPS).rsqrt()
-    z = x.sum(0) @ W + b + encoding  # [k, d]
-    gate = 0.5 * torch.erfc(z * -math.sqrt(0.5))
+        x = x - x.mean(-1, keepdims=True)
+        x = x / math.sqrt((x.sum(0) ** 2).mean() + NORM_EPS)
+    z = x.sum(0) @ matrices + biases + code  # [k, d]
+    gate = 0.5 * np.array([[math.erfc(-value * math.sqrt(0.5)) for value in row] for row in z.tolist()])
     y = z * gate
-    length = y.norm(dim=-1, keepdim=True)
-    c = torch.where(length > 0, gate * y / length.clamp_min(1e-300), 0.0)
-    signals = torch.einsum("kio,ko,mi->km", W, c, x)
-    by_bias, by_encoding = (c * b).sum(-1), c @ encoding
-    return Account(energy, signals, by_bias, by_encoding, energy - signals.sum(-1) - by_bias - by_encoding)
+    length = np.sqrt((y * y).sum(-1, keepdims=True))
+    c = np.divide(gate * y, length, out=np.zeros_like(y), where=length > 0)
+    signals = (matrices @ c[..., None])[..., 0] @ x.T
+    by_bias, by_encoding = (c * biases).sum(-1), c @ code
+    parts = (energies, signals, by_bias, by_encoding, energies - signals.sum(-1) - by_bias - by_encoding)
+    return Account(*map(torch.from_numpy, parts))

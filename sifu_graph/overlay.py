@@ -108,13 +108,13 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
 def _kept(index: EdgeIndex, keep: NDArray[np.bool_]) -> EdgeIndex:
     """The index of some of its edges."""
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    return EdgeIndex(
-        index.nodes,
-        kept_before[index.row_start],
-        index.target[keep],
-        index.slot[keep],
-        index.count[keep],
-        index.keys[keep],
+    return dataclasses.replace(
+        index,
+        row_start=kept_before[index.row_start],
+        target=index.target[keep],
+        slot=index.slot[keep],
+        count=index.count[keep],
+        keys=index.keys[keep],
     )
 
 
@@ -128,13 +128,12 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
     target -= target > node
     source -= source > node
     nodes = index.nodes - 1
-    index = EdgeIndex(
-        nodes,
-        np.delete(index.row_start, node + 1),  # its row is empty
-        target.astype(np.int32),
-        index.slot,
-        index.count,
-        source * nodes + target,
+    index = dataclasses.replace(
+        index,
+        nodes=nodes,
+        row_start=np.delete(index.row_start, node + 1),  # its row is empty
+        target=target.astype(np.int32),
+        keys=source * nodes + target,
     )
     bias = parameters.node_bias
     others = [other for other in range(len(bias)) if other != node]

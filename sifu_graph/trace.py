@@ -512,20 +512,21 @@ def _position(
         torch.from_numpy(candidate),
         torch.from_numpy(private),
         torch.from_numpy(every),
-        found.mix @ W + b + encoding,
+        torch.from_numpy(found.mix.numpy() @ W.numpy()) + b + encoding,
     )
 
 
 def _edges(parameters: Parameters, slots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """W [k, d, d] and b [k, d] of edges by their slots, -1: the default edge."""
-    d = parameters.width
-    W = parameters.default_W.expand(len(slots), d, d).clone()
-    b = parameters.default_b.expand(len(slots), d).clone()
-    own = np.flatnonzero(slots >= 0)
-    if len(own):
-        W[own] = parameters.edges.get(WEIGHT, slots[own])
-        b[own] = parameters.edges.get(BIAS, slots[own])
-    return W, b
+    own = slots >= 0
+    parts = []
+    for name, default in ((WEIGHT, parameters.default_W), (BIAS, parameters.default_b)):
+        values = np.empty((len(slots), *default.shape), dtype=default.numpy().dtype)
+        values[~own] = default.numpy()
+        if own.any():
+            values[own] = parameters.edges.get(name, slots[own]).numpy()
+        parts.append(torch.from_numpy(values))
+    return parts[0], parts[1]
 
 
 # ---- as JSON

@@ -74,6 +74,8 @@ def test_the_four_commands_work_in_an_empty_folder_one_after_another(poems: Path
         ("map", ["map.html", "--nodes", "20"]),
         ("plot", ["rows"]),
         ("info", []),
+        ("inspect", ["春", "風"]),
+        ("trace", ["春風"]),
         ("log", []),
         ("verify", []),
         ("gc", ["--yes"]),

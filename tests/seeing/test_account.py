@@ -47,7 +47,7 @@ def pieces(config: SignalConfig, tokens: list[int], like: str) -> list[list[int]
     return [tokens[at : at + LENGTH] for at in range(0, len(tokens) - 1, LENGTH - 1)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**16), config=configs, share=st.sampled_from([0.0, 0.3, 1.0]), like=likes)
 def test_energies_are_the_oracles_and_the_account_adds_up(seed: int, config, share: float, like: str) -> None:
     graph = random_graph(seed, nodes=NODES, share=share, config=config, alphas=3)
@@ -78,7 +78,7 @@ def test_energies_are_the_oracles_and_the_account_adds_up(seed: int, config, sha
             assert float(parts) == pytest.approx(one.candidates[0].energy - one.candidates[1].energy, abs=1e-4)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**16), config=configs, like=likes)
 def test_in_float32_the_remainder_is_rounding(seed: int, config, like: str) -> None:
     graph = random_graph(seed, nodes=NODES, share=0.4, config=config, dtype=torch.float32)
@@ -87,7 +87,7 @@ def test_in_float32_the_remainder_is_rounding(seed: int, config, like: str) -> N
         assert one.margin is None or abs(float(one.margin.remainder[0])) < 1e-4
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**16), config=configs)
 def test_the_parts_by_the_definition(seed: int, config) -> None:
     """E = sum_j c_j z_j with the gates held, one signal and one dimension at a time."""
@@ -151,7 +151,7 @@ def silenced(model: oracle.Model, config: SignalConfig, tokens: list[int], off: 
     return mixes
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**16), config=configs, off=st.frozensets(st.integers(0, 8), min_size=1, max_size=3))
 def test_a_silent_position_leaves_the_mix(seed: int, config, off: frozenset[int]) -> None:
     graph = random_graph(seed, nodes=NODES, share=0.4, config=config, alphas=3)
