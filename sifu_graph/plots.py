@@ -177,8 +177,9 @@ def _rows(graph: Graph, figure: Any) -> Figures:
     order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
     rank = np.arange(1, index.nodes + 1)
     axes, right = figure.subplots(1, 2)
-    axes.scatter(rank, into[order], s=3, color=SECOND, alpha=0.5, linewidths=0, label="into the node")
-    axes.scatter(rank, out[order], s=3, color=PRIVATE, alpha=0.5, linewidths=0, label="out of it: its row")
+    dot = min(14.0, max(3.0, 12_000 / index.nodes))
+    axes.scatter(rank, into[order], s=dot, color=SECOND, alpha=0.5, linewidths=0, label="into the node")
+    axes.scatter(rank, out[order], s=dot, color=PRIVATE, alpha=0.5, linewidths=0, label="out of it: its row")
     axes.axhline(index.nodes, color=SOFT, linestyle=":", linewidth=1)
     axes.annotate(
         "all nodes: a dense row", (1, index.nodes), (0, -11), textcoords="offset points", color=SOFT, fontsize=8
@@ -188,7 +189,7 @@ def _rows(graph: Graph, figure: Any) -> Figures:
     axes.set_ylim(0, index.nodes * 1.5)
     axes.set_xlabel("rank of the node by frequency")
     axes.set_ylabel("private edges")
-    axes.legend(frameon=False, markerscale=3)
+    axes.legend(frameon=False, markerscale=2)
     axes.grid(alpha=0.3)
     empty = int((out == 0).sum())
     right.hist(out[out > 0], bins=np.geomspace(1, index.nodes + 1, 40), color=PRIVATE, alpha=0.85)
@@ -277,7 +278,7 @@ def _energy(graph: Graph, figure: Any) -> Figures:
     axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
     axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
-    axes.set_ylabel("energy in a neutral context: the source alone, its mix empty")
+    axes.set_ylabel("energy (the source alone, its mix empty)")
     which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
     axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
     axes.legend(frameon=False, loc="upper left")
@@ -308,10 +309,10 @@ def _alpha(graph: Graph, figure: Any) -> Figures:
     for length in sorted({max(1, len(alpha) // 4), max(1, len(alpha) // 2), len(alpha)}):
         weights = np.exp(alpha[:length] - np.logaddexp.reduce(alpha[:length]))
         right.plot(position[:length], weights, marker="." if len(alpha) < 60 else None, linewidth=1.3,
-                   label=f"after {length} signal{'s' if length > 1 else ''}")  # fmt: skip
+                   label=f"{length}")  # fmt: skip
     right.set_ylabel("weight in the mix: softmax of alpha")
     right.set_ylim(bottom=0)
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper left", title="signals in it")
     for panel in (axes, change, right):
         panel.set_xlabel("position k")
         panel.grid(alpha=0.3)
