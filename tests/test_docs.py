@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,25 @@ def test_every_command_in_the_readme_exists() -> None:
              for line in block.splitlines() if line.startswith("$ sifu ")}  # fmt: skip
     assert words
     assert words <= set(COMMANDS)
+
+
+def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
+    """Every command and the Python of the page, one after another, on a graph that takes less time."""
+    page = ROOT / "docs" / "seeing.md"
+    lines = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 8
+    for line in lines:
+        small = line.replace("--vocab 1000", "--vocab 200").replace("--minutes 4", "--steps 1 --batch 64")
+        words = shlex.split(small)
+        assert words.pop(0) == "sifu"
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "sifu_cli", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        assert done.stdout, line
+    assert (tmp_path / "spring.html").exists()
+    [code] = blocks(page, "python")
+    assert "風" in run(code, tmp_path)
 
 
 def test_every_link_inside_the_project_leads_somewhere() -> None:
