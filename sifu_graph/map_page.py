@@ -1,6 +1,6 @@
 """A map as one page of HTML that needs no network: the data, sigma.js and graphology, and the script that uses them.
 
-The page is put together from `pages/map.html`, `.css`, `.js` and the two libraries in `pages/vendor`. Nothing that
+The page is put together from `templates/map.html`, `.css`, `.js` and the two libraries in `templates/vendor`. Nothing that
 comes from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets
 them as text, and the page's own policy allows the scripts whose hashes it names and no request at all.
 
@@ -26,7 +26,7 @@ NAMED = 12
 
 def map_page(found: GraphMap) -> str:
     """The page."""
-    folder = resources.files("sifu_graph") / "pages"
+    folder = resources.files("sifu_graph") / "templates"
     html, style, script = ((folder / f"map.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     libraries = [
         _without_map((folder / "vendor" / name).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """A trace as one page of HTML that needs no network: the picture, its data and the little script that draws it.
 
-The page is put together from `pages/trace.html`, `.css` and `.js`; the trace goes in as JSON. Nothing that comes from
-a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets them as text,
-and the page's own policy allows no script and no style but the two whose hashes it names, and no request at all.
+The page is put together from `templates/trace.html`, `.css` and `.js`; the trace goes in as JSON. Nothing that comes
+from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets them as
+text, and the page's own policy allows no script and no style but the two whose hashes it names, and no request at all.
 
 This module knows traces, counts and files; not how an energy comes about.
 """
@@ -53,7 +53,7 @@ def write_page(graph: Graph, trace: Trace, path: Path) -> int:
 
 def trace_page(graph: Graph, trace: Trace) -> str:
     """The page as text."""
-    folder = resources.files("sifu_graph") / "pages"
+    folder = resources.files("sifu_graph") / "templates"
     html, style, script = ((folder / f"trace.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "

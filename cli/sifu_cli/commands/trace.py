@@ -214,7 +214,8 @@ def _mix(trace: Trace, position: Position) -> Tree:
 
     order = (-position.weights).argsort(kind="stable")
     mixed = [int(k) for k in order if position.weights[k] > 0]
-    tree = Tree(Text(f"the mix: {len(mixed)} signals" if mixed else "the mix is empty: the biases decide alone"))
+    signals = f"the mix: {len(mixed)} signal{'s' * (len(mixed) != 1)}"
+    tree = Tree(Text(signals if mixed else "the mix is empty: the biases decide alone"))
     for k in mixed[:SIGNALS]:
         at = position.begin + k
         tree.add(Text(f"{percent(float(position.weights[k])):>8}  {at} {readable(trace.names[trace.nodes[at]])}"))
