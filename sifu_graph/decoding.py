@@ -32,6 +32,11 @@ class Walk:
         Nodes that are never chosen.
     r_0
         The initial signal [d]; None: the graph's.
+
+    Attributes
+    ----------
+    silent
+        Steps after the next `start` whose signal never enters the mix.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Walk:
         self.parameters, self.config = parameters, config
         self.r_0 = parameters.r_0 if r_0 is None else r_0
         self.forbidden = sorted(set(forbidden))
+        self.silent: frozenset[int] = frozenset()
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
@@ -83,6 +89,7 @@ class Walk:
             node_bias=self.parameters.node_bias[node : node + 1],
             alpha=self._alpha,
             offset=self.config.decode_offset,
+            silent=self.silent,
         )
 
     def carry(self, node: int) -> None:
@@ -133,9 +140,7 @@ class Walk:
         energies, default_energy = self.energies()
         index = self.parameters.index
         targets = index.target[index.row(self.node)]
-        banned = {*self.forbidden, *index.forbidden_after(self.node).tolist()}
-        if not self.config.self_decode:
-            banned.add(self.node)
+        banned = self.banned()
         logits = energies * self.scale
         private = 0
         for node in banned:
@@ -147,10 +152,21 @@ class Walk:
         rank, which = sampler.choose(logits, default_energy * self.scale, defaults, rng)
         if rank != DEFAULT:
             return int(targets[rank])
-        taken = np.union1d(targets, np.array(sorted(banned), dtype=np.int64))
-        if index.by_frequency is None:
-            return nth_missing(taken, which)
-        return int(index.by_frequency[~np.isin(index.by_frequency, taken)][which])
+        return self.default_node(np.union1d(targets, banned), which)
+
+    def banned(self) -> NDArray[np.int64]:
+        """The nodes that cannot be chosen now, ascending."""
+        nodes = {*self.forbidden, *self.parameters.index.forbidden_after(self.node).tolist()}
+        if not self.config.self_decode:
+            nodes.add(self.node)
+        return np.array(sorted(nodes), dtype=np.int64)
+
+    def default_node(self, others: NDArray[np.integer[Any]], which: int) -> int:
+        """The ``which``-th of the nodes that are not among the sorted ``others``, the most frequent first."""
+        order = self.parameters.index.by_frequency
+        if order is None:
+            return nth_missing(others, which)
+        return int(order[~np.isin(order, others)][which])
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:

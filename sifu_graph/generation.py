@@ -15,6 +15,7 @@ import torch
 from sifu_store.errors import OptionError
 
 from sifu_graph.decoding import Walk
+from sifu_graph.explain import Choice, WatchedWalk
 from sifu_graph.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class GenerateOptions:
         Generation ends when the text contains this; what comes after it is not shown.
     signal_vector
         r_0 [d], the initial signal, instead of the graph's own.
+    explain
+        Keeps how each token was chosen, as `sifu_graph.explain.Choice`.
     """
 
     tokens: int = 100
@@ -47,6 +50,7 @@ class GenerateOptions:
     seed: int | None = None
     stop: str | None = None
     signal_vector: Sequence[float] | np.ndarray | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,12 @@ class Generation:
     seconds: float
     tokens_per_s: float
     unknown: list[str]
+    choices: list[Choice]
 
 
 class Stream(Iterator[str]):
     """Yields text as soon as it is complete. ``tokens`` counts the nodes so far, ``unknown`` lists the characters
-    of the prompt that are no nodes."""
+    of the prompt that are no nodes; with ``explain``, ``choices`` says how each node was chosen."""
 
     def __init__(self, graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:
@@ -88,7 +93,10 @@ class Stream(Iterator[str]):
         self._rng = np.random.Generator(np.random.PCG64(options.seed))
         graph.fit_memory()
         self._separator = tokenizer.separator
-        self._walk = Walk(
+        self.choices: list[Choice] = []
+        self._names = tokenizer.vocabulary if options.explain else []
+        kind = WatchedWalk if options.explain else Walk
+        self._walk = kind(
             graph.parameters, graph.signal, forbidden=tokenizer.never_generated, r_0=_signal_vector(graph, options)
         )
         self._decoder = tokenizer.decoder()
@@ -110,11 +118,14 @@ class Stream(Iterator[str]):
         while not self._done and self.tokens < self._options.tokens:
             node = self._walk.choose(self._sampler, self._rng)
             self.tokens += 1
+            text = self._decoder.push(node)
+            if isinstance(self._walk, WatchedWalk):
+                self.choices.append(self._walk.explained(node, names=self._names, text=text))
             if node == self._separator:
                 self._walk.start(node)
             else:
                 self._walk.carry(node)
-            if text := self._release(self._decoder.push(node)):
+            if text := self._release(text):
                 return text
         if not self._done:
             self._done = True
@@ -158,7 +169,9 @@ def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions
     text = "".join(pieces)
     seconds = time.perf_counter() - started
     shown = prompt if isinstance(prompt, str) else " ".join(prompt)
-    return Generation(shown, text, pieces.tokens, seconds, pieces.tokens / max(seconds, 1e-9), pieces.unknown)
+    return Generation(
+        shown, text, pieces.tokens, seconds, pieces.tokens / max(seconds, 1e-9), pieces.unknown, pieces.choices
+    )
 
 
 def _signal_vector(graph: Graph, options: GenerateOptions) -> torch.Tensor | None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.exporting import ExportReport
     from sifu_graph.generation import Generation
+    from sifu_graph.graphmap import GraphMap
+    from sifu_graph.inspection import EdgeReport, NodeReport
+    from sifu_graph.trace import Trace
     from sifu_graph.training import TrainReport
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -340,6 +343,30 @@ class Graph(Editable):
         from sifu_graph.exchange import to_torch_sparse
 
         return to_torch_sparse(self)
+
+    def map(self, *files: str | Path, **options: Any) -> GraphMap:
+        """A map of the graph, drawn to files. See `sifu_graph.graphmap.draw_map` for the options."""
+        from sifu_graph.graphmap import draw_map
+
+        return draw_map(self, *files, **options)
+
+    def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
+        """One picture of the graph or of its training. See `sifu_graph.plots.plot` for the kinds."""
+        from sifu_graph.plots import plot
+
+        return plot(self, kind, out, force=force)
+
+    def trace(self, text: str | Sequence[str], **options: Any) -> Trace:
+        """What the signal does, position by position: tensors. See `sifu_graph.trace.trace` for the options."""
+        from sifu_graph.trace import TraceOptions, trace
+
+        return trace(self, text, TraceOptions(**options))
+
+    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
+        """One node, or the edge between two. See `sifu_graph.inspection`."""
+        from sifu_graph.inspection import inspect_edge, inspect_node
+
+        return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
     # ---- its history
 

@@ -1,37 +1,89 @@
-"""Pictures of a graph's training. It knows metrics files and matplotlib (the extra ``plot``), nothing else.
+"""Pictures of a graph and of its training, each of one kind. It knows graphs, metrics files and matplotlib (``plot``).
 
-matplotlib is imported only when something is drawn.
+matplotlib is imported only when something is drawn. What a picture shows is computed apart from how it is drawn:
+`FIGURES` has a function for each kind that fills the axes and returns the figures to tell.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
+from sifu_store.layout import PAGE_EDGES
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
 
 FORMATS = (".png", ".svg", ".pdf")
+PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
+SAMPLED_EDGES = 300_000
+"""Private edges whose energy is asked for in the plot of energies: whole rows, of nodes drawn at random."""
+
+Figures = dict[str, Any]
+Drawing = Callable[["Graph", Any], Figures]
 
 
-def require_plotting(out: Path) -> None:
+def require_plotting(out: Path, *, force: bool = True) -> None:
     """Whether a picture can be drawn to `out`: to be asked before the work that it is to show.
 
     Raises
     ------
     OptionError
-        matplotlib is not installed, or nothing can be written there.
+        matplotlib is not installed, or nothing can be written there, or, without ``force``, something is there.
     """
     if find_spec("matplotlib") is None:
         raise OptionError("drawing needs matplotlib, which is not installed: pip install 'sifu-graph[plot]'")
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: the picture's name must end with one of {', '.join(FORMATS)}")
+    require_room(out, force=force)
+
+
+def require_room(out: Path, *, force: bool) -> None:
+    """Whether a file can be made at `out`; without ``force``: and is not there yet. Raises `OptionError`."""
+    if out.is_dir():
+        raise OptionError(f"{out} is a folder: name a file")
     if not out.absolute().parent.is_dir():
         raise OptionError(f"{out.absolute().parent}: no such folder for the picture")
+    if out.exists() and not force:
+        raise OptionError(f"{out} exists: name another file, or say --force to overwrite it")
+
+
+def plot(graph: Graph, kind: str, out: str | Path, *, force: bool = False) -> Figures:
+    """Draws one picture of a graph.
+
+    Parameters
+    ----------
+    kind
+        ``loss``: of all training runs, on training and on held-out text. ``rows``: private edges of every node.
+        ``counts``: how often pairs occurred, and where the cut is. ``energy``: of private edges, against their counts.
+        ``alpha``: the mixing logits over the position. ``pages``: which are stored, how often the corpus needs them.
+    out
+        The picture: ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    dict
+        The figures that the picture shows, by name.
+
+    Raises
+    ------
+    OptionError
+        See `require_plotting`; or the kind is not known, or there is nothing to draw.
+    """
+    if kind not in FIGURES:
+        raise OptionError(f"no plot {kind!r}; there are {', '.join(FIGURES)}")
+    out = Path(out)
+    require_plotting(out, force=force)
+    return _draw(out, lambda figure: FIGURES[kind](graph, figure), wide=kind in WIDE)
 
 
 def plot_training(graph: str | Path, out: str | Path) -> None:
@@ -49,14 +101,9 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
     OptionError
         See `require_plotting`; or no step was ever recorded.
     """
-    from sifu_graph.training import METRICS
-
     out = Path(out)
     require_plotting(out)
-    steps = read_metrics(Path(graph) / METRICS)
-    if not steps:
-        raise OptionError(f"{graph}: no training was recorded there: sifu train")
-    write_durably(out.absolute(), _drawn(steps, out.suffix.lower().removeprefix(".")))
+    _draw(out, lambda figure: _loss_of(Path(graph), figure))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -73,28 +120,245 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return steps
 
 
-def _drawn(steps: list[dict[str, Any]], kind: str) -> bytes:
-    import numpy as np
+def _draw(out: Path, fill: Callable[[Any], Figures], *, wide: bool = False) -> Figures:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")  # no pyplot: no window, no global state
+    # no pyplot: no window, no global state
+    figure = Figure(figsize=(12 if wide else 8, 4.6), dpi=150, layout="constrained")
+    figures = fill(figure)
+    for axes in figure.axes:
+        axes.spines["top"].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=out.suffix.lower().removeprefix("."))
+    write_durably(out.absolute(), buffer.getvalue())
+    return figures
+
+
+# ---- the kinds
+
+
+def _loss(graph: Graph, figure: Any) -> Figures:
+    return _loss_of(graph.path, figure)
+
+
+def _loss_of(folder: Path, figure: Any) -> Figures:
+    from sifu_graph.training import METRICS
+
+    steps = read_metrics(folder / METRICS)
+    if not steps:
+        raise OptionError(f"{folder}: no training was recorded there: sifu train")
     axes = figure.subplots()
-    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], linewidth=1.2, label="training (smoothed)")
+    few = "." if len(steps) == 1 else None  # one point is no line
+    axes.plot(
+        [s["step"] for s in steps], [s["loss"] for s in steps], color=PRIVATE, linewidth=1.2, marker=few,
+        label="training (smoothed)",
+    )  # fmt: skip
     heldout = [s for s in steps if s.get("heldout_perplexity")]
     if heldout:
         axes.plot(
-            [s["step"] for s in heldout],
-            [math.log(s["heldout_perplexity"]) for s in heldout],
-            marker="o",
-            markersize=4,
-            linewidth=1.2,
-            label="held-out",
-        )
+            [s["step"] for s in heldout], [math.log(s["heldout_perplexity"]) for s in heldout],
+            color=DEFAULT, marker="o", markersize=4, linewidth=1.2, label="held-out",
+        )  # fmt: skip
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
-    return buffer.getvalue()
+    return {
+        "steps": steps[-1]["step"],
+        "loss": steps[-1]["loss"],
+        "heldout_perplexity": heldout[-1]["heldout_perplexity"] if heldout else None,
+    }
+
+
+def _rows(graph: Graph, figure: Any) -> Figures:
+    index = graph.parameters.index
+    out, into = index.row_sizes(), np.bincount(index.target, minlength=index.nodes)
+    order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
+    rank = np.arange(1, index.nodes + 1)
+    axes, right = figure.subplots(1, 2)
+    dot = min(14.0, max(3.0, 12_000 / index.nodes))
+    axes.scatter(rank, into[order], s=dot, color=SECOND, alpha=0.5, linewidths=0, label="into the node")
+    axes.scatter(rank, out[order], s=dot, color=PRIVATE, alpha=0.5, linewidths=0, label="out of it: its row")
+    axes.axhline(index.nodes, color=SOFT, linestyle=":", linewidth=1)
+    axes.annotate(
+        "all nodes: a dense row", (1, index.nodes), (0, -11), textcoords="offset points", color=SOFT, fontsize=8
+    )
+    axes.set_xscale("log")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(0, index.nodes * 1.5)
+    axes.set_xlabel("rank of the node by frequency")
+    axes.set_ylabel("private edges")
+    axes.legend(frameon=False, markerscale=2)
+    axes.grid(alpha=0.3)
+    empty = int((out == 0).sum())
+    right.hist(out[out > 0], bins=np.geomspace(1, index.nodes + 1, 40), color=PRIVATE, alpha=0.85)
+    right.set_xscale("log")
+    median, mean = float(np.median(out)), float(out.mean())
+    for value, name in ((median, "median"), (mean, "mean")):
+        right.axvline(max(value, 1), color=DEFAULT, linestyle="-" if name == "median" else "--", linewidth=1.2,
+                      label=f"{name} {value:,.0f}")  # fmt: skip
+    right.set_xlabel(f"private edges in a row ({empty:,} empty rows not shown)")
+    right.set_ylabel("rows")
+    right.legend(frameon=False)
+    right.grid(alpha=0.3)
+    return {
+        "rows": index.nodes,
+        "empty_rows": empty,
+        "median": median,
+        "mean": mean,
+        "largest": int(out.max(initial=0)),
+    }
+
+
+def _counts(graph: Graph, figure: Any) -> Figures:
+    index, store = graph.parameters.index, graph.store
+    count = np.sort(index.count)[::-1].astype(np.int64)
+    edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
+    total = max(int(store.read("rows/total").sum()), int(count.sum()), 1)
+    if not edges:
+        raise OptionError(f"{graph.path} has no private edges: there are no counts to draw")
+    axes = figure.subplots()
+    rank = np.unique(np.geomspace(1, edges, 2000).astype(np.int64))
+    axes.plot(rank, np.maximum(count[rank - 1], 0.5), color=PRIVATE, linewidth=1.8, label="count of the pair")
+    cut = int(count[-1])
+    axes.axvline(edges, color=DEFAULT, linewidth=1.4, label=f"the cut: {edges:,} private edges; the rarest occurred "
+                 f"{cut:,} time{'s' if cut != 1 else ''}")  # fmt: skip
+    if occur > edges:
+        rest = (total - int(count.sum())) / (occur - edges)
+        others = f"{occur - edges:,} more pairs occurred, {rest:.2f} times on average: over the default edge"
+        axes.plot([edges, occur], [rest, rest], color=DEFAULT, linewidth=1.8, linestyle=":", label=others)
+    axes.axvspan(edges, index.nodes**2, color=DEFAULT, alpha=0.08, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(1, index.nodes**2)
+    axes.set_xlabel(f"pairs of nodes, the most frequent first (to the right end: all {index.nodes**2:,})")
+    axes.set_ylabel("occurrences in the text of the build")
+    covered = axes.twinx()
+    covered.plot(rank, 100 * np.cumsum(count)[rank - 1] / total, color=SOFT, linewidth=1.4, linestyle="--",
+                 label="share of all occurrences, from the left")  # fmt: skip
+    covered.set_ylabel("% of all occurrences")
+    covered.set_ylim(0, 102)
+    axes.grid(alpha=0.3)
+    figure.legend(frameon=False, loc="outside lower center", fontsize=9)
+    return {
+        "private_edges": edges,
+        "pairs_that_occur": occur,
+        "pairs": index.nodes**2,
+        "private_share": edges / index.nodes**2,
+        "rarest_private": cut,
+        "coverage": int(count.sum()) / total,
+    }
+
+
+def _energy(graph: Graph, figure: Any) -> Figures:
+    from sifu_graph.decoding import Walk
+    from sifu_graph.graphmap import row_alone
+
+    index, walk = graph.parameters.index, Walk(graph.parameters, graph.signal)
+    sizes = index.row_sizes()
+    order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
+    order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
+    rows = [row_alone(walk, node) for node in order.tolist()]
+    if not rows:
+        raise OptionError(f"{graph.path} has no private edges: there are no energies to draw")
+    count = np.concatenate([row.count for row in rows])
+    energy = np.concatenate([row.energy for row in rows])
+    default = np.array([row.default_energy for row in rows])
+    seen = count > 0
+    axes = figure.subplots()
+    shown = axes.hexbin(
+        count[seen], energy[seen], xscale="log", bins="log", gridsize=70, cmap="Blues", mincnt=1, linewidths=0.1
+    )
+    figure.colorbar(shown, ax=axes, label="edges", pad=0.01)
+    levels = np.unique(count[seen])
+    edges = np.unique(np.geomspace(1, max(2, levels[-1]) + 1, 24).astype(np.int64))
+    middle = [(float(np.sqrt(a * (b - 1))), float(np.median(energy[(count >= a) & (count < b)])))
+              for a, b in itertools.pairwise(edges) if ((count >= a) & (count < b)).any()]  # fmt: skip
+    axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
+    axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
+    axes.set_xlabel("occurrences of the pair")
+    axes.set_ylabel("energy (the source alone, its mix empty)")
+    which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
+    axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
+    axes.legend(frameon=False, loc="upper left")
+    spread = np.log(count[seen]).std() > 0 and energy[seen].std() > 0
+    return {
+        "edges": len(energy),
+        "correlation": float(np.corrcoef(np.log(count[seen]), energy[seen])[0, 1]) if spread else None,
+        "default_energy": float(np.median(default)),
+        "below_default": float((energy < np.repeat(default, [len(row.energy) for row in rows])).mean()),
+    }
+
+
+def _alpha(graph: Graph, figure: Any) -> Figures:
+    alpha = graph.parameters.alpha.double().numpy()
+    position = np.arange(1, len(alpha) + 1)
+    start = graph.signal.recency * np.arange(len(alpha))  # a softmax does not see the constant
+    shift = float((alpha - start).mean())
+    axes, change, right = figure.subplots(1, 3)
+    axes.plot(position, start + shift, color=SOFT, linestyle="--", linewidth=1.2, label="where it began")
+    axes.plot(position, alpha, color=PRIVATE, linewidth=1.6, marker="." if len(alpha) < 60 else None, label="alpha")
+    axes.set_ylabel("mixing logit")
+    axes.legend(frameon=False)
+    change.bar(position, alpha - start - shift, color=PRIVATE)
+    change.axhline(0, color=SOFT, linewidth=0.8)
+    change.set_ylabel("what training added")
+    if graph.settings["training"] is None:
+        change.set_title("never trained", fontsize=9, color=SOFT)
+    for length in sorted({max(1, len(alpha) // 4), max(1, len(alpha) // 2), len(alpha)}):
+        weights = np.exp(alpha[:length] - np.logaddexp.reduce(alpha[:length]))
+        right.plot(position[:length], weights, marker="." if len(alpha) < 60 else None, linewidth=1.3,
+                   label=f"{length}")  # fmt: skip
+    right.set_ylabel("weight in the mix: softmax of alpha")
+    right.set_ylim(bottom=0)
+    right.legend(frameon=False, loc="upper left", title="signals in it")
+    for panel in (axes, change, right):
+        panel.set_xlabel("position k")
+        panel.grid(alpha=0.3)
+    moved = float(np.abs(alpha - start - shift).max())
+    weights = np.exp(alpha - np.logaddexp.reduce(alpha))
+    return {"positions": len(alpha), "moved": moved, "last_weight": float(weights[-1])}
+
+
+def _pages(graph: Graph, figure: Any) -> Figures:
+    from matplotlib.colors import ListedColormap, LogNorm
+
+    index = graph.parameters.index
+    stored = graph.store.page_stored()
+    if not len(stored):
+        raise OptionError(f"{graph.path} has no private edges, so no pages: there is nothing to draw")
+    use = np.bincount(index.slot // PAGE_EDGES, weights=index.count, minlength=len(stored))
+    across = max(1, math.ceil(math.sqrt(len(stored) * 1.3)))
+    down = math.ceil(len(stored) / across)
+
+    def grid(values: Any) -> Any:
+        filled = np.full(across * down, np.nan)
+        filled[: len(stored)] = values
+        return filled.reshape(down, across)
+
+    left, right = figure.subplots(1, 2)
+    heat = left.imshow(grid(np.maximum(use, 0.5)), cmap="YlOrRd", norm=LogNorm(max(0.5, use.min()), max(use.max(), 1)),
+                       aspect="auto", interpolation="nearest")  # fmt: skip
+    left.set_title("how often the text of the build runs over the page", fontsize=10)
+    figure.colorbar(heat, ax=left, pad=0.01)
+    right.imshow(grid(stored.astype(float)), cmap=ListedColormap(["#e4dfd3", PRIVATE]), vmin=0, vmax=1, aspect="auto",
+                 interpolation="nearest")  # fmt: skip
+    right.set_title(f"{int(stored.sum()):,} of {len(stored):,} pages trained and stored (blue);\nthe others are "
+                    "generated when they are needed", fontsize=10)  # fmt: skip
+    for axes in (left, right):
+        axes.set_xlabel(f"page, row by row ({across} across; {PAGE_EDGES} edges a page)")
+        axes.set_yticks([])
+        axes.set_xticks([])
+    figure.supxlabel("Reads, writes and residency of pages are not recorded.", fontsize=8, color=SOFT)
+    return {
+        "pages": len(stored),
+        "stored_pages": int(stored.sum()),
+        "busiest_tenth": float(np.sort(use)[::-1][: max(1, len(use) // 10)].sum() / max(1.0, use.sum())),
+    }
+
+
+FIGURES: dict[str, Drawing] = {
+    "loss": _loss, "rows": _rows, "counts": _counts, "energy": _energy, "alpha": _alpha, "pages": _pages,
+}  # fmt: skip
+WIDE = {"rows", "alpha", "pages"}

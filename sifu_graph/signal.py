@@ -215,19 +215,30 @@ class Signal:
     weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
     total: float  # its denominator, scaled likewise
     peak: float  # the greatest alpha so far
+    silent: frozenset[int] = frozenset()
+    """Steps whose signal never enters the mix (`overlay`); a mix in which nothing is left is zero."""
 
     @classmethod
     def start(
-        cls, config: SignalConfig, *, r_0: Tensor, node_bias: Tensor, alpha: Sequence[float], offset: int
+        cls,
+        config: SignalConfig,
+        *,
+        r_0: Tensor,
+        node_bias: Tensor,
+        alpha: Sequence[float],
+        offset: int,
+        silent: frozenset[int] = frozenset(),
     ) -> Signal:
         """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
         if config.first == "biased":
             r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
         else:
             r = r_0.expand_as(node_bias).clone()
-        mix = normalised(r) if config.normalise_mix else r
-        signal = cls(config, alpha, offset, r, 0, r, mix, torch.zeros_like(r), 0.0, -math.inf)
-        if config.mix_from == 1 and not config.skip_current:
+        silenced = 0 in silent
+        first = torch.zeros_like(r) if silenced else r
+        mix = normalised(first) if config.normalise_mix else first
+        signal = cls(config, alpha, offset, r, 0, first, mix, torch.zeros_like(r), 0.0, -math.inf, silent)
+        if config.mix_from == 1 and not config.skip_current and not silenced:
             signal._add()
         return signal
 
@@ -264,7 +275,9 @@ class Signal:
         """One step along an edge each. Returns z [B, d], the signal before GELU."""
         skip, normalise = self.config.skip_current, self.config.normalise_mix
         encoding = self.encoding if self.config.positional != "none" else None
-        takes = not skip or self.step + 2 > self.config.mix_from
+        turn = not skip or self.step + 2 > self.config.mix_from  # a signal is to join the mix: the last or the new one
+        silenced = turn and (self.step if skip else self.step + 1) in self.silent
+        takes = turn and not silenced
         drive, r = self.drive, self.r
         library = kernel.native(r)
         if library is None:
@@ -276,7 +289,7 @@ class Signal:
                 self._add()
             self.r = gelu(z)
             self.step += 1
-            if not skip:
+            if not skip and takes:
                 self._add()
         else:
             if not skip:
@@ -294,8 +307,10 @@ class Signal:
                 self.weighted, self.raw_mix, self.mix = weighted, raw, mix if normalise else raw
             if skip:
                 self.step += 1
-        if not takes and self.step < self.config.mix_from:  # nothing to mix yet
-            self._set_mix(self.r)
+        if silenced and self.total == 0.0:
+            self._set_mix(torch.zeros_like(self.r))
+        if not turn and self.step < self.config.mix_from:  # nothing to mix yet
+            self._set_mix(torch.zeros_like(self.r) if self.step in self.silent else self.r)
         return z
 
 

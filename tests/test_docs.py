@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,33 @@ def test_every_command_in_the_readme_exists() -> None:
              for line in block.splitlines() if line.startswith("$ sifu ")}  # fmt: skip
     assert words
     assert words <= set(COMMANDS)
+
+
+def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
+    """Every command and the Python of the page, one after another, on a graph that takes less time."""
+    page = ROOT / "docs" / "seeing.md"
+    lines = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 8
+    small = [
+        line.replace("--vocab 1000", "--vocab 200").replace("--minutes 4", "--steps 1 --batch 64") for line in lines
+    ]
+    words = [shlex.split(line) for line in small]
+    assert {first for first, *_ in words} == {"sifu"}
+    code = f"""
+import sys
+import torch
+from sifu_cli.main import run
+torch.set_num_threads(1)
+for words in {[rest for _, *rest in words]!r}:
+    print("$", *words)
+    assert run(words) == 0, words
+"""
+    printed = re.split(r"^\$ .*\n", run(code, tmp_path), flags=re.MULTILINE)[1:]
+    assert len(printed) == 8
+    assert all(printed)
+    assert (tmp_path / "spring.html").exists()
+    [code] = blocks(page, "python")
+    assert "風" in run(code, tmp_path)
 
 
 def test_every_link_inside_the_project_leads_somewhere() -> None:

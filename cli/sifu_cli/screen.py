@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
     from sifu_store.history import Commit
 
+OFF_TERMINAL = 160  # columns
 Row = tuple[str, str, str]
 """Label, value, remark."""
 
@@ -34,6 +36,11 @@ def say(message: str, *, quiet: bool = False) -> None:
 def warn(message: str) -> None:
     """Something that must be known even with --quiet."""
     click.echo("sifu: warning: " + " ".join(message.split()), err=True)
+
+
+def on_a_terminal() -> bool:
+    """Whether a person sits at both ends."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def print_json(fields: Mapping[str, Any]) -> None:
@@ -55,6 +62,18 @@ def commit_line(commit: Commit) -> str:
     """`ZNTDTQ0Q  train: step 16 (2026-11-22 00:15)`."""
     time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M")
     return f"{click.style(commit.snapshot[:8], fg='yellow')}  {commit.message} ({time})"
+
+
+def print_rich(what: RenderableType) -> None:
+    """A table or a tree of rich on stdout, as wide as the terminal; elsewhere as wide as it needs to be."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else OFF_TERMINAL
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    console = Console(width=wide, highlight=False, markup=False, emoji=False, no_color=plain)
+    with console.capture() as captured:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
 
 
 def _plain(value: Any) -> Any:

@@ -76,6 +76,14 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["generate", "xyz"], "unknown characters only"),
         (["generate", "\udcff春"], "not UTF-8"),
         (["generate", "春", "--signal-vector", "none.npy"], "none.npy: No such file"),
+        (["map", "map.gif"], "must end with one of .html"),
+        (["map", "none/map.html"], "no such folder"),
+        (["map", "--nodes", "1"], "1 is not a whole number from 2 on"),
+        (["map", "--by", "size"], "'size' is not one of 'information', 'energy', 'count'"),
+        (["plot"], "missing argument 'KIND'"),
+        (["plot", "pie"], "'pie' is not one of 'loss', 'rows'"),
+        (["plot", "rows", "rows.gif"], "must end with one of .png"),
+        (["plot", "loss"], "no training was recorded"),
         (["eval", "--limit", "0"], "0 is not a whole number from 1 on"),
         (["log", "--limit", "x"], "x is not a whole number from 1 on"),
         (["gc"], "say --yes"),
@@ -96,7 +104,9 @@ def test_an_option_that_cannot_be_used(
     assert says in result.error
 
 
-@pytest.mark.parametrize("command", [["train"], ["generate", "春"], ["eval"], ["info"], ["log"], ["verify"]])
+@pytest.mark.parametrize(
+    "command", [["train"], ["generate", "春"], ["eval"], ["map"], ["plot", "rows"], ["info"], ["log"], ["verify"]]
+)
 def test_a_store_that_is_not_there(tmp_path: Path, command: list[str]) -> None:
     result = call(*command)
     assert (result.code, result.out) == (1, "")

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import call
+from sifu_cli.commands.plot import KINDS, REMARKS
 from sifu_store.store import Store
+
+from sifu_graph.plots import FIGURES
 
 GRAPH = [
     "nodes",
@@ -68,7 +71,11 @@ def test_the_four_commands_work_in_an_empty_folder_one_after_another(poems: Path
         ("train", ["--steps", "1", "--batch", "8"]),
         ("generate", ["春", "--tokens", "3"]),
         ("eval", []),
+        ("map", ["map.html", "--nodes", "20"]),
+        ("plot", ["rows"]),
         ("info", []),
+        ("inspect", ["春", "風"]),
+        ("trace", ["春風"]),
         ("log", []),
         ("verify", []),
         ("gc", ["--yes"]),
@@ -287,3 +294,49 @@ def test_env_names_the_versions_and_the_kernel(monkeypatch: pytest.MonkeyPatch) 
     assert {"sifu", "python", "torch", "numpy", "zarr", "icechunk", "tokenizers", "cpu", "cores"} <= set(found)
     assert found["kernel"] in ("native", "torch")
     assert "icechunk" in call("env").out
+
+
+# ---- pictures and explanations
+
+
+def test_a_map_and_a_plot_are_drawn_and_their_figures_told(built: Path, tmp_path: Path) -> None:
+    result = call("map", "map.html", "map.png", "--nodes", "15", "--edges", "20", "--store", built)
+    assert result.code == 0
+    assert "communities" in result.out
+    assert {path.name for path in tmp_path.iterdir()} == {"map.html", "map.png"}
+    result = call("map", "map.html", "--store", built)
+    assert (result.code, result.out) == (2, "")
+    assert "map.html exists: name another file, or say --force" in result.error
+    assert call("map", "map.html", "--store", built, "--force", "-q").err == ""
+    for kind in KINDS:
+        result = call("plot", kind, "--store", built)
+        if kind == "loss":
+            assert "no training was recorded" in result.error
+        else:
+            assert (result.code, result.err) == (0, f"drew {kind}.png\n")
+            assert (tmp_path / f"{kind}.png").exists()
+
+
+def test_every_figure_of_every_plot_is_explained(graph: Path) -> None:
+    assert tuple(FIGURES) == KINDS
+    call("train", "--steps", "1", "-q")
+    told = set()
+    for kind in KINDS:
+        [found] = objects(call("plot", kind, "--json", "-q").out)
+        told |= set(found) - {"kind", "file", "bytes"}
+    assert told == set(REMARKS)
+
+
+def test_generate_explains_itself(built: Path) -> None:
+    args = ["generate", "春風", "--tokens", "6", "--seed", "3", "--store", built]
+    plain, result = call(*args), call(*args, "--explain")
+    lines = result.out.splitlines()
+    assert lines[0].split()[:3] == ["token", "energy", "margin"]
+    assert lines[8] == plain.out.strip()
+    assert lines[9].startswith("6 tokens, median margin")
+    assert "\x1b" not in result.out
+    [found] = objects(call(*args, "--explain", "--json").out)
+    assert [choice["text"] for choice in found["choices"]] == list(plain.out.strip().removeprefix("春風"))
+    assert {"energy", "margin", "probability", "private", "rank", "best"} <= set(found["choices"][0])
+    [found] = objects(call(*args, "--json").out)
+    assert "choices" not in found

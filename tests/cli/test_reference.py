@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -62,7 +63,7 @@ def test_every_command_and_option_is_explained_with_an_example(name: str) -> Non
 def test_examples_can_be_parsed(name: str) -> None:
     for line in (command(name).epilog or "").splitlines():
         if f"sifu {name}" in line:
-            words = line.split(f"sifu {name}", 1)[1].split("|")[0].split("&&")[0].split()
+            words = shlex.split(line.split(f"sifu {name}", 1)[1].split("|")[0].split("&&")[0])
             command(name).make_context(name, words)
 
 

@@ -23,7 +23,7 @@ from small import whole, write_text
 
 from sifu_graph import Graph, build_graph, exchange, import_brillm, import_safetensors
 from sifu_graph.decoding import Walk
-from sifu_graph.parameters import BIAS, WEIGHT
+from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.sampling import Sampler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from sifu_cli.explained import print_explained
 from sifu_cli.options import Number, at_option, json_option, memory_options, opened, quiet_option, store_option
-from sifu_cli.screen import print_cache, print_json, say
+from sifu_cli.screen import on_a_terminal, print_cache, print_json, say
 
 if TYPE_CHECKING:
     import numpy as np
 
     from sifu_graph.generation import Stream
+    from sifu_graph.graph import Graph
 
 SHOWN_UNKNOWN = 20
 
@@ -29,6 +32,7 @@ SHOWN_UNKNOWN = 20
 Examples:
   sifu generate 春風
   echo -n 春風 | sifu generate --tokens 64 --count 3 --seed 1
+  sifu generate 春風 --tokens 20 --explain
 """,
 )
 @click.argument("prompt", required=False)
@@ -79,6 +83,11 @@ Examples:
     metavar="FILE",
     help="The initial signal: numbers from a .npy, .json or .txt file.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="How each token was chosen: energy, margin over the best other candidate, private or default edge.",
+)
 @at_option
 @memory_options
 @store_option
@@ -104,6 +113,9 @@ def command(
 ) -> None:
     """Continue PROMPT (default: what comes on stdin), streaming.
 
+    On a terminal and without a PROMPT it opens a prompt loop: you and the graph write a text in turns; /help
+    lists its commands.
+
     With --json, one object a continuation, each on a line of its own.
     """
     if options["greedy"]:
@@ -111,8 +123,11 @@ def command(
             if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 option = "--" + name.replace("_", "-")
                 raise click.UsageError(f"--greedy always takes the best candidate: leave out {option}", ctx)
-    text = _read_prompt(ctx, prompt)
     vector = _read_vector(signal_vector) if signal_vector is not None else None
+    if prompt is None and not as_json and on_a_terminal():
+        _loop(ctx, store, {**options, "seed": seed, "signal_vector": vector})
+        return
+    text = _read_prompt(ctx, prompt)
     with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
         from sifu_graph.generation import GenerateOptions, stream
 
@@ -125,23 +140,46 @@ def command(
                 if graph.memory_note is not None:
                     say(graph.memory_note, quiet=quiet)
                 _say_unknown(pieces, quiet=quiet)
-            if not as_json:
-                _print(text, pieces, title=f"{k + 1} of {count}" if count > 1 else None)
+            title = f"{k + 1} of {count}" if count > 1 else None
+            if not as_json and chosen.explain:
+                _print_title(title)
+                print_explained(text, pieces, pieces)
+            elif not as_json:
+                _print_title(title)
+                _print(text, pieces)
             continuation = "".join(pieces)  # empty where it was printed
             seconds = time.perf_counter() - started
             rate = pieces.tokens / seconds
             if as_json:
                 fields = {"prompt": text, "text": continuation, "tokens": pieces.tokens, "tokens_per_s": rate}
-                print_json({**fields, "cache": graph.cache(), "seed": chosen.seed, "unknown": pieces.unknown})
+                fields |= {"cache": graph.cache(), "seed": chosen.seed, "unknown": pieces.unknown}
+                explained = {"choices": list(map(dataclasses.asdict, pieces.choices))} if chosen.explain else {}
+                print_json({**fields, **explained})
             if stats:
                 say(f"{pieces.tokens:,} tokens in {seconds:.2f} s, {rate:,.0f} tokens/s with the prompt")
         if stats:
             print_cache(graph.cache())
 
 
-def _print(prompt: str, pieces: Stream, *, title: str | None) -> None:
+def _loop(ctx: click.Context, store: Path, settings: dict[str, Any]) -> None:
+    from sifu_cli.prompt_loop import PromptLoop
+
+    def streamed(graph: Graph, text: str, chosen: dict[str, Any]) -> Stream:
+        from sifu_graph.generation import GenerateOptions, stream
+
+        given = text.split() if graph.tokenizer.level == "tokens" else text
+        return stream(graph, given, GenerateOptions(**chosen))
+
+    with opened(store) as graph:
+        PromptLoop(graph, ctx, settings, streamed).run()
+
+
+def _print_title(title: str | None) -> None:
     if title is not None:
         click.secho(f"--- {title}", dim=True)
+
+
+def _print(prompt: str, pieces: Stream) -> None:
     click.secho(prompt, dim=True, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)
@@ -158,7 +196,7 @@ def _say_unknown(pieces: Stream, *, quiet: bool) -> None:
 
 def _read_prompt(ctx: click.Context, prompt: str | None) -> str:
     if prompt is None or prompt == "-":
-        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):  # the output goes elsewhere
             raise click.UsageError("no prompt: give one, or pipe a text in", ctx)
         try:
             prompt = sys.stdin.buffer.read().decode("utf-8")

@@ -1,0 +1,144 @@
+"""``sifu inspect``: one node, or the edge between two."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sifu_cli.names import readable
+from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
+from sifu_cli.screen import Row, number, percent, print_json, print_rich, print_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sifu_graph.inspection import Change, EdgeReport, Neighbour, NodeReport
+
+TOP = 10
+Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
+"""A title, neighbours, and which of their figures."""
+
+
+@click.command(
+    "inspect",
+    short_help="A node, or an edge: counts, norms, neighbours, history.",
+    epilog="""\b
+Examples:
+  sifu inspect 春
+  sifu inspect 春 風
+""",
+)
+@click.argument("node", metavar="NODE")
+@click.argument("target", required=False, metavar="[NODE]")
+@click.option(
+    "--top", type=Number(int, least=1), metavar="N", default=TOP, show_default=True, help="Neighbours of each kind."
+)
+@store_option
+@quiet_option
+@json_option
+def command(*, node: str, target: str | None, top: int, store: Path, quiet: bool, as_json: bool) -> None:
+    """Look at NODE, or at the edge from the first NODE to the second.
+
+    Energies are those of the neutral context: the node alone, with an empty mix, so that only biases speak.
+    """
+    with opened(store) as graph:
+        found = graph.inspect(node, target, top=top)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    elif target is None:
+        _print_node(found)  # type: ignore[arg-type]
+    else:
+        _print_edge(found)  # type: ignore[arg-type]
+
+
+def _print_node(found: NodeReport) -> None:
+    pages = "-" if found.pages is None else f"{found.pages[0]:,} - {found.pages[1]:,}"
+    print_table(
+        [
+            ("node", readable(found.name), f"number {found.node:,} by frequency"),
+            ("counted", number(found.count), "in the corpus of the graph"),
+            ("targets", number(found.distinct_targets), f"distinct, of {found.transitions:,} transitions"),
+            ("private edges out", number(found.private_out), ""),
+            ("sources", number(found.distinct_sources), "distinct"),
+            ("private edges in", number(found.private_in), ""),
+            ("bias", number(found.bias_norm, 3), "norm"),
+            ("default energy", number(found.default_energy, 3), f"{percent(found.default_p)} for each default edge"),
+            ("pages of its row", pages, _changed(found.row_written, "last written")),
+            ("bias changed", *_when(found.bias_changed)),
+        ]
+    )
+    click.echo()
+    out: list[Shown] = [
+        ("out, by energy", found.targets_by_energy, ("energy", "p")),
+        ("out, by count", found.targets_by_count, ("counted", "share")),
+        ("least agreed", found.disagreements, ("share", "p")),
+    ]
+    print_rich(_neighbours(out))
+    click.echo()
+    among = "" if found.private_in <= found.compared else f", of the {found.compared} most counted"
+    into: list[Shown] = [
+        (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
+        ("in, by count", found.sources_by_count, ("counted", "share")),
+    ]
+    print_rich(_neighbours(into))
+
+
+def _neighbours(lists: list[Shown]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title, _, columns in lists:
+        table.add_column(title)
+        for column in columns:
+            table.add_column(column, justify="right")
+    for at in range(max(len(found) for _, found, _ in lists)):
+        cells: list[str] = []
+        for _, found, columns in lists:
+            cells += _cells(found[at], columns) if at < len(found) else [""] * (1 + len(columns))
+        table.add_row(*cells)
+    return table
+
+
+def _cells(one: Neighbour, columns: tuple[str, ...]) -> list[str]:
+    values = {
+        "energy": f"{one.energy:.3f}",
+        "p": "" if one.p is None else percent(one.p),
+        "counted": number(one.count),
+        "share": percent(one.share),
+    }
+    return [readable(one.name), *(values[column] for column in columns)]
+
+
+def _print_edge(found: EdgeReport) -> None:
+    values = found.singular_values
+    rows: list[Row] = [
+        ("edge", f"{readable(found.source)} {readable(found.target)}", "private" if found.private else "default"),
+        ("counted", number(found.count), "" if found.count is not None else "pairs without an edge of their own"),
+        ("share", "-" if found.share is None else percent(found.share), f"of what follows {readable(found.source)}"),
+        ("probability", percent(found.p), "in the neutral context"),
+        ("energy", number(found.energy, 4), f"rank {found.rank:,}; the default edge has {found.default_energy:.4f}"),
+        ("|W|", number(found.weight_norm, 4), "Frobenius norm"),
+        ("|b|", number(found.bias_norm, 4), ""),
+        ("singular values", number(values[0], 4), " ".join(f"{value:.3g}" for value in values[1:8]) + " ..."),
+    ]
+    if found.page is not None:
+        kind = "stored" if found.page_stored else "never trained: generated from the counts"
+        rows.append(("page", number(found.page), f"slot {found.slot:,}; {kind}"))
+    rows.append(("last changed", *_when(found.changed)))
+    print_table(rows)
+
+
+def _when(change: Change | None) -> tuple[str, str]:
+    return ("-", "before what the history holds") if change is None else (change.snapshot[:8], _changed(change, "by"))
+
+
+def _changed(change: Change | None, label: str) -> str:
+    if change is None:
+        return ""
+    time = change.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    by = f"{label} {change.snapshot[:8]}" if label != "by" else label
+    return f"{by} sifu {change.command.removeprefix('sifu ')}, {time}"

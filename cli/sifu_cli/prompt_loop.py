@@ -1,0 +1,272 @@
+"""The prompt loop: a person and the graph write one text in turns.
+
+It knows terminals, the line editor of the standard library and `Graph.stream`; how text comes about is the library's
+affair. A line that begins with ``/`` is a command of `COMMANDS`; ``//`` begins a text with ``/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sifu_cli.explained import print_explained
+
+if TYPE_CHECKING:
+    from sifu_graph.generation import Stream
+    from sifu_graph.graph import Graph
+
+HISTORY_LINES = 1000
+SETTINGS = ("tokens", "temperature", "top-k", "top-p", "greedy", "seed", "stop", "explain")
+PROMPT = "» "
+
+
+@dataclass(slots=True)
+class PromptLoop:
+    """The state of a loop.
+
+    Parameters
+    ----------
+    generate
+        The context of the command that it was started from: the limits of the settings are those of its options.
+    settings
+        Options of generation.
+    stream
+        Makes a stream of a text and options.
+    """
+
+    graph: Graph
+    generate: click.Context
+    settings: dict[str, Any]
+    stream: Callable[[Graph, str, dict[str, Any]], Stream]
+    text: str = ""
+    turns: list[str] = field(default_factory=list)  # the text before each turn
+
+    def run(self) -> None:
+        """Reads lines until ``/quit`` or Ctrl-D."""
+        click.secho(
+            f"{self.graph.path}: type the beginning of a text, and the graph goes on. Enter: more of it. "
+            "/help: commands. Ctrl-C: stop. Ctrl-D: leave.",
+            dim=True,
+        )
+        with _line_editor():
+            while True:
+                try:
+                    line = input(PROMPT)
+                except KeyboardInterrupt:
+                    click.echo()
+                    continue
+                except EOFError:
+                    click.echo()
+                    return
+                except UnicodeDecodeError:
+                    _complain("that is not UTF-8")
+                    continue
+                if line.startswith("/") and not line.startswith("//"):
+                    if self._command(line):
+                        return
+                else:
+                    self._turn(line.removeprefix("/") if line.startswith("//") else line)
+
+    # ---- turns
+
+    def _turn(self, typed: str) -> None:
+        from sifu_store.errors import SifuError
+
+        typed = "".join(character for character in typed if not 0xD800 <= ord(character) < 0xE000)
+        before = self.text
+        glue = " " if self.graph.tokenizer.level == "tokens" and before[-1:].strip() and typed else ""
+        text = before + glue + typed
+        beginning = text.rpartition("\n")[2]  # the signal starts anew after the end of a document
+        if not beginning:
+            _complain("there is no text to go on from: type something" if not text else "a text ended: begin another")
+            return
+        try:
+            seed = self.settings["seed"]
+            another = {} if seed is None else {"seed": seed + len(self.turns)}
+            pieces = self.stream(self.graph, beginning, {**self.settings, **another})
+        except SifuError as error:
+            _complain(str(error))
+            return
+        if typed and pieces.unknown:
+            click.secho(f"read as unknown: {' '.join(map(repr, pieces.unknown[:20]))}", dim=True, err=True)
+        self.turns.append(before)
+        answer: list[str] = []
+        try:
+            self._show(typed, _kept(pieces, answer), pieces)
+        except KeyboardInterrupt:
+            click.secho(" [stopped]", dim=True)
+        except SifuError as error:
+            click.echo()
+            _complain(str(error))
+        self.text = text + "".join(answer)
+
+    def _show(self, typed: str, answer: Iterator[str], pieces: Stream) -> None:
+        if self.settings["explain"]:
+            print_explained(typed, answer, pieces)
+            return
+        click.secho(typed, dim=True, nl=False)
+        for piece in answer:
+            click.echo(piece, nl=False)
+        click.echo()
+
+    # ---- commands
+
+    def _command(self, line: str) -> bool:
+        """Carries out a command. True: leave."""
+        try:
+            words = shlex.split(line[1:])
+        except ValueError as error:
+            _complain(f"{line}: {error}".lower())
+            return False
+        name, rest = (words[0], words[1:]) if words else ("help", [])
+        if name not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            _complain(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
+            return False
+        if rest and name not in ("set", "trace"):
+            _complain(f"/{name} takes nothing after it")
+        elif name == "set":
+            self._set(rest)
+        elif name == "trace":
+            self._trace(rest)
+        elif name == "quit":
+            return True
+        else:
+            {"help": self._help, "undo": self._undo, "new": self._new, "text": self._text}[name]()
+        return False
+
+    def _help(self) -> None:
+        width = max(len(usage) for usage, _ in COMMANDS.values())
+        for usage, meaning in COMMANDS.values():
+            click.echo(f"  {usage:<{width}}  {meaning}")
+
+    def _set(self, words: list[str]) -> None:
+        if not words:
+            for name in SETTINGS:
+                value = self.settings[name.replace("-", "_")]
+                shown = "-" if value is None else value if not isinstance(value, bool) else "on" if value else "off"
+                click.echo(f"  {name:<12} {shown}")
+            return
+        name, values = words[0].replace("_", "-"), words[1:]
+        if name not in SETTINGS:
+            _complain(f"no setting {name!r}; there are {', '.join(SETTINGS)}")
+        elif len(values) != 1:
+            _complain(f"/set {name} needs one value, or default: /set {name} {EXAMPLES.get(name, 'on')}")
+        else:
+            try:
+                self.settings[name.replace("-", "_")] = self._value(name, values[0])
+            except click.BadParameter as error:
+                _complain(f"{name}: {error.message.lower()}")
+
+    def _value(self, name: str, value: str) -> Any:
+        option = next(param for param in self.generate.command.params if param.name == name.replace("-", "_"))
+        if value == "default":
+            return option.get_default(self.generate)
+        if isinstance(option, click.Option) and option.is_flag:
+            if value not in ("on", "off"):
+                raise click.BadParameter(f"{value} is neither on nor off")
+            return value == "on"
+        return option.type.convert(value, None, None)
+
+    def _trace(self, options: list[str]) -> None:
+        """What `sifu trace` shows of the text that the signal has come along."""
+        from sifu_store.errors import SifuError
+
+        from sifu_cli.commands.trace import command
+
+        text = self.text.rstrip("\n").rpartition("\n")[2]
+        if not text:
+            _complain("there is no text to trace: type something")
+            return
+        try:
+            command.main(
+                [*options, "--store", str(self.graph.path), "--", text], prog_name="/trace", standalone_mode=False
+            )
+        except click.ClickException as error:
+            _complain(error.format_message().lower())
+        except SifuError as error:
+            _complain(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            click.echo()
+
+    def _undo(self) -> None:
+        if not self.turns:
+            _complain("there is nothing to take back")
+            return
+        self.text = self.turns.pop()
+        self._text()
+
+    def _new(self) -> None:
+        self.turns.append(self.text)
+        self.text = ""
+
+    def _text(self) -> None:
+        click.echo(self.text or click.style("(no text)", dim=True))
+
+
+COMMANDS = {
+    "help": ("/help", "this list"),
+    "set": ("/set NAME VALUE", f"{', '.join(SETTINGS)}; alone: what they are"),
+    "trace": ("/trace [OPTIONS]", "why the last tokens came: sifu trace of the text so far"),
+    "text": ("/text", "the whole text so far"),
+    "undo": ("/undo", "take back the last turn: what you typed and what came"),
+    "new": ("/new", "begin a new text"),
+    "quit": ("/quit", "leave (also Ctrl-D)"),
+}
+EXAMPLES = {"tokens": "64", "temperature": "0.8", "top-k": "20", "top-p": "0.9", "seed": "1", "stop": "。"}
+
+
+def _kept(pieces: Stream, answer: list[str]) -> Iterator[str]:
+    """The pieces, each remembered before it is shown: what was shown when Ctrl-C came is part of the text."""
+    for piece in pieces:
+        answer.append(piece)
+        yield piece
+
+
+def _complain(message: str) -> None:
+    click.secho(message, fg="red", err=True)
+
+
+def history_file() -> Path:
+    """Where typed lines are kept from one loop to the next."""
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "sifu" / "history"
+
+
+@contextlib.contextmanager
+def _line_editor() -> Iterator[None]:
+    """Editing, history and completion of commands, where the standard library has a line editor."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    path = history_file()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        readline.read_history_file(path)
+    words = [f"/{name}" for name in COMMANDS] + [f"/set {name} " for name in SETTINGS]
+
+    def complete(text: str, state: int) -> str | None:
+        found = [word for word in words if text and word.startswith(text)]
+        return found[state] if state < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims("")
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(None)
+        readline.set_history_length(HISTORY_LINES)
+        with contextlib.suppress(OSError):
+            readline.write_history_file(path)

@@ -1,0 +1,94 @@
+"""How each token of a generated text was chosen: its energy, its margin, its edge, and what would have been best.
+
+It knows one signal on its way (`decoding.Walk`) and the energies that the choice saw; nothing is computed twice, so
+they are the same bits as without it. Plain generation does not pass here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sifu_graph.decoding import Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One generated token.
+
+    Attributes
+    ----------
+    token, node, text
+        Its name, its id, and the text that became complete with it.
+    energy
+        || GELU(W S + b + PE) ||_2 of its edge.
+    margin
+        Its energy less the greatest of all other candidates: negative where another one would have been best.
+    probability
+        Of the softmax over all candidates at temperature 1, whatever the sampling options.
+    private
+        Whether it came over a private edge.
+    rank
+        1 for the best: one more than the number of candidates with more energy.
+    best
+        The name of the best candidate.
+    """
+
+    token: str
+    node: int
+    text: str
+    energy: float
+    margin: float
+    probability: float
+    private: bool
+    rank: int
+    best: str
+
+
+class WatchedWalk(Walk):
+    """A walk that keeps the energies of its last contest."""
+
+    _seen: tuple[NDArray[np.floating[Any]], float]
+
+    def energies(self) -> tuple[NDArray[np.floating[Any]], float]:
+        """As `Walk.energies`."""
+        self._seen = super().energies()
+        return self._seen
+
+    def explained(self, node: int, *, names: Sequence[str], text: str) -> Choice:
+        """How ``node`` fared in the last contest. To be asked before the signal moves on."""
+        index, (found, default) = self.parameters.index, self._seen
+        targets = index.target[index.row(self.node)]
+        banned = self.banned()
+        energy = np.where(np.isin(targets, banned), -np.inf, found.astype(np.float64))
+        present = np.union1d(targets, banned)
+        defaults = index.nodes - len(present)
+        place = int(np.searchsorted(targets, node))
+        private = place < len(targets) and int(targets[place]) == node
+        own = float(energy[place]) if private else default
+        best = int(energy.argmax()) if len(energy) else -1
+        by_default = defaults > 0 and (best < 0 or default >= energy[best])
+        others = np.delete(energy, place) if private else energy
+        other = float(others.max(initial=-np.inf))
+        if defaults > (0 if private else 1):
+            other = max(other, default)
+        logits = energy * self.scale
+        if defaults:
+            logits = np.append(logits, default * self.scale + np.log(defaults))
+        above = int((energy > own).sum()) + (defaults if default > own else 0)
+        winner = self.default_node(present, 0) if by_default else int(targets[best])
+        return Choice(
+            token=names[node],
+            node=node,
+            text=text,
+            energy=own,
+            margin=own - other,
+            probability=float(np.exp(own * self.scale - np.logaddexp.reduce(logits))),
+            private=private,
+            rank=1 + above,
+            best=names[node] if above == 0 else names[winner],
+        )

@@ -1,0 +1,279 @@
+"""One node or one edge, looked at closely: what was counted, what was learned, and which commit last changed it.
+
+The *neutral context* of a node is the node alone: a signal that starts there and whose mix is empty (S = 0), so that
+only biases and the first positional encoding speak. Energies in it are those of generation's own kernel.
+
+Only the row of the node is read, and for its sources the pages of the most frequent ones. This module knows a graph and
+its store; not texts or screens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sifu_store.history import Commit
+from sifu_store.layout import PAGE_EDGES
+from sifu_store.provenance import edge_changed, rows_changed
+
+from sifu_graph.decoding import Walk
+from sifu_graph.graph import require_positive
+from sifu_graph.names import node_named
+from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.signal import gelu, step_encoding
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+
+SOURCES = 32  # whose pages are read to compare their energies
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A commit."""
+
+    snapshot: str
+    time: datetime
+    message: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A private edge, seen from one of its ends.
+
+    ``share`` is its part of all transitions out of the source as they were counted, ``p`` its probability in the
+    neutral context of the source (None for an edge into the node: the source's whole row would have to be read).
+    """
+
+    node: int
+    name: str
+    count: int
+    share: float
+    energy: float
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node is. Lists have ``top`` entries at most, the strongest first.
+
+    Attributes
+    ----------
+    targets_by_energy, targets_by_count
+        Private edges out of the node.
+    disagreements
+        Those where the probability and the counted share differ most.
+    sources_by_count, sources_by_energy
+        Private edges into the node; by energy among the ``compared`` most frequent ones.
+    bias_changed, row_written
+        The commit that last changed the bias of the node, and that last wrote a page of its row.
+    """
+
+    node: int
+    name: str
+    count: int
+    transitions: int
+    distinct_targets: int
+    distinct_sources: int
+    private_out: int
+    private_in: int
+    default_energy: float
+    default_p: float
+    bias_norm: float
+    pages: tuple[int, int] | None
+    targets_by_energy: tuple[Neighbour, ...]
+    targets_by_count: tuple[Neighbour, ...]
+    disagreements: tuple[Neighbour, ...]
+    sources_by_count: tuple[Neighbour, ...]
+    sources_by_energy: tuple[Neighbour, ...]
+    compared: int
+    bias_changed: Change | None
+    row_written: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReport:
+    """What an edge is.
+
+    Attributes
+    ----------
+    count, share
+        How often it was counted, and which part of all transitions out of its source that is; None for a default edge,
+        whose count is not kept.
+    energy, p, rank
+        In the neutral context of the source, among all nodes.
+    singular_values : descending [d]
+    weight_norm
+        Frobenius norm.
+    slot, page
+        Where its parameters lie; None for a default edge.
+    changed
+        The commit that last changed its parameters, or made it private or default.
+    """
+
+    source: str
+    target: str
+    private: bool
+    count: int | None
+    share: float | None
+    energy: float
+    default_energy: float
+    p: float
+    rank: int
+    weight_norm: float
+    bias_norm: float
+    singular_values: tuple[float, ...]
+    slot: int | None
+    page: int | None
+    page_stored: bool | None
+    changed: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Neutral:
+    """The neutral context of a node: every candidate of its row, and the default edge."""
+
+    targets: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    energies: NDArray[np.float64]
+    default: float
+    p: NDArray[np.float64]
+    default_p: float  # of one default edge
+
+
+def _neutral(graph: Graph, node: int) -> _Neutral:
+    index = graph.parameters.index
+    walk = Walk(graph.parameters, graph.signal)
+    walk.silent = frozenset({0})
+    walk.start(node)
+    found, default = walk.energies()
+    energies = found.astype(np.float64)
+    row = index.row(node)
+    scale, defaults = walk.scale, index.nodes - len(energies)
+    logits = scale * np.append(energies, default)
+    with np.errstate(divide="ignore"):
+        shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
+    normaliser = np.logaddexp.reduce(shares)
+    p = np.exp(logits - normaliser)
+    default_p = float(p[-1]) if defaults else 0.0
+    return _Neutral(index.target[row], index.count[row], index.slot[row], energies, default, p[:-1], default_p)
+
+
+def inspect_node(graph: Graph, name: str, *, top: int = 10) -> NodeReport:
+    """Looks at a node.
+
+    Raises
+    ------
+    OptionError
+        There is no node of this name; the message has the nearest ones.
+    """
+    require_positive(top=top)
+    node = node_named(graph.tokenizer, name)
+    parameters, store = graph.parameters, graph.store
+    index, names = parameters.index, graph.tokenizer.vocabulary
+    neutral = _neutral(graph, node)
+    total = store.read("rows/total")
+    share = neutral.counts / max(1, int(total[node]))
+
+    def targets(order: NDArray[np.int64]) -> tuple[Neighbour, ...]:
+        return tuple(
+            Neighbour(
+                int(neutral.targets[at]), names[neutral.targets[at]], int(neutral.counts[at]), float(share[at]),
+                float(neutral.energies[at]), float(neutral.p[at]),
+            )
+            for at in order[:top]
+        )  # fmt: skip
+
+    into = np.flatnonzero(index.target == node)
+    into = into[np.argsort(-index.count[into], kind="stable")][: max(SOURCES, top)]
+    sources = np.searchsorted(index.row_start, into, side="right") - 1
+    encoding = step_encoding(graph.signal, graph.signal.decode_offset, parameters.r_0)
+    compared = into[:SOURCES]
+    bias = parameters.edges.get(BIAS, index.slot[into])
+    energy = gelu(bias + encoding).norm(dim=-1).tolist()
+    neighbours = [
+        Neighbour(int(u), names[u], int(index.count[at]), float(index.count[at] / max(1, total[u])), e, None)
+        for u, at, e in zip(sources, into, energy, strict=True)
+    ]
+    pages = np.unique(neutral.slots // PAGE_EDGES)
+    bias_changed, row_written = rows_changed(store, node, pages)
+    return NodeReport(
+        node=node,
+        name=names[node],
+        count=int(store.read("nodes/count")[node]),
+        transitions=int(total[node]),
+        distinct_targets=int(store.read("rows/distinct")[node]),
+        distinct_sources=int(store.read("nodes/predecessors")[node]),
+        private_out=len(neutral.slots),
+        private_in=int((index.target == node).sum()),
+        default_energy=neutral.default,
+        default_p=neutral.default_p,
+        bias_norm=float(parameters.node_bias[node].norm()),
+        pages=(int(pages[0]), int(pages[-1])) if len(pages) else None,
+        targets_by_energy=targets(np.argsort(-neutral.energies, kind="stable")),
+        targets_by_count=targets(np.argsort(-neutral.counts, kind="stable")),
+        disagreements=targets(np.argsort(-np.abs(neutral.p - share), kind="stable")),
+        sources_by_count=tuple(neighbours[:top]),
+        sources_by_energy=tuple(sorted(neighbours[: len(compared)], key=lambda found: -found.energy)[:top]),
+        compared=len(compared),
+        bias_changed=_change(bias_changed),
+        row_written=_change(row_written),
+    )
+
+
+def inspect_edge(graph: Graph, source: str, target: str) -> EdgeReport:
+    """Looks at the edge from one node to another.
+
+    Raises
+    ------
+    OptionError
+        There is no node of one of the names; the message has the nearest ones.
+    """
+    u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
+    parameters, store = graph.parameters, graph.store
+    neutral = _neutral(graph, u)
+    at = int(np.searchsorted(neutral.targets, v))
+    private = at < len(neutral.targets) and int(neutral.targets[at]) == v
+    energy, p = (float(neutral.energies[at]), float(neutral.p[at])) if private else (neutral.default, neutral.default_p)
+    stronger = int((neutral.energies > energy).sum())
+    if neutral.default > energy:
+        stronger += parameters.index.nodes - len(neutral.energies)
+    slot = int(neutral.slots[at]) if private else None
+    generated: tuple[np.ndarray, np.ndarray] | None = None
+    if slot is not None:
+        W, b = (parameters.edges.get(name, np.array([slot]))[0] for name in (WEIGHT, BIAS))
+        initial = parameters.edges.initial
+        drawn = initial.weight(np.array([slot]))
+        generated = (np.zeros(W.shape, np.float32) if drawn is None else drawn[0], initial.bias(np.array([slot]))[0])
+    else:
+        W, b = parameters.default_W, parameters.default_b
+    count = int(neutral.counts[at]) if private else None
+    page = None if slot is None else slot // PAGE_EDGES
+    return EdgeReport(
+        source=graph.tokenizer.vocabulary[u],
+        target=graph.tokenizer.vocabulary[v],
+        private=private,
+        count=count,
+        share=None if count is None else count / max(1, int(store.read("rows/total")[u])),
+        energy=energy,
+        default_energy=neutral.default,
+        p=p,
+        rank=stronger + 1,
+        weight_norm=float(W.norm()),
+        bias_norm=float(b.norm()),
+        singular_values=tuple(torch.linalg.svdvals(W.double()).tolist()),
+        slot=slot,
+        page=page,
+        page_stored=None if page is None else bool(store.page_stored()[page]),
+        changed=_change(edge_changed(store, u, v, slot, generated)),
+    )
+
+
+def _change(commit: Commit | None) -> Change | None:
+    return None if commit is None else Change(commit.snapshot, commit.time, commit.message, commit.command)

@@ -1,0 +1,48 @@
+"""From what a user types to a node, and what is said where there is none: the nearest names.
+
+It knows a tokenizer's vocabulary; it does not know edges or signals.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from sifu_store.errors import OptionError
+
+from sifu_graph.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
+
+NEAREST = 5
+
+
+def node_named(tokenizer: Tokenizer, name: str) -> int:
+    """The node of a name, as the vocabulary has it.
+
+    Raises
+    ------
+    OptionError
+        There is none; the message has the nearest names, or the nodes that the text consists of.
+    """
+    node = tokenizer.token_id(name)
+    if node is not None:
+        return node
+    if not name:
+        raise OptionError("the name of a node is empty: give one, such as <sep>")
+    raise OptionError(f"{name!r} is not a node of this graph; {_instead(tokenizer, name)}")
+
+
+def _instead(tokenizer: Tokenizer, name: str) -> str:
+    if tokenizer.level != "tokens":
+        nodes = [int(node) for node in tokenizer.encode(name)]
+        if len(nodes) > 1 and not {UNKNOWN, SEPARATOR} & set(nodes):
+            return f"the text consists of the nodes {_listed([tokenizer.vocabulary[node] for node in nodes])}"
+    near = difflib.get_close_matches(name, tokenizer.vocabulary, n=NEAREST, cutoff=0.5)
+    stripped = [each for each in tokenizer.vocabulary if each.strip() == name.strip()] if name.strip() else []
+    near = list(dict.fromkeys([*stripped, *near]))[:NEAREST]
+    if near:
+        return f"the nearest names: {_listed(near)}"
+    frequent = tokenizer.vocabulary[len(SPECIAL) : len(SPECIAL) + NEAREST]
+    return f"no name is near to it; the most frequent nodes are {_listed(frequent)}"
+
+
+def _listed(names: list[str]) -> str:
+    return " ".join(repr(name) for name in names[:20]) + (" ..." if len(names) > 20 else "")

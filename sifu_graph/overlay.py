@@ -1,0 +1,147 @@
+"""What if: a change of the graph that is made in memory only, so that a trace can show before and after.
+
+    edge U V = default    the edge loses its own parameters, as after ``sifu edit-edge U V --to-default``
+    node X off            the node and all its edges are gone; the text reads it as unknown
+    position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
+
+The first two are real edits, made on a copy of the index: everything behind it runs as ever, so its bits are those of
+the edited graph. The last is a question about one text; no edit answers it. The signal still flows through the
+position, the others share its weight, and a mix in which nothing is left is zero.
+
+This module knows the index and the tokenizer; not pages, stores or how a contest is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.errors import OptionError
+
+from sifu_graph.index import EdgeIndex
+from sifu_graph.names import node_named
+from sifu_graph.parameters import Parameters
+from sifu_graph.tokenizer import SPECIAL, Tokenizer
+
+FORMS = '"edge U V = default", "node X off" or "position K off"'
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is different."""
+
+    kind: Literal["edge", "node", "position"]
+    names: tuple[str, ...] = ()
+    position: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "position":
+            return f"position {self.position} off"
+        names = " ".join(shlex.quote(name) if set(name) & set(" '\"\\") else name for name in self.names)
+        return f"edge {names} = default" if self.kind == "edge" else f"node {names} off"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A graph as it would be. The edges' parameters are shared with the real one; nothing is written to them."""
+
+    parameters: Parameters
+    tokenizer: Tokenizer
+    silent: frozenset[int]
+    """Positions whose signal stays out of the mix."""
+
+
+def parse(text: str) -> Change:
+    """One change from its words.
+
+    Raises
+    ------
+    OptionError
+        It is none of the three forms.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise OptionError(f"what-if {text!r} cannot be read ({error}): quote a name that holds a quote") from None
+    match words:
+        case ["edge", u, v, "=", "default"]:
+            return Change("edge", (u, v))
+        case ["node", name, "off"]:
+            return Change("node", (name,))
+        case ["position", number, "off"] if number.isascii() and number.isdigit():
+            return Change("position", position=int(number))
+    raise OptionError(f"what-if {text!r} cannot be read: expected {FORMS}")
+
+
+def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change]) -> Overlay:
+    """The graph with all these changes.
+
+    Raises
+    ------
+    OptionError
+        A node is unknown, an edge has no parameters of its own, or a special node is to be off.
+    """
+    silent = frozenset(change.position for change in changes if change.kind == "position")
+    index = parameters.index
+    for change in changes:
+        if change.kind == "edge":
+            u, v = (node_named(tokenizer, name) for name in change.names)
+            place = int(index.find(np.array([u]), np.array([v]))[0])
+            if place < 0:
+                raise OptionError(f"what-if {str(change)!r}: the edge is a default edge already")
+            index = _kept(index, np.arange(index.edges) != place)
+    parameters = dataclasses.replace(parameters, index=index)
+    for change in changes:
+        if change.kind == "node":
+            node = node_named(tokenizer, change.names[0])
+            if node < len(SPECIAL):
+                raise OptionError(f"what-if {str(change)!r}: a graph cannot do without {SPECIAL[node]}")
+            parameters, tokenizer = _without_node(parameters, node), _renamed(tokenizer, node)
+    return Overlay(parameters, tokenizer, silent)
+
+
+def _kept(index: EdgeIndex, keep: NDArray[np.bool_]) -> EdgeIndex:
+    """The index of some of its edges."""
+    kept_before = np.concatenate([[0], np.cumsum(keep)])
+    return dataclasses.replace(
+        index,
+        row_start=kept_before[index.row_start],
+        target=index.target[keep],
+        slot=index.slot[keep],
+        count=index.count[keep],
+        keys=index.keys[keep],
+    )
+
+
+def _without_node(parameters: Parameters, node: int) -> Parameters:
+    """Later nodes move up by one, as in the order of the ids after a removal."""
+    index = parameters.index
+    keep = index.target != node
+    keep[index.row(node)] = False
+    index = _kept(index, keep)
+    source, target = np.divmod(index.keys, index.nodes)
+    target -= target > node
+    source -= source > node
+    nodes = index.nodes - 1
+    index = dataclasses.replace(
+        index,
+        nodes=nodes,
+        row_start=np.delete(index.row_start, node + 1),  # its row is empty
+        target=target.astype(np.int32),
+        keys=source * nodes + target,
+    )
+    bias = parameters.node_bias
+    others = [other for other in range(len(bias)) if other != node]
+    return dataclasses.replace(parameters, index=index, small={**parameters.small, "nodes/bias": bias[others]})
+
+
+def _renamed(tokenizer: Tokenizer, node: int) -> Tokenizer:
+    record = tokenizer.to_json()
+    record["nodes"] = [name for other, name in enumerate(record["nodes"]) if other != node]
+    record["added"] = [other - (other > node) for other in record["added"] if other != node]
+    return Tokenizer.from_json(record)

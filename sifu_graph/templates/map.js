@@ -1,0 +1,225 @@
+"use strict";
+// Draws the map whose data lies in the page. Names of nodes are only ever set as text.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const nodes = data.nodes, edges = data.edges, size = nodes.name.length;
+  const LISTED = 12;
+  const COLOURS = data.colours, OTHER = "#8d887c";
+  const colourOf = (group) => COLOURS[group] || OTHER;
+  const count = (n) => n.toLocaleString("en-US");
+
+  // ---- the graph
+
+  const graph = new graphology.DirectedGraph();
+  const most = Math.max(...nodes.count);
+  for (let i = 0; i < size; i++) {
+    graph.addNode(i, {
+      x: nodes.x[i], y: nodes.y[i], label: nodes.name[i], color: colourOf(nodes.group[i]),
+      size: 2 + 12 * Math.sqrt(nodes.count[i] / most),
+    });
+  }
+  const out = Array.from({ length: size }, () => []), into = Array.from({ length: size }, () => []);
+  const width = (k) => 0.35 + 1.9 * Math.sqrt(Math.max(0, (edges.strength[k] - low) / (high - low || 1)));
+  const low = Math.min(0, edges.strength[edges.strength.length - 1]), high = edges.strength[0];
+  for (let k = 0; k < edges.source.length; k++) {  // the strongest first, so the lists are sorted
+    out[edges.source[k]].push(k);
+    into[edges.target[k]].push(k);
+    graph.addEdgeWithKey(k, edges.source[k], edges.target[k], { size: width(k) });
+  }
+
+  // ---- what is shown
+
+  let pinned = null, hovered = null, group = null, near = null;
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let theme = {};
+  const readTheme = () => {
+    theme = { ink: style("--ink"), paper: style("--paper"), faint: style("--faint"), edge: style("--edge"), soft: style("--soft") };
+    theme.tint = COLOURS.concat(OTHER).map((colour) => clear(colour, 0.4));
+    theme.pale = clear(theme.soft, 0.1);
+  };
+  const clear = (colour, alpha) => {  // the renderer blends colours that are multiplied by their alpha already
+    const [r, g, b] = [1, 3, 5].map((i) => Math.round(alpha * parseInt(colour.slice(i, i + 2), 16)));
+    return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+  };
+  const focus = () => (hovered !== null ? hovered : pinned);
+  const neighbours = (node) => new Set([node, ...graph.neighbors(node).map(Number)]);
+
+  const nodeReducer = (key, attributes) => {
+    const i = Number(key), shown = { ...attributes };
+    if (near) {
+      if (!near.has(i)) return { ...shown, label: "", color: theme.faint, zIndex: 0 };
+      return { ...shown, zIndex: 2, forceLabel: i === focus() || graph.degree(focus()) <= 40 };
+    }
+    if (group !== null) {
+      if (nodes.group[i] !== group) return { ...shown, label: "", color: theme.faint, zIndex: 0 };
+      shown.zIndex = 2;
+    }
+    return shown;
+  };
+  const edgeReducer = (key, attributes) => {
+    const k = Number(key), source = edges.source[k], target = edges.target[k], at = focus();
+    if (at !== null) {
+      if (source !== at && target !== at) return { ...attributes, hidden: true };
+      return { ...attributes, color: colourOf(nodes.group[source]), size: attributes.size + 0.5, zIndex: 2 };
+    }
+    const same = nodes.group[source] === nodes.group[target];
+    if (group !== null) {
+      if (nodes.group[source] !== group && nodes.group[target] !== group) return { ...attributes, hidden: true };
+      return { ...attributes, color: same ? colourOf(group) : theme.edge };
+    }
+    return { ...attributes, color: same ? theme.tint[Math.min(nodes.group[source], COLOURS.length)] : theme.pale };
+  };
+
+  const label = (context, node, settings) => {
+    if (!node.label) return;
+    context.font = `${settings.labelWeight} ${settings.labelSize}px ${settings.labelFont}`;
+    context.lineWidth = 3;
+    context.lineJoin = "round";
+    context.strokeStyle = theme.paper;
+    context.fillStyle = theme.ink;
+    const x = node.x + node.size + 2, y = node.y + settings.labelSize / 3;
+    context.strokeText(node.label, x, y);
+    context.fillText(node.label, x, y);
+  };
+  const hover = (context, node, settings) => {
+    context.beginPath();
+    context.arc(node.x, node.y, node.size + 3, 0, 2 * Math.PI);
+    context.strokeStyle = theme.ink;
+    context.lineWidth = 1.5;
+    context.stroke();
+    label(context, node, { ...settings, labelSize: settings.labelSize + 5, labelWeight: "600" });
+  };
+
+  readTheme();
+  const renderer = new Sigma(graph, $("map"), {
+    nodeReducer, edgeReducer, defaultDrawNodeLabel: label, defaultDrawNodeHover: hover,
+    labelFont: getComputedStyle(document.body).fontFamily, labelSize: 13, labelDensity: 1.3, labelGridCellSize: 70,
+    labelRenderedSizeThreshold: 3.2, zIndex: true, minCameraRatio: 0.02, maxCameraRatio: 3, stagePadding: 40,
+    allowInvalidContainer: true,
+  });
+  const camera = renderer.getCamera();
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const look = (state) => (calm ? camera.setState(state) : camera.animate(state, { duration: 350 }));
+
+  const refresh = () => {
+    near = focus() === null ? null : neighbours(focus());
+    renderer.refresh({ skipIndexation: true });
+  };
+
+  // ---- the card of a node
+
+  const cell = (row, text, tag = "td") => {
+    const made = document.createElement(tag);
+    made.textContent = text;
+    row.append(made);
+    return made;
+  };
+  const list = (table, ks, other) => {
+    table.replaceChildren();
+    const head = table.insertRow();
+    for (const text of ["", "energy", "p", "count"]) cell(head, text, "th");
+    for (const k of ks.slice(0, LISTED)) {
+      const row = table.insertRow(), button = document.createElement("button"), node = other[k];
+      button.type = "button";
+      button.textContent = nodes.name[node];
+      button.addEventListener("click", () => pin(node, true));
+      row.insertCell().append(button);
+      cell(row, edges.energy[k].toFixed(2));
+      cell(row, (100 * edges.p[k]).toFixed(edges.p[k] < 0.0995 ? 1 : 0) + " %");
+      cell(row, count(edges.count[k]));
+    }
+    if (!ks.length) cell(table.insertRow(), "none on this map");
+  };
+
+  function pin(node, move) {
+    pinned = node;
+    hovered = null;
+    $("card").hidden = node === null;
+    if (node !== null) {
+      $("name").textContent = nodes.name[node];
+      $("facts").textContent =
+        `${count(nodes.count[node])} times in the corpus; community ${nodes.group[node] + 1}; ` +
+        `${out[node].length} edges out and ${into[node].length} in on this map`;
+      list($("out"), out[node], edges.target);
+      list($("in"), into[node], edges.source);
+      $("card").scrollTop = 0;
+      if (move) {
+        const at = renderer.getNodeDisplayData(node);
+        look({ x: at.x, y: at.y, ratio: Math.min(camera.ratio, 0.35) });
+      }
+    }
+    refresh();
+  }
+
+  renderer.on("clickNode", ({ node }) => pin(Number(node), false));
+  renderer.on("clickStage", () => { if (pinned !== null) pin(null, false); });
+  renderer.on("enterNode", ({ node }) => { hovered = Number(node); $("map").style.cursor = "pointer"; refresh(); });
+  renderer.on("leaveNode", () => { hovered = null; $("map").style.cursor = ""; refresh(); });
+
+  // ---- search, communities, scheme, keys
+
+  const say = (text) => { $("message").textContent = text; };
+  const places = new Map(nodes.name.map((name, i) => [name, i]));
+  for (const name of nodes.name) $("names").append(new Option(name));
+  const find = () => {
+    const text = $("search").value;
+    say("");
+    if (!text) return;
+    let found = places.get(text) ?? places.get(text.trim());
+    if (found === undefined) found = nodes.name.findIndex((name) => name.toLowerCase().includes(text.trim().toLowerCase()));
+    if (found < 0) say(`No node of this map has ${text} in its name.`);
+    else pin(found, true);
+  };
+  $("find").addEventListener("submit", (event) => { event.preventDefault(); find(); });
+  $("search").addEventListener("input", () => { if (places.has($("search").value)) find(); });
+
+  const choose = (which) => {
+    group = group === which ? null : which;
+    for (const button of $("groups").children) button.setAttribute("aria-pressed", String(Number(button.value) === group));
+    refresh();
+  };
+  data.groups.forEach((members, i) => {
+    const button = document.createElement("button"), dot = document.createElement("span");
+    button.type = "button";
+    button.value = i;
+    button.setAttribute("aria-pressed", "false");
+    dot.className = "dot";
+    dot.style.background = colourOf(i);
+    button.append(dot);
+    cell(button, members.names.join(" "), "span");
+    cell(button, count(members.size), "span");
+    button.addEventListener("click", () => choose(i));
+    $("groups").append(button);
+  });
+
+  const restart = () => { group = null; for (const b of $("groups").children) b.setAttribute("aria-pressed", "false"); pin(null, false); look({ x: 0.5, y: 0.5, ratio: 1, angle: 0 }); };
+  $("all").addEventListener("click", restart);
+  $("close").addEventListener("click", () => pin(null, false));
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const repaint = () => { readTheme(); refresh(); };
+  dark.addEventListener("change", repaint);
+  $("scheme").addEventListener("click", () => {
+    const root = document.documentElement, now = root.dataset.scheme || (dark.matches ? "dark" : "light");
+    root.dataset.scheme = now === "dark" ? "light" : "dark";
+    repaint();
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target === $("search");
+    if (event.key === "Escape") { if (typing) $("search").blur(); pin(null, false); }
+    else if (event.key === "/" && !typing) { event.preventDefault(); $("search").focus(); $("search").select(); }
+    if (event.target !== $("map")) return;
+    const step = 0.12 * camera.ratio;
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+    if (moves[event.key]) look({ x: camera.x + moves[event.key][0], y: camera.y + moves[event.key][1] });
+    else if (event.key === "+" || event.key === "=") look({ ratio: camera.ratio / 1.4 });
+    else if (event.key === "-") look({ ratio: camera.ratio * 1.4 });
+    else if (event.key === "0") restart();
+  });
+
+  $("about").textContent =
+    `${count(size)} of ${count(data.graph.nodes)} nodes, the most frequent; ${count(edges.source.length)} of ` +
+    `${count(data.graph.edges)} private edges, the strongest by ${data.by} (${data.meaning}). Colours: communities. Snapshot ${data.graph.snapshot.slice(0, 8)}.`;
+  document.documentElement.dataset.ready = "true";
+  window.sifuMap = { renderer, graph, pin };  // for the console
+})();

@@ -1,0 +1,207 @@
+"""A trace as one page of HTML that needs no network: the picture, its data and the little script that draws it.
+
+The page is put together from `templates/trace.html`, `.css` and `.js`; the trace goes in as JSON. Nothing that comes
+from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets them as
+text, and the page's own policy allows no script and no style but the two whose hashes it names, and no request at all.
+
+This module knows traces, counts and files; not how an energy comes about.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sifu_store.durable import disk_errors, write_durably
+from sifu_store.errors import OptionError
+
+from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.tokenizer import SEPARATOR
+
+if TYPE_CHECKING:
+    from sifu_graph.graph import Graph
+    from sifu_graph.trace import Position, Trace
+
+POSITIONS = 96
+"""Positions on a page, the last ones of the trace; and signals of one position, all earlier ones as one."""
+NEIGHBOURS = 8  # strongest edges out of a node, and into it
+
+
+def check_file(path: Path, *, force: bool) -> None:
+    """Raises `OptionError` where a page cannot be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else "lies in no existing folder"
+        raise OptionError(f"{path} {what}: name a file for the page, such as trace.html")
+    if path.exists() and not force:
+        raise OptionError(f"{path} exists: name another file, or say --force to overwrite it")
+
+
+def write_page(graph: Graph, trace: Trace, path: Path) -> int:
+    """Writes the page and returns its size in bytes."""
+    page = trace_page(graph, trace).encode()
+    with disk_errors(path, "writing the page"):
+        write_durably(path, page)
+    return len(page)
+
+
+def trace_page(graph: Graph, trace: Trace) -> str:
+    """The page as text."""
+    folder = resources.files("sifu_graph") / "templates"
+    html, style, script = ((folder / f"trace.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    data = json.dumps(page_data(graph, trace), separators=(",", ":"))
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    return Template(html).substitute(POLICY=policy, STYLE=style, DATA=data, SCRIPT=script)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def page_data(graph: Graph, trace: Trace) -> dict[str, Any]:
+    """What the script draws."""
+    names = _Names()
+    traces = [_trace(found, names) for found in ([trace] if trace.before is None else [trace.before, trace])]
+    cards = _cards(graph, names, (trace.before or trace).nodes)
+    shown = len(traces[-1]["positions"])
+    how = "generation" if trace.like == "generate" else "evaluation"
+    all_of_it = shown == trace.text_positions
+    part = "Every position" if all_of_it else f"The last {shown} of {trace.text_positions:,} positions"
+    about = (
+        f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are signals that "
+        "the mix carries to a position; below it the candidates for what comes next, red the one that came, dashed a "
+        "default edge. Click a candidate to ask why, with Shift to compare with it."
+    )
+    return {
+        "about": about,
+        "between": " " if graph.tokenizer.level == "tokens" else "",
+        "scale": _short(trace.scale),
+        "encoded": graph.signal.positional != "none",
+        "traces": traces,
+        "cards": cards,
+        "names": names.listed,
+    }
+
+
+class _Names:
+    """Every name once; elsewhere its number."""
+
+    def __init__(self) -> None:
+        self.listed: list[str] = []
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self.listed)
+            self.listed.append(name)
+        return self._numbers[name]
+
+
+def _trace(trace: Trace, names: _Names) -> dict[str, Any]:
+    positions = trace.positions[-POSITIONS:]
+    first = max(trace.first, positions[0].position - POSITIONS)
+    return {
+        "what_if": list(trace.what_if),
+        "first": first,
+        "tokens": [names.number(trace.names[node]) for node in trace.nodes[first : positions[-1].position + 1]],
+        "positions": [_position(position, trace, names) for position in positions],
+    }
+
+
+def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]:
+    signals = len(position.weights)
+    cut = max(0, signals - POSITIONS)  # those before it are one on the page
+
+    def folded(values: np.ndarray) -> list[float]:
+        return [_short(float(value)) for value in ([values[:cut].sum()] if cut else []) + list(values[cut:])]
+
+    return {
+        "position": position.position,
+        "node": names.number(position.name),
+        "begin": position.begin,
+        "from": position.begin + cut - (cut > 0),
+        "rest": cut > 0,
+        "silent": position.position in trace.silent,
+        "edges": position.private_edges,
+        "came": position.came_at,
+        "rank": position.rank,
+        "loss": None if position.loss is None else _short(position.loss),
+        "contenders": position.contenders,
+        "weights": folded(position.weights),
+        "candidates": [
+            {
+                "name": names.number(candidate.name),
+                "private": candidate.private,
+                "count": candidate.count,
+                "among": candidate.among,
+                "energy": _short(candidate.energy, 9),
+                "p": _short(candidate.p),
+                "rank": candidate.rank,
+            }
+            for candidate in position.candidates
+        ],
+        "account": [
+            {
+                "signals": folded(position.account.signals[k].numpy()),
+                "bias": _short(float(position.account.bias[k]), 9),
+                "encoding": _short(float(position.account.encoding[k]), 9),
+                "remainder": _short(float(position.account.remainder[k]), 3),
+            }
+            for k in range(len(position.candidates))
+        ],
+    }
+
+
+def _short(value: float, digits: int = 6) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _cards(graph: Graph, names: _Names, text: tuple[int, ...]) -> dict[int, Any]:
+    """Counts, norms and strongest edges of every node that the page names; norms of edges whose rows the text met."""
+    parameters, store, vocabulary = graph.parameters, graph.store, graph.tokenizer.vocabulary
+    index = parameters.index
+    counts = store.read("nodes/count")
+    found = {name: graph.tokenizer.token_id(name) for name in list(names.listed)}
+    nodes = np.array(sorted(node for node in found.values() if node is not None))
+    wanted = np.zeros(index.nodes, bool)
+    wanted[nodes] = True
+    places = np.flatnonzero(wanted[index.target])
+    places = places[np.lexsort((-index.count[places], index.target[places]))]
+    starts = np.searchsorted(index.target[places], np.arange(index.nodes + 1))
+    met = {*text, SEPARATOR}
+    cards = {}
+    for node in nodes.tolist():
+        row, into = index.row(node), places[starts[node] : starts[node + 1]]
+        best = row.start + np.argsort(-index.count[row], kind="stable")[:NEIGHBOURS]
+        out = [[names.number(vocabulary[index.target[at]]), int(index.count[at])] for at in best]
+        if node in met and len(best):
+            norms = [
+                torch.linalg.vector_norm(parameters.edges.get(array, index.slot[best]).flatten(1), dim=1).tolist()
+                for array in (WEIGHT, BIAS)
+            ]
+            for entry, weight, bias in zip(out, *norms, strict=True):
+                entry += [_short(weight, 4), _short(bias, 4)]
+        sources = np.searchsorted(index.row_start, into[:NEIGHBOURS], side="right") - 1
+        cards[names.number(vocabulary[node])] = {
+            "count": int(counts[node]),
+            "edges_out": row.stop - row.start,
+            "edges_in": len(into),
+            "norm": _short(float(parameters.node_bias[node].norm()), 4),
+            "out": out,
+            "in": [
+                [names.number(vocabulary[u]), int(index.count[at])]
+                for u, at in zip(sources, into[:NEIGHBOURS], strict=True)
+            ],
+        }
+    return cards

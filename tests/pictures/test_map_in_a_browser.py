@@ -1,0 +1,138 @@
+"""The map page in a real browser: search, clicks, schemes; no error, no request, nothing that a name contains runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Browser, chromium
+
+from sifu_graph import Graph
+from sifu_graph.graphmap import GraphMap, draw_map, printed
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+def drawn(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GraphMap]:
+    path = tmp_path_factory.mktemp("map") / "map.html"
+    with Graph.open(built) as graph:
+        return path, draw_map(graph, path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser(width=1200, height=800, webgl=True) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, drawn: tuple[Path, GraphMap]) -> Iterator[Browser]:
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(drawn[0])
+    assert browser.run("document.documentElement.dataset.ready") == "true"
+    yield browser
+    # Drawing without a graphics card is slow, and the browser says so.
+    assert [error for error in browser.errors if "GPU stall" not in error] == []
+    assert [request.partition("?")[0] for request in browser.requests] == [drawn[0].resolve().as_uri()]
+    assert browser.run("window.harm") is None
+
+
+def text(page: Browser, selector: str) -> str:
+    return page.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+
+def find(page: Browser, name: str) -> None:
+    page.run(
+        f"""(() => {{
+            const field = document.getElementById("search");
+            field.value = {json.dumps(name)};
+            field.form.requestSubmit();
+        }})()"""
+    )
+
+
+def test_it_opens_with_everything_on_it(page: Browser, drawn: tuple[Path, GraphMap]) -> None:
+    assert page.run("sifuMap.graph.order") == len(drawn[1].name)
+    assert page.run("sifuMap.graph.size") == len(drawn[1].source)
+    assert page.run("document.querySelectorAll('#groups button').length") == drawn[1].communities
+    assert page.run("document.getElementById('card').hidden")
+    drawn_pixels = """(() => {
+        const gl = document.querySelector("canvas.sigma-nodes").getContext("webgl2", {preserveDrawingBuffer: true});
+        return gl !== null;
+    })()"""
+    assert page.run(drawn_pixels)
+
+
+def test_search_shows_a_node_and_its_strongest_edges(page: Browser, drawn: tuple[Path, GraphMap]) -> None:
+    found = drawn[1]
+    for at, name in enumerate(found.name):
+        find(page, printed(name))
+        assert text(page, "#name") == printed(name)
+        out = [found.target[k] for k in range(len(found.source)) if found.source[k] == at][:12]
+        shown = page.run("[...document.querySelectorAll('#out button')].map(b => b.textContent)")
+        assert shown == [printed(found.name[v]) for v in out]
+    find(page, "no such node")
+    assert "No node of this map" in text(page, "#message")
+
+
+def test_a_click_on_a_node_and_on_a_neighbour_and_escape(page: Browser, drawn: tuple[Path, GraphMap]) -> None:
+    page.run("void sifuMap.renderer.getCamera().setState({ratio: 0.5})")
+    at = drawn[1].name.index("春")
+    where = page.run(
+        f"(() => {{ const at = sifuMap.renderer.getNodeDisplayData({at}); "
+        "sifuMap.renderer.getCamera().setState({x: at.x, y: at.y}); sifuMap.renderer.render(); "
+        f"return sifuMap.renderer.framedGraphToViewport(at); }})()"
+    )
+    page.click_at(where["x"], where["y"])
+    page.run("new Promise(done => setTimeout(done, 100))")
+    assert text(page, "#name") == "春"
+    first = text(page, "#out button")
+    page.click("#out button")
+    assert text(page, "#name") == first
+    page.press("Escape")
+    assert page.run("document.getElementById('card').hidden")
+
+
+def test_hovering_shows_only_the_edges_of_a_node(page: Browser) -> None:
+    hidden = "sifuMap.graph.filterEdges(k => sifuMap.renderer.getEdgeDisplayData(k).hidden).length"
+    assert page.run(hidden) == 0
+    page.run("sifuMap.renderer.emit('enterNode', {node: '2'})")
+    assert page.run(hidden) == page.run("sifuMap.graph.size - sifuMap.graph.degree('2')") > 0
+    page.run("sifuMap.renderer.emit('leaveNode', {node: '2'})")
+    assert page.run(hidden) == 0
+
+
+def test_a_community_can_be_chosen(page: Browser) -> None:
+    page.click("#groups button")
+    assert page.run("document.querySelector('#groups button').getAttribute('aria-pressed')") == "true"
+    page.click("#all")
+    assert page.run("document.querySelector('#groups button').getAttribute('aria-pressed')") == "false"
+
+
+def test_keys_move_the_map(page: Browser) -> None:
+    page.run("document.getElementById('map').focus()")
+    for key, moves in (("ArrowLeft", "x"), ("ArrowDown", "y"), ("+", "ratio")):
+        before = page.run(f"sifuMap.renderer.getCamera().{moves}")
+        page.press(key)
+        page.run("new Promise(done => setTimeout(done, 600))")
+        assert page.run(f"sifuMap.renderer.getCamera().{moves}") < before
+    page.press("/")
+    assert page.run("document.activeElement.id") == "search"
+    assert page.run("document.activeElement.value") == ""
+
+
+def test_light_and_dark(page: Browser) -> None:
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(colour)
+    page.scheme("dark")
+    dark = page.run(colour)
+    assert dark != light
+    page.click("#scheme")
+    assert page.run(colour) == light
+    page.click("#scheme")
+    page.scheme("light")
+    assert page.run(colour) == dark

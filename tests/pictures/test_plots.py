@@ -1,0 +1,75 @@
+"""The plots: their figures against the plain count of what they show, and every kind drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sifu_store.errors import OptionError
+
+from sifu_graph import Graph
+from sifu_graph.plots import FIGURES, plot
+
+
+@pytest.fixture
+def opened(trained: Path):  # type: ignore[no-untyped-def]
+    with Graph.open(trained) as graph:
+        yield graph
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_every_kind_can_be_drawn(opened: Graph, tmp_path: Path, kind: str, suffix: str) -> None:
+    out = tmp_path / f"picture{suffix}"
+    assert opened.plot(kind, out)
+    assert out.read_bytes().startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+
+
+@pytest.mark.parametrize("kind", sorted(set(FIGURES) - {"loss"}))
+def test_a_new_graph_has_every_picture_but_the_loss(graph: Graph, tmp_path: Path, kind: str) -> None:
+    assert plot(graph, kind, tmp_path / "picture.png")
+
+
+def test_the_figures_are_those_of_the_graph(opened: Graph, tmp_path: Path) -> None:
+    index, store = opened.parameters.index, opened.store
+    found = {kind: plot(opened, kind, tmp_path / f"{kind}.svg") for kind in FIGURES}
+    sizes = [index.row(node).stop - index.row(node).start for node in range(index.nodes)]
+    assert found["rows"]["largest"] == max(sizes)
+    assert found["rows"]["empty_rows"] == sizes.count(0)
+    assert found["rows"]["mean"] == pytest.approx(np.mean(sizes))
+    assert found["counts"]["private_edges"] == sum(sizes)
+    assert found["counts"]["pairs_that_occur"] == store.read("rows/distinct").sum() > sum(sizes)
+    assert found["counts"]["rarest_private"] == index.count.min()
+    assert found["counts"]["coverage"] == pytest.approx(opened.info().coverage, abs=1e-6)
+    assert found["energy"]["edges"] == sum(sizes)
+    assert found["alpha"]["positions"] == len(opened.parameters.alpha)
+    assert found["alpha"]["moved"] > 0
+    assert found["pages"]["stored_pages"] == store.page_stored().sum() == opened.info().trained_pages > 0
+    assert found["loss"]["steps"] == 3
+    assert found["loss"]["heldout_perplexity"] > 1
+
+
+def test_alpha_of_a_new_graph_has_not_moved(graph: Graph, tmp_path: Path) -> None:
+    assert plot(graph, "alpha", tmp_path / "a.png")["moved"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "a.png"
+    with pytest.raises(OptionError, match="no plot 'pie'"):
+        plot(graph, "pie", out)
+    with pytest.raises(OptionError, match="no training was recorded"):
+        plot(graph, "loss", out)
+    with pytest.raises(OptionError, match="must end with one of"):
+        plot(graph, "rows", tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
+    plot(graph, "rows", out)
+    before = out.read_bytes()
+    with pytest.raises(OptionError, match="exists: name another file, or say --force"):
+        plot(graph, "counts", out)
+    assert out.read_bytes() == before
+    plot(graph, "counts", out, force=True)
+    assert out.read_bytes() != before
+    monkeypatch.setattr("sifu_graph.plots.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"sifu-graph\[plot\]"):
+        plot(graph, "rows", tmp_path / "b.png")

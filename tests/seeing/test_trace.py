@@ -1,0 +1,200 @@
+"""Traces of a real graph: the bits of generation and evaluation, what-if, and what cannot be traced."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from graphs import random_graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sifu_store.errors import OptionError
+
+from sifu_graph import Graph, contest, overlay, step
+from sifu_graph.corpus import is_held_out
+from sifu_graph.index import EdgeIndex
+from sifu_graph.overlay import Change
+from sifu_graph.parameters import Parameters
+from sifu_graph.signal import PRESETS
+from sifu_graph.tokenizer import CharTokenizer
+from sifu_graph.trace import TraceOptions, follow
+
+TEXT = "春風花月夜江水山雲。人不一有"
+
+
+def test_the_same_bits_as_in_generation(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[np.ndarray, float]] = []
+    energies = contest.RowContest.energies
+
+    def recorded(*args: object, **options: object) -> tuple[np.ndarray, float]:
+        found = energies(*args, **options)  # type: ignore[arg-type]
+        seen.append((found[0].copy(), found[1]))
+        return found
+
+    for length in range(1, len(TEXT) + 1):
+        trace = graph.trace(TEXT[:length])
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(contest.RowContest, "energies", recorded)
+            text = graph.generate(TEXT[:length], tokens=1, greedy=True).text
+        [(row, default)] = seen
+        last = trace.energy[-1].numpy()
+        private = trace.private[-1].numpy()
+        assert np.array_equal(last[private], row)
+        assert set(last[~private].tolist()) <= {default}
+        winner = trace.positions[-1].candidates[0]
+        assert text == {"<sep>": "\n"}.get(winner.name, winner.name)
+
+
+def test_the_same_bits_as_in_evaluation(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "one.txt"
+    lines = [TEXT + TEXT + end for end in NAMES[2:] if not is_held_out(TEXT + TEXT + end, fraction=0.1)]
+    file.write_text(lines[0] + "\n", encoding="utf-8")
+    losses: list[float] = []
+    evaluate = step.evaluate
+
+    def recorded(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        found = evaluate(*args)  # type: ignore[arg-type]
+        losses.extend(found[0].tolist())
+        return found
+
+    monkeypatch.setattr(step, "evaluate", recorded)
+    report = graph.evaluate([file])
+    trace = graph.trace(lines[0], like="eval")
+    assert sorted(losses) == sorted(one.loss for one in trace.positions)
+    assert report.tokens == len(trace.positions) == 2 * len(TEXT) + 2
+    assert report.top1 == pytest.approx(sum(one.rank == 1 for one in trace.positions) / report.tokens)
+
+
+def test_probabilities_ranks_and_losses_agree(graph: Graph) -> None:
+    for like in ("generate", "eval"):
+        trace = graph.trace(TEXT, like=like, top=100)
+        for i, one in enumerate(trace.positions):
+            logits = (trace.scale * trace.energy[i].double()).where(trace.candidate[i], torch.tensor(-torch.inf))
+            p = logits.softmax(0)
+            for candidate in one.candidates:
+                assert candidate.p == pytest.approx(float(p[candidate.node]), rel=1e-9)
+            contenders = one.candidates[: one.contenders]
+            assert sum(c.p * c.among for c in contenders) == pytest.approx(1, rel=1e-9)
+            assert [c.rank for c in contenders] == sorted(c.rank for c in contenders)
+            if one.came is not None:
+                assert one.loss == pytest.approx(-float(p[one.came].log()), abs=2e-6)
+                assert one.candidates[one.came_at].node == one.came
+
+
+# ---- what if
+
+
+def by_hand(parameters: Parameters, keep: np.ndarray, rename: np.ndarray, nodes: int) -> Parameters:
+    """The parameters with some edges' slots freed and nodes renumbered, indexed anew."""
+    index = parameters.index
+    source = np.full(parameters.edges.slots, -1, np.int32)
+    target, count = source.copy(), np.zeros(parameters.edges.slots, np.int64)
+    every = np.repeat(np.arange(index.nodes), index.row_sizes())
+    source[index.slot[keep]] = rename[every[keep]]
+    target[index.slot[keep]] = rename[index.target[keep]]
+    count[index.slot[keep]] = index.count[keep]
+    bias = parameters.node_bias[torch.from_numpy(np.flatnonzero(rename >= 0))]
+    return dataclasses.replace(
+        parameters,
+        index=EdgeIndex.from_slots(nodes, source, target, count),
+        small={**parameters.small, "nodes/bias": bias},
+    )
+
+
+NAMES = ["<unk>", "<sep>", *"abcdefghij"]
+
+
+@settings(max_examples=10)
+@given(
+    seed=st.integers(0, 2**16),
+    preset=st.sampled_from(sorted(PRESETS)),
+    node=st.integers(2, 11),
+    which=st.integers(0, 999),
+)
+def test_an_overlay_is_the_edited_graph_bit_for_bit(seed: int, preset: str, node: int, which: int) -> None:
+    config = PRESETS[preset]
+    parameters = random_graph(seed, nodes=12, share=0.4, config=config, dtype=torch.float32).parameters
+    tokenizer = CharTokenizer(NAMES)
+    index = parameters.index
+    place = which % index.edges
+    u = int(np.searchsorted(index.row_start, place, side="right")) - 1
+    v = int(index.target[place])
+    laid = overlay.lay(
+        parameters, tokenizer, [Change("edge", (NAMES[u], NAMES[v])), Change("node", (NAMES[node],))]
+    )  # fmt: skip
+    every = np.repeat(np.arange(12), index.row_sizes())
+    keep = (every != node) & (index.target != node)
+    keep[place] = False
+    rename = np.array([-1 if old == node else old - (old > node) for old in range(12)])
+    wanted = by_hand(parameters, keep, rename, 11)
+    for name in ("row_start", "target", "slot", "count", "keys"):
+        found = getattr(laid.parameters.index, name)
+        assert np.array_equal(found, getattr(wanted.index, name)), name
+        assert found.dtype == getattr(wanted.index, name).dtype, name
+    ids = laid.tokenizer.encode("abcdefghijabc").tolist()
+    assert ids.count(0) == "abcdefghijabc".count(NAMES[node])
+    for like in ("generate", "eval"):
+        options = TraceOptions(like=like)
+        one, other = (
+            follow(p, config, [1, *ids], names=tuple(laid.tokenizer.vocabulary), length=8, options=options)
+            for p in (laid.parameters, wanted)
+        )
+        assert torch.equal(one.energy, other.energy)
+        assert one.to_json() == other.to_json()
+    assert index.edges == parameters.index.edges  # the graph itself is as it was
+
+
+def test_what_if_shows_both_and_leaves_the_graph_alone(graph: Graph) -> None:
+    plain = graph.trace(TEXT)
+    edges = graph.parameters.index.edges
+    both = graph.trace(TEXT, what_if=["edge 春 風 = default", "position 2 off", "node 月 off"])
+    assert both.before is not None
+    assert both.before.to_json() == plain.to_json()
+    assert both.what_if == ("edge 春 風 = default", "position 2 off", "node 月 off")
+    assert both.positions[4].name == "<unk>"
+    assert "月" not in both.names
+    came = both.positions[1].candidates[both.positions[1].came_at or 0]
+    assert (came.name, came.private) == ("風", False)
+    assert both.positions[5].weights[2] == 0.0 < plain.positions[5].weights[2]
+    assert graph.parameters.index.edges == edges
+    assert not graph.parameters.edges.dirty.any()
+
+
+def test_an_added_node_that_is_off_is_read_as_its_parts() -> None:
+    tokenizer = CharTokenizer([*NAMES, "ab"], added=[12])
+    parameters = random_graph(1, nodes=13, share=0.4, config=PRESETS["paper"]).parameters
+    laid = overlay.lay(parameters, tokenizer, [overlay.parse("node ab off")])
+    assert tokenizer.encode("abc").tolist() == [12, 4]
+    assert laid.tokenizer.encode("abc").tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"what_if": ["edge 春 = default"]}, 'expected "edge U V = default", "node X off" or "position K off"'),
+        ({"what_if": ["edge 春 ' = default"]}, "cannot be read"),
+        ({"what_if": ["position -1 off"]}, "cannot be read"),
+        ({"what_if": ["position 15 off"]}, "the text has the positions 0 to 14"),
+        ({"what_if": ["node <sep> off"]}, "cannot do without <sep>"),
+        ({"what_if": ["node 春風 off"]}, "the text consists of the nodes '春' '風'"),
+        ({"what_if": ["edge 春 風 = default", "edge 春 風 = default"]}, "is a default edge already"),
+        ({"what_if": ["position 1 off"], "like": "eval"}, "only as in generation"),
+        ({"like": "train"}, "expected generate or eval"),
+        ({"also": ["x"]}, "is not a node of this graph; no name is near to it"),
+        ({"top": 0}, "top is 0"),
+        ({"last": -1}, "last is -1"),
+    ],
+)
+def test_what_cannot_be_traced(graph: Graph, options: dict[str, object], says: str) -> None:
+    with pytest.raises(OptionError, match=says.replace("(", r"\(")):
+        graph.trace(TEXT, **options)
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "the text is empty"), ("xyz", "unknown characters only")])
+def test_texts_that_cannot_be_traced(graph: Graph, text: str, says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        graph.trace(text)
