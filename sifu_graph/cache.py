@@ -39,7 +39,7 @@ class RowPlaces(NamedTuple):
         return len(self.places)
 
 
-class _KnownRow(NamedTuple):
+class KnownRow(NamedTuple):
     """Where a row lay when so many pages had moved; how many pages it has, how many in frames, and edges past them."""
 
     moves: int
@@ -63,7 +63,6 @@ class EdgePool(PagePool):
 
     def _allocate(self) -> None:
         super()._allocate()
-        self._rows: dict[int, _KnownRow] = {}
         self._edge_bytes = self.page_bytes({}) // self.page_edges
 
     # ---- the rows of a batch, part by part
@@ -241,14 +240,13 @@ class EdgePool(PagePool):
             return None
         return Records(self.scratch.fd, self.scratch.record_bytes, self.scratch.offsets[1], self.page_edges)
 
-    def place_row(self, row: int, slots: Ints, *, past_frames: bool) -> RowPlaces:
+    def place_row(self, slots: Ints, known: KnownRow | None, *, past_frames: bool) -> KnownRow:
         """Where the edges of a row lie: places in the arrays, or ``~slot`` for those to be read from `records`.
 
         A page is given a frame if one is free or held by a page that the corpus reads more rarely; any other is read
-        where it lies, past the frames (unless that cannot be done: then it gets one in any case). The answer is kept
-        by the number of the row until a page moves.
+        where it lies, past the frames (unless that cannot be done: then it gets one in any case). ``known`` is the
+        last answer for this row: it holds until a page moves.
         """
-        known = self._rows.get(row)
         if known is None or known.moves != self.moves:
             began = time.perf_counter()
             page, at = np.divmod(slots, self.page_edges)
@@ -257,13 +255,12 @@ class EdgePool(PagePool):
             if past_frames:
                 self._admit(absent, pages)
             elif len(absent):
-                self.bring(pages)
+                self._bring_uncounted(pages, pinned=pages)
             frame = self.frame_of[page]
             places = np.where(frame >= 0, frame * self.page_edges + at, ~slots)
-            found = RowPlaces(places, places.ctypes.data)
+            row = RowPlaces(places, places.ctypes.data)
             held = int((self.frame_of[pages] >= 0).sum())
-            known = _KnownRow(self.moves, found, len(pages), held, int((frame < 0).sum()))
-            self._rows[row] = known
+            known = KnownRow(self.moves, row, len(pages), held, int((frame < 0).sum()))
             hits = len(pages) - len(absent)
             self.stats.stall_s += time.perf_counter() - began
         else:
@@ -271,7 +268,7 @@ class EdgePool(PagePool):
         self.stats.requests += known.pages
         self.stats.hits += hits
         self.stats.streamed_bytes += known.past * self._edge_bytes
-        return known.row
+        return known
 
     def _admit(self, absent: Ints, pages: Ints) -> None:
         """Brings in those of a row's pages that are worth a frame, or have never been in memory."""
@@ -288,9 +285,13 @@ class EdgePool(PagePool):
                 break
             admitted.append(page)
         if len(unread) or admitted:
-            requests, hits = self.stats.requests, self.stats.hits
-            self.bring(np.sort(np.concatenate([unread, np.array(admitted, np.int64)])), pinned=pages)
-            self.stats.requests, self.stats.hits = requests, hits  # the row counts them
+            self._bring_uncounted(np.sort(np.concatenate([unread, np.array(admitted, np.int64)])), pinned=pages)
+
+    def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
+        """Brings in pages whose requests the row has counted."""
+        requests, hits = self.stats.requests, self.stats.hits
+        self.bring(pages, pinned=pinned)
+        self.stats.requests, self.stats.hits = requests, hits
 
     def edge(self, slot: int, W: NDArray[np.generic], b: NDArray[np.generic]) -> int:
         """The place of one edge, or -1 after a copy of it was put into ``W`` [d, d] and ``b`` [d]."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest
-from sifu_graph.cache import RowPlaces
+from sifu_graph.cache import KnownRow, RowPlaces
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
 from sifu_graph.signal import Signal, SignalConfig
@@ -56,6 +56,7 @@ class Walk:
         self._alpha = parameters.alpha.tolist()
         pool = parameters.edges
         self._resident = pool.resident
+        self._known: dict[int, KnownRow] = {}  # where rows lay, under a budget
         self._contest = contest.RowContest(
             rows_of(parameters, config, 1),
             largest=int(parameters.index.row_sizes().max(initial=0)),
@@ -133,7 +134,9 @@ class Walk:
         if self._resident:
             pool.require(slots)
             return RowPlaces(slots, self._slots_at + 8 * start)
-        return pool.place_row(node, slots, past_frames=self._contest.reads_records)
+        known = pool.place_row(slots, self._known.get(node), past_frames=self._contest.reads_records)
+        self._known[node] = known
+        return known.row
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""

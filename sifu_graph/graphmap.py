@@ -61,7 +61,7 @@ def row_alone(walk: Walk, node: int) -> Row:
     index = walk.parameters.index
     row = index.row(node)
     logits = energies.astype(np.float64) * walk.scale
-    left = index.nodes - len(logits)
+    left = int(index.defaults()[node])
     rest = default * walk.scale + np.log(left) if left else -np.inf
     total = np.logaddexp(np.logaddexp.reduce(logits) if len(logits) else -np.inf, rest)
     return Row(

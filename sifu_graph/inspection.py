@@ -155,7 +155,7 @@ def _neutral(graph: Graph, node: int) -> _Neutral:
     found, default = walk.energies()
     energies = found.astype(np.float64)
     row = index.row(node)
-    scale, defaults = walk.scale, index.nodes - len(energies)
+    scale, defaults = walk.scale, int(index.defaults()[node])
     logits = scale * np.append(energies, default)
     with np.errstate(divide="ignore"):
         shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
@@ -243,7 +243,7 @@ def inspect_edge(graph: Graph, source: str, target: str) -> EdgeReport:
     energy, p = (float(neutral.energies[at]), float(neutral.p[at])) if private else (neutral.default, neutral.default_p)
     stronger = int((neutral.energies > energy).sum())
     if neutral.default > energy:
-        stronger += parameters.index.nodes - len(neutral.energies)
+        stronger += int(parameters.index.defaults()[u])
     slot = int(neutral.slots[at]) if private else None
     generated: tuple[np.ndarray, np.ndarray] | None = None
     if slot is not None:

@@ -128,12 +128,21 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
     target -= target > node
     source -= source > node
     nodes = index.nodes - 1
+    banned = np.stack(np.divmod(index.forbidden, index.nodes))
+    banned = banned[:, (banned != node).all(0)]
+    banned -= banned > node
+    order = index.by_frequency
+    if order is not None:
+        order = order[order != node]
+        order = order - (order > node)
     index = dataclasses.replace(
         index,
         nodes=nodes,
         row_start=np.delete(index.row_start, node + 1),  # its row is empty
         target=target.astype(np.int32),
         keys=source * nodes + target,
+        forbidden=banned[0] * nodes + banned[1],
+        by_frequency=order,
     )
     bias = parameters.node_bias
     others = [other for other in range(len(bias)) if other != node]

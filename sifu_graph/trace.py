@@ -379,7 +379,8 @@ def _as_eval(
         tokens[row, :size] = ids[begin : begin + size]
     batch = step.plan(parameters, config, tokens, sizes)
     sweep = step.carry(parameters, config, batch)
-    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True)
+    parts = step.rows_in_memory(parameters.edges, batch, sweep.rows)
+    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert flat is not None
     loss = outcome.loss(sweep.rows.scale)
     signals, contests, at = {}, [], 0
@@ -443,9 +444,13 @@ def _position(
     candidate[list(forbidden)] = False
     if like == "generate" and not config.self_decode:
         candidate[found.node] = False
+    candidate[index.forbidden_after(found.node)] = False
 
     # The order of the contest: by energy; the default edges win a tie, among them the most frequent node.
-    order = np.lexsort((np.arange(index.nodes), private, -energy.astype(np.float64)))
+    frequency = np.arange(index.nodes)
+    if index.by_frequency is not None:
+        frequency[index.by_frequency] = np.arange(index.nodes)
+    order = np.lexsort((np.where(private, np.arange(index.nodes), frequency), private, -energy.astype(np.float64)))
     order = order[candidate[order]]
     rank = np.zeros(index.nodes, np.int64)
     rank[order] = np.arange(1, len(order) + 1)

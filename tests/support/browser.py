@@ -40,7 +40,8 @@ class Browser:
         self._process = subprocess.Popen(
             [
                 found, "--headless=new", "--no-sandbox",
-                *(["--enable-unsafe-swiftshader"] if webgl else ["--disable-gpu"]), "--remote-debugging-pipe", "--no-first-run",
+                *(["--enable-unsafe-swiftshader"] if webgl else ["--disable-gpu"]), "--remote-debugging-pipe",
+                "--no-first-run",
                 "--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars",
                 f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}", "about:blank",
             ],
