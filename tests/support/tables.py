@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sifu_graph import Graph, contest
+from sifu_graph.cache import RowPlaces
 from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.step import rows_of
 
@@ -53,7 +54,8 @@ def table(graph: Graph, *, energies: bool = False) -> Table:
         one = contest.RowContest(rows_of(parameters, graph.signal, 1), largest=int(index.row_sizes().max(initial=0)))
         for u in range(index.nodes):
             row = index.row(u)
-            private, shared = one.energies(slots[row], S, None)
+            places = slots[row]
+            private, shared = one.energies(RowPlaces(places, places.ctypes.data), S, None)
             of_target = dict(zip(index.target[row].tolist(), private.tolist(), strict=True))
             for v in range(index.nodes):
                 found.energy[names[u], names[v]] = of_target.get(v, shared)
