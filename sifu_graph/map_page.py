@@ -1,8 +1,8 @@
 """A map as one page of HTML that needs no network: the data, sigma.js and graphology, and the script that uses them.
 
-The page is put together from `templates/map.html`, `.css`, `.js` and the two libraries in `templates/vendor`. Nothing
-that comes from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets
-them as text, and the page's own policy allows the scripts whose hashes it names and no request at all.
+The page is put together from `templates/map.html`, `.css`, `.js` and the libraries in `templates/vendor`. Nothing
+that comes from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script
+sets them as text, and the page's own policy allows the scripts whose hashes it names and no request at all.
 
 This module knows maps and files; not how a map is made.
 """
