@@ -225,7 +225,7 @@ class Edit:
         if train_steps:
             self._tune(new, self._tokens(corpus), train_steps)
         what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
-        self._note(f"add {_listed(tokens)}{what}: {len(tokens):,} nodes, {edges:,} private edges")
+        self._note(f"add {_listed(tokens)}{what}: {_number(len(tokens), 'node')}, {_number(edges, 'private edge')}")
         return AddNodeReport(
             nodes_added=list(tokens), private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
         )
@@ -238,7 +238,7 @@ class Edit:
             raise OptionError("name at least one node to remove")
         nodes = list(dict.fromkeys(self.draft.tokenizer.require_id(token) for token in tokens))
         edges = node_edits.remove(self.draft, nodes)
-        self._note(f"remove {_listed(tokens)}: {len(nodes):,} nodes, {edges:,} private edges")
+        self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
     @_all_or_nothing
@@ -484,6 +484,11 @@ def _runs(draft: Draft) -> int:
     starts[index.row_start] = True
     starts[1:-1] |= np.diff(index.slot) != 1
     return int(starts[:-1].sum())
+
+
+def _number(count: int, what: str) -> str:
+    """``1 node``, ``2,000 nodes``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _listed(tokens: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ lines spelled out again. No import here is heavy.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -195,7 +196,12 @@ def spelled(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[
         options += [option, text]
     if any(argument.startswith("-") and argument != "-" for argument in arguments):
         arguments.insert(0, "--")
-    return shlex.join([ctx.info_name or "", *options, *arguments])
+    return " ".join(_quoted(word) for word in [ctx.info_name or "", *options, *arguments])
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it. `shlex.quote` would put every letter that is not English in quotes."""
+    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word)
 
 
 def logged(ctx: click.Context) -> str:

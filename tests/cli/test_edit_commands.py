@@ -100,7 +100,10 @@ def test_compacting(graph: Path) -> None:
 
 
 def test_destructive_commands_ask(graph: Path) -> None:
-    for args, shown in ((["remove-node", "風"], "removes 1 nodes"), (["prune", "--min-count", "2"], "become default")):
+    for args, shown in (
+        (["remove-node", "風"], "removes 1 node and"),
+        (["prune", "--min-count", "2"], "become default"),
+    ):
         result = call(*args)
         assert result.code == 2
         assert "--yes" in result.error

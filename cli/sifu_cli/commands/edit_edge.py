@@ -13,6 +13,7 @@ from sifu_cli.options import Number, dry_run_option, json_option, logged, opened
 from sifu_cli.screen import number, percent, print_json, print_table
 
 if TYPE_CHECKING:
+    from sifu_graph.edge_edits import EdgeState
     from sifu_graph.edit import EditEdgeReport
     from sifu_graph.graph import Graph
 
@@ -83,11 +84,16 @@ def command(
         [
             ("edge", f"{u} {v}", ""),
             ("kind", after.kind, f"before: {before.kind}"),
-            ("energy", number(after.energy, 3), f"before: {before.energy:.3f} (at rest)"),
+            ("energy", _energy(after), f"before: {_energy(before)} (at rest)"),
             ("probability", percent(after.probability), f"before: {percent(before.probability)} (at rest)"),
             *common_rows(report, store=store, nodes=False),
         ]
     )
+
+
+def _energy(edge: EdgeState) -> str:
+    """A forbidden edge has none."""
+    return number(None if edge.kind == "forbidden" else edge.energy, 3)
 
 
 def _changed(

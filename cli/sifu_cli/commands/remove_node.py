@@ -44,7 +44,8 @@ def command(
     """
     with opened(store) as graph:
         planned = graph.remove_node(*tokens, dry_run=True)
-        words = f"removes {len(planned.nodes_removed):,} nodes and {planned.private_edges_removed:,} private edges"
+        nodes, edges = len(planned.nodes_removed), planned.private_edges_removed
+        words = f"removes {nodes:,} node{'s' * (nodes != 1)} and {edges:,} private edge{'s' * (edges != 1)}"
         asked(ctx, lambda: f"{store}: {words}", yes=yes, dry_run=dry_run, quiet=quiet)
         report = planned if dry_run else graph.remove_node(*tokens, command=logged(ctx))
     if as_json:

@@ -1,0 +1,70 @@
+"""Stores of older formats stay readable, and give the same figures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sifu_store import Store
+from sifu_store.errors import StoreVersionError
+from sifu_store.layout import FIRST_VERSION, FORMAT_VERSION
+from small import write_text
+from tables import table
+
+from sifu_graph import Graph
+from sifu_graph.evaluation import evaluate_split
+from sifu_graph.tokens import Split
+
+KEPT = Path(__file__).parents[1] / "data" / "format-1.zip"
+"""Built and trained two steps by release 0.1.0, before there were edits: 24 nodes, 105 private edges."""
+BUILT, TRAINED = "HEAD~1", "HEAD"
+PERPLEXITY = {BUILT: 11.122137, TRAINED: 23.492570}  # of 20 lines, as that release told it
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    shutil.unpack_archive(KEPT, tmp_path)
+    return tmp_path / "format-1.sifu"
+
+
+def perplexity(graph: Graph, folder: Path) -> float:
+    lines = write_text(folder / "poems.txt", documents=60).read_text(encoding="utf-8").splitlines()[:20]
+    text = Split.from_documents(lines, graph.tokenizer)
+    return evaluate_split(graph.parameters, graph.signal, text, 8, None).perplexity
+
+
+@pytest.mark.parametrize("at", [BUILT, TRAINED])
+def test_version_1_reads_as_it_did(old: Path, tmp_path: Path, at: str) -> None:
+    with Graph.open(old, at=at) as graph:
+        assert graph.store.format_version == 1
+        assert graph.parameters.index.edges == 105
+        assert perplexity(graph, tmp_path) == pytest.approx(PERPLEXITY[at], rel=1e-5)
+
+
+def test_the_first_edit_makes_it_version_2_and_changes_nothing_else(old: Path, tmp_path: Path) -> None:
+    with Graph.open(old) as graph:
+        before = table(graph, energies=True)
+        graph.undo()
+        built = table(graph, energies=True)
+        graph.add_node("龍")
+        assert graph.store.format_version == FORMAT_VERSION == 2
+        assert graph.info().format_version == graph.settings["format_version"] == 2
+        after = table(graph, energies=True)
+        assert after.edges == built.edges
+        assert {pair: energy for pair, energy in after.energy.items() if "龍" not in pair} == built.energy
+        graph.remove_node("龍")
+        assert perplexity(graph, tmp_path) == pytest.approx(PERPLEXITY[BUILT], rel=1e-5)
+        assert graph.train(steps=1, batch=8).step == 1
+        graph.undo(3)
+        assert graph.store.format_version == FIRST_VERSION
+        table(graph).same(built)
+        assert before.default != built.default
+
+
+def test_a_newer_version_is_refused(old: Path) -> None:
+    with Store.open(old, write=True) as store:
+        store.require_version(FORMAT_VERSION + 1)
+        store.commit("newer", command="edit", changes={})
+    with pytest.raises(StoreVersionError, match="newer release"):
+        Store.open(old)
