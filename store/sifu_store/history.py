@@ -219,7 +219,7 @@ def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head
     if not base or any(step and not step.isdecimal() for step in steps):
         raise OptionError(
             f"{name!r} names no snapshot: give HEAD, a branch, a tag or the beginning of an id, and ~N for the N-th "
-            "commit before it"
+            "commit before it (sifu log shows them)"
         )
     if base.upper() == "HEAD":
         snapshot = head
@@ -249,9 +249,9 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])
-        raise OptionError(f"{directory} has {len(found)} snapshots beginning with {prefix!r} ({some}, ...): give more")
+        raise OptionError(f"{directory} has {len(found)} snapshots beginning with {prefix!r} ({some}, ...): give more of the id (sifu log)")
     if not found:
-        meant = nearest(prefix, known) if known else "see the list of commits (sifu log)"
+        meant = f"{nearest(prefix, known)} (sifu log shows all)" if known else "see the list of commits (sifu log)"
         raise OptionError(f"{directory} has no branch, no tag and no snapshot {prefix!r}: {meant}")
     return found[0]
 
