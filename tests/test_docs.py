@@ -59,7 +59,6 @@ def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
     words = [shlex.split(line) for line in small]
     assert {first for first, *_ in words} == {"sifu"}
     code = f"""
-import sys
 import torch
 from sifu_cli.main import run
 torch.set_num_threads(1)
