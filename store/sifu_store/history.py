@@ -249,7 +249,8 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])
-        raise OptionError(f"{directory} has {len(found)} snapshots beginning with {prefix!r} ({some}, ...): give more of the id (sifu log)")
+        many = f"{len(found)} snapshots beginning with {prefix!r} ({some}, ...)"
+        raise OptionError(f"{directory} has {many}: give more of the id (sifu log)")
     if not found:
         meant = f"{nearest(prefix, known)} (sifu log shows all)" if known else "see the list of commits (sifu log)"
         raise OptionError(f"{directory} has no branch, no tag and no snapshot {prefix!r}: {meant}")

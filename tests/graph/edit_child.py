@@ -11,6 +11,8 @@ def main() -> None:
     with Graph.open(sys.argv[1]) as graph:
         number = len(graph.store.history())
         while True:
+            sys.stdout.write(f"begin {number}\n")
+            sys.stdout.flush()
             with graph.edit(f"edit {number}") as edit:
                 edit.add_node(f"<{number}>", like="月")
                 edit.boost_edge("春", "風", 0.01)
@@ -19,6 +21,8 @@ def main() -> None:
                     edit.compact()
                 if number % 3 == 2:
                     edit.grow(to_ratio=0.4)
+            sys.stdout.write(f"saved {number} {graph.store.snapshot}\n")
+            sys.stdout.flush()
             number += 1
 
 
