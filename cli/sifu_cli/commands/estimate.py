@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sifu_cli.options import Number, json_option, opened, store_option
+from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
 from sifu_cli.screen import duration, number, print_json, print_table, say, size
 
 GRAPH_SIZES = ("vocab", "sparsify", "width", "length")
@@ -50,9 +50,10 @@ Examples:
 )
 @click.option("--host-memory", metavar="SIZE", help="Memory for the edges: 512MiB, 2GB, 50%.")
 @store_option
+@quiet_option
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, *, store: Path, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, **options: Any) -> None:
     """Say what training and decoding will take: of the graph, or of one that is not built yet.
 
     With --vocab, --sparsify, --width or --length, or where there is no store, it is of a graph to be built with these.
@@ -71,7 +72,7 @@ def command(ctx: click.Context, /, *, store: Path, as_json: bool, **options: Any
         print_json(dataclasses.asdict(found))
         return
     if planned or not store.exists():
-        say("a graph to be built, with as many private edges as it may have:")
+        say("a graph to be built, with as many private edges as it may have:", quiet=quiet)
     print_table(
         [
             (
