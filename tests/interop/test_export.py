@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from conftest import NAMES, Files
+from foreign_files import NAMES, Files
 from oracle import gelu
 from sifu_store.errors import ForeignFileError, OptionError, StoreExistsError
 from sifu_store.layout import ARRAYS, STORED

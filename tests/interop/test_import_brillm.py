@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, Files, state_of
+from foreign_files import NAMES, Files, state_of
 from sifu_store.errors import ForeignFileError, OptionError, SifuError, StoreExistsError
 
 from sifu_graph import Graph, brillm, import_brillm
