@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sifu_graph import import_brillm
+
 NAMES = ["<unk>", "，", "。", *"不人無日風山一有何天中來時雲上春水花年君爲相生月自心長如白行"]
 
 
