@@ -19,7 +19,7 @@ from sifu_graph import Graph, contest, optim, propagation
 from sifu_graph.brillm import import_brillm
 from sifu_graph.decoding import Walk
 from sifu_graph.pages import BIAS, WEIGHT
-from sifu_graph.signal import positional_encoding
+from sifu_graph.signal import PathEdges, positional_encoding
 
 STEPS = 5
 CHECKPOINTS = ("model_init.bin", "model_trained.bin")
@@ -101,18 +101,17 @@ class Model:
         place = self.index.find(batch[..., 0].ravel(), batch[..., 1].ravel())
         return torch.from_numpy(np.where(place >= 0, self.index.slot[np.maximum(place, 0)], -1)).view(batch.shape[:3])
 
-    def edges(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        private, at = slots >= 0, slots.clamp_min(0)
-        W = torch.where(private[:, None, None], self.W[at], self.small["default/weight"])
-        return W, torch.where(private[:, None], self.b[at], self.small["default/bias"])
+    def edges(self, slots: Tensor) -> PathEdges:
+        return PathEdges(self.W, self.b, self.small["default/weight"], self.small["default/bias"], slots)
 
-    def rows(self) -> contest.Rows:
-        return contest.Rows(self.W, self.b, self.small["default/weight"], self.small["default/bias"], self.pe)
+    def rows(self, plan: contest.Plan) -> contest.Rows:
+        small = self.small
+        return contest.Rows(self.W, self.b, plan.slot, small["default/weight"], small["default/bias"], self.pe)
 
     def energies(self, batch: np.ndarray) -> tuple[Tensor, float]:
         """Energies [B, I, candidates] and the loss."""
         tape, plan, slots = self.run(batch)
-        outcome, flat = contest.forward(self.rows(), plan, tape.mix.reshape(-1, 32), energies=True)
+        outcome, flat = contest.forward(self.rows(plan), plan, tape.mix.reshape(-1, 32), energies=True)
         assert flat is not None
         every = outcome.default_energy[:, None].expand(-1, batch.shape[2]).clone()
         every[slots.reshape(len(every), -1) >= 0] = flat
@@ -124,7 +123,7 @@ class Model:
         edges = len(plan.slot)
         sink = contest.Sink(torch.arange(edges), torch.zeros(edges, 32, 32), torch.zeros(edges, 32))
         weight = 1.0 / plan.positions
-        outcome, found = contest.train(self.rows(), plan, tape.mix.reshape(-1, 32), weight=weight, sink=sink)
+        outcome, found = contest.train(self.rows(plan), plan, tape.mix.reshape(-1, 32), weight=weight, sink=sink)
         d_mix = found.dS.view(tape.mix.shape)
         alpha = self.small["signal/alpha"]
         back = propagation.backward(
