@@ -54,14 +54,14 @@ def test_the_same_bits_as_in_evaluation(graph: Graph, tmp_path: Path, monkeypatc
     lines = [TEXT + TEXT + end for end in NAMES[2:] if not is_held_out(TEXT + TEXT + end, fraction=0.1)]
     file.write_text(lines[0] + "\n", encoding="utf-8")
     losses: list[float] = []
-    evaluate = step.evaluate
+    examine = step.examine
 
-    def recorded(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
-        found = evaluate(*args)  # type: ignore[arg-type]
-        losses.extend(found[0].tolist())
+    def recorded(*args: object) -> step.Examined:
+        found = examine(*args)  # type: ignore[arg-type]
+        losses.extend(found.loss.tolist())
         return found
 
-    monkeypatch.setattr(step, "evaluate", recorded)
+    monkeypatch.setattr(step, "examine", recorded)
     report = graph.evaluate([file])
     trace = graph.trace(lines[0], like="eval")
     assert sorted(losses) == sorted(one.loss for one in trace.positions)
