@@ -27,7 +27,7 @@ from sifu_store.layout import PAGE_EDGES
 from torch import Tensor
 
 from sifu_graph.initial import Initial
-from sifu_graph.scratch import Scratch
+from sifu_graph.scratch import Scratch, enough_space
 
 WEIGHT, BIAS = "edges/weight", "edges/bias"
 MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
@@ -214,6 +214,8 @@ class PagePool:
             self.frames = host_bytes // self.page_bytes()
             places = self.frames * self.page_edges
             self.scratch = Scratch(folder, self._page_bytes(shapes))
+            if self._state:  # in training every page that goes must find room
+                enough_space(self.scratch, self.pages * self.page_bytes())
         self.arrays = {name: reserve((places, *shape), self.dtype) for name, shape in shapes.items()}
         self.frame_of = np.full(self.pages, -1)
         self.page_of = np.full(0 if self.resident else self.frames, -1)

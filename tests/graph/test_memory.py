@@ -108,6 +108,14 @@ def test_a_full_scratch_disk_loses_nothing(paged: Path, monkeypatch: pytest.Monk
         graph.train(steps=1, eval_every=0)
 
 
+def test_too_little_room_is_said_before_training(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = whole_settings(paged)
+    monkeypatch.setattr(Scratch, "free_bytes", lambda _: 10 << 20)
+    with Graph.open(paged, host_memory=BUDGET) as graph, pytest.raises(DiskFullError, match="--scratch"):
+        graph.train(steps=1, batch=8)
+    assert whole_settings(paged) == before
+
+
 # ---- sizes
 
 
