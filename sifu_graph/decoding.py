@@ -73,6 +73,7 @@ class Walk:
         self._path = parameters.path_edges(pool.W, pool.b, self._place)
         self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
         self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
+        self._never = np.array(self.forbidden, dtype=np.int64)
         self._signal: Signal | None = None
 
     @property
@@ -159,7 +160,10 @@ class Walk:
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen now, ascending."""
-        nodes = {*self.forbidden, *self.parameters.index.forbidden_after(self.node).tolist()}
+        never = self.parameters.index.forbidden_after(self.node)
+        if not len(never) and self.config.self_decode:
+            return self._never
+        nodes = {*self.forbidden, *never.tolist()}
         if not self.config.self_decode:
             nodes.add(self.node)
         return np.array(sorted(nodes), dtype=np.int64)

@@ -94,6 +94,8 @@ class EdgeIndex:
 
     def forbidden_after(self, node: int) -> Ints:
         """The nodes that are never chosen after this one, ascending."""
+        if not len(self.forbidden):
+            return self.forbidden
         first, stop = np.searchsorted(self.forbidden, [node * self.nodes, (node + 1) * self.nodes])
         return self.forbidden[first:stop] - node * self.nodes
 
