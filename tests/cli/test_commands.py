@@ -336,7 +336,7 @@ def test_generate_explains_itself(built: Path) -> None:
     assert "\n".join(lines[8:last]) == plain.out.strip()  # which may hold line breaks
     assert "\x1b" not in result.out
     [found] = objects(call(*args, "--explain", "--json").out)
-    assert [choice["text"] for choice in found["choices"]] == list(plain.out.strip().removeprefix("春風"))
+    assert [choice["text"] for choice in found["choices"]] == list(plain.out.removesuffix("\n").removeprefix("春風"))
     assert {"energy", "margin", "probability", "private", "rank", "best"} <= set(found["choices"][0])
     [found] = objects(call(*args, "--json").out)
     assert "choices" not in found
