@@ -2,11 +2,13 @@
 
 Each is given a built graph, brings all of it into memory and writes to every page, since a page that was never
 written is backed by one shared page of zeros and is read faster than real memory. Limits of the machine are measured
-in the same process, before and after, and the higher one counts.
+in the same process, before and after: a matrix product's higher one counts; reading is measured between stretches of
+decoding, since other users of a shared machine come and go.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ PROMPT = "春風"
 
 TRAINING_SHARE, DECODING_SHARE = 0.20, 0.60
 GROWTH_BYTES, SLOWDOWN = 20e6, 0.95
+STRETCH_S = 0.5
 
 
 def materialise(pool: EdgePool) -> None:
@@ -151,6 +154,16 @@ def _peak() -> int | None:
 # ---- decoding
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Decoding for a moment, and the machine at that moment."""
+
+    positions: int
+    row_bytes: int
+    seconds: float
+    read: float  # bytes a second that memory gave, the mean of just before and just after
+
+
 def decoding(store: Path, sizes: Sizes) -> list[Line]:
     """Greedy: along held-out text (every row as often as text meets it), and a free run."""
     with Graph.open(store) as graph:
@@ -160,52 +173,62 @@ def decoding(store: Path, sizes: Sizes) -> list[Line]:
         walk = Walk(parameters, graph.signal, forbidden=[UNKNOWN])
         sampler, rng = Sampler(temperature=0.0), np.random.default_rng(0)
         split = graph.tokens().heldout
-        positions = edges = 0
-        read = machine.bandwidth()["read"]
 
-        def along(document: int) -> None:
-            """At every position: the contest over the whole row and its winner; then on to the token of the text."""
-            nonlocal positions, edges
+        def along(document: int) -> tuple[int, int]:
+            """At every position: the contest over the whole row and its winner; then on to the token of the text.
+
+            Returns the positions, and the private edges of their rows.
+            """
             ids = split.document(document).tolist()
             walk.start(ids[0])
             for node in ids[1:]:
-                edges += int(row_sizes[walk.node])
                 walk.choose(sampler, rng)
                 walk.carry(node)
-            positions += len(ids) - 1
+            return len(ids) - 1, int(row_sizes[ids[:-1]].sum())
 
         for document in range(min(5, split.documents)):
             along(document)
-        positions = edges = document = 0
-        start = time.perf_counter()
-        while positions < sizes.decoding_tokens:
-            along(document % split.documents)
-            document += 1
-        elapsed = time.perf_counter() - start
-        read = max(read, machine.bandwidth()["read"])
-        row_bytes = edges * (d * d + d) * 4
-        rate = row_bytes / elapsed
+        reader = machine.Reader()
+        document, stretches = 0, []
+        before = reader.now()
+        while sum(stretch.positions for stretch in stretches) < sizes.decoding_tokens:
+            positions = edges = 0
+            start = time.perf_counter()
+            while time.perf_counter() - start < STRETCH_S:
+                here, met = along(document % split.documents)
+                positions, edges, document = positions + here, edges + met, document + 1
+            elapsed, after = time.perf_counter() - start, reader.now()
+            stretches.append(Stretch(positions, edges * (d * d + d) * 4, elapsed, (before + after) / 2))
+            before = after
         free = stream(graph, _prompt(graph), GenerateOptions(greedy=True, tokens=sizes.greedy_tokens))
         start = time.perf_counter()
         for _ in free:
             pass
         free_speed = free.tokens / (time.perf_counter() - start)
-    speed = positions / elapsed
-    bound = positions / (row_bytes / read)
+    positions = sum(stretch.positions for stretch in stretches)
+    row_bytes = sum(stretch.row_bytes for stretch in stretches)
+    elapsed = sum(stretch.seconds for stretch in stretches)
+    speed, rate = positions / elapsed, row_bytes / elapsed
+    edges_per_row = row_bytes / positions / ((d * d + d) * 4)
+    share = float(np.median([stretch.row_bytes / stretch.seconds / stretch.read for stretch in stretches]))
+    read = float(np.median([stretch.read for stretch in stretches]))
     return [
         Line(
-            measure=f"decoding, greedy, along {positions:,} tokens of held-out text, "
-            f"{edges / positions:,.0f} private edges a row",
+            measure=f"decoding, greedy, along {positions:,} tokens of held-out text, {edges_per_row:,.0f} private "
+            f"edges a row",
             must="at least 60 % of the memory-bandwidth limit",
             measured=f"{speed:,.0f} tokens/s, {giga(rate)} GB/s of rows",
-            limit=f"{percent(rate / read)} of {bound:,.0f} tokens/s: the rows at {giga(read)} GB/s",
-            met=rate / read >= DECODING_SHARE,
+            limit=f"{percent(share)} of what memory gives just before and after (median of {len(stretches)} stretches; "
+            f"{giga(read)} GB/s, {giga(reader.best)} at best)",
+            met=share >= DECODING_SHARE,
             figures={
                 "tokens_per_s": speed,
                 "bytes_per_s": rate,
                 "read_bytes_per_s": read,
-                "share": rate / read,
-                "edges_per_row": edges / positions,
+                "best_read_bytes_per_s": reader.best,
+                "share": share,
+                "edges_per_row": edges_per_row,
+                "stretches": [dataclasses.astuple(stretch) for stretch in stretches],
             },
         ),
         Line(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,16 @@ from sifu_graph import contest
 from sifu_graph.cache import KnownRow, RowPlaces
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
-from sifu_graph.signal import Signal, SignalConfig
+from sifu_graph.signal import Signal, SignalConfig, Vectors
 from sifu_graph.step import rows_of
+
+
+class Field(NamedTuple):
+    """Who stands for choice after a node."""
+
+    targets: NDArray[np.integer[Any]]  # [k], of its private edges
+    banned: list[int]  # the ranks of those that cannot be chosen
+    defaults: int  # nodes behind default edges that can be
 
 
 class Walk:
@@ -74,6 +82,8 @@ class Walk:
         self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
         self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
+        self._fields: dict[int, Field] = {}
+        self._rooms = Vectors.like(self.r_0[None]), Vectors.like(self.r_0[None])
         self._signal: Signal | None = None
 
     @property
@@ -92,6 +102,7 @@ class Walk:
             alpha=self._alpha,
             offset=self.config.decode_offset,
             silent=self.silent,
+            rooms=None if self.silent else self._rooms,  # a silent step keeps what earlier ones left
         )
 
     def carry(self, node: int) -> None:
@@ -142,21 +153,22 @@ class Walk:
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""
         energies, default_energy = self.energies()
-        index = self.parameters.index
-        targets = index.target[index.row(self.node)]
-        banned = self.banned()
+        field = self._fields.get(self.node)
+        if field is None:
+            field = self._fields[self.node] = self._field()
         logits = energies * self.scale
-        private = 0
-        for node in banned:
-            at = int(targets.searchsorted(node))
-            if at < len(targets) and targets[at] == node:
-                logits[at] = -np.inf
-                private += 1
-        defaults = index.nodes - len(targets) - (len(banned) - private)
-        rank, which = sampler.choose(logits, default_energy * self.scale, defaults, rng)
+        for at in field.banned:
+            logits[at] = -np.inf
+        rank, which = sampler.choose(logits, default_energy * self.scale, field.defaults, rng)
         if rank != DEFAULT:
-            return int(targets[rank])
-        return self.default_node(np.union1d(targets, banned), which)
+            return int(field.targets[rank])
+        return self.default_node(np.union1d(field.targets, self.banned()), which)
+
+    def _field(self) -> Field:
+        index = self.parameters.index
+        targets, banned = index.target[index.row(self.node)], self.banned()
+        private = np.flatnonzero(np.isin(targets, banned)).tolist()
+        return Field(targets, private, index.nodes - len(targets) - (len(banned) - len(private)))
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen now, ascending."""

@@ -20,7 +20,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sifu_graph import kernel
 
 NORM_EPS = 1e-6
 ENCODINGS = 512  # made at a time
+Positional = Literal["sinusoid", "brillm05", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class SignalConfig:
     """The mix begins with r_1, or with r_2 (r_1 alone drives the first step, then leaves)."""
     initial: Literal["ones", "mean", "random"] = "ones"
     """r_0: ones, ones / d, or a normal vector drawn from the graph's seed."""
-    positional: Literal["sinusoid", "brillm05", "none"] = "sinusoid"
+    positional: Positional = "sinusoid"
     """PE: position / 10000^(2j/d); position * 10000^(2j/d), as the released code has it; or none."""
     train_offset: Literal[0, 1] = 1
     """PE index of step s (s = 0 carries x_1 to x_2) in training is s + this."""
@@ -193,6 +194,23 @@ class PathEdges:
         return torch.where(private[:, None, None], W[at], default_W), torch.where(private[:, None], b[at], default_b)
 
 
+class Vectors(NamedTuple):
+    """What one step computes, each [B, d]: they lie one after another from `address` on."""
+
+    z: Tensor
+    r: Tensor
+    weighted: Tensor
+    raw_mix: Tensor
+    mix: Tensor
+    address: int
+
+    @classmethod
+    def like(cls, r: Tensor) -> Vectors:
+        """Room for signals like these [B, d]."""
+        out = r.new_empty(5, *r.shape)
+        return cls(out[0], out[1], out[2], out[3], out[4], out.data_ptr())
+
+
 @dataclass(slots=True)
 class Signal:
     """The state of B signals that flow side by side: O(d) each, however far they have come.
@@ -217,6 +235,9 @@ class Signal:
     peak: float  # the greatest alpha so far
     silent: frozenset[int] = frozenset()
     """Steps whose signal never enters the mix (`overlay`); a mix in which nothing is left is zero."""
+    rooms: tuple[Vectors, Vectors] | None = None
+    """Where every other step writes, so that none has to make room: what a step returned or left in `r`, `mix`,
+    `raw_mix` and `weighted` is then gone two steps later."""
 
     @classmethod
     def start(
@@ -228,6 +249,7 @@ class Signal:
         alpha: Sequence[float],
         offset: int,
         silent: frozenset[int] = frozenset(),
+        rooms: tuple[Vectors, Vectors] | None = None,
     ) -> Signal:
         """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
         if config.first == "biased":
@@ -237,7 +259,7 @@ class Signal:
         silenced = 0 in silent
         first = torch.zeros_like(r) if silenced else r
         mix = normalised(first) if config.normalise_mix else first
-        signal = cls(config, alpha, offset, r, 0, first, mix, torch.zeros_like(r), 0.0, -math.inf, silent)
+        signal = cls(config, alpha, offset, r, 0, first, mix, torch.zeros_like(r), 0.0, -math.inf, silent, rooms)
         if config.mix_from == 1 and not config.skip_current and not silenced:
             signal._add()
         return signal
@@ -295,16 +317,16 @@ class Signal:
             if not skip:
                 self.step += 1
             keep, fresh = self._weights() if takes else (0.0, 0.0)
-            out = r.new_empty(5, *r.shape)
+            out = Vectors.like(r) if self.rooms is None else self.rooms[self.step % 2]
             taken = 0 if not takes else 1 if skip else 2
             library.sifu_carry(
                 len(r), drive.data_ptr(), *edges.pointers, None if encoding is None else encoding.data_ptr(),
-                out.data_ptr(), taken, r.data_ptr(), self.weighted.data_ptr(), keep, fresh, self.total,
+                out.address, taken, r.data_ptr(), self.weighted.data_ptr(), keep, fresh, self.total,
                 normalise, NORM_EPS,
             )  # fmt: skip
-            z, self.r, weighted, raw, mix = out.unbind(0)
+            z, self.r = out.z, out.r
             if takes:
-                self.weighted, self.raw_mix, self.mix = weighted, raw, mix if normalise else raw
+                self.weighted, self.raw_mix, self.mix = out.weighted, out.raw_mix, out.mix if normalise else out.raw_mix
             if skip:
                 self.step += 1
         if silenced and self.total == 0.0:
@@ -323,12 +345,12 @@ def step_encoding(config: SignalConfig, position: int, like: Tensor) -> Tensor:
     """PE of one position [d], in the dtype and on the device of ``like``."""
     if config.positional == "none":
         return like.new_zeros(like.shape[-1])
-    block = _encodings(config, position // ENCODINGS, like.shape[-1], like.dtype, like.device)
+    block = _encodings(config.positional, position // ENCODINGS, like.shape[-1], like.dtype, like.device)
     return block[position % ENCODINGS]
 
 
 @functools.lru_cache(maxsize=4)
-def _encodings(config: SignalConfig, block: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _encodings(kind: Positional, block: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """PE of `ENCODINGS` positions, made at once because decoding asks for them one by one [ENCODINGS, d]."""
     positions = torch.arange(block * ENCODINGS, (block + 1) * ENCODINGS, device=device)
-    return positional_encoding(config, positions, width, dtype)
+    return positional_encoding(SignalConfig(positional=kind), positions, width, dtype)
