@@ -32,11 +32,7 @@ class RowPlaces(NamedTuple):
 
     places: Ints  # [k], contiguous
     pointer: int  # its address: asking an array for it takes longer than a small row's contest
-
-    @property
-    def edges(self) -> int:
-        """k."""
-        return len(self.places)
+    edges: int  # k
 
 
 class KnownRow(NamedTuple):
@@ -258,7 +254,7 @@ class EdgePool(PagePool):
                 self._bring_uncounted(pages, pinned=pages)
             frame = self.frame_of[page]
             places = np.where(frame >= 0, frame * self.page_edges + at, ~slots)
-            row = RowPlaces(places, places.ctypes.data)
+            row = RowPlaces(places, places.ctypes.data, len(places))
             held = int((self.frame_of[pages] >= 0).sum())
             known = KnownRow(self.moves, row, len(pages), held, int((frame < 0).sum()))
             hits = len(pages) - len(absent)

@@ -253,54 +253,76 @@ def train(
 class RowContest:
     """The contest of one signal at a time, for decoding: its buffers are made once.
 
+    Between two contests of a large row little of the program is still in the processor's caches: the way from one to
+    the next is kept short, and what is asked for at every token is found with few steps.
+
     Parameters
     ----------
     rows
         What the contest reads; the encoding comes with every call.
     largest
         Private edges in the largest row.
+    records
+        Where edges lie that are not in memory.
+
+    Attributes
+    ----------
+    found : [largest + 1]
+        The energies of the private edges of the last row, in its order; after them that of the default edge.
+    values : memoryview
+        The same; an item is a float.
     """
 
     def __init__(self, rows: Rows, *, largest: int, records: kernel.Records | None = None) -> None:
-        self._rows = rows
+        self._rows, self._sign = rows, 1.0 if rows.scale >= 0 else -1.0
         width = rows.default_b.shape[0]
         self._library = native(width, rows.W.dtype, rows.W.device)
         self._no_pe = rows.default_b.new_zeros(width)
         self._out = rows.default_b.new_zeros(largest + 1)
-        self._energies = self._out.numpy()
+        self.found: NDArray[np.floating[Any]] = self._out.numpy()
+        self.values = self.found.data
         self._records = records
         self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
         self._W, self._b, *rest = [t.data_ptr() for t in self._edges]
         at = ctypes.byref(records) if records is not None else None
-        self._after = (*rest, self._out.data_ptr(), at, torch.get_num_threads())
+        self._best = ctypes.c_int64(-1)
+        self._after = (*rest, self._out.data_ptr(), at, torch.get_num_threads(), self._sign, ctypes.byref(self._best))
+        self._no_pe_at = self._no_pe.data_ptr()
 
     @property
     def reads_records(self) -> bool:
         """Whether edges may stay in the records of a file."""
         return self._library is not None and self._records is not None
 
-    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
-        """Energies [k] of the private edges of a row for a mix S [1, d], and the energy of the default edge.
+    def run(self, row: RowPlaces, S: Tensor, pe: Tensor | None, *, S_at: int = 0) -> int:
+        """Fills `found` for a mix S [1, d]; returns the rank of the first of the best private edges, or -1.
 
-        ``pe`` is the positional encoding [d], or None for none. The array is valid until the next call.
+        The best is that of the greatest scaled energy. ``pe`` is the positional encoding [d], or None for none;
+        ``S_at`` is the address of S, where it is known.
 
         Raises
         ------
         StoreDamagedError
             The records cannot be read.
         """
-        edges = row.edges
+        places, pointer, edges = row
         if self._library is not None:
-            encoding = (self._no_pe if pe is None else pe).data_ptr()
-            if self._library.sifu_energies(S.data_ptr(), encoding, self._W, self._b, row.pointer, edges, *self._after):
+            encoding = self._no_pe_at if pe is None else pe.data_ptr()
+            mix = S_at or S.data_ptr()
+            if self._library.sifu_energies(mix, encoding, self._W, self._b, pointer, edges, *self._after):
                 raise StoreDamagedError("pages that left memory cannot be read back from the scratch file")
-        else:
-            places = torch.from_numpy(row.places)
-            W = torch.cat([self._rows.W[places], self._rows.default_W[None]])
-            b = torch.cat([self._rows.b[places], self._rows.default_b[None]])
-            z = torch.matmul(S, W)[:, 0] + b
-            self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)
-        return self._energies[:edges], float(self._energies[edges])
+            return self._best.value
+        at = torch.from_numpy(places)
+        W = torch.cat([self._rows.W[at], self._rows.default_W[None]])
+        b = torch.cat([self._rows.b[at], self._rows.default_b[None]])
+        z = torch.matmul(S, W)[:, 0] + b
+        self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)
+        return int((self.found[:edges] * self._sign).argmax()) if edges else -1
+
+    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
+        """Energies [k] of the private edges of a row, and the energy of the default edge. Valid until the next call."""
+        self.run(row, S, pe)
+        return self.found[: row.edges], self.values[row.edges]
 
 
 def update_edges(rows: Rows, sink: Sink) -> None:

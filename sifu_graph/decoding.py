@@ -6,6 +6,7 @@ the kernel of training.
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -63,8 +64,10 @@ class Walk:
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
         pool = parameters.edges
-        self._resident = pool.resident
-        self._known: dict[int, KnownRow] = {}  # where rows lay, under a budget
+        self._pool, self._resident = pool, pool.resident
+        self._rows: dict[int, RowPlaces] = {}  # where rows lie
+        self._known: dict[int, KnownRow] = {}  # where they lay, under a budget
+        self._reset, self._has_pe = config.reset_after, config.positional != "none"
         self._contest = contest.RowContest(
             rows_of(parameters, config, 1),
             largest=int(parameters.index.row_sizes().max(initial=0)),
@@ -76,14 +79,17 @@ class Walk:
         self._targets = index.target.view(np.int32).data
         self._slots = index.slot
         self._slots_at = index.slot.ctypes.data
+        self._slot = index.slot.data
         self._place = torch.full((1,), -1)
-        self._place_value = self._place.numpy()
+        self._place_value = self._place.numpy().data
         self._path = parameters.path_edges(pool.W, pool.b, self._place)
         self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
         self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._fields: dict[int, Field] = {}
-        self._rooms = Vectors.like(self.r_0[None]), Vectors.like(self.r_0[None])
+        first, second = (Vectors.like(self.r_0[None], normalised=config.normalise_mix) for _ in range(2))
+        self._rooms = first, second
+        self._starts: dict[int, Signal] = {}
         self._signal: Signal | None = None
 
     @property
@@ -95,39 +101,41 @@ class Walk:
     def start(self, node: int) -> None:
         """Begins anew at a node."""
         self.node = node
-        self._signal = Signal.start(
-            self.config,
-            r_0=self.r_0,
-            node_bias=self.parameters.node_bias[node : node + 1],
-            alpha=self._alpha,
-            offset=self.config.decode_offset,
-            silent=self.silent,
-            rooms=None if self.silent else self._rooms,  # a silent step keeps what earlier ones left
-        )
+        known = self._starts.get(node)
+        if known is None or known.silent != self.silent:
+            known = self._starts[node] = Signal.start(
+                self.config,
+                r_0=self.r_0,
+                node_bias=self.parameters.node_bias[node : node + 1],
+                alpha=self._alpha,
+                offset=self.config.decode_offset,
+                silent=self.silent,
+                rooms=None if self.silent else self._rooms,  # a silent step keeps what earlier ones left
+            )
+        self._signal = copy.copy(known)
 
     def carry(self, node: int) -> None:
         """Along the edge to a node."""
         self._restart_if_due()
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
+        path = self._path
         if at < stop and self._targets[at] == node:
-            slot = self._slots[at : at + 1]
-            pool = self.parameters.edges
-            if self._resident:
-                pool.require(slot)
-                place = int(slot[0])
-            else:
-                place = pool.edge(int(slot[0]), self._copy_W.numpy()[0], self._copy_b.numpy()[0])
-            path = self._path if place >= 0 else self._copied
-            self._place_value[0] = max(0, place)
+            place = self._slot[at]
+            if not self._resident:
+                place = self._pool.edge(place, self._copy_W.numpy()[0], self._copy_b.numpy()[0])
+                if place < 0:
+                    path, place = self._copied, 0
+            elif self._pool.missing:
+                self._pool.require(self._slots[at : at + 1])
+            self._place_value[0] = place
         else:
-            path = self._path
             self._place_value[0] = -1
         self.signal.carry(path)
         self.node = node
 
     def _restart_if_due(self) -> None:
-        if self.config.reset_after is not None and self.signal.step >= self.config.reset_after:
+        if self._reset is not None and self.signal.step >= self._reset:
             self.start(self.node)
 
     def energies(self) -> tuple[NDArray[np.floating[Any]], float]:
@@ -135,31 +143,46 @@ class Walk:
 
         The array is valid until the next call.
         """
+        edges = self._compete()[1]
+        return self._contest.found[:edges], self._contest.values[edges]
+
+    def _compete(self) -> tuple[int, int]:
+        """Runs the contest after the current node. Returns the best private candidate (-1: none), and their number."""
         self._restart_if_due()
-        row = self._row(self.node)
-        pe = None if self.config.positional == "none" else self.signal.encoding
-        return self._contest.energies(row, self.signal.mix, pe)
+        row, signal = self._row(self.node), self._signal
+        assert signal is not None
+        pe = signal.encoding if self._has_pe else None
+        return self._contest.run(row, signal.mix, pe, S_at=signal.mix_at), row.edges
 
     def _row(self, node: int) -> RowPlaces:
+        row = self._rows.get(node)
+        if row is not None:
+            return row
         start, stop = self._row_start[node : node + 2]
-        slots, pool = self._slots[start:stop], self.parameters.edges
+        slots, pool = self._slots[start:stop], self._pool
         if self._resident:
             pool.require(slots)
-            return RowPlaces(slots, self._slots_at + 8 * start)
+            row = self._rows[node] = RowPlaces(slots, self._slots_at + 8 * start, stop - start)
+            return row
         known = pool.place_row(slots, self._known.get(node), past_frames=self._contest.reads_records)
         self._known[node] = known
         return known.row
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """The next node. Does not move."""
-        energies, default_energy = self.energies()
+        best, edges = self._compete()
         field = self._fields.get(self.node)
         if field is None:
             field = self._fields[self.node] = self._field()
-        logits = energies * self.scale
-        for at in field.banned:
-            logits[at] = -np.inf
-        rank, which = sampler.choose(logits, default_energy * self.scale, field.defaults, rng)
+        values = self._contest.values
+        default_logit = values[edges] * self.scale
+        if sampler.greedy and best not in field.banned:
+            by_default = best < 0 or (field.defaults and default_logit >= values[best] * self.scale)
+            rank, which = (DEFAULT, 0) if by_default else (best, 0)
+        else:
+            logits = self._contest.found[:edges] * np.float64(self.scale)
+            logits[field.banned] = -np.inf
+            rank, which = sampler.choose(logits, default_logit, field.defaults, rng)
         if rank != DEFAULT:
             return int(field.targets[rank])
         return self.default_node(np.union1d(field.targets, self.banned()), which)
@@ -167,8 +190,11 @@ class Walk:
     def _field(self) -> Field:
         index = self.parameters.index
         targets, banned = index.target[index.row(self.node)], self.banned()
-        private = np.flatnonzero(np.isin(targets, banned)).tolist()
-        return Field(targets, private, index.nodes - len(targets) - (len(banned) - len(private)))
+        at = np.searchsorted(targets, banned)
+        private = (
+            at[(at < len(targets)) & (targets[np.minimum(at, len(targets) - 1)] == banned)] if len(targets) else at[:0]
+        )
+        return Field(targets, private.tolist(), index.nodes - len(targets) - (len(banned) - len(private)))
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen now, ascending."""

@@ -54,10 +54,10 @@ class WatchedWalk(Walk):
 
     _seen: tuple[NDArray[np.floating[Any]], float]
 
-    def energies(self) -> tuple[NDArray[np.floating[Any]], float]:
-        """As `Walk.energies`."""
-        self._seen = super().energies()
-        return self._seen
+    def _compete(self) -> tuple[int, int]:
+        best, edges = super()._compete()
+        self._seen = self._contest.found[:edges], self._contest.values[edges]
+        return best, edges
 
     def explained(self, node: int, *, names: Sequence[str], text: str) -> Choice:
         """How ``node`` fared in the last contest. To be asked before the signal moves on."""

@@ -187,10 +187,10 @@ def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:
     library.sifu_forward.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
-    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 4, _Int]
     library.sifu_transfer.argtypes = [_Int, _Int, _Pointer, _Pointer, _Int, _Int]
     library.sifu_energies.restype = library.sifu_transfer.restype = _Int
     real = _Float if dtype == torch.float32 else _Double
+    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 4, _Int, real, _Pointer]
     library.sifu_carry.argtypes = [_Int, *[_Pointer] * 8, _Int, _Pointer, _Pointer, *[real] * 3, _Int, real]
     for name in ("forward", "train", "update", "carry"):
         getattr(library, f"sifu_{name}").restype = None

@@ -203,12 +203,18 @@ class Vectors(NamedTuple):
     raw_mix: Tensor
     mix: Tensor
     address: int
+    r_at: int
+    weighted_at: int
+    mix_at: int
 
     @classmethod
-    def like(cls, r: Tensor) -> Vectors:
-        """Room for signals like these [B, d]."""
+    def like(cls, r: Tensor, *, normalised: bool) -> Vectors:
+        """Room for signals like these [B, d]. ``normalised``: `mix` is not the raw one."""
         out = r.new_empty(5, *r.shape)
-        return cls(out[0], out[1], out[2], out[3], out[4], out.data_ptr())
+        mix = 4 if normalised else 3
+        address, size = out.data_ptr(), r.numel() * r.itemsize
+        at = address + size, address + 2 * size, address + mix * size
+        return cls(out[0], out[1], out[2], out[3], out[mix], address, *at)
 
 
 @dataclass(slots=True)
@@ -238,6 +244,10 @@ class Signal:
     rooms: tuple[Vectors, Vectors] | None = None
     """Where every other step writes, so that none has to make room: what a step returned or left in `r`, `mix`,
     `raw_mix` and `weighted` is then gone two steps later."""
+    r_at: int = 0
+    """Address of `r`, or 0: not known."""
+    weighted_at: int = 0
+    mix_at: int = 0
 
     @classmethod
     def start(
@@ -276,12 +286,12 @@ class Signal:
     def _add(self) -> None:
         """Takes the last signal into the mix."""
         keep, fresh = self._weights()
-        self.weighted = torch.add(self.weighted * keep, self.r, alpha=fresh)
+        self.weighted, self.weighted_at = torch.add(self.weighted * keep, self.r, alpha=fresh), 0
         self._set_mix(self.weighted / self.total)
 
     def _set_mix(self, raw: Tensor) -> None:
         self.raw_mix = raw
-        self.mix = normalised(raw) if self.config.normalise_mix else raw
+        self.mix, self.mix_at = normalised(raw) if self.config.normalise_mix else raw, 0
 
     @property
     def drive(self) -> Tensor:
@@ -300,9 +310,10 @@ class Signal:
         turn = not skip or self.step + 2 > self.config.mix_from  # a signal is to join the mix: the last or the new one
         silenced = turn and (self.step if skip else self.step + 1) in self.silent
         takes = turn and not silenced
-        drive, r = self.drive, self.r
+        r = self.r
         library = kernel.native(r)
         if library is None:
+            drive = self.drive
             W, b = edges.gather()
             z = torch.baddbmm(b[:, None], drive[:, None], W)[:, 0]
             if encoding is not None:
@@ -317,16 +328,18 @@ class Signal:
             if not skip:
                 self.step += 1
             keep, fresh = self._weights() if takes else (0.0, 0.0)
-            out = Vectors.like(r) if self.rooms is None else self.rooms[self.step % 2]
+            out = Vectors.like(r, normalised=normalise) if self.rooms is None else self.rooms[self.step % 2]
+            r_at, weighted_at = self.r_at or r.data_ptr(), self.weighted_at or self.weighted.data_ptr()
+            drive_at = r_at if self.config.drive == "chain" else self.mix_at or self.mix.data_ptr()
             taken = 0 if not takes else 1 if skip else 2
             library.sifu_carry(
-                len(r), drive.data_ptr(), *edges.pointers, None if encoding is None else encoding.data_ptr(),
-                out.address, taken, r.data_ptr(), self.weighted.data_ptr(), keep, fresh, self.total,
-                normalise, NORM_EPS,
+                len(r), drive_at, *edges.pointers, None if encoding is None else encoding.data_ptr(),
+                out.address, taken, r_at, weighted_at, keep, fresh, self.total, normalise, NORM_EPS,
             )  # fmt: skip
-            z, self.r = out.z, out.r
+            z, self.r, self.r_at = out.z, out.r, out.r_at
             if takes:
-                self.weighted, self.raw_mix, self.mix = out.weighted, out.raw_mix, out.mix if normalise else out.raw_mix
+                self.weighted, self.raw_mix, self.mix = out.weighted, out.raw_mix, out.mix
+                self.weighted_at, self.mix_at = out.weighted_at, out.mix_at
             if skip:
                 self.step += 1
         if silenced and self.total == 0.0:

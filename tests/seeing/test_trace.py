@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph, contest, overlay, step
+from sifu_graph.cache import RowPlaces
 from sifu_graph.corpus import is_held_out
 from sifu_graph.index import EdgeIndex
 from sifu_graph.overlay import Change
@@ -27,18 +28,18 @@ TEXT = "春風花月夜江水山雲。人不一有"
 
 def test_the_same_bits_as_in_generation(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[np.ndarray, float]] = []
-    energies = contest.RowContest.energies
+    run = contest.RowContest.run
 
-    def recorded(*args: object, **options: object) -> tuple[np.ndarray, float]:
-        found = energies(*args, **options)  # type: ignore[arg-type]
-        seen.append((found[0].copy(), found[1]))
-        return found
+    def recorded(self: contest.RowContest, row: RowPlaces, *args: object, **options: object) -> int:
+        best = run(self, row, *args, **options)  # type: ignore[arg-type]
+        seen.append((self.found[: row.edges].copy(), self.values[row.edges]))
+        return best
 
     for length in range(1, len(TEXT) + 1):
         trace = graph.trace(TEXT[:length])
         seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(contest.RowContest, "energies", recorded)
+            patch.setattr(contest.RowContest, "run", recorded)
             text = graph.generate(TEXT[:length], tokens=1, greedy=True).text
         [(row, default)] = seen
         last = trace.energy[-1].numpy()
