@@ -22,15 +22,11 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 
 from sifu_graph import counted, edge_edits, node_edits, pruning
-from sifu_graph import step as steps
 from sifu_graph.corpus import Corpus
 from sifu_graph.counting import PairCounts, count_pairs
 from sifu_graph.draft import Draft
 from sifu_graph.edge_edits import EdgeState
-from sifu_graph.evaluation import evaluate_split
-from sifu_graph.optim import OptimizerConfig
 from sifu_graph.tokens import TokenFile, encode_corpus
-from sifu_graph.tuning import tune
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -209,8 +205,8 @@ class Edit:
             raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
-        model = None if like is None else draft.tokenizer.require_id(like)
-        new = draft.add_nodes(tokens, kind)
+        model = None if like is None else node_edits.model_of(draft, like)
+        new = draft.add_nodes(tokens, kind, like=model)
         edges, occurrences, missing = 0, None, []
         if model is not None:
             edges = len(node_edits.add_like(draft, new, model))
@@ -450,6 +446,10 @@ class Edit:
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
+        from sifu_graph import step as steps
+        from sifu_graph.optim import OptimizerConfig
+        from sifu_graph.tuning import tune
+
         draft, training = self.draft, self.draft.settings["training"]
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
         if optimizer.kind == "adamw-dense":
@@ -466,6 +466,8 @@ class Edit:
         """The held-out perplexity of the graph as it is now, and why it cannot be told."""
         if not wanted:
             return None, None
+        from sifu_graph.evaluation import evaluate_split
+
         try:
             text, length = self._tokens(None).heldout, self.draft.settings["build"]["length"]
             report = evaluate_split(self.draft.parameters(), self.draft.config, text, length, EVAL_TOKENS)
