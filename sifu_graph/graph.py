@@ -291,8 +291,13 @@ class Graph(Editable):
             settings=self.settings,
         )
 
-    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None) -> TokenFile:
+    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None, *, holdout: float | None = None) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.
+
+        Parameters
+        ----------
+        holdout
+            The share of the documents that is held out. None: as at the build.
 
         Raises
         ------
@@ -306,7 +311,12 @@ class Graph(Editable):
             corpus = Corpus.from_record(build["corpus"])
         elif not isinstance(corpus, Corpus):
             corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
-        return encode_corpus(corpus, self.tokenizer, directory=self.path / "cache", holdout=build["holdout"])
+        return encode_corpus(
+            corpus,
+            self.tokenizer,
+            directory=self.path / "cache",
+            holdout=build["holdout"] if holdout is None else holdout,
+        )
 
     # ---- what can be done with it
 

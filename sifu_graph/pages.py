@@ -99,6 +99,8 @@ class PagePool:
         Where each page lies, or -1.
     dirty : bool [pages]
         Which pages differ from the store, wherever they are.
+    page_reads, page_writes : int64 [pages]
+        How often each page was brought into memory, and written to the scratch file or by a commit.
     """
 
     def __init__(
@@ -234,6 +236,7 @@ class PagePool:
         self.clock = 0
         self.moves = 0  # grows when a page comes or goes
         self.missing = self.pages
+        self.page_reads, self.page_writes = np.zeros(self.pages, np.int64), np.zeros(self.pages, np.int64)
         self.kept = {WEIGHT, BIAS}
         self.stats = CacheStats()
 
@@ -281,6 +284,7 @@ class PagePool:
             return
         frames = absent if self.resident else self._free_frames(absent, pages, pinned)
         self._fill(absent, frames)
+        self.page_reads[absent] += 1
         self.frame_of[absent] = frames
         self.moves += 1
         if not self.resident:
@@ -311,6 +315,7 @@ class PagePool:
             if self.changed[page] or (self.stored[page] and not self.scratched[page] and self._room()):
                 self.scratch.write(int(page), self._views(int(self.frame_of[page])))
                 self.scratched[page] = True
+                self.page_writes[page] += 1
         self.page_of[self.frame_of[victims]] = -1
         self.frame_of[victims] = -1
         self.changed[victims] = False
@@ -396,6 +401,7 @@ class PagePool:
         """Says that the store now holds every dirty page, of every array."""
         self.stored |= self.dirty
         self.stats.store_bytes_written += int(self.dirty.sum()) * self.page_bytes()
+        self.page_writes += self.dirty
         self.scratched &= ~self.changed  # those are newer in memory, and in the store
         self.changed[:] = False
         self.dirty[:] = False
