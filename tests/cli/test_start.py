@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,19 @@ def test_the_watch_sees_torch(graph: Path) -> None:
     ((_, code, found),) = imported("generate 春 --tokens 1", store=graph)
     assert code == 0
     assert "torch" in found
+
+
+def test_a_compiler_that_is_too_old_is_said_once(graph: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "sifu_cli", "generate", "春", "--tokens", "3", "--seed", "1", "--store", str(graph)]
+    environment = {**os.environ, "CXX": "false", "SIFU_CACHE": str(tmp_path / "cache")}
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert ended.stderr.count("cannot compile the kernel") == 1
+    assert [line for line in ended.stderr.splitlines() if "cannot compile" in line][0].startswith("sifu: warning: ")
+    meant = subprocess.run(
+        words, capture_output=True, text=True, check=True, env=environment | {"SIFU_KERNEL": "torch"}
+    )
+    assert "kernel" not in meant.stderr
+    assert meant.stdout == ended.stdout
 
 
 def test_the_packages_are_light() -> None:
