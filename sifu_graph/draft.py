@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.layout import (
+    BIAS,
     COUNT,
     ENERGY,
     FORBIDDEN,
@@ -35,19 +35,20 @@ from sifu_store.layout import (
     STORED,
     TARGET,
     USAGE,
+    WEIGHT,
     page_count,
     page_slots,
 )
 from sifu_store.store import Store
 
-from sifu_graph.cache import EdgePool
-from sifu_graph.index import EdgeIndex
-from sifu_graph.initial import Counts, Initial
-from sifu_graph.pages import BIAS, WEIGHT, runs
-from sifu_graph.parameters import Parameters
+from sifu_graph.index import EdgeIndex, runs
+from sifu_graph.initial import Counts, Initial, first_energies
+from sifu_graph.signal_settings import initial_signal
+from sifu_graph.tables import SMALL, read_usage
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
+    from sifu_graph.parameters import Parameters
 
 Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
@@ -84,10 +85,10 @@ class Draft:
 
     def __init__(self, graph: Graph) -> None:
         store = graph.store
-        self.old = store
-        self.config, self.width = graph.signal, graph.parameters.width
-        self.small, self.r_0 = graph.parameters.small, graph.parameters.r_0
+        self.graph, self.old = graph, store
         self.settings = store.settings
+        self.config, self.width = graph.signal, int(self.settings["width"])
+        self.small: Columns = {name: store.read(name) for name in SMALL}
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
@@ -97,13 +98,7 @@ class Draft:
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # given out so far; n is the default edge's
         self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
         slots = len(self.edges[SOURCE])
-        usage = graph.parameters.usage
-        self.edges[USAGE] = np.zeros(slots, np.int64) if usage is None else usage.copy()
-        self.edges[ENERGY] = graph.initial.energy.copy()
-        if store.has(ORIGIN):
-            self.edges[ORIGIN] = store.read(ORIGIN)
-        else:
-            self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
+        self.edges[USAGE] = read_usage(store)
         stored = np.repeat(store.page_stored(), PAGE_EDGES)[:slots]
         self.edges["held"] = np.where(stored & (self.edges[SOURCE] >= 0), np.arange(slots), GENERATED)
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
@@ -112,7 +107,12 @@ class Draft:
         self._fresh_rows = 0
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
-        self._initial: Initial | None = graph.initial if store.has(ENERGY) else None
+        self._initial: Initial | None = None
+        if store.has(ENERGY):
+            self.edges[ORIGIN], self.edges[ENERGY] = store.read(ORIGIN), store.read(ENERGY)
+        else:
+            self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
+            self.edges[ENERGY] = first_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
         self.changed = False
         self.new_tokenizer = False
 
@@ -230,17 +230,23 @@ class Draft:
 
         ``state``: arrays of an optimizer, with shapes per edge; those that the graph does not have are zero.
         """
+        import torch
+
+        from sifu_graph.cache import EdgePool
+        from sifu_graph.parameters import Parameters
+
         pool = EdgePool(self.initial, slots=self.slots, stored=self.page_values(), read=self.read_pages)
         kept = [name for name in self.paged if name not in (WEIGHT, BIAS)]
         pool.configure(state={**{name: self._trailing(name) for name in kept}, **(state or {})}, kept=kept)
-        small = {name: value.clone() for name, value in self.small.items()}
-        small["nodes/bias"] = torch.from_numpy(self.nodes["nodes/bias"].copy())
-        return Parameters(self.index, pool, self.r_0, small)
+        small = {**self.small, "nodes/bias": self.nodes["nodes/bias"]}
+        r_0 = initial_signal(self.config, self.width, self.settings["initial"]["seed"])
+        copies = {name: torch.from_numpy(value.copy()) for name, value in small.items()}
+        return Parameters(self.index, pool, torch.from_numpy(r_0), copies)
 
     # ---- changing it
 
-    def add_nodes(self, tokens: Sequence[str], kind: str) -> Ints:
-        """New nodes without edges. Returns their ids."""
+    def add_nodes(self, tokens: Sequence[str], kind: str, *, like: int | None = None) -> Ints:
+        """New nodes without edges; with the bias, the counts and the state of another one. Returns their ids."""
         first, k = self.n, len(tokens)
         self.tokenizer = self.tokenizer.with_added(tokens)
         for node in range(first, first + k):
@@ -248,18 +254,14 @@ class Draft:
         keys = np.arange(self.keys, self.keys + k, dtype=np.int32)
         self.keys += k
         for name, column in self.nodes.items():
-            self.nodes[name] = np.concatenate([column, np.zeros((k, *column.shape[1:]), column.dtype)])
+            row = np.zeros_like(column[:1]) if like is None else column[like : like + 1]
+            self.nodes[name] = np.concatenate([column, np.repeat(row, k, axis=0)])
         self.nodes[KEY][first:] = keys
         self.vocabulary += [{"token": token, "kind": kind} for token in tokens]
         self._touched(nodes=True)
-        self.nodes["nodes/bias"][first:] = self.initial.node_bias(keys)
+        if like is None:
+            self.nodes["nodes/bias"][first:] = self.initial.node_bias(keys)
         return np.arange(first, first + k)
-
-    def copy_node(self, node: int, like: int) -> None:
-        """Gives a node the bias, the counts and the optimizer's state of another, but not its key."""
-        for name, column in self.nodes.items():
-            if name != KEY:
-                column[node] = column[like]
 
     def remove_nodes(self, nodes: Ints, *, tokenizer: Any) -> None:
         """Takes nodes out, with all their edges; those after them move up. ``tokenizer`` is the one without them."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import COUNT
+from sifu_store.layout import BIAS, COUNT, WEIGHT
 
 from sifu_graph.draft import Draft
 from sifu_graph.node_edits import note_pairs
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.rest import Rest
 
 
@@ -124,7 +123,7 @@ def make_private(draft: Draft, source: np.ndarray, target: np.ndarray, count: np
     """Default edges become private with the default edge's own values: no energy changes. Returns their slots."""
     k = len(source)
     slots = draft.add(draft.generated(source, target, count, np.full(k, Rest.of(draft).default)))
-    W, b = (draft.small[name].numpy() for name in ("default/weight", "default/bias"))
+    W, b = (draft.small[name] for name in ("default/weight", "default/bias"))
     values = {WEIGHT: np.broadcast_to(W, (k, *W.shape)), BIAS: np.broadcast_to(b, (k, *b.shape))}
     if "optimizer/last_step" in draft.paged:
         values["optimizer/last_step"] = draft.values("optimizer/last_step", slots)

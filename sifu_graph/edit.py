@@ -22,15 +22,11 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 
 from sifu_graph import counted, edge_edits, node_edits, pruning
-from sifu_graph import step as steps
-from sifu_graph.corpus import Corpus
+from sifu_graph.corpus import Corpus, is_held_out
 from sifu_graph.counting import PairCounts, count_pairs
 from sifu_graph.draft import Draft
 from sifu_graph.edge_edits import EdgeState
-from sifu_graph.evaluation import evaluate_split
-from sifu_graph.optim import OptimizerConfig
 from sifu_graph.tokens import TokenFile, encode_corpus
-from sifu_graph.tuning import tune
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -189,7 +185,8 @@ class Edit:
             A node whose private edges (both ways), bias and counts each of them gets.
         corpus
             A text: the new nodes' pairs in it are counted, the frequent ones become private under the rule of the
-            build, with the energies that the counts ask for. Documents that the graph holds out are not counted.
+            build, with the energies that the counts ask for. Documents that the graph holds out are not counted,
+            unless there are no others.
         kind
             What the nodes are: ``text``, ``image``, ...
         train_steps
@@ -209,8 +206,8 @@ class Edit:
             raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
-        model = None if like is None else draft.tokenizer.require_id(like)
-        new = draft.add_nodes(tokens, kind)
+        model = None if like is None else node_edits.model_of(draft, like)
+        new = draft.add_nodes(tokens, kind, like=model)
         edges, occurrences, missing = 0, None, []
         if model is not None:
             edges = len(node_edits.add_like(draft, new, model))
@@ -437,9 +434,10 @@ class Edit:
         return Corpus(corpus, tokens=self.draft.tokenizer.level == "tokens")
 
     def _tokens(self, corpus: Corpora | None) -> TokenFile:
-        holdout = self.draft.settings["build"]["holdout"]
-        directory = self.graph.path / "cache"
-        return encode_corpus(self._corpus(corpus), self.draft.tokenizer, directory=directory, holdout=holdout)
+        given, holdout = self._corpus(corpus), self.draft.settings["build"]["holdout"]
+        if corpus is not None and all(is_held_out(document, fraction=holdout) for document in given.documents()):
+            holdout = 0.0  # a few lines that happen to fall on the other side: they were given to be used
+        return encode_corpus(given, self.draft.tokenizer, directory=self.graph.path / "cache", holdout=holdout)
 
     def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
         draft, build = self.draft, self.draft.settings["build"]
@@ -450,6 +448,10 @@ class Edit:
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
+        from sifu_graph import step as steps
+        from sifu_graph.optim import OptimizerConfig
+        from sifu_graph.tuning import tune
+
         draft, training = self.draft, self.draft.settings["training"]
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
         if optimizer.kind == "adamw-dense":
@@ -466,9 +468,14 @@ class Edit:
         """The held-out perplexity of the graph as it is now, and why it cannot be told."""
         if not wanted:
             return None, None
+        from sifu_graph.evaluation import BATCH, evaluate_split
+
         try:
             text, length = self._tokens(None).heldout, self.draft.settings["build"]["length"]
-            report = evaluate_split(self.draft.parameters(), self.draft.config, text, length, EVAL_TOKENS)
+            parameters = self.draft.parameters()
+            self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+            report = evaluate_split(parameters, self.draft.config, text, length, EVAL_TOKENS)
+            parameters.edges.close()
         except CorpusError as error:
             return None, f"no perplexity: {error}"
         return report.perplexity, None

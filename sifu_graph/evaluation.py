@@ -104,15 +104,13 @@ def evaluate(
     graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
     own = _own(graph) if with_baselines else None
     if corpus is not None:
-        tokens = graph.tokens(corpus)
-        parts, name = [part for part in (tokens.train, tokens.heldout) if part.transitions], "all"
+        part, name = graph.tokens(corpus, holdout=0.0).train, "all"
     else:
         tokens = graph.tokens() if like is None else _tokens_of(graph, like)
-        parts, name = [tokens.heldout], "held-out"
+        part, name = tokens.heldout, "held-out"
     plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
     tally = _Tally(graph.tokenizer.character_counts(), graph.settings["build"]["length"])
-    for part in parts:
-        tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
+    tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
     return tally.report(name)
 
 

@@ -14,28 +14,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
-from sifu_store.layout import ENERGY, FORBIDDEN, ORIGIN, USAGE
+from sifu_store.layout import BIAS, COUNT, SOURCE, USAGE, WEIGHT
 from sifu_store.store import Store
-from torch import Tensor
 
 from sifu_graph import memory
-from sifu_graph.cache import EdgePool, row_pages
 from sifu_graph.corpus import Corpus
 from sifu_graph.editable import Editable
-from sifu_graph.index import EdgeIndex
-from sifu_graph.initial import Counts, Initial
-from sifu_graph.pages import BIAS, WEIGHT
-from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig, initial_signal
+from sifu_graph.signal_settings import SignalConfig, initial_signal
+from sifu_graph.tables import SMALL, read_index, read_initial, read_usage
 from sifu_graph.tokenizer import Tokenizer
 from sifu_graph.tokens import TokenFile, encode_corpus
 
 if TYPE_CHECKING:
     from sifu_store.branching import Moved
     from sifu_store.history import History
+    from torch import Tensor
 
     from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
@@ -43,10 +38,9 @@ if TYPE_CHECKING:
     from sifu_graph.generation import Generation
     from sifu_graph.graphmap import GraphMap
     from sifu_graph.inspection import EdgeReport, NodeReport
+    from sifu_graph.parameters import Parameters
     from sifu_graph.trace import Trace
     from sifu_graph.training import TrainReport
-
-SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +87,16 @@ class Graph(Editable):
     """
 
     def __init__(
-        self, store: Store, *, host_memory: str | int | None = None, scratch: str | Path | None = None
+        self,
+        store: Store,
+        *,
+        host_memory: str | int | None = None,
+        modest: bool = False,
+        scratch: str | Path | None = None,
     ) -> None:
         self.store = store
         self.pinned = False
-        self.host_memory = host_memory
+        self.host_memory, self.modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
         self.memory_note: str | None = None
         self._load()
@@ -111,6 +110,7 @@ class Graph(Editable):
         *,
         at: str | None = None,
         host_memory: str | int | None = None,
+        modest: bool = False,
         scratch: str | Path | None = None,
     ) -> Graph:
         """Opens the graph at a path, or an older snapshot of it.
@@ -122,6 +122,8 @@ class Graph(Editable):
         host_memory
             The memory that the edges may take: bytes, or a size such as ``512MiB`` or ``50%``. It changes no result.
             None: all of them, or most of what is free.
+        modest
+            Where ``host_memory`` is None: 256 MiB, or the least that works. Enough to look at a few rows.
         scratch
             A folder for pages that leave memory before a commit. None: one beside the store's data.
 
@@ -131,13 +133,13 @@ class Graph(Editable):
         """
         if host_memory is not None:
             memory.parse_bytes(host_memory)
-        graph = cls(Store.open(path, at=at), host_memory=host_memory, scratch=scratch)
+        graph = cls(Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch)
         graph.pinned = at is not None
         return graph
 
     def close(self) -> None:
         """Closes the store. What was not committed is gone."""
-        self.parameters.edges.close()
+        self._forget()
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -163,30 +165,43 @@ class Graph(Editable):
         self.settings = store.settings
         self.signal = SignalConfig.from_json(self.settings["signal"])
         self.tokenizer = Tokenizer.from_json(store.read_json("nodes/tokenizer"))
-        nodes, width = self.settings["nodes"], self.settings["width"]
-        target = store.read("edges/target")
-        index = EdgeIndex.from_slots(
-            nodes,
-            store.read("edges/source"),
-            target,
-            store.read("edges/count"),
-            forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
-            node_count=store.read("nodes/count"),
-        )
-        self.initial = read_initial(store, self.signal, index)
-        stored = store.page_stored()
-        total = store.read("rows/total")
-        source = np.repeat(np.arange(nodes), index.row_sizes())
+        self._parameters: Parameters | None = None
+
+    def _forget(self) -> None:
+        """Gives back what the parameters took."""
+        if self._parameters is not None:
+            self._parameters.edges.close()
+
+    @property
+    def parameters(self) -> Parameters:
+        """Everything that can be trained. Read on first use: who only edits the graph's tables waits for no torch."""
+        if self._parameters is None:
+            self._parameters = self._read_parameters()
+        return self._parameters
+
+    def _read_parameters(self) -> Parameters:
+        import torch
+
+        from sifu_graph.cache import EdgePool, row_pages
+        from sifu_graph.parameters import Parameters
+
+        store = self.store
+        index, stored = read_index(store), store.page_stored()
+
+        def rows() -> tuple[NDArray[np.float64], int]:
+            source = np.repeat(np.arange(index.nodes), index.row_sizes())
+            return row_pages(len(stored), source, index.slot, store.read("rows/total"))
+
         edges = EdgePool(
-            self.initial,
-            slots=len(target),
+            read_initial(store, self.signal, index),
+            slots=store.slots,
             stored=stored,
             read=lambda *run: self.store.read_pages(*run),
-            rows=lambda: row_pages(len(stored), source, index.slot, total),
+            rows=rows,
         )
-        r_0 = torch.from_numpy(initial_signal(self.signal, width, self.settings["initial"]["seed"]))
+        r_0 = torch.from_numpy(initial_signal(self.signal, self.settings["width"], self.settings["initial"]["seed"]))
         small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
-        self.parameters = Parameters(index, edges, r_0, small, usage=read_usage(store))
+        return Parameters(index, edges, r_0, small, usage=read_usage(store))
 
     def fit_memory(
         self,
@@ -195,6 +210,7 @@ class Graph(Editable):
         kept: Sequence[str] = (),
         trained_edges: int = 0,
         evaluated_edges: int = 0,
+        parameters: Parameters | None = None,
     ) -> None:
         """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
 
@@ -204,20 +220,25 @@ class Graph(Editable):
             See `EdgePool.configure`.
         trained_edges, evaluated_edges
             Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
+        parameters
+            Those of a draft of this graph instead of its own.
 
         Raises
         ------
         HostMemoryError
             It is less than the least that works.
         """
-        pool = self.parameters.edges
+        pool = (parameters or self.parameters).edges
         page_bytes, bare_bytes = pool.page_bytes(state), pool.page_bytes({})
         copied = max(
             min(trained_edges, pool.slots) * (page_bytes + bare_bytes),  # with their gradients
             min(evaluated_edges, pool.slots) * bare_bytes,
         )
+        copied_bytes, wanted = copied // pool.page_edges, self.host_memory
+        if wanted is None and self.modest:
+            wanted = max(memory.MODEST_BYTES, pool.least_bytes(state) + copied_bytes)
         host_bytes, self.memory_note = memory.budget(
-            self.host_memory,
+            wanted,
             whole_bytes=pool.pages * page_bytes,
             held_bytes=(pool.pages - pool.missing) * pool.page_bytes(),
         )
@@ -225,7 +246,7 @@ class Graph(Editable):
             state=state,
             kept=kept,
             host_bytes=host_bytes,
-            copied_bytes=copied // pool.page_edges,
+            copied_bytes=copied_bytes,
             folder=self.scratch or self.path / "scratch",
         )
 
@@ -240,15 +261,14 @@ class Graph(Editable):
         self.store = store
         self.settings = store.settings
         if changed or force:
-            self.parameters.edges.close()
+            self._forget()
             self._load()
 
     # ---- what it is
 
     def info(self) -> GraphInfo:
         """The figures of the graph."""
-        index = self.parameters.index
-        nodes, width, edges = self.settings["nodes"], self.settings["width"], index.edges
+        nodes, width, edges = self.settings["nodes"], self.settings["width"], int((self.store.read(SOURCE) >= 0).sum())
         dense, stored = dense_parameters(nodes, width), stored_parameters(nodes, edges, width)
         stored_pages = self.store.page_stored()
         return GraphInfo(
@@ -259,7 +279,7 @@ class Graph(Editable):
             private_edges=edges,
             stored_parameters=stored,
             ratio=stored / dense,
-            coverage=min(1.0, float(index.count.sum() / max(1, self.store.read("rows/total").sum()))),
+            coverage=min(1.0, float(self.store.read(COUNT).sum() / max(1, self.store.read("rows/total").sum()))),
             corpus_tokens=self.settings["build"]["corpus_tokens"],
             store_bytes=self.store.size_bytes(),
             trained_pages=int(stored_pages.sum()),
@@ -271,8 +291,13 @@ class Graph(Editable):
             settings=self.settings,
         )
 
-    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None) -> TokenFile:
+    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None, *, holdout: float | None = None) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.
+
+        Parameters
+        ----------
+        holdout
+            The share of the documents that is held out. None: as at the build.
 
         Raises
         ------
@@ -286,7 +311,12 @@ class Graph(Editable):
             corpus = Corpus.from_record(build["corpus"])
         elif not isinstance(corpus, Corpus):
             corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
-        return encode_corpus(corpus, self.tokenizer, directory=self.path / "cache", holdout=build["holdout"])
+        return encode_corpus(
+            corpus,
+            self.tokenizer,
+            directory=self.path / "cache",
+            holdout=build["holdout"] if holdout is None else holdout,
+        )
 
     # ---- what can be done with it
 
@@ -419,45 +449,6 @@ class Graph(Editable):
             self.reload(newest, force=newest.snapshot != before)
 
 
-def read_usage(store: Store) -> NDArray[np.int64]:
-    """How often training met each edge [slots]; zeros where that is not recorded."""
-    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
-    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
-
-
-def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
-    """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
-    settings = store.settings
-    initial, width, length = settings["initial"], settings["width"], settings["build"]["length"]
-    if store.has(ENERGY):
-        return Initial.frozen(
-            method=initial["method"],
-            seed=initial["seed"],
-            config=config,
-            width=width,
-            length=length,
-            nodes=initial["nodes"],
-            keys=initial["keys"],
-            origin=store.read(ORIGIN),
-            energy=store.read(ENERGY),
-        )
-    return Initial.create(
-        method=initial["method"],
-        seed=initial["seed"],
-        config=config,
-        width=width,
-        length=length,
-        index=index,
-        slots=store.slots,
-        counts=Counts(
-            store.read("rows/total"),
-            store.read("rows/discounted"),
-            store.read("nodes/predecessors"),
-            tuple(initial["discounts"]),
-        ),
-    )
-
-
 def write_parameters(store: Store, parameters: Parameters) -> int:
     """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
 
@@ -484,6 +475,8 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
 
 def finite(values: Tensor | NDArray[np.float32]) -> bool:
     """No NaN and no infinity in it."""
+    import torch
+
     return bool(torch.isfinite(torch.as_tensor(values)).all())
 
 

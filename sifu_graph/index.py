@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
+
 Ints = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]] | np.integer[Any]
 
@@ -62,10 +64,11 @@ class EdgeIndex:
         ``forbidden`` holds pairs [pairs, 2]. Without ``node_count`` [n], how often each node occurs, the nodes count as
         ordered by frequency.
         """
-        used = np.flatnonzero(target >= 0)
-        keys = source[used].astype(np.int64) * nodes + target[used]
-        order = np.argsort(keys, kind="stable")
-        slot, keys = used[order], keys[order]
+        slot = np.flatnonzero(target >= 0)
+        keys = source[slot].astype(np.int64) * nodes + target[slot]
+        if (keys[1:] < keys[:-1]).any():  # after edits
+            order = np.argsort(keys, kind="stable")
+            slot, keys = slot[order], keys[order]
         row_start = np.searchsorted(keys, np.arange(nodes + 1, dtype=np.int64) * nodes)
         pairs = np.empty((0, 2), np.int64) if forbidden is None else forbidden.astype(np.int64)
         never: Ints = np.sort(pairs[:, 0] * nodes + pairs[:, 1])
@@ -133,4 +136,16 @@ def ranges(starts: Ints, sizes: Ints) -> Ints:
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
     out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
+    return out
+
+
+def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[int, int]]:
+    """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
+    if not len(pages):
+        return []
+    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
+    out: list[tuple[int, int]] = []
+    for run in np.split(pages, cuts):
+        first, last = int(run[0]), int(run[-1]) + 1
+        out.extend((at, min(at + most, last)) for at in range(first, last, most))
     return out

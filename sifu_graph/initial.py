@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sifu_graph.index import EdgeIndex
-from sifu_graph.signal import SignalConfig, positional_encoding
+from sifu_graph.signal_settings import SignalConfig
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -87,6 +86,14 @@ def log_ratios(index: EdgeIndex, counts: Counts) -> Floats:
     return np.log(p / share[source]).astype(np.float32)
 
 
+def first_energies(method: Literal["counts", "uniform"], index: EdgeIndex, counts: Counts, slots: int) -> Floats:
+    """The energies that edges are generated with after the build [slots]; NaN: their values come from the hash."""
+    energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
+    if method == "counts":
+        energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
+    return energy
+
+
 def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
     """The mean positional encoding of a text of ``length`` tokens [d]."""
     return _dimensions(config, width, length)[1]
@@ -95,11 +102,18 @@ def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
 def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[np.int64], Doubles]:
     """The dimensions in which the positional encoding hardly moves over a text (at least `ACTIVE` of them, if there are
     so many), and the encoding's mean [d]."""
-    positions = torch.arange(length) + config.train_offset
-    encoding = positional_encoding(config, positions, width, torch.float64).numpy()
-    spread = encoding.std(0)
+    if config.positional == "none":
+        spread = mean = np.zeros(width)
+    else:  # as the signal has it
+        import torch
+
+        from sifu_graph.signal import positional_encoding
+
+        positions = torch.arange(length) + config.train_offset
+        encoding = positional_encoding(config, positions, width, torch.float64).numpy()
+        spread, mean = encoding.std(0), encoding.mean(0)
     steadiest = np.argsort(spread, kind="stable")[: max(ACTIVE, int((spread < 0.15).sum()))]
-    return np.sort(steadiest), encoding.mean(0)
+    return np.sort(steadiest), mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +146,7 @@ class Initial:
         origin = np.zeros((slots, 2), np.int32)
         origin[index.slot, 0] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
         origin[index.slot, 1] = index.target
-        energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
-        if method == "counts":
-            energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
+        energy = first_energies(method, index, counts, slots)
         return cls.frozen(
             method=method, seed=seed, config=config, width=width, length=length, nodes=index.nodes,
             keys=index.nodes + 1, origin=origin, energy=energy,
@@ -157,7 +169,7 @@ class Initial:
         """From stored origins [slots, 2] and energies [slots]; ``nodes`` at the build, ``keys`` given out since."""
         dimensions, mean = _dimensions(config, width, length)
         direction = _directions(nodes, keys, width, dimensions, seed)
-        still = np.asarray(torch.nn.functional.gelu(torch.from_numpy(mean))) ** 2
+        still = _gelu(mean) ** 2
         on = direction > 0
         offset = np.stack(
             [(direction * mean).sum(1), (on * mean**2).sum(1) + (~on * still).sum(1)], axis=1, dtype=np.float64
@@ -216,6 +228,15 @@ class Initial:
 
     def _uniform(self, slots: NDArray[np.int64], elements: NDArray[np.int64]) -> Floats:
         return uniform(self.seed, self.origin[slots, :1], self.origin[slots, 1:], elements[None])
+
+
+def _gelu(mean: Doubles) -> Doubles:
+    """GELU of the mean encoding [d], as the signal has it; of zeros without torch."""
+    if not mean.any():
+        return mean
+    import torch
+
+    return np.asarray(torch.nn.functional.gelu(torch.from_numpy(mean)))
 
 
 def _directions(nodes: int, keys: int, width: int, dimensions: NDArray[np.int64], seed: int) -> Floats:

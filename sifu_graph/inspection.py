@@ -175,6 +175,7 @@ def inspect_node(graph: Graph, name: str, *, top: int = 10) -> NodeReport:
     """
     require_positive(top=top)
     node = node_named(graph.tokenizer, name)
+    graph.fit_memory(evaluated_edges=max(SOURCES, top))
     parameters, store = graph.parameters, graph.store
     index, names = parameters.index, graph.tokenizer.vocabulary
     neutral = _neutral(graph, node)
@@ -236,6 +237,7 @@ def inspect_edge(graph: Graph, source: str, target: str) -> EdgeReport:
         There is no node of one of the names; the message has the nearest ones.
     """
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
+    graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
     neutral = _neutral(graph, u)
     at = int(np.searchsorted(neutral.targets, v))

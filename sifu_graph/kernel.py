@@ -16,11 +16,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from importlib import resources
 from pathlib import Path
 
 import torch
 
+SAID = "sifu: "  # how the warnings that are meant for users begin
 FLAGS = (
     "-O3",
     "-std=c++17",
@@ -152,6 +154,11 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
         atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
         if not _compile(chosen, text, defines, library):
+            warnings.warn(
+                f"{SAID}{chosen} cannot compile the kernel (GCC 12 or Clang can): torch computes the same, several "
+                "times slower; CXX names another compiler, SIFU_KERNEL=torch says that this is meant",
+                stacklevel=2,
+            )
             return None
     try:
         return _declared(ctypes.CDLL(str(library)), dtype)

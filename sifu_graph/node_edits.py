@@ -10,12 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from sifu_store.errors import OptionError
-from sifu_store.layout import COUNT, ENERGY, SOURCE, TARGET, USAGE
+from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.draft import GENERATED, Columns, Draft
-from sifu_graph.pages import BIAS
 from sifu_graph.rest import Rest
 from sifu_graph.tokenizer import SPECIAL
 
@@ -23,16 +21,12 @@ Ints = NDArray[np.int64]
 
 
 def add_like(draft: Draft, new: Ints, like: int) -> Ints:
-    """Gives new nodes everything that another one has: edges both ways, bias, counts. Returns the slots of the edges.
+    """Gives new nodes the edges that another one has, both ways. Returns the slots of the edges.
 
     Every edge between the other node and itself becomes one between each of them and each of them. So in every
     context each new node has the energy of its model, and after it every node has the energy that it has after the
     model.
     """
-    if like in range(len(SPECIAL)):
-        raise OptionError(f"{SPECIAL[like]} is a special node: a new node cannot be like it")
-    for node in new.tolist():
-        draft.copy_node(node, like)
     out, into = draft.row_slots(like), draft.column_slots(like)
     into = into[draft.edges[SOURCE][into] != like]
     itself = draft.slot_of(like, like)
@@ -60,6 +54,20 @@ def add_like(draft: Draft, new: Ints, like: int) -> Ints:
         draft.set_forbidden(np.concatenate(copies))
     note_pairs(draft, slots, rows=~np.isin(draft.edges[SOURCE][slots], new))
     return slots
+
+
+def model_of(draft: Draft, token: str) -> int:
+    """The node that new ones are to be like.
+
+    Raises
+    ------
+    OptionError
+        There is none of that name, or it is a special one.
+    """
+    node = draft.tokenizer.require_id(token)
+    if node in range(len(SPECIAL)):
+        raise OptionError(f"{token} is a special node: a new node cannot be like it")
+    return node
 
 
 def note_pairs(draft: Draft, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
@@ -92,6 +100,8 @@ def merge(draft: Draft, node: int, into: int) -> None:
     ``p(a) + p(b)``, as a source the mean of both rows, weighted by how often they occurred. Where both are default the
     merged edge is default; where both are forbidden it is forbidden.
     """
+    from scipy.special import logsumexp  # takes a while, and only merging needs it
+
     tokenizer = draft.tokenizer.merged(node, into)  # says what cannot be merged
     rest, parts = Rest.of(draft), (node, into)
     ends = np.isin(draft.edges[SOURCE], parts) | np.isin(draft.edges[TARGET], parts)

@@ -23,14 +23,16 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.durable import format_bytes
 from sifu_store.errors import HostMemoryError
+from sifu_store.layout import BIAS as BIAS
 from sifu_store.layout import PAGE_EDGES
+from sifu_store.layout import WEIGHT as WEIGHT
 from torch import Tensor
 
+from sifu_graph.index import MAX_RUN as MAX_RUN
+from sifu_graph.index import runs as runs
 from sifu_graph.initial import Initial
 from sifu_graph.scratch import Scratch, enough_space
 
-WEIGHT, BIAS = "edges/weight", "edges/bias"
-MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
 SHORT_RUN = 8  # the same under a budget
 NEVER = np.iinfo(np.int64).max
 
@@ -97,6 +99,8 @@ class PagePool:
         Where each page lies, or -1.
     dirty : bool [pages]
         Which pages differ from the store, wherever they are.
+    page_reads, page_writes : int64 [pages]
+        How often each page was brought into memory, and written to the scratch file or by a commit.
     """
 
     def __init__(
@@ -160,9 +164,8 @@ class PagePool:
             The bound is below the least that works.
         """
         state = dict(state or {})
-        if host_bytes is not None and self.rows is not None:
-            self.reads, self.largest_row_pages = self.rows()
-            self.rows = None
+        if host_bytes is not None:
+            self._know_rows()
         if host_bytes is not None and host_bytes >= self.pages * self.page_bytes(state):
             host_bytes = None
         if host_bytes is not None:
@@ -200,7 +203,13 @@ class PagePool:
 
     def least_bytes(self, state: Mapping[str, tuple[int, ...]] | None = None) -> int:
         """The smallest budget that works: two parts of a batch, each of at least one row."""
+        self._know_rows()
         return min(self.pages, 2 * (self.largest_row_pages + 2)) * self.page_bytes(state)
+
+    def _know_rows(self) -> None:
+        if self.rows is not None:
+            self.reads, self.largest_row_pages = self.rows()
+            self.rows = None
 
     def _allocate(self) -> None:
         shapes = self._shapes(self._state)
@@ -227,6 +236,7 @@ class PagePool:
         self.clock = 0
         self.moves = 0  # grows when a page comes or goes
         self.missing = self.pages
+        self.page_reads, self.page_writes = np.zeros(self.pages, np.int64), np.zeros(self.pages, np.int64)
         self.kept = {WEIGHT, BIAS}
         self.stats = CacheStats()
 
@@ -274,6 +284,7 @@ class PagePool:
             return
         frames = absent if self.resident else self._free_frames(absent, pages, pinned)
         self._fill(absent, frames)
+        self.page_reads[absent] += 1
         self.frame_of[absent] = frames
         self.moves += 1
         if not self.resident:
@@ -304,6 +315,7 @@ class PagePool:
             if self.changed[page] or (self.stored[page] and not self.scratched[page] and self._room()):
                 self.scratch.write(int(page), self._views(int(self.frame_of[page])))
                 self.scratched[page] = True
+                self.page_writes[page] += 1
         self.page_of[self.frame_of[victims]] = -1
         self.frame_of[victims] = -1
         self.changed[victims] = False
@@ -389,6 +401,7 @@ class PagePool:
         """Says that the store now holds every dirty page, of every array."""
         self.stored |= self.dirty
         self.stats.store_bytes_written += int(self.dirty.sum()) * self.page_bytes()
+        self.page_writes += self.dirty
         self.scratched &= ~self.changed  # those are newer in memory, and in the store
         self.changed[:] = False
         self.dirty[:] = False
@@ -408,15 +421,3 @@ class PagePool:
             "host_pool_bytes": self.frame_bytes,
             "host_used_bytes": used * self.page_bytes(),
         }
-
-
-def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[int, int]]:
-    """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
-    if not len(pages):
-        return []
-    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    out: list[tuple[int, int]] = []
-    for run in np.split(pages, cuts):
-        first, last = int(run[0]), int(run[-1]) + 1
-        out.extend((at, min(at + most, last)) for at in range(first, last, most))
-    return out

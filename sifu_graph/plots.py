@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,10 @@ import numpy as np
 from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 from sifu_store.layout import PAGE_EDGES
+from sifu_store.refs import MAIN
+from sifu_store.store import Store
+
+from sifu_graph.traffic import read_traffic
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -103,7 +107,33 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
     """
     out = Path(out)
     require_plotting(out)
-    _draw(out, lambda figure: _loss_of(Path(graph), figure))
+    with Store.open(graph) as store:
+        _draw(out, lambda figure: _loss_of(store, figure))
+
+
+def curve(steps: list[dict[str, Any]], branch: str, snapshots: Collection[str]) -> list[dict[str, Any]]:
+    """The steps that led to the head of a branch: its own, and those of the branches that it came from.
+
+    Parameters
+    ----------
+    steps
+        Of all branches: see `read_metrics`.
+    snapshots
+        The commits up to that head. What was logged after the last of them, of this branch, is under way; what was
+        logged on another branch after the last of them, or undone, is another story.
+    """
+    last: dict[str, int] = {}  # the line of each branch's newest commit that is among them
+    gone: dict[str, int] = {}  # and of its newest one that is not
+    for at, step in enumerate(steps):
+        if "snapshot" in step:
+            (last if step["snapshot"] in snapshots else gone)[step.get("branch", MAIN)] = at
+    out = []
+    for at, step in enumerate(steps):
+        name = step.get("branch", MAIN)
+        under_way = name == branch and at > gone.get(name, -1)
+        if at <= last.get(name, -1) or under_way:
+            out.append(step)
+    return sorted(out, key=lambda step: float(step["step"]))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -138,15 +168,16 @@ def _draw(out: Path, fill: Callable[[Any], Figures], *, wide: bool = False) -> F
 
 
 def _loss(graph: Graph, figure: Any) -> Figures:
-    return _loss_of(graph.path, figure)
+    return _loss_of(graph.store, figure)
 
 
-def _loss_of(folder: Path, figure: Any) -> Figures:
+def _loss_of(store: Store, figure: Any) -> Figures:
     from sifu_graph.training import METRICS
 
-    steps = read_metrics(folder / METRICS)
+    commits = {commit.snapshot for commit in store.history()}
+    steps = curve(read_metrics(store.path / METRICS), store.branch, commits)
     if not steps:
-        raise OptionError(f"{folder}: no training was recorded there: sifu train")
+        raise OptionError(f"{store.path}: no training of the branch {store.branch} was recorded there: sifu train")
     axes = figure.subplots()
     few = "." if len(steps) == 1 else None  # one point is no line
     axes.plot(
@@ -337,7 +368,9 @@ def _pages(graph: Graph, figure: Any) -> Figures:
         filled[: len(stored)] = values
         return filled.reshape(down, across)
 
-    left, right = figure.subplots(1, 2)
+    traffic = read_traffic(graph.path, pages=len(stored))
+    panels = figure.subplots(2, 2).ravel() if traffic is not None else figure.subplots(1, 2)
+    left, right = panels[:2]
     heat = left.imshow(grid(np.maximum(use, 0.5)), cmap="YlOrRd", norm=LogNorm(max(0.5, use.min()), max(use.max(), 1)),
                        aspect="auto", interpolation="nearest")  # fmt: skip
     left.set_title("how often the text of the build runs over the page", fontsize=10)
@@ -346,15 +379,31 @@ def _pages(graph: Graph, figure: Any) -> Figures:
                  interpolation="nearest")  # fmt: skip
     right.set_title(f"{int(stored.sum()):,} of {len(stored):,} pages trained and stored (blue);\nthe others are "
                     "generated when they are needed", fontsize=10)  # fmt: skip
-    for axes in (left, right):
+    if traffic is not None:
+        figure.set_size_inches(12, 8.4)
+        there = int(traffic.resident.sum())
+        drawn = (
+            (traffic.reads, "YlGnBu", f"last training: times brought into memory; {there:,} of {len(stored):,} pages\n"
+                                      "were there at its end"),
+            (traffic.writes, "PuRd", "last training: times written, by a commit or to make room"),
+        )  # fmt: skip
+        for axes, (values, colours, title) in zip(panels[2:], drawn, strict=True):
+            heat = axes.imshow(grid(values.astype(float)), cmap=colours, vmin=0, vmax=max(1, int(values.max())),
+                               aspect="auto", interpolation="nearest")  # fmt: skip
+            axes.set_title(title, fontsize=10)
+            figure.colorbar(heat, ax=axes, pad=0.01)
+    else:
+        figure.supxlabel("Reads, writes and residency of pages are noted by the next training.", fontsize=8, color=SOFT)
+    for axes in panels:
         axes.set_xlabel(f"page, row by row ({across} across; {PAGE_EDGES} edges a page)")
         axes.set_yticks([])
         axes.set_xticks([])
-    figure.supxlabel("Reads, writes and residency of pages are not recorded.", fontsize=8, color=SOFT)
     return {
         "pages": len(stored),
         "stored_pages": int(stored.sum()),
         "busiest_tenth": float(np.sort(use)[::-1][: max(1, len(use) // 10)].sum() / max(1.0, use.sum())),
+        "page_reads": None if traffic is None else int(traffic.reads.sum()),
+        "page_writes": None if traffic is None else int(traffic.writes.sum()),
     }
 
 

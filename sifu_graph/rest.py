@@ -13,13 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import logsumexp, ndtr
 from sifu_store.errors import OptionError
+from sifu_store.layout import BIAS
 
 from sifu_graph.draft import GENERATED, Draft
 from sifu_graph.initial import mean_encoding
-from sifu_graph.pages import BIAS
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,6 +27,8 @@ PART = 1 << 16  # edges whose biases are held at a time
 
 def gelu(z: Doubles) -> Doubles:
     """GELU(z) = z Phi(z)."""
+    from scipy.special import ndtr  # takes a while, and not every edit needs it
+
     out: Doubles = z * ndtr(z)
     return out
 
@@ -55,8 +55,8 @@ class Rest:
     def of(cls, draft: Draft) -> Rest:
         """Of the graph of a draft."""
         encoding = mean_encoding(draft.config, draft.width, draft.settings["build"]["length"])
-        bias = draft.small["default/bias"].numpy().astype(np.float64)
-        scale = float(draft.small["signal/scale"])
+        bias = draft.small["default/bias"].astype(np.float64)
+        scale = float(draft.small["signal/scale"][0])
         return cls(encoding, float(np.linalg.norm(gelu(bias + encoding))), scale)
 
     def energy(self, bias: NDArray[np.floating]) -> Doubles:
@@ -74,6 +74,8 @@ class Rest:
 
     def log_partition(self, draft: Draft, u: int) -> float:
         """The log of the sum over all candidates after u of exp(scale * energy), at rest."""
+        from scipy.special import logsumexp
+
         logits = self.scale * self.of_edges(draft, draft.row_slots(u))
         defaults = int(draft.index.defaults()[u])
         shared = [self.scale * self.default + np.log(defaults)] if defaults else []
@@ -84,6 +86,8 @@ class Rest:
 
         Moving the bias shifts the energy of every context by about the same; scaling the edge would stretch it.
         """
+        from scipy.optimize import brentq  # takes a while, and only boosting and merging need it
+
         along, norm = self._output(bias)
 
         def missing(step: float) -> float:

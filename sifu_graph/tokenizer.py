@@ -1,4 +1,4 @@
-"""Text becomes nodes, and nodes become text: characters, byte-level BPE, or lists of tokens.
+"""Text becomes nodes, and nodes become text: characters, lists of tokens, or byte-level BPE (`bpe`).
 
 Node 0 is `<unk>` (whatever is no node), node 1 is `<sep>` (the edge of a document; prints as a line break).
 All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
@@ -20,7 +20,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
 
@@ -35,7 +34,7 @@ PRINTED = ("\ufffd", "\n")  # what the special nodes decode to
 LEVELS = ("char", "bpe", "tokens")
 FORMAT = 1
 _CODES = 0x110000  # Unicode code points
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(ABC):
@@ -96,7 +95,9 @@ class Tokenizer(ABC):
         if level == "char":
             return CharTokenizer(_frequent_characters(documents, limit=vocab - len(SPECIAL)))
         if level == "bpe":
-            return _train_bpe(documents, vocab=vocab)
+            from sifu_graph.bpe import train_bpe
+
+            return train_bpe(documents, vocab=vocab)
         return ListTokenizer(_frequent_tokens(documents, limit=vocab - len(SPECIAL)))
 
     def with_added(self, tokens: Iterable[str]) -> Tokenizer:
@@ -110,7 +111,7 @@ class Tokenizer(ABC):
         known = set(self.vocabulary)
         fresh: list[str] = []
         for token in tokens:
-            if not token or _SURROGATE.search(token):
+            if not token or SURROGATE.search(token):
                 raise OptionError(f"{token!r} cannot be a node: expected at least one character of text")
             if token in known:
                 raise OptionError(f"{token!r} is a node already")
@@ -274,6 +275,8 @@ class Tokenizer(ABC):
             if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
                 raise ValueError("its nodes are not in order")
             if level == "bpe":
+                from sifu_graph.bpe import BpeTokenizer
+
                 merges = [(left, right) for left, right in record["merges"]]
                 return BpeTokenizer(nodes, added=added, aliases=aliases, merges=merges, learned_aliases=learned)
             return {"char": CharTokenizer, "tokens": ListTokenizer}[level](nodes, added=added, aliases=aliases)
@@ -327,7 +330,7 @@ class Tokenizer(ABC):
             The number of nodes of each.
         """
         parts = [self.encode(document) for document in documents]
-        return _framed(np.concatenate([*parts, np.empty(0, np.int32)]), [len(part) for part in parts])
+        return framed(np.concatenate([*parts, np.empty(0, np.int32)]), [len(part) for part in parts])
 
     def unknown_characters(self, document: Document) -> list[str]:
         """The distinct characters (at level `tokens`: tokens) that are no node, in order of appearance."""
@@ -432,7 +435,7 @@ class CharTokenizer(Tokenizer):
         if self._pattern is not None:
             return super().encode_batch(documents)
         texts = [document if isinstance(document, str) else "".join(document) for document in documents]
-        return _framed(self._encode_plain("".join(texts)), [len(text) for text in texts])
+        return framed(self._encode_plain("".join(texts)), [len(text) for text in texts])
 
     def unknown_characters(self, document: Document) -> list[str]:
         text = document if isinstance(document, str) else "".join(document)
@@ -445,16 +448,16 @@ def _codes(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
-def _framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
+def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
     """Put a separator before and after each run of `lengths` nodes."""
     framed_lengths = np.array(lengths, dtype=np.int64) + 2
     ends = np.cumsum(framed_lengths)
-    framed = np.empty(len(ids) + 2 * len(lengths), dtype=np.int32)
-    inner = np.ones(len(framed), dtype=bool)
+    out = np.empty(len(ids) + 2 * len(lengths), dtype=np.int32)
+    inner = np.ones(len(out), dtype=bool)
     inner[ends - 1] = inner[ends - framed_lengths] = False
-    framed[inner] = ids
-    framed[~inner] = SEPARATOR
-    return framed, framed_lengths
+    out[inner] = ids
+    out[~inner] = SEPARATOR
+    return out, framed_lengths
 
 
 def _frequent_characters(documents: Iterable[Document], *, limit: int) -> list[str]:
@@ -507,140 +510,3 @@ def _frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:
     for name in SPECIAL:
         counts.pop(name, None)
     return [*SPECIAL, *sorted(counts, key=lambda token: (-counts[token], token))[:limit]]
-
-
-# ---- byte-level BPE
-
-
-def _byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in the `tokenizers` library (GPT-2's choice)."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
-
-
-_ALPHABET = _byte_alphabet()
-_BYTE_OF = {character: byte for byte, character in enumerate(_ALPHABET)}
-
-
-class BpeTokenizer(Tokenizer):
-    """Byte-level BPE: every text has nodes, and decodes exactly. Learned by the `tokenizers` library."""
-
-    level = "bpe"
-
-    def __init__(
-        self,
-        nodes: Sequence[str],
-        *,
-        added: Iterable[int] = (),
-        aliases: Mapping[str, int] | None = None,
-        merges: Sequence[tuple[str, str]],
-        learned_aliases: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(nodes, added=added, aliases=aliases)
-        self._merges = list(merges)
-        self._learned_aliases = dict(learned_aliases or {})
-        is_added = set(self._added)
-        # the library's own ids: the bytes, then the merges in order; a node may be missing (it was removed)
-        own = dict.fromkeys([*_ALPHABET, *(left + right for left, right in self._merges)])
-        vocabulary = {token: index for index, token in enumerate(own)}
-        self._model = _byte_level(tokenizers.models.BPE(vocabulary, self._merges))
-        learned = {name: node for node, name in enumerate(nodes) if node > 1 and node not in is_added}
-        learned = {**self._learned_aliases, **learned}
-        self._node_of = np.array([learned.get(token, UNKNOWN) for token in vocabulary], dtype=np.int32)
-        self._pieces = [text.encode() for text in PRINTED]
-        for node, name in enumerate(self._nodes[2:], start=2):
-            self._pieces.append(
-                name.encode() if node in is_added else bytes([_BYTE_OF[character] for character in name])
-            )
-
-    @cached_property
-    def _names(self) -> list[str]:
-        is_added = set(self._added)
-        taken = {*SPECIAL, *(self._nodes[node] for node in self._added)}
-        return [
-            name if node < 2 or node in is_added else _name_of_bytes(self._pieces[node], taken=taken)
-            for node, name in enumerate(self._nodes)
-        ]
-
-    @property
-    def vocabulary(self) -> list[str]:
-        return list(self._names)
-
-    def to_json(self) -> dict[str, Any]:
-        record = {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
-        return {**record, "learned_aliases": self._learned_aliases} if self._learned_aliases else record
-
-    def _encode_plain(self, text: str) -> Ids:
-        found: list[int] = self._model.encode(_no_surrogates(text)).ids
-        return self._node_of[np.array(found, dtype=np.int32)]
-
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
-        if self._pattern is not None:
-            return super().encode_batch(documents)
-        texts = [_no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
-        encoded = [np.array(found.ids, dtype=np.int32) for found in self._model.encode_batch_fast(texts)]
-        ids = self._node_of[np.concatenate([*encoded, np.empty(0, np.int32)])]
-        return _framed(ids, [len(part) for part in encoded])
-
-    def decoder(self) -> Decoder:
-        return Decoder(self._pieces)
-
-
-def _byte_level(model: Any) -> Any:
-    library = tokenizers.Tokenizer(model)
-    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    return library
-
-
-def _no_surrogates(text: str) -> str:
-    """Half a surrogate pair is no character and has no bytes: it reads as U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text)
-    return text
-
-
-def _name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
-    """Text where the bytes are text (and no other node can have that name), else ``<0xE6 0x98>``."""
-    try:
-        text = piece.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or text in taken or text.startswith("<0x"):
-        return "<" + " ".join(f"0x{byte:02X}" for byte in piece) + ">"
-    return text
-
-
-def _train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
-    if iter(documents) is documents:
-        raise TypeError("level bpe reads the documents twice; give a list or Corpus.training(...)")
-    library = _byte_level(tokenizers.models.BPE())
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=vocab - len(SPECIAL),
-        initial_alphabet=_ALPHABET,
-        show_progress=False,
-    )
-    seen = 0
-
-    def texts() -> Iterable[list[str]]:
-        nonlocal seen
-        for batch in batched(documents):
-            seen += len(batch)
-            yield ["".join(document) for document in batch]
-
-    library.train_from_iterator(texts(), trainer)
-    if seen == 0:
-        raise CorpusError("there is no document to choose nodes from; expected at least one")
-    model = json.loads(library.to_str())["model"]
-    # a pair is a list of two, or in older releases one string with a space (which the alphabet does not have)
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
-    learned = sorted(model["vocab"], key=lambda token: [_BYTE_OF[character] for character in token])
-    unordered = BpeTokenizer([*SPECIAL, *learned], merges=merges)
-    counts = np.zeros(len(unordered), dtype=np.int64)
-    for batch in batched(documents):
-        counts += np.bincount(unordered.encode_batch(batch)[0], minlength=len(unordered))
-    order = np.argsort(-counts[len(SPECIAL) :], kind="stable")  # ties stay in the order of their bytes
-    return BpeTokenizer([*SPECIAL, *(learned[index] for index in order)], merges=merges)

@@ -218,7 +218,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
         raise OptionError("the text is empty: give at least one token to trace")
     if options.like not in ("generate", "eval"):
         raise OptionError(f"like is {options.like!r}: expected generate or eval")
-    parameters, tokenizer = graph.parameters, graph.tokenizer
+    tokenizer = graph.tokenizer
     unknown = tokenizer.unknown_characters(text)
     if not (tokenizer.encode(text) != UNKNOWN).any():
         shown = "".join(unknown[:10])
@@ -226,6 +226,8 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
     if options.html is not None:
         check_file(Path(options.html), force=options.force)
     changes = [overlay.parse(words) for words in options.what_if]
+    graph.fit_memory(evaluated_edges=len(text) + 2)
+    parameters = graph.parameters
     real = overlay.Overlay(parameters, tokenizer, frozenset())
     found = _trace(graph, real, text, unknown, options, ())
     if changes:

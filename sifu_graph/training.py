@@ -24,6 +24,7 @@ import psutil
 import torch
 from sifu_store.durable import write_durably
 from sifu_store.errors import CorpusError, DivergedError, OptionError
+from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
 from sifu_graph import evaluation
@@ -35,6 +36,7 @@ from sifu_graph.graph import finite, require_positive, write_parameters
 from sifu_graph.optim import OptimizerConfig
 from sifu_graph.pages import BIAS
 from sifu_graph.tokens import Batches
+from sifu_graph.traffic import write_traffic
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -236,7 +238,7 @@ class _Run:
         started = last_commit = last_eval = time.monotonic()
         last_step = self._last_step()
         deadline = started + options.minutes * 60 if options.minutes is not None else None
-        _drop_later_lines(self.metrics, progress.step)
+        _drop_later_lines(self.metrics, progress.step, self.store.branch)
         before = heldout = self._heldout()
         committed = progress.step
         loss = float("nan")
@@ -268,7 +270,7 @@ class _Run:
                     snapshot=snapshot,
                     cache=self.pool.report() if evaluate or snapshot else None,
                 )
-                _log(log, report)
+                _log(log, report, self.store.branch)
                 if options.on_step is not None:
                     options.on_step(report)
             if interrupted.is_set():
@@ -282,7 +284,8 @@ class _Run:
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                     cache=self.pool.report(),
                 )  # fmt: skip
-                _log(log, final)
+                _log(log, final, self.store.branch)
+        write_traffic(self.pool, graph_folder=self.graph.path)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
         return TrainReport(
@@ -464,26 +467,28 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     return every > 0 and steps_since > 0 and steps_since % every == 0
 
 
-def _log(log: Any, report: StepReport) -> None:
+def _log(log: Any, report: StepReport, branch: str) -> None:
     fields = {k: v for k, v in dataclasses.asdict(report).items() if v is not None and k != "eta_s"}
-    log.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")
+    log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
     log.flush()
 
 
-def _drop_later_lines(metrics: Path, step: int) -> None:
-    """Takes out what an earlier run logged after its last commit: those steps never happened."""
+def _drop_later_lines(metrics: Path, step: int, branch: str) -> None:
+    """Takes out what an earlier run logged after its last commit on this branch: those steps never happened."""
     if not metrics.exists():
         return
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if _step_of(line) <= step]
+    kept = [line for line in lines if _step_of(line, branch) <= step]
     if len(kept) != len(lines):
         write_durably(metrics, "".join(line + "\n" for line in kept).encode())
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str, branch: str) -> float:
+    """The step of a line; that of another branch comes before all others."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(line)
+        return float(found["step"]) if found.get("branch", MAIN) == branch else -math.inf
+    except (ValueError, KeyError, TypeError, AttributeError):
         return math.inf
 
 

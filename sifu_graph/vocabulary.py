@@ -19,18 +19,9 @@ import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
+from sifu_graph.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
 from sifu_graph.corpus import Document
-from sifu_graph.tokenizer import (
-    _ALPHABET,
-    _BYTE_OF,
-    PRINTED,
-    SPECIAL,
-    Decoder,
-    Ids,
-    Tokenizer,
-    _name_of_bytes,
-    _no_surrogates,
-)
+from sifu_graph.tokenizer import PRINTED, SPECIAL, Decoder, Ids, Tokenizer
 
 UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
 SPACE = "Ġ"  # how byte-level BPE writes a space
@@ -218,8 +209,8 @@ class ImportedBpe(_Imported):
             self._node_of[own] = node_of.get(name, -1)
         written = set(self._added)
         self._pieces = [
-            name.encode() if node in written or is_special(name) or any(character not in _BYTE_OF for character in name)
-            else bytes(_BYTE_OF[character] for character in name)
+            name.encode() if node in written or is_special(name) or any(character not in BYTE_OF for character in name)
+            else bytes(BYTE_OF[character] for character in name)
             for node, name in enumerate(nodes)
         ]  # fmt: skip
         if self.separator is not None:
@@ -230,18 +221,18 @@ class ImportedBpe(_Imported):
         plain = {*self._added, *(node for node, name in enumerate(self._nodes) if is_special(name))}
         taken = {self._nodes[node] for node in plain}
         return [
-            name if node in plain else _name_of_bytes(self._pieces[node], taken=taken)
+            name if node in plain else name_of_bytes(self._pieces[node], taken=taken)
             for node, name in enumerate(self._nodes)
         ]
 
     def _encode_plain(self, text: str) -> Ids:
-        found = self._model.encode(_no_surrogates(text), add_special_tokens=False).ids
+        found = self._model.encode(no_surrogates(text), add_special_tokens=False).ids
         return self._known(self._node_of[np.array(found, dtype=np.int64)])
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
         if self._pattern is not None or self.separator is not None:
             return super().encode_batch(documents)
-        texts = [_no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
+        texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
         encoded = self._model.encode_batch_fast(texts, add_special_tokens=False)
         parts = [self._known(self._node_of[np.array(found.ids, dtype=np.int64)]) for found in encoded]
         return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
@@ -250,7 +241,7 @@ class ImportedBpe(_Imported):
         text = document if isinstance(document, str) else "".join(document)
         if self._pattern is not None:
             text = "".join(plain for plain, _ in self._split(text))
-        text = _no_surrogates(text)
+        text = no_surrogates(text)
         found = self._model.encode(text, add_special_tokens=False)
         nodes = self._node_of[np.array(found.ids, dtype=np.int64)]
         missed = [begin for node, (begin, _) in zip(nodes, found.offsets, strict=True) if node in (-1, self.unknown)]
@@ -268,7 +259,7 @@ def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:
         return tokenizer._library
     record = tokenizer.to_json()
     merges = [(left, right) for left, right in record["merges"]]
-    tokens = dict.fromkeys([*_ALPHABET, *(left + right for left, right in merges)])
+    tokens = dict.fromkeys([*ALPHABET, *(left + right for left, right in merges)])
     model = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     model.decoder = tokenizers.decoders.ByteLevel()

@@ -18,6 +18,7 @@ import click
 
 import sifu_graph
 from sifu_cli.options import quiet_option, store_option
+from sifu_cli.screen import warn
 
 COMMANDS = {
     "build-graph": "build_graph",
@@ -134,6 +135,8 @@ def main() -> None:
     """The command ``sifu``."""
     if not sys.warnoptions and os.environ.get("SIFU_DEBUG") != "1":
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("once", message="sifu: ")  # ours
+        warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows another one
             stream.reconfigure(errors="replace")
@@ -144,6 +147,11 @@ def main() -> None:
         except OSError:  # said already; at its end the interpreter would flush and complain again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """One line, without the place in the code."""
+    warn(str(message).removeprefix("sifu: "))
 
 
 def _color() -> bool | None:

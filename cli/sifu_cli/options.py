@@ -85,6 +85,15 @@ def memory_options(function: _Function) -> _Function:
     return function
 
 
+def looking_option(function: _Function) -> _Function:
+    """``--host-memory SIZE``, of commands that look at a few rows."""
+    return click.option(
+        "--host-memory",
+        metavar="SIZE",
+        help="Memory for the edges. It changes no result.  [default: 256MiB, or the least that works]",
+    )(function)
+
+
 def dry_run_option(function: _Function) -> _Function:
     """``--dry-run``."""
     return click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")(function)
@@ -211,12 +220,17 @@ def logged(ctx: click.Context) -> str:
 
 @contextmanager
 def opened(
-    store: Path, *, at: str | None = None, host_memory: str | None = None, scratch: Path | None = None
+    store: Path,
+    *,
+    at: str | None = None,
+    host_memory: str | None = None,
+    modest: bool = False,
+    scratch: Path | None = None,
 ) -> Iterator[Graph]:
     """The graph at a path, or an older snapshot of it. A fallback to an older snapshot is said."""
     from sifu_graph.graph import Graph
 
-    with Graph.open(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
+    with Graph.open(store, at=at, host_memory=host_memory, modest=modest, scratch=scratch) as graph:
         if graph.warning:
             warn(graph.warning)
         yield graph

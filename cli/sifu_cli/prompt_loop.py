@@ -188,9 +188,8 @@ class PromptLoop:
             _complain("there is no text to trace: type something")
             return
         try:
-            command.main(
-                [*options, "--store", str(self.graph.path), "--", text], prog_name="/trace", standalone_mode=False
-            )
+            where = ["--store", str(self.graph.path), "--at", self.graph.store.snapshot]  # what the loop reads
+            command.main([*where, *options, "--", text], prog_name="/trace", standalone_mode=False)
         except click.ClickException as error:
             _complain(error.format_message().lower())
         except SifuError as error:

@@ -22,6 +22,8 @@ STORED = "pages/stored"
 SOURCE = "edges/source"
 TARGET = "edges/target"
 COUNT = "edges/count"
+WEIGHT = "edges/weight"
+BIAS = "edges/bias"
 FREE_SLOT = -1
 
 ENERGY = "edges/energy"

@@ -15,10 +15,10 @@ import numpy as np
 import zarr
 
 from sifu_store.history import Commit
-from sifu_store.layout import PAGE_EDGES, SOURCE, STORED, TARGET
+from sifu_store.layout import BIAS, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
 from sifu_store.reading import StoreReader
 
-WEIGHT, BIAS, VOCABULARY, NODE_BIAS = "edges/weight", "edges/bias", "nodes/vocabulary", "nodes/bias"
+VOCABULARY, NODE_BIAS = "nodes/vocabulary", "nodes/bias"
 
 
 @dataclass(slots=True)

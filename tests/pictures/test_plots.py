@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
-from sifu_graph.plots import FIGURES, plot
+from sifu_graph.plots import FIGURES, curve, plot
+from sifu_graph.traffic import TRAFFIC, read_traffic
 
 
 @pytest.fixture
@@ -73,3 +75,53 @@ def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sifu_graph.plots.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"sifu-graph\[plot\]"):
         plot(graph, "rows", tmp_path / "b.png")
+
+
+def test_what_the_last_training_did_page_by_page(trained: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(trained, tmp_path / "graph.sifu"))
+    with Graph.open(path) as graph:
+        pages, stored = graph.store.pages, graph.store.page_stored()
+        noted = read_traffic(path, pages=pages)
+        assert noted is not None
+        assert (noted.reads[stored] > 0).all()
+        assert (noted.writes > 0).tolist() == stored.tolist()  # three steps, one commit
+        found = plot(graph, "pages", tmp_path / "a.png")
+        assert found["page_reads"] == noted.reads.sum()
+        assert found["page_writes"] == noted.writes.sum() == stored.sum()
+        assert read_traffic(path, pages=pages + 1) is None
+        (path / TRAFFIC).write_bytes(b"PK torn")
+        assert plot(graph, "pages", tmp_path / "b.png")["page_reads"] is None
+
+
+def test_the_curve_of_a_branch() -> None:
+    def step(at: int, branch: str | None, snapshot: str | None = None) -> dict[str, object]:
+        named = {"branch": branch, "snapshot": snapshot}
+        return {"step": at, "loss": float(at), **{name: value for name, value in named.items() if value}}
+
+    steps = [
+        step(1, None), step(2, None, "A"), step(3, "main"), step(4, "main", "B"),
+        step(3, "trial"), step(4, "trial", "C"), step(5, "trial"),
+        step(5, "main"),
+    ]  # fmt: skip
+
+    def shown(branch: str, snapshots: str) -> list[tuple[int, object]]:
+        return [(found["step"], found.get("branch")) for found in curve(steps, branch, set(snapshots))]
+
+    assert shown("main", "AB") == [(1, None), (2, None), (3, "main"), (4, "main"), (5, "main")]
+    assert shown("trial", "AC") == [(1, None), (2, None), (3, "trial"), (4, "trial"), (5, "trial")]
+    assert shown("main", "A") == [(1, None), (2, None), (5, "main")]  # B undone, and training under way
+    assert shown("other", "ABC") == [(at, name) for at, name in shown("other", "ABC") if at <= 4]
+
+
+def test_a_branch_keeps_its_own_curve(trained: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(trained, tmp_path / "graph.sifu"))
+    with Graph.open(path) as graph:
+        graph.branch("trial")
+        graph.train(steps=2, batch=64)
+        assert plot(graph, "loss", tmp_path / "a.png")["steps"] == 5
+        graph.switch("trial")
+        assert plot(graph, "loss", tmp_path / "b.png")["steps"] == 3
+        graph.train(steps=1, batch=64)
+        assert plot(graph, "loss", tmp_path / "c.png")["steps"] == 4
+        graph.switch("main")
+        assert plot(graph, "loss", tmp_path / "d.png")["steps"] == 5  # not dropped by the other's training

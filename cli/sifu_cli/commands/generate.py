@@ -125,7 +125,8 @@ def command(
                 raise click.UsageError(f"--greedy always takes the best candidate: leave out {option}", ctx)
     vector = _read_vector(signal_vector) if signal_vector is not None else None
     if prompt is None and not as_json and on_a_terminal():
-        _loop(ctx, store, {**options, "seed": seed, "signal_vector": vector})
+        opening = {"at": at, "host_memory": host_memory, "scratch": scratch}
+        _loop(ctx, store, {**options, "seed": seed, "signal_vector": vector}, opening)
         return
     text = _read_prompt(ctx, prompt)
     with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
@@ -161,7 +162,7 @@ def command(
             print_cache(graph.cache())
 
 
-def _loop(ctx: click.Context, store: Path, settings: dict[str, Any]) -> None:
+def _loop(ctx: click.Context, store: Path, settings: dict[str, Any], opening: dict[str, Any]) -> None:
     from sifu_cli.prompt_loop import PromptLoop
 
     def streamed(graph: Graph, text: str, chosen: dict[str, Any]) -> Stream:
@@ -170,7 +171,7 @@ def _loop(ctx: click.Context, store: Path, settings: dict[str, Any]) -> None:
         given = text.split() if graph.tokenizer.level == "tokens" else text
         return stream(graph, given, GenerateOptions(**chosen))
 
-    with opened(store) as graph:
+    with opened(store, **opening) as graph:
         PromptLoop(graph, ctx, settings, streamed).run()
 
 

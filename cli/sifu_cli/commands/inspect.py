@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sifu_cli.names import readable
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
-from sifu_cli.screen import Row, number, percent, print_json, print_rich, print_table
+from sifu_cli.options import Number, at_option, json_option, looking_option, opened, quiet_option, store_option
+from sifu_cli.screen import Row, number, percent, print_json, print_rich, print_table, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,16 +36,30 @@ Examples:
 @click.option(
     "--top", type=Number(int, least=1), metavar="N", default=TOP, show_default=True, help="Neighbours of each kind."
 )
+@at_option
+@looking_option
 @store_option
 @quiet_option
 @json_option
-def command(*, node: str, target: str | None, top: int, store: Path, quiet: bool, as_json: bool) -> None:
+def command(
+    *,
+    node: str,
+    target: str | None,
+    top: int,
+    at: str | None,
+    host_memory: str | None,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Look at NODE, or at the edge from the first NODE to the second.
 
     Energies are those of the neutral context: the node alone, with an empty mix, so that only biases speak.
     """
-    with opened(store) as graph:
+    with opened(store, at=at, host_memory=host_memory, modest=True) as graph:
         found = graph.inspect(node, target, top=top)
+    if graph.memory_note is not None:
+        say(graph.memory_note, quiet=quiet)
     if as_json:
         print_json(dataclasses.asdict(found))
     elif target is None:

@@ -35,6 +35,8 @@ REMARKS = {  # figure -> how it reads, and what it says
     "pages": ("", "of 512 edges"),
     "stored_pages": ("", "trained and stored; the others are generated when they are needed"),
     "busiest_tenth": ("%", "of the text's pairs are in the busiest tenth of the pages"),
+    "page_reads": ("", "times that the last training brought a page into memory"),
+    "page_writes": ("", "times that it wrote one, by a commit or to make room"),
 }
 
 
@@ -57,12 +59,12 @@ def command(*, kind: str, file: Path | None, force: bool, store: Path, quiet: bo
     """Draw one picture to FILE (default: KIND.png): .png, .svg or .pdf.
 
     \b
-    loss    loss and held-out loss over the steps of training
+    loss    loss and held-out loss over the steps of training that led to the current snapshot
     rows    private edges out of and into every node: how sparse it is
     counts  how often pairs occurred, and where the cut between private and default edges is
     energy  energy of the private edges against their counts
     alpha   the learned mixing logits over the position
-    pages   which pages are stored, and how often the text of the build needs each
+    pages   which pages are stored, how often the text of the build needs each, and what the last training did
     """
     out = file or Path(f"{kind}.png")
     with opened(store) as graph:

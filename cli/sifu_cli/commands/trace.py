@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sifu_cli.names import readable, spelled_out
-from sifu_cli.options import Number, json_option, opened, quiet_option, store_option
+from sifu_cli.options import Number, at_option, json_option, looking_option, opened, quiet_option, store_option
 from sifu_cli.screen import number, percent, print_json, print_rich, say, size
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ Examples:
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page for a browser.")
 @click.option("--force", is_flag=True, help="Overwrite that page.")
+@at_option
+@looking_option
 @store_option
 @quiet_option
 @json_option
@@ -86,6 +88,8 @@ def command(
     like: str,
     html: Path | None,
     force: bool,
+    at: str | None,
+    host_memory: str | None,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -99,11 +103,13 @@ def command(
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise click.UsageError("the text is not UTF-8", ctx) from None
-    with opened(store) as graph:
+    with opened(store, at=at, host_memory=host_memory, modest=True) as graph:
         given = text.split() if graph.tokenizer.level == "tokens" else text
         found = graph.trace(
             given, top=top, last=last, like=like, also=also, what_if=what_if, html=html, force=force
         )  # fmt: skip
+    if graph.memory_note is not None:
+        say(graph.memory_note, quiet=quiet)
     if found.unknown:
         say(f"not among the nodes of this graph, read as unknown: {spelled_out(found.unknown)}", quiet=quiet)
     if found.positions[0].position > 0:

@@ -161,7 +161,7 @@ Examples:
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE.png",
-    help="Draw the loss of all runs at the end.",
+    help="Draw the loss of all runs that led here, at the end.",
 )
 @memory_options
 @store_option

@@ -1,0 +1,153 @@
+"""Byte-level BPE: text becomes the nodes that the `tokenizers` library finds, and decodes exactly.
+
+It knows bytes, merges and that library; it does not know files or edges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from sifu_store.errors import CorpusError
+
+from sifu_graph.corpus import Document, batched
+from sifu_graph.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Ids, Tokenizer, framed
+
+
+def _byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in the `tokenizers` library (GPT-2's choice)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+ALPHABET = _byte_alphabet()
+BYTE_OF = {character: byte for byte, character in enumerate(ALPHABET)}
+
+
+class BpeTokenizer(Tokenizer):
+    """Byte-level BPE: every text has nodes, and decodes exactly. Learned by the `tokenizers` library."""
+
+    level = "bpe"
+
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        *,
+        added: Iterable[int] = (),
+        aliases: Mapping[str, int] | None = None,
+        merges: Sequence[tuple[str, str]],
+        learned_aliases: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(nodes, added=added, aliases=aliases)
+        self._merges = list(merges)
+        self._learned_aliases = dict(learned_aliases or {})
+        is_added = set(self._added)
+        # the library's own ids: the bytes, then the merges in order; a node may be missing (it was removed)
+        own = dict.fromkeys([*ALPHABET, *(left + right for left, right in self._merges)])
+        vocabulary = {token: index for index, token in enumerate(own)}
+        self._model = _byte_level(tokenizers.models.BPE(vocabulary, self._merges))
+        learned = {name: node for node, name in enumerate(nodes) if node > 1 and node not in is_added}
+        learned = {**self._learned_aliases, **learned}
+        self._node_of = np.array([learned.get(token, UNKNOWN) for token in vocabulary], dtype=np.int32)
+        self._pieces = [text.encode() for text in PRINTED]
+        for node, name in enumerate(self._nodes[2:], start=2):
+            self._pieces.append(
+                name.encode() if node in is_added else bytes([BYTE_OF[character] for character in name])
+            )
+
+    @cached_property
+    def _names(self) -> list[str]:
+        is_added = set(self._added)
+        taken = {*SPECIAL, *(self._nodes[node] for node in self._added)}
+        return [
+            name if node < 2 or node in is_added else name_of_bytes(self._pieces[node], taken=taken)
+            for node, name in enumerate(self._nodes)
+        ]
+
+    @property
+    def vocabulary(self) -> list[str]:
+        return list(self._names)
+
+    def to_json(self) -> dict[str, Any]:
+        record = {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
+        return {**record, "learned_aliases": self._learned_aliases} if self._learned_aliases else record
+
+    def _encode_plain(self, text: str) -> Ids:
+        found: list[int] = self._model.encode(no_surrogates(text)).ids
+        return self._node_of[np.array(found, dtype=np.int32)]
+
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+        if self._pattern is not None:
+            return super().encode_batch(documents)
+        texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
+        encoded = [np.array(found.ids, dtype=np.int32) for found in self._model.encode_batch_fast(texts)]
+        ids = self._node_of[np.concatenate([*encoded, np.empty(0, np.int32)])]
+        return framed(ids, [len(part) for part in encoded])
+
+    def decoder(self) -> Decoder:
+        return Decoder(self._pieces)
+
+
+def _byte_level(model: Any) -> Any:
+    library = tokenizers.Tokenizer(model)
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    return library
+
+
+def no_surrogates(text: str) -> str:
+    """Half a surrogate pair is no character and has no bytes: it reads as U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
+    """Text where the bytes are text (and no other node can have that name), else ``<0xE6 0x98>``."""
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or text in taken or text.startswith("<0x"):
+        return "<" + " ".join(f"0x{byte:02X}" for byte in piece) + ">"
+    return text
+
+
+def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
+    if iter(documents) is documents:
+        raise TypeError("level bpe reads the documents twice; give a list or Corpus.training(...)")
+    library = _byte_level(tokenizers.models.BPE())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab - len(SPECIAL),
+        initial_alphabet=ALPHABET,
+        show_progress=False,
+    )
+    seen = 0
+
+    def texts() -> Iterable[list[str]]:
+        nonlocal seen
+        for batch in batched(documents):
+            seen += len(batch)
+            yield ["".join(document) for document in batch]
+
+    library.train_from_iterator(texts(), trainer)
+    if seen == 0:
+        raise CorpusError("there is no document to choose nodes from; expected at least one")
+    model = json.loads(library.to_str())["model"]
+    # a pair is a list of two, or in older releases one string with a space (which the alphabet does not have)
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
+    learned = sorted(model["vocab"], key=lambda token: [BYTE_OF[character] for character in token])
+    unordered = BpeTokenizer([*SPECIAL, *learned], merges=merges)
+    counts = np.zeros(len(unordered), dtype=np.int64)
+    for batch in batched(documents):
+        counts += np.bincount(unordered.encode_batch(batch)[0], minlength=len(unordered))
+    order = np.argsort(-counts[len(SPECIAL) :], kind="stable")  # ties stay in the order of their bytes
+    return BpeTokenizer([*SPECIAL, *(learned[index] for index in order)], merges=merges)

@@ -1,0 +1,70 @@
+"""What of a graph's tables is read in one way everywhere: the index, the origins of untrained edges, their usage.
+
+It knows the names of arrays in the store and what they become; it does not know parameters, and it does not wait for
+torch: commands that only look at a graph's tables, or edit them, need no more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, ORIGIN, SOURCE, TARGET, USAGE
+from sifu_store.store import Store
+
+from sifu_graph.index import EdgeIndex
+from sifu_graph.initial import Counts, Initial
+from sifu_graph.signal_settings import SignalConfig
+
+SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
+"""Arrays that are trained and not paged."""
+
+
+def read_index(store: Store) -> EdgeIndex:
+    """The private edges, by (u, v)."""
+    return EdgeIndex.from_slots(
+        store.settings["nodes"],
+        store.read(SOURCE),
+        store.read(TARGET),
+        store.read(COUNT),
+        forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
+        node_count=store.read("nodes/count"),
+    )
+
+
+def read_usage(store: Store) -> NDArray[np.int64]:
+    """How often training met each edge [slots]; zeros where that is not recorded."""
+    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
+    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
+
+
+def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
+    """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
+    settings = store.settings
+    initial, width, length = settings["initial"], settings["width"], settings["build"]["length"]
+    if store.has(ENERGY):
+        return Initial.frozen(
+            method=initial["method"],
+            seed=initial["seed"],
+            config=config,
+            width=width,
+            length=length,
+            nodes=initial["nodes"],
+            keys=initial["keys"],
+            origin=store.read(ORIGIN),
+            energy=store.read(ENERGY),
+        )
+    return Initial.create(
+        method=initial["method"],
+        seed=initial["seed"],
+        config=config,
+        width=width,
+        length=length,
+        index=index,
+        slots=store.slots,
+        counts=Counts(
+            store.read("rows/total"),
+            store.read("rows/discounted"),
+            store.read("nodes/predecessors"),
+            tuple(initial["discounts"]),
+        ),
+    )
