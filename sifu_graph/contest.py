@@ -144,6 +144,10 @@ class Outcome:
     default_energy: Tensor  # [T]
     best: Tensor  # int64 [T], rank of the winner, or -1: the default edges
 
+    def cpu(self) -> Outcome:
+        """The same on the CPU."""
+        return Outcome(self.logsumexp.cpu(), self.target_energy.cpu(), self.default_energy.cpu(), self.best.cpu())
+
     def loss(self, scale: float) -> Tensor:
         """-log p(target) of every position [T]."""
         return self.logsumexp - scale * self.target_energy

@@ -166,7 +166,10 @@ class Grouped:
         outcome = batch.outcome()
         there = dataclasses.replace(
             group,
-            **{name: self._send(getattr(group, name)) for name in ("first_position", "target", "log_defaults", "pe_row")},
+            **{
+                name: self._send(getattr(group, name))
+                for name in ("first_position", "target", "log_defaults", "pe_row")
+            },
         )
         d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, there, S, outcome, weight)
         scale_gradient = float(d_scale[:-1].double().sum()) + float(d_default_scale)
@@ -203,11 +206,7 @@ class Grouped:
         )
 
     def _send(self, tensor: Tensor | NDArray[Any]) -> Tensor:
-        """A CPU tensor on the device; the CPU does not wait for it."""
-        tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        return send(tensor, self.device)
 
     def _launch(self, size: int, width: int, item_bytes: int) -> int:
         """Units in a launch: always so many."""
@@ -307,9 +306,9 @@ class Grouped:
                 *parts, piece.real[block], piece.base[block], batch.scale
             )
             if flat is not None:
-                place = (piece.flat[block][:, None] + piece.base[block][:, None] + position * piece.row[block][:, None])[
-                    ..., None
-                ] + torch.arange(BLOCK, device=self.device)
+                place = (
+                    piece.flat[block][:, None] + piece.base[block][:, None] + position * piece.row[block][:, None]
+                )[..., None] + torch.arange(BLOCK, device=self.device)
                 known = (position >= 0)[..., None] & piece.real[block][:, None]
                 flat[torch.where(known, place, len(flat) - 1)] = E[at]
         units, segments = tiles.units, len(tiles.lengths)
@@ -445,6 +444,14 @@ def _slopes(
     return dz, dz.sum(1), (d_logit * E).sum((1, 2))
 
 
+def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """A CPU tensor on a device; the CPU does not wait for it."""
+    tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def scatter(into: Tensor, rows: NDArray[np.int64], left: Tensor, right: Tensor) -> None:
     """Adds the outer products left[k]^T right[k] to ``into[rows[k]]`` [., d, d], those of one row in the order of k.
 
@@ -459,12 +466,12 @@ def scatter(into: Tensor, rows: NDArray[np.int64], left: Tensor, right: Tensor) 
     for begin in range(0, len(order), SCATTER):
         some = order[begin : begin + SCATTER]
         row, length = np.unique(rows[some], return_counts=True)
-        at = torch.from_numpy(some).to(into.device)
+        at = send(some, into.device)
         terms = right[at]
         if left.shape[1]:
             terms = (left[at][:, :, None] * terms[:, None]).flatten(1)
-        sums = _sums(terms, torch.from_numpy(length).to(into.device))
-        into.index_add_(0, torch.from_numpy(row).to(into.device), sums.view(-1, *into.shape[1:]))
+        sums = _sums(terms, send(length, into.device))
+        into.index_add_(0, send(row, into.device), sums.view(-1, *into.shape[1:]))
 
 
 def _tile_counts(positions: Ints) -> Iterator[Ints]:
@@ -480,7 +487,9 @@ def _tile_counts(positions: Ints) -> Iterator[Ints]:
 
 def _padded(positions: Ints) -> Ints:
     """Positions of every group with those that fill up its tiles."""
-    return sum((size * tiles for size, tiles in zip(TILES, _tile_counts(positions), strict=True)), np.zeros_like(positions))
+    return sum(
+        (size * tiles for size, tiles in zip(TILES, _tile_counts(positions), strict=True)), np.zeros_like(positions)
+    )
 
 
 def _ends(group: Plan) -> Ints:

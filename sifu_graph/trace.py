@@ -218,7 +218,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
         raise OptionError("the text is empty: give at least one token to trace")
     if options.like not in ("generate", "eval"):
         raise OptionError(f"like is {options.like!r}: expected generate or eval")
-    parameters, tokenizer = graph.parameters, graph.tokenizer
+    parameters, tokenizer = dataclasses.replace(graph.parameters, tier=None), graph.tokenizer  # on the CPU
     unknown = tokenizer.unknown_characters(text)
     if not (tokenizer.encode(text) != UNKNOWN).any():
         shown = "".join(unknown[:10])

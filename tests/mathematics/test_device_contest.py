@@ -46,13 +46,16 @@ class Case:
 
 
 def case(
-    seed: int, config: SignalConfig, shape: dict, size: tuple[int, int], dtype: torch.dtype, candidates: int | None = None
+    seed: int,
+    config: SignalConfig,
+    shape: dict,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    candidates: int | None = None,
 ) -> Case:
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=size[0], length=size[1])
-    batch = step.plan(
-        graph.parameters, config, tokens, lengths, candidates=candidates, rng=np.random.default_rng(seed)
-    )
+    batch = step.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=np.random.default_rng(seed))
     sweep = step.carry(graph.parameters, config, batch)
     sweep.rows.place[:] = batch.plan.slot
     return Case(graph, config, batch, sweep)
