@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -252,6 +252,17 @@ def train(
     d_default, default_W, default_b, d_default_scale = default_backward(rows, group, S, outcome, weight)
     scale_gradient = float(d_scale.double().sum()) + float(d_default_scale)
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
+
+
+class RowEnergies(Protocol):
+    """What a walk asks for the energies of a row: a `RowContest`, or a `grouped.GroupedRow`."""
+
+    @property
+    def reads_records(self) -> bool:
+        """See `RowContest.reads_records`."""
+
+    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
+        """See `RowContest.energies`."""
 
 
 class RowContest:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from sifu_graph import contest
 from sifu_graph.cache import KnownRow, RowPlaces
+from sifu_graph.grouped import GroupedRow
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
-from sifu_graph.signal import Signal, SignalConfig
+from sifu_graph.signal import PathEdges, Signal, SignalConfig
 from sifu_graph.step import rows_of
 
 
@@ -48,20 +49,23 @@ class Walk:
         r_0: Tensor | None = None,
     ) -> None:
         self.parameters, self.config = parameters, config
-        self.r_0 = parameters.r_0 if r_0 is None else r_0
+        pool = parameters.working
+        self._device = pool.device
+        self.r_0 = (parameters.r_0 if r_0 is None else r_0).to(pool.device)
         self.forbidden = sorted(set(forbidden))
         self.silent: frozenset[int] = frozenset()
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
-        pool = parameters.edges
         self._resident = pool.resident
         self._known: dict[int, KnownRow] = {}  # where rows lay, under a budget
-        self._contest = contest.RowContest(
-            rows_of(parameters, config, 1),
-            largest=int(parameters.index.row_sizes().max(initial=0)),
-            records=pool.records(),
-        )
+        rows = rows_of(parameters, config, 1)
+        self._contest: contest.RowEnergies
+        if parameters.tier is None:
+            largest = int(parameters.index.row_sizes().max(initial=0))
+            self._contest = contest.RowContest(rows, largest=largest, records=pool.records())
+        else:
+            self._contest = GroupedRow(rows)
         # What is asked for at every token, in forms that answer quickly.
         index = parameters.index
         self._row_start: list[int] = index.row_start.tolist()
@@ -70,8 +74,8 @@ class Walk:
         self._slots_at = index.slot.ctypes.data
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy()
-        self._path = parameters.path_edges(pool.W, pool.b, self._place)
-        self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
+        self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
+        self._copy_W, self._copy_b = (torch.empty(1, *array.shape[1:], dtype=array.dtype) for array in (pool.W, pool.b))
         self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._signal: Signal | None = None
@@ -88,7 +92,7 @@ class Walk:
         self._signal = Signal.start(
             self.config,
             r_0=self.r_0,
-            node_bias=self.parameters.node_bias[node : node + 1],
+            node_bias=self.parameters.node_bias[node : node + 1].to(self._device),
             alpha=self._alpha,
             offset=self.config.decode_offset,
             silent=self.silent,
@@ -101,7 +105,7 @@ class Walk:
         at = bisect_left(self._targets, node, start, stop)
         if at < stop and self._targets[at] == node:
             slot = self._slots[at : at + 1]
-            pool = self.parameters.edges
+            pool = self.parameters.working
             if self._resident:
                 pool.require(slot)
                 place = int(slot[0])
@@ -112,7 +116,7 @@ class Walk:
         else:
             path = self._path
             self._place_value[0] = -1
-        self.signal.carry(path)
+        self.signal.carry(path if self._device.type == "cpu" else path.at(self._place.to(self._device)))
         self.node = node
 
     def _restart_if_due(self) -> None:
@@ -131,7 +135,7 @@ class Walk:
 
     def _row(self, node: int) -> RowPlaces:
         start, stop = self._row_start[node : node + 2]
-        slots, pool = self._slots[start:stop], self.parameters.edges
+        slots, pool = self._slots[start:stop], self.parameters.working
         if self._resident:
             pool.require(slots)
             return RowPlaces(slots, self._slots_at + 8 * start)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from sifu_store.errors import OptionError
 
+from sifu_graph import device as devices
 from sifu_graph.decoding import Walk
 from sifu_graph.explain import Choice, WatchedWalk
 from sifu_graph.sampling import Sampler
@@ -165,8 +166,9 @@ def stream(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) 
 def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
     """Continues a prompt and returns when it is done."""
     started = time.perf_counter()
-    pieces = stream(graph, prompt, options)
-    text = "".join(pieces)
+    with devices.memory_errors():
+        pieces = stream(graph, prompt, options)
+        text = "".join(pieces)
     seconds = time.perf_counter() - started
     shown = prompt if isinstance(prompt, str) else " ".join(prompt)
     return Generation(

@@ -1,9 +1,9 @@
 """The contest in few launches, for a device that likes large ones: same results as `contest`, any torch device.
 
-The positions of a group (one source) are cut into *tiles* of 256, 64, 16 or 4, its row into *blocks* of `BLOCK` edges. A
-*unit* is one tile of positions against one block of edges: one product [tile, d] x [d, BLOCK * d]. A *launch* is one
-batched product of many units of the same size. A tile of positions meets the blocks of its row one after another, a
-*segment* of units, over which its softmax and its gradient are summed.
+The positions of a group (one source) are cut into *tiles* of 256, 64, 16 or 4, its row into *blocks* of `BLOCK` edges.
+A *unit* is one tile of positions against one block of edges: one product [tile, d] x [d, BLOCK * d]. A *launch* is
+one batched product of many units of the same size. A tile of positions meets the blocks of its row one after another,
+a *segment* of units, over which its softmax and its gradient are summed.
 
 **The same bits however the groups are handed out** (and so under any budget of memory): which units there are depends
 on their group alone; every launch has the same shape, the last one filled up with empty units, so that the
@@ -21,6 +21,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest, optim
+from sifu_graph.cache import RowPlaces
 from sifu_graph.contest import Gradients, Outcome, Plan, Range, Rows, Sink
 from sifu_graph.index import ranges
 from sifu_graph.signal import gelu, gelu_slope
@@ -390,7 +392,7 @@ class Grouped:
     def _products(
         self, batch: _Batch, piece: _Piece, tiles: _Tiles, at: slice
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Positions [units, size], blocks [units], S [units, size, d], W [units, d, BLOCK * d] and what z consists of."""
+        """Positions [units, size], blocks [units], S [units, size, d], W [units, d, BLOCK * d], what z consists of."""
         rows = batch.rows
         position, block = tiles.position[tiles.segment[at]], tiles.block[at]
         place = piece.place[block]  # [units, BLOCK]
@@ -442,6 +444,30 @@ def _slopes(
     factor = torch.where(E > 0, scale * d_logit / E.clamp_min(1e-30), 0.0)
     dz = factor[..., None] * gelu(z) * gelu_slope(z)
     return dz, dz.sum(1), (d_logit * E).sum((1, 2))
+
+
+class GroupedRow:
+    """The contest of one signal at a time on a device, for decoding: a few launches, and one copy back.
+
+    Parameters
+    ----------
+    rows
+        What the contest reads; the encoding comes with every call.
+    """
+
+    reads_records = False
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._default = rows.default_W[None], rows.default_b[None]
+
+    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
+        """As `contest.RowContest.energies`."""
+        place = send(row.places, S.device)
+        W = torch.cat([self._rows.W[place], self._default[0]])
+        z = torch.cat([self._rows.b[place], self._default[1]]) + torch.matmul(S, W)[:, 0]
+        found = gelu(z if pe is None else z + pe).square().sum(-1).sqrt().cpu().numpy()
+        return found[:-1], float(found[-1])
 
 
 def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
@@ -510,7 +536,7 @@ def _sums(values: Tensor, lengths: Tensor) -> Tensor:
 
 def _without_repeats(turns: list[int], at: slice) -> Iterator[slice]:
     """The real units of a launch, in runs in which no block comes twice."""
-    for begin, end in zip(turns, turns[1:], strict=False):
+    for begin, end in pairwise(turns):
         if max(begin, at.start) < min(end, at.stop):
             yield slice(max(begin, at.start), min(end, at.stop))
 

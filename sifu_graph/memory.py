@@ -17,7 +17,7 @@ FREE_SHARE = 0.8  # of the memory that is free, taken where nobody says how much
 
 
 def parse_bytes(size: str | int, *, option: str = "host-memory", total_bytes: int | None = None) -> int:
-    """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory, or of ``total_bytes``), or a number of bytes.
+    """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory or of ``total_bytes``), or a number.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import oracle
@@ -78,10 +79,11 @@ def learnt(found: Case, engine: object, optimizer: OptimizerConfig | None, aside
     rows = dataclasses.replace(rows, W=W, b=b)
     outcome, grads = engine.train(rows, group, found.sweep.S, weight=0.25, sink=sink)  # type: ignore[attr-defined]
     assert torch.equal(gradient_row, sink.gradient_row)
+    flat = {name: torch.cat([x.flatten() for x in xs]) for name, xs in state.items()}
     return {
         **{field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)},
         "dS": grads.dS, "default_W": grads.default_W, "default_b": grads.default_b, "scale": torch.tensor(grads.scale),
-        "dW": sink.dW, "db": sink.db, "W": W, "b": b, **{name: torch.cat([x.flatten() for x in xs]) for name, xs in state.items()},
+        "dW": sink.dW, "db": sink.db, "W": W, "b": b, **flat,
     }  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def test_the_same_bits_however_the_groups_are_handed_out(
     found = case(seed, PRESETS["tuned"], shape, size, torch.float32)
     groups = len(found.batch.plan.source)
     cuts = sorted(data.draw(st.sets(st.integers(1, groups))) | {0, groups})
-    parts = list(zip(cuts, cuts[1:], strict=False))
+    parts = list(pairwise(cuts))
 
     class InParts(Grouped):
         def train(self, *args: object, **options: object) -> object:
