@@ -1,7 +1,7 @@
 """Checks and times everything that sifu does on one GPU, in a few minutes.
 
     python benchmarks/gpu.py                          # needs a CUDA device; exit code 2 where there is none
-    python benchmarks/gpu.py --device cpu --small     # the same code at toy size, on CPU tensors: no figure means a thing
+    python benchmarks/gpu.py --device cpu --small     # all of it at toy size, on CPU tensors: no figure means a thing
 
 Prints a table in Markdown and writes it, with the numbers behind it, to ``--output``. Rates are of whole steps (the
 device has finished when a step returns its loss); limits are measured in the same process. Rows that check come
@@ -34,7 +34,7 @@ from sifu_graph.device_pool import DevicePool
 from sifu_graph.graph import Graph
 from sifu_graph.grouped import Grouped, Precision
 from sifu_graph.optim import OptimizerConfig
-from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.pages import BIAS, WEIGHT, CacheStats
 from sifu_graph.sampling import Sampler
 from sifu_graph.signal import PRESETS
 from sifu_graph.tokenizer import UNKNOWN
@@ -59,7 +59,7 @@ class Size:
     copied_bytes: int = 1 << 30
 
 
-SMALL = Size(vocab=60, sparsify=1.0, batch=8, steps=1, tokens=20, matrix=64, copied_bytes=1 << 20)
+SMALL = Size(vocab=110, sparsify=1.0, batch=4, steps=1, tokens=20, matrix=64, copied_bytes=1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +269,7 @@ class Run:
         for _ in range(2):
             self.step()
         self.positions, self.flops = 0, 0.0
+        self.pool.stats = CacheStats()
         seconds = sum(self.step()[1] for _ in range(many))
         return self.positions / seconds, self.flops / seconds
 
@@ -314,7 +315,7 @@ def training(bench: Bench) -> list[Line]:
                 must="",
                 measured=f"{speed:,.0f} tokens/s ({percent(speed / whole)} of the first row); "
                 f"{mib(devices.peak_bytes(bench.device))} at most; hit rate {percent(cache['device_hit_rate'])}, "
-                f"{cache['device_stall_s'] / run.done:.2f} s waited a step",
+                f"{cache['device_stall_s'] / bench.size.steps:.2f} s waited a step",
                 limit=f"{percent(reached / limit)} of {giga(limit)} GFLOP/s",
                 figures={"tokens_per_s": speed, "flops": reached, "matrix_flops": limit, "cache": cache},
             )
@@ -385,8 +386,9 @@ def decoding(bench: Bench) -> list[Line]:
                 parameters.tier = DevicePool(host, Grouped(bench.device), device_bytes=device_bytes)
                 if parameters.tier.resident:
                     parameters.tier.require(np.arange(host.slots))
-            walk, sampler, rng = Walk(parameters, graph.signal, forbidden=[UNKNOWN]), Sampler(temperature=0.0), None
+            walk, sampler = Walk(parameters, graph.signal, forbidden=[UNKNOWN]), Sampler(temperature=0.0)
             rng = np.random.default_rng(0)
+            parameters.working.stats = CacheStats()
             walk.start(ids[0])
             chosen, began = [], time.perf_counter()
             for node in ids[1:]:
@@ -403,7 +405,6 @@ def decoding(bench: Bench) -> list[Line]:
                     figures={"tokens_per_s": speed, "hit_rate": hits},
                 )
             )
-            graph._leave_device()
     first, tenth, cpu = chosen_by.values()
     agree = sum(a == b for a, b in zip(first, cpu, strict=True)) / max(1, len(cpu))
     measured = "the same" if first == tenth else "OTHERS"
@@ -432,7 +433,8 @@ def built(folder: Path, size: Size, *, small: bool) -> Path:
     if small:
         draw = random.Random(0)
         text = folder / "text.txt"
-        lines = ("".join(draw.choices("春風秋月花山水雲江夜人", range(11, 0, -1), k=20)) for _ in range(300))
+        characters = [chr(0x4E00 + k) for k in range(100)]
+        lines = ("".join(draw.choices(characters, range(150, 50, -1), k=40)) for _ in range(300))
         text.write_text("\n".join(lines), encoding="utf-8")
         corpus = [text]
     build_graph(corpus, folder / "graph.sifu", vocab=size.vocab, sparsify=size.sparsify, holdout=0.1 if small else 0.02)

@@ -99,10 +99,15 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        what = first_line(error).split(". ")[0]
-        raise DeviceMemoryError(
-            f"the GPU ran out of memory ({what}): lower --device-memory or --batch; nothing that was committed is lost"
-        ) from error
+        raise out_of_memory(error) from error
+
+
+def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
+    """The same error, with what to do."""
+    what = first_line(error).split(". ")[0]
+    return DeviceMemoryError(
+        f"the GPU ran out of memory ({what}): lower --device-memory or --batch; nothing that was committed is lost"
+    )
 
 
 def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> DeviceMemoryError:

@@ -116,6 +116,12 @@ class Stream(Iterator[str]):
             self._walk.carry(int(node))
 
     def __next__(self) -> str:
+        try:
+            return self._next()
+        except torch.cuda.OutOfMemoryError as error:
+            raise devices.out_of_memory(error) from error
+
+    def _next(self) -> str:
         while not self._done and self.tokens < self._options.tokens:
             node = self._walk.choose(self._sampler, self._rng)
             self.tokens += 1
@@ -166,9 +172,8 @@ def stream(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) 
 def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
     """Continues a prompt and returns when it is done."""
     started = time.perf_counter()
-    with devices.memory_errors():
-        pieces = stream(graph, prompt, options)
-        text = "".join(pieces)
+    pieces = stream(graph, prompt, options)
+    text = "".join(pieces)
     seconds = time.perf_counter() - started
     shown = prompt if isinstance(prompt, str) else " ".join(prompt)
     return Generation(

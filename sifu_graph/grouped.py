@@ -41,7 +41,7 @@ BLOCK = 16  # edges
 TILES = (256, 64, 16, 4)  # positions
 LAUNCH_BYTES = 64 << 20  # of the candidates' inputs in one launch
 CPU_LAUNCH_BYTES = 1 << 20  # where large launches bring nothing
-PIECE_BLOCKS = 4096  # of whose edges the gradients are held at a time: 256 MiB for d = 32
+PIECE_BLOCKS = 2048  # of whose edges the gradients are held at a time: 128 MiB for d = 32
 PIECE_PAIRS = 1 << 24  # (position, candidate) pairs whose energies are held at a time
 SCATTER = 2048  # outer products formed at a time
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "graph.sifu"
 HUGE = 2**63
-NOT_LOGGED = (
-    "store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "scratch", "stats", "device", "device_memory",
-)  # fmt: skip
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
