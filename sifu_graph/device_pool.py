@@ -47,9 +47,12 @@ class Copies:
             {name: torch.empty(STAGED_PAGES, *shape, dtype=dtype, pin_memory=pin) for name, shape in shapes.items()}
             for _ in range(2)
         ]
-        self._stream = torch.cuda.Stream(device) if pin else None
-        self._free = [torch.cuda.Event() for _ in self.buffers] if pin else []
-        self._launched = torch.cuda.Event() if pin else None
+        self._stream: torch.cuda.Stream | None = None
+        self._launched: torch.cuda.Event | None = None
+        self._free: list[torch.cuda.Event] = []
+        if pin:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._launched, *self._free = (torch.cuda.Event() for _ in range(3))  # type: ignore[no-untyped-call]
         self._turn = 0
 
     def mark(self) -> None:

@@ -168,10 +168,10 @@ class Grouped:
         outcome = batch.outcome()
         there = dataclasses.replace(
             group,
-            **{
-                name: self._send(getattr(group, name))
-                for name in ("first_position", "target", "log_defaults", "pe_row")
-            },
+            first_position=self._send(group.first_position),
+            target=self._send(group.target),
+            log_defaults=self._send(group.log_defaults),
+            pe_row=self._send(group.pe_row),
         )
         d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, there, S, outcome, weight)
         scale_gradient = float(d_scale[:-1].double().sum()) + float(d_default_scale)
@@ -365,8 +365,8 @@ class Grouped:
             position = tiles.position[: len(tiles.lengths)]
             dS[position] = _sums(unit_dS[: tiles.units], tiles.lengths).view(-1, tiles.size, d)
             d_scale[position[:, 0]] = _sums(unit_scale[: tiles.units, None], tiles.lengths)[:, 0]
-        norm2 = torch.cat([(x.flatten(2).square().sum(2) + y.square().sum(2)).flatten()
-                           for x, y in zip(dW.split(norms), db.split(norms), strict=True)])  # fmt: skip
+        spans = (slice(begin, begin + norms) for begin in range(0, blocks, norms))
+        norm2 = torch.cat([(dW[s].flatten(2).square().sum(2) + db[s].square().sum(2)).flatten() for s in spans])
         self._update(piece, rows, sink, dW.view(-1, d, d), db.view(-1, d), norm2)
 
     def _update(self, piece: _Piece, rows: Rows, sink: Sink, dW: Tensor, db: Tensor, norm2: Tensor) -> None:

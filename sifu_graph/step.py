@@ -195,8 +195,8 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Ten
     pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
     pool = parameters.working
     place = torch.empty(0, dtype=torch.int64) if place is None else place
-    small = (x.to(pool.device) for x in (parameters.default_W, parameters.default_b, pe))
-    return contest.Rows(pool.W, pool.b, place, *small, float(parameters.scale))
+    W, b, pe = (x.to(pool.device) for x in (parameters.default_W, parameters.default_b, pe))
+    return contest.Rows(pool.W, pool.b, place, W, b, pe, float(parameters.scale))
 
 
 def rows_in_memory(
