@@ -144,6 +144,10 @@ class Outcome:
     default_energy: Tensor  # [T]
     best: Tensor  # int64 [T], rank of the winner, or -1: the default edges
 
+    def cpu(self) -> Outcome:
+        """The same on the CPU."""
+        return Outcome(self.logsumexp.cpu(), self.target_energy.cpu(), self.default_energy.cpu(), self.best.cpu())
+
     def loss(self, scale: float) -> Tensor:
         """-log p(target) of every position [T]."""
         return self.logsumexp - scale * self.target_energy
@@ -180,7 +184,7 @@ def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
     return energy
 
 
-def _default_backward(
+def default_backward(
     rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dS [T, d], dW0, db0 and the scale's gradient, of the default edge's share in the contest."""
@@ -245,7 +249,7 @@ def train(
             library.sifu_train(batch.pointer(first, stop), ctypes.byref(update), torch.get_num_threads())
         else:
             _train_torch(rows, group, S, outcome, weight, sink, (first, stop), dS, d_scale)
-    d_default, default_W, default_b, d_default_scale = _default_backward(rows, group, S, outcome, weight)
+    d_default, default_W, default_b, d_default_scale = default_backward(rows, group, S, outcome, weight)
     scale_gradient = float(d_scale.double().sum()) + float(d_default_scale)
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
 

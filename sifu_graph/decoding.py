@@ -18,9 +18,10 @@ from torch import Tensor
 
 from sifu_graph import contest
 from sifu_graph.cache import KnownRow, RowPlaces
+from sifu_graph.grouped import GroupedRow
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
-from sifu_graph.signal import Signal, SignalConfig, Vectors
+from sifu_graph.signal import PathEdges, Signal, SignalConfig, Vectors
 from sifu_graph.step import rows_of
 
 
@@ -57,22 +58,25 @@ class Walk:
         r_0: Tensor | None = None,
     ) -> None:
         self.parameters, self.config = parameters, config
-        self.r_0 = parameters.r_0 if r_0 is None else r_0
+        pool = parameters.working
+        self._device = pool.device
+        self.r_0 = (parameters.r_0 if r_0 is None else r_0).to(pool.device)
         self.forbidden = sorted(set(forbidden))
         self.silent: frozenset[int] = frozenset()
         self.node = -1
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
-        pool = parameters.edges
         self._pool, self._resident = pool, pool.resident
         self._rows: dict[int, RowPlaces] = {}  # where rows lie
         self._known: dict[int, KnownRow] = {}  # where they lay, under a budget
         self._reset, self._has_pe = config.reset_after, config.positional != "none"
-        self._contest = contest.RowContest(
-            rows_of(parameters, config, 1),
-            largest=int(parameters.index.row_sizes().max(initial=0)),
-            records=pool.records(),
-        )
+        rows = rows_of(parameters, config, 1)
+        self._contest: contest.RowContest | GroupedRow
+        if parameters.tier is None:
+            largest = int(parameters.index.row_sizes().max(initial=0))
+            self._contest = contest.RowContest(rows, largest=largest, records=pool.records())
+        else:
+            self._contest = GroupedRow(rows)
         # What is asked for at every token, in forms that answer quickly.
         index = parameters.index
         self._row_start: list[int] = index.row_start.tolist()
@@ -82,8 +86,8 @@ class Walk:
         self._slot = index.slot.data
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy().data
-        self._path = parameters.path_edges(pool.W, pool.b, self._place)
-        self._copy_W, self._copy_b = pool.W.new_empty(1, *pool.W.shape[1:]), pool.b.new_empty(1, *pool.b.shape[1:])
+        self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
+        self._copy_W, self._copy_b = (torch.empty(1, *array.shape[1:], dtype=array.dtype) for array in (pool.W, pool.b))
         self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._fields: dict[int, Field] = {}
@@ -106,7 +110,7 @@ class Walk:
             known = self._starts[node] = Signal.start(
                 self.config,
                 r_0=self.r_0,
-                node_bias=self.parameters.node_bias[node : node + 1],
+                node_bias=self.parameters.node_bias[node : node + 1].to(self._device),
                 alpha=self._alpha,
                 offset=self.config.decode_offset,
                 silent=self.silent,
@@ -131,7 +135,7 @@ class Walk:
             self._place_value[0] = place
         else:
             self._place_value[0] = -1
-        self.signal.carry(path)
+        self.signal.carry(path if self._device.type == "cpu" else path.at(self._place.to(self._device)))
         self.node = node
 
     def _restart_if_due(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
+from sifu_graph import device as devices
 from sifu_graph import step
 from sifu_graph.corpus import Corpus
 from sifu_graph.graph import require_positive
@@ -110,7 +111,8 @@ def evaluate(
         part, name = tokens.heldout, "held-out"
     plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
     tally = _Tally(graph.tokenizer.character_counts(), graph.settings["build"]["length"])
-    tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
+    with devices.memory_errors():
+        tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
     return tally.report(name)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from sifu_store.errors import OptionError
 
+from sifu_graph import device as devices
 from sifu_graph.decoding import Walk
 from sifu_graph.explain import Choice, WatchedWalk
 from sifu_graph.sampling import Sampler
@@ -115,6 +116,12 @@ class Stream(Iterator[str]):
             self._walk.carry(int(node))
 
     def __next__(self) -> str:
+        try:
+            return self._next()
+        except torch.cuda.OutOfMemoryError as error:
+            raise devices.out_of_memory(error) from error
+
+    def _next(self) -> str:
         while not self._done and self.tokens < self._options.tokens:
             node = self._walk.choose(self._sampler, self._rng)
             self.tokens += 1

@@ -93,11 +93,15 @@ class Graph(Editable):
         host_memory: str | int | None = None,
         modest: bool = False,
         scratch: str | Path | None = None,
+        device: str = "cpu",
+        device_memory: str | int | None = None,
+        precision: str = "float32",
     ) -> None:
         self.store = store
         self.pinned = False
         self.host_memory, self.modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
+        self.device, self.device_memory, self.precision = device, device_memory, precision
         self.memory_note: str | None = None
         self._load()
 
@@ -112,6 +116,9 @@ class Graph(Editable):
         host_memory: str | int | None = None,
         modest: bool = False,
         scratch: str | Path | None = None,
+        device: str = "cpu",
+        device_memory: str | int | None = None,
+        precision: str = "float32",
     ) -> Graph:
         """Opens the graph at a path, or an older snapshot of it.
 
@@ -126,6 +133,14 @@ class Graph(Editable):
             Where ``host_memory`` is None: 256 MiB, or the least that works. Enough to look at a few rows.
         scratch
             A folder for pages that leave memory before a commit. None: one beside the store's data.
+        device
+            Where `train`, `evaluate` and `generate` compute: ``cpu``, ``cuda`` or ``cuda:N``.
+        device_memory
+            The memory of the device that pages may take, as ``host_memory``. It changes no result. None: all of them,
+            or most of what is free. With ``device="cpu"`` it is a slice of the machine's memory, in which the same code
+            runs as on a GPU: for tests.
+        precision
+            Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``.
 
         Raises
         ------
@@ -133,7 +148,17 @@ class Graph(Editable):
         """
         if host_memory is not None:
             memory.parse_bytes(host_memory)
-        graph = cls(Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch)
+        if device != "cpu" or device_memory is not None or precision != "float32":
+            from sifu_graph import device as devices
+
+            place = devices.parse_device(device)
+            devices.parse_precision(precision, place)
+            if device_memory is not None:
+                devices.parse_budget(device_memory, place)
+        graph = cls(
+            Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch, device=device,
+            device_memory=device_memory, precision=precision,
+        )  # fmt: skip
         graph.pinned = at is not None
         return graph
 
@@ -169,6 +194,7 @@ class Graph(Editable):
 
     def _forget(self) -> None:
         """Gives back what the parameters took."""
+        self._leave_device()
         if self._parameters is not None:
             self._parameters.edges.close()
 
@@ -225,7 +251,7 @@ class Graph(Editable):
 
         Raises
         ------
-        HostMemoryError
+        HostMemoryError, DeviceMemoryError
             It is less than the least that works.
         """
         pool = (parameters or self.parameters).edges
@@ -249,10 +275,39 @@ class Graph(Editable):
             copied_bytes=copied_bytes,
             folder=self.scratch or self.path / "scratch",
         )
+        if parameters is None:
+            self._fit_device(copied_bytes)
+
+    def _fit_device(self, copied_bytes: int) -> None:
+        """Lays the frames of the device out, where one computes."""
+        if self.device == "cpu" and self.device_memory is None:
+            return
+        from sifu_graph import device as devices
+        from sifu_graph.device_pool import DevicePool
+        from sifu_graph.grouped import Grouped
+
+        pool, tier = self.parameters.edges, self.parameters.tier
+        place = devices.parse_device(self.device)
+        grouped = Grouped(place, precision=devices.parse_precision(self.precision, place))
+        whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
+        held_bytes = 0 if tier is None else tier.frame_bytes
+        device_bytes = min(whole_bytes, devices.budget(self.device_memory, place, held_bytes=held_bytes))
+        if tier is None or not tier.fits(pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes):
+            self._leave_device()
+            with devices.memory_errors():
+                self.parameters.tier = DevicePool(
+                    pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes, prefetch=pool.prefetch
+                )
+
+    def _leave_device(self) -> None:
+        """Gives the device's memory back. What was not written back is gone."""
+        if self._parameters is not None and self._parameters.tier is not None:
+            self._parameters.tier.close()
+            self._parameters.tier = None
 
     def cache(self) -> dict[str, float | int]:
         """What the cache did since the memory was laid out: see `CacheStats`."""
-        return self.parameters.edges.report()
+        return self.parameters.working.report()
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""

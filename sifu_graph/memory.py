@@ -17,8 +17,8 @@ MODEST_BYTES = 2**28  # for who only looks at a few rows
 FREE_SHARE = 0.8  # of the memory that is free, taken where nobody says how much
 
 
-def parse_bytes(size: str | int, *, option: str = "host-memory") -> int:
-    """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory), or a number of bytes.
+def parse_bytes(size: str | int, *, option: str = "host-memory", total_bytes: int | None = None) -> int:
+    """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory or of ``total_bytes``), or a number.
 
     Raises
     ------
@@ -31,8 +31,8 @@ def parse_bytes(size: str | int, *, option: str = "host-memory") -> int:
         unit = match[2].lower() if match else ""
         if match is None or (unit != "%" and unit not in UNITS):
             raise OptionError(f"{option} is {size!r}: it must be a size such as 512MiB, 2GB or 50%")
-        factor = psutil.virtual_memory().total / 100 if unit == "%" else UNITS[unit]
-        found = int(float(match[1]) * factor)
+        total_bytes = psutil.virtual_memory().total if total_bytes is None else total_bytes
+        found = int(float(match[1]) * (total_bytes / 100 if unit == "%" else UNITS[unit]))
     if found <= 0:
         raise OptionError(f"{option} is {size!r}: it must be more than 0 bytes")
     return found

@@ -108,15 +108,17 @@ def update(
     grads: list[Tensor],
     state: dict[str, list[Tensor]],
     rows: Tensor | slice,
+    norm2: Tensor | None = None,
 ) -> None:
     """One step of the rows ``rows`` of a parameter that consists of ``parts`` ([rows, ...] each), in place.
 
     ``grads[j]`` is the gradient of ``parts[j][rows]``; ``state`` holds per name one tensor per part, but a single
-    one for ``v_row``.
+    one for ``v_row``. ``norm2``: the squared length of every row's gradient over all parts, where it is known.
     """
     grads = [g.flatten(1) if g.dim() > 1 else g[:, None] for g in grads]
     lr = config.rate(step)
-    norm2 = sum((g.square().sum(1) for g in grads), torch.zeros(grads[0].shape[0], dtype=grads[0].dtype))
+    if norm2 is None:
+        norm2 = sum((g.square().sum(1) for g in grads), grads[0].new_zeros(grads[0].shape[0]))
     if config.clip:
         factor = torch.clamp(config.clip / norm2.sqrt().clamp_min(1e-30), max=1.0)
         grads = [g * factor[:, None] for g in grads]
@@ -155,7 +157,7 @@ def catch_up(
     behind = last_step[rows]
     for missed in range(int(behind.min().item()) + 1 if len(rows) else step + 1, step + 1):
         late = rows[behind < missed]
-        zeros = [torch.zeros((len(late), part[0].numel()), dtype=part.dtype) for part in parts]
+        zeros = [part.new_zeros(len(late), part[0].numel()) for part in parts]
         update(
             dataclasses.replace(config, clip=0.0),
             step=missed,

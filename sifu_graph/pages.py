@@ -123,6 +123,7 @@ class PagePool:
         self.largest_row_pages = 1
         self.scratch: Scratch | None = None
         self.prefetch = True
+        self.device = torch.device("cpu")
         self._pager: ThreadPoolExecutor | None = None
         self._state: dict[str, tuple[int, ...]] = {}
         self.kept: set[str] = set()
@@ -165,7 +166,7 @@ class PagePool:
         """
         state = dict(state or {})
         if host_bytes is not None:
-            self._know_rows()
+            self.know_rows()
         if host_bytes is not None and host_bytes >= self.pages * self.page_bytes(state):
             host_bytes = None
         if host_bytes is not None:
@@ -190,6 +191,18 @@ class PagePool:
             self.arrays |= weights[0]
             self.frame_of, self.missing = weights[1:]
 
+    def know_rows(self) -> tuple[NDArray[np.float64], int]:
+        """How often a token of the corpus reads each page, and the number of pages of the largest row."""
+        if self.rows is not None:
+            self.reads, self.largest_row_pages = self.rows()
+            self.rows = None
+        return self.reads, self.largest_row_pages
+
+    @property
+    def state(self) -> dict[str, tuple[int, ...]]:
+        """The optimizer's state that pages: names, and shapes per edge."""
+        return self._state
+
     def page_bytes(self, state: Mapping[str, tuple[int, ...]] | None = None) -> int:
         """Bytes of one page of all arrays."""
         return sum(self._page_bytes(self._shapes(self._state if state is None else state)))
@@ -203,13 +216,8 @@ class PagePool:
 
     def least_bytes(self, state: Mapping[str, tuple[int, ...]] | None = None) -> int:
         """The smallest budget that works: two parts of a batch, each of at least one row."""
-        self._know_rows()
+        self.know_rows()
         return min(self.pages, 2 * (self.largest_row_pages + 2)) * self.page_bytes(state)
-
-    def _know_rows(self) -> None:
-        if self.rows is not None:
-            self.reads, self.largest_row_pages = self.rows()
-            self.rows = None
 
     def _allocate(self) -> None:
         shapes = self._shapes(self._state)
@@ -226,6 +234,9 @@ class PagePool:
             if self._state:  # in training every page that goes must find room
                 enough_space(self.scratch, self.pages * self.page_bytes())
         self.arrays = {name: reserve((places, *shape), self.dtype) for name, shape in shapes.items()}
+        self._empty_tables()
+
+    def _empty_tables(self) -> None:
         self.frame_of = np.full(self.pages, -1)
         self.page_of = np.full(0 if self.resident else self.frames, -1)
         self.dirty = np.zeros(self.pages, bool)
@@ -273,18 +284,23 @@ class PagePool:
             wanted[slots // self.page_edges] = True
             self.bring(np.flatnonzero(wanted))
 
-    def bring(self, pages: Ints, *, pinned: Ints | None = None) -> None:
-        """Brings these pages (ascending) into memory; neither they nor the pinned ones are evicted for it."""
+    def bring(self, pages: Ints, *, pinned: Ints | None = None, fill: bool = True) -> None:
+        """Brings these pages (ascending) into memory; neither they nor the pinned ones are evicted for it.
+
+        Without ``fill`` they only get a frame: all of it is about to be written.
+        """
         self.clock += 1
         self.last_use[pages] = self.clock
         absent = pages[self.frame_of[pages] < 0]
-        self.stats.requests += len(pages)
-        self.stats.hits += len(pages) - len(absent)
+        if fill:
+            self.stats.requests += len(pages)
+            self.stats.hits += len(pages) - len(absent)
         if not len(absent):
             return
         frames = absent if self.resident else self._free_frames(absent, pages, pinned)
-        self._fill(absent, frames)
-        self.page_reads[absent] += 1
+        if fill:
+            self._fill(absent, frames)
+            self.page_reads[absent] += 1
         self.frame_of[absent] = frames
         self.moves += 1
         if not self.resident:

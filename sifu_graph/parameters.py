@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph.cache import EdgePool
+from sifu_graph.device_pool import DevicePool
 from sifu_graph.index import EdgeIndex
 from sifu_graph.signal import PathEdges
 
@@ -31,6 +32,12 @@ class Parameters:
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
     usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
+    tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed where they are
+
+    @property
+    def working(self) -> EdgePool:
+        """The pool that batches and walks are computed on."""
+        return self.edges if self.tier is None else self.tier
 
     def note_usage(self, slots: NDArray[np.int64]) -> None:
         """Counts the edges that a step's text took, given by their slots (-1: a default edge)."""

@@ -74,7 +74,7 @@ def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, 
     Hand-written, in the reverse order of the steps; equal to autograd (a test holds it to 1e-12 in float64).
     """
     batch, positions, width = d_mix.shape
-    A = mixing_matrix(config, alpha, positions)
+    A = mixing_matrix(config, alpha, positions).to(d_mix.device)
     d_r = torch.zeros_like(tape.r)
     dz = torch.empty_like(tape.z)
     d_drive = torch.zeros(batch, width, dtype=d_mix.dtype, device=d_mix.device)
@@ -94,6 +94,7 @@ def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, 
             d_drive = torch.einsum("bo,bio->bi", dz[:, i], W)
     d_logits = (A * (d_A - (A * d_A).sum(1, keepdim=True))).sum(0)  # softmax backward, summed over rows
     slots = torch.arange(positions, device=alpha.device) + (1 - config.mix_from)
+    d_logits = d_logits.to(alpha.device)  # which may be the CPU: sums there have one order
     d_alpha = torch.zeros_like(alpha).index_add_(0, slots.clamp(0, alpha.shape[0] - 1), d_logits)
     first = dz[:, 0] if config.first == "biased" else torch.zeros_like(dz[:, 0])
     return PathGradient(tape.drive[:, : positions - 1], dz[:, 1:], first, d_alpha)

@@ -98,6 +98,11 @@ class PathEdges:
         self.tensors = W, b, place.contiguous(), default_W.contiguous(), default_b.contiguous()
         self.pointers = tuple(tensor.data_ptr() for tensor in self.tensors)
 
+    def at(self, place: Tensor) -> PathEdges:
+        """The same pools at other places."""
+        W, b, _, default_W, default_b = self.tensors
+        return PathEdges(W, b, default_W, default_b, place)
+
     def gather(self) -> tuple[Tensor, Tensor]:
         """W [B, d, d] and b [B, d], copied."""
         W, b, place, default_W, default_b = self.tensors

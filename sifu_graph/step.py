@@ -1,30 +1,67 @@
 """One training step on one batch, and the same sweep without gradients for evaluation.
 
 The way of the data: tokens -> path slots -> propagation (mixes S) -> contest (loss, dS, edges updated) ->
-propagation backward -> the update of the path edges and of the small parameters. It knows batches of node ids; it
+propagation backward -> the update of the path edges and of the small parameters. Plans and small parameters are on the
+CPU, everything else is where `Parameters.working` has its arrays. It knows batches of node ids; it
 does not know corpora, schedules of commits, or files.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph import contest, optim, propagation
+from sifu_graph import contest, grouped, optim, propagation
 from sifu_graph.cache import EdgePool
 from sifu_graph.index import EdgeIndex, ranges
 from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig, positional_encoding
+from sifu_graph.signal import PathEdges, SignalConfig, positional_encoding
 
 Ids = NDArray[np.int32]
 SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
+
+
+class Engine(Protocol):
+    """What computes contests: the module `contest`, or a `grouped.Grouped`."""
+
+    def forward(
+        self,
+        rows: contest.Rows,
+        group: contest.Plan,
+        S: Tensor,
+        *,
+        energies: bool = False,
+        parts: Iterable[contest.Range] | None = None,
+    ) -> tuple[contest.Outcome, Tensor | None]:
+        """See `contest.forward`."""
+
+    def train(
+        self,
+        rows: contest.Rows,
+        group: contest.Plan,
+        S: Tensor,
+        *,
+        weight: float,
+        sink: contest.Sink,
+        parts: Iterable[contest.Range] | None = None,
+    ) -> tuple[contest.Outcome, contest.Gradients]:
+        """See `contest.train`."""
+
+    def update_edges(self, rows: contest.Rows, sink: contest.Sink) -> None:
+        """See `contest.update_edges`."""
+
+
+def engine(parameters: Parameters) -> Engine:
+    """What computes the contests of a graph."""
+    return contest if parameters.tier is None else parameters.tier.grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,38 +163,40 @@ def stage(parameters: Parameters, batch: Batch, names: Sequence[str] | None = No
     place = torch.full_like(batch.path_slots, -1)
     place[private] = which
     slots = taken.numpy()
-    return PathStage(slots, parameters.edges.stage(slots, names), place.T.contiguous())
+    return PathStage(slots, parameters.working.stage(slots, names), place.T.contiguous())
 
 
 def carry(parameters: Parameters, config: SignalConfig, batch: Batch, staged: PathStage | None = None) -> Sweep:
     """Carries the signals along a batch."""
     staged = stage(parameters, batch, (WEIGHT, BIAS)) if staged is None else staged
+    pool = parameters.working
     tape = propagation.forward(
         config,
         positions=batch.steps,
-        r_0=parameters.r_0,
-        node_bias=parameters.node_bias[batch.first],
+        r_0=parameters.r_0.to(pool.device),
+        node_bias=parameters.node_bias[batch.first].to(pool.device),
         alpha=parameters.alpha,
         path=path_of(parameters, staged),
     )
-    S = tape.mix.reshape(-1, parameters.width)[batch.places]
-    place = batch.plan.slot if parameters.edges.resident else torch.full_like(batch.plan.slot, -1)
+    S = tape.mix.reshape(-1, parameters.width)[batch.places.to(pool.device)]
+    place = batch.plan.slot if pool.resident else torch.full_like(batch.plan.slot, -1)
     return Sweep(staged, tape, S, rows_of(parameters, config, batch.steps, place))
 
 
 def path_of(parameters: Parameters, staged: PathStage) -> propagation.Path:
     """The edges of every step, from their copies."""
     W, b = staged.values[WEIGHT], staged.values[BIAS]
-    return lambda step: parameters.path_edges(W, b, staged.place[step])
+    default_W, default_b, place = (x.to(W.device) for x in (parameters.default_W, parameters.default_b, staged.place))
+    return lambda step: PathEdges(W, b, default_W, default_b, place[step])
 
 
 def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Tensor | None = None) -> contest.Rows:
     """What a contest reads, with the positional encodings of ``steps`` steps of training."""
     pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
-    pool = parameters.edges
+    pool = parameters.working
     place = torch.empty(0, dtype=torch.int64) if place is None else place
-    default = parameters.default_W, parameters.default_b
-    return contest.Rows(pool.W, pool.b, place, *default, pe, float(parameters.scale))
+    W, b, pe = (x.to(pool.device) for x in (parameters.default_W, parameters.default_b, pe))
+    return contest.Rows(pool.W, pool.b, place, W, b, pe, float(parameters.scale))
 
 
 def rows_in_memory(
@@ -196,8 +235,8 @@ def evaluate(
     if not batch.plan.positions:  # every pair is forbidden
         return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
     sweep = carry(parameters, config, batch)
-    parts = rows_in_memory(parameters.edges, batch, sweep.rows)
-    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S, parts=parts)
+    parts = rows_in_memory(parameters.working, batch, sweep.rows)
+    outcome = engine(parameters).forward(sweep.rows, batch.plan, sweep.S, parts=parts)[0].cpu()
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
     return outcome.loss(sweep.rows.scale), hit
 
@@ -217,9 +256,10 @@ def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: 
     """As `evaluate`, with all that a report can say of a position. It holds the energies of the whole batch."""
     batch = plan(parameters, config, tokens, lengths)
     sweep = carry(parameters, config, batch)
-    parts = rows_in_memory(parameters.edges, batch, sweep.rows)
-    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
-    assert flat is not None
+    parts = rows_in_memory(parameters.working, batch, sweep.rows)
+    found, energies = engine(parameters).forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
+    assert energies is not None
+    outcome, flat = found.cpu(), energies.cpu()
     group, index, begin = batch.plan, parameters.index, 0
     cut = Positions.cut(tokens, lengths, config.reset_after)
     target = cut.tokens[:, 1:].reshape(-1)[batch.places.numpy()]
@@ -270,13 +310,13 @@ def train(
     ``following``: the tokens of the batch after this one; its pages are kept or fetched where there is room.
     """
     batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    group, pool = batch.plan, parameters.edges
+    group, pool = batch.plan, parameters.working
     if not group.positions:  # every pair is forbidden
         return 0.0, 0
     parameters.note_usage(group.target_slot.numpy())
     dense = optimizer.kind == "adamw-dense"
     staged = stage(parameters, batch)
-    taken = torch.arange(len(staged.slots))
+    taken = torch.arange(len(staged.slots), device=pool.device)
     if dense:
         catch_up(optimizer, staged.values, taken, step - 1)
     sweep = carry(parameters, config, batch, staged)
@@ -300,22 +340,24 @@ def train(
     def prepare(slots: NDArray[np.int64], places: Tensor) -> None:
         pool.mark_dirty(slots)
         if dense:
-            catch_up(optimizer, pool.arrays, places, step - 1)
-            pool.arrays["optimizer/last_step"][places] = step
+            catch_up(optimizer, pool.arrays, places.to(pool.device), step - 1)
+            pool.arrays["optimizer/last_step"][places.to(pool.device)] = step
 
     upcoming = None
     if following is not None and pool.missing:
         upcoming = pages_of(parameters.index, following, pool.page_edges)
     parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, prepare=prepare)
-    outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
+    work = engine(parameters)
+    outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
-    d_mix.view(-1, d)[batch.places] = grads.dS
+    d_mix.view(-1, d)[batch.places.to(pool.device)] = grads.dS
     back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=path_of(parameters, staged))
-    default_W, default_b = _scatter(sink, back, staged.place.T, grads)
+    scatter = _scatter if parameters.tier is None else _scatter_on_device
+    default_W, default_b = scatter(sink, back, staged.place.T, grads)
     values = staged.values
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)
-    contest.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
+    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
     if dense:
         values["optimizer/last_step"][:] = step
     pool.unstage(staged.slots, values)
@@ -336,6 +378,20 @@ def _scatter(
         sink.dW.index_add_(0, row[part], drive[part, :, None] * dz[part, None, :])
         sink.db.index_add_(0, row[part], dz[part])
     default = row < 0
+    return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
+
+
+def _scatter_on_device(
+    sink: contest.Sink, back: propagation.PathGradient, row_at: Tensor, grads: contest.Gradients
+) -> tuple[Tensor, Tensor]:
+    """As `_scatter`, with sums whose order does not depend on threads."""
+    row = row_at[:, : back.dz.shape[1]].reshape(-1).numpy()
+    d = back.dz.shape[-1]
+    drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
+    private, default = (grouped.send(np.flatnonzero(which), dz.device) for which in (row >= 0, row < 0))
+    left, right = drive[private], dz[private]
+    grouped.scatter(sink.dW, row[row >= 0], left, right)
+    grouped.scatter(sink.db, row[row >= 0], left[:, :0], right)
     return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
 
 
@@ -397,11 +453,11 @@ def _update_small(
 
     one("signal/alpha", back.d_alpha)
     if config.first == "biased":
-        grad = torch.zeros_like(parameters.node_bias).index_add_(0, first, back.d_node_bias)
+        grad = torch.zeros_like(parameters.node_bias).index_add_(0, first, back.d_node_bias.cpu())
         nodes = torch.arange(len(grad)) if optimizer.kind == "adamw-dense" else torch.unique(first)
         one("nodes/bias", grad[nodes], nodes)
     if config.train_default:
-        one("default/weight", default_W)
-        one("default/bias", default_b)
+        one("default/weight", default_W.cpu())
+        one("default/bias", default_b.cpu())
     if config.learn_scale:
         one("signal/scale", torch.full_like(parameters.scale, scale))

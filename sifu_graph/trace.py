@@ -227,7 +227,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
         check_file(Path(options.html), force=options.force)
     changes = [overlay.parse(words) for words in options.what_if]
     graph.fit_memory(evaluated_edges=len(text) + 2)
-    parameters = graph.parameters
+    parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
     real = overlay.Overlay(parameters, tokenizer, frozenset())
     found = _trace(graph, real, text, unknown, options, ())
     if changes:

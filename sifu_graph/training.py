@@ -27,6 +27,7 @@ from sifu_store.errors import CorpusError, DivergedError, OptionError
 from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
+from sifu_graph import device as devices
 from sifu_graph import evaluation
 from sifu_graph import step as steps
 from sifu_graph.cache import EdgePool
@@ -161,7 +162,7 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
     ------
     DivergedError
         The loss is not a number; the store stays at the last commit.
-    OptionError, CorpusError, HostMemoryError, StoreLockedError, DiskFullError
+    OptionError, CorpusError, HostMemoryError, DeviceMemoryError, StoreLockedError, DiskFullError
     """
     _check(options)
     if graph.pinned:
@@ -173,7 +174,8 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
     try:
         run = _Run(graph, corpus, options)
         torch.set_flush_denormal(True)  # subnormal numbers would make the torch path several times slower
-        return run.go()
+        with devices.memory_errors():
+            return run.go()
     finally:
         torch.set_flush_denormal(False)
         # What was not committed must not stay in memory.
@@ -229,8 +231,8 @@ class _Run:
 
     @property
     def pool(self) -> EdgePool:
-        """Where the edges are."""
-        return self.graph.parameters.edges
+        """Where the edges are worked on."""
+        return self.graph.parameters.working
 
     def go(self) -> TrainReport:
         progress, options = self.progress, self.options
@@ -300,7 +302,7 @@ class _Run:
             tokens_per_s=(progress.tokens - begin.tokens) / busy if busy else 0.0,
             seconds=seconds,
             peak_host_bytes=_peak_bytes(),
-            peak_device_bytes=0,
+            peak_device_bytes=int(self.pool.report().get("device_peak_bytes", 0)),
             cache=self.pool.report(),
             snapshot=snapshot,
             interrupted=interrupted.is_set(),
@@ -351,16 +353,18 @@ class _Run:
     def _catch_up(self) -> None:
         """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
         if self.optimizer.kind == "adamw-dense" and self.progress.step > self.progress.began:
-            pool, index = self.graph.parameters.edges, self.graph.parameters.index
+            pool, index = self.pool, self.graph.parameters.index
             for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
                 slots = index.slot[part.first : part.stop]
                 pool.mark_dirty(slots)
-                places = pool.place(torch.from_numpy(slots))
+                places = pool.place(torch.from_numpy(slots)).to(pool.device)
                 steps.catch_up(self.optimizer, pool.arrays, places, self.progress.step - self.progress.began)
 
     def _commit(self, heldout: float | None) -> str:
         progress, parameters = self.progress, self.graph.parameters
         self._catch_up()
+        if parameters.tier is not None:
+            parameters.tier.write_back()
         pool = parameters.edges
         for first, stop in pool.dirty_runs():
             if not finite(pool.values(BIAS, first, stop)):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "graph.sifu"
 HUGE = 2**63
-NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "scratch", "stats")
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -65,7 +65,7 @@ def json_option(function: _Function) -> _Function:
 
 
 def memory_options(function: _Function) -> _Function:
-    """``--host-memory SIZE``, ``--scratch DIR`` and ``--stats``."""
+    """``--host-memory SIZE``, ``--scratch DIR``, ``--device NAME``, ``--device-memory SIZE`` and ``--stats``."""
     for option in (
         click.option("--stats", is_flag=True, help="Say on stderr what the cache did."),
         click.option(
@@ -73,6 +73,21 @@ def memory_options(function: _Function) -> _Function:
             type=click.Path(path_type=Path),
             metavar="DIR",
             help="Where pages go that leave memory before a commit.  [default: in the store's folder]",
+        ),
+        click.option(
+            "--precision",
+            metavar="NAME",
+            default="float32",
+            help="Of matrix products on a GPU: float32, tf32 or bf16.  [default: float32]",
+        ),
+        click.option(
+            "--device-memory",
+            metavar="SIZE",
+            help="Memory of the device for the edges. It changes no result.  "
+            "[default: what they need, or most of what is free]",
+        ),
+        click.option(
+            "--device", metavar="NAME", default="cpu", help="Where it computes: cpu, cuda or cuda:N.  [default: cpu]"
         ),
         click.option(
             "--host-memory",
@@ -226,11 +241,17 @@ def opened(
     host_memory: str | None = None,
     modest: bool = False,
     scratch: Path | None = None,
+    device: str = "cpu",
+    device_memory: str | None = None,
+    precision: str = "float32",
 ) -> Iterator[Graph]:
     """The graph at a path, or an older snapshot of it. A fallback to an older snapshot is said."""
     from sifu_graph.graph import Graph
 
-    with Graph.open(store, at=at, host_memory=host_memory, modest=modest, scratch=scratch) as graph:
+    with Graph.open(
+        store, at=at, host_memory=host_memory, modest=modest, scratch=scratch, device=device,
+        device_memory=device_memory, precision=precision,
+    ) as graph:  # fmt: skip
         if graph.warning:
             warn(graph.warning)
         yield graph

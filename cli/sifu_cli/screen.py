@@ -101,6 +101,14 @@ def print_cache(report: Mapping[str, Any]) -> None:
         f"{size(report['store_bytes_written'])} to the store; {report['evicted']:,} evictions; "
         f"{duration(report['stall_s'])} waited"
     )
+    if "device_pool_bytes" in report:
+        say(
+            f"device: {percent(report['device_hit_rate'])} of {report['device_requests']:,} pages were on the device "
+            f"({size(report['device_used_bytes'])} of {size(report['device_pool_bytes'])} used), "
+            f"{percent(report['overall_hit_rate'])} there or in memory; {size(report['device_bytes_in'])} in, "
+            f"{size(report['device_bytes_out'])} out; {report['device_evicted']:,} evictions; "
+            f"{duration(report['device_stall_s'])} waited"
+        )
 
 
 # ---- how numbers read

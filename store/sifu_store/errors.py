@@ -61,6 +61,12 @@ class HostMemoryError(ResourceError):
     kind = "host-memory"
 
 
+class DeviceMemoryError(ResourceError):
+    """Too little memory on the device that computes."""
+
+    kind = "device-memory"
+
+
 class StoreError(SifuError):
     """Something about the store itself."""
 

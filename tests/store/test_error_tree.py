@@ -21,6 +21,7 @@ def test_the_tree_is_pinned() -> None:
         "ResourceError",
         "DiskFullError",
         "HostMemoryError",
+        "DeviceMemoryError",
         "StoreError",
         "StoreNotFoundError",
         "StoreExistsError",
@@ -36,7 +37,11 @@ def test_the_tree_is_pinned() -> None:
         "ResourceError": (
             "resource",
             1,
-            {"DiskFullError": ("disk-full", 1, {}), "HostMemoryError": ("host-memory", 1, {})},
+            {
+                "DiskFullError": ("disk-full", 1, {}),
+                "HostMemoryError": ("host-memory", 1, {}),
+                "DeviceMemoryError": ("device-memory", 1, {}),
+            },
         ),
         "StoreError": (
             "store",

@@ -64,6 +64,9 @@ def command(
     at: str | None,
     host_memory: str | None,
     scratch: Path | None,
+    device: str,
+    device_memory: str | None,
+    precision: str,
     stats: bool,
     store: Path,
     quiet: bool,
@@ -78,7 +81,10 @@ def command(
 
         require_plotting(plot)
     reports: dict[str, EvalReport] = {}
-    with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
+    with opened(
+        store, at=at, host_memory=host_memory, scratch=scratch, device=device, device_memory=device_memory,
+        precision=precision,
+    ) as graph:  # fmt: skip
         where = "the held-out part of its corpus" if not files else ", ".join(files)
         what = f"{store} at {at}" if at else store
         say(f"evaluating {what} on {where}", quiet=quiet)

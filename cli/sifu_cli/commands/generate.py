@@ -104,6 +104,9 @@ def command(
     signal_vector: Path | None,
     host_memory: str | None,
     scratch: Path | None,
+    device: str,
+    device_memory: str | None,
+    precision: str,
     stats: bool,
     at: str | None,
     store: Path,
@@ -129,7 +132,10 @@ def command(
         _loop(ctx, store, {**options, "seed": seed, "signal_vector": vector}, opening)
         return
     text = _read_prompt(ctx, prompt)
-    with opened(store, at=at, host_memory=host_memory, scratch=scratch) as graph:
+    with opened(
+        store, at=at, host_memory=host_memory, scratch=scratch, device=device, device_memory=device_memory,
+        precision=precision,
+    ) as graph:  # fmt: skip
         from sifu_graph.generation import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text

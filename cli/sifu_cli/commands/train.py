@@ -175,6 +175,9 @@ def command(
     corpus: tuple[str, ...],
     host_memory: str | None,
     scratch: Path | None,
+    device: str,
+    device_memory: str | None,
+    precision: str,
     stats: bool,
     store: Path,
     quiet: bool,
@@ -200,7 +203,14 @@ def command(
 
         require_plotting(plot)
     with (
-        opened(store, host_memory=host_memory, scratch=scratch) as graph,
+        opened(
+            store,
+            host_memory=host_memory,
+            scratch=scratch,
+            device=device,
+            device_memory=device_memory,
+            precision=precision,
+        ) as graph,
         Progress(quiet=quiet, streams=as_json) as progress,
     ):
         from sifu_graph.training import merged_optimizer

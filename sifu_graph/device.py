@@ -1,0 +1,118 @@
+"""Which device computes, how much of its memory a graph may take, and what is said when it is too little.
+
+It knows names and bytes; it does not know pages. ``cpu`` with a budget of "device memory" is a device too: a slice
+of the machine's own memory, with the same code as on a GPU. It is there for tests and brings no speed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+from sifu_store.durable import format_bytes
+from sifu_store.errors import DeviceMemoryError, OptionError, first_line
+
+from sifu_graph.grouped import PRECISIONS, Precision
+from sifu_graph.memory import FREE_SHARE, parse_bytes
+
+WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
+
+
+def parse_device(name: str) -> torch.device:
+    """The device of a name: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    OptionError
+        There is no such device here.
+    """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise OptionError(f"device is {name!r}: it must be cpu, cuda or cuda:N")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        if built is None:
+            why = f"torch {torch.__version__} is built for the CPU only: install a build with CUDA"
+        else:
+            why = f"torch {torch.__version__} is built for CUDA {built}, but finds no GPU: look at its driver"
+        raise OptionError(f"--device {name}: {why}, or leave --device out")
+    number, count = int(match[1] or 0), torch.cuda.device_count()
+    if number >= count:
+        raise OptionError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", number)
+
+
+def parse_precision(name: str, device: torch.device) -> Precision:
+    """The precision of the products on a device.
+
+    Raises
+    ------
+    OptionError
+    """
+    for precision in PRECISIONS:
+        if name == precision:
+            if precision != "float32" and device.type == "cpu":
+                raise OptionError(f"--precision {name}: on the CPU all is float32; it goes with --device cuda")
+            return precision
+    raise OptionError(f"precision is {name!r}: it must be {', '.join(PRECISIONS)}")
+
+
+def memory_of(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free, and all of them."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return int(free), int(total)
+    memory = psutil.virtual_memory()
+    return int(memory.available), int(memory.total)
+
+
+def parse_budget(wanted: str | int, device: torch.device) -> int:
+    """Bytes of a ``--device-memory``: a size, or a percentage of what the device has.
+
+    Raises
+    ------
+    OptionError
+    """
+    return parse_bytes(wanted, option="device-memory", total_bytes=memory_of(device)[1])
+
+
+def budget(wanted: str | int | None, device: torch.device, *, held_bytes: int = 0) -> int:
+    """The bound on what pages and copies take of the device; ``held_bytes``: what they take already."""
+    if wanted is not None:
+        return parse_budget(wanted, device)
+    return max(0, int(FREE_SHARE * (memory_of(device)[0] + held_bytes)) - WORK_BYTES)
+
+
+def peak_bytes(device: torch.device | None) -> int:
+    """The most that tensors ever took of a GPU's memory in this process; 0 for none."""
+    return int(torch.cuda.max_memory_allocated(device)) if device is not None and device.type == "cuda" else 0
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Says in one line that the device ran out of memory."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise out_of_memory(error) from error
+
+
+def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
+    """The same error, with what to do."""
+    what = first_line(error).split(". ")[0]
+    return DeviceMemoryError(
+        f"the GPU ran out of memory ({what}): lower --device-memory or --batch; nothing that was committed is lost"
+    )
+
+
+def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> DeviceMemoryError:
+    """A budget is below the least that works."""
+    return DeviceMemoryError(
+        f"--device-memory {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
+        f"which {format_bytes(copied_bytes)} depend on --batch"
+    )
