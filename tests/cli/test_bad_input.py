@@ -86,7 +86,7 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["plot"], "missing argument 'KIND'"),
         (["plot", "pie"], "'pie' is not one of 'loss', 'rows'"),
         (["plot", "rows", "rows.gif"], "must end with one of .png"),
-        (["plot", "loss"], "no training was recorded"),
+        (["plot", "loss"], "no training of the branch main was recorded"),
         (["eval", "--limit", "0"], "0 is not a whole number from 1 on"),
         (["log", "--limit", "x"], "x is not a whole number from 1 on"),
         (["gc"], "say --yes"),

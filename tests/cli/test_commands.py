@@ -311,7 +311,7 @@ def test_a_map_and_a_plot_are_drawn_and_their_figures_told(built: Path, tmp_path
     for kind in KINDS:
         result = call("plot", kind, "--store", built)
         if kind == "loss":
-            assert "no training was recorded" in result.error
+            assert "no training of the branch main was recorded" in result.error
         else:
             assert (result.code, result.err) == (0, f"drew {kind}.png\n")
             assert (tmp_path / f"{kind}.png").exists()
