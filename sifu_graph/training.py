@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import psutil
 import torch
-from sifu_store.durable import write_durably
-from sifu_store.errors import CorpusError, DivergedError, OptionError
+from sifu_store.durable import is_disk_full, write_durably
+from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError
 from sifu_store.store import Store
 
 from sifu_graph import evaluation
@@ -241,7 +241,7 @@ class _Run:
         committed = progress.step
         loss = float("nan")
         busy = 0.0
-        with _interrupts() as interrupted, self.metrics.open("a", encoding="utf-8") as log:
+        with _interrupts() as interrupted:
             while not interrupted.is_set():
                 if progress.step >= last_step or (deadline is not None and time.monotonic() >= deadline):
                     break
@@ -268,7 +268,7 @@ class _Run:
                     snapshot=snapshot,
                     cache=self.pool.report() if evaluate or snapshot else None,
                 )
-                _log(log, report)
+                _log(self.metrics, report)
                 if options.on_step is not None:
                     options.on_step(report)
             if interrupted.is_set():
@@ -282,7 +282,7 @@ class _Run:
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                     cache=self.pool.report(),
                 )  # fmt: skip
-                _log(log, final)
+                _log(self.metrics, final)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
         return TrainReport(
@@ -464,10 +464,17 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     return every > 0 and steps_since > 0 and steps_since % every == 0
 
 
-def _log(log: Any, report: StepReport) -> None:
+def _log(metrics: Path, report: StepReport) -> None:
     fields = {k: v for k, v in dataclasses.asdict(report).items() if v is not None and k != "eta_s"}
-    log.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")
-    log.flush()
+    try:
+        with metrics.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")
+    except OSError as error:
+        kind = DiskFullError if is_disk_full(error) else StoreError
+        raise kind(
+            f"{metrics}: {error.strerror}: the figures of step {report.step:,} cannot be noted; the graph stays at its "
+            "last commit"
+        ) from error
 
 
 def _drop_later_lines(metrics: Path, step: int) -> None:
