@@ -6,6 +6,7 @@ It knows the order of these steps; each of them has its home in another module.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 import time
@@ -136,8 +137,9 @@ def build_graph(
                 f"the corpus has {nodes - len(SPECIAL):,} distinct tokens: {nodes:,} nodes instead of {vocab:,}"
             )
         say(f"encoding it with {nodes:,} nodes")
-        parent = Path(path).resolve().parent
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{Path(path).name}.tokens-") as scratch:
+        target = Path(path).resolve()  # named as the store under construction: if we are killed, the next build sweeps
+        prefix = f".{target.name}.building-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
             tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=holdout)
             say(f"counting the pairs of {tokens.train.tokens:,} tokens")
             counts = count_pairs(tokens, n=nodes)
