@@ -5,8 +5,8 @@
 
 One graph trains with ``--share`` of the memory that it takes, is killed (-9) at random moments for ``--minutes``, and
 goes on each time where its last commit stands; then the other trains as many steps in one piece, with all the memory
-that there is. Every array of the two stores is compared, their settings, their held-out perplexity and the text
-that they generate. This module must not import torch: see `commands`.
+that there is. Every array of the two stores is compared, their settings, the losses that they noted, their held-out
+perplexity and the text that they generate. This module must not import torch: see `commands`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ def metrics(store: Path) -> list[dict[str, object]]:
         except json.JSONDecodeError:
             break
     return found
+
+
+def curve(store: Path) -> list[list[object]]:
+    """What the metrics file says of every step, apart from times, snapshots and the cache."""
+    names = ("step", "tokens", "loss", "perplexity", "heldout_perplexity")
+    return [[line.get(name) for name in names] for line in metrics(store)]
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -163,6 +169,8 @@ def endure(options: argparse.Namespace, folder: Path) -> Line:
     uninterrupted = commands.run(train(whole, "--steps", steps, *same, "--commit-every", 0))
 
     wrong, compared = differences(whole, paged)
+    if curve(whole) != curve(paged):
+        wrong.append("metrics.jsonl")
     text = ("generate", "春風", "--tokens", "200", "--seed", "1")
     results: list[list[object]] = []
     for store, limit in ((whole, ()), (paged, ("--host-memory", str(budget)))):

@@ -137,6 +137,7 @@ class _Progress:
     seed: int
     corpus: str
     began: int  # the step at which the optimizer began: its own steps are counted from there
+    smooth: float | None = None  # the loss that is shown, of this text
 
     @classmethod
     def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
@@ -146,8 +147,8 @@ class _Progress:
         batch = saved["batch"] if options.batch is None else options.batch
         seed = saved["seed"] if options.seed is None else options.seed
         same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
-        position = saved["position"] if same else 0
-        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"])
+        position, smooth = (saved["position"], saved.get("smooth")) if same else (0, None)
+        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"], smooth)
 
 
 def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
@@ -197,7 +198,6 @@ class _Run:
         if not self.batches.chunks:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
         self.metrics = graph.path / METRICS
-        self.smooth: float | None = None
         self.uncommitted = False
         self.stale: list[str] = []  # state of another optimizer, to be deleted by the first commit
         self._prepare_state()
@@ -328,8 +328,9 @@ class _Run:
         progress.step += 1
         progress.position += 1
         progress.tokens += seen
-        self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
-        return self.smooth
+        smooth = progress.smooth
+        progress.smooth = loss if smooth is None else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+        return progress.smooth
 
     def _diverged(self, what: str) -> str:
         at = self.saved["step"] if self.saved else 0

@@ -56,6 +56,13 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, candid
     with Graph.open(other) as graph:
         graph.train(steps=4, eval_every=1)
     assert_same(store, other)
+    assert losses(store) == losses(other)
+
+
+def losses(path: Path) -> dict[int, float]:
+    """What was noted of every step."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
 
 
 def test_figures_that_cannot_be_noted_end_the_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
