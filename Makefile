@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= quickstart.sifu
 
-.PHONY: env quickstart test lint unit slow bench bench-paging docs clean
+.PHONY: env quickstart test lint unit slow bench bench-paging endurance docs clean
 
 env: $(VENV)/.installed
 
@@ -38,6 +38,9 @@ bench: env
 
 bench-paging: env
 	$(BIN)/python benchmarks/paging.py $(ARGS)
+
+endurance: env
+	$(BIN)/python benchmarks/endurance.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

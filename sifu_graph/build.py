@@ -6,6 +6,7 @@ It knows the order of these steps; each of them has its home in another module.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 import time
@@ -30,6 +31,8 @@ from sifu_graph.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 from sifu_graph.tokens import encode_corpus
 
 Say = Callable[[str], None]
+MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
+MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,9 @@ def build_graph(
                 f"the corpus has {nodes - len(SPECIAL):,} distinct tokens: {nodes:,} nodes instead of {vocab:,}"
             )
         say(f"encoding it with {nodes:,} nodes")
-        parent = Path(path).resolve().parent
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{Path(path).name}.tokens-") as scratch:
+        target = Path(path).resolve()  # named as the store under construction: if we are killed, the next build sweeps
+        prefix = f".{target.name}.building-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
             tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=holdout)
             say(f"counting the pairs of {tokens.train.tokens:,} tokens")
             counts = count_pairs(tokens, n=nodes)
@@ -194,14 +198,14 @@ def _check(
         raise OptionError(f"sparsify is {sparsify}: it must lie in [0, 1]")
     if level not in LEVELS:
         raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}")
-    if width < 2 or width % 2:
-        raise OptionError(f"width is {width}: it must be an even number from 2 on")
+    if not 2 <= width <= MOST_WIDTH or width % 2:
+        raise OptionError(f"width is {width}: it must be an even number from 2 to {MOST_WIDTH:,}")
     if min_count < 1:
         raise OptionError(
             f"min-count is {min_count}: it must be at least 1 (a pair that never occurs is never private)"
         )
-    if length < 2:
-        raise OptionError(f"length is {length}: it must be at least 2 tokens")
+    if not 2 <= length <= MOST_LENGTH:
+        raise OptionError(f"length is {length}: it must be from 2 to {MOST_LENGTH:,} tokens")
     if seed < 0:
         raise OptionError(f"seed is {seed}: it must be 0 or more")
     if init not in ("counts", "uniform"):

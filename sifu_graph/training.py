@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import psutil
 import torch
-from sifu_store.durable import write_durably
-from sifu_store.errors import CorpusError, DivergedError, OptionError
+from sifu_store.durable import is_disk_full, write_durably
+from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError
 from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
@@ -140,6 +140,7 @@ class _Progress:
     seed: int
     corpus: str
     began: int  # the step at which the optimizer began: its own steps are counted from there
+    smooth: float | None = None  # the loss that is shown, of this text
 
     @classmethod
     def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
@@ -149,8 +150,8 @@ class _Progress:
         batch = saved["batch"] if options.batch is None else options.batch
         seed = saved["seed"] if options.seed is None else options.seed
         same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
-        position = saved["position"] if same else 0
-        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"])
+        position, smooth = (saved["position"], saved.get("smooth")) if same else (0, None)
+        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"], smooth)
 
 
 def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
@@ -201,7 +202,6 @@ class _Run:
         if not self.batches.chunks:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
         self.metrics = graph.path / METRICS
-        self.smooth: float | None = None
         self.uncommitted = False
         self.stale: list[str] = []  # state of another optimizer, to be deleted by the first commit
         self._prepare_state()
@@ -245,7 +245,7 @@ class _Run:
         committed = progress.step
         loss = float("nan")
         busy = 0.0
-        with _interrupts() as interrupted, self.metrics.open("a", encoding="utf-8") as log:
+        with _interrupts() as interrupted:
             while not interrupted.is_set():
                 if progress.step >= last_step or (deadline is not None and time.monotonic() >= deadline):
                     break
@@ -272,7 +272,7 @@ class _Run:
                     snapshot=snapshot,
                     cache=self.pool.report() if evaluate or snapshot else None,
                 )
-                _log(log, report, self.store.branch)
+                _log(self.metrics, report, self.store.branch)
                 if options.on_step is not None:
                     options.on_step(report)
             if interrupted.is_set():
@@ -286,7 +286,7 @@ class _Run:
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                     cache=self.pool.report(),
                 )  # fmt: skip
-                _log(log, final, self.store.branch)
+                _log(self.metrics, final, self.store.branch)
         write_traffic(self.pool, graph_folder=self.graph.path)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
@@ -333,8 +333,9 @@ class _Run:
         progress.step += 1
         progress.position += 1
         progress.tokens += seen
-        self.smooth = loss if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * loss
-        return self.smooth
+        smooth = progress.smooth
+        progress.smooth = loss if smooth is None else SMOOTHING * smooth + (1 - SMOOTHING) * loss
+        return progress.smooth
 
     def _diverged(self, what: str) -> str:
         at = self.saved["step"] if self.saved else 0
@@ -471,10 +472,17 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     return every > 0 and steps_since > 0 and steps_since % every == 0
 
 
-def _log(log: Any, report: StepReport, branch: str) -> None:
+def _log(metrics: Path, report: StepReport, branch: str) -> None:
     fields = {k: v for k, v in dataclasses.asdict(report).items() if v is not None and k != "eta_s"}
-    log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
-    log.flush()
+    try:
+        with metrics.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
+    except OSError as error:
+        kind = DiskFullError if is_disk_full(error) else StoreError
+        raise kind(
+            f"{metrics}: {error.strerror}: the figures of step {report.step:,} cannot be noted; the graph stays at its "
+            "last commit"
+        ) from error
 
 
 def _drop_later_lines(metrics: Path, step: int, branch: str) -> None:

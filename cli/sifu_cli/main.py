@@ -54,6 +54,7 @@ COMMANDS = {
     "env": "env",
 }
 INTERRUPTED = 130
+MOST_SHOWN = 1000  # characters of an error: a whole text may have been given where a name belongs
 
 
 class Commands(click.Group):
@@ -175,7 +176,16 @@ def _color() -> bool | None:
 
 
 def _report(message: str) -> None:
-    click.echo("sifu: error: " + " ".join(message.split()), err=True)
+    click.echo("sifu: error: " + _shown(message), err=True)
+
+
+def _shown(message: str) -> str:
+    """One line of bounded length, in which a name with control characters cannot move the terminal's cursor."""
+    text = " ".join(message.split())
+    if len(text) > MOST_SHOWN:
+        half = MOST_SHOWN // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -190,8 +200,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     errors = sys.modules.get("sifu_store.errors")  # if nobody imported it, nobody raised one of them
     if errors is not None and isinstance(error, errors.SifuError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}", 1
-    if isinstance(error, MemoryError):
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'reading or writing failed'}: {error.strerror}", 1
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return "the machine has too little free memory for this: free some, or build a smaller graph", 1
     return f"unexpected {type(error).__name__}: {error} (SIFU_DEBUG=1 shows where)", 1

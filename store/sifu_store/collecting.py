@@ -198,7 +198,7 @@ def restore(directory: Path) -> None:
         _drop_copies(directory)
     for left in directory.glob(f".{COPIES_NAME}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    for left in directory.glob(".ref.*.tmp"):
+    for left in directory.glob(".*.tmp"):  # small files that were being replaced
         left.unlink(missing_ok=True)
 
 

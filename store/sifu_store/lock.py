@@ -43,6 +43,7 @@ class WriterLock:
                 raise StoreLockedError(
                     f"{directory} is being written by {describe_holder(directory)}: wait for it to end"
                 ) from None
+        with contextlib.suppress(OSError):  # the note may be missing: on a full disk `sifu gc` still has to begin
             _write_holder(directory)
 
     def moved(self, directory: Path) -> None:

@@ -59,7 +59,11 @@ class Staging:
                 name = f".{target.name}.building-{os.getpid()}-{secrets.token_hex(4)}"
                 self.directory = target.with_name(name)
                 self.directory.mkdir()
-            self.lock = WriterLock(self.directory)
+            try:
+                self.lock = WriterLock(self.directory)
+            except BaseException:
+                shutil.rmtree(self.directory, ignore_errors=True)
+                raise
         except BaseException:
             if self._old_lock is not None:
                 self._old_lock.release()

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 from sifu_store import arrays, branching, collecting, history
 from sifu_store.branching import Moved
 from sifu_store.collecting import Garbage
-from sifu_store.durable import disk_errors, require_free_bytes, sync_filesystem
+from sifu_store.durable import RESERVE_BYTES, disk_errors, require_free_bytes, sync_filesystem
 from sifu_store.errors import OptionError, StoreError, StoreNotFoundError, first_line
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import ARRAYS, BY_NAME, FIRST_VERSION, OPTIONAL, SOURCE, STORED, Sizes, page_count
@@ -422,7 +422,7 @@ class Store(StoreReader):
         self._check_unchanged()
         if keep_training < 0:
             raise OptionError(f"keep_training is {keep_training}: it must not be negative")
-        with self._writing("collecting garbage", 0):
+        with self._writing("collecting garbage", -RESERVE_BYTES):  # a full disk is where it is needed most
             # Expiry gives the oldest snapshot that is kept another parent, so its file changes.
             acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch, checksums=False)
             try:

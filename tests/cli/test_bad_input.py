@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from calls import call
 from sifu_store.store import Store
 
@@ -54,6 +55,8 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["build-graph", "--vocab", "2"], "2 is not a whole number from 3 on"),
         (["build-graph", "--vocab", "many"], "many is not a whole number"),
         (["build-graph", "--width", "3"], "even number"),
+        (["build-graph", "--width", "2147483648"], "even number from 2 to 1,024"),
+        (["build-graph", "--length", "9223372036854775807"], "from 2 to 65,536 tokens"),
         (["build-graph", "--level", "word"], "'word' is not one of 'char', 'bpe', 'tokens'"),
         (["build-graph", "--seed", "-1"], "-1 is not a whole number from 0 on"),
         (["train", "--steps", "0"], "0 is not a whole number from 1 on"),
@@ -177,6 +180,23 @@ def test_an_unexpected_error_is_one_line_and_shows_where_if_asked(built: Path, m
     assert result.code == 1
     assert "Traceback" in result.err
     assert result.err.endswith("(SIFU_DEBUG=1 shows where)\n")
+
+
+def test_an_error_is_one_short_line_that_moves_no_cursor(tmp_path: Path) -> None:
+    result = call("info", "--store", "a\x1b[2Jb\u202ec\nd")
+    assert r"a\x1b[2Jb\u202ec d does not exist" in result.error
+    result = call("info", "--store", "長" * 100_000)
+    assert result.code == 1
+    assert len(result.error) < 1100
+    assert " ... " in result.error
+
+
+def test_too_little_memory_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **options: object) -> None:
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(Store, "tree", fails)
+    assert "too little free memory" in call("log", "--store", built).error
 
 
 def test_a_fallback_to_an_older_snapshot_is_said(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

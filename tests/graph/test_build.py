@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,3 +126,27 @@ def test_files_of_the_user_do_not_get_in_the_way(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_import_torch(tmp_path: Path) -> None:
     code = "import sys, sifu_graph; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_what_a_killed_build_leaves_is_swept_up_by_the_next(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a build puts beside its target is named so that the store's cleaning finds it."""
+    folder = tmp_path / "new"
+    left: list[str] = []
+
+    def killed(*arguments: object, **options: object) -> None:
+        left.extend(path.name for path in folder.iterdir())
+        raise CorpusError("here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sifu_graph.build.count_pairs", killed)
+        with pytest.raises(CorpusError):
+            build_graph(text, folder / "g.sifu")
+    assert list(folder.iterdir()) == []
+    assert len(left) == 2  # the store, and the encoded text
+    dead = 2**22 + 1  # no process has this number
+    for name in left:
+        (folder / name.replace(f"-{os.getpid()}-", f"-{dead}-")).mkdir()
+    build_graph(text, folder / "g.sifu", vocab=40)
+    assert [path.name for path in folder.iterdir()] == ["g.sifu"]

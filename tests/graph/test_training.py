@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sifu_store import Store
-from sifu_store.errors import CorpusError, DivergedError, OptionError, StoreLockedError
+from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError, StoreLockedError
 from small import whole, write_text
 
 from sifu_graph import Graph
@@ -56,6 +56,30 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, candid
     with Graph.open(other) as graph:
         graph.train(steps=4, eval_every=1)
     assert_same(store, other)
+    assert losses(store) == losses(other)
+
+
+def losses(path: Path) -> dict[int, float]:
+    """What was noted of every step."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def test_figures_that_cannot_be_noted_end_the_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Graph.open(store) as graph:
+        saved = graph.train(steps=1, batch=8).snapshot
+        with monkeypatch.context() as patch:
+            patch.setattr("sifu_graph.training.METRICS", "none/metrics.jsonl")
+            with pytest.raises(StoreError, match=r"No such file.*step 2 cannot be noted.*its last commit"):
+                graph.train(steps=2)
+            if Path("/dev/full").exists():
+                (store / "full").symlink_to("/dev/full")
+                patch.setattr("sifu_graph.training._drop_later_lines", lambda *_: None)
+                patch.setattr("sifu_graph.training.METRICS", "full")
+                with pytest.raises(DiskFullError, match="No space left"):
+                    graph.train(steps=2)
+        assert graph.store.snapshot == saved
+        assert graph.train(steps=1).step == 2
 
 
 def test_another_optimizer_begins_anew(store: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import small_store
 from sifu_store import Store, staging
-from sifu_store.errors import StoreExistsError, StoreLockedError, StoreNotFoundError
+from sifu_store.errors import DiskFullError, StoreExistsError, StoreLockedError, StoreNotFoundError
 
 
 def siblings(path: Path) -> list[str]:
@@ -128,3 +128,24 @@ def test_a_killed_build_leaves_the_old_store_and_is_cleaned_up(tmp_path: Path) -
         assert len(siblings(path)) == 2  # its own
         store.commit("again", command="build-graph", changes={})
     assert siblings(path) == ["s"]
+
+
+def test_a_build_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path) -> None:
+        raise DiskFullError(f"{directory}: no space left")
+
+    monkeypatch.setattr(staging, "WriterLock", full)
+    with pytest.raises(DiskFullError):
+        Store.create(tmp_path / "s")
+    assert siblings(tmp_path / "s") == []
+
+
+def test_a_writer_sweeps_up_what_was_being_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    small_store.make(path)
+    left = path / ".acknowledged.0123abcd.tmp"
+    left.write_text("half")
+    with Store.open(path):
+        assert left.exists()  # readers change nothing
+    with Store.open(path, write=True):
+        assert not left.exists()

@@ -60,6 +60,27 @@ def test_no_space_for_the_last_note(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert store.snapshot == saved and store.read_page("edges/bias", 0)[0, 1] == 9.0 and store.verify().ok
 
 
+def test_on_a_full_disk_garbage_can_still_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It frees space; neither the note of who writes nor a reserve of free space may stand in its way."""
+    small_store.make(tmp_path / "s")
+    with Store.open(tmp_path / "s", write=True) as store:
+        for value in (1.0, 2.0, 3.0):
+            small_store.write_page(store, 0, value)
+            store.commit("x", command="train", changes={})
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable.shutil, "disk_usage", lambda path: Usage(1 << 30, 1 << 30, 0))
+    monkeypatch.setattr("sifu_store.lock._write_holder", full)
+    with Store.open(tmp_path / "s", write=True) as store:
+        assert store.collect_garbage(1).size_bytes > 0
+        with pytest.raises(DiskFullError):
+            small_store.write_page(store, 0, 4.0)
+    with Store.open(tmp_path / "s") as store:
+        assert store.verify().ok and store.read_page("edges/bias", 0)[0, 1] == 3.0
+
+
 def test_errors_are_translated() -> None:
     def translated(error: Exception) -> Exception:
         with pytest.raises(StoreError if not durable.is_disk_full(error) else DiskFullError) as caught:  # noqa: SIM117
