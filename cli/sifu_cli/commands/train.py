@@ -150,6 +150,12 @@ Examples:
     help="Order of the text.  [default: last run's, else the graph's]",
 )
 @click.option(
+    "--contexts/--no-contexts",
+    default=None,
+    help="Begin with the closed form: every edge learns from all contexts of the text at once.  [default: where the "
+    "graph is new, from counts and tuned]",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
@@ -272,6 +278,7 @@ def _fields(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_report(report: TrainReport) -> None:
+    fitted = report.contexts
     before, after = number(report.heldout_before, 1), number(report.heldout_perplexity, 1)
     print_table(
         [
@@ -279,6 +286,11 @@ def _print_report(report: TrainReport) -> None:
             ("tokens", number(report.tokens), f"{report.tokens_done:,} in this run"),
             ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
             ("held-out", after, f"perplexity; {before} before this run"),
+            *(
+                [("contexts", duration(fitted.seconds), f"in closed form, strength {fitted.strength:g}")]
+                if fitted
+                else []
+            ),
             ("tokens/s", number(report.tokens_per_s), ""),
             ("peak memory", size(report.peak_host_bytes), ""),
             ("time", duration(report.seconds), ""),
