@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,6 @@ def fit_contexts(
     *,
     length: int,
     folder: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> ContextFit:
     """Sets every private edge, the default edge and the node biases of a graph that was never trained, in place.
 
@@ -112,20 +111,14 @@ def fit_contexts(
         The training text, and the tokens of a chunk.
     folder
         Where the means lie, 4 d bytes an edge, if they are not to take memory; None: in memory.
-    say
-        Called with a line at the beginning of each part.
     """
     started = time.perf_counter()
     chunks = _Chunks.of(text, length=length)
-    say("which nodes stand in the same contexts")
     directions = node_directions(chunks, parameters.index.nodes, parameters.width)
     mixes = _Mixes(parameters, config, directions)
-    say("the contexts of every edge")
     means = _Means.of(mixes, chunks.kept(), folder)
-    say("how far they are to be believed")
     strength, before, after, positions = _chosen_strength(mixes, means, chunks.left_out())
     if strength > 0:
-        say("writing every edge")
         _write(parameters, mixes, means, strength)
     return ContextFit(
         strength=strength, before=before, after=after, positions=positions, seconds=time.perf_counter() - started
@@ -189,7 +182,7 @@ def node_directions(chunks: _Chunks, nodes: int, width: int) -> Floats:
     if nodes <= SMALL:
         U, s, _ = np.linalg.svd(matrix.toarray())
         vectors[:, :rank] = U[:, :rank] * np.sqrt(s[:rank])
-    else:
+    elif matrix.count_nonzero():
         U, s, _ = svds(matrix, k=rank, v0=np.ones(nodes))
         vectors[:, :rank] = U * np.sqrt(s)
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)

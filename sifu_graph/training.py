@@ -247,7 +247,7 @@ class _Run:
         fitted = self._fit_contexts()
         if fitted is not None:
             heldout = self._heldout()
-        committed = progress.step if fitted is None else -1
+        committed = progress.step
         loss = float("nan")
         busy = 0.0
         with _interrupts() as interrupted, self.metrics.open("a", encoding="utf-8") as log:
@@ -284,7 +284,7 @@ class _Run:
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
             if progress.step > begin.step:
                 heldout = self._heldout()
-            snapshot = self._commit(heldout) if progress.step > committed else self.store.snapshot
+            snapshot = self._commit(heldout) if self.uncommitted else self.store.snapshot
             if progress.step > begin.step:
                 final = StepReport(
                     step=progress.step, tokens=progress.tokens, loss=loss, perplexity=perplexity(loss),
@@ -331,8 +331,9 @@ class _Run:
         if wanted is False or why is not None:
             return None
         self.uncommitted = True
+        self.say("counting the contexts of every edge (--no-contexts begins without)")
         fitted = fit_contexts(
-            graph.parameters, graph.signal, self.tokens.train, length=self.length, say=self.say,
+            graph.parameters, graph.signal, self.tokens.train, length=self.length,
             folder=None if self.pool.resident else graph.scratch or graph.path / "scratch",
         )  # fmt: skip
         self.say(
