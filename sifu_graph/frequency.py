@@ -265,7 +265,8 @@ class _Vocabulary:
         same = (spelling >= 0) & (self.words[spelling, 0] == first) & (self.length[spelling] == length)
         if not same.all() or not all((self.words[spelling[some], word] == value).all() for word, some, value in later):
             return None
-        return self.node[spelling]
+        node: NDArray[np.int32] = self.node[spelling]
+        return node
 
 
 MASKS = np.array([(1 << 8 * k) - 1 for k in range(WORD + 1)], np.uint64)
