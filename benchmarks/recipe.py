@@ -87,9 +87,12 @@ RECIPES = [
     ),
     Recipe(name="uniform", why="the defaults without counts", init="uniform"),
     Recipe(name="adamw", why="AdamW, lr 3e-2, eps 1e-4", optimizer={"kind": "adamw"}),
-    Recipe(name="lr-0.3", why="a lower rate", optimizer={"lr": 0.3}),
-    Recipe(name="lr-4", why="a higher rate", optimizer={"lr": 4.0}),
-    Recipe(name="eps-1e-3", why="a smaller eps", optimizer={"eps": 1e-3}),
+    Recipe(name="lr-0.03", why="a lower rate", optimizer={"lr": 0.03}),
+    Recipe(name="lr-0.4", why="a higher rate", optimizer={"lr": 0.4}),
+    Recipe(name="eps-1e-2", why="a larger eps", optimizer={"eps": 1e-2}),
+    Recipe(
+        name="lr-1.2", why="rate and eps ten times as large: the defaults before", optimizer={"lr": 1.2, "eps": 1e-2}
+    ),
     Recipe(name="batch-128", why="smaller steps, more of them", batch=128),
     Recipe(name="candidates-400", why="sampled candidates", candidates=400),
     Recipe(name="with-current", why="the mix includes the current signal", changes={"skip_current": False}),

@@ -98,7 +98,7 @@ Examples:
     "--lr",
     type=Number(float, above=0),
     metavar="X",
-    help="Learning rate.  [default: last run's, else 1.2; AdamW: 0.03]",
+    help="Learning rate.  [default: last run's, else 0.12; AdamW: 0.03]",
 )
 @click.option(
     "--optimizer",
