@@ -48,6 +48,8 @@ class Recipe:
     """Fields of `OptimizerConfig`; ``kind`` takes the defaults of that kind."""
     candidates: int | None = None
     batch: int = 512
+    contexts: bool | None = None
+    """Whether training begins with the closed form; None: where it can."""
 
     def config(self) -> SignalConfig:
         """The settings of the signal."""
@@ -61,7 +63,8 @@ class Recipe:
 
 
 RECIPES = [
-    Recipe(name="tuned", why="the defaults"),
+    Recipe(name="tuned", why="the defaults: the closed form, then steps"),
+    Recipe(name="no-contexts", why="the defaults without the closed form", contexts=False),
     Recipe(name="paper", why="the paper's second version, from counts", signal="paper"),
     Recipe(name="paper-v1", why="the paper's first version, from counts", signal="paper-v1"),
     Recipe(name="brillm05", why="the released code's mathematics, from counts", signal="brillm05"),
@@ -84,9 +87,12 @@ RECIPES = [
     ),
     Recipe(name="uniform", why="the defaults without counts", init="uniform"),
     Recipe(name="adamw", why="AdamW, lr 3e-2, eps 1e-4", optimizer={"kind": "adamw"}),
-    Recipe(name="lr-0.3", why="a lower rate", optimizer={"lr": 0.3}),
-    Recipe(name="lr-4", why="a higher rate", optimizer={"lr": 4.0}),
-    Recipe(name="eps-1e-3", why="a smaller eps", optimizer={"eps": 1e-3}),
+    Recipe(name="lr-0.03", why="a lower rate", optimizer={"lr": 0.03}),
+    Recipe(name="lr-0.4", why="a higher rate", optimizer={"lr": 0.4}),
+    Recipe(name="eps-1e-2", why="a larger eps", optimizer={"eps": 1e-2}),
+    Recipe(
+        name="lr-1.2", why="rate and eps ten times as large: the defaults before", optimizer={"lr": 1.2, "eps": 1e-2}
+    ),
     Recipe(name="batch-128", why="smaller steps, more of them", batch=128),
     Recipe(name="candidates-400", why="sampled candidates", candidates=400),
     Recipe(name="with-current", why="the mix includes the current signal", changes={"skip_current": False}),
@@ -129,7 +135,7 @@ def run(recipe: Recipe, options: argparse.Namespace, folder: Path, *, with_basel
         before = graph.evaluate(limit=options.limit, with_baselines=with_baselines)
         report = graph.train(
             steps=steps, batch=recipe.batch, optimizer=recipe.optimizer_config(), candidates=recipe.candidates or "all",
-            commit_every=0, eval_every=0,
+            contexts=recipe.contexts, commit_every=0, eval_every=0,
         )  # fmt: skip
         if report.interrupted:
             raise KeyboardInterrupt
@@ -138,6 +144,7 @@ def run(recipe: Recipe, options: argparse.Namespace, folder: Path, *, with_basel
         **dataclasses.asdict(recipe),
         "before": before.perplexity,
         "after": after.perplexity,
+        "closed_form": None if report.contexts is None else dataclasses.asdict(report.contexts),
         "bits_per_character": after.bits_per_character,
         "top1": after.top1,
         "heldout_tokens": after.tokens,

@@ -11,14 +11,14 @@ This module knows these files and stores; the mathematics is the preset `brillm0
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from sifu_store.store import Store
 from torch import Tensor
 
 import sifu_graph
-from sifu_graph.checkpoint import POINTER, open_state, release
+from sifu_graph.checkpoint import open_state, release
+from sifu_graph.frequency import Pairs, frequency_rows, read_json
 from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.initial import estimate_discounts
 from sifu_graph.signal import preset
@@ -136,8 +137,9 @@ def import_brillm(
     require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
     with Store.create(path, force=force) as store:
         _write_small(store, state, edges, names=names, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
-        for first in range(0, store.pages, RUN_PAGES):
-            state.copy_pages(store, first, min(first + RUN_PAGES, store.pages))
+        for first, arrays in state.runs(store):
+            for name, values in arrays.items():
+                store.write_pages(name, first, values.numpy())
             if on_bytes is not None:
                 done = min((first + RUN_PAGES) * PAGE_EDGES, len(edges))
                 on_bytes(int(state.size_bytes * done / max(1, len(edges))), state.size_bytes)
@@ -180,8 +182,8 @@ def read_names(path: Path) -> list[str]:
         It is not token -> id, or the ids are not 0, 1, 2, ... in the order of the file: the rows of a checkpoint
         follow that order, so with gaps or twins nobody could say whose they are.
     """
-    pairs = _read_json(path, hook=_Pairs)
-    if not isinstance(pairs, _Pairs) or not pairs:
+    pairs = read_json(path, hook=Pairs)
+    if not isinstance(pairs, Pairs) or not pairs:
         raise ForeignFileError(f"{path}: expected one JSON object, token -> id")
     names, ids = [str(name) for name, _ in pairs], [value for _, value in pairs]
     odd = next((name for name, value in pairs if type(value) is not int), None)
@@ -211,31 +213,16 @@ def read_names(path: Path) -> list[str]:
 def read_edges(path: Path, names: Sequence[str]) -> Edges:
     """The private edges that a frequency file names: all but those with a count of 0, as in the released code.
 
-    The file is read row by row into arrays: one of 16 million pairs takes about twice its size in memory.
+    The file is read into arrays: one of 16 million pairs takes about twice its size in memory.
 
     Raises
     ------
     ForeignFileError
         It is not source -> {target: count}, or it is not about this vocabulary.
     """
-    n, node_of = len(names), {name: node for node, name in enumerate(names)}
-    rows = _read_json(path, hook=lambda pairs: _row_or_rows(pairs, node_of, path))
-    if not isinstance(rows, dict) or not rows:
-        raise ForeignFileError(f"{path}: expected source -> {{target: count}}")
-    foreign = [name for name in rows if name not in node_of]
-    missing = [name for name in names if name not in rows]
-    if foreign or missing:
-        raise ForeignFileError(
-            f"{path}: the frequency file of another vocabulary: "
-            + " and ".join(
-                f"{len(found):,} of its sources {what} ({', '.join(map(repr, found[:SHOWN]))})"
-                for found, what in ((foreign, "are no tokens of ours"), (missing, "are missing"))
-                if found
-            )
-        )
+    n = len(names)
     sources, targets, counts = [], [], []
-    for node, name in enumerate(names):
-        target, count = rows.pop(name)
+    for node, (target, count) in enumerate(frequency_rows(path, names)):
         every = np.zeros(n, np.int64)
         private = np.ones(n, bool)
         every[target], private[target] = count, count > 0
@@ -252,51 +239,6 @@ def every_edge(nodes: int) -> Edges:
     return Edges(np.repeat(every, nodes), np.tile(every, nodes), np.zeros(nodes * nodes, np.int64))
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it is written, with its repeated keys."""
-
-
-_Row = tuple[NDArray[np.int32], NDArray[np.int64]]
-
-
-def _row_or_rows(pairs: list[tuple[str, Any]], node_of: dict[str, int], path: Path) -> _Row | dict[str, _Row]:
-    """One source's counts (targets and counts as arrays), or all of them."""
-    if pairs and isinstance(pairs[0][1], tuple):
-        rows = dict(pairs)
-        if len(rows) < len(pairs) or not all(isinstance(row, tuple) for row in rows.values()):
-            raise ForeignFileError(f"{path}: a source stands there twice, or has no counts; expected each once")
-        return rows
-    given, values = zip(*pairs, strict=True) if pairs else ((), ())
-    try:
-        target = np.fromiter(map(node_of.__getitem__, given), np.int32, len(pairs))
-    except KeyError as error:
-        raise ForeignFileError(
-            f"{path}: the frequency file of another vocabulary: {error.args[0]!r} is no token of ours"
-        ) from error
-    try:
-        count = np.array(values or np.empty(0, np.int64))
-    except (ValueError, OverflowError):
-        count = np.empty(0, object)
-    if count.dtype.kind != "i" or count.ndim != 1:
-        odd = next((name for name, value in pairs if type(value) is not int), given[0])
-        raise ForeignFileError(f"{path}: the count of {odd!r} is no whole number; expected source -> {{target: count}}")
-    if int(np.bincount(target, minlength=1).max()) > 1 or (count < 0).any():
-        raise ForeignFileError(f"{path}: a target stands twice with one source, or has a count below 0")
-    return target, count.astype(np.int64)
-
-
-def _read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith(POINTER.decode()):
-            raise ForeignFileError(f"{path}: a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
-        return json.loads(text, object_pairs_hook=hook)
-    except OSError as error:
-        raise ForeignFileError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ForeignFileError(f"{path}: no JSON, or cut off ({error})") from error
-
-
 def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None) -> Tokenizer:
     level = level or ("bpe" if library is not None else "char")
     if library is None:
@@ -308,7 +250,7 @@ def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | Non
                 "or --level tokens for documents that are lists of tokens"
             )
         return read_vocabulary(names, level=level)
-    content = _read_json(Path(library))
+    content = read_json(Path(library))
     if not isinstance(content, dict):
         raise ForeignFileError(f"{library}: expected a file of the tokenizers library")
     try:
@@ -376,19 +318,34 @@ class _Checkpoint:
             raise ForeignFileError(f"{self.path}: {name} holds values that are no numbers")
         return values
 
-    def copy_pages(self, store: Store, first: int, stop: int) -> None:
-        """Pages first .. stop - 1 into the store: slot s is row s + 1."""
-        begin, end = first * PAGE_EDGES + 1, min(stop * PAGE_EDGES, store.slots) + 1
+    def runs(self, store: Store) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """First pages and what belongs there, run after run: slot s is row s + 1. The next run is read meanwhile."""
+        firsts = range(0, store.pages, RUN_PAGES)
+        with ThreadPoolExecutor(1) as ahead:
+            upcoming = deque([ahead.submit(self._read, first, store.slots) for first in firsts[:1]])
+            for first, after in zip_longest(firsts, firsts[1:]):
+                values = upcoming.popleft().result()
+                if after is not None:
+                    upcoming.append(ahead.submit(self._read, after, store.slots))
+                yield first, values
+                for tensor in (self.weights, self.biases):  # what lies in the file, not the float32 copy of a half
+                    release(tensor[self._rows(first, store.slots)])
+
+    def _rows(self, first: int, slots: int) -> slice:
+        return slice(first * PAGE_EDGES + 1, min((first + RUN_PAGES) * PAGE_EDGES, slots) + 1)
+
+    def _read(self, first: int, slots: int) -> dict[str, Tensor]:
+        """The values of a run of pages, read from disk and found to be numbers."""
+        rows, found = self._rows(first, slots), {}
         for name, tensor in (("edges/weight", self.weights), ("edges/bias", self.biases[:, 0])):
-            rows = tensor[begin:end]
-            values = rows.to(torch.float32).contiguous()
+            values = tensor[rows].to(torch.float32).contiguous()
             if not math.isfinite(float(values.sum())):  # far quicker than a look at each
                 fine = torch.isfinite(values).flatten(1).all(1)
                 if not fine.all():
-                    at = begin + int(fine.int().argmin())
+                    at = rows.start + int(fine.int().argmin())
                     raise ForeignFileError(f"{self.path}: row {at} of {name} holds values that are no numbers")
-            store.write_pages(name, first, values.numpy())
-            release(rows)
+            found[name] = values
+        return found
 
 
 def _check_rows(state: _Checkpoint, edges: Edges, *, nodes: int, frequency: str | Path | None) -> None:

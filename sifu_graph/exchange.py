@@ -224,6 +224,22 @@ def to_torch_sparse(graph: Graph) -> Any:
     )
 
 
+def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+    """Counts and first energies [n, n] of what `to_pyg` made: the matrices of `to_scipy` again."""
+    n = int(data.num_nodes)
+    place = tuple(data.edge_index.numpy())
+    count, energy = data.edge_attr.numpy().T
+    made = (scipy.sparse.csr_array((values, place), shape=(n, n)) for values in (count.astype(np.int64), energy))
+    counts, energies = made
+    return counts, energies
+
+
+def from_torch_sparse(matrix: Any) -> scipy.sparse.csr_array:
+    """The first energies [n, n] of what `to_torch_sparse` made: the second matrix of `to_scipy` again."""
+    row_start, column, value = (part.numpy() for part in matrix.csr())
+    return scipy.sparse.csr_array((value, column, row_start), shape=tuple(matrix.sparse_sizes()))
+
+
 def _library(module: str, package: str) -> Any:
     from importlib import import_module
 

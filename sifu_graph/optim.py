@@ -48,10 +48,10 @@ class OptimizerConfig:
     """
 
     kind: Kind = "rowwise"
-    lr: float = 1.2
+    lr: float = 0.12
     beta1: float = 0.9
     beta2: float = 1.0
-    eps: float = 1e-2
+    eps: float = 1e-3
     weight_decay: float = 0.0
     clip: float = 0.0
     shared_rate: float = 0.0025

@@ -31,6 +31,7 @@ from sifu_graph import device as devices
 from sifu_graph import evaluation
 from sifu_graph import step as steps
 from sifu_graph.cache import EdgePool
+from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
 from sifu_graph.corpus import Corpus
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite, require_positive, write_parameters
@@ -80,6 +81,9 @@ class TrainOptions:
         in the last run, or all.
     commit_every, eval_every
         Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
+    contexts
+        Begin with the closed form (`contexts`): it takes part of the time. None: where the graph was never trained and
+        its mathematics allows it.
     on_step
         Called after every step.
     command
@@ -95,6 +99,7 @@ class TrainOptions:
     commit_every: int | None = None
     eval_every: int | None = None
     seed: int | None = None
+    contexts: bool | None = None
     on_step: Callable[[StepReport], None] | None = None
     say: Callable[[str], None] | None = None
     command: str = "train"
@@ -116,6 +121,7 @@ class TrainReport:
     loss: float
     perplexity: float
     heldout_before: float | None
+    contexts: ContextFit | None
     heldout_perplexity: float | None
     tokens_per_s: float
     seconds: float
@@ -242,6 +248,9 @@ class _Run:
         deadline = started + options.minutes * 60 if options.minutes is not None else None
         _drop_later_lines(self.metrics, progress.step, self.store.branch)
         before = heldout = self._heldout()
+        fitted = self._fit_contexts()
+        if fitted is not None:
+            heldout = self._heldout()
         committed = progress.step
         loss = float("nan")
         busy = 0.0
@@ -279,7 +288,7 @@ class _Run:
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
             if progress.step > begin.step:
                 heldout = self._heldout()
-            snapshot = self._commit(heldout) if progress.step > committed else self.store.snapshot
+            snapshot = self._commit(heldout) if self.uncommitted else self.store.snapshot
             if progress.step > begin.step:
                 final = StepReport(
                     step=progress.step, tokens=progress.tokens, loss=loss, perplexity=perplexity(loss),
@@ -298,6 +307,7 @@ class _Run:
             loss=loss,
             perplexity=perplexity(loss),
             heldout_before=before,
+            contexts=fitted,
             heldout_perplexity=heldout,
             tokens_per_s=(progress.tokens - begin.tokens) / busy if busy else 0.0,
             seconds=seconds,
@@ -310,6 +320,32 @@ class _Run:
             epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.batches.per_epoch),
             minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
         )
+
+    def _fit_contexts(self) -> ContextFit | None:
+        """The closed form, where it is wanted and the graph is as it was built."""
+        graph, wanted = self.graph, self.options.contexts
+        why = (
+            "its preset or its initialisation is another" if not can_fit(graph.signal, self.pool.initial)
+            else "it was trained before, or its edges were" if self.saved is not None or self.pool.stored.any()
+            else None
+        )  # fmt: skip
+        if wanted and why is not None:
+            raise OptionError(
+                f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
+            )
+        if wanted is False or why is not None:
+            return None
+        self.uncommitted = True
+        self.say("counting the contexts of every edge (--no-contexts begins without)")
+        fitted = fit_contexts(
+            graph.parameters, graph.signal, self.tokens.train, length=self.length,
+            folder=None if self.pool.resident else graph.scratch or graph.path / "scratch",
+        )  # fmt: skip
+        self.say(
+            f"contexts counted: perplexity {fitted.before:.1f} to {fitted.after:.1f} on chunks of the text that "
+            f"were left out, at strength {fitted.strength:g}"
+        )
+        return fitted
 
     def _step(self) -> float:
         """One batch. Returns the smoothed loss."""

@@ -43,7 +43,7 @@ def _section(name: str, command: click.Command) -> str:
     rows = ["| option | |", "|---|---|"]
     for param in command.params:
         if isinstance(param, click.Option):
-            names = ", ".join(f"`{option}`" for option in param.opts)
+            names = ", ".join(f"`{option}`" for option in (*param.opts, *param.secondary_opts))
             value = "" if param.is_flag else f" `{param.metavar}`"
             default = f"  [default: {param.default}]" if param.show_default else ""
             rows.append(f"| {_cell(names + value)} | {_cell((param.help or '') + default)} |")

@@ -10,6 +10,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,6 +281,14 @@ def test_pytorch_geometric(trained: Path) -> None:
         _counts, energies = graph.to_scipy()
         np.testing.assert_array_equal(data.edge_attr[:, 1], energies.data)
         assert data.validate()
+        for found, wanted in zip(exchange.from_pyg(data), graph.to_scipy(), strict=True):
+            assert_same_matrix(found, wanted)
+
+
+def assert_same_matrix(found: scipy.sparse.csr_array, wanted: scipy.sparse.csr_array) -> None:
+    assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+    for part in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(wanted, part))
 
 
 def test_torch_sparse(trained: Path) -> None:
@@ -291,6 +300,24 @@ def test_torch_sparse(trained: Path) -> None:
         row, col, value = graph.to_torch_sparse().coo()
         np.testing.assert_array_equal(row * graph.parameters.index.nodes + col, graph.parameters.index.keys)
         np.testing.assert_array_equal(value, graph.to_scipy()[1].data)
+        assert_same_matrix(exchange.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
+
+
+class Compressed(SimpleNamespace):
+    """As much of `torch_sparse.SparseTensor` as the exchange asks for: the library takes half an hour to build."""
+
+    def csr(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.rowptr, self.col, self.value
+
+
+def test_torch_sparse_there_and_back(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*, is_sorted: bool, sparse_sizes: tuple[int, int], **parts: torch.Tensor) -> Compressed:
+        assert is_sorted
+        return Compressed(**parts, sparse_sizes=lambda: sparse_sizes)
+
+    monkeypatch.setitem(sys.modules, "torch_sparse", SimpleNamespace(SparseTensor=made))
+    with Graph.open(trained) as graph:
+        assert_same_matrix(exchange.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
 
 
 # ---- targets, and edges in odd places

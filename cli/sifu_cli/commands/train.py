@@ -98,7 +98,7 @@ Examples:
     "--lr",
     type=Number(float, above=0),
     metavar="X",
-    help="Learning rate.  [default: last run's, else 1.2; AdamW: 0.03]",
+    help="Learning rate.  [default: last run's, else 0.12; AdamW: 0.03]",
 )
 @click.option(
     "--optimizer",
@@ -148,6 +148,12 @@ Examples:
     type=Number(int, least=0),
     metavar="N",
     help="Order of the text.  [default: last run's, else the graph's]",
+)
+@click.option(
+    "--contexts/--no-contexts",
+    default=None,
+    help="Begin with the closed form: every edge learns from all contexts of the text at once.  [default: where the "
+    "graph is new, from counts and tuned]",
 )
 @click.option(
     "--config",
@@ -282,6 +288,7 @@ def _fields(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_report(report: TrainReport) -> None:
+    fitted = report.contexts
     before, after = number(report.heldout_before, 1), number(report.heldout_perplexity, 1)
     print_table(
         [
@@ -289,6 +296,11 @@ def _print_report(report: TrainReport) -> None:
             ("tokens", number(report.tokens), f"{report.tokens_done:,} in this run"),
             ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
             ("held-out", after, f"perplexity; {before} before this run"),
+            *(
+                [("contexts", duration(fitted.seconds), f"in closed form, strength {fitted.strength:g}")]
+                if fitted
+                else []
+            ),
             ("tokens/s", number(report.tokens_per_s), ""),
             ("peak memory", size(report.peak_host_bytes), ""),
             ("time", duration(report.seconds), ""),

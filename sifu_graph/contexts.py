@@ -1,0 +1,377 @@
+"""The closed-form start: before the first step, every edge learns from all contexts of the text at once.
+
+A new graph is a bigram model: the bias of edge (u, v) says how often v follows u, and W = 0. What a context adds can be
+counted too. For every position t of the text let S_t be the mix that reaches it, in a graph whose signals keep to the
+direction of the node that they have reached. Under a normal model of the mixes of each edge, with one covariance C for
+all (linear discriminant analysis: Fisher 1936), the energy that a context adds is linear in it::
+
+    m_uv = (sum of S_t over the transitions u -> v  +  kappa p_uv) / (count_uv + kappa),   p_uv = m_u + (m_v - m)
+    w_uv = beta C^-1 (m_uv - m_u)
+    E(v | u, S) = energy at rest + w_uv . S - c_uv,   c_uv = w_uv . m_u + beta / 2 (m_uv - m_u) C^-1 (m_uv - m_u)
+
+with m_u, m_v and m the mean mixes before any transition from u, to v, and of all. As W_uv = w_uv d_v^T, with d_v the
+direction of v, this is a graph like any other, and training goes on from it. beta, the share of it that is believed, is
+chosen on chunks that the means leave out.
+
+The directions come from the text as well: nodes before the same next nodes (two steps on) point the same way (the
+singular vectors of their positive pointwise mutual information, Levy & Goldberg 2014), so that a row that has met one
+context knows its like. All entries are positive, where GELU is linear; the mix is centred, so that what they have
+in common does not count.
+
+It knows text as chunks, edges and their counts; it does not know steps, optimizers or commits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import svds
+from sifu_store.durable import disk_errors
+from torch import Tensor
+
+from sifu_graph.counting import MergedCounts
+from sifu_graph.index import EdgeIndex
+from sifu_graph.initial import BASE_ENERGY, Initial
+from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.parameters import Parameters
+from sifu_graph.propagation import mixing_matrix
+from sifu_graph.signal import SignalConfig, gelu, normalised
+from sifu_graph.tokens import Split, chunk_table
+
+KAPPA = 3.0
+"""Transitions that the mean of the source and the target weigh in that of their edge."""
+STRENGTHS = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.75)
+"""Of which beta is chosen."""
+RAISED = 15.0
+"""Added to all energies: with all dimensions in use, GELU is linear only further up."""
+SPREAD = 0.5
+"""Root mean square of a direction's entries about their mean, as a share of it."""
+LEAST = 0.1
+"""The least entry of a direction, as a share of the mean."""
+RARE = 200.0
+"""Occurrences at which a node's neighbours count half."""
+RIDGE = 1e-2
+SMALL = 400
+"""Nodes up to which all singular vectors are computed."""
+LEFT_OUT = 32
+"""Of so many chunks one is left out, to choose beta on."""
+JUDGED = 20_000
+"""Positions of them that are looked at, at most."""
+CHUNKS = 8192
+"""Chunks that are held at a time: 32 MiB of mixes at 31 positions and d = 32."""
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Chunk = tuple[Ints, NDArray[np.int32]]
+"""Tokens [B, length], padded with 0, and lengths [B]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextFit:
+    """The strength beta that was chosen, and the perplexity of the chunks left out before and after."""
+
+    strength: float
+    before: float
+    after: float
+    positions: int
+    seconds: float
+
+
+def can_fit(config: SignalConfig, initial: Initial) -> bool:
+    """Whether the mathematics is such that the closed form holds: the preset `tuned` from counts, and its like."""
+    return (
+        initial.method == "counts"
+        and not np.isnan(initial.energy).any()
+        and (config.normalise_mix, config.skip_current, config.first, config.mix_from) == (True, True, "biased", 1)
+        and (config.positional, config.drive) == ("none", "chain")
+    )
+
+
+def fit_contexts(
+    parameters: Parameters,
+    config: SignalConfig,
+    text: Split,
+    *,
+    length: int,
+    folder: Path | None = None,
+) -> ContextFit:
+    """Sets every private edge, the default edge and the node biases of a graph that was never trained, in place.
+
+    Parameters
+    ----------
+    text, length
+        The training text, and the tokens of a chunk.
+    folder
+        Where the means lie, 4 d bytes an edge, if they are not to take memory; None: in memory.
+    """
+    started = time.perf_counter()
+    chunks = _Chunks.of(text, length=length)
+    directions = node_directions(chunks, parameters.index.nodes, parameters.width)
+    mixes = _Mixes(parameters, config, directions)
+    means = _Means.of(mixes, chunks.kept(), folder)
+    strength, before, after, positions = _chosen_strength(mixes, means, chunks.left_out())
+    if strength > 0:
+        _write(parameters, mixes, means, strength)
+    return ContextFit(
+        strength=strength, before=before, after=after, positions=positions, seconds=time.perf_counter() - started
+    )
+
+
+# ---- the text
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """The chunks that training sees, in the order of the text."""
+
+    text: Split
+    start: Ints
+    size: NDArray[np.int32]
+    length: int
+
+    @classmethod
+    def of(cls, text: Split, *, length: int) -> _Chunks:
+        start, size = chunk_table(text, length=length)
+        return cls(text, start, size, length)
+
+    def every(self, which: Ints | None = None) -> Iterator[Chunk]:
+        """Tokens [B, length], padded with 0, and lengths [B]."""
+        which = np.arange(len(self.start)) if which is None else which
+        place = np.arange(self.length)
+        for begin in range(0, len(which), CHUNKS):
+            some = which[begin : begin + CHUNKS]
+            present = place < self.size[some][:, None]
+            at = np.where(present, self.start[some][:, None] + place, 0)
+            yield np.where(present, self.text.ids[at], 0).astype(np.int64), self.size[some]
+
+    def kept(self) -> Iterator[Chunk]:
+        """Those that the means are of."""
+        return self.every(np.flatnonzero(np.arange(len(self.start)) % LEFT_OUT != LEFT_OUT - 1))
+
+    def left_out(self) -> Iterator[Chunk]:
+        """Those that the strength is chosen on: as many as are looked at, from all of the text."""
+        which = np.flatnonzero(np.arange(len(self.start)) % LEFT_OUT == LEFT_OUT - 1)
+        some = max(1, JUDGED // max(1, self.length - 1))
+        return self.every(which[:: max(1, len(which) // some)])
+
+
+# ---- directions
+
+
+def node_directions(chunks: _Chunks, nodes: int, width: int) -> Floats:
+    """Unit vectors of positive entries [n + 1, d]: alike where nodes are followed, two steps on, by the same nodes.
+
+    The last one is that of the default edge: all entries the same, so that it says nothing in a centred mix.
+    """
+    counts = _followers(chunks, nodes)
+    rank = min(width - 1, nodes - 1)
+    row, column = np.asarray(counts.sum(1)).ravel() + 1, np.asarray(counts.sum(0)).ravel() + 1
+    triples = counts.tocoo()
+    information = np.log(triples.data * float(counts.sum()) / (row[triples.row] * column[triples.col]))
+    weight = np.maximum(information, 0) * (row / (row + RARE))[triples.row]
+    matrix = scipy.sparse.csr_array((weight, (triples.row, triples.col)), shape=(nodes, nodes))
+    vectors = np.zeros((nodes, width - 1))
+    if nodes <= SMALL:
+        U, s, _ = np.linalg.svd(matrix.toarray())
+        vectors[:, :rank] = U[:, :rank] * np.sqrt(s[:rank])
+    elif matrix.count_nonzero():
+        U, s, _ = svds(matrix, k=rank, v0=np.ones(nodes))
+        vectors[:, :rank] = U * np.sqrt(s)
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 1e-9)
+    entries = np.maximum(1 + SPREAD * np.sqrt(width) * vectors @ _centred_basis(width), LEAST)
+    entries = np.concatenate([entries, np.ones((1, width))])
+    out: Floats = (entries / np.linalg.norm(entries, axis=1, keepdims=True)).astype(np.float32)
+    return out
+
+
+def _followers(chunks: _Chunks, nodes: int) -> scipy.sparse.csr_array:
+    """How often each node stands two steps before each other one [n, n]."""
+    merged = MergedCounts(np.dtype(np.int64))
+    for tokens, size in chunks.every():
+        inside = np.arange(2, chunks.length) < size[:, None]
+        keys, count = np.unique((tokens[:, :-2] * nodes + tokens[:, 2:])[inside], return_counts=True)
+        merged.add(keys, count)
+    keys, count = merged.result()
+    return scipy.sparse.csr_array((count.astype(np.float64), np.divmod(keys, nodes)), shape=(nodes, nodes))
+
+
+def _centred_basis(width: int) -> NDArray[np.float64]:
+    """Orthonormal vectors [d - 1, d] that sum to zero each (Helmert)."""
+    out = np.zeros((width - 1, width))
+    for i in range(1, width):
+        out[i - 1, :i], out[i - 1, i] = 1, -i
+    unit: NDArray[np.float64] = out / np.linalg.norm(out, axis=1, keepdims=True)
+    return unit
+
+
+# ---- mixes
+
+
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """The positions of some chunks but each chunk's first, whose mix says nothing but the node itself."""
+
+    S: Tensor  # [T, d]
+    source: Ints  # [T]
+    target: Ints  # [T]
+    place: Ints  # [T], of the edge in the index; -1: a default edge
+
+
+class _Mixes:
+    """What reaches each position, in a graph of these directions whose weights are zero."""
+
+    def __init__(self, parameters: Parameters, config: SignalConfig, directions: Floats) -> None:
+        self.index: EdgeIndex = parameters.index
+        self.config, self.directions = config, torch.from_numpy(directions)
+        self.alpha, self.scale = parameters.alpha, float(parameters.scale)
+        self.energy = parameters.edges.initial.energy[self.index.slot] + np.float32(RAISED)
+        self.default = BASE_ENERGY + RAISED
+
+    def positions(self, tokens: Ints, size: NDArray[np.int32]) -> _Positions:
+        """Of chunks of tokens [B, length] with their lengths [B]."""
+        source, target = tokens[:, :-1], tokens[:, 1:]
+        place = self.index.find(source.ravel(), target.ravel()).reshape(source.shape)
+        private = place >= 0
+        energy = np.where(private, self.energy[np.maximum(place, 0)] if len(self.energy) else 0.0, self.default)
+        energy = np.concatenate([np.full((len(tokens), 1), self.default), energy[:, :-1]], 1)  # of the edge to x_i
+        reached = np.where(
+            np.concatenate([np.ones((len(tokens), 1), bool), private[:, :-1]], 1), source, self.index.nodes
+        )
+        r = self.directions[reached] * torch.from_numpy(energy.astype(np.float32))[..., None]  # [B, I, d]
+        A = mixing_matrix(self.config, self.alpha, r.shape[1])
+        S = normalised(A @ r)
+        real = np.arange(1, tokens.shape[1]) < size[:, None]
+        real[:, 0] = False
+        if self.config.reset_after is not None:
+            real &= np.arange(real.shape[1]) < self.config.reset_after
+        return _Positions(S[torch.from_numpy(real)], source[real], target[real], place[real])
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """The mean mix before every edge and out of every source, and what the discriminant makes of them."""
+
+    toward: Tensor  # [edges, d], m_uv - m_u
+    source: Tensor  # [n, d], m_u
+    inverse: Tensor  # [d, d], C^-1
+
+    @classmethod
+    def of(cls, mixes: _Mixes, chunks: Iterator[Chunk], folder: Path | None) -> _Means:
+        index, width = mixes.index, mixes.directions.shape[1]
+        total, count = _zeros((index.edges, width), folder), np.zeros(index.edges, np.float32)
+        out_of, into = np.zeros((index.nodes, width)), np.zeros((index.nodes, width))
+        left, arrived = np.zeros(index.nodes), np.zeros(index.nodes)
+        second = np.zeros((width, width))
+        for tokens, size in chunks:
+            found = mixes.positions(tokens, size)
+            S = found.S.numpy()
+            second += (S.T @ S).astype(np.float64)
+            private = found.place >= 0
+            places, sums, times = _summed(S[private], found.place[private])
+            total[places] += sums
+            count[places] += times
+            for key, sums_of, times_of in ((found.source, out_of, left), (found.target, into, arrived)):
+                nodes, sums, times = _summed(S, key)
+                sums_of[nodes] += sums
+                times_of[nodes] += times
+        m_u = out_of / np.maximum(left, 1)[:, None]
+        m = out_of.sum(0) / max(1.0, left.sum())
+        m_v = into / np.maximum(arrived, 1)[:, None] - np.where(arrived > 0, 1.0, 0.0)[:, None] * m
+        within = (second - (m_u * left[:, None]).T @ m_u) / max(1.0, left.sum())
+        source = np.repeat(np.arange(index.nodes), index.row_sizes())
+        toward = torch.from_numpy(total)
+        for part in np.array_split(np.arange(index.edges), max(1, index.edges // 65536)):  # in place: it is large
+            of_source = torch.from_numpy(m_u[source[part]])
+            prior = of_source + torch.from_numpy(m_v[index.target[part]])
+            n_uv = torch.from_numpy(count[part])[:, None]
+            toward[part] = ((toward[part] + KAPPA * prior) / (n_uv + KAPPA) - of_source).to(toward.dtype)
+        inverse = np.linalg.inv(within + RIDGE * np.eye(width))
+        return cls(toward, torch.from_numpy(m_u).float(), torch.from_numpy(inverse).float())
+
+    def edges(self, rows: slice | Ints, source: Ints) -> tuple[Tensor, Tensor]:
+        """w / beta [k, d] and c / beta [k] of some edges, given by their places and their sources."""
+        toward = self.toward[rows]
+        w = toward @ self.inverse
+        return w, (w * self.source[source]).sum(1) + 0.5 * (w * toward).sum(1)
+
+
+def _zeros(shape: tuple[int, int], folder: Path | None) -> Floats:
+    """In memory, or in a file without a name."""
+    if folder is None or not shape[0]:
+        return np.zeros(shape, np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder, "counting contexts"), tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _summed(S: Floats, key: Ints) -> tuple[Ints, Floats, Ints]:
+    """The sums of the rows [T, d] that have the same key: the keys, their sums and how many each has."""
+    order = np.argsort(key, kind="stable")
+    keys, first, times = np.unique(key[order], return_index=True, return_counts=True)
+    ones = scipy.sparse.csr_array(
+        (np.ones(len(key), np.float32), order, np.append(first, len(key))), shape=(len(keys), len(key))
+    )
+    return keys, ones @ S, times
+
+
+# ---- how far, and into the edges
+
+
+def _chosen_strength(mixes: _Mixes, means: _Means, chunks: Iterator[Chunk]) -> tuple[float, float, float, int]:
+    """beta, the perplexity at beta = 0 and at the chosen one, and how many positions that was asked of."""
+    index, losses, positions = mixes.index, np.zeros(len(STRENGTHS)), 0
+    with np.errstate(divide="ignore"):
+        log_defaults = np.log(index.defaults().astype(np.float64)).tolist()
+    for tokens, size in chunks:
+        found = mixes.positions(tokens, size)
+        order = np.argsort(found.source, kind="stable")
+        sources, first = np.unique(found.source[order], return_index=True)
+        for u, begin, end in zip(sources.tolist(), first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
+            here, row = order[begin:end], index.row(u)
+            w, c = means.edges(row, np.full(row.stop - row.start, u))
+            added = mixes.scale * (found.S[here] @ w.T - c)
+            rest = mixes.scale * torch.from_numpy(mixes.energy[row] - mixes.default)
+            place = torch.from_numpy(found.place[here] - row.start)[:, None]
+            private = torch.from_numpy(found.place[here] >= 0)
+            for which, strength in enumerate(STRENGTHS):
+                logits = torch.nn.functional.pad(rest + strength * added, (0, 1))  # the default edges' are 0
+                own = torch.where(private, logits.gather(1, torch.where(private[:, None], place, 0))[:, 0], 0.0)
+                logits[:, -1] = log_defaults[u]
+                losses[which] += float((logits.logsumexp(1) - own).double().sum())
+        positions += len(order)
+    best = int(np.argmin(losses))
+    perplexity = np.exp(losses / max(1, positions))
+    return STRENGTHS[best], float(perplexity[0]), float(perplexity[best]), positions
+
+
+def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strength: float) -> None:
+    """Every edge and the small parameters."""
+    index, pool, directions = parameters.index, parameters.edges, mixes.directions
+    source = np.repeat(np.arange(index.nodes), index.row_sizes())
+    order = np.argsort(index.slot, kind="stable")  # page after page
+    for begin in range(0, index.edges, 16 * pool.page_edges):
+        some = order[begin : begin + 16 * pool.page_edges]
+        w, c = means.edges(some, source[some])
+        along = directions[index.target[some]]
+        rest = torch.from_numpy(mixes.energy[some]) - strength * c
+        pool.put(WEIGHT, index.slot[some], strength * w[:, :, None] * along[:, None, :])
+        pool.put(BIAS, index.slot[some], _with_energy(along, rest.clamp_min(0.5)))
+    parameters.default_b.copy_(_with_energy(directions[-1:], torch.full((1,), mixes.default))[0])
+    parameters.node_bias.copy_(mixes.default * directions[:-1] - parameters.r_0)
+
+
+def _with_energy(direction: Tensor, energy: Tensor) -> Tensor:
+    """Biases [k, d] along these directions [k, d] that have these energies [k] at rest."""
+    size = energy.clone()
+    for _ in range(4):
+        size = size * energy / gelu(size[:, None] * direction).norm(dim=1).clamp_min(1e-6)
+    return size[:, None] * direction

@@ -1,0 +1,103 @@
+"""The frequency file: the quick reader gives what the `json` module gives, or leaves the file to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from sifu_store.errors import ForeignFileError
+
+from sifu_graph import frequency
+from sifu_graph.frequency import frequency_rows, judge_rows, read_rows
+
+TOKENS = st.text(st.characters(codec="utf-8"), max_size=20)
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[str], dict[str, dict[str, int]]]:
+    names = draw(st.lists(TOKENS, min_size=1, max_size=8, unique=True))
+    order = draw(st.permutations(names))
+    row = st.dictionaries(st.sampled_from(names), st.integers(0, 10**18 - 1) | st.integers(0, 12))
+    return names, {name: draw(row) for name in order}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert found is not None and len(found) == len(expected)
+    for (target, count), (wanted, counts) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(target, wanted)
+        np.testing.assert_array_equal(count, counts)
+
+
+@QUIET
+@given(
+    table=tables(), spelling=st.sampled_from(["ascii", "utf-8"]), block=st.sampled_from([8, 23, 64, 1 << 20]),
+    separators=st.sampled_from([(", ", ": "), (",", ":"), (",", ": ")]), end=st.sampled_from(["", "\n", " \r\n"]),
+)  # fmt: skip
+def test_what_json_writes_is_read_in_blocks(
+    table: Any, spelling: str, block: int, separators: tuple[str, str], end: str, tmp_path: Path
+) -> None:
+    names, rows = table
+    path = tmp_path / "freq.json"
+    path.write_text(json.dumps(rows, ensure_ascii=spelling == "ascii", separators=separators) + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frequency, "BLOCK_BYTES", block)
+        assert_same(read_rows(path, names), judge_rows(path, names))
+
+
+@QUIET
+@given(table=tables(), data=st.data())
+def test_a_file_with_one_wrong_character_is_never_misread(table: Any, data: st.DataObject, tmp_path: Path) -> None:
+    """Either both readers say the same, or the quick one leaves it to the other."""
+    names, rows = table
+    text = bytearray(json.dumps(rows).encode())
+    at = data.draw(st.integers(0, len(text) - 1))
+    change = data.draw(st.sampled_from([*b'{}",: \\019-.x[', None]))
+    text[at : at + 1] = b"" if change is None else bytes([change])
+    path = tmp_path / "freq.json"
+    path.write_bytes(text)
+    quick = read_rows(path, names)
+    if quick is not None:
+        assert_same(quick, judge_rows(path, names))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"a": 1, "b": 2}, "b": {"a": 1, "a": 2}}',
+        '{"a": {"a": 1}, "b": {"c": 1}}',
+        '{"a": {"a": 1}}',
+        '{"a": {"a": 1}, "b": {"a": 1.5}}',
+        '{"a": {"a": 1}, "b": {"a": -1}}',
+        '{"a": {"a": 1}, "b": {"a": 1}',
+        '{"a": {"a": 1}, "b": {"a": 1}}}',
+        '{"a": {"a": 1}, "b": {"a": 1}}, "b": {}}',
+        '{"a": {"a": 01}, "b": {"a": 1}}',
+        '{"a": {"a": 1}, "a": {"a": 1}}',
+        '{"a": 1, "b": 2}',
+        "{}",
+        "",
+    ],
+)
+def test_what_is_wrong_is_said_by_json(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "freq.json"
+    path.write_text(text, encoding="utf-8")
+    assert read_rows(path, ["a", "b"]) is None
+    with pytest.raises(ForeignFileError):
+        frequency_rows(path, ["a", "b"])
+
+
+def test_another_spelling_is_read_all_the_same(tmp_path: Path) -> None:
+    rows = {"a": {"b": 7}, "b": {}}
+    path = tmp_path / "freq.json"
+    path.write_text(json.dumps(rows, indent=4), encoding="utf-8")
+    assert read_rows(path, ["a", "b"]) is None
+    assert [(target.tolist(), count.tolist()) for target, count in frequency_rows(path, ["a", "b"])] == [
+        ([1], [7]),
+        ([], []),
+    ]
