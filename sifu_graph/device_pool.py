@@ -220,6 +220,11 @@ class DevicePool(EdgePool):
         self.dirty[:] = False
         self.host.next_use = np.full(self.pages, NEVER)
 
+    def forget(self) -> None:
+        """Drops every page, since the host's were changed. Nothing may be dirty here."""
+        assert not self.dirty.any(), "changes would be lost"
+        self._empty_tables()
+
     # ---- what `EdgePool` does
 
     def require(self, slots: Ints) -> None:

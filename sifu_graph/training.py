@@ -324,9 +324,10 @@ class _Run:
     def _fit_contexts(self) -> ContextFit | None:
         """The closed form, where it is wanted and the graph is as it was built."""
         graph, wanted = self.graph, self.options.contexts
+        parameters, host = graph.parameters, graph.parameters.edges
         why = (
-            "its preset or its initialisation is another" if not can_fit(graph.signal, self.pool.initial)
-            else "it was trained before, or its edges were" if self.saved is not None or self.pool.stored.any()
+            "its preset or its initialisation is another" if not can_fit(graph.signal, host.initial)
+            else "it was trained before, or its edges were" if self.saved is not None or host.stored.any()
             else None
         )  # fmt: skip
         if wanted and why is not None:
@@ -338,9 +339,11 @@ class _Run:
         self.uncommitted = True
         self.say("counting the contexts of every edge (--no-contexts begins without)")
         fitted = fit_contexts(
-            graph.parameters, graph.signal, self.tokens.train, length=self.length,
-            folder=None if self.pool.resident else graph.scratch or graph.path / "scratch",
+            parameters, graph.signal, self.tokens.train, length=self.length,
+            folder=None if host.resident else graph.scratch or graph.path / "scratch",
         )  # fmt: skip
+        if parameters.tier is not None:
+            parameters.tier.forget()
         self.say(
             f"contexts counted: perplexity {fitted.before:.1f} to {fitted.after:.1f} on chunks of the text that "
             f"were left out, at strength {fitted.strength:g}"
