@@ -234,11 +234,12 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
     """The root attributes, and the shapes of the arrays that every store has; all at once, which is cheaper."""
     group = await zarr.api.asynchronous.open_group(session.store, mode="r")
     names = [spec.name for spec in ARRAYS]
-    found = await asyncio.gather(*(group.getitem(name) for name in names))
-    for name, array in zip(names, found, strict=True):
+    shapes = {}
+    for name, array in zip(names, await asyncio.gather(*map(group.getitem, names)), strict=True):
         if not isinstance(array, zarr.AsyncArray):
             raise KeyError(name)
-    return dict(group.attrs), {name: array.shape for name, array in zip(names, found, strict=True)}
+        shapes[name] = array.shape
+    return dict(group.attrs), shapes
 
 
 def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
