@@ -88,11 +88,12 @@ class Draft:
         self.graph, self.old = graph, store
         self.settings = store.settings
         self.config, self.width = graph.signal, int(self.settings["width"])
+        present = store.names()
         self.small: Columns = {name: store.read(name) for name in SMALL}
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        names = [*_BY_NODE, *(name for name in store.names() if name.startswith("optimizer/nodes/"))]
+        names = [*_BY_NODE, *(name for name in present if name.startswith("optimizer/nodes/"))]
         self.nodes: Columns = {name: store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # given out so far; n is the default edge's
@@ -102,7 +103,7 @@ class Draft:
         stored = np.repeat(store.page_stored(), PAGE_EDGES)[:slots]
         self.edges["held"] = np.where(stored & (self.edges[SOURCE] >= 0), np.arange(slots), GENERATED)
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
-        self.paged = [name for name in store.names() if store.is_paged(name)]
+        self.paged = [name for name in present if store.is_paged(name)]
         self._fresh: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
         self._fresh_rows = 0
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}

@@ -17,7 +17,7 @@ removed, counted or moved later leaves every other edge as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ Doubles = NDArray[np.float64]
 
 BASE_ENERGY = 10.0
 """Energy of the default edge at the start: high enough for GELU to be linear where an edge's bias points."""
+BLOCK = 64
+"""Rows whose energies are computed at a time, where not all are asked for."""
 ACTIVE = 8
 """Dimensions that the direction of one node takes up."""
 
@@ -72,16 +74,19 @@ def estimate_discounts(count: NDArray[np.int64]) -> tuple[float, float, float]:
     return d1, d2, d3
 
 
-def log_ratios(index: EdgeIndex, counts: Counts) -> Floats:
-    """log(p(v | u) / share of one default edge of u) of every private edge, in index order, float32 [edges]."""
-    sizes = index.row_sizes()
-    source = np.repeat(np.arange(index.nodes), sizes)
-    total = np.maximum(counts.total, 1).astype(np.float64)
+def log_ratios(index: EdgeIndex, counts: Counts, rows: slice = slice(None)) -> Floats:
+    """log(p(v | u) / share of one default edge of u) of the private edges of some rows that lie side by side, in index
+    order, float32 [edges]. A row's values depend on no other row."""
+    sizes = index.row_sizes()[rows]
+    first, stop, _ = rows.indices(index.nodes)
+    edges = slice(int(index.row_start[first]), int(index.row_start[stop]))
+    count, total = index.count[edges], np.maximum(counts.total[rows], 1).astype(np.float64)
     continuation = counts.predecessors / max(1, int(counts.predecessors.sum()))
-    p = (index.count - counts.discount(index.count)) / total[source]
-    p += (counts.discounted / total)[source] * continuation[index.target]
+    p = (count - counts.discount(count)) / np.repeat(total, sizes)
+    p += np.repeat(counts.discounted[rows] / total, sizes) * continuation[index.target[edges]]
     p = np.maximum(p, 1e-9)
-    left = 1.0 - np.bincount(source, weights=p, minlength=index.nodes)
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    left = 1.0 - np.bincount(source, weights=p, minlength=len(sizes))
     share = np.maximum(left / np.maximum(index.nodes - sizes, 1), 1e-9)
     return np.log(p / share[source]).astype(np.float32)
 
@@ -92,6 +97,25 @@ def first_energies(method: Literal["counts", "uniform"], index: EdgeIndex, count
     if method == "counts":
         energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
     return energy
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Energies from counts that are told when they are first asked for, in blocks of rows."""
+
+    index: EdgeIndex
+    counts: Counts
+    told: NDArray[np.bool_]  # by block
+
+    def tell(self, energy: Floats, sources: NDArray[np.int32]) -> None:
+        """Fills in those of the rows of these nodes. Two threads may do so at once: they write the same."""
+        for block in np.unique(sources // BLOCK).tolist():
+            if not self.told[block]:
+                first, stop = block * BLOCK, min((block + 1) * BLOCK, self.index.nodes)
+                edges = slice(int(self.index.row_start[first]), int(self.index.row_start[stop]))
+                found = log_ratios(self.index, self.counts, slice(first, stop))
+                energy[self.index.slot[edges]] = BASE_ENERGY + found
+                self.told[block] = True
 
 
 def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
@@ -125,9 +149,10 @@ class Initial:
     width: int
     origin: NDArray[np.int32]  # [slots, 2], the keys of u and v; anything in a free slot
     nodes: int  # n at the build: the key of the default edge
-    energy: Floats  # [slots], wanted energy; NaN: values come from the hash
+    energy: Floats  # [slots], wanted energy; NaN: values come from the hash. Read it with `energies`
     direction: Floats  # [keys, d], unit vectors
     offset: Doubles  # [keys, 2]: M and Q, see `_amplitude`
+    pending: _Pending | None = None
 
     @classmethod
     def create(
@@ -146,11 +171,13 @@ class Initial:
         origin = np.zeros((slots, 2), np.int32)
         origin[index.slot, 0] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
         origin[index.slot, 1] = index.target
-        energy = first_energies(method, index, counts, slots)
-        return cls.frozen(
+        counted = method == "counts"
+        pending = _Pending(index, counts, np.zeros(-(-index.nodes // BLOCK), bool)) if counted else None
+        found = cls.frozen(
             method=method, seed=seed, config=config, width=width, length=length, nodes=index.nodes,
-            keys=index.nodes + 1, origin=origin, energy=energy,
+            keys=index.nodes + 1, origin=origin, energy=np.full(slots, 0.0 if counted else np.nan, np.float32),
         )  # fmt: skip
+        return replace(found, pending=pending)
 
     @classmethod
     def frozen(
@@ -176,6 +203,13 @@ class Initial:
         )
         return cls(method, seed, width, np.maximum(origin, 0), nodes, energy, direction, offset)
 
+    def energies(self, slots: NDArray[np.int64]) -> Floats:
+        """The energies that these edges are generated with, float32 [k]; NaN: their values come from the hash."""
+        if self.pending is not None:
+            self.pending.tell(self.energy, self.origin[slots, 0])
+        found: Floats = self.energy[slots]
+        return found
+
     def _amplitude(self, energy: Doubles, node: NDArray[np.integer[Any]]) -> Doubles:
         """a such that the bias ``a * direction`` has the energy: a^2 + 2 a M + Q = E^2.
 
@@ -188,7 +222,7 @@ class Initial:
 
     def weight(self, slots: NDArray[np.int64]) -> Floats | None:
         """[slots, d, d], or None for zeros."""
-        hashed = np.isnan(self.energy[slots])
+        hashed = np.isnan(self.energies(slots))
         if not hashed.any():
             return None
         values = self._uniform(slots, np.arange(self.width**2)).reshape(len(slots), self.width, self.width)
@@ -197,7 +231,7 @@ class Initial:
 
     def bias(self, slots: NDArray[np.int64]) -> Floats:
         """[slots, d]."""
-        energy = self.energy[slots].astype(np.float64)
+        energy = self.energies(slots).astype(np.float64)
         hashed = np.isnan(energy)
         if hashed.all():
             return self._uniform(slots, self.width**2 + np.arange(self.width))

@@ -66,7 +66,7 @@ class Rest:
 
     def of_edges(self, draft: Draft, slots: Ints) -> Doubles:
         """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
-        out = np.asarray(draft.initial.energy[slots], np.float64)
+        out = np.asarray(draft.initial.energies(slots), np.float64)
         read = np.flatnonzero((draft.edges["held"][slots] != GENERATED) | np.isnan(out))
         for part in np.split(read, range(PART, len(read), PART)):
             out[part] = self.energy(draft.values(BIAS, slots[part]))

@@ -229,7 +229,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
     graph.fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
     real = overlay.Overlay(parameters, tokenizer, frozenset())
-    found = _trace(graph, real, text, unknown, options, ())
+    found = _trace(graph, real, text, options, ())
     if changes:
         laid = overlay.lay(parameters, tokenizer, changes)
         last = len(found.nodes) - 1
@@ -238,7 +238,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
                 raise OptionError(f"what-if 'position {position} off': the text has the positions 0 to {last}")
         if laid.silent and options.like == "eval":
             raise OptionError("a position can be off only as in generation: leave out like eval")
-        after = _trace(graph, laid, text, unknown, options, tuple(map(str, changes)))
+        after = _trace(graph, laid, text, options, tuple(map(str, changes)))
         found = dataclasses.replace(after, before=found)
     if options.html is not None:
         found = dataclasses.replace(found, page_bytes=write_page(graph, found, Path(options.html)))
@@ -249,7 +249,6 @@ def _trace(
     graph: Graph,
     laid: overlay.Overlay,
     text: str | list[str],
-    unknown: list[str],
     options: TraceOptions,
     what_if: tuple[str, ...],
 ) -> Trace:
@@ -266,7 +265,7 @@ def _trace(
         silent=laid.silent,
         also=[node_named(laid.tokenizer, name) for name in options.also if name not in gone],
         options=options,
-        unknown=tuple(unknown),
+        unknown=tuple(laid.tokenizer.unknown_characters(text)),
         what_if=what_if,
     )
 

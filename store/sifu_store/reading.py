@@ -299,7 +299,12 @@ class StoreReader:
         return self._arrays_by_name
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._all_arrays().get(name)
+        self._check_usable()
+        if name not in self._arrays_by_name and not self._listed:  # who reads one array does not wait for all of them
+            found = self._group.get(name)
+            if isinstance(found, zarr.Array):
+                self._arrays_by_name[name] = arrays.stored_whole(found)
+        array = self._arrays_by_name.get(name)
         if array is None:
             raise StoreError(f"{self.path} has no array {name}: it is not part of snapshot {self.snapshot}")
         return array

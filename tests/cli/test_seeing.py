@@ -130,3 +130,13 @@ def test_what_cannot_be_seen(unchanged: Path, args: list[str], says: str) -> Non
     result = call(*args, "--store", unchanged)
     assert (result.code, result.out) == (2, "")
     assert says in result.error
+
+
+def test_a_snapshot_is_shown_the_same_in_little_memory(graph: Path) -> None:
+    looks = (["trace", "春風", "--also", "月"], ["inspect", "春"], ["inspect", "春", "風"])
+    before = [call(*look).out for look in looks]
+    assert call("edit-edge", "春", "風", "--boost", "1.5").code == 0
+    assert call("train", "--steps", "1", "--batch", "8", "-q").code == 0
+    for look, said in zip(looks, before, strict=True):
+        assert call(*look, "--at", "HEAD~2", "--host-memory", "24MiB").out == said
+        assert said != call(*look).out == call(*look, "--host-memory", "24MiB").out

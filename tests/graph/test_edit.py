@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedEr
 from tables import distribution, table
 
 from sifu_graph import Graph
+from sifu_graph.corpus import is_held_out
 from sifu_graph.draft import Draft
 from sifu_graph.pruning import to_prune
 
@@ -87,6 +89,33 @@ def test_a_node_from_a_text_has_the_probabilities_of_its_counts(graph: Graph, te
     after = distribution(graph, "春")
     assert after["風"] == pytest.approx(before["風"] / (1 + before["風"]), rel=0.02)
     assert graph.evaluate().perplexity == pytest.approx(perplexity, rel=0.12)  # a tenth of this text is this node
+
+
+def held_out_lines(graph: Graph, n: int) -> list[str]:
+    """Lines that the graph would hold out of its own text, each with 春風 in it once."""
+    fraction = graph.settings["build"]["holdout"]
+    found = (f"{'月' * i}春風{'花' * j}" for i in range(40) for j in range(1, 40))
+    return list(itertools.islice((line for line in found if is_held_out(line, fraction=fraction)), n))
+
+
+def not_held_out(graph: Graph) -> str:
+    """A line with 風花 in it once that the graph would train on."""
+    fraction = graph.settings["build"]["holdout"]
+    return next(line for i in range(99) if not is_held_out(line := f"風花{'月' * i}", fraction=fraction))
+
+
+def test_a_small_text_counts_though_all_its_lines_would_be_held_out(graph: Graph, tmp_path: Path) -> None:
+    lines = held_out_lines(graph, 12)
+    (tmp_path / "few.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    report = graph.add_node("春風", corpus=[tmp_path / "few.txt"])
+    assert (report.occurrences, report.missing) == (12, [])
+    graph.default_edge("月", "月")
+    grown = graph.grow(corpus=[tmp_path / "few.txt"], min_count=1)
+    assert grown.edges_added > 0
+    assert table(graph).edges["月", "月"][0] == sum(max(0, line.count("月") - 1) for line in lines)
+    # With one line that is not held out, that one alone is counted.
+    (tmp_path / "more.txt").write_text("\n".join([*lines, not_held_out(graph)]) + "\n", encoding="utf-8")
+    assert graph.add_node("風花", corpus=[tmp_path / "more.txt"]).occurrences == 1
 
 
 def test_training_steps_change_only_edges_of_the_new_node(graph: Graph, text: Path) -> None:

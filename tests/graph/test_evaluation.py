@@ -18,6 +18,7 @@ from small import write_text
 
 from sifu_graph import Graph, build_graph, contest, step
 from sifu_graph.card import model_card
+from sifu_graph.corpus import is_held_out
 from sifu_graph.evaluation import evaluate_split
 from sifu_graph.signal import PRESETS
 
@@ -110,6 +111,15 @@ def test_bytes_of_a_character_in_several_nodes(tmp_path: Path) -> None:
     assert report.characters == 30 * (len("naïve café — the end") + 1)
     assert report.tokens > report.characters
     assert report.bits_per_character == pytest.approx(report.bits_per_token * report.tokens / report.characters)
+
+
+def test_every_line_of_a_file_is_scored(graph: Graph, tmp_path: Path) -> None:
+    """Also those that would be held out, were it the graph's own text."""
+    lines = [f"春{one}{two}" for one in "風花月夜江水山" for two in "雲人不一有無天日來何時"]
+    assert {is_held_out(line, fraction=0.1) for line in lines} == {True, False}
+    (tmp_path / "few.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    report = graph.evaluate([tmp_path / "few.txt"])
+    assert report.characters == report.tokens == sum(len(line) + 1 for line in lines)
 
 
 def test_lists_of_tokens_have_no_characters(tmp_path: Path) -> None:

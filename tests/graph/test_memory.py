@@ -19,7 +19,7 @@ from sifu_store import Store
 from sifu_store.errors import DiskFullError, HostMemoryError, OptionError
 from small import whole
 
-from sifu_graph import Graph, build_graph
+from sifu_graph import Graph, build_graph, edit
 from sifu_graph.memory import UNITS, budget, parse_bytes
 from sifu_graph.optim import OptimizerConfig
 from sifu_graph.scratch import Scratch
@@ -74,6 +74,20 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
         assert 0 < graph.cache()["hit_rate"] < 1
     assert_same(paged, other)
     assert not list((other / "scratch").iterdir())
+
+
+def test_a_forecast_keeps_to_the_budget_too(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edit, "EVAL_TOKENS", 500)
+    with Graph.open(paged) as graph:
+        graph.train(steps=1, batch=8, eval_every=0)
+        wanted = graph.prune(to_ratio=0.1, evaluate=True, dry_run=True)
+        looked = graph.inspect("春"), graph.inspect("春", "風")
+    with Graph.open(paged, host_memory=BUDGET) as graph:
+        report = graph.prune(to_ratio=0.1, evaluate=True, dry_run=True)
+        assert report.heldout_before == wanted.heldout_before is not None
+        assert report.heldout_after == wanted.heldout_after is not None
+    with Graph.open(paged, at="HEAD", modest=True) as graph:
+        assert (graph.inspect("春"), graph.inspect("春", "風")) == looked
 
 
 def test_a_budget_that_is_too_small(paged: Path) -> None:

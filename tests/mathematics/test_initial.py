@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from sifu_graph import contest, step
 from sifu_graph.cache import EdgePool
 from sifu_graph.index import EdgeIndex
-from sifu_graph.initial import Counts, Initial, estimate_discounts, uniform
+from sifu_graph.initial import Counts, Initial, estimate_discounts, first_energies, uniform
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import PRESETS, initial_signal
 
@@ -118,3 +120,21 @@ def test_pages_appear_on_first_touch_with_the_same_bits(method: str) -> None:
     assert not parts.missing
     assert torch.equal(whole.W, parts.W)
     assert torch.equal(whole.b, parts.b)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**16), data=st.data())
+def test_energies_are_the_same_whichever_are_asked_for_first(seed: int, data: st.DataObject) -> None:
+    index, counts, _ = counted(seed, nodes=150, pairs=2000)
+    gaps = np.arange(index.edges) * 2 + 1  # every other slot is free
+    index = dataclasses.replace(index, slot=gaps)
+    wanted = first_energies("counts", index, counts, 2 * index.edges)
+    initial = Initial.create(
+        method="counts", seed=seed, config=PRESETS["tuned"], width=8, length=8, index=index, slots=2 * index.edges,
+        counts=counts,
+    )  # fmt: skip
+    for _ in range(3):
+        places = data.draw(st.lists(st.integers(0, index.edges - 1), max_size=6), label="edges")
+        slots = gaps[np.array(places, dtype=np.int64)]
+        assert np.array_equal(initial.energies(slots), wanted[slots])
+    assert np.array_equal(initial.energies(gaps), wanted[gaps])

@@ -60,7 +60,7 @@ def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "a.png"
     with pytest.raises(OptionError, match="no plot 'pie'"):
         plot(graph, "pie", out)
-    with pytest.raises(OptionError, match="no training was recorded"):
+    with pytest.raises(OptionError, match="no training of the branch main was recorded"):
         plot(graph, "loss", out)
     with pytest.raises(OptionError, match="must end with one of"):
         plot(graph, "rows", tmp_path / "a.gif")

@@ -110,8 +110,8 @@ def command(
         )  # fmt: skip
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
-    if found.unknown:
-        say(f"not among the nodes of this graph, read as unknown: {spelled_out(found.unknown)}", quiet=quiet)
+    if unknown := (found.before or found).unknown:
+        say(f"not among the nodes of this graph, read as unknown: {spelled_out(unknown)}", quiet=quiet)
     if found.positions[0].position > 0:
         said = f"the last {len(found.positions):,} of {found.text_positions:,} positions; --last shows more"
         say(said, quiet=quiet)
