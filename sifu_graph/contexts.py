@@ -65,8 +65,10 @@ LEFT_OUT = 32
 """Of so many chunks one is left out, to choose beta on."""
 JUDGED = 20_000
 """Positions of them that are looked at, at most."""
-CHUNKS = 8192
-"""Chunks that are held at a time: 32 MiB of mixes at 31 positions and d = 32."""
+CHUNKS = 1024
+"""Chunks that are held at a time: 4 MiB of mixes at 31 positions and d = 32."""
+WRITTEN = 4
+"""Pages whose edges are made at a time."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -89,7 +91,7 @@ def can_fit(config: SignalConfig, initial: Initial) -> bool:
     """Whether the mathematics is such that the closed form holds: the preset `tuned` from counts, and its like."""
     return (
         initial.method == "counts"
-        and not np.isnan(initial.energy).any()
+        and not np.isnan(initial.energies(np.arange(len(initial.origin)))).any()
         and (config.normalise_mix, config.skip_current, config.first, config.mix_from) == (True, True, "biased", 1)
         and (config.positional, config.drive) == ("none", "chain")
     )
@@ -233,7 +235,7 @@ class _Mixes:
         self.index: EdgeIndex = parameters.index
         self.config, self.directions = config, torch.from_numpy(directions)
         self.alpha, self.scale = parameters.alpha, float(parameters.scale)
-        self.energy = parameters.edges.initial.energy[self.index.slot] + np.float32(RAISED)
+        self.energy = parameters.edges.initial.energies(self.index.slot) + np.float32(RAISED)
         self.default = BASE_ENERGY + RAISED
 
     def positions(self, tokens: Ints, size: NDArray[np.int32]) -> _Positions:
@@ -358,8 +360,8 @@ def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strength: float
     index, pool, directions = parameters.index, parameters.edges, mixes.directions
     source = np.repeat(np.arange(index.nodes), index.row_sizes())
     order = np.argsort(index.slot, kind="stable")  # page after page
-    for begin in range(0, index.edges, 16 * pool.page_edges):
-        some = order[begin : begin + 16 * pool.page_edges]
+    for begin in range(0, index.edges, WRITTEN * pool.page_edges):
+        some = order[begin : begin + WRITTEN * pool.page_edges]
         w, c = means.edges(some, source[some])
         along = directions[index.target[some]]
         rest = torch.from_numpy(mixes.energy[some]) - strength * c

@@ -149,7 +149,7 @@ class Initial:
     width: int
     origin: NDArray[np.int32]  # [slots, 2], the keys of u and v; anything in a free slot
     nodes: int  # n at the build: the key of the default edge
-    energy: Floats  # [slots], wanted energy; NaN: values come from the hash. Read it with `energies`
+    _energy: Floats  # [slots], wanted energy; NaN: values come from the hash. Read it with `energies`
     direction: Floats  # [keys, d], unit vectors
     offset: Doubles  # [keys, 2]: M and Q, see `_amplitude`
     pending: _Pending | None = None
@@ -206,8 +206,8 @@ class Initial:
     def energies(self, slots: NDArray[np.int64]) -> Floats:
         """The energies that these edges are generated with, float32 [k]; NaN: their values come from the hash."""
         if self.pending is not None:
-            self.pending.tell(self.energy, self.origin[slots, 0])
-        found: Floats = self.energy[slots]
+            self.pending.tell(self._energy, self.origin[slots, 0])
+        found: Floats = self._energy[slots]
         return found
 
     def _amplitude(self, energy: Doubles, node: NDArray[np.integer[Any]]) -> Doubles:

@@ -201,7 +201,7 @@ def test_memory_stays_within_the_budget(paged: Path) -> None:
     start, peak, touched, pool = map(int, result.stdout.split())
     assert pool <= allowed
     assert touched > 2.5 * allowed
-    assert peak - start < allowed + (100 << 20)  # the index, a batch's positions, libraries
+    assert peak - start < allowed + (160 << 20)  # the index, a batch's positions, SciPy, the closed form (400 MiB in all)
 
 
 KILLED = """

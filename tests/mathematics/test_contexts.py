@@ -41,8 +41,8 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
     with Graph.open(fresh) as graph:
         text, parameters, config = graph.tokens().train, graph.parameters, graph.signal
         index, initial, width = parameters.index, parameters.edges.initial, parameters.width
-        energy = {(int(k) // index.nodes, int(k) % index.nodes): float(initial.energy[s]) + contexts.RAISED
-                  for k, s in zip(index.keys, index.slot, strict=True)}  # fmt: skip
+        rest = (initial.energies(index.slot) + contexts.RAISED).tolist()
+        energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys, rest, strict=True)}
         directions = node_directions(contexts._Chunks.of(text, length=8), index.nodes, width).astype(np.float64)
         default = BASE_ENERGY + contexts.RAISED
 
