@@ -82,8 +82,9 @@ class TrainOptions:
     commit_every, eval_every
         Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
     contexts
-        Begin with the closed form (`contexts`): it takes part of the time. None: where the graph was never trained and
-        its mathematics allows it.
+        Begin with the closed form (`contexts`): it takes part of the time. None: where the graph was never trained,
+        its mathematics allows it, and the optimizer is row-wise: AdamW's steps, of one size for every entry, undo it (a
+        graph of 40 nodes: perplexity 1.7 to 57 in two steps).
     on_step
         Called after every step.
     command
@@ -335,6 +336,8 @@ class _Run:
                 f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
             )
         if wanted is False or why is not None:
+            return None
+        if wanted is None and self.optimizer.kind != "rowwise":  # steps of one size for every entry undo it
             return None
         self.uncommitted = True
         self.say("counting the contexts of every edge (--no-contexts begins without)")
