@@ -153,7 +153,7 @@ Examples:
     "--contexts/--no-contexts",
     default=None,
     help="Begin with the closed form: every edge learns from all contexts of the text at once.  [default: where the "
-    "graph is new, from counts and tuned]",
+    "graph is new, from counts and tuned, and the optimizer row-wise]",
 )
 @click.option(
     "--config",
