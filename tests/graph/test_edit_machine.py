@@ -9,6 +9,7 @@ import copy
 import itertools
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,6 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.graph: Graph | None = None
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
 
     @initialize()
     def begin(self) -> None:
@@ -302,11 +301,19 @@ class Machine(RuleBasedStateMachine):
             table(self.graph).same(self.model)
 
     def teardown(self) -> None:
-        torch.set_num_threads(self.threads)
         if self.graph is not None:
             assert self.graph.store.verify().ok
             self.graph.close()
         self.folder.cleanup()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Small steps on a busy machine: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
