@@ -28,6 +28,7 @@ from sifu_graph.index import EdgeIndex, ranges
 from sifu_graph.signal import gelu, gelu_slope
 
 TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
+OUTER = 256  # outer products summed at a time
 
 Range = tuple[int, int]
 """Groups first .. stop - 1 of a plan. Where a contest takes an iterable of them, what it reads (`Rows.place` and the
@@ -152,6 +153,10 @@ class Outcome:
         """-log p(target) of every position [T]."""
         return self.logsumexp - scale * self.target_energy
 
+    def mean_loss(self, scale: float) -> float:
+        """The mean of `loss`."""
+        return total(self.loss(scale)) / len(self.logsumexp)
+
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
@@ -186,7 +191,7 @@ def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
 
 def default_backward(
     rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """dS [T, d], dW0, db0 and the scale's gradient, of the default edge's share in the contest."""
     positions = torch.diff(group.first_position)
     log_count = torch.repeat_interleave(group.log_defaults, positions)
@@ -196,7 +201,25 @@ def default_backward(
     z = S @ rows.default_W + rows.default_b + rows.pe[group.pe_row]
     factor = torch.where(energy > 0, rows.scale * d_logit / energy.clamp_min(1e-30), 0.0)
     dz = factor[:, None] * gelu(z) * gelu_slope(z)
-    return dz @ rows.default_W.T, S.T @ dz, dz.sum(0), (d_logit * energy).sum()
+    return dz @ rows.default_W.T, outer_sum(S, dz), dz.sum(0), total(d_logit * energy)
+
+
+def outer_sum(left: Tensor, right: Tensor) -> Tensor:
+    """left^T right [d, e] of rows [T, d] and [T, e]; on the CPU in an order that the number of threads does not change.
+
+    One product over all rows is cut among the threads there, one over few rows is not.
+    """
+    if left.device.type != "cpu":
+        return left.T @ right
+    out = left.new_zeros(left.shape[1], right.shape[1])
+    for some, others in zip(torch.split(left, OUTER), torch.split(right, OUTER), strict=True):
+        out += some.T @ others
+    return out
+
+
+def total(values: Tensor) -> float:
+    """The sum in float64, in an order that the number of threads does not change."""
+    return float(values.double().cpu().numpy().sum())
 
 
 def native(width: int, dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
@@ -250,7 +273,7 @@ def train(
         else:
             _train_torch(rows, group, S, outcome, weight, sink, (first, stop), dS, d_scale)
     d_default, default_W, default_b, d_default_scale = default_backward(rows, group, S, outcome, weight)
-    scale_gradient = float(d_scale.double().sum()) + float(d_default_scale)
+    scale_gradient = total(d_scale) + d_default_scale
     return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
 
 

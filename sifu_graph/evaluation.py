@@ -17,6 +17,7 @@ from sifu_store.errors import CorpusError
 
 from sifu_graph import device as devices
 from sifu_graph import step
+from sifu_graph.contest import total
 from sifu_graph.corpus import Corpus
 from sifu_graph.graph import require_positive
 from sifu_graph.kneser_ney import Baseline, KneserNey, baselines
@@ -245,7 +246,7 @@ def evaluate_split(
     nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
         loss, hit = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
-        nats += float(loss.double().sum())
+        nats += total(loss)
         hits += int(hit.sum())
         seen += len(loss)
         if limit is not None and seen >= limit:

@@ -174,7 +174,7 @@ class Grouped:
             pe_row=self._send(group.pe_row),
         )
         d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, there, S, outcome, weight)
-        scale_gradient = float(d_scale[:-1].double().sum()) + float(d_default_scale)
+        scale_gradient = contest.total(d_scale[:-1]) + d_default_scale
         return outcome, Gradients(dS[:-1] + d_default, default_W, default_b, scale_gradient)
 
     def update_edges(self, rows: Rows, sink: Sink) -> None:

@@ -362,7 +362,7 @@ def train(
         values["optimizer/last_step"][:] = step
     pool.unstage(staged.slots, values)
     _update_small(parameters, config, optimizer, step, back, batch.first, default_W, default_b, grads.scale)
-    return float(outcome.loss(sweep.rows.scale).double().mean()), group.positions
+    return outcome.mean_loss(sweep.rows.scale), group.positions
 
 
 def _scatter(
@@ -378,7 +378,7 @@ def _scatter(
         sink.dW.index_add_(0, row[part], drive[part, :, None] * dz[part, None, :])
         sink.db.index_add_(0, row[part], dz[part])
     default = row < 0
-    return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
+    return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
 
 
 def _scatter_on_device(
@@ -392,7 +392,7 @@ def _scatter_on_device(
     left, right = drive[private], dz[private]
     grouped.scatter(sink.dW, row[row >= 0], left, right)
     grouped.scatter(sink.db, row[row >= 0], left[:, :0], right)
-    return grads.default_W + drive[default].T @ dz[default], grads.default_b + dz[default].sum(0)
+    return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
 
 
 def edge_optimizer_state(arrays: Mapping[str, Tensor], optimizer: optim.OptimizerConfig) -> dict[str, list[Tensor]]:

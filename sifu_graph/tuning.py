@@ -72,7 +72,7 @@ def _step(
     aside = contest.Sink(gradient_row, dW, db)
     parts = step.rows_in_memory(parameters.edges, batch, sweep.rows)
     outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=aside, parts=parts)
-    loss = float(outcome.loss(sweep.rows.scale).double().mean())
+    loss = outcome.mean_loss(sweep.rows.scale)
     if not np.isfinite(loss):
         raise DivergedError(f"the loss of step {at} is {loss}: nothing was changed; try fewer --train-steps")
     d_mix = torch.zeros_like(sweep.tape.mix)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sifu_store import Store
 from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedError
 from tables import distribution, table
@@ -19,14 +17,7 @@ from sifu_graph.corpus import is_held_out
 from sifu_graph.draft import Draft
 from sifu_graph.pruning import to_prune
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small steps on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(graph: Graph) -> Graph:

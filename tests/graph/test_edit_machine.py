@@ -9,12 +9,10 @@ import copy
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,6 +28,8 @@ from small import write_text
 from tables import Pair, Table, table
 
 from sifu_graph import Graph, build_graph
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LETTERS = list("春風花月夜江水山雲人不一有無天日來何時中。")
 FRESH = ["龍", "鳳凰", "<image:7>", "龘"]
@@ -305,15 +305,6 @@ class Machine(RuleBasedStateMachine):
             assert self.graph.store.verify().ok
             self.graph.close()
         self.folder.cleanup()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small steps on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import SifuError
@@ -16,6 +15,8 @@ from tables import Table, table
 
 from sifu_graph import Graph
 from sifu_graph.edit import Edit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Touched = Callable[[str, str], bool]
 LETTERS = "春風花月夜江水山雲人不一有無天日來何時中。"
@@ -29,15 +30,6 @@ def original(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pyte
         with Graph.open(path) as graph:
             graph.train(steps=3, batch=8)
     return path
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small steps on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 letters = st.sampled_from(LETTERS)

@@ -14,13 +14,9 @@ from foreign_files import NAMES, Files, state_of
 from sifu_graph import Graph
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def small_tensors(one_thread: None) -> None:
+    """In every module of the folder."""
 
 
 @pytest.fixture

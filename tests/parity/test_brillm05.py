@@ -21,17 +21,10 @@ from sifu_graph.decoding import Walk
 from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.signal import PathEdges, positional_encoding
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 5
 CHECKPOINTS = ("model_init.bin", "model_trained.bin")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
