@@ -89,8 +89,8 @@ def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -
     point(directory, {name: snapshot})
 
 
-def delete_branch(directory: Path, lineage: Lineage, name: str, *, current: str) -> Commit:
-    """Drops a branch. Commits that nothing else names count as undone. Returns the newest of them.
+def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) -> Commit:
+    """Makes ready to drop a branch: commits that nothing else names count as undone. Returns the newest of them.
 
     Raises
     ------
@@ -107,8 +107,12 @@ def delete_branch(directory: Path, lineage: Lineage, name: str, *, current: str)
     named = known(lineage, [*others, *lineage.references.tags.values()])
     left = {tip.snapshot, lineage.references.redo.get(name, tip.snapshot)} - set(named)
     point(directory, {UNDONE + snapshot: snapshot for snapshot in left})
-    drop(directory, [name, REDO + name])
     return tip
+
+
+def drop_branch(directory: Path, name: str) -> None:
+    """Drops a branch that was left. It must no longer be acknowledged: what was, the next writer puts back."""
+    drop(directory, [name, REDO + name])
 
 
 def find_branch(lineage: Lineage, name: str) -> str:

@@ -194,20 +194,27 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
 
 
 def acknowledge(
-    directory: Path, repository: icechunk.Repository, snapshot: str, *, branch: str, checksums: bool = True
+    directory: Path,
+    repository: icechunk.Repository,
+    snapshot: str,
+    *,
+    branch: str,
+    checksums: bool = True,
+    without: str | None = None,
 ) -> None:
     """Sync what the snapshot consists of, then note it as saved, and its branch as the current one.
 
-    No `checksums`: the files are about to be rewritten.
+    No `checksums`: the files are about to be rewritten. `without`: that branch is about to be dropped.
     """
     sync_filesystem(directory)
     info = repository.lookup_snapshot(snapshot)
+    heads = {name: head for name, head in refs.branch_heads(repository).items() if name != without}
     names = [f"snapshots/{snapshot}", *(f"manifests/{manifest.id}" for manifest in info.manifests)]
     content = {
         "snapshot": snapshot,
         "previous": _before(repository, info),
         "branch": branch,
-        "branches": {**refs.branch_heads(repository), branch: snapshot},
+        "branches": {**heads, branch: snapshot},
         "files": {name: _checksum(directory, name) for name in names} if checksums else {},
     }
     text = json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1)

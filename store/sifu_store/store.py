@@ -366,8 +366,9 @@ class Store(StoreReader):
         OptionError
             There is none of that name, or it is the current one, or `main`.
         """
-        commit = branching.delete_branch(self._directory, self._lineage(), name, current=self.branch)
-        self._acknowledge()
+        commit = branching.leave_branch(self._directory, self._lineage(), name, current=self.branch)
+        self._acknowledge(without=name)
+        branching.drop_branch(self._directory, name)
         return commit
 
     def switch(self, name: str) -> str:
@@ -473,11 +474,13 @@ class Store(StoreReader):
         self._acknowledge(self.branch, moved.snapshot)
         return moved
 
-    def _acknowledge(self, branch: str | None = None, snapshot: str | None = None) -> None:
-        """Notes what is current, durably, and goes on from there."""
+    def _acknowledge(
+        self, branch: str | None = None, snapshot: str | None = None, *, without: str | None = None
+    ) -> None:
+        """Notes what is current, durably, and goes on from there. ``without``: a branch that is about to be dropped."""
         branch, snapshot = branch or self.branch, snapshot or self.snapshot
         with disk_errors(self.path, "noting the current branch"):
-            acknowledge(self._directory, self._repository, snapshot, branch=branch)
+            acknowledge(self._directory, self._repository, snapshot, branch=branch, without=without)
         self.branch, self.snapshot = branch, snapshot
         self._begin()
 

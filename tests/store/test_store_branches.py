@@ -37,6 +37,37 @@ def files(path: Path) -> dict[str, bytes]:
     }
 
 
+class Killed(BaseException):
+    """Nothing that comes after it is done."""
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("turns", [[False, True, False], [True, False, True]])
+def test_a_branch_whose_removal_was_cut_off_is_there_or_gone_for_good(
+    path: Path, monkeypatch: pytest.MonkeyPatch, after: int, turns: list[bool]
+) -> None:
+    """The next reader and the next writer see the same."""
+
+    def remove(folder: Path, *, ignore_errors: bool) -> None:
+        if after:
+            (folder / "ref.json").unlink()
+        raise Killed
+
+    with Store.open(path, write=True) as store, monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", remove)
+        with pytest.raises(Killed):
+            store.delete_branch("side")
+    for write in turns:
+        with Store.open(path, write=write) as store:
+            assert ("side" in store.tree().branches) == (after == 0)
+            assert store.verify().ok
+    with Store.open(path, write=True) as store:
+        if after:
+            store.create_branch("side")
+        else:
+            store.delete_branch("side")
+
+
 def ref(path: Path, name: str) -> Path:
     return path / "repository" / "refs" / f"branch.{name}" / "ref.json"
 
