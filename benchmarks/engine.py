@@ -50,7 +50,6 @@ def materialise(pool: EdgePool) -> None:
     for name, array in pool.arrays.items():
         if name.startswith("optimizer/"):
             array.zero_()
-    torch.set_flush_denormal(True)  # as training does
 
 
 # ---- training

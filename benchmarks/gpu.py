@@ -456,7 +456,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     size = SMALL if options.small else Size()
     torch.manual_seed(0)
-    torch.set_flush_denormal(True)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(device, built(Path(folder), size, small=options.small), size)

@@ -261,7 +261,6 @@ def forget(folder: Path) -> None:
 
 def decoding(store: Path, sizes: Sizes) -> list[Line]:
     """Along held-out text, greedy, with a tenth of the graph in frames; every page was met once before."""
-    torch.set_flush_denormal(True)
     whole = Graph.open(store)
     whole.fit_memory()
     pool = whole.parameters.edges

@@ -181,11 +181,9 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
     run: _Run | None = None
     try:
         run = _Run(graph, corpus, options)
-        torch.set_flush_denormal(True)  # subnormal numbers would make the torch path several times slower
         with devices.memory_errors():
             return run.go()
     finally:
-        torch.set_flush_denormal(False)
         # What was not committed must not stay in memory.
         graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.stale))
 

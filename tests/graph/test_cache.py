@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
-from support.graphs import Random, random_graph, texts
 
 from sifu_graph import step
 from sifu_graph.cache import EdgePool, row_pages
