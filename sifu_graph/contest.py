@@ -346,11 +346,6 @@ class RowContest:
         self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)
         return int((self.found[:edges] * self._sign).argmax()) if edges else -1
 
-    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
-        """Energies [k] of the private edges of a row, and the energy of the default edge. Valid until the next call."""
-        self.run(row, S, pe)
-        return self.found[: row.edges], self.values[row.edges]
-
 
 def update_edges(rows: Rows, sink: Sink) -> None:
     """The optimizer's step of the edges at ``rows.place``, whose gradients are the rows of the sink."""

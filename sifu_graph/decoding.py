@@ -29,8 +29,9 @@ class Field(NamedTuple):
     """Who stands for choice after a node."""
 
     targets: NDArray[np.integer[Any]]  # [k], of its private edges
-    banned: list[int]  # the ranks of those that cannot be chosen
-    defaults: int  # nodes behind default edges that can be
+    never: NDArray[np.int64]  # the nodes that cannot be chosen, ascending
+    banned: list[int]  # the ranks of those among the targets
+    defaults: int  # nodes behind default edges that can be chosen
 
 
 class Walk:
@@ -189,16 +190,14 @@ class Walk:
             rank, which = sampler.choose(logits, default_logit, field.defaults, rng)
         if rank != DEFAULT:
             return int(field.targets[rank])
-        return self.default_node(np.union1d(field.targets, self.banned()), which)
+        return self.default_node(np.union1d(field.targets, field.never), which)
 
     def _field(self) -> Field:
         index = self.parameters.index
-        targets, banned = index.target[index.row(self.node)], self.banned()
-        at = np.searchsorted(targets, banned)
-        private = (
-            at[(at < len(targets)) & (targets[np.minimum(at, len(targets) - 1)] == banned)] if len(targets) else at[:0]
-        )
-        return Field(targets, private.tolist(), index.nodes - len(targets) - (len(banned) - len(private)))
+        targets, never = index.target[index.row(self.node)], self.banned()
+        first, after = (np.searchsorted(targets, never, side) for side in ("left", "right"))
+        banned = first[first < after]
+        return Field(targets, never, banned.tolist(), index.nodes - len(targets) - (len(never) - len(banned)))
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen now, ascending."""

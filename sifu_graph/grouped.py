@@ -470,11 +470,6 @@ class GroupedRow:
         self.values = self.found.data
         return int((self.found[: row.edges] * self._sign).argmax()) if row.edges else -1
 
-    def energies(self, row: RowPlaces, S: Tensor, pe: Tensor | None) -> tuple[NDArray[np.floating[Any]], float]:
-        """As `contest.RowContest.energies`."""
-        self.run(row, S, pe)
-        return self.found[: row.edges], self.values[row.edges]
-
 
 def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
     """A CPU tensor on a device; the CPU does not wait for it."""

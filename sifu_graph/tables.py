@@ -40,25 +40,24 @@ def read_usage(store: Store) -> NDArray[np.int64]:
 def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
     """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
     settings = store.settings
-    initial, width, length = settings["initial"], settings["width"], settings["build"]["length"]
+    initial = settings["initial"]
+    common = {
+        "method": initial["method"],
+        "seed": initial["seed"],
+        "config": config,
+        "width": settings["width"],
+        "length": settings["build"]["length"],
+    }
     if store.has(ENERGY):
         return Initial.frozen(
-            method=initial["method"],
-            seed=initial["seed"],
-            config=config,
-            width=width,
-            length=length,
+            **common,
             nodes=initial["nodes"],
             keys=initial["keys"],
             origin=store.read(ORIGIN),
             energy=store.read(ENERGY),
         )
     return Initial.create(
-        method=initial["method"],
-        seed=initial["seed"],
-        config=config,
-        width=width,
-        length=length,
+        **common,
         index=index,
         slots=store.slots,
         counts=Counts(

@@ -55,7 +55,8 @@ def table(graph: Graph, *, energies: bool = False) -> Table:
         for u in range(index.nodes):
             row = index.row(u)
             places = slots[row]
-            private, shared = one.energies(RowPlaces(places, places.ctypes.data, len(places)), S, None)
+            one.run(RowPlaces(places, places.ctypes.data, len(places)), S, None)
+            private, shared = one.found[: len(places)], one.values[len(places)]
             of_target = dict(zip(index.target[row].tolist(), private.tolist(), strict=True))
             for v in range(index.nodes):
                 found.energy[names[u], names[v]] = of_target.get(v, shared)
