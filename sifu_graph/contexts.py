@@ -5,13 +5,15 @@ counted too. For every position t of the text let S_t be the mix that reaches it
 direction of the node that they have reached. Under a normal model of the mixes of each edge, with one covariance C for
 all (linear discriminant analysis: Fisher 1936), the energy that a context adds is linear in it::
 
-    m_uv = (sum of S_t over the transitions u -> v  +  kappa p_uv) / (count_uv + kappa),   p_uv = m_u + (m_v - m)
-    w_uv = beta C^-1 (m_uv - m_u)
-    E(v | u, S) = energy at rest + w_uv . S - c_uv,   c_uv = w_uv . m_u + beta / 2 (m_uv - m_u) C^-1 (m_uv - m_u)
+    t_v   = m_v - m                                                    what the target is met in, after any source
+    o_uv  = count_uv / (count_uv + kappa) (m_uv - m_u - t_v)           what the edge alone adds to it
+    w_uv  = C^-1 (beta t_v + gamma o_uv)
+    E(v | u, S) = energy at rest + w_uv . S - c_uv,    c_uv = w_uv . m_u + w_uv . (t_v + o_uv) / 2
 
-with m_u, m_v and m the mean mixes before any transition from u, to v, and of all. As W_uv = w_uv d_v^T, with d_v the
-direction of v, this is a graph like any other, and training goes on from it. beta, the share of it that is believed, is
-chosen on chunks that the means leave out.
+with m_uv, m_u, m_v and m the mean mixes before the transition u -> v, before any from u, any to v, and all. As
+W_uv = w_uv d_v^T, with d_v the direction of v, this is a graph like any other, and training goes on from it. beta and
+gamma, the shares that are believed of what many edges and of what one edge has met, are chosen on chunks that the
+means leave out.
 
 The directions come from the text as well: nodes before the same next nodes (two steps on) point the same way (the
 singular vectors of their positive pointwise mutual information, Levy & Goldberg 2014), so that a row that has met one
@@ -46,10 +48,10 @@ from sifu_graph.propagation import mixing_matrix
 from sifu_graph.signal import SignalConfig, gelu, normalised
 from sifu_graph.tokens import Split, chunk_table
 
-KAPPA = 3.0
-"""Transitions that the mean of the source and the target weigh in that of their edge."""
-STRENGTHS = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.75)
-"""Of which beta is chosen."""
+KAPPA = 8.0
+"""Transitions of an edge at which half of what it alone adds counts."""
+STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+"""Of which beta and gamma are chosen."""
 RAISED = 15.0
 """Added to all energies: with all dimensions in use, GELU is linear only further up."""
 SPREAD = 0.5
@@ -65,6 +67,8 @@ LEFT_OUT = 32
 """Of so many chunks one is left out, to choose beta on."""
 JUDGED = 20_000
 """Positions of them that are looked at, at most."""
+TOGETHER = 64
+"""Positions of one source that are looked at together, for every beta and gamma."""
 CHUNKS = 1024
 """Chunks that are held at a time: 4 MiB of mixes at 31 positions and d = 32."""
 WRITTEN = 4
@@ -78,9 +82,10 @@ Chunk = tuple[Ints, NDArray[np.int32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextFit:
-    """The strength beta that was chosen, and the perplexity of the chunks left out before and after."""
+    """The strengths beta and gamma that were chosen, and the perplexity of the chunks left out before and after."""
 
-    strength: float
+    target_strength: float
+    edge_strength: float
     before: float
     after: float
     positions: int
@@ -119,11 +124,17 @@ def fit_contexts(
     directions = node_directions(chunks, parameters.index.nodes, parameters.width)
     mixes = _Mixes(parameters, config, directions)
     means = _Means.of(mixes, chunks.kept(), folder)
-    strength, before, after, positions = _chosen_strength(mixes, means, chunks.left_out())
-    if strength > 0:
-        _write(parameters, mixes, means, strength)
+    strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
+    if any(strengths):
+        _write(parameters, mixes, means, strengths)
+    beta, gamma = strengths
     return ContextFit(
-        strength=strength, before=before, after=after, positions=positions, seconds=time.perf_counter() - started
+        target_strength=beta,
+        edge_strength=gamma,
+        before=before,
+        after=after,
+        positions=positions,
+        seconds=time.perf_counter() - started,
     )
 
 
@@ -260,9 +271,10 @@ class _Mixes:
 
 @dataclass(frozen=True, slots=True)
 class _Means:
-    """The mean mix before every edge and out of every source, and what the discriminant makes of them."""
+    """What the mixes before every edge, out of every source and into every target have in common."""
 
-    toward: Tensor  # [edges, d], m_uv - m_u
+    own: Tensor  # [edges, d], o_uv
+    target: Tensor  # [n, d], t_v
     source: Tensor  # [n, d], m_u
     inverse: Tensor  # [d, d], C^-1
 
@@ -287,23 +299,16 @@ class _Means:
                 times_of[nodes] += times
         m_u = out_of / np.maximum(left, 1)[:, None]
         m = out_of.sum(0) / max(1.0, left.sum())
-        m_v = into / np.maximum(arrived, 1)[:, None] - np.where(arrived > 0, 1.0, 0.0)[:, None] * m
+        t_v = into / np.maximum(arrived, 1)[:, None] - np.where(arrived > 0, 1.0, 0.0)[:, None] * m
         within = (second - (m_u * left[:, None]).T @ m_u) / max(1.0, left.sum())
         source = np.repeat(np.arange(index.nodes), index.row_sizes())
-        toward = torch.from_numpy(total)
+        own = torch.from_numpy(total)
         for part in np.array_split(np.arange(index.edges), max(1, index.edges // 65536)):  # in place: it is large
-            of_source = torch.from_numpy(m_u[source[part]])
-            prior = of_source + torch.from_numpy(m_v[index.target[part]])
+            expected = torch.from_numpy(m_u[source[part]] + t_v[index.target[part]])
             n_uv = torch.from_numpy(count[part])[:, None]
-            toward[part] = ((toward[part] + KAPPA * prior) / (n_uv + KAPPA) - of_source).to(toward.dtype)
+            own[part] = ((own[part] - n_uv * expected) / (n_uv + KAPPA)).to(own.dtype)
         inverse = np.linalg.inv(within + RIDGE * np.eye(width))
-        return cls(toward, torch.from_numpy(m_u).float(), torch.from_numpy(inverse).float())
-
-    def edges(self, rows: slice | Ints, source: Ints) -> tuple[Tensor, Tensor]:
-        """w / beta [k, d] and c / beta [k] of some edges, given by their places and their sources."""
-        toward = self.toward[rows]
-        w = toward @ self.inverse
-        return w, (w * self.source[source]).sum(1) + 0.5 * (w * toward).sum(1)
+        return cls(own, *(torch.from_numpy(x).float() for x in (t_v, m_u, inverse)))
 
 
 def _zeros(shape: tuple[int, int], folder: Path | None) -> Floats:
@@ -328,44 +333,55 @@ def _summed(S: Floats, key: Ints) -> tuple[Ints, Floats, Ints]:
 # ---- how far, and into the edges
 
 
-def _chosen_strength(mixes: _Mixes, means: _Means, chunks: Iterator[Chunk]) -> tuple[float, float, float, int]:
-    """beta, the perplexity at beta = 0 and at the chosen one, and how many positions that was asked of."""
-    index, losses, positions = mixes.index, np.zeros(len(STRENGTHS)), 0
-    with np.errstate(divide="ignore"):
-        log_defaults = np.log(index.defaults().astype(np.float64)).tolist()
+def _chosen_strengths(
+    mixes: _Mixes, means: _Means, chunks: Iterator[Chunk]
+) -> tuple[tuple[float, float], float, float, int]:
+    """beta and gamma, the perplexity without and with them, and how many positions that was asked of."""
+    index, positions = mixes.index, 0
+    pairs = torch.cartesian_prod(torch.tensor(STRENGTHS), torch.tensor(STRENGTHS))
+    beta, gamma = pairs[:, :1, None], pairs[:, 1:, None]
+    losses = torch.zeros(len(pairs), dtype=torch.float64)
+    log_defaults = torch.log(torch.from_numpy(index.defaults()).double()).float()
     for tokens, size in chunks:
         found = mixes.positions(tokens, size)
         order = np.argsort(found.source, kind="stable")
         sources, first = np.unique(found.source[order], return_index=True)
         for u, begin, end in zip(sources.tolist(), first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
-            here, row = order[begin:end], index.row(u)
-            w, c = means.edges(row, np.full(row.stop - row.start, u))
-            added = mixes.scale * (found.S[here] @ w.T - c)
+            row = index.row(u)
+            own, target = means.own[row], means.target[index.target[row]]
+            w = torch.cat([target, own]) @ means.inverse
+            half = 0.5 * (w.view(2, -1, w.shape[1]) * (target + own)).sum(2)
             rest = mixes.scale * torch.from_numpy(mixes.energy[row] - mixes.default)
-            place = torch.from_numpy(found.place[here] - row.start)[:, None]
-            private = torch.from_numpy(found.place[here] >= 0)
-            for which, strength in enumerate(STRENGTHS):
-                logits = torch.nn.functional.pad(rest + strength * added, (0, 1))  # the default edges' are 0
-                own = torch.where(private, logits.gather(1, torch.where(private[:, None], place, 0))[:, 0], 0.0)
-                logits[:, -1] = log_defaults[u]
-                losses[which] += float((logits.logsumexp(1) - own).double().sum())
+            for here in np.array_split(order[begin:end], -(-(end - begin) // TOGETHER)):
+                along = ((found.S[here] - means.source[u]) @ w.T).view(len(here), 2, -1)
+                of_target, of_own = (mixes.scale * (along - half)).unbind(1)
+                # Of every pair of strengths, position and candidate; those of the default edges are 0.
+                logits = torch.nn.functional.pad(rest + beta * of_target + gamma * of_own, (0, 1))
+                place = torch.from_numpy(np.where(found.place[here] >= 0, found.place[here] - row.start, -1))
+                reached = logits.gather(2, (place % logits.shape[2]).expand(len(pairs), -1)[..., None])[..., 0]
+                logits[..., -1] = log_defaults[u]
+                losses += (logits.logsumexp(2) - reached).double().sum(1)
         positions += len(order)
-    best = int(np.argmin(losses))
-    perplexity = np.exp(losses / max(1, positions))
-    return STRENGTHS[best], float(perplexity[0]), float(perplexity[best]), positions
+    best = int(losses.argmin())
+    perplexity = torch.exp(losses / max(1, positions)).tolist()
+    chosen = STRENGTHS[best // len(STRENGTHS)], STRENGTHS[best % len(STRENGTHS)]
+    return chosen, perplexity[0], perplexity[best], positions
 
 
-def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strength: float) -> None:
+def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strengths: tuple[float, float]) -> None:
     """Every edge and the small parameters."""
+    beta, gamma = strengths
     index, pool, directions = parameters.index, parameters.edges, mixes.directions
     source = np.repeat(np.arange(index.nodes), index.row_sizes())
     order = np.argsort(index.slot, kind="stable")  # page after page
     for begin in range(0, index.edges, WRITTEN * pool.page_edges):
         some = order[begin : begin + WRITTEN * pool.page_edges]
-        w, c = means.edges(some, source[some])
+        own, target = means.own[some], means.target[index.target[some]]
+        w = (beta * target + gamma * own) @ means.inverse
+        c = (w * (means.source[source[some]] + 0.5 * (target + own))).sum(1)
         along = directions[index.target[some]]
-        rest = torch.from_numpy(mixes.energy[some]) - strength * c
-        pool.put(WEIGHT, index.slot[some], strength * w[:, :, None] * along[:, None, :])
+        rest = torch.from_numpy(mixes.energy[some]) - c
+        pool.put(WEIGHT, index.slot[some], w[:, :, None] * along[:, None, :])
         pool.put(BIAS, index.slot[some], _with_energy(along, rest.clamp_min(0.5)))
     parameters.default_b.copy_(_with_energy(directions[-1:], torch.full((1,), mixes.default))[0])
     parameters.node_bias.copy_(mixes.default * directions[:-1] - parameters.r_0)

@@ -347,7 +347,7 @@ class _Run:
             parameters.tier.forget()
         self.say(
             f"contexts counted: perplexity {fitted.before:.1f} to {fitted.after:.1f} on chunks of the text that "
-            f"were left out, at strength {fitted.strength:g}"
+            f"were left out, at strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
         )
         return fitted
 

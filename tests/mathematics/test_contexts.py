@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +15,12 @@ from sifu_store import Store
 from sifu_store.errors import OptionError
 from small import whole, write_text
 
-from sifu_graph import Graph, build_graph, contexts
+from sifu_graph import Graph, build_graph, contexts, step
 from sifu_graph.contexts import fit_contexts, node_directions
 from sifu_graph.initial import BASE_ENERGY
 from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.parameters import Parameters
+from sifu_graph.signal import SignalConfig
 from sifu_graph.tokens import Split, chunk_table
 
 
@@ -36,7 +39,8 @@ def chunks_of(text: Split, length: int) -> list[list[int]]:
 def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contexts, "STRENGTHS", (0.5,))
+    beta, gamma = 0.7, 0.4
+    monkeypatch.setattr(contexts, "_chosen_strengths", lambda *_: ((beta, gamma), 1.0, 1.0, 1))
     monkeypatch.setattr(contexts, "CHUNKS", 50)  # several parts
     with Graph.open(fresh) as graph:
         text, parameters, config = graph.tokens().train, graph.parameters, graph.signal
@@ -68,10 +72,10 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
         fit_contexts(parameters, config, text, length=8)
         for source, target in list(energy)[::7]:
             mine = S[(u == source) & (v == target)]
-            prior = m_u[source] + (S[v == target].mean(0) - m if (v == target).any() else 0.0)
-            toward = (mine.sum(0) + contexts.KAPPA * prior) / (len(mine) + contexts.KAPPA) - m_u[source]
-            w = 0.5 * np.linalg.solve(C, toward)
-            c = w @ m_u[source] + 0.5 * w @ toward
+            t_v = S[v == target].mean(0) - m if (v == target).any() else 0 * m
+            own = (mine - m_u[source] - t_v).sum(0) / (len(mine) + contexts.KAPPA)
+            w = np.linalg.solve(C, beta * t_v + gamma * own)
+            c = w @ m_u[source] + 0.5 * w @ (t_v + own)
             slot = np.array([index.slot_of(source, target)])
             W, b = (parameters.edges.get(name, slot)[0] for name in (WEIGHT, BIAS))
             for context in S[:: len(S) // 5]:
@@ -94,6 +98,36 @@ def test_nodes_before_the_same_nodes_point_the_same_way() -> None:
     assert np.abs(centred[-1]).max() < 1e-6  # the default edge says nothing
 
 
+def test_the_strengths_are_the_best_that_there_are(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the chunks left out is what the graph then does on them, and no other pair does better."""
+    left_out = []
+    for only in (None, *itertools.product((0.0, 0.4, 0.8), repeat=2)):
+        with Graph.open(fresh) as graph, monkeypatch.context() as patched:
+            text, parameters = graph.tokens().train, graph.parameters
+            patched.setattr(contexts, "STRENGTHS", (0.0, 0.4, 0.8))
+            patched.setattr(contexts, "TOGETHER", 3)
+            if only is not None:
+                patched.setattr(contexts, "_chosen_strengths", lambda *_, only=only: (only, 1.0, 1.0, 1))
+            fit = fit_contexts(parameters, graph.signal, text, length=8)
+            nats = [
+                loss
+                for tokens, size in contexts._Chunks.of(text, length=8).left_out()
+                for loss, at in zip(*scored(parameters, graph.signal, tokens, size), strict=True) if at > 0
+            ]  # fmt: skip
+            left_out.append(float(np.exp(np.mean(nats))))
+            if only is None:
+                chosen = fit
+    assert left_out[0] == pytest.approx(min(left_out), rel=1e-6)
+    assert chosen.after == pytest.approx(left_out[0], rel=1e-3)  # GELU is not quite linear
+    assert chosen.before == pytest.approx(left_out[1], rel=1e-3)
+
+
+def scored(parameters: Parameters, config: SignalConfig, tokens: np.ndarray, size: np.ndarray) -> tuple[list, list]:
+    """The losses of all positions, and how far into their chunk they are."""
+    found = step.examine(parameters, config, tokens.astype(np.int32), size.astype(np.int64))
+    return found.loss.tolist(), found.step.tolist()
+
+
 @pytest.fixture
 def copied(fresh: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fresh, tmp_path / "graph.sifu"))
@@ -103,7 +137,7 @@ def test_training_begins_with_it_once(copied: Path) -> None:
     said: list[str] = []
     with Graph.open(copied) as graph:
         first = graph.train(steps=1, batch=8, say=said.append)
-        assert first.contexts is not None and first.contexts.strength in contexts.STRENGTHS
+        assert first.contexts is not None and first.contexts.edge_strength in contexts.STRENGTHS
         assert first.contexts.after <= first.contexts.before
         assert any(line.startswith("contexts counted") for line in said)
         assert graph.train(steps=1).contexts is None
@@ -133,7 +167,7 @@ def test_what_is_learned_from_contexts_is_believed(tmp_path: Path) -> None:
     build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=12, sparsify=1.0, length=8, holdout=0.0)
     with Graph.open(tmp_path / "g.sifu") as graph:
         found = fit_contexts(graph.parameters, graph.signal, graph.tokens().train, length=8)
-        assert found.strength > 0
+        assert max(found.target_strength, found.edge_strength) > 0
         assert found.after < 0.8 * found.before
 
 

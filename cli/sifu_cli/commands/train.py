@@ -288,7 +288,10 @@ def _fields(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_report(report: TrainReport) -> None:
-    fitted = report.contexts
+    contexts, fitted = [], report.contexts
+    if fitted is not None:
+        how = f"in closed form, strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
+        contexts = [("contexts", duration(fitted.seconds), how)]
     before, after = number(report.heldout_before, 1), number(report.heldout_perplexity, 1)
     print_table(
         [
@@ -296,11 +299,7 @@ def _print_report(report: TrainReport) -> None:
             ("tokens", number(report.tokens), f"{report.tokens_done:,} in this run"),
             ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
             ("held-out", after, f"perplexity; {before} before this run"),
-            *(
-                [("contexts", duration(fitted.seconds), f"in closed form, strength {fitted.strength:g}")]
-                if fitted
-                else []
-            ),
+            *contexts,
             ("tokens/s", number(report.tokens_per_s), ""),
             ("peak memory", size(report.peak_host_bytes), ""),
             ("time", duration(report.seconds), ""),
