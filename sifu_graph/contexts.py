@@ -15,7 +15,7 @@ W_uv = w_uv d_v^T, with d_v the direction of v, this is a graph like any other, 
 gamma, the shares that are believed of what many edges and of what one edge has met, are chosen on chunks that the
 means leave out.
 
-The directions come from the text as well: nodes before the same next nodes (two steps on) point the same way (the
+The directions come from the text as well: nodes before the same nodes (two steps on and more) point the same way (the
 singular vectors of their positive pointwise mutual information, Levy & Goldberg 2014), so that a row that has met one
 context knows its like. All entries are positive, where GELU is linear; the mix is centred, so that what they have
 in common does not count.
@@ -54,13 +54,16 @@ STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Of which beta and gamma are chosen."""
 RAISED = 15.0
 """Added to all energies: with all dimensions in use, GELU is linear only further up."""
-SPREAD = 0.5
+LAGS = 3
+"""Distances, from two steps on, at which nodes are looked at that follow."""
+SPREAD = 0.4
 """Root mean square of a direction's entries about their mean, as a share of it."""
 LEAST = 0.1
 """The least entry of a direction, as a share of the mean."""
-RARE = 200.0
+RARE = 500.0
 """Occurrences at which a node's neighbours count half."""
-RIDGE = 1e-2
+RIDGE = 0.1
+"""Added to the variance of every dimension of the mix, which is about 1."""
 SMALL = 400
 """Nodes up to which all singular vectors are computed."""
 LEFT_OUT = 32
@@ -121,7 +124,7 @@ def fit_contexts(
     """
     started = time.perf_counter()
     chunks = _Chunks.of(text, length=length)
-    directions = node_directions(chunks, parameters.index.nodes, parameters.width)
+    directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
     mixes = _Mixes(parameters, config, directions)
     means = _Means.of(mixes, chunks.kept(), folder)
     strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
@@ -179,17 +182,21 @@ class _Chunks:
 # ---- directions
 
 
-def node_directions(chunks: _Chunks, nodes: int, width: int) -> Floats:
-    """Unit vectors of positive entries [n + 1, d]: alike where nodes are followed, two steps on, by the same nodes.
+def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float = 0.0) -> Floats:
+    """Unit vectors of positive entries [n + 1, d]: alike where nodes are followed, two steps on or more, by the same.
 
-    The last one is that of the default edge: all entries the same, so that it says nothing in a centred mix.
+    A node that much later weighs as much less as it does in the mix (``recency``). The last vector is that of the
+    default edge: all entries the same, so that it says nothing in a centred mix.
     """
-    counts = _followers(chunks, nodes)
+    counts = _followers(chunks, nodes, recency)
     rank = min(width - 1, nodes - 1)
     row, column = np.asarray(counts.sum(1)).ravel() + 1, np.asarray(counts.sum(0)).ravel() + 1
     triples = counts.tocoo()
-    information = np.log(triples.data * float(counts.sum()) / (row[triples.row] * column[triples.col]))
-    weight = np.maximum(information, 0) * (row / (row + RARE))[triples.row]
+    weight = np.log(triples.data)  # of which the pointwise mutual information becomes, in place
+    weight += np.float32(np.log(counts.sum())) - np.log(column).astype(np.float32)[triples.col]
+    weight -= np.log(row).astype(np.float32)[triples.row]
+    np.maximum(weight, 0, out=weight)
+    weight *= (row / (row + RARE)).astype(np.float32)[triples.row]
     matrix = scipy.sparse.csr_array((weight, (triples.row, triples.col)), shape=(nodes, nodes))
     vectors = np.zeros((nodes, width - 1))
     if nodes <= SMALL:
@@ -206,15 +213,18 @@ def node_directions(chunks: _Chunks, nodes: int, width: int) -> Floats:
     return out
 
 
-def _followers(chunks: _Chunks, nodes: int) -> scipy.sparse.csr_array:
-    """How often each node stands two steps before each other one [n, n]."""
-    merged = MergedCounts(np.dtype(np.int64))
-    for tokens, size in chunks.every():
-        inside = np.arange(2, chunks.length) < size[:, None]
-        keys, count = np.unique((tokens[:, :-2] * nodes + tokens[:, 2:])[inside], return_counts=True)
-        merged.add(keys, count)
-    keys, count = merged.result()
-    return scipy.sparse.csr_array((count.astype(np.float64), np.divmod(keys, nodes)), shape=(nodes, nodes))
+def _followers(chunks: _Chunks, nodes: int, recency: float) -> scipy.sparse.csr_array:
+    """How often each node stands two steps before each other one, or a few more, which weigh less [n, n]."""
+    total = scipy.sparse.csr_array((nodes, nodes), dtype=np.float32)
+    for lag in range(2, min(2 + LAGS, chunks.length)):  # one after the other: they are large
+        merged = MergedCounts(np.dtype(np.int64))
+        for tokens, size in chunks.every():
+            inside = np.arange(lag, chunks.length) < size[:, None]
+            merged.add(*np.unique((tokens[:, :-lag] * nodes + tokens[:, lag:])[inside], return_counts=True))
+        keys, count = merged.result()
+        weighed = (np.exp(-recency * (lag - 2)) * count).astype(np.float32)
+        total = total + scipy.sparse.csr_array((weighed, np.divmod(keys, nodes)), shape=(nodes, nodes))
+    return total
 
 
 def _centred_basis(width: int) -> NDArray[np.float64]:

@@ -47,7 +47,8 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
         index, initial, width = parameters.index, parameters.edges.initial, parameters.width
         rest = (initial.energies(index.slot) + contexts.RAISED).tolist()
         energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys, rest, strict=True)}
-        directions = node_directions(contexts._Chunks.of(text, length=8), index.nodes, width).astype(np.float64)
+        every = contexts._Chunks.of(text, length=8)
+        directions = node_directions(every, index.nodes, width, recency=config.recency).astype(np.float64)
         default = BASE_ENERGY + contexts.RAISED
 
         def mix(past: list[int]) -> np.ndarray:
