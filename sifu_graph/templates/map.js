@@ -99,6 +99,14 @@
     allowInvalidContainer: true,
   });
   const camera = renderer.getCamera();
+  let late = 0;  // frames in a row that came late: without a GPU, edges are then left out while the picture moves
+  camera.on("updated", () => {
+    const began = performance.now();
+    requestAnimationFrame(() => requestAnimationFrame((now) => {
+      late = now - began > 100 ? late + 1 : 0;
+      if (late === 3) renderer.setSetting("hideEdgesOnMove", true);
+    }));
+  });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const look = (state) => (calm ? camera.setState(state) : camera.animate(state, { duration: 350 }));
 
