@@ -91,21 +91,41 @@
     label(context, node, { ...settings, labelSize: settings.labelSize + 5, labelWeight: "600" });
   };
 
+  // Without a graphics card a frame takes long: then the picture that is there is moved, and drawn anew when it rests.
+  const REST_MS = 150, LATE_MS = 150;
+  class Renderer extends Sigma {
+    scheduleRender() {
+      if (!this.slow) return super.scheduleRender();
+      const now = this.getCamera().getState(), { width, height } = this.getDimensions();
+      const at = this.framedGraphToViewport(this.drawn, { cameraState: now });
+      this.place(`translate(${at.x - width / 2}px, ${at.y - height / 2}px) scale(${this.drawn.ratio / now.ratio})`);
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => super.scheduleRender(), REST_MS);
+      return this;
+    }
+    place(transform) {
+      for (const canvas of Object.values(this.getCanvases())) canvas.style.transform = transform;
+      this.moved = transform !== "";
+    }
+    settled() {
+      this.drawn = this.getCamera().getState();
+      if (this.moved) this.place("");
+    }
+  }
+
   readTheme();
-  const renderer = new Sigma(graph, $("map"), {
+  const renderer = new Renderer(graph, $("map"), {
     nodeReducer, edgeReducer, defaultDrawNodeLabel: label, defaultDrawNodeHover: hover,
     labelFont: getComputedStyle(document.body).fontFamily, labelSize: 13, labelDensity: 1.3, labelGridCellSize: 70,
     labelRenderedSizeThreshold: 3.2, zIndex: true, minCameraRatio: 0.02, maxCameraRatio: 3, stagePadding: 40,
     allowInvalidContainer: true,
   });
+  renderer.on("afterRender", () => renderer.settled());
+  renderer.settled();
   const camera = renderer.getCamera();
-  let late = 0;  // frames in a row that came late: without a GPU, edges are then left out while the picture moves
   camera.on("updated", () => {
     const began = performance.now();
-    requestAnimationFrame(() => requestAnimationFrame((now) => {
-      late = now - began > 100 ? late + 1 : 0;
-      if (late === 3) renderer.setSetting("hideEdgesOnMove", true);
-    }));
+    requestAnimationFrame(() => requestAnimationFrame((now) => { if (now - began > LATE_MS) renderer.slow = true; }));
   });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const look = (state) => (calm ? camera.setState(state) : camera.animate(state, { duration: 350 }));
@@ -162,8 +182,18 @@
 
   renderer.on("clickNode", ({ node }) => pin(Number(node), false));
   renderer.on("clickStage", () => { if (pinned !== null) pin(null, false); });
-  renderer.on("enterNode", ({ node }) => { hovered = Number(node); $("map").style.cursor = "pointer"; refresh(); });
-  renderer.on("leaveNode", () => { hovered = null; $("map").style.cursor = ""; refresh(); });
+  renderer.on("enterNode", ({ node }) => {
+    if (renderer.moved) return;
+    hovered = Number(node);
+    $("map").style.cursor = "pointer";
+    refresh();
+  });
+  renderer.on("leaveNode", () => {
+    if (hovered === null) return;
+    hovered = null;
+    $("map").style.cursor = "";
+    refresh();
+  });
 
   // ---- search, communities, scheme, keys
 

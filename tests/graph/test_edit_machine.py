@@ -1,6 +1,7 @@
 """Random sequences of everything that changes a graph, against plain dictionaries: equal after every step.
 
-The model knows names, counts and bytes of parameters, and a stack of its own past; it shares no code with the edits.
+The model knows names, counts and bytes of parameters, and its own past; it shares no code with the edits. Training
+collects what older training left, so an undo may come further back than one commit: `plain_history` says how far.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from plain_history import Plain
 from sifu_store import Store
 from small import write_text
-from tables import Pair, Table, table
+from tables import Pair, table
 
 from sifu_graph import Graph, build_graph
 
@@ -52,9 +54,8 @@ class Machine(RuleBasedStateMachine):
         path = shutil.copytree(self.source, Path(self.folder.name) / "graph.sifu")
         self.graph = Graph.open(path)
         self.model = table(self.graph)
-        self.past: dict[str, list[Table]] = {"main": [copy.deepcopy(self.model)]}
-        self.undone: list[Table] = []
-        self.branch = "main"
+        self.history = Plain()
+        self.content = [copy.deepcopy(self.model)]
 
     # ---- helpers
 
@@ -62,9 +63,12 @@ class Machine(RuleBasedStateMachine):
         names = [name for name in self.model.bias if not name.startswith("<unk") and name != "<sep>"]
         return names[number % len(names)]
 
-    def saved(self) -> None:
-        self.past[self.branch].append(copy.deepcopy(self.model))
-        self.undone = []
+    def saved(self, *, train: bool = False) -> None:
+        self.history.commit(len(self.content), train=train)
+        self.content.append(copy.deepcopy(self.model))
+
+    def moved(self) -> None:
+        self.model = copy.deepcopy(self.content[self.history.head])
 
     def parameters(self, pair: Pair) -> np.ndarray:
         return np.frombuffer(self.model.edges[pair][1], np.float32)
@@ -246,31 +250,32 @@ class Machine(RuleBasedStateMachine):
         self.model = table(self.graph)
         assert {pair: count for pair, (count, _) in self.model.edges.items()} == pairs
         assert self.model.forbidden == forbidden
-        self.saved()
+        self.saved(train=True)
+        self.history.collect(2, keep_undone=True)
 
-    @precondition(lambda self: len(self.past[self.branch]) > 1)
+    @precondition(lambda self: self.history.can_undo())
     @rule()
     def undo(self) -> None:
         self.graph.undo()
-        self.undone.append(self.past[self.branch].pop())
-        self.model = copy.deepcopy(self.past[self.branch][-1])
+        self.history.undo()
+        self.moved()
 
-    @precondition(lambda self: bool(self.undone))
+    @precondition(lambda self: self.history.forward())
     @rule()
     def redo(self) -> None:
         self.graph.redo()
-        self.past[self.branch].append(self.undone.pop())
-        self.model = copy.deepcopy(self.past[self.branch][-1])
+        self.history.redo_one()
+        self.moved()
 
     @rule()
     def other_branch(self) -> None:
-        name = "side" if self.branch == "main" else "main"
-        if name not in self.past:
+        name = "side" if self.history.current == "main" else "main"
+        if name not in self.history.branches:
             self.graph.branch(name)
-            self.past[name] = list(self.past[self.branch])
+            self.history.branches[name] = self.history.head
         self.graph.switch(name)
-        self.branch, self.undone = name, []
-        self.model = copy.deepcopy(self.past[name][-1])
+        self.history.current = name
+        self.moved()
 
     @rule(node=known)
     def fails(self, node: int) -> None:

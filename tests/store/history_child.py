@@ -6,7 +6,7 @@ import random
 import sys
 from pathlib import Path
 
-import plain_history
+import numbered_store
 from sifu_store import Store
 
 
@@ -37,7 +37,7 @@ def main(path: Path, seed: int) -> None:
             sys.stdout.write(f"begin {action} {name}\n")
             sys.stdout.flush()
             if action in ("train", "edit"):
-                plain_history.commit(store, number, train=action == "train")
+                numbered_store.commit(store, number, train=action == "train")
             elif action == "undo":
                 store.undo()
             elif action == "redo":

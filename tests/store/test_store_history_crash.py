@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import plain_history
+import numbered_store
 import pytest
 from plain_history import Plain
 from sifu_store import Store
@@ -47,7 +47,7 @@ def apply(plain: Plain, action: str, name: str) -> None:
 
 
 def crash(path: Path, kills: int) -> None:
-    plain_history.make(path)
+    numbered_store.make(path)
     plain, moments = Plain(), random.Random(0)
     for kill in range(kills):
         said = run_and_kill(path, kill, moments.uniform(0.0, 0.3))
@@ -59,12 +59,12 @@ def crash(path: Path, kills: int) -> None:
             if after is None:  # it did not end: nobody knows
                 # What a collection that was cut off leaves to a reader, the next writer puts back.
                 with Store.open(path, write=kill % 2 == 0 or action == "gc") as store:
-                    found = plain_history.view(store)
+                    found = numbered_store.view(store)
                 assert found in (before.view(), plain.view())
                 plain = before if found == before.view() else plain
         with Store.open(path, write=kill % 2 == 1) as store:
             assert store.recovered_from is None
-            assert plain_history.view(store) == plain.view()
+            assert numbered_store.view(store) == plain.view()
             assert store.verify().ok
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-import plain_history
+import numbered_store
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -63,7 +63,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="sifu-history-"))
         self.path = self.folder / "0"
-        plain_history.make(self.path)
+        numbered_store.make(self.path)
         self.plain = Plain()
         self.number = 0
         self.crash_at: int | None = None
@@ -90,10 +90,10 @@ class Histories(RuleBasedStateMachine):
         shutil.rmtree(self.path)
         self.path = image
         with Store.open(self.path) as reader:  # before anybody mended anything
-            read = plain_history.view(reader)
+            read = numbered_store.view(reader)
         self.store = Store.open(self.path, write=True)
         assert self.store.recovered_from is None
-        found = plain_history.view(self.store)
+        found = numbered_store.view(self.store)
         assert found in (before.view(), self.plain.view())
         assert read["lines"] in (before.view()["lines"], self.plain.view()["lines"])
         if found != self.plain.view():
@@ -110,7 +110,7 @@ class Histories(RuleBasedStateMachine):
         self.number += 1
         number = self.number
         self.do(
-            lambda: plain_history.commit(self.store, number, train=train),
+            lambda: numbered_store.commit(self.store, number, train=train),
             lambda: self.plain.commit(number, train=train),
         )
 
@@ -177,7 +177,7 @@ class Histories(RuleBasedStateMachine):
     @rule(keep=st.integers(0, 2), keep_undone=st.booleans())
     def gc(self, keep: int, *, keep_undone: bool) -> None:
         said = self.store.would_collect(keep, keep_undone=keep_undone)
-        before = plain_history.view(self.store)
+        before = numbered_store.view(self.store)
         assert before == self.plain.view()
         crashes = self.crash_at is not None
         done = []
@@ -201,12 +201,12 @@ class Histories(RuleBasedStateMachine):
         self.store.close()
         if not write:
             with Store.open(self.path) as reader:
-                assert plain_history.view(reader) == self.plain.view()
+                assert numbered_store.view(reader) == self.plain.view()
         self.store = Store.open(self.path, write=True)
 
     @invariant()
     def same(self) -> None:
-        assert plain_history.view(self.store) == self.plain.view()
+        assert numbered_store.view(self.store) == self.plain.view()
 
 
 def run(examples: int, steps: int) -> None:
