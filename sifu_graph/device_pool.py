@@ -163,7 +163,6 @@ class DevicePool(EdgePool):
     def close(self) -> None:
         """Gives the device's memory back. What was not written back is gone."""
         super().close()
-        self.arrays = {}
         self.copies.buffers = []
 
     # ---- where pages come from and go to

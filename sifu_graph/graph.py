@@ -197,6 +197,7 @@ class Graph(Editable):
         self._leave_device()
         if self._parameters is not None:
             self._parameters.edges.close()
+            self._parameters = None
 
     @property
     def parameters(self) -> Parameters:

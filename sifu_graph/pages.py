@@ -252,13 +252,14 @@ class PagePool:
         self.stats = CacheStats()
 
     def close(self) -> None:
-        """Ends the background thread and gives the scratch file's space back."""
+        """Ends the background thread, and gives the memory and the scratch file's space back."""
         if self._pager is not None:
             self._pager.shutdown(wait=True)
             self._pager = None
         if self.scratch is not None:
             self.scratch.close()
             self.scratch = None
+        self.arrays = {}  # at once: whoever still knows the pool need not keep gigabytes
 
     @property
     def W(self) -> Tensor:

@@ -123,6 +123,11 @@
   renderer.on("afterRender", () => renderer.settled());
   renderer.settled();
   const camera = renderer.getCamera();
+  const drawer = () => {
+    const gl = document.createElement("canvas").getContext("webgl2"), named = gl && gl.getExtension("WEBGL_debug_renderer_info");
+    return named ? gl.getParameter(named.UNMASKED_RENDERER_WEBGL) : "";
+  };
+  renderer.slow = /swiftshader|llvmpipe|softpipe|software|basic render/i.test(drawer());
   camera.on("updated", () => {
     const began = performance.now();
     requestAnimationFrame(() => requestAnimationFrame((now) => { if (now - began > LATE_MS) renderer.slow = true; }));

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import shutil
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +260,18 @@ def test_a_killed_run_within_a_budget_ends_with_the_same_bits(paged: Path, tmp_p
     with Graph.open(paged) as graph:
         graph.train(steps=done + 2, batch=8, eval_every=0)
     assert_same(paged, other)
+
+
+def test_a_closed_graph_gives_its_memory_back(paged: Path) -> None:
+    gc.disable()  # what a name in a notebook still refers to is not garbage
+    try:
+        with Graph.open(paged) as graph:
+            graph.train(steps=1)
+            weights = weakref.ref(graph.parameters.edges.W)
+            assert weights() is not None
+        assert weights() is None
+    finally:
+        gc.enable()
 
 
 def test_the_figures_are_in_the_metrics(paged: Path) -> None:

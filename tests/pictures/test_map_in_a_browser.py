@@ -125,6 +125,34 @@ def test_keys_move_the_map(page: Browser) -> None:
     assert page.run("document.activeElement.value") == ""
 
 
+def test_without_a_graphics_card_the_picture_is_moved_and_then_drawn(page: Browser) -> None:
+    """Where the moved picture shows a node, the one that is drawn when it rests shows it too."""
+    found = page.run(
+        """(async () => {
+            const map = sifuMap.renderer, node = map.getNodeDisplayData("3");
+            const { width, height } = map.getDimensions(), canvas = map.getCanvases().edges;
+            map.slow = true;
+            const out = [];
+            for (const to of [{ x: 0.6, y: 0.45 }, { x: 0.52, y: 0.5, ratio: 0.6 }]) {
+                const at = map.framedGraphToViewport(node);
+                const drawn = new Promise((done) => map.once("afterRender", done));
+                map.getCamera().setState(to);
+                const moved = new DOMMatrix(canvas.style.transform)
+                    .transformPoint(new DOMPoint(at.x - width / 2, at.y - height / 2));
+                await drawn;
+                const now = map.framedGraphToViewport(node);
+                const off = [moved.x + width / 2 - now.x, moved.y + height / 2 - now.y];
+                out.push([...off, now.x - at.x, canvas.style.transform]);
+            }
+            return out;
+        })()"""
+    )
+    for across, down, way, transform in found:
+        assert abs(across) < 0.5 > abs(down)
+        assert abs(way) > 20
+        assert transform == ""
+
+
 def test_light_and_dark(page: Browser) -> None:
     colour = "getComputedStyle(document.body).backgroundColor"
     light = page.run(colour)
