@@ -16,6 +16,8 @@ import psutil
 import torch
 from sifu_store.layout import PAGE_EDGES
 
+from sifu_graph import evaluation
+from sifu_graph.device import WORK_BYTES
 from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.memory import FREE_SHARE, parse_bytes
 from sifu_graph.optim import Kind, OptimizerConfig
@@ -51,6 +53,9 @@ class Estimate:
         Disk: pages that leave memory, and the store after training with the commits that are kept; at most.
     decoding_bytes
         All pages without the optimizer's state.
+    device_bytes, device_least_bytes
+        Of a GPU, in training: what keeps everything there, with what a step computes with; and the smallest
+        ``device_memory`` that works, to which that is to be added.
     tokens_per_s
         Of training, everything in memory. Within a smaller budget expect up to half as long again.
     epoch_tokens, epoch_s
@@ -69,6 +74,8 @@ class Estimate:
     whole_bytes: int
     decoding_bytes: int
     least_bytes: int
+    device_bytes: int
+    device_least_bytes: int
     host_bytes: int
     process_bytes: int
     fits: bool
@@ -130,8 +137,10 @@ def estimate(
     state_floats = sum(int(np.prod(shape)) for shape in state.values())
     page_bytes = PAGE_EDGES * (edge_floats + state_floats) * FLOAT_BYTES
     pages = -(-slots // PAGE_EDGES)
-    copied = min(batch * length, slots) * (2 * edge_floats + state_floats) * FLOAT_BYTES
+    trained, evaluated = min(batch * length, slots), min(evaluation.BATCH * length, slots)
+    copied = max(trained * (2 * edge_floats + state_floats), evaluated * edge_floats) * FLOAT_BYTES
     row_pages = -(-largest // PAGE_EDGES) + 1
+    least = min(pages, 2 * (row_pages + 2)) * page_bytes + copied
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
     given = None if host_memory is None else parse_bytes(host_memory)
@@ -143,7 +152,8 @@ def estimate(
         nodes=nodes, width=width, dense_parameters=dense_parameters(nodes, width), private_edges=edges,
         stored_parameters=stored_parameters(nodes, edges, width), pages=pages, page_bytes=page_bytes,
         whole_bytes=whole, decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
-        least_bytes=min(whole, min(pages, 2 * (row_pages + 2)) * page_bytes + copied), host_bytes=host,
+        least_bytes=min(whole, least), host_bytes=host,
+        device_bytes=whole + copied + WORK_BYTES, device_least_bytes=least,
         process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0), fits=host >= whole,
         scratch_bytes=0 if host >= whole else whole, store_bytes=COMMITS_KEPT * whole,
         free_memory_bytes=memory.available, free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,

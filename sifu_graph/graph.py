@@ -217,7 +217,7 @@ class Graph(Editable):
 
         def rows() -> tuple[NDArray[np.float64], int]:
             source = np.repeat(np.arange(index.nodes), index.row_sizes())
-            return row_pages(len(stored), source, index.slot, store.read("rows/total"))
+            return row_pages(len(stored), source, index.slot, self.store.read("rows/total"))
 
         edges = EdgePool(
             read_initial(store, self.signal, index),

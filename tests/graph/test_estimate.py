@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sifu_store.errors import HostMemoryError, OptionError
+from sifu_store.errors import DeviceMemoryError, HostMemoryError, OptionError
 
 from sifu_graph import Graph
 from sifu_graph.estimate import estimate
@@ -22,6 +22,16 @@ def test_the_least_memory_is_the_least(graph: Graph) -> None:
     assert found.scratch_bytes == 0
     graph.host_memory = found.least_bytes
     graph.train(steps=1, batch=4, eval_every=0)
+
+
+def test_the_least_device_memory_is_the_least(graph: Graph) -> None:
+    found = estimate(graph, batch=4)
+    graph.device_memory = found.device_least_bytes - 1
+    with pytest.raises(DeviceMemoryError):
+        graph.train(steps=1, batch=4, eval_every=0)
+    graph.device_memory = found.device_least_bytes
+    assert graph.train(steps=1, batch=4, eval_every=0).cache["device_pool_bytes"] <= found.device_least_bytes
+    assert found.device_bytes > found.whole_bytes
 
 
 def test_a_budget_is_taken_at_its_word() -> None:

@@ -90,6 +90,11 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, *
                 "all of it fits" if found.fits else "the rest pages in and out; the results are the same",
             ),
             ("process", size(found.process_bytes), f"about, in all; {size(found.free_memory_bytes)} are free"),
+            (
+                "on a GPU",
+                size(found.device_bytes),
+                f"to train with everything there; the least --device-memory is {size(found.device_least_bytes)}",
+            ),
             ("scratch file", size(found.scratch_bytes), "on disk, at most, while it trains"),
             ("store", size(found.store_bytes), f"on disk, at most, after it; {size(found.free_disk_bytes)} are free"),
             ("tokens/s", number(found.tokens_per_s), "in training, about, with everything in memory"),
