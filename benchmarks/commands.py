@@ -1,7 +1,7 @@
 """The measures taken through the command line, as a user would: build, evaluate, train.
 
-It knows processes and their memory. This module must not import torch: on Linux the peak memory that is reported of
-a child is at least its parent's.
+It knows processes, their memory and files. This module must not import torch: on Linux the peak memory that is reported
+of a child is at least its parent's.
 """
 
 from __future__ import annotations
@@ -51,6 +51,16 @@ def run(command: list[str]) -> Finished:
         lines = out.read().splitlines()
     unit = 1 if sys.platform == "darwin" else 1024
     return Finished(json.loads(lines[-1]), seconds, usage.ru_maxrss * unit)
+
+
+def forget(folder: Path) -> None:
+    """Asks the system to drop a folder's files from its cache."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            handle = os.open(file, os.O_RDONLY)
+            os.fsync(handle)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
 
 
 def sifu(*arguments: str | Path) -> Finished:

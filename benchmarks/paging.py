@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -225,7 +224,7 @@ def prefetch(store: Path, sizes: Sizes) -> list[Line]:
     for batch, share in ((sizes.large_batch // 16, 1.0), (sizes.large_batch // 2, 1.0), (sizes.large_batch, 0.25)):
         seconds, stall = {}, {}
         for on in (False, True):
-            forget(store)
+            commands.forget(store)
             pages = Graph.open(store)
             whole = pages.parameters.edges.pages * pages.parameters.edges.page_bytes()
             pages.close()
@@ -248,15 +247,6 @@ def prefetch(store: Path, sizes: Sizes) -> list[Line]:
             )
         )
     return lines
-
-
-def forget(folder: Path) -> None:
-    """Asks the system to drop a folder's files from its cache."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
 
 
 def decoding(store: Path, sizes: Sizes) -> list[Line]:
