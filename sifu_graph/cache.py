@@ -61,6 +61,10 @@ class EdgePool(PagePool):
         super()._allocate()
         self._edge_bytes = self.page_bytes({}) // self.page_edges
 
+    def _empty_tables(self) -> None:
+        super()._empty_tables()
+        self._least: tuple[int, float] | None = None  # see `_least_held`
+
     # ---- the rows of a batch, part by part
 
     def place(self, slots: Tensor) -> Tensor:
@@ -246,7 +250,7 @@ class EdgePool(PagePool):
         if known is None or known.moves != self.moves:
             began = time.perf_counter()
             page, at = np.divmod(slots, self.page_edges)
-            pages = np.unique(page)
+            pages = np.unique(page[np.flatnonzero(np.diff(page, prepend=-1))])  # a row is a few runs of slots
             absent = pages[self.frame_of[pages] < 0]
             if past_frames:
                 self._admit(absent, pages)
@@ -268,7 +272,11 @@ class EdgePool(PagePool):
 
     def _admit(self, absent: Ints, pages: Ints) -> None:
         """Brings in those of a row's pages that are worth a frame, or have never been in memory."""
+        if not len(absent):
+            return
         unread = absent[~self.scratched[absent]]
+        if not len(unread) and self.reads[absent].max() <= self._least_held():
+            return
         rest = absent[self.scratched[absent]]
         welcome = rest[np.argsort(-self.reads[rest], kind="stable")]
         held = self.page_of[self.page_of >= 0]
@@ -282,6 +290,13 @@ class EdgePool(PagePool):
             admitted.append(page)
         if len(unread) or admitted:
             self._bring_uncounted(np.sort(np.concatenate([unread, np.array(admitted, np.int64)])), pinned=pages)
+
+    def _least_held(self) -> float:
+        """How often the corpus reads that page in memory which it reads most rarely; below 0 while frames are free."""
+        if self._least is None or self._least[0] != self.moves:
+            full = bool((self.page_of >= 0).all())
+            self._least = self.moves, float(self.reads[self.page_of].min()) if full else -1.0
+        return self._least[1]
 
     def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
         """Brings in pages whose requests the row has counted."""

@@ -743,7 +743,12 @@ int64_t sifu_energies(const real* S, const real* pe, const real* W, const real* 
                 if (!read_all(records->file, (char*)W_read, run * W_bytes, at + slot * W_bytes) ||
                     !read_all(records->file, (char*)b_read, run * b_bytes, at + records->bias_offset + slot * b_bytes))
                     failed.fetch_add(1);
-                for (int64_t i = 0; i < run; ++i)
+                int64_t i = 0;
+                for (; i + ABREAST <= run; i += ABREAST) {
+                    const int64_t here[] = {i, i + 1, i + 2, i + 3};
+                    energies_abreast(S, W_read, b_read, pe, here, false, energy + e + i);
+                }
+                for (; i < run; ++i)
                     energies_of<1>(S, W_read + i * D * D, b_read + i * D, pe, &first_row, energy + e + i);
                 e += run;
                 continue;
