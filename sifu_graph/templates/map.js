@@ -104,7 +104,8 @@
       return this;
     }
     place(transform) {
-      for (const canvas of Object.values(this.getCanvases())) canvas.style.transform = transform;
+      const { mouse, ...canvases } = this.getCanvases();  // the mouse is measured from where its own lies
+      for (const canvas of Object.values(canvases)) canvas.style.transform = transform;
       this.moved = transform !== "";
     }
     settled() {

@@ -153,6 +153,23 @@ def test_without_a_graphics_card_the_picture_is_moved_and_then_drawn(page: Brows
         assert transform == ""
 
 
+def test_a_node_stays_under_the_mouse_that_drags_it(page: Browser) -> None:
+    where = """(() => {
+        const map = sifuMap.renderer, at = map.getNodeDisplayData("3");
+        return map.framedGraphToViewport(at, { cameraState: map.getCamera().getState() });
+    })()"""
+    page.run("sifuMap.renderer.slow = true")
+    before = page.run(where)
+    page.mouse("mouseMoved", 500, 400)
+    page.mouse("mousePressed", 500, 400)
+    for step in range(1, 7):
+        page.mouse("mouseMoved", 500 + 20 * step, 400 + 10 * step)
+    after = page.run(where)
+    page.mouse("mouseReleased", 620, 460)
+    assert abs(after["x"] - before["x"] - 120) < 1
+    assert abs(after["y"] - before["y"] - 60) < 1
+
+
 def test_light_and_dark(page: Browser) -> None:
     colour = "getComputedStyle(document.body).backgroundColor"
     light = page.run(colour)

@@ -148,12 +148,13 @@ class Browser:
 
     def click_at(self, x: float, y: float, *, shift: bool = False) -> None:
         """A real click: the mouse moves there, goes down and up."""
-        modifiers = 8 if shift else 0
-        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, modifiers=modifiers)
-        for kind in ("mousePressed", "mouseReleased"):
-            self._call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1, modifiers=modifiers
-            )
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, modifiers=8 if shift else 0)
+
+    def mouse(self, kind: str, x: float, y: float, *, modifiers: int = 0) -> None:
+        """One event of the mouse: ``mouseMoved`` (which also drags), ``mousePressed`` or ``mouseReleased``."""
+        button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+        self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, modifiers=modifiers, **button)
 
     def press(self, key: str) -> None:
         """A key, by its DOM name."""
