@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import select
@@ -33,12 +34,13 @@ class Terminal:
             start_new_session=True,
         )  # fmt: skip
         os.close(slave)
+        self.decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # a read may end amid a character
         self.wait()
 
     def wait(self, until: str = PROMPT) -> str:
         """What came on the screen, up to and with a text."""
-        seen, end = b"", time.monotonic() + PATIENCE_S
-        while until not in CODES.sub("", seen[-4096:].decode("utf-8", "ignore")):
+        seen, end = "", time.monotonic() + PATIENCE_S
+        while until not in CODES.sub("", seen[-4096:]):
             assert time.monotonic() < end, seen
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
@@ -47,8 +49,8 @@ class Terminal:
                     break
                 if not piece:
                     break
-                seen += piece
-        return CODES.sub("", seen.decode("utf-8", "ignore"))
+                seen += self.decoder.decode(piece)
+        return CODES.sub("", seen)
 
     def keys(self, text: str) -> None:
         os.write(self.master, text.encode())

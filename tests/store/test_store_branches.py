@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import plain_history
+import numbered_store
 import pytest
 import small_store
 from sifu_store import Store, collecting
@@ -18,13 +18,13 @@ from sifu_store.errors import OptionError, StoreDamagedError, StoreError, StoreL
 def path(tmp_path: Path) -> Path:
     """main: 0 - 1 - 2, and a branch `side` at 1 with 3 on top; main is the current one."""
     path = tmp_path / "s"
-    plain_history.make(path)
+    numbered_store.make(path)
     with Store.open(path, write=True) as store:
-        plain_history.commit(store, 1, train=False)
-        plain_history.commit(store, 2, train=True)
+        numbered_store.commit(store, 1, train=False)
+        numbered_store.commit(store, 2, train=True)
         store.create_branch("side", "HEAD~1")
         store.switch("side")
-        plain_history.commit(store, 3, train=True)
+        numbered_store.commit(store, 3, train=True)
         store.switch("main")
     return path
 
@@ -84,8 +84,8 @@ def test_the_current_branch_is_remembered_and_grows(path: Path) -> None:
         assert (store.branch, content(store)) == ("side", 3.0)
     with Store.open(path, write=True) as store:
         assert (store.branch, content(store)) == ("side", 3.0)
-        plain_history.commit(store, 4, train=True)
-        view = plain_history.view(store)
+        numbered_store.commit(store, 4, train=True)
+        view = numbered_store.view(store)
         assert view["lines"] == {"main": [2, 1, 0], "side": [4, 3, 1, 0]}
 
 
@@ -151,17 +151,17 @@ def test_undo_and_redo_restore_the_same_bits(path: Path) -> None:
 def test_a_commit_ends_what_can_be_redone_but_not_what_can_be_read(path: Path) -> None:
     with Store.open(path, write=True) as store:
         store.undo()
-        plain_history.commit(store, 5, train=False)
+        numbered_store.commit(store, 5, train=False)
         with pytest.raises(StoreError, match="other commits were made since the last undo"):
             store.redo()
         undone = {commit.message: commit.snapshot for commit in store.tree().commits}["2"]
         store.undo()
-        assert plain_history.view(store)["redo"] == [5]
-        assert plain_history.view(store)["undone"] == {2, 5}
+        assert numbered_store.view(store)["redo"] == [5]
+        assert numbered_store.view(store)["undone"] == {2, 5}
         store.create_branch("rescued", undone)
         store.switch("rescued")
         assert content(store) == 2.0
-        assert plain_history.view(store)["undone"] == {5}
+        assert numbered_store.view(store)["undone"] == {5}
 
 
 def test_undo_on_a_branch_leaves_the_others(path: Path) -> None:
@@ -169,11 +169,11 @@ def test_undo_on_a_branch_leaves_the_others(path: Path) -> None:
         store.undo(2)
         store.switch("side")
         store.undo()
-        view = plain_history.view(store)
+        view = numbered_store.view(store)
         assert view["lines"] == {"main": [0], "side": [1, 0]}
         assert view["redo"] == [3]
         store.switch("main")
-        assert plain_history.view(store)["redo"] == [2, 1]
+        assert numbered_store.view(store)["redo"] == [2, 1]
 
 
 def test_bad_names_and_names_that_are_taken(path: Path) -> None:
@@ -226,7 +226,7 @@ def test_one_writer_at_a_time(path: Path) -> None:
 def test_no_branch_is_lost_with_its_file(path: Path, current: str, lost: str, harm: Callable[[Path], None]) -> None:
     with Store.open(path, write=True) as store:
         store.switch(current)
-        expected = plain_history.view(store)
+        expected = numbered_store.view(store)
     harm(ref(path, lost))
     with Store.open(path) as reader:
         assert (reader.branch, content(reader)) == (current, expected["content"])
@@ -235,7 +235,7 @@ def test_no_branch_is_lost_with_its_file(path: Path, current: str, lost: str, ha
         pass
     with Store.open(path) as reader:
         assert reader.recovered_from is None
-        assert plain_history.view(reader) == expected
+        assert numbered_store.view(reader) == expected
 
 
 @pytest.mark.parametrize("write", [False, True])
@@ -247,7 +247,7 @@ def test_a_fallback_brings_nothing_back_that_was_undone(path: Path, *, write: bo
     with Store.open(path, write=write) as store:
         assert store.recovered_from is not None
         assert content(store) == 1.0
-        assert plain_history.view(store)["lines"]["main"] == [1, 0]
+        assert numbered_store.view(store)["lines"]["main"] == [1, 0]
 
 
 def test_a_lost_note_is_said_where_it_matters(path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_note_of_before_there_were_branches_is_read(path: Path) -> None:
     ref(path, "main").write_bytes(b"")
     with Store.open(path, write=True) as store:
         assert store.branch == "main" and content(store) == 2.0
-        assert plain_history.view(store)["lines"]["side"] == [3, 1, 0]
+        assert numbered_store.view(store)["lines"]["side"] == [3, 1, 0]
 
 
 def test_going_to_a_damaged_snapshot_changes_nothing(path: Path) -> None:
@@ -300,7 +300,7 @@ def test_going_to_a_damaged_snapshot_changes_nothing(path: Path) -> None:
 def test_a_dry_run_says_what_is_freed_and_changes_nothing(path: Path) -> None:
     with Store.open(path, write=True) as store:
         for number in range(10, 14):
-            plain_history.commit(store, number, train=True)
+            numbered_store.commit(store, number, train=True)
         store.create_tag("kept", "HEAD~2")
     before = files(path)
     with Store.open(path) as reader:
@@ -312,7 +312,7 @@ def test_a_dry_run_says_what_is_freed_and_changes_nothing(path: Path) -> None:
     with Store.open(path, write=True) as store:
         done = store.collect_garbage(1)
         assert done == said
-        assert plain_history.view(store)["lines"] == {"main": [13, 11, 1, 0], "side": [3, 1, 0]}
+        assert numbered_store.view(store)["lines"] == {"main": [13, 11, 1, 0], "side": [3, 1, 0]}
         assert abs((size_before - store.size_bytes()) - said.size_bytes) < 3000  # the names that hold what is kept
         with Store.open(path, at="kept") as old:
             assert content(old) == 11.0
@@ -327,12 +327,12 @@ def test_a_dry_run_says_what_is_freed_and_changes_nothing(path: Path) -> None:
 def test_what_was_undone_is_kept_until_it_is_dropped(path: Path) -> None:
     with Store.open(path, write=True) as store:
         store.undo(2)
-        plain_history.commit(store, 7, train=False)
+        numbered_store.commit(store, 7, train=False)
         assert store.collect_garbage(0).commits[0].message == "2"
-        assert plain_history.view(store)["undone"] == set()  # 1 is on `side`
+        assert numbered_store.view(store)["undone"] == set()  # 1 is on `side`
         store.undo()
         assert store.collect_garbage(0).commits == ()
-        assert plain_history.view(store)["redo"] == [7]
+        assert numbered_store.view(store)["redo"] == [7]
         assert [c.message for c in store.collect_garbage(0, keep_undone=False).commits] == ["7"]
         with pytest.raises(StoreError, match="nothing to redo"):
             store.redo()
@@ -343,8 +343,8 @@ def test_what_was_undone_is_kept_until_it_is_dropped(path: Path) -> None:
 def test_a_collection_that_was_cut_off_is_put_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(path, write=True) as store:
         for number in range(10, 13):
-            plain_history.commit(store, number, train=True)
-        before = plain_history.view(store)
+            numbered_store.commit(store, number, train=True)
+        before = numbered_store.view(store)
 
     class PowerCutError(BaseException):
         pass
@@ -363,11 +363,11 @@ def test_a_collection_that_was_cut_off_is_put_right(path: Path, monkeypatch: pyt
     assert (after / collecting.COPIES_NAME).is_dir()
     (after / ".ref.0123.tmp").write_text("{")
     with Store.open(after, write=True) as store:
-        assert plain_history.view(store) == before
+        assert numbered_store.view(store) == before
         assert not list(after.glob("*collecting*")) and not list(after.glob(".ref*"))
         assert store.verify().ok
         store.collect_garbage(1)
-        assert plain_history.view(store)["lines"]["main"] == [12, 1, 0]
+        assert numbered_store.view(store)["lines"]["main"] == [12, 1, 0]
 
 
 def test_a_branch_that_cannot_be_read_stops_a_collection(path: Path) -> None:
@@ -409,7 +409,7 @@ def test_which_pages_changed(path: Path) -> None:
         assert store.changed_pages(store.resolve("HEAD~1")).tolist() == [False, True]  # type: ignore[union-attr]
         assert store.changed_pages(side).tolist() == [True, True]  # type: ignore[union-attr]
         first = store.resolve("HEAD~3")
-        plain_history.commit(store, 21, train=True)
-        plain_history.commit(store, 22, train=True)
+        numbered_store.commit(store, 21, train=True)
+        numbered_store.commit(store, 22, train=True)
         store.collect_garbage(1)
         assert store.changed_pages(first) is None  # commits in between are gone
