@@ -125,11 +125,12 @@
   renderer.settled();
   const camera = renderer.getCamera();
   const drawer = () => {
-    const gl = document.createElement("canvas").getContext("webgl2"), named = gl && gl.getExtension("WEBGL_debug_renderer_info");
+    const gl = renderer.getCanvases().nodes.getContext("webgl2"), named = gl && gl.getExtension("WEBGL_debug_renderer_info");
     return named ? gl.getParameter(named.UNMASKED_RENDERER_WEBGL) : "";
   };
   renderer.slow = /swiftshader|llvmpipe|softpipe|software|basic render/i.test(drawer());
   camera.on("updated", () => {
+    if (renderer.slow) return;
     const began = performance.now();
     requestAnimationFrame(() => requestAnimationFrame((now) => { if (now - began > LATE_MS) renderer.slow = true; }));
   });
