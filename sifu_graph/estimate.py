@@ -19,7 +19,7 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_graph import evaluation
 from sifu_graph.device import WORK_BYTES
 from sifu_graph.graph import dense_parameters, stored_parameters
-from sifu_graph.memory import FREE_SHARE, parse_bytes
+from sifu_graph.memory import FREE_SHARE, copied_bytes, parse_bytes
 from sifu_graph.optim import Kind, OptimizerConfig
 from sifu_graph.step import edge_state_arrays
 
@@ -137,8 +137,10 @@ def estimate(
     state_floats = sum(int(np.prod(shape)) for shape in state.values())
     page_bytes = PAGE_EDGES * (edge_floats + state_floats) * FLOAT_BYTES
     pages = -(-slots // PAGE_EDGES)
-    trained, evaluated = min(batch * length, slots), min(evaluation.BATCH * length, slots)
-    copied = max(trained * (2 * edge_floats + state_floats), evaluated * edge_floats) * FLOAT_BYTES
+    copied = copied_bytes(
+        slots, trained_edges=batch * length, evaluated_edges=evaluation.BATCH * length,
+        edge_bytes=page_bytes // PAGE_EDGES, bare_bytes=edge_floats * FLOAT_BYTES,
+    )  # fmt: skip
     row_pages = -(-largest // PAGE_EDGES) + 1
     least = min(pages, 2 * (row_pages + 2)) * page_bytes + copied
     memory = psutil.virtual_memory()

@@ -256,14 +256,14 @@ class Graph(Editable):
             It is less than the least that works.
         """
         pool = (parameters or self.parameters).edges
-        page_bytes, bare_bytes = pool.page_bytes(state), pool.page_bytes({})
-        copied = max(
-            min(trained_edges, pool.slots) * (page_bytes + bare_bytes),  # with their gradients
-            min(evaluated_edges, pool.slots) * bare_bytes,
-        )
-        copied_bytes, wanted = copied // pool.page_edges, self.host_memory
+        page_bytes = pool.page_bytes(state)
+        copied = memory.copied_bytes(
+            pool.slots, trained_edges=trained_edges, evaluated_edges=evaluated_edges,
+            edge_bytes=page_bytes // pool.page_edges, bare_bytes=pool.page_bytes({}) // pool.page_edges,
+        )  # fmt: skip
+        wanted = self.host_memory
         if wanted is None and self.modest:
-            wanted = max(memory.MODEST_BYTES, pool.least_bytes(state) + copied_bytes)
+            wanted = max(memory.MODEST_BYTES, pool.least_bytes(state) + copied)
         host_bytes, self.memory_note = memory.budget(
             wanted,
             whole_bytes=pool.pages * page_bytes,
@@ -273,11 +273,11 @@ class Graph(Editable):
             state=state,
             kept=kept,
             host_bytes=host_bytes,
-            copied_bytes=copied_bytes,
+            copied_bytes=copied,
             folder=self.scratch or self.path / "scratch",
         )
         if parameters is None:
-            self._fit_device(copied_bytes)
+            self._fit_device(copied)
 
     def _fit_device(self, copied_bytes: int) -> None:
         """Lays the frames of the device out, where one computes."""

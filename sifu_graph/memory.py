@@ -66,3 +66,16 @@ def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tu
             f"--host-memory {wanted} is more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
         )
     return (None if found >= whole_bytes else found), note
+
+
+def copied_bytes(slots: int, *, trained_edges: int, evaluated_edges: int, edge_bytes: int, bare_bytes: int) -> int:
+    """What the copies of the edges of a batch's text take, at most.
+
+    Parameters
+    ----------
+    trained_edges, evaluated_edges
+        Edges that the text takes in training and in evaluation, at most: in training with their gradients.
+    edge_bytes, bare_bytes
+        An edge with the optimizer's state, and without.
+    """
+    return max(min(trained_edges, slots) * (edge_bytes + bare_bytes), min(evaluated_edges, slots) * bare_bytes)
