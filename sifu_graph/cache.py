@@ -8,7 +8,8 @@ copied out and back wherever their page is, and decoding learns where a row lies
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +25,8 @@ from torch import Tensor
 from sifu_graph.kernel import Records
 from sifu_graph.pages import BIAS, NEVER, SHORT_RUN, WEIGHT, Ints, PagePool
 
-PART_PAGES = 64  # pages of rows that one part of a batch meets
+PART_PAGES = 32  # pages of rows that one part of a batch meets, at most
+PARTS_OF_WORK = 64  # a part is about so small a share of the batch's work, at most
 
 
 class RowPlaces(NamedTuple):
@@ -74,10 +76,18 @@ class EdgePool(PagePool):
         page, at = np.divmod(slots.numpy(), self.page_edges)  # not torch: its threads would wait for the pager's
         return torch.from_numpy(self.frame_of[page] * self.page_edges + at)
 
-    def parts(self, slot: Ints, first_edge: Ints) -> list[Part]:
-        """Cuts the rows of a plan (``slot``, group g from ``first_edge[g]`` on) into parts that fit in memory twice.
+    def parts(self, slot: Ints, first_edge: Ints, positions: Ints | int = 1) -> list[Part]:
+        """Cuts the rows of a plan into parts of which two fit in memory, in the order in which to work on them.
 
-        Everything is one part where nothing has to be brought in.
+        Everything is one part where nothing has to be brought in. Otherwise parts whose pages are here, or keep the
+        processor busy, take turns with those whose pages must come: so the one is done while the other is waited for.
+
+        Parameters
+        ----------
+        slot, first_edge
+            The rows: group g from ``first_edge[g]`` on.
+        positions
+            Positions of each group: a group's work is as many contests of its row.
         """
         groups = len(first_edge) - 1
         if self.resident and not self.missing:
@@ -85,14 +95,19 @@ class EdgePool(PagePool):
         page = slot // self.page_edges
         most = PART_PAGES if self.resident else min(PART_PAGES, self.frames // 2 - self.largest_row_pages - 1)
         turns = np.concatenate([[0], np.cumsum(page[1:] != page[:-1]), [0]])  # pages met before each edge
-        part_of = turns[np.minimum(first_edge[:-1], len(slot))] // most
-        bounds = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), groups]
-        return [
-            Part(first, stop, np.unique(page[first_edge[first] : first_edge[stop]])) for first, stop in pairwise(bounds)
+        work = np.concatenate([[0], np.cumsum(positions * np.diff(first_edge))])
+        pages_of_part = turns[np.minimum(first_edge[:-1], len(slot))] // most
+        work_of_part = work[:-1] // (work[-1] // PARTS_OF_WORK + 1)
+        bounds = np.flatnonzero(np.diff(pages_of_part) + np.diff(work_of_part)) + 1
+        cut = [0, *bounds.tolist(), groups]
+        found = [
+            Part(first, stop, np.unique(page[first_edge[first] : first_edge[stop]])) for first, stop in pairwise(cut)
         ]
+        absent = np.array([int((self.frame_of[part.pages] < 0).sum()) for part in found])
+        return [found[at] for at in in_turns(absent, np.diff(work[cut]))]
 
     def sweep(self, parts: Sequence[Part], *, upcoming: Ints | None = None) -> Iterator[Part]:
-        """Brings the pages of one part after another into memory, those of the next while this one is worked on.
+        """Brings the pages of one part after another into memory, those of the next ones while one is worked on.
 
         ``upcoming``: the pages of the next batch, in its order. They count in the order of eviction, and while frames
         are free they are brought in too.
@@ -103,38 +118,48 @@ class EdgePool(PagePool):
         self.next_use = after.copy()
         for at in reversed(range(len(parts))):
             self.next_use[parts[at].pages] = at
-        halt = Event()
-        coming: Future[None] | None = None
+        coming = self._coming(parts, upcoming) if self.prefetch and self.missing else None
         try:
             for at, part in enumerate(parts):
                 began = time.perf_counter()
-                halt.set()
                 if coming is None:
                     self.bring(part.pages)
                 else:
-                    coming.result()
+                    next(coming).result()
                 self.stats.stall_s += time.perf_counter() - began
                 if at:
                     done = parts[at - 1].pages
                     self.next_use[done] = after[done]
-                coming, halt = None, Event()
-                following = parts[at + 1].pages if at + 1 < len(parts) else None
-                if self.prefetch and self.missing:
-                    coming = self._in_background(following, part.pages, upcoming, halt)
                 yield part
         finally:
-            halt.set()
-            if self._pager is not None:
-                self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
+            if coming is not None:
+                coming.close()
 
-    def _in_background(self, following: Ints | None, pinned: Ints, upcoming: Ints | None, halt: Event) -> Future[None]:
-        """Brings in the pages of the following part; then, until it is halted, those of the next batch."""
+    def _coming(self, parts: Sequence[Part], upcoming: Ints | None) -> Generator[Future[None]]:
+        """One part after another on its way into memory, and behind it as many as half of the frames hold.
+
+        Behind the last of them: the pages of the next batch.
+        """
         if self._pager is None:
             self._pager = ThreadPoolExecutor(1, thread_name_prefix="sifu-pager")
-        first = self._pager.submit(self.bring, np.empty(0, np.int64) if following is None else following, pinned=pinned)
-        if upcoming is not None:
-            self._pager.submit(self._fill_free_frames, upcoming, halt)
-        return first
+        halt, asked, ahead = Event(), deque[Future[None]](), 0
+        try:
+            for at, part in enumerate(parts):
+                for following in parts[at + len(asked) :]:
+                    if len(asked) > 1 and ahead + len(following.pages) > self.frames // 2:
+                        break
+                    pinned = [np.empty(0, np.int64), *(parts[at + k].pages for k in range(len(asked)))]
+                    asked.append(self._pager.submit(self.bring, following.pages, pinned=np.concatenate(pinned)))
+                    ahead += len(following.pages)
+                    if following is parts[-1] and upcoming is not None:
+                        self._pager.submit(self._fill_free_frames, upcoming, halt)
+                yield asked.popleft()
+                ahead -= len(part.pages)
+        finally:
+            halt.set()
+            for future in asked:
+                future.cancel()
+            self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
 
     def _fill_free_frames(self, upcoming: Ints, halt: Event) -> None:
         for begin in range(0, len(upcoming), SHORT_RUN):
@@ -163,7 +188,7 @@ class EdgePool(PagePool):
         self._stage_held(np.flatnonzero(self.frame_of[page] >= 0), slots, out)
         away = self.frame_of[page] < 0
         scratched = np.flatnonzero(away & self.scratched[page])
-        self._each_in_scratch(scratched, slots, out, write=False)
+        self._stage_away(scratched, slots, out)
         fresh = np.flatnonzero(away & ~self.scratched[page] & ~self.stored[page])
         for some in np.array_split(fresh, -(-len(fresh) // self.page_edges)) if len(fresh) else []:
             made = {WEIGHT: self.initial.weight(slots[some]), BIAS: self.initial.bias(slots[some])}
@@ -177,7 +202,7 @@ class EdgePool(PagePool):
         return out
 
     def unstage(self, slots: Ints, values: Mapping[str, Tensor]) -> None:
-        """Puts values [k, ...] back, wherever their pages are now, and marks those as dirty."""
+        """Puts values [k, ...] of these slots (ascending) back, wherever their pages are now; those are dirty then."""
         page = slots // self.page_edges
         if self.resident:
             self.require(slots)
@@ -185,8 +210,7 @@ class EdgePool(PagePool):
         away = np.flatnonzero((self.frame_of[page] < 0) & self.scratched[page])
         absent = np.flatnonzero((self.frame_of[page] < 0) & ~self.scratched[page])
         self._put_held(held, slots, values)
-        self._each_in_scratch(away, slots, values, write=True)
-        self.dirty[page[away]] = True
+        self._put_away(away, slots, values)
         for pages in self._handfuls(page[absent]):
             self.bring(pages)
             self._put_held(absent[np.isin(page[absent], pages)], slots, values)
@@ -218,19 +242,35 @@ class EdgePool(PagePool):
                 self.arrays[name][at] = value[of].to(self.dtype)
             self.touch(np.unique(slots[which] // self.page_edges))
 
-    def _each_in_scratch(self, which: Ints, slots: Ints, values: Mapping[str, Tensor], *, write: bool) -> None:
+    def _put_away(self, which: Ints, slots: Ints, values: Mapping[str, Tensor]) -> None:
         if not len(which):
             return
         assert self.scratch is not None
-        page, at_page = np.divmod(slots[which], self.page_edges)
-        of = torch.from_numpy(which)
-        for (name, array), offset in zip(self.arrays.items(), self.scratch.offsets, strict=True):
-            if name in values:
-                at = page * self.scratch.record_bytes + offset + at_page * (array[0].numel() * array.itemsize)
-                rows = values[name][of].numpy()
-                self.scratch.transfer(at, rows, write=write)
-                if not write:
-                    values[name][of] = torch.from_numpy(rows)
+        of, late = torch.from_numpy(which), self.scratch.late
+        numbers = [array for array, name in enumerate(self.arrays) if name in values]
+        rows = (values[name][of].to(self.dtype).numpy() for name in self.arrays if name in values)  # one at a time
+        if len(numbers) == len(self.arrays):
+            late.keep(slots[which], rows)
+        else:
+            late.settle()
+            for array, some in zip(numbers, rows, strict=True):
+                self.scratch.transfer(self.scratch.edge_at(slots[which], array), some, write=True)
+        self.dirty[slots[which] // self.page_edges] = True
+        self.moves += 1  # a `KnownRow` must not go on reading the records as they are
+
+    def _stage_away(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
+        if not len(which):
+            return
+        assert self.scratch is not None
+        late = self.scratch.late
+        found = late.find(slots[which])
+        newer, older = which[found >= 0], which[found < 0]
+        for array, name in enumerate(self.arrays):
+            if name in out:
+                rows = np.empty((len(which), *out[name].shape[1:]), out[name].numpy().dtype)
+                self.scratch.transfer(self.scratch.edge_at(slots[older], array), rows[: len(older)], write=False)
+                late.read(found[found >= 0], array, rows[len(older) :])
+                out[name][torch.from_numpy(np.concatenate([older, newer]))] = torch.from_numpy(rows)
 
     # ---- one row, for decoding
 
@@ -249,6 +289,8 @@ class EdgePool(PagePool):
         """
         if known is None or known.moves != self.moves:
             began = time.perf_counter()
+            if self.scratch is not None:
+                self.scratch.late.settle()
             page, at = np.divmod(slots, self.page_edges)
             pages = np.unique(page[np.flatnonzero(np.diff(page, prepend=-1))])  # a row is a few runs of slots
             absent = pages[self.frame_of[pages] < 0]
@@ -311,13 +353,27 @@ class EdgePool(PagePool):
         if frame >= 0:
             return frame * self.page_edges + at
         if self.scratch is not None and self.scratched[page]:
-            record = page * self.scratch.record_bytes
-            self.scratch.read_at(record + at * W.nbytes, W)
-            self.scratch.read_at(record + self.scratch.offsets[1] + at * b.nbytes, b)
+            self.scratch.late.settle()
+            for array, into in enumerate((W, b)):
+                self.scratch.read_at(int(self.scratch.edge_at(np.array([slot]), array)[0]), into)
         else:
             values = self.stage(np.array([slot]), (WEIGHT, BIAS))
             W[:], b[:] = values[WEIGHT][0].numpy(), values[BIAS][0].numpy()
         return -1
+
+
+def in_turns(waiting: Ints, work: Ints) -> list[int]:
+    """An order of parts in which waiting and work grow side by side, each [parts]; it begins with work."""
+    by_share = np.argsort(waiting / (work + 1), kind="stable")
+    order, first, last = [], 0, len(work) - 1
+    waited = worked = 0
+    while first <= last:
+        behind = waited * int(work.sum()) < worked * int(waiting.sum())
+        at = int(by_share[last if behind else first])
+        first, last = first + (not behind), last - behind
+        waited, worked = waited + int(waiting[at]), worked + int(work[at])
+        order.append(at)
+    return order
 
 
 def row_pages(

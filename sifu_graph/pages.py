@@ -230,7 +230,8 @@ class PagePool:
             assert folder is not None
             self.frames = host_bytes // self.page_bytes()
             places = self.frames * self.page_edges
-            self.scratch = Scratch(folder, self._page_bytes(shapes))
+            edge_bytes = [size // self.page_edges for size in self._page_bytes(shapes)]
+            self.scratch = Scratch(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
             if self._state:  # in training every page that goes must find room
                 enough_space(self.scratch, self.pages * self.page_bytes())
         self.arrays = {name: reserve((places, *shape), self.dtype) for name, shape in shapes.items()}
@@ -354,6 +355,7 @@ class PagePool:
             assert self.scratch is not None
             for page, frame in zip(pages[gone], frames[gone], strict=True):
                 self.scratch.read(int(page), self._views(int(frame)))
+            self._amend(pages[gone], frames[gone])
         kept = self.stored[pages] & ~gone
         fresh = ~kept & ~gone
         self.stats.from_scratch += int(gone.sum())
@@ -377,6 +379,22 @@ class PagePool:
                     begin = (page - first) * self.page_edges
                     self._set(name, frame_at[page], None if values is None else values[begin : begin + self.page_edges])
 
+    def _amend(self, pages: Ints, frames: Ints) -> None:
+        """Puts the newest values of single edges into their pages, which were read from their records."""
+        assert self.scratch is not None
+        late = self.scratch.late
+        which = late.of_pages(pages)
+        if not len(which):
+            return
+        page, at = np.divmod(late.slots[which], self.page_edges)
+        place = frames[np.searchsorted(pages, page)] * self.page_edges + at
+        for array, values in enumerate(self.arrays.values()):
+            rows = np.empty((len(which), *values.shape[1:]), values.numpy().dtype)
+            late.read(which, array, rows)
+            values.numpy()[place] = rows
+        late.waiting[which] = False
+        self.changed[page] = True
+
     def _set(self, name: str, frame: int, values: NDArray[np.generic] | None) -> None:
         """A page of one array; None: zeros. A frame that nobody used yet is zero already and stays untouched."""
         target = self.arrays[name].numpy()[frame * self.page_edges : (frame + 1) * self.page_edges]
@@ -394,6 +412,8 @@ class PagePool:
 
     def dirty_runs(self) -> list[tuple[int, int]]:
         """Runs of dirty pages, as (first, page after the last)."""
+        if self.scratch is not None:
+            self.scratch.late.settle()
         return runs(np.flatnonzero(self.dirty), most=MAX_RUN if self.resident else SHORT_RUN)
 
     def values(self, name: str, first: int, stop: int) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """A file of pages that left memory before the next commit: raw, as they lay there, one record a page.
 
+Behind the records wait the newest values of single edges (`Amendments`), until their pages are read.
+
 It knows records and offsets; it does not know what is in a page or why it had to go. The file has no name: it is
 unlinked as soon as it is open, so that nothing is left behind however the process ends.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,15 @@ class Scratch:
     ----------
     folder
         Where the file lies. It is made if it is not there.
-    page_bytes
-        Bytes of one page of every array.
+    edge_bytes
+        Bytes of one edge in every array.
+    pages, page_edges
+        Pages, and edges in one.
+
+    Attributes
+    ----------
+    late
+        Values of edges that are newer than the records.
 
     Raises
     ------
@@ -39,11 +48,12 @@ class Scratch:
         No file can be made there.
     """
 
-    def __init__(self, folder: Path, page_bytes: Sequence[int]) -> None:
-        self.folder = folder
-        self.offsets = [0, *np.cumsum(page_bytes).tolist()]
+    def __init__(self, folder: Path, edge_bytes: Sequence[int], *, pages: int, page_edges: int) -> None:
+        self.folder, self.edge_bytes, self.pages, self.page_edges = folder, tuple(edge_bytes), pages, page_edges
+        self.offsets = [0, *(page_edges * np.cumsum(edge_bytes)).tolist()]
         self.record_bytes = -(-self.offsets.pop() // ALIGNMENT) * ALIGNMENT
         self.bytes_read = self.bytes_written = 0
+        self.late = Amendments(self)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.fd, name = tempfile.mkstemp(dir=folder, prefix="pages-")
@@ -107,6 +117,12 @@ class Scratch:
             self.bytes_read += found
             view, at = view[found:], at + found
 
+    def edge_at(self, slots: NDArray[np.int64], array: int) -> NDArray[np.int64]:
+        """Where in the file these edges [k] of one array, by its number, lie."""
+        found: NDArray[np.int64] = slots // self.page_edges * self.record_bytes
+        found += self.offsets[array] + slots % self.page_edges * self.edge_bytes[array]
+        return found
+
     def transfer(self, at: NDArray[np.int64], rows: NDArray[np.generic], *, write: bool) -> None:
         """Rows [k, ...] of an array, each to or from an offset of the file [k]."""
         library = kernel.load(32, torch.float32)  # any width: it moves bytes
@@ -126,6 +142,76 @@ class Scratch:
             self.bytes_read += rows.nbytes
             if error:
                 raise StoreDamagedError(f"{self.folder}: a page that left memory cannot be read: {os.strerror(error)}")
+
+
+class Amendments:
+    """Values of single edges that are newer than the records of their pages: rows of every array, side by side.
+
+    Written into the records they would cost the disk many times their size: the system keeps track of what changed in
+    pieces of up to megabytes, and writes those once more. So they wait behind the records until their page is read,
+    and join it.
+
+    Attributes
+    ----------
+    slots : int64 [k]
+        The edges, ascending.
+    waiting : bool [k]
+        Which of them have not joined their page yet.
+    """
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._offsets: list[int] = []
+        self.slots, self.waiting = np.empty(0, np.int64), np.empty(0, bool)
+
+    def keep(self, slots: NDArray[np.int64], arrays: Iterable[NDArray[np.generic]]) -> None:
+        """Takes rows [k, ...] of every array; those that were here before join their records.
+
+        Raises
+        ------
+        DiskFullError
+        """
+        self.settle()
+        self._offsets, at = [], self._scratch.pages * self._scratch.record_bytes
+        for array in arrays:
+            self._scratch.write_at(at, array)
+            self._offsets.append(at)
+            at += array.nbytes
+        self.slots, self.waiting = slots, np.ones(len(slots), bool)
+
+    def find(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which amendment waits for each of these edges [m], or -1."""
+        if not self.waiting.any():
+            return np.full(len(slots), -1)
+        at = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
+        return np.where((self.slots[at] == slots) & self.waiting[at], at, -1)
+
+    def of_pages(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those that wait for the edges of these pages."""
+        page = self.slots // self._scratch.page_edges
+        return np.flatnonzero(self.waiting & np.isin(page, pages))
+
+    def read(self, which: NDArray[np.int64], array: int, rows: NDArray[np.generic]) -> None:
+        """Fills rows [m, ...] of one array, by its number, with the values of these amendments [m]."""
+        if len(which):
+            at = self._offsets[array] + which * self._scratch.edge_bytes[array]
+            self._scratch.transfer(at, rows, write=False)
+
+    def settle(self) -> None:
+        """Writes all that wait into the records of their pages, for whoever reads those.
+
+        Raises
+        ------
+        DiskFullError
+        """
+        which = np.flatnonzero(self.waiting)
+        if not len(which):
+            return
+        for array, row_bytes in enumerate(self._scratch.edge_bytes):
+            rows = np.empty((len(which), row_bytes), np.uint8)
+            self.read(which, array, rows)
+            self._scratch.transfer(self._scratch.edge_at(self.slots[which], array), rows, write=True)
+        self.waiting[:] = False
 
 
 def enough_space(scratch: Scratch, needed_bytes: int) -> None:

@@ -209,7 +209,8 @@ def rows_in_memory(
 ) -> Iterator[contest.Range]:
     """Hands out the rows of a batch as their pages come into memory. ``prepare`` is told the slots and their places."""
     slot, first_edge = batch.plan.slot, batch.plan.first_edge.numpy()
-    for part in pool.sweep(pool.parts(slot.numpy(), first_edge), upcoming=upcoming):
+    positions = np.diff(batch.plan.first_position.numpy())
+    for part in pool.sweep(pool.parts(slot.numpy(), first_edge, positions), upcoming=upcoming):
         edges = slice(int(first_edge[part.first]), int(first_edge[part.stop]))
         if not pool.resident:
             rows.place[edges] = pool.place(slot[edges])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
 
 from sifu_graph import step
-from sifu_graph.cache import EdgePool, row_pages
+from sifu_graph.cache import EdgePool, in_turns, row_pages
 from sifu_graph.decoding import Walk
 from sifu_graph.optim import OptimizerConfig
 from sifu_graph.pages import BIAS, WEIGHT, runs
@@ -196,7 +196,8 @@ def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None
     pool, index = graph.parameters.edges, graph.parameters.index
     parts = pool.parts(index.slot, index.row_start)
     assert len(parts) > 2
-    assert [parts[0].first, *(part.stop for part in parts)] == [*(part.first for part in parts), NODES]
+    rows = sorted((part.first, part.stop) for part in parts)
+    assert [0, *(stop for _, stop in rows)] == [*(first for first, _ in rows), NODES]
     for at, part in enumerate(pool.sweep(parts)):
         assert (pool.frame_of[part.pages] >= 0).all()
         if at + 1 < len(parts):
@@ -205,6 +206,16 @@ def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None
             assert (pool.frame_of[parts[at + 1].pages] >= 0).all()
             assert (pool.frame_of[part.pages] >= 0).all()
     pool.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(1, 10**6)), min_size=1, max_size=30))
+def test_what_waits_and_what_there_is_to_do_take_turns(parts: list[tuple[int, int]]) -> None:
+    waiting, work = np.array(parts).T
+    order = in_turns(waiting, work)
+    assert sorted(order) == list(range(len(parts)))
+    waited, worked = np.cumsum(waiting[order]) / max(1, waiting.sum()), np.cumsum(work[order]) / work.sum()
+    step = np.maximum(waiting / max(1, waiting.sum()), work / work.sum()).max()
+    assert (np.abs(waited - worked) <= step + 1e-9).all()  # neither is more than a part ahead
 
 
 def test_a_budget_below_the_least_is_refused(tmp_path: Path) -> None:
@@ -263,21 +274,29 @@ def test_runs_cover_the_pages(pages: set[int], most: int) -> None:
 @settings(max_examples=20, deadline=None, suppress_health_check=SLOW)
 @given(data=st.data(), seed=st.integers(0, 999))
 def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed: int, tmp_path: Path) -> None:
-    """`get` and `put` against a plain array, with pages coming, going and being committed in between."""
+    """`get`, `put` and `unstage` against plain arrays, with pages coming, going and being committed in between."""
     memory = Memory()
     pool = graph_of_pages(seed, None, frames=1, folder=tmp_path, memory=memory).parameters.edges
-    model = pool.initial.bias(np.arange(pool.slots))
+    everything = np.arange(pool.slots)
+    model = {WEIGHT: pool.initial.weight(everything), BIAS: pool.initial.bias(everything)}
     rng = np.random.default_rng(seed)
-    for action in data.draw(st.lists(st.sampled_from("gpbc"), min_size=1, max_size=20)):
+    W, b = np.empty((32, 32), np.float32), np.empty(32, np.float32)
+    for action in data.draw(st.lists(st.sampled_from("gpubec"), min_size=1, max_size=20)):
         slots = np.unique(rng.integers(0, pool.slots, 30))
+        names = [WEIGHT, BIAS] if action == "u" else [BIAS]
         if action == "g":
-            assert np.array_equal(pool.get(BIAS, slots).numpy(), model[slots])
-        elif action == "p":
-            model[slots] = rng.random((len(slots), 32), dtype=np.float32)
-            pool.put(BIAS, slots, torch.from_numpy(model[slots]))
+            assert np.array_equal(pool.get(BIAS, slots).numpy(), model[BIAS][slots])
+        elif action in "pu":
+            for name in names:
+                model[name][slots] = rng.random((len(slots), *model[name].shape[1:]), dtype=np.float32)
+            pool.unstage(slots, {name: torch.from_numpy(model[name][slots]) for name in names})
         elif action == "b":
             pool.bring(np.sort(rng.permutation(pool.pages)[: pool.frames // 2]))
+        elif action == "e":
+            place = pool.edge(int(slots[0]), W, b)
+            assert np.array_equal(W if place < 0 else pool.W[place].numpy(), model[WEIGHT][slots[0]])
         else:
             memory.commit(pool)
-    assert np.array_equal(pool.get(BIAS, np.arange(pool.slots)).numpy(), model)
+    for name, values in model.items():
+        assert np.array_equal(pool.get(name, everything).numpy(), values)
     pool.close()
