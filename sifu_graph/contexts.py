@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ RAISED = 15.0
 """Added to all energies: with all dimensions in use, GELU is linear only further up."""
 LAGS = 3
 """Distances, from two steps on, at which nodes are looked at that follow."""
+FOLLOWERS = 20_000_000
+"""Pairs of a node and one that follows it, in the text, that are counted together."""
 SPREAD = 0.4
 """Root mean square of a direction's entries about their mean, as a share of it."""
 LEAST = 0.1
@@ -70,7 +73,7 @@ LEFT_OUT = 32
 """Of so many chunks one is left out, to choose beta on."""
 JUDGED = 20_000
 """Positions of them that are looked at, at most."""
-TOGETHER = 64
+TOGETHER = 16
 """Positions of one source that are looked at together, for every beta and gamma."""
 CHUNKS = 1024
 """Chunks that are held at a time: 4 MiB of mixes at 31 positions and d = 32."""
@@ -188,16 +191,15 @@ def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float =
     A node that much later weighs as much less as it does in the mix (``recency``). The last vector is that of the
     default edge: all entries the same, so that it says nothing in a centred mix.
     """
-    counts = _followers(chunks, nodes, recency)
+    matrix = _followers(chunks, nodes, recency)
     rank = min(width - 1, nodes - 1)
-    row, column = np.asarray(counts.sum(1)).ravel() + 1, np.asarray(counts.sum(0)).ravel() + 1
-    triples = counts.tocoo()
-    weight = np.log(triples.data)  # of which the pointwise mutual information becomes, in place
-    weight += np.float32(np.log(counts.sum())) - np.log(column).astype(np.float32)[triples.col]
-    weight -= np.log(row).astype(np.float32)[triples.row]
+    row, column = np.asarray(matrix.sum(1)).ravel() + 1, np.asarray(matrix.sum(0)).ravel() + 1
+    all_of_them, weight, sizes = matrix.sum(), matrix.data, np.diff(matrix.indptr)
+    np.log(weight, out=weight)  # of which the pointwise mutual information becomes, in place
+    weight += np.float32(np.log(all_of_them)) - np.log(column).astype(np.float32)[matrix.indices]
+    weight -= np.repeat(np.log(row).astype(np.float32), sizes)
     np.maximum(weight, 0, out=weight)
-    weight *= (row / (row + RARE)).astype(np.float32)[triples.row]
-    matrix = scipy.sparse.csr_array((weight, (triples.row, triples.col)), shape=(nodes, nodes))
+    weight *= np.repeat((row / (row + RARE)).astype(np.float32), sizes)
     vectors = np.zeros((nodes, width - 1))
     if nodes <= SMALL:
         U, s, _ = np.linalg.svd(matrix.toarray())
@@ -215,16 +217,35 @@ def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float =
 
 def _followers(chunks: _Chunks, nodes: int, recency: float) -> scipy.sparse.csr_array:
     """How often each node stands two steps before each other one, or a few more, which weigh less [n, n]."""
-    total = scipy.sparse.csr_array((nodes, nodes), dtype=np.float32)
-    for lag in range(2, min(2 + LAGS, chunks.length)):  # one after the other: they are large
-        merged = MergedCounts(np.dtype(np.int64))
+    lags = range(2, min(2 + LAGS, chunks.length))
+    blocks = []
+    for first, stop in pairwise(_blocks(chunks, nodes)):
+        merged = {lag: MergedCounts(np.dtype(np.int64)) for lag in lags}
         for tokens, size in chunks.every():
-            inside = np.arange(lag, chunks.length) < size[:, None]
-            merged.add(*np.unique((tokens[:, :-lag] * nodes + tokens[:, lag:])[inside], return_counts=True))
-        keys, count = merged.result()
-        weighed = (np.exp(-recency * (lag - 2)) * count).astype(np.float32)
-        total = total + scipy.sparse.csr_array((weighed, np.divmod(keys, nodes)), shape=(nodes, nodes))
-    return total
+            for lag in lags:
+                source, follower = tokens[:, :-lag], tokens[:, lag:]
+                inside = (np.arange(lag, chunks.length) < size[:, None]) & (first <= source) & (source < stop)
+                key = (source[inside] - first) * nodes + follower[inside]
+                merged[lag].add(*np.unique(key, return_counts=True))
+        shape = (stop - first, nodes)
+        total = scipy.sparse.csr_array(shape, dtype=np.float32)
+        for lag in lags:
+            keys, count = merged.pop(lag).result()
+            weighed = (np.exp(-recency * (lag - 2)) * count).astype(np.float32)
+            place = tuple(x.astype(np.int32) for x in np.divmod(keys, nodes))
+            total = total + scipy.sparse.csr_array((weighed, place), shape=shape)
+        blocks.append(total)
+    return scipy.sparse.vstack(blocks, format="csr")
+
+
+def _blocks(chunks: _Chunks, nodes: int) -> list[int]:
+    """Bounds of neighbouring nodes whose followers can be counted together: 0, ..., n."""
+    occurrences = np.zeros(nodes, np.int64)
+    for tokens, _ in chunks.every():
+        occurrences += np.bincount(tokens.ravel(), minlength=nodes)
+    met = LAGS * np.cumsum(occurrences)
+    inner = np.searchsorted(met, np.arange(FOLLOWERS, int(met[-1]), FOLLOWERS))
+    return sorted({0, *inner.tolist(), nodes})
 
 
 def _centred_basis(width: int) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
+PAGING_BYTES_PER_S = 2.5e9  # that a core copies to and from the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # a token of text meets rows so many times larger than the mean (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
 BASE_BYTES = 300 << 20  # Python and the libraries
@@ -57,7 +58,9 @@ class Estimate:
         Of a GPU, in training: what keeps everything there, with what a step computes with; and the smallest
         ``device_memory`` that works, to which that is to be added.
     tokens_per_s
-        Of training, everything in memory. Within a smaller budget expect up to half as long again.
+        Of training within ``host_bytes``, where the disk keeps up: a step reads and writes all that does not fit.
+    resident_tokens_per_s
+        The same with everything in memory.
     epoch_tokens, epoch_s
         One pass over the text; None where there is no graph yet.
     fits
@@ -85,6 +88,7 @@ class Estimate:
     free_disk_bytes: int
     matrix_flops: float
     tokens_per_s: float
+    resident_tokens_per_s: float
     epoch_tokens: int | None
     epoch_s: float | None
 
@@ -148,7 +152,9 @@ def estimate(
     given = None if host_memory is None else parse_bytes(host_memory)
     host = min(whole, int(FREE_SHARE * memory.available) if given is None else given)
     rate = matrix_flops()
-    speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * text_row * width * width)
+    resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * text_row * width * width)
+    paging_s = 2 * (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
+    speed = 1 / (1 / resident_speed + paging_s / (batch * length))
     index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
     return Estimate(
         nodes=nodes, width=width, dense_parameters=dense_parameters(nodes, width), private_edges=edges,
@@ -159,7 +165,7 @@ def estimate(
         process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0), fits=host >= whole,
         scratch_bytes=0 if host >= whole else whole, store_bytes=COMMITS_KEPT * whole,
         free_memory_bytes=memory.available, free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,
-        matrix_flops=rate, tokens_per_s=speed, epoch_tokens=epoch_tokens,
+        matrix_flops=rate, tokens_per_s=speed, resident_tokens_per_s=resident_speed, epoch_tokens=epoch_tokens,
         epoch_s=None if epoch_tokens is None else epoch_tokens / speed,
     )  # fmt: skip
 

@@ -44,7 +44,9 @@ def test_a_budget_is_taken_at_its_word() -> None:
     assert found.epoch_s is None
     adamw = estimate(optimizer="adamw")
     assert 2.9 < adamw.whole_bytes / found.whole_bytes < 3.1
-    assert found.tokens_per_s > 0
+    assert 0 < found.tokens_per_s < found.resident_tokens_per_s
+    more = estimate(host_memory="1GiB", batch=4096)
+    assert found.tokens_per_s / found.resident_tokens_per_s < more.tokens_per_s / more.resident_tokens_per_s
 
 
 def test_forty_thousand_nodes(tmp_path: Path) -> None:

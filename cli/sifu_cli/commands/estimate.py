@@ -97,7 +97,13 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, *
             ),
             ("scratch file", size(found.scratch_bytes), "on disk, at most, while it trains"),
             ("store", size(found.store_bytes), f"on disk, at most, after it; {size(found.free_disk_bytes)} are free"),
-            ("tokens/s", number(found.tokens_per_s), "in training, about, with everything in memory"),
+            (
+                "tokens/s",
+                number(found.tokens_per_s),
+                "in training, about"
+                if found.fits
+                else f"in training, about, if the disk keeps up; {number(found.resident_tokens_per_s)} in memory",
+            ),
             *(
                 [("one epoch", duration(found.epoch_s), f"{found.epoch_tokens:,} tokens")]
                 if found.epoch_s is not None
