@@ -1,7 +1,7 @@
 """The edges of a graph in memory, by slot and by row: what a batch and a walk ask for, page by page as they need it.
 
 The cache knows slots, rows and pages, not tokens. Where a page lies and which one has to go is `pages`; here the
-pages of a batch's rows are brought in part by part, the next part's while this one is worked on, single edges are
+pages of a batch's rows are brought in part by part, those of the next parts while one is worked on, single edges are
 copied out and back wherever their page is, and decoding learns where a row lies.
 """
 
@@ -115,22 +115,21 @@ class EdgePool(PagePool):
         after = np.full(self.pages, NEVER)
         if upcoming is not None:
             after[upcoming] = len(parts) + np.arange(len(upcoming))
-        self.next_use = after.copy()
+        self.next_use, later = after, []
         for at in reversed(range(len(parts))):
+            later.append(self.next_use[parts[at].pages])
             self.next_use[parts[at].pages] = at
         coming = self._coming(parts, upcoming) if self.prefetch and self.missing else None
         try:
-            for at, part in enumerate(parts):
+            for part in parts:
                 began = time.perf_counter()
                 if coming is None:
                     self.bring(part.pages)
                 else:
                     next(coming).result()
                 self.stats.stall_s += time.perf_counter() - began
-                if at:
-                    done = parts[at - 1].pages
-                    self.next_use[done] = after[done]
                 yield part
+                self.next_use[part.pages] = later.pop()
         finally:
             if coming is not None:
                 coming.close()
@@ -142,24 +141,25 @@ class EdgePool(PagePool):
         """
         if self._pager is None:
             self._pager = ThreadPoolExecutor(1, thread_name_prefix="sifu-pager")
-        halt, asked, ahead = Event(), deque[Future[None]](), 0
+        self._halt, asked, ahead = Event(), deque[Future[None]](), 0
         try:
             for at, part in enumerate(parts):
                 for following in parts[at + len(asked) :]:
                     if len(asked) > 1 and ahead + len(following.pages) > self.frames // 2:
                         break
-                    pinned = [np.empty(0, np.int64), *(parts[at + k].pages for k in range(len(asked)))]
-                    asked.append(self._pager.submit(self.bring, following.pages, pinned=np.concatenate(pinned)))
+                    pinned = np.concatenate([part.pages, *(one.pages for one in parts[at : at + len(asked)])])
+                    asked.append(self._pager.submit(self.bring, following.pages, pinned=pinned))
                     ahead += len(following.pages)
                     if following is parts[-1] and upcoming is not None:
-                        self._pager.submit(self._fill_free_frames, upcoming, halt)
+                        self._pager.submit(self._fill_free_frames, upcoming, self._halt)
                 yield asked.popleft()
                 ahead -= len(part.pages)
         finally:
-            halt.set()
+            self._halt.set()
             for future in asked:
                 future.cancel()
-            self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
+            if self._pager is not None:  # closed meanwhile
+                self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
 
     def _fill_free_frames(self, upcoming: Ints, halt: Event) -> None:
         for begin in range(0, len(upcoming), SHORT_RUN):
@@ -202,7 +202,7 @@ class EdgePool(PagePool):
         return out
 
     def unstage(self, slots: Ints, values: Mapping[str, Tensor]) -> None:
-        """Puts values [k, ...] of these slots (ascending) back, wherever their pages are now; those are dirty then."""
+        """Puts values [k, ...] back, wherever their pages are now, and marks those as dirty."""
         page = slots // self.page_edges
         if self.resident:
             self.require(slots)
@@ -246,6 +246,7 @@ class EdgePool(PagePool):
         if not len(which):
             return
         assert self.scratch is not None
+        which = which[np.argsort(slots[which])]
         of, late = torch.from_numpy(which), self.scratch.late
         numbers = [array for array, name in enumerate(self.arrays) if name in values]
         rows = (values[name][of].to(self.dtype).numpy() for name in self.arrays if name in values)  # one at a time
@@ -367,8 +368,9 @@ def in_turns(waiting: Ints, work: Ints) -> list[int]:
     by_share = np.argsort(waiting / (work + 1), kind="stable")
     order, first, last = [], 0, len(work) - 1
     waited = worked = 0
+    all_waiting, all_work = int(waiting.sum()), int(work.sum())
     while first <= last:
-        behind = waited * int(work.sum()) < worked * int(waiting.sum())
+        behind = waited * all_work < worked * all_waiting
         at = int(by_share[last if behind else first])
         first, last = first + (not behind), last - behind
         waited, worked = waited + int(waiting[at]), worked + int(work[at])

@@ -5,8 +5,8 @@ page has to go, and before a commit (`DevicePool.write_back`). Order of eviction
 `pages` and `cache`; here is only where pages come from and go to, and how they are copied. Where the whole graph fits,
 a place is a slot and nothing is looked up.
 
-Copies pass through two pinned buffers on a stream of their own, in the background thread of the sweep: the part that
-comes next is copied while the device works on this one. A page is overwritten or read back only after the work that
+Copies pass through two pinned buffers on a stream of their own, in the background thread of the sweep: the parts that
+come next are copied while the device works on one. A page is overwritten or read back only after the work that
 was launched before its part was handed out. On the device ``cpu`` the same code runs without streams.
 
 It does not know rows, text or formulas.

@@ -163,7 +163,7 @@ def estimate(
         least_bytes=min(whole, least), host_bytes=host,
         device_bytes=whole + copied + WORK_BYTES, device_least_bytes=least,
         process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0), fits=host >= whole,
-        scratch_bytes=0 if host >= whole else whole, store_bytes=COMMITS_KEPT * whole,
+        scratch_bytes=0 if host >= whole else whole + copied, store_bytes=COMMITS_KEPT * whole,
         free_memory_bytes=memory.available, free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,
         matrix_flops=rate, tokens_per_s=speed, resident_tokens_per_s=resident_speed, epoch_tokens=epoch_tokens,
         epoch_s=None if epoch_tokens is None else epoch_tokens / speed,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import torch
@@ -125,9 +126,10 @@ class PagePool:
         self.prefetch = True
         self.device = torch.device("cpu")
         self._pager: ThreadPoolExecutor | None = None
+        self._halt = Event()  # for what the pager does without being asked
         self._state: dict[str, tuple[int, ...]] = {}
         self.kept: set[str] = set()
-        self._budget: tuple[int | None, Path | None] = (None, None)
+        self._budget: tuple[int | None, Path | None, int] = (None, None, 0)
         self.dirty: Bools
         self.frame_of: Ints
         self.missing: int
@@ -177,14 +179,15 @@ class PagePool:
                     f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on --batch"
                 )
             host_bytes -= copied_bytes
-        if (state, set(kept), (host_bytes, folder)) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
+        budget = host_bytes, folder, copied_bytes
+        if (state, set(kept), budget) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
             return
         assert not self.dirty.any(), "changes would be lost"
         weights = None
         if self.resident and host_bytes is None and not kept:  # what is in memory can stay
             weights = {name: self.arrays[name] for name in (WEIGHT, BIAS)}, self.frame_of, self.missing
         self.close()
-        self._state, self._budget = state, (host_bytes, folder)
+        self._state, self._budget = state, budget
         self._allocate()
         self.kept |= set(kept)
         if weights is not None:
@@ -221,7 +224,7 @@ class PagePool:
 
     def _allocate(self) -> None:
         shapes = self._shapes(self._state)
-        host_bytes, folder = self._budget
+        host_bytes, folder, copied_bytes = self._budget
         self.resident = host_bytes is None
         if host_bytes is None:
             self.frames = self.pages
@@ -233,7 +236,7 @@ class PagePool:
             edge_bytes = [size // self.page_edges for size in self._page_bytes(shapes)]
             self.scratch = Scratch(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
             if self._state:  # in training every page that goes must find room
-                enough_space(self.scratch, self.pages * self.page_bytes())
+                enough_space(self.scratch, self.pages * self.page_bytes() + copied_bytes)
         self.arrays = {name: reserve((places, *shape), self.dtype) for name, shape in shapes.items()}
         self._empty_tables()
 
@@ -242,7 +245,7 @@ class PagePool:
         self.page_of = np.full(0 if self.resident else self.frames, -1)
         self.dirty = np.zeros(self.pages, bool)
         self.changed = np.zeros(self.pages, bool)  # in memory, and differs from where it came from
-        self.scratched = np.zeros(self.pages, bool)  # the scratch file holds it (as it is, unless it `changed`)
+        self.scratched = np.zeros(self.pages, bool)  # has a record: as it is, but for what `changed` or waits there
         self.next_use = np.full(self.pages, NEVER)
         self.last_use = np.zeros(self.pages, np.int64)
         self.clock = 0
@@ -255,7 +258,8 @@ class PagePool:
     def close(self) -> None:
         """Ends the background thread, and gives the memory and the scratch file's space back."""
         if self._pager is not None:
-            self._pager.shutdown(wait=True)
+            self._halt.set()
+            self._pager.shutdown(wait=True, cancel_futures=True)
             self._pager = None
         if self.scratch is not None:
             self.scratch.close()
@@ -355,7 +359,6 @@ class PagePool:
             assert self.scratch is not None
             for page, frame in zip(pages[gone], frames[gone], strict=True):
                 self.scratch.read(int(page), self._views(int(frame)))
-            self._amend(pages[gone], frames[gone])
         kept = self.stored[pages] & ~gone
         fresh = ~kept & ~gone
         self.stats.from_scratch += int(gone.sum())
@@ -378,6 +381,8 @@ class PagePool:
                 for page in range(first, stop):
                     begin = (page - first) * self.page_edges
                     self._set(name, frame_at[page], None if values is None else values[begin : begin + self.page_edges])
+        if gone.any():
+            self._amend(pages[gone], frames[gone])  # last: whatever fails before leaves them waiting
 
     def _amend(self, pages: Ints, frames: Ints) -> None:
         """Puts the newest values of single edges into their pages, which were read from their records."""
@@ -392,7 +397,7 @@ class PagePool:
             rows = np.empty((len(which), *values.shape[1:]), values.numpy().dtype)
             late.read(which, array, rows)
             values.numpy()[place] = rows
-        late.waiting[which] = False
+        late.joined(which)
         self.changed[page] = True
 
     def _set(self, name: str, frame: int, values: NDArray[np.generic] | None) -> None:

@@ -127,8 +127,8 @@ class Scratch:
         """Rows [k, ...] of an array, each to or from an offset of the file [k]."""
         library = kernel.load(32, torch.float32)  # any width: it moves bytes
         if library is None or not len(at):
-            for where, row in zip(at.tolist(), rows, strict=True):
-                (self.write_at if write else self.read_at)(where, np.atleast_1d(row))
+            for row, where in enumerate(at.tolist()):
+                (self.write_at if write else self.read_at)(where, rows[row : row + 1])
             return
         row_bytes = rows.nbytes // len(rows)
         memory = rows.ctypes.data + row_bytes * np.arange(len(rows))
@@ -147,9 +147,9 @@ class Scratch:
 class Amendments:
     """Values of single edges that are newer than the records of their pages: rows of every array, side by side.
 
-    Written into the records they would cost the disk many times their size: the system keeps track of what changed in
-    pieces of up to megabytes, and writes those once more. So they wait behind the records until their page is read,
-    and join it.
+    They are of pages that have a record and are not in memory. Written into the records they would cost the disk many
+    times their size: the system keeps track of what changed in pieces of up to megabytes, and writes those once more.
+    So they wait behind the records until their page is read, and join it.
 
     Attributes
     ----------
@@ -196,6 +196,10 @@ class Amendments:
         if len(which):
             at = self._offsets[array] + which * self._scratch.edge_bytes[array]
             self._scratch.transfer(at, rows, write=False)
+
+    def joined(self, which: NDArray[np.int64]) -> None:
+        """Says that these are in their pages, in memory."""
+        self.waiting[which] = False
 
     def settle(self) -> None:
         """Writes all that wait into the records of their pages, for whoever reads those.

@@ -245,7 +245,10 @@ class _Run:
         started = last_commit = last_eval = time.monotonic()
         last_step = self._last_step()
         deadline = started + options.minutes * 60 if options.minutes is not None else None
-        _drop_later_lines(self.metrics, progress.step, self.store.branch)
+        noted = _drop_later_lines(self.metrics, progress.step, self.store.branch)
+        if noted < progress.step and progress.smooth is not None:  # killed between the commit and its line
+            figures = {"loss": progress.smooth, "perplexity": perplexity(progress.smooth)}
+            _log(self.metrics, {"step": progress.step, "tokens": progress.tokens, **figures}, self.store.branch)
         before = heldout = self._heldout()
         fitted = self._fit_contexts()
         if fitted is not None:
@@ -280,7 +283,7 @@ class _Run:
                     snapshot=snapshot,
                     cache=self.pool.report() if evaluate or snapshot else None,
                 )
-                _log(self.metrics, report, self.store.branch)
+                _log(self.metrics, dataclasses.asdict(report), self.store.branch)
                 if options.on_step is not None:
                     options.on_step(report)
             if interrupted.is_set():
@@ -294,7 +297,7 @@ class _Run:
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                     cache=self.pool.report(),
                 )  # fmt: skip
-                _log(self.metrics, final, self.store.branch)
+                _log(self.metrics, dataclasses.asdict(final), self.store.branch)
         write_traffic(self.pool, graph_folder=self.graph.path)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
@@ -512,27 +515,31 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     return every > 0 and steps_since > 0 and steps_since % every == 0
 
 
-def _log(metrics: Path, report: StepReport, branch: str) -> None:
-    fields = {k: v for k, v in dataclasses.asdict(report).items() if v is not None and k != "eta_s"}
+def _log(metrics: Path, report: dict[str, Any], branch: str) -> None:
+    fields = {k: v for k, v in report.items() if v is not None and k != "eta_s"}
     try:
         with metrics.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
     except OSError as error:
         kind = DiskFullError if is_disk_full(error) else StoreError
         raise kind(
-            f"{metrics}: {error.strerror}: the figures of step {report.step:,} cannot be noted; the graph stays at its "
-            "last commit"
+            f"{metrics}: {error.strerror}: the figures of step {report['step']:,} cannot be noted; "
+            "the graph stays at its last commit"
         ) from error
 
 
-def _drop_later_lines(metrics: Path, step: int, branch: str) -> None:
-    """Takes out what an earlier run logged after its last commit on this branch: those steps never happened."""
+def _drop_later_lines(metrics: Path, step: int, branch: str) -> float:
+    """Takes out what an earlier run logged after its last commit on this branch: those steps never happened.
+
+    Returns the last step that is noted, infinity where none is: then nobody took notes.
+    """
     if not metrics.exists():
-        return
+        return math.inf
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
     kept = [line for line in lines if _step_of(line, branch) <= step]
     if len(kept) != len(lines):
         write_durably(metrics, "".join(line + "\n" for line in kept).encode())
+    return max((found for line in kept if (found := _step_of(line, branch)) >= 0), default=math.inf)
 
 
 def _step_of(line: str, branch: str) -> float:

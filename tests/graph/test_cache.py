@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
 
-from sifu_graph import step
+from sifu_graph import kernel, step
 from sifu_graph.cache import EdgePool, in_turns, row_pages
 from sifu_graph.decoding import Walk
 from sifu_graph.optim import OptimizerConfig
@@ -211,10 +211,11 @@ def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None
 @given(st.lists(st.tuples(st.integers(0, 64), st.integers(1, 10**6)), min_size=1, max_size=30))
 def test_what_waits_and_what_there_is_to_do_take_turns(parts: list[tuple[int, int]]) -> None:
     waiting, work = np.array(parts).T
+    waiting[0] += 1
     order = in_turns(waiting, work)
     assert sorted(order) == list(range(len(parts)))
-    waited, worked = np.cumsum(waiting[order]) / max(1, waiting.sum()), np.cumsum(work[order]) / work.sum()
-    step = np.maximum(waiting / max(1, waiting.sum()), work / work.sum()).max()
+    waited, worked = np.cumsum(waiting[order]) / waiting.sum(), np.cumsum(work[order]) / work.sum()
+    step = np.maximum(waiting / waiting.sum(), work / work.sum()).max()
     assert (np.abs(waited - worked) <= step + 1e-9).all()  # neither is more than a part ahead
 
 
@@ -230,6 +231,45 @@ def test_a_scratch_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(OptionError, match="--scratch"):
         graph_of_pages(3, None, frames=1, folder=blocked / "below")
+
+
+@pytest.mark.parametrize("way", ["kernel", "torch"])
+def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "torch":
+        monkeypatch.setattr(kernel, "load", lambda *_: None)
+    memory = Memory()
+    pool = graph_of_pages(3, OPTIMIZERS["rowwise"], frames=1, folder=tmp_path, memory=memory).parameters.edges
+    everything, rng = np.arange(pool.slots), np.random.default_rng(0)
+    for page in range(pool.pages):
+        pool.bring(np.array([page]))
+        pool.touch(np.array([page]))
+    slots = rng.permutation(everything)[:60]
+    values = {
+        name: torch.from_numpy(rng.random((len(slots), *array.shape[1:]), dtype=np.float32))
+        for name, array in pool.arrays.items()
+    }
+    pool.unstage(slots, values)
+    assert pool.scratch is not None
+    late = pool.scratch.late
+    waiting = int(late.waiting.sum())
+    assert waiting > 20
+    for name, some in values.items():
+        assert torch.equal(pool.get(name, slots), some)
+
+    away = np.flatnonzero(pool.frame_of < 0)[:2]  # one of them cannot be read: the amendments of the other wait on
+    amended = len(late.of_pages(away[:1]))
+    pool.stored[away[1]], pool.scratched[away[1]] = True, False
+    with pytest.raises(KeyError):
+        pool.bring(away)
+    assert len(late.of_pages(away[:1])) == amended
+    pool.stored[away[1]], pool.scratched[away[1]] = False, True
+
+    for page in range(pool.pages):
+        pool.bring(np.array([page]))
+    assert not late.waiting.any()
+    for name, some in values.items():
+        assert torch.equal(pool.get(name, slots), some)
+    pool.close()
 
 
 @pytest.mark.parametrize("loading", ["background", "foreground"])

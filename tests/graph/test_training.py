@@ -74,7 +74,7 @@ def test_figures_that_cannot_be_noted_end_the_run(store: Path, monkeypatch: pyte
                 graph.train(steps=2)
             if Path("/dev/full").exists():
                 (store / "full").symlink_to("/dev/full")
-                patch.setattr("sifu_graph.training._drop_later_lines", lambda *_: None)
+                patch.setattr("sifu_graph.training._drop_later_lines", lambda *_: float("inf"))
                 patch.setattr("sifu_graph.training.METRICS", "full")
                 with pytest.raises(DiskFullError, match="No space left"):
                     graph.train(steps=2)
@@ -149,6 +149,19 @@ def test_the_metrics_forget_steps_that_were_not_committed(graph: Graph) -> None:
     graph.train(steps=1)
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == [1, 2, 2, 3, 3]
+
+
+def test_the_metrics_have_the_step_of_a_commit_that_was_killed_before_its_line(graph: Graph) -> None:
+    graph.train(steps=3, batch=16)
+    metrics = graph.path / "metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("".join(line + "\n" for line in lines[:2]))  # all but what is noted of step 3
+    graph.train(steps=1)
+    lost, found = json.loads(lines[2]), json.loads(metrics.read_text().splitlines()[2])
+    assert found["step"] == 3
+    assert {name: found[name] for name in ("tokens", "loss", "perplexity")} == {
+        name: lost[name] for name in ("tokens", "loss", "perplexity")
+    }
 
 
 def test_what_diverges_stops_and_leaves_the_last_commit(graph: Graph) -> None:
