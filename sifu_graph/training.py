@@ -536,10 +536,11 @@ def _drop_later_lines(metrics: Path, step: int, branch: str) -> float:
     if not metrics.exists():
         return math.inf
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if _step_of(line, branch) <= step]
+    steps = [_step_of(line, branch) for line in lines]
+    kept = [line for line, found in zip(lines, steps, strict=True) if found <= step]
     if len(kept) != len(lines):
         write_durably(metrics, "".join(line + "\n" for line in kept).encode())
-    return max((found for line in kept if (found := _step_of(line, branch)) >= 0), default=math.inf)
+    return max((found for found in steps if 0 <= found <= step), default=math.inf)
 
 
 def _step_of(line: str, branch: str) -> float:
