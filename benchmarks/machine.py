@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sifu_graph.pages import reserve
+from sifu_graph.mapped import MappedArray
 
 MATRIX = 2048  # rows and columns of the square matrices
 READ_BYTES = 1 << 30  # far more than the caches hold
@@ -79,7 +79,8 @@ class Reader:
 
     def __init__(self) -> None:
         width = 1024
-        self.memory = memory = reserve((READ_BYTES // 4 // width, width))  # in huge pages, as the graph's parameters
+        memory = MappedArray(READ_BYTES // 4 // width, (width,)).rows  # in huge pages, as the graph's parameters
+        self.memory = memory
         memory.fill_(1e-3)
         vector, out = torch.ones(width), torch.empty(memory.shape[0])
         ways: list[Callable[[], object]] = [memory.sum, memory.amax, lambda: torch.mv(memory, vector, out=out)]

@@ -1,8 +1,11 @@
 """The edges of a graph in memory, by slot and by row: what a batch and a walk ask for, page by page as they need it.
 
 The cache knows slots, rows and pages, not tokens. Where a page lies and which one has to go is `pages`; here the
-pages of a batch's rows are brought in part by part, those of the next parts while one is worked on, single edges are
+pages of a batch's rows are made ready part by part, those of the next parts while one is worked on, single edges are
 copied out and back wherever their page is, and decoding learns where a row lies.
+
+What lies in the scratch file is read, and in training written, **where it lies**: a page comes from there into a frame
+only if the corpus reads it more often than one that is in a frame.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from ctypes import c_int64
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Event
@@ -22,15 +26,16 @@ from numpy.typing import NDArray
 from sifu_store.layout import PAGE_EDGES
 from torch import Tensor
 
-from sifu_graph.kernel import Records
-from sifu_graph.pages import BIAS, NEVER, SHORT_RUN, WEIGHT, Ints, PagePool
+from sifu_graph.kernel import Past
+from sifu_graph.pages import BIAS, SHORT_RUN, WEIGHT, Ints, PagePool, runs
 
 PART_PAGES = 32  # pages of rows that one part of a batch meets, at most
+LOADED_PAGES = 64  # of the scratch file that count as this process's memory at a time, about
 PARTS_OF_WORK = 64  # a part is about so small a share of the batch's work, at most
 
 
 class RowPlaces(NamedTuple):
-    """Where the private edges of one row lie: places in the pools, or ``~slot`` in the records of a file."""
+    """Where the private edges of one row lie."""
 
     places: Ints  # [k], contiguous
     pointer: int  # its address: asking an array for it takes longer than a small row's contest
@@ -38,7 +43,7 @@ class RowPlaces(NamedTuple):
 
 
 class KnownRow(NamedTuple):
-    """Where a row lay when so many pages had moved; how many pages it has, how many in frames, and edges past them."""
+    """Where a row lay when so many pages had moved; its pages, how many of them in frames, and its edges in the file."""
 
     moves: int
     row: RowPlaces
@@ -57,24 +62,44 @@ class Part:
 
 
 class EdgePool(PagePool):
-    """Every paged array of the graph, edge by edge. How to make one, and its budget: see `PagePool`."""
+    """Every paged array of the graph, edge by edge. How to make one, and its budget: see `PagePool`.
+
+    Attributes
+    ----------
+    past
+        The scratch file as the kernel knows it; None: every page has a frame, or gets one.
+    """
+
+    past: Past | None = None
 
     def _allocate(self) -> None:
         super()._allocate()
         self._edge_bytes = self.page_bytes({}) // self.page_edges
 
+        self.past = None
+        if self.scratch is not None:
+            self.past = Past(self.scratch.fd, self.beyond, (c_int64 * 6)(*self.scratch.offsets[:6]))
+
     def _empty_tables(self) -> None:
         super()._empty_tables()
         self._least: tuple[int, float] | None = None  # see `_least_held`
+        self._loaded = 0  # pages of the file that decoding may have touched since `_forget_loaded`
 
     # ---- the rows of a batch, part by part
 
     def place(self, slots: Tensor) -> Tensor:
-        """Where these slots, whose pages are in memory, lie in the arrays."""
+        """Where the slots of a part, whose pages are in memory or in the file, lie in the arrays."""
         if self.resident:
             return slots
-        page, at = np.divmod(slots.numpy(), self.page_edges)  # not torch: its threads would wait for the pager's
-        return torch.from_numpy(self.frame_of[page] * self.page_edges + at)
+        places = self._places(slots.numpy())  # not torch: its threads would wait for the pager's
+        if self.scratch is not None:
+            self.stats.streamed_bytes += int((places >= self.beyond).sum()) * self._edge_bytes
+        return torch.from_numpy(places)
+
+    def _places(self, slots: Ints) -> Ints:
+        away = self.frame_of < 0
+        ahead = np.where(away, self.beyond, (self.frame_of - np.arange(self.pages)) * self.page_edges)
+        return slots + ahead[slots // self.page_edges]
 
     def parts(self, slot: Ints, first_edge: Ints, positions: Ints | int = 1) -> list[Part]:
         """Cuts the rows of a plan into parts of which two fit in memory, in the order in which to work on them.
@@ -89,10 +114,9 @@ class EdgePool(PagePool):
         positions
             Positions of each group: a group's work is as many contests of its row.
         """
-        groups = len(first_edge) - 1
+        groups, page = len(first_edge) - 1, slot // self.page_edges
         if self.resident and not self.missing:
-            return [Part(0, groups, np.empty(0, np.int64))]
-        page = slot // self.page_edges
+            return [Part(0, groups, met(page))]
         most = PART_PAGES if self.resident else min(PART_PAGES, self.frames // 2 - self.largest_row_pages - 1)
         turns = np.concatenate([[0], np.cumsum(page[1:] != page[:-1]), [0]])  # pages met before each edge
         work = np.concatenate([[0], np.cumsum(positions * np.diff(first_edge))])
@@ -100,55 +124,56 @@ class EdgePool(PagePool):
         work_of_part = work[:-1] // (work[-1] // PARTS_OF_WORK + 1)
         bounds = np.flatnonzero(np.diff(pages_of_part) + np.diff(work_of_part)) + 1
         cut = [0, *bounds.tolist(), groups]
-        found = [
-            Part(first, stop, np.unique(page[first_edge[first] : first_edge[stop]])) for first, stop in pairwise(cut)
-        ]
+        found = [Part(first, stop, met(page[first_edge[first] : first_edge[stop]])) for first, stop in pairwise(cut)]
         absent = np.array([int((self.frame_of[part.pages] < 0).sum()) for part in found])
         return [found[at] for at in in_turns(absent, np.diff(work[cut]))]
 
-    def sweep(self, parts: Sequence[Part], *, upcoming: Ints | None = None) -> Iterator[Part]:
-        """Brings the pages of one part after another into memory, those of the next ones while one is worked on.
+    def sweep(
+        self, parts: Sequence[Part], *, upcoming: Ints | None = None, in_file: Sequence[str] = ()
+    ) -> Iterator[Part]:
+        """Makes the pages of one part after another ready, those of the next ones while one is worked on.
 
-        ``upcoming``: the pages of the next batch, in its order. They count in the order of eviction, and while frames
-        are free they are brought in too.
+        Parameters
+        ----------
+        upcoming
+            The pages of the next batch: while frames are free they are brought in too.
+        in_file
+            Arrays that are read, or written through `past`, where they lie in the scratch file; none: every page
+            comes into a frame.
         """
-        after = np.full(self.pages, NEVER)
-        if upcoming is not None:
-            after[upcoming] = len(parts) + np.arange(len(upcoming))
-        self.next_use, later = after, []
-        for at in reversed(range(len(parts))):
-            later.append(self.next_use[parts[at].pages])
-            self.next_use[parts[at].pages] = at
-        coming = self._coming(parts, upcoming) if self.prefetch and self.missing else None
+        in_file = in_file if self.scratch is not None else ()
+        coming = self._coming(parts, upcoming, in_file) if self.prefetch and self.missing else None
         try:
             for part in parts:
                 began = time.perf_counter()
                 if coming is None:
-                    self.bring(part.pages)
+                    self._make_ready(part.pages, in_file)
                 else:
                     next(coming).result()
                 self.stats.stall_s += time.perf_counter() - began
                 yield part
-                self.next_use[part.pages] = later.pop()
+                if in_file:
+                    self._leave(part.pages, in_file)
         finally:
             if coming is not None:
                 coming.close()
 
-    def _coming(self, parts: Sequence[Part], upcoming: Ints | None) -> Generator[Future[None]]:
-        """One part after another on its way into memory, and behind it as many as half of the frames hold.
+    def _coming(self, parts: Sequence[Part], upcoming: Ints | None, in_file: Sequence[str]) -> Generator[Future[None]]:
+        """One part after another on its way, and behind it as many as half of the frames hold.
 
         Behind the last of them: the pages of the next batch.
         """
         if self._pager is None:
             self._pager = ThreadPoolExecutor(1, thread_name_prefix="sifu-pager")
         self._halt, asked, ahead = Event(), deque[Future[None]](), 0
+        most = min(LOADED_PAGES, self.frames // 2) if in_file and self.scratched.all() else self.frames // 2
         try:
             for at, part in enumerate(parts):
                 for following in parts[at + len(asked) :]:
-                    if len(asked) > 1 and ahead + len(following.pages) > self.frames // 2:
+                    if len(asked) > 1 and ahead + len(following.pages) > most:
                         break
-                    pinned = np.concatenate([part.pages, *(one.pages for one in parts[at : at + len(asked)])])
-                    asked.append(self._pager.submit(self.bring, following.pages, pinned=pinned))
+                    pinned = np.concatenate([part.pages[:0], *(one.pages for one in parts[at : at + len(asked)])])
+                    asked.append(self._pager.submit(self._make_ready, following.pages, in_file, pinned=pinned))
                     ahead += len(following.pages)
                     if following is parts[-1] and upcoming is not None:
                         self._pager.submit(self._fill_free_frames, upcoming, self._halt)
@@ -161,6 +186,62 @@ class EdgePool(PagePool):
             if self._pager is not None:  # closed meanwhile
                 self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
 
+    def _make_ready(self, pages: Ints, in_file: Sequence[str], *, pinned: Ints | None = None) -> None:
+        """Brings the pages of a part into frames; with ``in_file`` those that are worth one, and reads the others.
+
+        The pinned ones stay where they are, in a frame or in the file: a part is being worked on there.
+        """
+        if not in_file:
+            self.bring(pages, pinned=pinned)
+            return
+        assert self.scratch is not None
+        self.clock += 1
+        self.last_use[pages] = self.clock
+        absent = pages[self.frame_of[pages] < 0]
+        self.stats.requests += len(pages)
+        self.stats.hits += len(pages) - len(absent)
+        self._admit(absent, pages, busy=pinned)
+        away = pages[self.frame_of[pages] < 0]
+        self.stats.past_frames += len(away)
+        self.scratch.late.settle(away)
+        self._load(away, in_file)
+
+    def _leave(self, pages: Ints, in_file: Sequence[str]) -> None:
+        """After the work on a part: counts what was read and written in the file.
+
+        Raises
+        ------
+        DiskFullError
+        """
+        assert self.scratch is not None
+        assert self.past is not None
+        self.scratch.bytes_written += self.past.written
+        self.past.written = 0
+        if self.past.error:
+            self.scratch.failed_to_write(self.past.error)
+        self._release(pages[self.frame_of[pages] < 0], in_file)
+
+    def _load(self, pages: Ints, names: Sequence[str]) -> None:
+        """Reads pages of arrays in the file, so that the work on them waits for nothing.
+
+        Raises
+        ------
+        StoreDamagedError
+            They cannot be read.
+        """
+        assert self.scratch is not None
+        try:
+            for first, stop in runs(pages, most=len(pages)):
+                for name in names:
+                    self._memory[name].load(first * self.page_edges, stop * self.page_edges)
+        except OSError as error:
+            raise self.scratch.unreadable(error) from error
+
+    def _release(self, pages: Ints, names: Sequence[str]) -> None:
+        for first, stop in runs(pages, most=len(pages)):
+            for name in names:
+                self._memory[name].release(first * self.page_edges, stop * self.page_edges)
+
     def _fill_free_frames(self, upcoming: Ints, halt: Event) -> None:
         for begin in range(0, len(upcoming), SHORT_RUN):
             some = np.sort(upcoming[begin : begin + SHORT_RUN])
@@ -169,10 +250,6 @@ class EdgePool(PagePool):
                 return
             if len(absent):
                 self.bring(absent)
-
-    def mark_dirty(self, slots: Ints) -> None:
-        """The same, by slots."""
-        self.touch(np.unique(slots // self.page_edges))
 
     # ---- single edges
 
@@ -231,13 +308,13 @@ class EdgePool(PagePool):
 
     def _stage_held(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
         if len(which):
-            at, into = self.place(torch.from_numpy(slots[which])), torch.from_numpy(which)
+            at, into = torch.from_numpy(self._places(slots[which])), torch.from_numpy(which)
             for name, values in out.items():
                 values[into] = self.arrays[name][at]
 
     def _put_held(self, which: Ints, slots: Ints, values: Mapping[str, Tensor]) -> None:
         if len(which):
-            at, of = self.place(torch.from_numpy(slots[which])), torch.from_numpy(which)
+            at, of = torch.from_numpy(self._places(slots[which])), torch.from_numpy(which)
             for name, value in values.items():
                 self.arrays[name][at] = value[of].to(self.dtype)
             self.touch(np.unique(slots[which] // self.page_edges))
@@ -257,7 +334,7 @@ class EdgePool(PagePool):
             for array, some in zip(numbers, rows, strict=True):
                 self.scratch.transfer(self.scratch.edge_at(slots[which], array), some, write=True)
         self.dirty[slots[which] // self.page_edges] = True
-        self.moves += 1  # a `KnownRow` must not go on reading the records as they are
+        self.moves += 1  # a `KnownRow` must not go on reading the pages as they are
 
     def _stage_away(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
         if not len(which):
@@ -275,52 +352,66 @@ class EdgePool(PagePool):
 
     # ---- one row, for decoding
 
-    def records(self) -> Records | None:
-        """Where pages lie that left memory."""
-        if self.scratch is None:
-            return None
-        return Records(self.scratch.fd, self.scratch.record_bytes, self.scratch.offsets[1], self.page_edges)
-
-    def place_row(self, slots: Ints, known: KnownRow | None, *, past_frames: bool) -> KnownRow:
-        """Where the edges of a row lie: places in the arrays, or ``~slot`` for those to be read from `records`.
+    def place_row(self, slots: Ints, known: KnownRow | None) -> KnownRow:
+        """Where the edges of a row lie.
 
         A page is given a frame if one is free or held by a page that the corpus reads more rarely; any other is read
-        where it lies, past the frames (unless that cannot be done: then it gets one in any case). ``known`` is the
-        last answer for this row: it holds until a page moves.
+        where it lies in the file. ``known`` is the last answer for this row: it holds until a page moves.
         """
         if known is None or known.moves != self.moves:
             began = time.perf_counter()
-            if self.scratch is not None:
-                self.scratch.late.settle()
-            page, at = np.divmod(slots, self.page_edges)
-            pages = np.unique(page[np.flatnonzero(np.diff(page, prepend=-1))])  # a row is a few runs of slots
+            page = slots // self.page_edges
+            pages = met(page)
             absent = pages[self.frame_of[pages] < 0]
-            if past_frames:
-                self._admit(absent, pages)
-            elif len(absent):
-                self._bring_uncounted(pages, pinned=pages)
-            frame = self.frame_of[page]
-            places = np.where(frame >= 0, frame * self.page_edges + at, ~slots)
-            row = RowPlaces(places, places.ctypes.data, len(places))
-            held = int((self.frame_of[pages] >= 0).sum())
-            known = KnownRow(self.moves, row, len(pages), held, int((frame < 0).sum()))
             hits = len(pages) - len(absent)
+            self._place_pages(absent, pages)
+            places = self._places(slots)
+            row = RowPlaces(places, places.ctypes.data, len(places))
+            away = self.frame_of[pages] < 0
+            past = int((self.frame_of[page] < 0).sum()) if away.any() else 0
+            known = KnownRow(self.moves, row, len(pages), len(pages) - int(away.sum()), past)
             self.stats.stall_s += time.perf_counter() - began
         else:
             hits = known.held
         self.stats.requests += known.pages
         self.stats.hits += hits
-        self.stats.streamed_bytes += known.past * self._edge_bytes
+        if known.past:
+            self.stats.past_frames += known.pages - known.held
+            self.stats.streamed_bytes += known.past * self._edge_bytes
+            self._forget_loaded(known.pages - known.held)
         return known
 
-    def _admit(self, absent: Ints, pages: Ints) -> None:
-        """Brings in those of a row's pages that are worth a frame, or have never been in memory."""
+    def _place_pages(self, absent: Ints, pages: Ints) -> None:
+        """Gives those of a row's absent pages a frame that are worth one; reads the others in the file."""
+        if self.scratch is None:
+            if len(absent):
+                self._bring_uncounted(absent, pinned=pages)
+            return
+        self.scratch.late.settle()
+        self._admit(absent, pages)
+        self._load(absent[self.frame_of[absent] < 0], (WEIGHT, BIAS))
+
+    def _forget_loaded(self, pages: int) -> None:
+        """Counts pages of the file that are about to be read; what was read before is let go now and then."""
+        self._loaded += pages
+        if self._loaded > LOADED_PAGES:
+            self._loaded = pages
+            for name in (WEIGHT, BIAS):
+                self._memory[name].release(0, self.slots)
+
+    def _admit(self, absent: Ints, pages: Ints, *, busy: Ints | None = None) -> None:
+        """Brings in those of a row's or a part's pages that are worth a frame, or that the file does not hold.
+
+        The busy ones stay where they are.
+        """
         if not len(absent):
             return
         unread = absent[~self.scratched[absent]]
         if not len(unread) and self.reads[absent].max() <= self._least_held():
             return
         rest = absent[self.scratched[absent]]
+        if busy is not None:
+            rest, pages = np.setdiff1d(rest, busy), np.union1d(pages, busy)
         welcome = rest[np.argsort(-self.reads[rest], kind="stable")]
         held = self.page_of[self.page_of >= 0]
         free = self.frames - len(held)
@@ -347,20 +438,24 @@ class EdgePool(PagePool):
         self.bring(pages, pinned=pinned)
         self.stats.requests, self.stats.hits = requests, hits
 
-    def edge(self, slot: int, W: NDArray[np.generic], b: NDArray[np.generic]) -> int:
-        """The place of one edge, or -1 after a copy of it was put into ``W`` [d, d] and ``b`` [d]."""
+    def edge(self, slot: int) -> int:
+        """The place of one edge."""
         page, at = divmod(slot, self.page_edges)
         frame = int(self.frame_of[page])
         if frame >= 0:
             return frame * self.page_edges + at
-        if self.scratch is not None and self.scratched[page]:
-            self.scratch.late.settle()
-            for array, into in enumerate((W, b)):
-                self.scratch.read_at(int(self.scratch.edge_at(np.array([slot]), array)[0]), into)
-        else:
-            values = self.stage(np.array([slot]), (WEIGHT, BIAS))
-            W[:], b[:] = values[WEIGHT][0].numpy(), values[BIAS][0].numpy()
-        return -1
+        pages = np.array([page])
+        self._place_pages(pages, pages)
+        frame = int(self.frame_of[page])
+        if frame >= 0:
+            return frame * self.page_edges + at
+        self._forget_loaded(1)
+        return self.beyond + slot
+
+
+def met(page: Ints) -> Ints:
+    """The pages among those of the edges of rows, ascending. A row is a few runs of slots."""
+    return np.unique(page[np.flatnonzero(np.diff(page, prepend=-1))])
 
 
 def in_turns(waiting: Ints, work: Ints) -> list[int]:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.errors import StoreDamagedError
 from torch import Tensor
 
 from sifu_graph import kernel, optim
@@ -172,7 +171,8 @@ class Gradients:
 class Sink:
     """Where an edge's gradient goes: row ``gradient_row[edge]`` of dW and db, or, at -1, into the optimizer at once.
 
-    Without an optimizer the gradients of edges at -1 are dropped.
+    Without an optimizer the gradients of edges at -1 are dropped. ``past``: places from ``past.beyond`` on are written
+    to a file (the kernel alone does that).
     """
 
     gradient_row: Tensor  # int64 [edges]
@@ -181,6 +181,7 @@ class Sink:
     config: optim.OptimizerConfig | None = None
     step: int = 0
     state: dict[str, list[Tensor]] | None = None
+    past: kernel.Past | None = None
 
 
 def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
@@ -289,8 +290,6 @@ class RowContest:
         What the contest reads; the encoding comes with every call.
     largest
         Private edges in the largest row.
-    records
-        Where edges lie that are not in memory.
 
     Attributes
     ----------
@@ -300,7 +299,7 @@ class RowContest:
         The same; an item is a float.
     """
 
-    def __init__(self, rows: Rows, *, largest: int, records: kernel.Records | None = None) -> None:
+    def __init__(self, rows: Rows, *, largest: int) -> None:
         self._rows, self._sign = rows, 1.0 if rows.scale >= 0 else -1.0
         width = rows.default_b.shape[0]
         self._library = native(width, rows.W.dtype, rows.W.device)
@@ -308,36 +307,23 @@ class RowContest:
         self._out = rows.default_b.new_zeros(largest + 1)
         self.found: NDArray[np.floating[Any]] = self._out.numpy()
         self.values = self.found.data
-        self._records = records
         self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
         self._W, self._b, *rest = [t.data_ptr() for t in self._edges]
-        at = ctypes.byref(records) if records is not None else None
         self._best = ctypes.c_int64(-1)
-        self._after = (*rest, self._out.data_ptr(), at, torch.get_num_threads(), self._sign, ctypes.byref(self._best))
+        self._after = (*rest, self._out.data_ptr(), torch.get_num_threads(), self._sign, ctypes.byref(self._best))
         self._no_pe_at = self._no_pe.data_ptr()
-
-    @property
-    def reads_records(self) -> bool:
-        """Whether edges may stay in the records of a file."""
-        return self._library is not None and self._records is not None
 
     def run(self, row: RowPlaces, S: Tensor, pe: Tensor | None, *, S_at: int = 0) -> int:
         """Fills `found` for a mix S [1, d]; returns the rank of the first of the best private edges, or -1.
 
         The best is that of the greatest scaled energy. ``pe`` is the positional encoding [d], or None for none;
         ``S_at`` is the address of S, where it is known.
-
-        Raises
-        ------
-        StoreDamagedError
-            The records cannot be read.
         """
         places, pointer, edges = row
         if self._library is not None:
             encoding = self._no_pe_at if pe is None else pe.data_ptr()
             mix = S_at or S.data_ptr()
-            if self._library.sifu_energies(mix, encoding, self._W, self._b, pointer, edges, *self._after):
-                raise StoreDamagedError("pages that left memory cannot be read back from the scratch file")
+            self._library.sifu_energies(mix, encoding, self._W, self._b, pointer, edges, *self._after)
             return self._best.value
         at = torch.from_numpy(places)
         W = torch.cat([self._rows.W[at], self._rows.default_W[None]])
@@ -485,7 +471,7 @@ def native_update(sink: Sink, *, dS: Tensor, dscale: Tensor) -> ctypes.Structure
     config = sink.config or optim.OptimizerConfig()
     structure = kernel.UpdateDouble if sink.dW.dtype == torch.float64 else kernel.UpdateFloat
     kind = 0 if sink.config is None else 1 if config.kind == "rowwise" else 2
-    pointers = [0, 0, 0, 0, 0]
+    pointers = [0, 0, 0, 0, 0, 0 if sink.past is None else ctypes.addressof(sink.past)]
     if kind == 1:
         assert sink.state is not None
         pointers[4] = sink.state["v_row"][0].data_ptr()

@@ -75,7 +75,7 @@ class Walk:
         self._contest: contest.RowContest | GroupedRow
         if parameters.tier is None:
             largest = int(parameters.index.row_sizes().max(initial=0))
-            self._contest = contest.RowContest(rows, largest=largest, records=pool.records())
+            self._contest = contest.RowContest(rows, largest=largest)
         else:
             self._contest = GroupedRow(rows)
         # What is asked for at every token, in forms that answer quickly.
@@ -88,8 +88,6 @@ class Walk:
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy().data
         self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
-        self._copy_W, self._copy_b = (torch.empty(1, *array.shape[1:], dtype=array.dtype) for array in (pool.W, pool.b))
-        self._copied = parameters.path_edges(self._copy_W, self._copy_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._fields: dict[int, Field] = {}
         first, second = (Vectors.like(self.r_0[None], normalised=config.normalise_mix) for _ in range(2))
@@ -124,18 +122,16 @@ class Walk:
         self._restart_if_due()
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
-        path = self._path
         if at < stop and self._targets[at] == node:
             place = self._slot[at]
             if not self._resident:
-                place = self._pool.edge(place, self._copy_W.numpy()[0], self._copy_b.numpy()[0])
-                if place < 0:
-                    path, place = self._copied, 0
+                place = self._pool.edge(place)
             elif self._pool.missing:
                 self._pool.require(self._slots[at : at + 1])
             self._place_value[0] = place
         else:
             self._place_value[0] = -1
+        path = self._path
         self.signal.carry(path if self._device.type == "cpu" else path.at(self._place.to(self._device)))
         self.node = node
 
@@ -169,7 +165,7 @@ class Walk:
             pool.require(slots)
             row = self._rows[node] = RowPlaces(slots, self._slots_at + 8 * start, stop - start)
             return row
-        known = pool.place_row(slots, self._known.get(node), past_frames=self._contest.reads_records)
+        known = pool.place_row(slots, self._known.get(node))
         self._known[node] = known
         return known.row
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import device as devices
 from sifu_graph.cache import EdgePool, Part
 from sifu_graph.grouped import Grouped, send
-from sifu_graph.pages import NEVER, CacheStats, Ints
+from sifu_graph.pages import CacheStats, Ints
 
 STAGED_PAGES = 8  # in one of the two buffers
 
@@ -177,7 +176,6 @@ class DevicePool(EdgePool):
         return STAGED_PAGES if self.host.resident else max(1, min(STAGED_PAGES, self.host.frames // 2))
 
     def _fill(self, pages: Ints, frames: Ints) -> None:
-        self.host.next_use = self.next_use  # what will be needed here soon is not to leave memory
         self.in_memory += int((self.host.frame_of[pages] >= 0).sum())
         for begin in range(0, len(pages), self._handful()):
             some, into = (x[begin : begin + self._handful()] for x in (pages, frames))
@@ -200,8 +198,6 @@ class DevicePool(EdgePool):
 
     def _return(self, pages: Ints) -> None:
         """Writes pages (ascending) back to memory."""
-        if len(pages):
-            self.host.next_use = self.next_use
         for begin in range(0, len(pages), self._handful()):
             some = pages[begin : begin + self._handful()]
             found = self.copies.fetch([self._page(self.arrays, self.frame_of[page], page) for page in some.tolist()])
@@ -217,7 +213,6 @@ class DevicePool(EdgePool):
         self._return(np.flatnonzero(self.changed))
         self.changed[:] = False
         self.dirty[:] = False
-        self.host.next_use = np.full(self.pages, NEVER)
 
     def forget(self) -> None:
         """Drops every page, since the host's were changed. Nothing may be dirty here."""
@@ -232,8 +227,10 @@ class DevicePool(EdgePool):
             self.copies.mark()
             super().require(slots)
 
-    def sweep(self, parts: Sequence[Part], *, upcoming: Ints | None = None) -> Iterator[Part]:
-        """As `EdgePool.sweep`."""
+    def sweep(
+        self, parts: Sequence[Part], *, upcoming: Ints | None = None, in_file: Sequence[str] = ()
+    ) -> Iterator[Part]:
+        """As `EdgePool.sweep`, but every page comes into a frame."""
         inner = super().sweep(parts, upcoming=upcoming)
         try:
             for _ in parts:
@@ -280,13 +277,6 @@ class DevicePool(EdgePool):
     def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
         self.copies.mark()
         super()._bring_uncounted(pages, pinned=pinned)
-
-    def edge(self, slot: int, W: NDArray[np.generic], b: NDArray[np.generic]) -> int:
-        """As `EdgePool.edge`, but the edge's page is always brought in."""
-        page, at = divmod(slot, self.page_edges)
-        if self.frame_of[page] < 0:
-            self._bring_uncounted(np.array([page]), pinned=np.array([page]))
-        return int(self.frame_of[page]) * self.page_edges + at
 
     def report(self) -> dict[str, float | int]:
         """The host's figures, and with ``device_`` before them those of this tier."""

@@ -65,7 +65,7 @@ def _batch_fields(real: type) -> list[tuple[str, type]]:
 
 def _update_fields(real: type) -> list[tuple[str, type]]:
     rates = ["lr", "beta1", "beta2", "eps", "weight_decay", "clip", "correction1", "correction2"]
-    state = ["m_W", "v_W", "m_b", "v_b", "v_edge"]
+    state = ["m_W", "v_W", "m_b", "v_b", "v_edge", "past"]
     return [
         ("kind", _Int),
         *((name, _Pointer) for name in ["gradient_row", "dW", "db", "dS", "dscale"]),
@@ -74,10 +74,10 @@ def _update_fields(real: type) -> list[tuple[str, type]]:
     ]
 
 
-class Records(ctypes.Structure):
-    """`struct Records` of contest.cpp: where edges lie that are not in memory."""
+class Past(ctypes.Structure):
+    """`struct Past` of contest.cpp: the file behind the frames."""
 
-    _fields_ = [(name, _Int) for name in ("file", "record_bytes", "bias_offset", "page")]
+    _fields_ = [("file", _Int), ("beyond", _Int), ("offset", _Int * 6), ("written", _Int), ("error", _Int)]
 
 
 class BatchFloat(ctypes.Structure):
@@ -195,10 +195,10 @@ def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:
     library.sifu_train.argtypes = [_Pointer, _Pointer, _Int]
     library.sifu_update.argtypes = [_Int, _Pointer, _Pointer, _Pointer, _Pointer, _Int]
     library.sifu_transfer.argtypes = [_Int, _Int, _Pointer, _Pointer, _Int, _Int]
-    library.sifu_energies.restype = library.sifu_transfer.restype = _Int
+    library.sifu_transfer.restype = _Int
     real = _Float if dtype == torch.float32 else _Double
-    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 4, _Int, real, _Pointer]
+    library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 3, _Int, real, _Pointer]
     library.sifu_carry.argtypes = [_Int, *[_Pointer] * 8, _Int, _Pointer, _Pointer, *[real] * 3, _Int, real]
-    for name in ("forward", "train", "update", "carry"):
+    for name in ("forward", "train", "update", "energies", "carry"):
         getattr(library, f"sifu_{name}").restype = None
     return library

@@ -5,14 +5,13 @@ or optimizers. A page comes from the scratch file if it went there, else from th
 and is made by `Initial`.
 
 Without a budget every page has a frame of its own, a place is a slot, and nothing is looked up. With one, the
-**order of eviction** is: the page whose next use is farthest away goes first; among those that neither this batch
-nor the next one uses, the one whose sources are rarest in the corpus; then the one that was used longest ago. A page
-that changed goes to the scratch file, never to the store: only a commit writes there. Nothing here changes a result.
+**order of eviction** is: the page whose sources are rarest in the corpus goes first; among equals, the one that was
+used longest ago. A page that changed goes to the scratch file, never to the store: only a commit writes there. What
+lies in that file can be read there too, at places past those of the frames. Nothing here changes a result.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,10 +31,10 @@ from torch import Tensor
 from sifu_graph.index import MAX_RUN as MAX_RUN
 from sifu_graph.index import runs as runs
 from sifu_graph.initial import Initial
+from sifu_graph.mapped import MappedArray
 from sifu_graph.scratch import Scratch, enough_space
 
 SHORT_RUN = 8  # the same under a budget
-NEVER = np.iinfo(np.int64).max
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -52,6 +51,7 @@ class CacheStats:
     from_store: int = 0
     from_scratch: int = 0
     generated: int = 0
+    past_frames: int = 0
     evicted: int = 0
     streamed_bytes: int = 0
     store_bytes_read: int = 0
@@ -64,17 +64,6 @@ class CacheStats:
     def hit_rate(self) -> float:
         """Share of the requests that found their page in memory."""
         return self.hits / self.requests if self.requests else 1.0
-
-
-def reserve(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Zeros that take memory only where they are touched, aligned to a page of memory."""
-    size_bytes = int(np.prod(shape)) * dtype.itemsize
-    if size_bytes == 0:
-        return torch.zeros(shape, dtype=dtype)
-    region = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        region.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(region, dtype=dtype).reshape(shape)
 
 
 class PagePool:
@@ -96,6 +85,7 @@ class PagePool:
     ----------
     arrays
         By name: ``edges/weight`` [places, d, d], ``edges/bias`` [places, d], and the optimizer's state in training.
+        Under a budget places are those of the frames and, from ``beyond`` on, the slots of the scratch file, read-only.
     frame_of : int64 [pages]
         Where each page lies, or -1.
     dirty : bool [pages]
@@ -125,6 +115,8 @@ class PagePool:
         self.scratch: Scratch | None = None
         self.prefetch = True
         self.device = torch.device("cpu")
+        self.beyond = 0  # where there is a file: the place of slot 0 in it
+        self._memory: dict[str, MappedArray] = {}
         self._pager: ThreadPoolExecutor | None = None
         self._halt = Event()  # for what the pager does without being asked
         self._state: dict[str, tuple[int, ...]] = {}
@@ -228,16 +220,22 @@ class PagePool:
         self.resident = host_bytes is None
         if host_bytes is None:
             self.frames = self.pages
-            places = self.slots
+            self._memory = {name: MappedArray(self.slots, shape, self.dtype) for name, shape in shapes.items()}
         else:
             assert folder is not None
             self.frames = host_bytes // self.page_bytes()
-            places = self.frames * self.page_edges
             edge_bytes = [size // self.page_edges for size in self._page_bytes(shapes)]
-            self.scratch = Scratch(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
+            scratch = self.scratch = Scratch(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
             if self._state:  # in training every page that goes must find room
-                enough_space(self.scratch, self.pages * self.page_bytes() + copied_bytes)
-        self.arrays = {name: reserve((places, *shape), self.dtype) for name, shape in shapes.items()}
+                enough_space(scratch, self.pages * self.page_bytes() + copied_bytes)
+            places = self.frames * self.page_edges
+            with scratch.mapping():
+                self._memory = {
+                    name: MappedArray(places, shape, self.dtype, behind=scratch.behind(number))
+                    for number, (name, shape) in enumerate(shapes.items())
+                }
+            self.beyond = next(iter(self._memory.values())).beyond
+        self.arrays = {name: memory.rows for name, memory in self._memory.items()}
         self._empty_tables()
 
     def _empty_tables(self) -> None:
@@ -245,8 +243,7 @@ class PagePool:
         self.page_of = np.full(0 if self.resident else self.frames, -1)
         self.dirty = np.zeros(self.pages, bool)
         self.changed = np.zeros(self.pages, bool)  # in memory, and differs from where it came from
-        self.scratched = np.zeros(self.pages, bool)  # has a record: as it is, but for what `changed` or waits there
-        self.next_use = np.full(self.pages, NEVER)
+        self.scratched = np.zeros(self.pages, bool)  # is in the file: as it is, but for what `changed` or waits there
         self.last_use = np.zeros(self.pages, np.int64)
         self.clock = 0
         self.moves = 0  # grows when a page comes or goes
@@ -264,7 +261,7 @@ class PagePool:
         if self.scratch is not None:
             self.scratch.close()
             self.scratch = None
-        self.arrays = {}  # at once: whoever still knows the pool need not keep gigabytes
+        self.arrays, self._memory = {}, {}  # at once: whoever still knows the pool need not keep gigabytes
 
     @property
     def W(self) -> Tensor:
@@ -324,7 +321,7 @@ class PagePool:
                 evictable[pinned] = False
             held = np.flatnonzero(evictable)
             assert len(held) >= needed, "more pages are pinned than there are frames"
-            order = np.lexsort((self.last_use[held], self.reads[held], -self.next_use[held]))
+            order = np.lexsort((self.last_use[held], self.reads[held]))
             victims = np.sort(held[order[:needed]])
             free = np.concatenate([free, self.frame_of[victims]])
             self._evict(victims)
@@ -385,7 +382,7 @@ class PagePool:
             self._amend(pages[gone], frames[gone])  # last: whatever fails before leaves them waiting
 
     def _amend(self, pages: Ints, frames: Ints) -> None:
-        """Puts the newest values of single edges into their pages, which were read from their records."""
+        """Puts the newest values of single edges into their pages, which were read from the file."""
         assert self.scratch is not None
         late = self.scratch.late
         which = late.of_pages(pages)
@@ -409,9 +406,9 @@ class PagePool:
             target[:] = 0
 
     def touch(self, pages: Ints) -> None:
-        """Says that these pages, which are in memory, are about to change."""
+        """Says that these pages are about to change, where they are: in memory or in the file."""
         self.dirty[pages] = True
-        self.changed[pages] = True
+        self.changed[pages] = self.frame_of[pages] >= 0
 
     # ---- what a commit writes
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from sifu_graph.cache import EdgePool
 from sifu_graph.device_pool import DevicePool
 from sifu_graph.index import EdgeIndex
-from sifu_graph.signal import PathEdges
 
 
 @dataclass(slots=True)
@@ -74,7 +73,3 @@ class Parameters:
     def width(self) -> int:
         """d."""
         return self.r_0.shape[0]
-
-    def path_edges(self, W: Tensor, b: Tensor, place: Tensor) -> PathEdges:
-        """Edges given by their places [B] in W [edges, d, d] and b [edges, d], -1: the default edge."""
-        return PathEdges(W, b, self.default_W, self.default_b, place)

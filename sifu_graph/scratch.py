@@ -1,8 +1,9 @@
-"""A file of pages that left memory before the next commit: raw, as they lay there, one record a page.
+"""A file for pages that left memory before the next commit: raw, as they lay there, array after array.
 
-Behind the records wait the newest values of single edges (`Amendments`), until their pages are read.
+Every page has its place in it, whether it was written or not. Behind the pages wait the newest values of single edges
+(`Amendments`), until their pages are read.
 
-It knows records and offsets; it does not know what is in a page or why it had to go. The file has no name: it is
+It knows places in the file; it does not know what is in a page or why it had to go. The file has no name: it is
 unlinked as soon as it is open, so that nothing is left behind however the process ends.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +22,13 @@ from sifu_store.durable import disk_errors
 from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
 
 from sifu_graph import kernel
+from sifu_graph.mapped import GRAIN, FileRows
 
-ALIGNMENT = 4096
 Buffers = Sequence[NDArray[np.generic] | None]
 
 
 class Scratch:
-    """Records of the pages of several arrays; a record holds one page of each.
+    """The pages of several arrays in a file.
 
     Parameters
     ----------
@@ -39,8 +41,10 @@ class Scratch:
 
     Attributes
     ----------
+    offsets
+        Where in the file each array begins.
     late
-        Values of edges that are newer than the records.
+        Values of edges that are newer than their pages here.
 
     Raises
     ------
@@ -50,14 +54,17 @@ class Scratch:
 
     def __init__(self, folder: Path, edge_bytes: Sequence[int], *, pages: int, page_edges: int) -> None:
         self.folder, self.edge_bytes, self.pages, self.page_edges = folder, tuple(edge_bytes), pages, page_edges
-        self.offsets = [0, *(page_edges * np.cumsum(edge_bytes)).tolist()]
-        self.record_bytes = -(-self.offsets.pop() // ALIGNMENT) * ALIGNMENT
+        self.offsets, self.size_bytes = [], 0
+        for size in edge_bytes:
+            self.offsets.append(self.size_bytes)
+            self.size_bytes += -(-pages * page_edges * size // GRAIN) * GRAIN
         self.bytes_read = self.bytes_written = 0
         self.late = Amendments(self)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.fd, name = tempfile.mkstemp(dir=folder, prefix="pages-")
             Path(name).unlink()
+            os.ftruncate(self.fd, self.size_bytes)  # holes, until a page is written
         except OSError as error:
             raise OptionError(
                 f"{folder}: pages that leave memory cannot be kept there ({error.strerror or error}): "
@@ -76,26 +83,44 @@ class Scratch:
         return found.f_bavail * found.f_frsize
 
     def write(self, page: int, arrays: Buffers) -> None:
-        """The record of a page. None leaves that array's part as it is; what was never written reads as zeros.
+        """A page of every array. None leaves that array's as it is; what was never written reads as zeros.
 
         Raises
         ------
         DiskFullError
         """
-        for array, offset in zip(arrays, self.offsets, strict=True):
+        for number, array in enumerate(arrays):
             if array is not None:
-                self.write_at(page * self.record_bytes + offset, array)
+                self.write_at(self._page_at(page, number), array)
 
     def read(self, page: int, arrays: Buffers) -> None:
         """The reverse."""
-        for array, offset in zip(arrays, self.offsets, strict=True):
+        for number, array in enumerate(arrays):
             if array is not None:
-                self.read_at(page * self.record_bytes + offset, array)
+                self.read_at(self._page_at(page, number), array)
+
+    def _page_at(self, page: int, array: int) -> int:
+        return self.offsets[array] + page * self.page_edges * self.edge_bytes[array]
+
+    @contextmanager
+    def mapping(self) -> Iterator[None]:
+        """Turns what the system says while the file is mapped into memory into an `OptionError`."""
+        try:
+            yield
+        except OSError as error:
+            raise OptionError(
+                f"{self.folder}: a file cannot be mapped there ({error.strerror or error}): name another folder with "
+                "--scratch"
+            ) from error
+
+    def behind(self, array: int) -> FileRows:
+        """The rows of an array, by its number: those of all slots."""
+        return FileRows(self.fd, self.offsets[array], self.pages * self.page_edges)
 
     def write_at(self, at: int, array: NDArray[np.generic]) -> None:
         """Bytes at an offset of the file."""
         view = array.data.cast("B")
-        with disk_errors(self.folder, "keeping pages that left memory"):
+        with self.writing():
             while len(view):
                 written = os.pwrite(self.fd, view, at)
                 self.bytes_written += written
@@ -108,20 +133,24 @@ class Scratch:
             try:
                 found = os.preadv(self.fd, [view], at)
             except OSError as error:
-                raise StoreDamagedError(
-                    f"{self.folder}: a page that left memory cannot be read back: {error}"
-                ) from error
+                raise self.unreadable(error) from error
             if not found:
                 view[:] = bytes(len(view))
                 return
             self.bytes_read += found
             view, at = view[found:], at + found
 
+    def writing(self) -> AbstractContextManager[None]:
+        """Names the folder in what the system says while something is written here."""
+        return disk_errors(self.folder, "keeping pages that left memory")
+
+    def unreadable(self, error: OSError) -> StoreDamagedError:
+        """What to say where the system cannot read what was written here."""
+        return StoreDamagedError(f"{self.folder}: a page that left memory cannot be read back: {error.strerror}")
+
     def edge_at(self, slots: NDArray[np.int64], array: int) -> NDArray[np.int64]:
         """Where in the file these edges [k] of one array, by its number, lie."""
-        found: NDArray[np.int64] = slots // self.page_edges * self.record_bytes
-        found += self.offsets[array] + slots % self.page_edges * self.edge_bytes[array]
-        return found
+        return slots * self.edge_bytes[array] + self.offsets[array]
 
     def transfer(self, at: NDArray[np.int64], rows: NDArray[np.generic], *, write: bool) -> None:
         """Rows [k, ...] of an array, each to or from an offset of the file [k]."""
@@ -135,21 +164,30 @@ class Scratch:
         error = library.sifu_transfer(self.fd, len(at), at.ctypes.data, memory.ctypes.data, row_bytes, write)
         if write:
             self.bytes_written += rows.nbytes
-            with disk_errors(self.folder, "keeping pages that left memory"):
-                if error:
-                    raise OSError(error, os.strerror(error))
+            if error:
+                self.failed_to_write(error)
         else:
             self.bytes_read += rows.nbytes
             if error:
-                raise StoreDamagedError(f"{self.folder}: a page that left memory cannot be read: {os.strerror(error)}")
+                raise self.unreadable(OSError(error, os.strerror(error)))
+
+    def failed_to_write(self, error: int) -> None:
+        """Raises what an error's number stands for.
+
+        Raises
+        ------
+        DiskFullError
+        """
+        with self.writing():
+            raise OSError(error, os.strerror(error))
 
 
 class Amendments:
-    """Values of single edges that are newer than the records of their pages: rows of every array, side by side.
+    """Values of single edges that are newer than their pages in the file: rows of every array, side by side.
 
-    They are of pages that have a record and are not in memory. Written into the records they would cost the disk many
-    times their size: the system keeps track of what changed in pieces of up to megabytes, and writes those once more.
-    So they wait behind the records until their page is read, and join it.
+    They are of pages that are not in memory. Written into their pages they would cost the disk many times their size:
+    the system keeps track of what changed in pieces of up to megabytes, and writes those once more. So they wait
+    behind the pages until theirs is read, or written again, and join it.
 
     Attributes
     ----------
@@ -165,14 +203,14 @@ class Amendments:
         self.slots, self.waiting = np.empty(0, np.int64), np.empty(0, bool)
 
     def keep(self, slots: NDArray[np.int64], arrays: Iterable[NDArray[np.generic]]) -> None:
-        """Takes rows [k, ...] of every array; those that were here before join their records.
+        """Takes rows [k, ...] of every array; those that were here before join their pages.
 
         Raises
         ------
         DiskFullError
         """
         self.settle()
-        self._offsets, at = [], self._scratch.pages * self._scratch.record_bytes
+        self._offsets, at = [], self._scratch.size_bytes
         for array in arrays:
             self._scratch.write_at(at, array)
             self._offsets.append(at)
@@ -201,21 +239,21 @@ class Amendments:
         """Says that these are in their pages, in memory."""
         self.waiting[which] = False
 
-    def settle(self) -> None:
-        """Writes all that wait into the records of their pages, for whoever reads those.
+    def settle(self, pages: NDArray[np.int64] | None = None) -> None:
+        """Writes those that wait for these pages (None: for any) into the file, for whoever reads them there.
 
         Raises
         ------
         DiskFullError
         """
-        which = np.flatnonzero(self.waiting)
-        if not len(which):
+        if not self.waiting.any():
             return
+        which = np.flatnonzero(self.waiting) if pages is None else self.of_pages(pages)
         for array, row_bytes in enumerate(self._scratch.edge_bytes):
             rows = np.empty((len(which), row_bytes), np.uint8)
             self.read(which, array, rows)
             self._scratch.transfer(self._scratch.edge_at(self.slots[which], array), rows, write=True)
-        self.waiting[:] = False
+        self.joined(which)
 
 
 def enough_space(scratch: Scratch, needed_bytes: int) -> None:

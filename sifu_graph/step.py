@@ -205,17 +205,21 @@ def rows_in_memory(
     rows: contest.Rows,
     *,
     upcoming: NDArray[np.int64] | None = None,
+    in_file: Sequence[str] = (WEIGHT, BIAS),
     prepare: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> Iterator[contest.Range]:
-    """Hands out the rows of a batch as their pages come into memory. ``prepare`` is told the slots and their places."""
+    """Hands out the rows of a batch as their pages are ready. ``prepare`` is told the pages, and the edges' places.
+
+    ``upcoming``, ``in_file``: see `EdgePool.sweep`.
+    """
     slot, first_edge = batch.plan.slot, batch.plan.first_edge.numpy()
     positions = np.diff(batch.plan.first_position.numpy())
-    for part in pool.sweep(pool.parts(slot.numpy(), first_edge, positions), upcoming=upcoming):
+    for part in pool.sweep(pool.parts(slot.numpy(), first_edge, positions), upcoming=upcoming, in_file=in_file):
         edges = slice(int(first_edge[part.first]), int(first_edge[part.stop]))
         if not pool.resident:
             rows.place[edges] = pool.place(slot[edges])
         if prepare is not None:
-            prepare(slot[edges].numpy(), rows.place[edges])
+            prepare(part.pages, rows.place[edges])
         yield part.first, part.stop
 
 
@@ -336,10 +340,11 @@ def train(
         optimizer,
         step,
         edge_optimizer_state(pool.arrays, optimizer),
+        pool.past,
     )
 
-    def prepare(slots: NDArray[np.int64], places: Tensor) -> None:
-        pool.mark_dirty(slots)
+    def prepare(pages: NDArray[np.int64], places: Tensor) -> None:
+        pool.touch(pages)
         if dense:
             catch_up(optimizer, pool.arrays, places.to(pool.device), step - 1)
             pool.arrays["optimizer/last_step"][places.to(pool.device)] = step
@@ -347,8 +352,10 @@ def train(
     upcoming = None
     if following is not None and pool.missing:
         upcoming = pages_of(parameters.index, following, pool.page_edges)
-    parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, prepare=prepare)
     work = engine(parameters)
+    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense
+    in_file = tuple(pool.arrays) if kernel_alone else ()  # only the kernel's own updates are written there
+    parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=in_file, prepare=prepare)
     outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
@@ -358,7 +365,7 @@ def train(
     default_W, default_b = scatter(sink, back, staged.place.T, grads)
     values = staged.values
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)
-    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
+    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer), past=None))
     if dense:
         values["optimizer/last_step"][:] = step
     pool.unstage(staged.slots, values)

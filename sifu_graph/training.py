@@ -399,9 +399,8 @@ class _Run:
         if self.optimizer.kind == "adamw-dense" and self.progress.step > self.progress.began:
             pool, index = self.pool, self.graph.parameters.index
             for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
-                slots = index.slot[part.first : part.stop]
-                pool.mark_dirty(slots)
-                places = pool.place(torch.from_numpy(slots)).to(pool.device)
+                pool.touch(part.pages)
+                places = pool.place(torch.from_numpy(index.slot[part.first : part.stop])).to(pool.device)
                 steps.catch_up(self.optimizer, pool.arrays, places, self.progress.step - self.progress.began)
 
     def _commit(self, heldout: float | None) -> str:

@@ -307,6 +307,16 @@ struct Batch {
     int64_t* best;        // [positions], rank of the greatest energy, or -1: a default edge
 };
 
+// The file behind the frames: a place from `beyond` on is readable there as any other, but new values are written to
+// the file. An array begins at its offset; rows lie there in the order of places.
+struct Past {
+    int64_t file, beyond;
+    int64_t offset[6];  // of W, b and what the optimizer keeps, in the order of `Update`
+    // results
+    int64_t written;  // bytes
+    int64_t error;    // the last one's number
+};
+
 // What happens to the gradient of an edge: written to row gradient_row[edge] of dW and db where that is >= 0,
 // otherwise consumed by the optimizer at once (`kind`; none: dropped).
 struct Update {
@@ -323,6 +333,7 @@ struct Update {
     real* m_b;  // [slots][D]
     real* v_b;
     real* v_edge;  // [slots] (row-wise)
+    Past* past;  // null: every place is in memory
 };
 
 }  // extern "C"
@@ -490,6 +501,99 @@ void parallel(int64_t count, int64_t threads, F f) {
     helpers().run(count, threads, [](void* g, int64_t k) { (*(F*)g)(k); }, &f);
 }
 
+// Writes all bytes, or returns the error's number.
+int64_t write_all(int64_t file, const char* next, int64_t left, int64_t at) {
+    while (left) {
+        int64_t put = pwrite((int)file, next, left, at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return put < 0 ? errno : ENOSPC;
+        next += put;
+        at += put;
+        left -= put;
+    }
+    return 0;
+}
+
+#ifndef RUN_BLOCKS
+#define RUN_BLOCKS 4
+#endif
+// New values of edges past the frames. Neighbours gather in a buffer that stays in the cache and go into the file
+// together, while what was read of it is still in the cache too.
+class Outgoing {
+    static constexpr int64_t RUN = RUN_BLOCKS * BLOCK;
+    struct Array {
+        const real* from;
+        int64_t size;  // of an edge
+        std::vector<real> rows;
+    };
+    Array arrays[6] = {};
+    int64_t used = 0, first = 0, count = 0;
+    Update update;  // with the buffers in place of what the optimizer keeps
+
+    void hold(int64_t at, const real* from, int64_t size) {
+        arrays[at].from = from;
+        arrays[at].size = size;
+        arrays[at].rows.resize(RUN * size);
+        used = at + 1;
+    }
+    real* rows(int64_t at) { return arrays[at].rows.data(); }
+
+    void copy(int64_t place) {
+        for (int64_t a = 0; a < used; ++a) {
+            int64_t size = arrays[a].size;
+            std::memcpy(rows(a) + count * size, arrays[a].from + place * size, size * sizeof(real));
+        }
+    }
+
+   public:
+    void begin(const Batch& batch, const Update& u) {
+        update = u;
+        hold(0, batch.W, D * D);
+        hold(1, batch.b, D);
+        if (u.kind == 1) {
+            hold(2, u.v_edge, 1);
+            update.v_edge = rows(2);
+        } else if (u.kind == 2) {
+            hold(2, u.m_W, D * D);
+            hold(3, u.v_W, D * D);
+            hold(4, u.m_b, D);
+            hold(5, u.v_b, D);
+            update.m_W = rows(2);
+            update.v_W = rows(3);
+            update.m_b = rows(4);
+            update.v_b = rows(5);
+        }
+        count = 0;
+    }
+
+    void take(int64_t place, const real* dW, const real* db) {
+        if (count == RUN || (count && place != first + count)) flush();
+        if (!count) first = place;
+        copy(place);
+        update_edge(rows(0) + count * D * D, rows(1) + count * D, dW, db, count, update);
+        ++count;
+    }
+
+    // An edge that stays as it is, between neighbours: one long piece costs the system less than two short ones.
+    void pass(int64_t place) {
+        if (!count || count == RUN || place != first + count) return;
+        copy(place);
+        ++count;
+    }
+
+    void flush() {
+        Past& past = *update.past;
+        for (int64_t a = 0; a < used && count; ++a) {
+            int64_t bytes = arrays[a].size * sizeof(real);
+            int64_t at = past.offset[a] + (first - past.beyond) * bytes;
+            int64_t error = write_all(past.file, (const char*)rows(a), count * bytes, at);
+            if (error) __atomic_store_n(&past.error, error, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&past.written, count * bytes, __ATOMIC_RELAXED);
+        }
+        count = 0;
+    }
+};
+
 struct Sweep {
     const Batch& batch;
     std::vector<Item> items;
@@ -591,7 +695,7 @@ struct Sweep {
         }
     }
 
-    void backward(const Item& item, const Update& u) {
+    void backward(const Item& item, const Update& u, Outgoing& outgoing) {
         int64_t begin = batch.first_position[item.group], end = batch.first_position[item.group + 1];
         int64_t edge0 = batch.first_edge[item.group];
         real* ds = dS.data() + item.scratch * D;
@@ -615,6 +719,9 @@ struct Sweep {
             if (row >= 0) {
                 std::memcpy(u.dW + row * D * D, dW, sizeof dW);
                 std::memcpy(u.db + row * D, db, sizeof db);
+                if (u.past) outgoing.pass(place);
+            } else if (u.kind && u.past && place >= u.past->beyond) {
+                outgoing.take(place, dW, db);
             } else if (u.kind) {
                 update_edge(const_cast<real*>(edge.W), const_cast<real*>(edge.b), dW, db, place, u);
             }
@@ -684,7 +791,14 @@ void sifu_train(const Batch* batch, const Update* update, int64_t threads) {
         sweep.dscale.resize(items);
         parallel(items, threads, [&](int64_t k) { sweep.forward(sweep.items[k], nullptr); });
         parallel(sweep.groups(), threads, [&](int64_t h) { sweep.merge(sweep.first_group + h); });
-        parallel(items, threads, [&](int64_t k) { sweep.backward(sweep.items[k], *update); });
+        int64_t unit = update->past ? RUN_BLOCKS : 1;
+        parallel((items + unit - 1) / unit, threads, [&](int64_t some) {
+            static thread_local Outgoing outgoing;
+            if (update->past) outgoing.begin(*batch, *update);
+            for (int64_t k = some * unit; k < items && k < (some + 1) * unit; ++k)
+                sweep.backward(sweep.items[k], *update, outgoing);
+            if (update->past) outgoing.flush();
+        });
         parallel(sweep.groups(), threads, [&](int64_t h) { sweep.reduce(sweep.first_group + h, *update); });
     }
 }
@@ -706,63 +820,23 @@ int64_t sifu_transfer(int64_t file, int64_t pieces, const int64_t* at, char* con
             if (!read_all(file, memory[i], bytes, at[i])) return errno;
             continue;
         }
-        for (int64_t done = 0; done < bytes;) {
-            int64_t put = pwrite((int)file, memory[i] + done, bytes - done, at[i] + done);
-            if (put < 0 && errno == EINTR) continue;
-            if (put <= 0) return put < 0 ? errno : ENOSPC;
-            done += put;
-        }
+        int64_t error = write_all(file, memory[i], bytes, at[i]);
+        if (error) return error;
     }
     return 0;
 }
 
-// Where edges lie that are not in memory: records of PAGE edges in a file, each with the weights, then the biases.
-struct Records {
-    int64_t file, record_bytes, bias_offset, page;
-};
-
-// The energies of `edges` private edges for one position, and after them that of the default edge: decoding. An edge
-// whose place is ~slot is read from `records` past the frames, part by part, into a buffer that stays in the cache.
-// `best` becomes the first edge of the greatest sign * energy (-1: none). Returns the number of parts that could not be
-// read.
-int64_t sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* place, int64_t edges,
-                      const real* default_W, const real* default_b, real* energy, const Records* records, int64_t threads,
-                      real sign, int64_t* best) {
+// The energies of `edges` private edges for one position, and after them that of the default edge: decoding. `best`
+// becomes the first edge of the greatest sign * energy (-1: none).
+void sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* place, int64_t edges,
+                   const real* default_W, const real* default_b, real* energy, int64_t threads, real sign, int64_t* best) {
     static const int64_t first_row = 0;
     constexpr int64_t PART = 64;
-    std::atomic<int64_t> failed{0};
     parallel((edges + PART) / PART, threads, [&](int64_t part) {
-        int64_t last = (part + 1) * PART < edges ? (part + 1) * PART : edges;
-        for (int64_t e = part * PART; e < last;) {
-            if (place[e] < 0) {
-                alignas(64) static thread_local real W_read[PART * D * D], b_read[PART * D];
-                int64_t slot = ~place[e], run = 1, at = slot / records->page * records->record_bytes;
-                while (e + run < last && place[e + run] == ~(slot + run) && (slot + run) % records->page) ++run;
-                slot %= records->page;
-                constexpr int64_t W_bytes = D * D * sizeof(real), b_bytes = D * sizeof(real);
-                if (!read_all(records->file, (char*)W_read, run * W_bytes, at + slot * W_bytes) ||
-                    !read_all(records->file, (char*)b_read, run * b_bytes, at + records->bias_offset + slot * b_bytes))
-                    failed.fetch_add(1);
-                int64_t i = 0;
-                for (; i + ABREAST <= run; i += ABREAST) {
-                    const int64_t here[] = {i, i + 1, i + 2, i + 3};
-                    energies_abreast(S, W_read, b_read, pe, here, false, energy + e + i);
-                }
-                for (; i < run; ++i)
-                    energies_of<1>(S, W_read + i * D * D, b_read + i * D, pe, &first_row, energy + e + i);
-                e += run;
-                continue;
-            }
-            if (e + ABREAST <= last && place[e + 1] >= 0 && place[e + 2] >= 0 && place[e + 3] >= 0) {
-                bool more = e + 2 * ABREAST <= last;
-                for (int64_t n = e + ABREAST; more && n < e + 2 * ABREAST; ++n) more = place[n] >= 0;
-                energies_abreast(S, W, b, pe, place + e, more, energy + e);
-                e += ABREAST;
-                continue;
-            }
-            energies_of<1>(S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, energy + e);
-            ++e;
-        }
+        int64_t e = part * PART, last = (part + 1) * PART < edges ? (part + 1) * PART : edges;
+        for (; e + ABREAST <= last; e += ABREAST)
+            energies_abreast(S, W, b, pe, place + e, e + 2 * ABREAST <= last, energy + e);
+        for (; e < last; ++e) energies_of<1>(S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, energy + e);
         if ((part + 1) * PART > edges) energies_of<1>(S, default_W, default_b, pe, &first_row, energy + edges);
     });
     *best = -1;
@@ -772,7 +846,6 @@ int64_t sifu_energies(const real* S, const real* pe, const real* W, const real* 
         *best = e;
         high = sign * energy[e];
     }
-    return failed.load();
 }
 
 // One step of `signals` signals, each along an edge of its own (a place in W and b, or -1: the default edge):

@@ -10,7 +10,7 @@ import torch
 from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sifu_store.errors import HostMemoryError, OptionError, StoreDamagedError
+from sifu_store.errors import DiskFullError, HostMemoryError, OptionError, StoreDamagedError
 
 from sifu_graph import kernel, step
 from sifu_graph.cache import EdgePool, in_turns, row_pages
@@ -171,8 +171,48 @@ def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) ->
     assert report["evicted"] > 0
     assert report["from_scratch"] > 0
     assert report["scratch_bytes_written"] > 0
-    assert report["requests"] - report["hits"] == report["from_scratch"] + report["from_store"] + report["generated"]
+    elsewhere = ("from_scratch", "from_store", "generated", "past_frames")
+    assert report["requests"] - report["hits"] == sum(report[name] for name in elsewhere)
+    assert report["streamed_bytes"] > 0
     assert list(tmp_path.iterdir()) == []  # the scratch file has no name
+    pool.close()
+
+
+@pytest.mark.parametrize("way", ["kernel", "torch"])
+def test_rows_are_trained_where_they_lie_in_the_file(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once every page was written, none moves unless it is worth a frame; without the kernel all of them pass by."""
+    if way == "torch":
+        monkeypatch.setattr(kernel, "load", lambda *_: None)
+    optimizer, values = OPTIMIZERS["adamw"], []
+    for frames in (None, 1):
+        graph = graph_of_pages(5, optimizer, frames=frames, folder=tmp_path)
+        pool = graph.parameters.edges
+        for at in range(1, 5):
+            evicted, past = pool.stats.evicted, pool.stats.past_frames
+            tokens, lengths = texts(1, nodes=NODES, batch=20, length=9)
+            step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+        values.append(all_values(pool))
+        if frames is not None:
+            assert (pool.stats.evicted == evicted) == (pool.stats.past_frames > past) == (way == "kernel")
+        pool.close()
+    for name, value in values[0].items():
+        assert np.array_equal(value, values[1][name]), name
+
+
+def test_a_disk_that_becomes_full_under_the_kernel(tmp_path: Path) -> None:
+    optimizer = OPTIMIZERS["rowwise"]
+    graph = graph_of_pages(5, optimizer, frames=1, folder=tmp_path)
+    pool = graph.parameters.edges
+    tokens, lengths = texts(1, nodes=NODES, batch=20, length=9)
+    for at in range(1, 4):
+        step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+    assert pool.past is not None
+    with Path("/dev/full").open("wb") as full:
+        pool.past.file = full.fileno()
+        with pytest.raises(DiskFullError, match="pages that left memory"):
+            step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
     pool.close()
 
 
@@ -184,10 +224,10 @@ def test_what_is_rare_in_the_corpus_goes_first(tmp_path: Path) -> None:
     pool.reads = np.arange(pool.pages, dtype=float)[::-1].copy()  # the last page is the rarest of those in memory
     pool.bring(np.array([last + 1]))
     assert pool.frame_of[last] < 0 <= pool.frame_of[last - 1]
-    pool.next_use[:] = 5
-    pool.next_use[3] = 9  # read last
-    pool.bring(np.array([last + 2]), pinned=np.array([last + 1]))
-    assert pool.frame_of[3] < 0
+    pool.reads[:] = 1
+    pool.bring(np.array([0]))
+    pool.bring(np.array([last + 2]), pinned=np.array([1]))
+    assert pool.frame_of[2] < 0 <= pool.frame_of[:2].min()  # 0 was used just now
     pool.close()
 
 
@@ -320,7 +360,6 @@ def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed
     everything = np.arange(pool.slots)
     model = {WEIGHT: pool.initial.weight(everything), BIAS: pool.initial.bias(everything)}
     rng = np.random.default_rng(seed)
-    W, b = np.empty((32, 32), np.float32), np.empty(32, np.float32)
     for action in data.draw(st.lists(st.sampled_from("gpubec"), min_size=1, max_size=20)):
         slots = np.unique(rng.integers(0, pool.slots, 30))
         names = [WEIGHT, BIAS] if action == "u" else [BIAS]
@@ -333,8 +372,9 @@ def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed
         elif action == "b":
             pool.bring(np.sort(rng.permutation(pool.pages)[: pool.frames // 2]))
         elif action == "e":
-            place = pool.edge(int(slots[0]), W, b)
-            assert np.array_equal(W if place < 0 else pool.W[place].numpy(), model[WEIGHT][slots[0]])
+            place = pool.edge(int(slots[0]))
+            assert np.array_equal(pool.W[place].numpy(), model[WEIGHT][slots[0]])
+            assert np.array_equal(pool.b[place].numpy(), model[BIAS][slots[0]])
         else:
             memory.commit(pool)
     for name, values in model.items():

@@ -1,0 +1,110 @@
+"""Arrays of rows in memory, and behind them, read-only, the rows of a file: one index reaches both.
+
+It knows rows and bytes of address space; it does not know pages of edges or why a row is here or there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+GRAIN = mmap.ALLOCATIONGRANULARITY  # where memory of a file may begin: bytes, and so as many rows of any size
+_FIXED = 0x10  # MAP_FIXED, on Linux and macOS
+_POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
+
+
+class FileRows(NamedTuple):
+    """Rows of a file: ``rows`` of them, from byte ``offset`` (a multiple of `GRAIN`) on."""
+
+    fd: int
+    offset: int
+    rows: int
+
+
+class MappedArray:
+    """An array [rows, ...] whose first rows are memory of its own, in huge pages, and whose last are a file's.
+
+    Memory is taken where it is touched. It is zero at first; writing to the rows of the file ends the process.
+
+    Parameters
+    ----------
+    held
+        Rows in memory.
+    shape
+        Of one row.
+    behind
+        The file's rows; None: there are none.
+
+    Attributes
+    ----------
+    beyond
+        The file's first row here: ``held``, rounded up to `GRAIN`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be mapped.
+    """
+
+    def __init__(
+        self,
+        held: int,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.float32,
+        *,
+        behind: FileRows | None = None,
+    ) -> None:
+        self._row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self.beyond = -(-held // GRAIN) * GRAIN if behind is not None else held
+        rows = self.beyond + (behind.rows if behind is not None else 0)
+        self._memory: mmap.mmap | None = None
+        if rows * self._row_bytes == 0:
+            self.rows = torch.zeros(rows, *shape, dtype=dtype)
+            return
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self._memory = mmap.mmap(-1, rows * self._row_bytes, flags=flags)
+        if hasattr(mmap, "MADV_HUGEPAGE") and held:
+            self._memory.madvise(mmap.MADV_HUGEPAGE, 0, held * self._row_bytes)
+        self.rows = torch.frombuffer(self._memory, dtype=dtype).reshape(rows, *shape)
+        if behind is not None and behind.rows:
+            _map(self.rows.data_ptr() + self.beyond * self._row_bytes, behind.rows * self._row_bytes, behind)
+
+    def load(self, first: int, stop: int) -> None:
+        """Reads rows first .. stop - 1 of the file, so that to use them later waits for nothing.
+
+        Raises
+        ------
+        OSError
+            They cannot be read.
+        """
+        try:
+            self._advise(_POPULATE_READ, first, stop)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older system: they are read as they are used
+                raise
+
+    def release(self, first: int, stop: int) -> None:
+        """Says that rows first .. stop - 1 of the file need not count as this process's memory any more."""
+        self._advise(mmap.MADV_DONTNEED, first, stop)
+
+    def _advise(self, what: int, first: int, stop: int) -> None:
+        if self._memory is not None and stop > first:
+            begin = (self.beyond + first) * self._row_bytes // GRAIN * GRAIN
+            self._memory.madvise(what, begin, (self.beyond + stop) * self._row_bytes - begin)
+
+
+def _map(address: int, size_bytes: int, file: FileRows) -> None:
+    """Puts a file's bytes, read-only, in the place of memory."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    found = libc.mmap(address, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED | _FIXED, file.fd, file.offset)
+    if found != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
