@@ -28,6 +28,7 @@ from torch import Tensor
 
 from sifu_graph.kernel import Past
 from sifu_graph.pages import BIAS, SHORT_RUN, WEIGHT, Ints, PagePool, runs
+from sifu_graph.scratch import pieces_of
 
 PART_PAGES = 32  # pages of rows that one part of a batch meets, at most
 LOADED_PAGES = 64  # of the scratch file that count as this process's memory at a time, about
@@ -43,7 +44,7 @@ class RowPlaces(NamedTuple):
 
 
 class KnownRow(NamedTuple):
-    """Where a row lay when so many pages had moved; its pages, how many of them in frames, and its edges in the file."""
+    """Where a row lay when so many pages had moved; its pages, those of them in frames, and its edges in the file."""
 
     moves: int
     row: RowPlaces
@@ -75,7 +76,6 @@ class EdgePool(PagePool):
     def _allocate(self) -> None:
         super()._allocate()
         self._edge_bytes = self.page_bytes({}) // self.page_edges
-
         self.past = None
         if self.scratch is not None:
             self.past = Past(self.scratch.fd, self.beyond, (c_int64 * 6)(*self.scratch.offsets[:6]))
@@ -159,14 +159,16 @@ class EdgePool(PagePool):
                 coming.close()
 
     def _coming(self, parts: Sequence[Part], upcoming: Ints | None, in_file: Sequence[str]) -> Generator[Future[None]]:
-        """One part after another on its way, and behind it as many as half of the frames hold.
+        """One part after another on its way, and behind it as many as half of the frames hold, or fewer of the file.
 
         Behind the last of them: the pages of the next batch.
         """
         if self._pager is None:
             self._pager = ThreadPoolExecutor(1, thread_name_prefix="sifu-pager")
         self._halt, asked, ahead = Event(), deque[Future[None]](), 0
-        most = min(LOADED_PAGES, self.frames // 2) if in_file and self.scratched.all() else self.frames // 2
+        most = self.frames // 2
+        if in_file and (self.scratched | (self.frame_of >= 0)).all():
+            most = min(most, LOADED_PAGES)
         try:
             for at, part in enumerate(parts):
                 for following in parts[at + len(asked) :]:
@@ -262,10 +264,9 @@ class EdgePool(PagePool):
             return {name: self.arrays[name][at] for name in names}
         out = {name: torch.zeros(len(slots), *self.arrays[name].shape[1:], dtype=self.dtype) for name in names}
         page = slots // self.page_edges
-        self._stage_held(np.flatnonzero(self.frame_of[page] >= 0), slots, out)
         away = self.frame_of[page] < 0
-        scratched = np.flatnonzero(away & self.scratched[page])
-        self._stage_away(scratched, slots, out)
+        self._stage_held(np.flatnonzero(~away), slots, out)
+        self._stage_away(np.flatnonzero(away & self.scratched[page]), slots, out)
         fresh = np.flatnonzero(away & ~self.scratched[page] & ~self.stored[page])
         for some in np.array_split(fresh, -(-len(fresh) // self.page_edges)) if len(fresh) else []:
             made = {WEIGHT: self.initial.weight(slots[some]), BIAS: self.initial.bias(slots[some])}
@@ -307,8 +308,8 @@ class EdgePool(PagePool):
             yield pages[begin : begin + most]
 
     def _stage_held(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
-        if len(which):
-            at, into = torch.from_numpy(self._places(slots[which])), torch.from_numpy(which)
+        for some in pieces_of(which):
+            at, into = torch.from_numpy(self._places(slots[some])), torch.from_numpy(some)
             for name, values in out.items():
                 values[into] = self.arrays[name][at]
 
@@ -324,31 +325,34 @@ class EdgePool(PagePool):
             return
         assert self.scratch is not None
         which = which[np.argsort(slots[which])]
-        of, late = torch.from_numpy(which), self.scratch.late
-        numbers = [array for array, name in enumerate(self.arrays) if name in values]
-        rows = (values[name][of].to(self.dtype).numpy() for name in self.arrays if name in values)  # one at a time
-        if len(numbers) == len(self.arrays):
-            late.keep(slots[which], rows)
+        pieces, late = pieces_of(which), self.scratch.late
+
+        def rows(name: str) -> Iterator[NDArray[np.generic]]:
+            return (values[name][torch.from_numpy(some)].to(self.dtype).numpy() for some in pieces)
+
+        if all(name in values for name in self.arrays):
+            late.keep(slots[which], (rows(name) for name in self.arrays))
         else:
             late.settle()
-            for array, some in zip(numbers, rows, strict=True):
-                self.scratch.transfer(self.scratch.edge_at(slots[which], array), some, write=True)
+            for array, name in enumerate(self.arrays):
+                if name in values:
+                    for some, new in zip(pieces, rows(name), strict=True):
+                        self.scratch.transfer(self.scratch.edge_at(slots[some], array), new, write=True)
         self.dirty[slots[which] // self.page_edges] = True
         self.moves += 1  # a `KnownRow` must not go on reading the pages as they are
 
     def _stage_away(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
-        if not len(which):
-            return
-        assert self.scratch is not None
-        late = self.scratch.late
-        found = late.find(slots[which])
-        newer, older = which[found >= 0], which[found < 0]
-        for array, name in enumerate(self.arrays):
-            if name in out:
-                rows = np.empty((len(which), *out[name].shape[1:]), out[name].numpy().dtype)
-                self.scratch.transfer(self.scratch.edge_at(slots[older], array), rows[: len(older)], write=False)
-                late.read(found[found >= 0], array, rows[len(older) :])
-                out[name][torch.from_numpy(np.concatenate([older, newer]))] = torch.from_numpy(rows)
+        for some in pieces_of(which):
+            assert self.scratch is not None
+            late = self.scratch.late
+            found = late.find(slots[some])
+            newer, older = some[found >= 0], some[found < 0]
+            for array, name in enumerate(self.arrays):
+                if name in out:
+                    rows = np.empty((len(some), *out[name].shape[1:]), out[name].numpy().dtype)
+                    self.scratch.transfer(self.scratch.edge_at(slots[older], array), rows[: len(older)], write=False)
+                    late.read(found[found >= 0], array, rows[len(older) :])
+                    out[name][torch.from_numpy(np.concatenate([older, newer]))] = torch.from_numpy(rows)
 
     # ---- one row, for decoding
 

@@ -24,6 +24,7 @@ from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
 from sifu_graph import kernel
 from sifu_graph.mapped import GRAIN, FileRows
 
+AT_A_TIME = 2048  # edges whose values are in memory on their way: 8 MiB for d = 32
 Buffers = Sequence[NDArray[np.generic] | None]
 
 
@@ -202,8 +203,8 @@ class Amendments:
         self._offsets: list[int] = []
         self.slots, self.waiting = np.empty(0, np.int64), np.empty(0, bool)
 
-    def keep(self, slots: NDArray[np.int64], arrays: Iterable[NDArray[np.generic]]) -> None:
-        """Takes rows [k, ...] of every array; those that were here before join their pages.
+    def keep(self, slots: NDArray[np.int64], arrays: Iterable[Iterable[NDArray[np.generic]]]) -> None:
+        """Takes rows [k, ...] of every array, piece by piece; those that were here before join their pages.
 
         Raises
         ------
@@ -211,10 +212,11 @@ class Amendments:
         """
         self.settle()
         self._offsets, at = [], self._scratch.size_bytes
-        for array in arrays:
-            self._scratch.write_at(at, array)
+        for pieces in arrays:
             self._offsets.append(at)
-            at += array.nbytes
+            for rows in pieces:
+                self._scratch.write_at(at, rows)
+                at += rows.nbytes
         self.slots, self.waiting = slots, np.ones(len(slots), bool)
 
     def find(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -248,12 +250,17 @@ class Amendments:
         """
         if not self.waiting.any():
             return
-        which = np.flatnonzero(self.waiting) if pages is None else self.of_pages(pages)
-        for array, row_bytes in enumerate(self._scratch.edge_bytes):
-            rows = np.empty((len(which), row_bytes), np.uint8)
-            self.read(which, array, rows)
-            self._scratch.transfer(self._scratch.edge_at(self.slots[which], array), rows, write=True)
-        self.joined(which)
+        for some in pieces_of(np.flatnonzero(self.waiting) if pages is None else self.of_pages(pages)):
+            for array, row_bytes in enumerate(self._scratch.edge_bytes):
+                rows = np.empty((len(some), row_bytes), np.uint8)
+                self.read(some, array, rows)
+                self._scratch.transfer(self._scratch.edge_at(self.slots[some], array), rows, write=True)
+            self.joined(some)
+
+
+def pieces_of(which: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Some edges after the others: what they take at a time is small."""
+    return [which[begin : begin + AT_A_TIME] for begin in range(0, len(which), AT_A_TIME)]
 
 
 def enough_space(scratch: Scratch, needed_bytes: int) -> None:

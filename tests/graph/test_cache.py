@@ -179,9 +179,7 @@ def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("way", ["kernel", "torch"])
-def test_rows_are_trained_where_they_lie_in_the_file(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_trained_where_they_lie_in_the_file(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once every page was written, none moves unless it is worth a frame; without the kernel all of them pass by."""
     if way == "torch":
         monkeypatch.setattr(kernel, "load", lambda *_: None)
