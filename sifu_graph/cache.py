@@ -202,9 +202,8 @@ class EdgePool(PagePool):
         absent = pages[self.frame_of[pages] < 0]
         self.stats.requests += len(pages)
         self.stats.hits += len(pages) - len(absent)
-        self._admit(absent, pages, busy=pinned)
+        self._place_pages(absent, pages, busy=pinned)
         away = pages[self.frame_of[pages] < 0]
-        self.stats.past_frames += len(away)
         self.scratch.late.settle(away)
         self._load(away, in_file)
 
@@ -233,21 +232,21 @@ class EdgePool(PagePool):
         """
         assert self.scratch is not None
         try:
-            for first, stop in runs(pages, most=len(pages)):
+            for first, stop in runs(pages, most=self.pages):
                 for name in names:
                     self._memory[name].load(first * self.page_edges, stop * self.page_edges)
         except OSError as error:
             raise self.scratch.unreadable(error) from error
 
     def _release(self, pages: Ints, names: Sequence[str]) -> None:
-        for first, stop in runs(pages, most=len(pages)):
+        for first, stop in runs(pages, most=self.pages):
             for name in names:
                 self._memory[name].release(first * self.page_edges, stop * self.page_edges)
 
     def _fill_free_frames(self, upcoming: Ints, halt: Event) -> None:
         for begin in range(0, len(upcoming), SHORT_RUN):
             some = np.sort(upcoming[begin : begin + SHORT_RUN])
-            absent = some[self.frame_of[some] < 0]
+            absent = some[(self.frame_of[some] < 0) & ~self.scratched[some]]  # where a part is at work nothing moves
             if halt.is_set() or not (self.resident or int((self.page_of < 0).sum()) >= SHORT_RUN):
                 return
             if len(absent):
@@ -256,7 +255,7 @@ class EdgePool(PagePool):
     # ---- single edges
 
     def stage(self, slots: Ints, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Copies of the values of these slots [k, ...], by array; no page moves for it unless the store holds it."""
+        """Copies of the values of these slots [k, ...], by array; a page moves only if the store alone holds it."""
         names = list(self.arrays) if names is None else list(names)
         if self.resident:
             self.require(slots)
@@ -265,8 +264,7 @@ class EdgePool(PagePool):
         out = {name: torch.zeros(len(slots), *self.arrays[name].shape[1:], dtype=self.dtype) for name in names}
         page = slots // self.page_edges
         away = self.frame_of[page] < 0
-        self._stage_held(np.flatnonzero(~away), slots, out)
-        self._stage_away(np.flatnonzero(away & self.scratched[page]), slots, out)
+        self._stage_located(np.flatnonzero(~away | self.scratched[page]), slots, out)
         fresh = np.flatnonzero(away & ~self.scratched[page] & ~self.stored[page])
         for some in np.array_split(fresh, -(-len(fresh) // self.page_edges)) if len(fresh) else []:
             made = {WEIGHT: self.initial.weight(slots[some]), BIAS: self.initial.bias(slots[some])}
@@ -275,8 +273,8 @@ class EdgePool(PagePool):
                     out[name][some] = torch.from_numpy(values).to(self.dtype)
         unread = np.flatnonzero(away & ~self.scratched[page] & self.stored[page])
         for pages in self._handfuls(page[unread]):
-            self.bring(pages)
-            self._stage_held(unread[np.isin(page[unread], pages)], slots, out)
+            self._place_pages(pages, pages)
+            self._stage_located(unread[np.isin(page[unread], pages)], slots, out)
         return out
 
     def unstage(self, slots: Ints, values: Mapping[str, Tensor]) -> None:
@@ -302,10 +300,17 @@ class EdgePool(PagePool):
         self.unstage(slots, {name: values})
 
     def _handfuls(self, page: Ints) -> Iterator[Ints]:
+        """So many pages at a time as half of the frames hold, those first that the corpus reads most often."""
         pages = np.unique(page)
+        pages = pages[np.argsort(-self.reads[pages], kind="stable")]
         most = max(1, self.frames // 2)
         for begin in range(0, len(pages), most):
-            yield pages[begin : begin + most]
+            yield np.sort(pages[begin : begin + most])
+
+    def _stage_located(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
+        held = self.frame_of[slots[which] // self.page_edges] >= 0
+        self._stage_held(which[held], slots, out)
+        self._stage_away(which[~held], slots, out)
 
     def _stage_held(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
         for some in pieces_of(which):
@@ -354,6 +359,49 @@ class EdgePool(PagePool):
                     late.read(found[found >= 0], array, rows[len(older) :])
                     out[name][torch.from_numpy(np.concatenate([older, newer]))] = torch.from_numpy(rows)
 
+    # ---- which pages are worth a frame
+
+    def _place_pages(self, absent: Ints, pages: Ints, *, busy: Ints | None = None) -> None:
+        """Gives those of a row's or a part's absent pages a frame that are worth one; the file holds the others.
+
+        The row's own pages leave no frame for it; the busy ones stay where they are.
+        """
+        if not len(absent):
+            return
+        if self.scratch is None:
+            self._bring_uncounted(absent, pinned=pages)
+            return
+        pinned, rest, in_file = pages, absent, self.scratched[absent]
+        if busy is not None:
+            pinned, rest = np.union1d(pages, busy), absent[~(in_file & np.isin(absent, busy))]
+        if len(rest) and self.reads[rest].max() > self._least_held():
+            welcome = rest[np.argsort(-self.reads[rest], kind="stable")]
+            held = self.page_of[self.page_of >= 0]
+            rivals = np.full(self.frames - len(held), -1.0)  # of a free frame
+            rivals = np.append(rivals, np.sort(self.reads[np.setdiff1d(held, pinned)]))[: len(welcome)]
+            worth = self.reads[welcome[: len(rivals)]] > rivals  # falling against rising: the first ones are
+            self._bring_uncounted(np.sort(welcome[: int(worth.sum())]), pinned=pinned)
+        self.stats.past_frames += int((in_file & (self.frame_of[absent] < 0)).sum())
+        unread = absent[(self.frame_of[absent] < 0) & ~in_file]
+        if len(unread) and self._room():
+            self._put_in_file(unread)
+        else:
+            self._bring_uncounted(unread, pinned=pinned)
+
+    def _least_held(self) -> float:
+        """How often the corpus reads that page in memory which it reads most rarely; below 0 while frames are free."""
+        if self._least is None or self._least[0] != self.moves:
+            full = bool((self.page_of >= 0).all())
+            self._least = self.moves, float(self.reads[self.page_of].min()) if full else -1.0
+        return self._least[1]
+
+    def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
+        """Brings in pages whose requests were counted."""
+        if len(pages):
+            requests, hits = self.stats.requests, self.stats.hits
+            self.bring(pages, pinned=pinned)
+            self.stats.requests, self.stats.hits = requests, hits
+
     # ---- one row, for decoding
 
     def place_row(self, slots: Ints, known: KnownRow | None) -> KnownRow:
@@ -369,6 +417,9 @@ class EdgePool(PagePool):
             absent = pages[self.frame_of[pages] < 0]
             hits = len(pages) - len(absent)
             self._place_pages(absent, pages)
+            if self.scratch is not None:
+                self.scratch.late.settle()
+                self._load(pages[self.frame_of[pages] < 0], (WEIGHT, BIAS))
             places = self._places(slots)
             row = RowPlaces(places, places.ctypes.data, len(places))
             away = self.frame_of[pages] < 0
@@ -377,23 +428,13 @@ class EdgePool(PagePool):
             self.stats.stall_s += time.perf_counter() - began
         else:
             hits = known.held
+            self.stats.past_frames += known.pages - known.held
         self.stats.requests += known.pages
         self.stats.hits += hits
         if known.past:
-            self.stats.past_frames += known.pages - known.held
             self.stats.streamed_bytes += known.past * self._edge_bytes
             self._forget_loaded(known.pages - known.held)
         return known
-
-    def _place_pages(self, absent: Ints, pages: Ints) -> None:
-        """Gives those of a row's absent pages a frame that are worth one; reads the others in the file."""
-        if self.scratch is None:
-            if len(absent):
-                self._bring_uncounted(absent, pinned=pages)
-            return
-        self.scratch.late.settle()
-        self._admit(absent, pages)
-        self._load(absent[self.frame_of[absent] < 0], (WEIGHT, BIAS))
 
     def _forget_loaded(self, pages: int) -> None:
         """Counts pages of the file that are about to be read; what was read before is let go now and then."""
@@ -403,56 +444,20 @@ class EdgePool(PagePool):
             for name in (WEIGHT, BIAS):
                 self._memory[name].release(0, self.slots)
 
-    def _admit(self, absent: Ints, pages: Ints, *, busy: Ints | None = None) -> None:
-        """Brings in those of a row's or a part's pages that are worth a frame, or that the file does not hold.
-
-        The busy ones stay where they are.
-        """
-        if not len(absent):
-            return
-        unread = absent[~self.scratched[absent]]
-        if not len(unread) and self.reads[absent].max() <= self._least_held():
-            return
-        rest = absent[self.scratched[absent]]
-        if busy is not None:
-            rest, pages = np.setdiff1d(rest, busy), np.union1d(pages, busy)
-        welcome = rest[np.argsort(-self.reads[rest], kind="stable")]
-        held = self.page_of[self.page_of >= 0]
-        free = self.frames - len(held)
-        rarest = np.sort(self.reads[np.setdiff1d(held, pages)])[max(0, len(unread) - free) :]
-        room = max(0, free - len(unread))
-        admitted = welcome[:room].tolist()
-        for page, rival in zip(welcome[room:].tolist(), rarest, strict=False):
-            if self.reads[page] <= rival:
-                break
-            admitted.append(page)
-        if len(unread) or admitted:
-            self._bring_uncounted(np.sort(np.concatenate([unread, np.array(admitted, np.int64)])), pinned=pages)
-
-    def _least_held(self) -> float:
-        """How often the corpus reads that page in memory which it reads most rarely; below 0 while frames are free."""
-        if self._least is None or self._least[0] != self.moves:
-            full = bool((self.page_of >= 0).all())
-            self._least = self.moves, float(self.reads[self.page_of].min()) if full else -1.0
-        return self._least[1]
-
-    def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
-        """Brings in pages whose requests the row has counted."""
-        requests, hits = self.stats.requests, self.stats.hits
-        self.bring(pages, pinned=pinned)
-        self.stats.requests, self.stats.hits = requests, hits
-
     def edge(self, slot: int) -> int:
         """The place of one edge."""
         page, at = divmod(slot, self.page_edges)
         frame = int(self.frame_of[page])
         if frame >= 0:
             return frame * self.page_edges + at
-        pages = np.array([page])
-        self._place_pages(pages, pages)
-        frame = int(self.frame_of[page])
-        if frame >= 0:
-            return frame * self.page_edges + at
+        if not self.scratched[page]:
+            pages = np.array([page])
+            self._place_pages(pages, pages)
+            frame = int(self.frame_of[page])
+            if frame >= 0:
+                return frame * self.page_edges + at
+        assert self.scratch is not None
+        self.scratch.late.settle()
         self._forget_loaded(1)
         return self.beyond + slot
 

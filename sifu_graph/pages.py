@@ -12,9 +12,10 @@ lies in that file can be read there too, at places past those of the frames. Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from threading import Event
 
@@ -356,30 +357,64 @@ class PagePool:
             assert self.scratch is not None
             for page, frame in zip(pages[gone], frames[gone], strict=True):
                 self.scratch.read(int(page), self._views(int(frame)))
-        kept = self.stored[pages] & ~gone
-        fresh = ~kept & ~gone
         self.stats.from_scratch += int(gone.sum())
-        self.stats.from_store += int(kept.sum())
-        self.stats.generated += int(fresh.sum())
         frame_at = dict(zip(pages.tolist(), frames.tolist(), strict=True))
-        most = MAX_RUN if self.resident else SHORT_RUN
-        for first, stop in runs(pages[kept], most=most):
-            for name in self.arrays:
-                values = self.read(name, first, stop) if name in self.kept and self.read is not None else None
-                for page in range(first, stop):
-                    begin = (page - first) * self.page_edges
-                    self._set(name, frame_at[page], None if values is None else values[begin : begin + self.page_edges])
-            self.stats.store_bytes_read += (stop - first) * self.page_bytes()
-        for first, stop in runs(pages[fresh], most=most):
-            slots = np.arange(first * self.page_edges, min(stop * self.page_edges, self.slots))
-            made = {WEIGHT: self.initial.weight(slots), BIAS: self.initial.bias(slots)}
-            for name in self.arrays:
-                values = made.get(name)
-                for page in range(first, stop):
-                    begin = (page - first) * self.page_edges
-                    self._set(name, frame_at[page], None if values is None else values[begin : begin + self.page_edges])
+        for name, first, stop, values in self._incoming(pages[~gone]):
+            for page in range(first, stop):
+                self._set(name, frame_at[page], self._page_in(values, page - first))
         if gone.any():
             self._amend(pages[gone], frames[gone])  # last: whatever fails before leaves them waiting
+
+    def _put_in_file(self, pages: Ints) -> None:
+        """Writes pages that are neither in memory nor in the scratch file into that file."""
+        assert self.scratch is not None
+        numbers = {name: number for number, name in enumerate(self.arrays)}
+        for name, first, stop, values in self._incoming(pages):
+            for page in range(first, stop):
+                rows = self._page_in(values, page - first)
+                if rows is None:
+                    array = self.arrays[name]
+                    rows = np.zeros((self.page_edges, *array.shape[1:]), array.numpy().dtype)
+                self.scratch.write_page(page, numbers[name], rows)
+        self.scratched[pages] = True
+        self.page_writes[pages] += 1
+
+    def _page_in(self, values: NDArray[np.generic] | None, page: int) -> NDArray[np.generic] | None:
+        return None if values is None else values[page * self.page_edges : (page + 1) * self.page_edges]
+
+    def _incoming(self, pages: Ints) -> Iterator[tuple[str, int, int, NDArray[np.generic] | None]]:
+        """The values of pages that the store holds or that were never trained: array, first page, page after the last.
+
+        They come in runs, array by array; the next ones are read while some are worked on. None: they are zero.
+        """
+        stored = self.stored[pages]
+        self.stats.from_store += int(stored.sum())
+        self.stats.generated += int((~stored).sum())
+        self.stats.store_bytes_read += int(stored.sum()) * self.page_bytes()
+        most = MAX_RUN if self.resident else SHORT_RUN
+        found = [(self._stored_values, run) for run in runs(pages[stored], most=most)]
+        found += [(self._initial_values, run) for run in runs(pages[~stored], most=most)]
+        todo = [(values, (name, *run)) for values, run in found for name in self.arrays]
+        if len(found) < 2 or not self.prefetch:
+            for values, run in todo:
+                yield (*run, values(*run))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="sifu-reader") as reader:
+            coming = reader.submit(todo[0][0], *todo[0][1])
+            for (_, run), after in zip_longest(todo, todo[1:]):
+                now = coming.result()
+                if after is not None:
+                    coming = reader.submit(after[0], *after[1])
+                yield (*run, now)
+
+    def _stored_values(self, name: str, first: int, stop: int) -> NDArray[np.generic] | None:
+        return self.read(name, first, stop) if name in self.kept and self.read is not None else None
+
+    def _initial_values(self, name: str, first: int, stop: int) -> NDArray[np.generic] | None:
+        if name not in (WEIGHT, BIAS):
+            return None
+        slots = np.arange(first * self.page_edges, min(stop * self.page_edges, self.slots))
+        return self.initial.weight(slots) if name == WEIGHT else self.initial.bias(slots)
 
     def _amend(self, pages: Ints, frames: Ints) -> None:
         """Puts the newest values of single edges into their pages, which were read from the file."""

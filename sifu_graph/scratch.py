@@ -92,7 +92,11 @@ class Scratch:
         """
         for number, array in enumerate(arrays):
             if array is not None:
-                self.write_at(self._page_at(page, number), array)
+                self.write_page(page, number, array)
+
+    def write_page(self, page: int, number: int, array: NDArray[np.generic]) -> None:
+        """The same, of one array by its number."""
+        self.write_at(self._page_at(page, number), array)
 
     def read(self, page: int, arrays: Buffers) -> None:
         """The reverse."""
