@@ -159,16 +159,14 @@ class EdgePool(PagePool):
                 coming.close()
 
     def _coming(self, parts: Sequence[Part], upcoming: Ints | None, in_file: Sequence[str]) -> Generator[Future[None]]:
-        """One part after another on its way, and behind it as many as half of the frames hold, or fewer of the file.
+        """One part after another on its way, and behind it as many as half of the frames hold; in the file, fewer.
 
         Behind the last of them: the pages of the next batch.
         """
         if self._pager is None:
             self._pager = ThreadPoolExecutor(1, thread_name_prefix="sifu-pager")
         self._halt, asked, ahead = Event(), deque[Future[None]](), 0
-        most = self.frames // 2
-        if in_file and (self.scratched | (self.frame_of >= 0)).all():
-            most = min(most, LOADED_PAGES)
+        most = min(LOADED_PAGES, self.frames // 2) if in_file else self.frames // 2
         try:
             for at, part in enumerate(parts):
                 for following in parts[at + len(asked) :]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
-PAGING_BYTES_PER_S = 2.5e9  # that a core copies to and from the scratch file, in the system's file cache: measured
+PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # a token of text meets rows so many times larger than the mean (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
 BASE_BYTES = 300 << 20  # Python and the libraries
@@ -58,7 +58,7 @@ class Estimate:
         Of a GPU, in training: what keeps everything there, with what a step computes with; and the smallest
         ``device_memory`` that works, to which that is to be added.
     tokens_per_s
-        Of training within ``host_bytes``, where the disk keeps up: a step reads and writes all that does not fit.
+        Of training within ``host_bytes``, where the disk keeps up: a step writes all that does not fit.
     resident_tokens_per_s
         The same with everything in memory.
     epoch_tokens, epoch_s
@@ -153,7 +153,7 @@ def estimate(
     host = min(whole, int(FREE_SHARE * memory.available) if given is None else given)
     rate = matrix_flops()
     resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * text_row * width * width)
-    paging_s = 2 * (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
+    paging_s = (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
     speed = 1 / (1 / resident_speed + paging_s / (batch * length))
     index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
     return Estimate(

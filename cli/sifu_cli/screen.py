@@ -96,7 +96,7 @@ def print_cache(report: Mapping[str, Any]) -> None:
         f"{report['generated']:,} were made from counts"
     )
     say(
-        f"       {size(disk)} read, {size(report['streamed_bytes'])} of rows read past the frames, "
+        f"       {size(disk)} read, {size(report['streamed_bytes'])} of rows read in the scratch file, "
         f"{size(report['scratch_bytes_written'])} written to the scratch file, "
         f"{size(report['store_bytes_written'])} to the store; {report['evicted']:,} evictions; "
         f"{duration(report['stall_s'])} waited"
