@@ -341,6 +341,7 @@ class PagePool:
         self.page_of[self.frame_of[victims]] = -1
         self.frame_of[victims] = -1
         self.changed[victims] = False
+        self.moves += 1  # at once: what is to come in their place may fail
         self.missing += len(victims)
         self.stats.evicted += len(victims)
 
