@@ -44,12 +44,12 @@ class RowPlaces(NamedTuple):
 
 
 class KnownRow(NamedTuple):
-    """Where a row lay when so many pages had moved; its pages, those of them in frames, and its edges in the file."""
+    """Where a row lay when so many pages had moved; how many pages it has, those in the file, and its edges there."""
 
     moves: int
     row: RowPlaces
     pages: int
-    held: int
+    away: Ints
     past: int
 
 
@@ -83,7 +83,7 @@ class EdgePool(PagePool):
     def _empty_tables(self) -> None:
         super()._empty_tables()
         self._least: tuple[int, float] | None = None  # see `_least_held`
-        self._loaded = 0  # pages of the file that decoding may have touched since `_forget_loaded`
+        self._loaded = 0  # pages of the file that decoding may have touched since it let go of them
 
     # ---- the rows of a batch, part by part
 
@@ -214,10 +214,10 @@ class EdgePool(PagePool):
         """
         assert self.scratch is not None
         assert self.past is not None
-        self.scratch.bytes_written += self.past.written
-        self.past.written = 0
-        if self.past.error:
-            self.scratch.failed_to_write(self.past.error)
+        self.scratch.bytes_written_in_place += self.past.written
+        error, self.past.written, self.past.error = self.past.error, 0, 0
+        if error:
+            self.scratch.failed_to_write(error)
         self._release(pages[self.frame_of[pages] < 0], in_file)
 
     def _load(self, pages: Ints, names: Sequence[str]) -> None:
@@ -417,30 +417,30 @@ class EdgePool(PagePool):
             self._place_pages(absent, pages)
             if self.scratch is not None:
                 self.scratch.late.settle()
-                self._load(pages[self.frame_of[pages] < 0], (WEIGHT, BIAS))
             places = self._places(slots)
             row = RowPlaces(places, places.ctypes.data, len(places))
-            away = self.frame_of[pages] < 0
-            past = int((self.frame_of[page] < 0).sum()) if away.any() else 0
-            known = KnownRow(self.moves, row, len(pages), len(pages) - int(away.sum()), past)
+            away = pages[self.frame_of[pages] < 0]
+            past = int((self.frame_of[page] < 0).sum()) if len(away) else 0
+            known = KnownRow(self.moves, row, len(pages), away, past)
             self.stats.stall_s += time.perf_counter() - began
         else:
-            hits = known.held
-            self.stats.past_frames += known.pages - known.held
+            hits = known.pages - len(known.away)
+            self.stats.past_frames += len(known.away)
         self.stats.requests += known.pages
         self.stats.hits += hits
         if known.past:
             self.stats.streamed_bytes += known.past * self._edge_bytes
-            self._forget_loaded(known.pages - known.held)
+            self._load_few(known.away)
         return known
 
-    def _forget_loaded(self, pages: int) -> None:
-        """Counts pages of the file that are about to be read; what was read before is let go now and then."""
-        self._loaded += pages
+    def _load_few(self, pages: Ints) -> None:
+        """Reads pages of the file for decoding; what was read before is let go now and then."""
+        self._loaded += len(pages)
         if self._loaded > LOADED_PAGES:
-            self._loaded = pages
+            self._loaded = len(pages)
             for name in (WEIGHT, BIAS):
                 self._memory[name].release(0, self.slots)
+        self._load(pages, (WEIGHT, BIAS))
 
     def edge(self, slot: int) -> int:
         """The place of one edge."""
@@ -448,15 +448,15 @@ class EdgePool(PagePool):
         frame = int(self.frame_of[page])
         if frame >= 0:
             return frame * self.page_edges + at
+        pages = np.array([page])
         if not self.scratched[page]:
-            pages = np.array([page])
             self._place_pages(pages, pages)
             frame = int(self.frame_of[page])
             if frame >= 0:
                 return frame * self.page_edges + at
         assert self.scratch is not None
         self.scratch.late.settle()
-        self._forget_loaded(1)
+        self._load_few(pages)
         return self.beyond + slot
 
 

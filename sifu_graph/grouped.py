@@ -452,7 +452,6 @@ class GroupedRow:
     Its interface is that of `contest.RowContest`.
     """
 
-    reads_records = False
     found: NDArray[np.floating[Any]]
     values: memoryview
 

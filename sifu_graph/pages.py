@@ -129,6 +129,7 @@ class PagePool:
         self.frame_of: Ints
         self.missing: int
         self._allocate()
+        self._laid_out = True  # as `_state` and `_budget` say
 
     # ---- how much memory, for which arrays
 
@@ -175,15 +176,20 @@ class PagePool:
                 )
             host_bytes -= copied_bytes
         budget = host_bytes, folder, copied_bytes
-        if (state, set(kept), budget) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
+        if self._laid_out and (state, set(kept), budget) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
             return
         assert not self.dirty.any(), "changes would be lost"
         weights = None
         if self.resident and host_bytes is None and not kept:  # what is in memory can stay
             weights = {name: self.arrays[name] for name in (WEIGHT, BIAS)}, self.frame_of, self.missing
         self.close()
-        self._state, self._budget = state, budget
-        self._allocate()
+        self._state, self._budget, self._laid_out = state, budget, False
+        try:
+            self._allocate()
+        except BaseException:
+            self.close()
+            raise
+        self._laid_out = True
         self.kept |= set(kept)
         if weights is not None:
             self.arrays |= weights[0]
@@ -373,12 +379,12 @@ class PagePool:
         assert self.scratch is not None
         numbers = {name: number for number, name in enumerate(self.arrays)}
         for name, first, stop, values in self._incoming(pages):
+            array = self.arrays[name].numpy()
             for page in range(first, stop):
                 rows = self._page_in(values, page - first)
                 if rows is None:
-                    array = self.arrays[name]
-                    rows = np.zeros((self.page_edges, *array.shape[1:]), array.numpy().dtype)
-                self.scratch.write_page(page, numbers[name], rows)
+                    rows = np.zeros((self.page_edges, *array.shape[1:]))
+                self.scratch.write_page(page, numbers[name], np.asarray(rows, array.dtype))
         self.scratched[pages] = True
         self.page_writes[pages] += 1
 
@@ -488,7 +494,8 @@ class PagePool:
         """The figures of `CacheStats`, and the memory and disk space that the pools take."""
         stats = self.stats
         if self.scratch is not None:
-            stats.scratch_bytes_read, stats.scratch_bytes_written = self.scratch.bytes_read, self.scratch.bytes_written
+            stats.scratch_bytes_read = self.scratch.bytes_read
+            stats.scratch_bytes_written = self.scratch.bytes_written + self.scratch.bytes_written_in_place
         written = stats.scratch_bytes_written + stats.store_bytes_written
         used = self.pages - self.missing
         return {

@@ -60,6 +60,7 @@ class Scratch:
             self.offsets.append(self.size_bytes)
             self.size_bytes += -(-pages * page_edges * size // GRAIN) * GRAIN
         self.bytes_read = self.bytes_written = 0
+        self.bytes_written_in_place = 0  # by the kernel
         self.late = Amendments(self)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +115,8 @@ class Scratch:
             yield
         except OSError as error:
             raise OptionError(
-                f"{self.folder}: a file cannot be mapped there ({error.strerror or error}): name another folder with "
-                "--scratch"
+                f"{self.folder}: the file for pages that leave memory cannot be mapped ({error.strerror or error}); "
+                "--scratch names another folder"
             ) from error
 
     def behind(self, array: int) -> FileRows:

@@ -340,7 +340,6 @@ def train(
         optimizer,
         step,
         edge_optimizer_state(pool.arrays, optimizer),
-        pool.past,
     )
 
     def prepare(pages: NDArray[np.int64], places: Tensor) -> None:
@@ -355,6 +354,7 @@ def train(
     work = engine(parameters)
     kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense
     in_file = tuple(pool.arrays) if kernel_alone else ()  # only the kernel's own updates are written there
+    sink = dataclasses.replace(sink, past=pool.past if in_file else None)
     parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=in_file, prepare=prepare)
     outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 

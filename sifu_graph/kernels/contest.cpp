@@ -514,13 +514,10 @@ int64_t write_all(int64_t file, const char* next, int64_t left, int64_t at) {
     return 0;
 }
 
-#ifndef RUN_BLOCKS
-#define RUN_BLOCKS 4
-#endif
-// New values of edges past the frames. Neighbours gather in a buffer that stays in the cache and go into the file
-// together, while what was read of it is still in the cache too.
+// New values of edges past the frames. Neighbours gather in a buffer, 1 MiB of weights at most, and go into the file
+// together, while what was read of it is still in the processor's cache.
+constexpr int64_t RUN = D * D * (int64_t)sizeof(real) < (1 << 20) ? (1 << 20) / (D * D * (int64_t)sizeof(real)) : 1;
 class Outgoing {
-    static constexpr int64_t RUN = RUN_BLOCKS * BLOCK;
     struct Array {
         const real* from;
         int64_t size;  // of an edge
@@ -791,7 +788,7 @@ void sifu_train(const Batch* batch, const Update* update, int64_t threads) {
         sweep.dscale.resize(items);
         parallel(items, threads, [&](int64_t k) { sweep.forward(sweep.items[k], nullptr); });
         parallel(sweep.groups(), threads, [&](int64_t h) { sweep.merge(sweep.first_group + h); });
-        int64_t unit = update->past ? RUN_BLOCKS : 1;
+        int64_t unit = update->past && RUN > BLOCK ? RUN / BLOCK : 1;
         parallel((items + unit - 1) / unit, threads, [&](int64_t some) {
             static thread_local Outgoing outgoing;
             if (update->past) outgoing.begin(*batch, *update);

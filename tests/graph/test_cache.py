@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import DiskFullError, HostMemoryError, OptionError, StoreDamagedError
 
-from sifu_graph import kernel, step
+from sifu_graph import kernel, mapped, step
 from sifu_graph.cache import EdgePool, in_turns, row_pages
 from sifu_graph.decoding import Walk
 from sifu_graph.optim import OptimizerConfig
@@ -51,10 +51,16 @@ class Memory:
 
 
 def graph_of_pages(
-    seed: int, optimizer: OptimizerConfig | None, *, frames: int | None, folder: Path, memory: Memory | None = None
+    seed: int,
+    optimizer: OptimizerConfig | None,
+    *,
+    frames: int | None,
+    folder: Path,
+    memory: Memory | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Random:
     """A random graph whose pages have `PAGE` edges, and of which so many pages fit into memory."""
-    graph = random_graph(seed, nodes=NODES, share=0.3, config=PRESETS["tuned"], dtype=torch.float32)
+    graph = random_graph(seed, nodes=NODES, share=0.3, config=PRESETS["tuned"], dtype=dtype)
     whole, index = graph.parameters.edges, graph.parameters.index
     memory = memory or Memory()
     source = np.repeat(np.arange(NODES), index.row_sizes())
@@ -64,7 +70,7 @@ def graph_of_pages(
     if memory.arrays:
         stored = ~np.isnan(memory.arrays[BIAS][::PAGE, 0])
     pool = EdgePool(
-        whole.initial, slots=whole.slots, stored=stored, read=memory.read, page_edges=PAGE,
+        whole.initial, slots=whole.slots, stored=stored, read=memory.read, page_edges=PAGE, dtype=dtype,
         rows=lambda: row_pages(pages, source, index.slot, total, page_edges=PAGE),
     )  # fmt: skip
     state = step.edge_state_arrays(optimizer, 32) if optimizer is not None else {}
@@ -178,14 +184,15 @@ def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) ->
     pool.close()
 
 
-@pytest.mark.parametrize("way", ["kernel", "torch"])
+@pytest.mark.parametrize("way", ["kernel", "torch", "double"])
 def test_rows_are_trained_where_they_lie_in_the_file(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once every page was written, none moves unless it is worth a frame; without the kernel all of them pass by."""
     if way == "torch":
         monkeypatch.setattr(kernel, "load", lambda *_: None)
     optimizer, values = OPTIMIZERS["adamw"], []
     for frames in (None, 1):
-        graph = graph_of_pages(5, optimizer, frames=frames, folder=tmp_path)
+        dtype = torch.float64 if way == "double" else torch.float32
+        graph = graph_of_pages(5, optimizer, frames=frames, folder=tmp_path, dtype=dtype)
         pool = graph.parameters.edges
         for at in range(1, 5):
             evicted, past = pool.stats.evicted, pool.stats.past_frames
@@ -193,7 +200,7 @@ def test_rows_are_trained_where_they_lie_in_the_file(way: str, tmp_path: Path, m
             step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
         values.append(all_values(pool))
         if frames is not None:
-            assert (pool.stats.evicted == evicted) == (pool.stats.past_frames > past) == (way == "kernel")
+            assert (pool.stats.evicted == evicted) == (pool.stats.past_frames > past) == (way != "torch")
         pool.close()
     for name, value in values[0].items():
         assert np.array_equal(value, values[1][name]), name
@@ -211,6 +218,37 @@ def test_a_disk_that_becomes_full_under_the_kernel(tmp_path: Path) -> None:
         pool.past.file = full.fileno()
         with pytest.raises(DiskFullError, match="pages that left memory"):
             step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
+    assert pool.scratch is not None
+    pool.past.file = pool.scratch.fd
+    step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
+    pool.close()
+
+
+def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path) -> None:
+    memory = Memory()
+    whole = graph_of_pages(3, None, frames=None, folder=tmp_path, memory=memory).parameters.edges
+    whole.put(BIAS, np.arange(whole.slots), torch.rand(whole.slots, 32))
+    memory.commit(whole)
+    graph = graph_of_pages(3, None, frames=10, folder=tmp_path, memory=memory)
+    pool, index = graph.parameters.edges, graph.parameters.index
+    slots = index.slot[index.row(0)]
+    mine = np.unique(slots // PAGE)
+    known = pool.place_row(slots, None)
+    pool.reads = np.ones(pool.pages)
+    pool.reads[mine] = 0  # the first to go
+    others = np.setdiff1d(np.arange(pool.pages), mine)
+    pool.bring(others[pool.frame_of[others] < 0][: int((pool.page_of < 0).sum())])
+    known = pool.place_row(slots, known)
+
+    def torn(name: str, first: int, stop: int) -> np.ndarray:
+        raise StoreDamagedError("page torn")
+
+    pool.read = torn
+    with pytest.raises(StoreDamagedError):
+        pool.bring(others[pool.frame_of[others] < 0][:4])
+    pool.read = memory.read
+    places = torch.from_numpy(pool.place_row(slots, known).row.places)
+    assert torch.equal(pool.b[places], whole.b[torch.from_numpy(slots)])
     pool.close()
 
 
@@ -262,6 +300,21 @@ def test_a_budget_below_the_least_is_refused(tmp_path: Path) -> None:
     pool = graph.parameters.edges
     with pytest.raises(HostMemoryError, match="the least that works"):
         pool.configure(host_bytes=pool.least_bytes() - 1, folder=tmp_path)
+
+
+def test_a_file_that_cannot_be_mapped_is_said_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = graph_of_pages(3, None, frames=None, folder=tmp_path).parameters.edges
+
+    def refused(*_: object) -> None:
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(mapped, "_map", refused)
+    for _ in range(2):
+        with pytest.raises(OptionError, match="--scratch"):
+            pool.configure(host_bytes=pool.pages * pool.page_bytes() - 1, folder=tmp_path)
+    monkeypatch.undo()
+    pool.configure()
+    assert len(pool.get(BIAS, np.arange(4))) == 4
 
 
 def test_a_scratch_folder_that_cannot_be_written(tmp_path: Path) -> None:
