@@ -352,8 +352,9 @@ def train(
     if following is not None and pool.missing:
         upcoming = pages_of(parameters.index, following, pool.page_edges)
     work = engine(parameters)
-    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense
-    in_file = tuple(pool.arrays) if kernel_alone else ()  # only the kernel's own updates are written there
+    # Only the kernel's own updates are written in the file; of sampled candidates each would be a write of its own.
+    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense and candidates is None
+    in_file = tuple(pool.arrays) if kernel_alone else ()
     sink = dataclasses.replace(sink, past=pool.past if in_file else None)
     parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=in_file, prepare=prepare)
     outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
