@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import mmap
 import os
 from typing import NamedTuple
@@ -97,27 +96,15 @@ class MappedArray:
     def _advise(self, what: int, first: int, stop: int) -> None:
         if self._memory is not None and stop > first:
             begin = (self.beyond + first) * self._row_bytes // GRAIN * GRAIN
-            address, size_bytes = self.rows.data_ptr() + begin, (self.beyond + stop) * self._row_bytes - begin
-            if _libc().madvise(address, size_bytes, what):  # `mmap.madvise` would hold other threads up
-                raise _last_error()
+            self._memory.madvise(what, begin, (self.beyond + stop) * self._row_bytes - begin)
 
 
 def _map(address: int, size_bytes: int, file: FileRows) -> None:
     """Puts a file's bytes, read-only, in the place of memory."""
-    found = _libc().mmap(address, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED | _FIXED, file.fd, file.offset)
-    if found != address:
-        raise _last_error()
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return libc
-
-
-def _last_error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+    found = libc.mmap(address, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED | _FIXED, file.fd, file.offset)
+    if found != address:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

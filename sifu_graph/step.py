@@ -333,6 +333,9 @@ def train(
     gradient_row = torch.full((len(group.slot),), -1)
     gradient_row[(group.first_edge[group_of] + group.target)[private]] = row_of
     d = parameters.width
+    # Only the kernel's own updates are written in the file; of sampled candidates each would be a write of its own.
+    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense and candidates is None
+    in_file = tuple(pool.arrays) if kernel_alone else ()
     sink = contest.Sink(
         gradient_row,
         sweep.S.new_empty(len(taken), d, d),
@@ -340,6 +343,7 @@ def train(
         optimizer,
         step,
         edge_optimizer_state(pool.arrays, optimizer),
+        past=pool.past if in_file else None,
     )
 
     def prepare(pages: NDArray[np.int64], places: Tensor) -> None:
@@ -352,10 +356,6 @@ def train(
     if following is not None and pool.missing:
         upcoming = pages_of(parameters.index, following, pool.page_edges)
     work = engine(parameters)
-    # Only the kernel's own updates are written in the file; of sampled candidates each would be a write of its own.
-    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense and candidates is None
-    in_file = tuple(pool.arrays) if kernel_alone else ()
-    sink = dataclasses.replace(sink, past=pool.past if in_file else None)
     parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=in_file, prepare=prepare)
     outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
@@ -366,7 +366,7 @@ def train(
     default_W, default_b = scatter(sink, back, staged.place.T, grads)
     values = staged.values
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)
-    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer), past=None))
+    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
     if dense:
         values["optimizer/last_step"][:] = step
     pool.unstage(staged.slots, values)

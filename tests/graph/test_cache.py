@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ def graph_of_pages(
     pool.configure(state=state, kept=kept, host_bytes=host_bytes, folder=folder)
     graph.parameters.edges = pool
     return graph
+
+
+def committed(folder: Path, bias: Callable[[EdgePool], torch.Tensor]) -> tuple[EdgePool, Memory]:
+    """All of a graph in memory, and the store that holds every page of it."""
+    memory = Memory()
+    whole = graph_of_pages(3, None, frames=None, folder=folder, memory=memory).parameters.edges
+    whole.put(BIAS, np.arange(whole.slots), bias(whole))
+    memory.commit(whole)
+    return whole, memory
 
 
 def all_values(pool: EdgePool) -> dict[str, np.ndarray]:
@@ -225,10 +235,7 @@ def test_a_disk_that_becomes_full_under_the_kernel(tmp_path: Path) -> None:
 
 
 def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path) -> None:
-    memory = Memory()
-    whole = graph_of_pages(3, None, frames=None, folder=tmp_path, memory=memory).parameters.edges
-    whole.put(BIAS, np.arange(whole.slots), torch.rand(whole.slots, 32))
-    memory.commit(whole)
+    whole, memory = committed(tmp_path, lambda pool: torch.rand(pool.slots, 32))
     graph = graph_of_pages(3, None, frames=10, folder=tmp_path, memory=memory)
     pool, index = graph.parameters.edges, graph.parameters.index
     slots = index.slot[index.row(0)]
@@ -365,10 +372,7 @@ def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, mo
 
 @pytest.mark.parametrize("loading", ["background", "foreground"])
 def test_a_page_that_cannot_be_read_stops_the_batch(loading: str, tmp_path: Path) -> None:
-    memory = Memory()
-    whole = graph_of_pages(3, None, frames=None, folder=tmp_path, memory=memory).parameters.edges
-    whole.put(BIAS, np.arange(whole.slots), torch.zeros(whole.slots, 32))
-    memory.commit(whole)
+    memory = committed(tmp_path, lambda pool: torch.zeros(pool.slots, 32))[1]
     graph = graph_of_pages(3, None, frames=30, folder=tmp_path, memory=memory)
     pool, index = graph.parameters.edges, graph.parameters.index
     pool.prefetch = loading == "background"
