@@ -22,10 +22,10 @@ from sizes import Sizes
 
 from sifu_graph import step as steps
 from sifu_graph.cache import EdgePool
+from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
 from sifu_graph.generation import GenerateOptions, stream
 from sifu_graph.graph import Graph
-from sifu_graph.optim import OptimizerConfig
 from sifu_graph.sampling import Sampler
 from sifu_graph.tokenizer import UNKNOWN
 from sifu_graph.tokens import Batches

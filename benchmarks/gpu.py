@@ -25,18 +25,19 @@ import numpy as np
 import report
 import torch
 from report import Line, giga, mib, percent
+from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph import build_graph, contest
 from sifu_graph import device as devices
 from sifu_graph import step as steps
+from sifu_graph.config import PRESETS, OptimizerConfig
 from sifu_graph.decoding import Walk
+from sifu_graph.device import Precision
 from sifu_graph.device_pool import DevicePool
 from sifu_graph.graph import Graph
-from sifu_graph.grouped import Grouped, Precision
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.pages import BIAS, WEIGHT, CacheStats
+from sifu_graph.grouped import Grouped
+from sifu_graph.pages import CacheStats
 from sifu_graph.sampling import Sampler
-from sifu_graph.signal import PRESETS
 from sifu_graph.tokenizer import UNKNOWN
 from sifu_graph.tokens import Batches
 

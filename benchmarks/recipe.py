@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from sifu_graph import Graph, build_graph
+from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.corpus import Corpus
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.signal import PRESETS, SignalConfig
 from sifu_graph.tokens import chunk_table
 
 HERE = Path(__file__).resolve().parent

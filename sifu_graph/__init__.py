@@ -16,9 +16,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sifu_graph.brillm import import_brillm
     from sifu_graph.build import BuildReport, build_graph
+    from sifu_graph.config import PRESETS, SignalConfig
     from sifu_graph.graph import Graph, GraphInfo
     from sifu_graph.safetensors_file import import_safetensors
-    from sifu_graph.signal import PRESETS, SignalConfig
 
 __all__ = [
     "PRESETS",
@@ -38,8 +38,8 @@ _HOMES = {
     "import_safetensors": "safetensors_file",
     "Graph": "graph",
     "GraphInfo": "graph",
-    "PRESETS": "signal",
-    "SignalConfig": "signal",
+    "PRESETS": "config",
+    "SignalConfig": "config",
 }
 
 

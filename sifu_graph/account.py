@@ -31,7 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sifu_graph.signal import NORM_EPS, SignalConfig, alpha_at
+from sifu_graph.config import SignalConfig
+from sifu_graph.signal import NORM_EPS, alpha_at
 
 METHOD = "frozen gates"
 

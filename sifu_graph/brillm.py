@@ -31,10 +31,10 @@ from torch import Tensor
 
 import sifu_graph
 from sifu_graph.checkpoint import open_state, release
+from sifu_graph.config import preset
 from sifu_graph.frequency import Pairs, frequency_rows, read_json
 from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.initial import estimate_discounts
-from sifu_graph.signal import preset
 from sifu_graph.tokenizer import LEVELS, Tokenizer
 from sifu_graph.vocabulary import SPACE, read_vocabulary
 

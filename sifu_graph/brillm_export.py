@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import OptionError
+from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.checkpoint import Streamed, write_state
+from sifu_graph.config import preset
 from sifu_graph.exchange import edge_blocks
-from sifu_graph.pages import BIAS, WEIGHT
-from sifu_graph.signal import preset
 from sifu_graph.vocabulary import library_file
 
 if TYPE_CHECKING:

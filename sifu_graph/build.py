@@ -21,12 +21,12 @@ from sifu_store.layout import FIRST_VERSION
 from sifu_store.store import Store
 
 import sifu_graph
+from sifu_graph.config import SignalConfig, preset
 from sifu_graph.corpus import Corpus
 from sifu_graph.counting import PairCounts, count_pairs, coverage, select_private
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.graph import dense_parameters, stored_parameters
-from sifu_graph.index import EdgeIndex
 from sifu_graph.initial import Counts, Initial, estimate_discounts
-from sifu_graph.signal import SignalConfig, preset
 from sifu_graph.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 from sifu_graph.tokens import encode_corpus
 

@@ -23,11 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.layout import PAGE_EDGES
+from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
-from sifu_graph.kernel import Past
-from sifu_graph.pages import BIAS, SHORT_RUN, WEIGHT, Ints, PagePool, runs
+from sifu_graph.arrays import Ints, runs
+from sifu_graph.kernels.native import Past
+from sifu_graph.pages import SHORT_RUN, PagePool
 from sifu_graph.scratch import pieces_of
 
 PART_PAGES = 32  # pages of rows that one part of a batch meets, at most

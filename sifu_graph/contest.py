@@ -21,9 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph import kernel, optim
+from sifu_graph import optim
+from sifu_graph.arrays import ranges
 from sifu_graph.cache import RowPlaces
-from sifu_graph.index import EdgeIndex, ranges
+from sifu_graph.config import OptimizerConfig
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.kernels import native as kernel
 from sifu_graph.signal import gelu, gelu_slope
 
 TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
@@ -178,7 +181,7 @@ class Sink:
     gradient_row: Tensor  # int64 [edges]
     dW: Tensor  # [rows, d, d]
     db: Tensor  # [rows, d]
-    config: optim.OptimizerConfig | None = None
+    config: OptimizerConfig | None = None
     step: int = 0
     state: dict[str, list[Tensor]] | None = None
     past: kernel.Past | None = None
@@ -468,7 +471,7 @@ class _Native:
 
 def native_update(sink: Sink, *, dS: Tensor, dscale: Tensor) -> ctypes.Structure:
     """`struct Update` for a sink."""
-    config = sink.config or optim.OptimizerConfig()
+    config = sink.config or OptimizerConfig()
     structure = kernel.UpdateDouble if sink.dW.dtype == torch.float64 else kernel.UpdateFloat
     kind = 0 if sink.config is None else 1 if config.kind == "rowwise" else 2
     pointers = [0, 0, 0, 0, 0, 0 if sink.past is None else ctypes.addressof(sink.past)]

@@ -38,15 +38,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 from sifu_store.durable import disk_errors
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
+from sifu_graph.arrays import Floats, Ints
+from sifu_graph.config import SignalConfig
 from sifu_graph.counting import MergedCounts
-from sifu_graph.index import EdgeIndex
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.initial import BASE_ENERGY, Initial
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
 from sifu_graph.propagation import mixing_matrix
-from sifu_graph.signal import SignalConfig, gelu, normalised
+from sifu_graph.signal import gelu, normalised
 from sifu_graph.tokens import Split, chunk_table
 
 KAPPA = 8.0
@@ -80,8 +82,6 @@ CHUNKS = 1024
 WRITTEN = 4
 """Pages whose edges are made at a time."""
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Chunk = tuple[Ints, NDArray[np.int32]]
 """Tokens [B, length], padded with 0, and lengths [B]."""
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import COUNT
 
+from sifu_graph.arrays import Ints
 from sifu_graph.counting import PairCounts
 from sifu_graph.draft import Columns, Draft
 from sifu_graph.rest import Rest, log_shares
 
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from sifu_graph import contest
 from sifu_graph.cache import KnownRow, RowPlaces
+from sifu_graph.config import SignalConfig
 from sifu_graph.grouped import GroupedRow
 from sifu_graph.parameters import Parameters
 from sifu_graph.sampling import DEFAULT, Sampler
-from sifu_graph.signal import PathEdges, Signal, SignalConfig, Vectors
+from sifu_graph.signal import PathEdges, Signal, Vectors
 from sifu_graph.step import rows_of
 
 

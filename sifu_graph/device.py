@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from sifu_store.durable import format_bytes
 from sifu_store.errors import DeviceMemoryError, OptionError, first_line
+from torch import Tensor
 
-from sifu_graph.grouped import PRECISIONS, Precision
 from sifu_graph.memory import FREE_SHARE, parse_bytes
 
 WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
@@ -116,3 +119,17 @@ def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> Device
         f"--device-memory {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
         f"which {format_bytes(copied_bytes)} depend on --batch"
     )
+
+
+Precision = Literal["float32", "tf32", "bf16"]
+
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """A CPU tensor on a device; the CPU does not wait for it."""
+    tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

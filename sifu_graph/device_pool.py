@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 
 from sifu_graph import device as devices
+from sifu_graph.arrays import Ints
 from sifu_graph.cache import EdgePool, Part
-from sifu_graph.grouped import Grouped, send
-from sifu_graph.pages import CacheStats, Ints
+from sifu_graph.device import send
+from sifu_graph.grouped import Grouped
+from sifu_graph.pages import CacheStats
 
 STAGED_PAGES = 8  # in one of the two buffers
 

@@ -24,14 +24,24 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.history import Commit
-from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, KEY, ORIGIN, PAGE_EDGES, SOURCE, STORED, TARGET, USAGE
+from sifu_store.layout import (
+    BIAS,
+    COUNT,
+    ENERGY,
+    FORBIDDEN,
+    KEY,
+    ORIGIN,
+    PAGE_EDGES,
+    SOURCE,
+    STORED,
+    TARGET,
+    USAGE,
+    WEIGHT,
+)
 
+from sifu_graph.arrays import Floats, Ints, runs
 from sifu_graph.graph import Graph
-from sifu_graph.pages import BIAS, WEIGHT, runs
 from sifu_graph.signal import Signal, gelu
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"

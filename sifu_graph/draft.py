@@ -41,16 +41,16 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.index import EdgeIndex, runs
+from sifu_graph.arrays import Ints, runs
+from sifu_graph.config import initial_signal
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.initial import Counts, Initial, first_energies
-from sifu_graph.signal_settings import initial_signal
 from sifu_graph.tables import SMALL, read_usage
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
     from sifu_graph.parameters import Parameters
 
-Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
 GENERATED = -1

@@ -17,10 +17,10 @@ import torch
 from sifu_store.layout import PAGE_EDGES
 
 from sifu_graph import evaluation
+from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.device import WORK_BYTES
 from sifu_graph.graph import dense_parameters, stored_parameters
 from sifu_graph.memory import FREE_SHARE, copied_bytes, parse_bytes
-from sifu_graph.optim import Kind, OptimizerConfig
 from sifu_graph.step import edge_state_arrays
 
 if TYPE_CHECKING:

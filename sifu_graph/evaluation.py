@@ -17,12 +17,11 @@ from sifu_store.errors import CorpusError
 
 from sifu_graph import device as devices
 from sifu_graph import step
+from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.contest import total
 from sifu_graph.corpus import Corpus
-from sifu_graph.graph import require_positive
 from sifu_graph.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig
 from sifu_graph.tokens import Batches, Split, TokenFile, encode_corpus
 
 if TYPE_CHECKING:

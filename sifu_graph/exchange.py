@@ -18,9 +18,9 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError, StoreExistsError
-from sifu_store.layout import PAGE_EDGES
+from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 
-from sifu_graph.pages import BIAS, WEIGHT, runs
+from sifu_graph.arrays import runs
 from sifu_graph.signal import Signal, gelu, step_encoding
 
 if TYPE_CHECKING:

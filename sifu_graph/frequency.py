@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
+from sifu_graph.arrays import Ints
 from sifu_graph.checkpoint import POINTER
 
 BLOCK_BYTES = 4 << 20
@@ -29,7 +30,6 @@ QUOTE, BACKSLASH, COLON, COMMA, OPEN, CLOSE, ZERO, SPACE = (ord(c) for c in '"\\
 WHITE = (0x20, 0x0A, 0x0D, 0x09)
 
 Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 Row = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Targets and their counts."""

@@ -20,9 +20,9 @@ from sifu_store.layout import BIAS, COUNT, SOURCE, USAGE, WEIGHT
 from sifu_store.store import Store
 
 from sifu_graph import memory
+from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.corpus import Corpus
 from sifu_graph.editable import Editable
-from sifu_graph.signal_settings import SignalConfig, initial_signal
 from sifu_graph.tables import SMALL, read_index, read_initial, read_usage
 from sifu_graph.tokenizer import Tokenizer
 from sifu_graph.tokens import TokenFile, encode_corpus
@@ -534,10 +534,3 @@ def finite(values: Tensor | NDArray[np.float32]) -> bool:
     import torch
 
     return bool(torch.isfinite(torch.as_tensor(values)).all())
-
-
-def require_positive(**values: float | None) -> None:
-    """Raises `OptionError` for a value that is given and not positive."""
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise OptionError(f"{name} is {value}: it must be above 0")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.decoding import Walk
 from sifu_graph.layout import communities, force_layout
 from sifu_graph.plots import FORMATS, require_plotting, require_room
@@ -24,8 +25,6 @@ from sifu_graph.tokenizer import UNKNOWN
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
 
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
 PAGE = ".html"
 By = Literal["information", "energy", "count"]
 MEASURES: dict[By, str] = {

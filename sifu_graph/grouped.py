@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sifu_graph import contest, optim
+from sifu_graph.arrays import Ints, ranges
 from sifu_graph.cache import RowPlaces
 from sifu_graph.contest import Gradients, Outcome, Plan, Range, Rows, Sink
-from sifu_graph.index import ranges
+from sifu_graph.device import Precision, send
 from sifu_graph.signal import gelu, gelu_slope
 
-Precision = Literal["float32", "tf32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BLOCK = 16  # edges
 TILES = (256, 64, 16, 4)  # positions
 LAUNCH_BYTES = 64 << 20  # of the candidates' inputs in one launch
@@ -44,8 +43,6 @@ CPU_LAUNCH_BYTES = 1 << 20  # where large launches bring nothing
 PIECE_BLOCKS = 2048  # of whose edges the gradients are held at a time: 128 MiB for d = 32
 PIECE_PAIRS = 1 << 24  # (position, candidate) pairs whose energies are held at a time
 SCATTER = 2048  # outer products formed at a time
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,14 +465,6 @@ class GroupedRow:
         self.found = gelu(z if pe is None else z + pe).square().sum(-1).sqrt().cpu().numpy()
         self.values = self.found.data
         return int((self.found[: row.edges] * self._sign).argmax()) if row.edges else -1
-
-
-def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
-    """A CPU tensor on a device; the CPU does not wait for it."""
-    tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def scatter(into: Tensor, rows: NDArray[np.int64], left: Tensor, right: Tensor) -> None:

@@ -23,11 +23,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.index import EdgeIndex
-from sifu_graph.signal_settings import SignalConfig
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from sifu_graph.arrays import Doubles, Floats
+from sifu_graph.config import SignalConfig
+from sifu_graph.edge_index import EdgeIndex
 
 BASE_ENERGY = 10.0
 """Energy of the default edge at the start: high enough for GELU to be linear where an edge's bias points."""

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.history import Commit
-from sifu_store.layout import PAGE_EDGES
+from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
 
+from sifu_graph.config import require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.graph import require_positive
 from sifu_graph.names import node_named
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.signal import gelu, step_encoding
 
 if TYPE_CHECKING:

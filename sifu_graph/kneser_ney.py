@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sifu_graph.arrays import Doubles
 from sifu_graph.counting import MergedCounts
 from sifu_graph.initial import estimate_discounts
 from sifu_graph.tokens import Split
 
 Keys = NDArray[np.uint64]
-Doubles = NDArray[np.float64]
 
 ORDERS = (2, 3, 4)
 BLOCK_TOKENS = 1 << 20

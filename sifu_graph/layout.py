@@ -6,11 +6,8 @@ It knows numbered points, weighted links and NumPy; it does not know tokens, ene
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
-Floats = NDArray[np.float32]
+from sifu_graph.arrays import Doubles, Floats, Ints
 
 BLOCK_BYTES = 128 << 10
 """Distances that are formed at a time: what a core's cache holds (2 MiB: twice as slow)."""

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
+from sifu_graph.arrays import Ints
 from sifu_graph.draft import GENERATED, Columns, Draft
 from sifu_graph.rest import Rest
 from sifu_graph.tokenizer import SPECIAL
-
-Ints = NDArray[np.int64]
 
 
 def add_like(draft: Draft, new: Ints, like: int) -> Ints:

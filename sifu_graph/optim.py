@@ -18,81 +18,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
-from sifu_store.errors import OptionError
 from torch import Tensor
 
-Kind = Literal["rowwise", "adamw", "adamw-dense"]
-ADAMW: dict[str, Any] = {"lr": 3e-2, "beta2": 0.999, "eps": 1e-4}  # DESIGN 7: a smaller eps undoes the counts
-KINDS: tuple[Kind, ...] = ("rowwise", "adamw", "adamw-dense")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizerConfig:
-    """The settings of a run's optimizer.
-
-    Attributes
-    ----------
-    clip
-        Greatest norm of one row's gradient in one step; 0: no limit. The row is the unit, because no gradient of
-        the whole graph ever exists.
-    shared_rate
-        The rate of the parameters that every text shares (alpha, default edge, energy scale, node biases), as a
-        share of ``lr``: their gradients are sums over all positions, a thousand times those of an edge.
-    warmup_steps, decay_steps
-        The rate rises linearly over the first, and falls as a half cosine to ``final_fraction`` over the second;
-        0: none. Steps are counted from when the optimizer began.
-    """
-
-    kind: Kind = "rowwise"
-    lr: float = 0.12
-    beta1: float = 0.9
-    beta2: float = 1.0
-    eps: float = 1e-3
-    weight_decay: float = 0.0
-    clip: float = 0.0
-    shared_rate: float = 0.0025
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    final_fraction: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
-        if not self.lr > 0 or not math.isfinite(self.lr):
-            raise OptionError(f"learning rate {self.lr}: it must be a positive number")
-        if not 0 < self.eps < math.inf:
-            raise OptionError(f"eps is {self.eps}: it must be above 0")
-        for name in ("weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps", "final_fraction"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
-        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
-            raise OptionError(f"betas {self.beta1}, {self.beta2}: beta1 must lie in [0, 1), beta2 in [0, 1]")
-        if self.kind != "rowwise" and self.beta2 == 1:
-            raise OptionError("AdamW needs beta2 below 1 (0.999 is usual)")
-
-    @classmethod
-    def of(cls, kind: Kind, **given: Any) -> OptimizerConfig:
-        """The defaults of a kind, with some settings given."""
-        return cls(**{**(ADAMW if kind != "rowwise" else {}), "kind": kind, **given})
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 1."""
-        lr = self.lr
-        if self.warmup_steps:
-            lr *= min(1.0, step / self.warmup_steps)
-        if self.decay_steps:
-            done = min(1.0, max(0.0, (step - self.warmup_steps) / self.decay_steps))
-            lr *= self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
-        return lr
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as a JSON object."""
-        return dataclasses.asdict(self)
+from sifu_graph.config import OptimizerConfig
 
 
 def state_names(config: OptimizerConfig) -> tuple[str, ...]:

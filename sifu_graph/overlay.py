@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
-from sifu_graph.index import EdgeIndex
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.names import node_named
 from sifu_graph.parameters import Parameters
 from sifu_graph.tokenizer import SPECIAL, Tokenizer

@@ -25,13 +25,10 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.durable import format_bytes
 from sifu_store.errors import HostMemoryError
-from sifu_store.layout import BIAS as BIAS
-from sifu_store.layout import PAGE_EDGES
-from sifu_store.layout import WEIGHT as WEIGHT
+from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
-from sifu_graph.index import MAX_RUN as MAX_RUN
-from sifu_graph.index import runs as runs
+from sifu_graph.arrays import MAX_RUN, Bools, Ints, runs
 from sifu_graph.initial import Initial
 from sifu_graph.mapped import MappedArray
 from sifu_graph.scratch import Scratch, enough_space
@@ -39,8 +36,6 @@ from sifu_graph.scratch import Scratch, enough_space
 SHORT_RUN = 8  # the same under a budget
 READERS = 4  # pieces of them that are read at a time: one after the other takes half as long again
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 PageReader = Callable[[str, int, int], NDArray[np.generic]]
 """(array name, first page, page after the last) -> the slots of those pages."""
 

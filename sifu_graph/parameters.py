@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sifu_graph.cache import EdgePool
 from sifu_graph.device_pool import DevicePool
-from sifu_graph.index import EdgeIndex
+from sifu_graph.edge_index import EdgeIndex
 
 
 @dataclass(slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sifu_graph.signal import PathEdges, Signal, SignalConfig, alpha_at, first_encoding, gelu_slope, normalised_backward
+from sifu_graph.config import SignalConfig
+from sifu_graph.signal import PathEdges, Signal, alpha_at, first_encoding, gelu_slope, normalised_backward
 
 Path = Callable[[int], PathEdges]
 """Step s (0 carries x_1 to x_2) -> every sequence's path edge."""

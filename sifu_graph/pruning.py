@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.layout import USAGE
 
+from sifu_graph.arrays import Ints
 from sifu_graph.counted import budget, counted_rows
 from sifu_graph.counting import PairCounts
 from sifu_graph.draft import Draft
@@ -19,7 +20,6 @@ from sifu_graph.edge_edits import make_private
 from sifu_graph.node_edits import note_pairs
 from sifu_graph.rest import Rest
 
-Ints = NDArray[np.int64]
 By = Literal["count", "energy", "usage"]
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS
 
+from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.draft import GENERATED, Draft
 from sifu_graph.initial import mean_encoding
-
-Doubles = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 PART = 1 << 16  # edges whose biases are held at a time
 

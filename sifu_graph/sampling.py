@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
-Doubles = NDArray[np.float64]
+from sifu_graph.arrays import Doubles
+
 Reals = NDArray[np.floating[Any]]
 DEFAULT = -1
 """Stands for the default edges where a rank is expected."""

@@ -24,12 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sifu_graph import kernel
-from sifu_graph.signal_settings import PRESETS as PRESETS
-from sifu_graph.signal_settings import Positional
-from sifu_graph.signal_settings import SignalConfig as SignalConfig
-from sifu_graph.signal_settings import initial_signal as initial_signal
-from sifu_graph.signal_settings import preset as preset
+from sifu_graph.config import Positional, SignalConfig
+from sifu_graph.kernels import native as kernel
 
 NORM_EPS = 1e-6
 ENCODINGS = 512  # made at a time

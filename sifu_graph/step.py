@@ -16,14 +16,16 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import contest, grouped, optim, propagation
+from sifu_graph import contest, device, grouped, optim, propagation
+from sifu_graph.arrays import ranges
 from sifu_graph.cache import EdgePool
-from sifu_graph.index import EdgeIndex, ranges
-from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.config import OptimizerConfig, SignalConfig
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import PathEdges, SignalConfig, positional_encoding
+from sifu_graph.signal import PathEdges, positional_encoding
 
 Ids = NDArray[np.int32]
 SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
@@ -301,7 +303,7 @@ def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: 
 def train(
     parameters: Parameters,
     config: SignalConfig,
-    optimizer: optim.OptimizerConfig,
+    optimizer: OptimizerConfig,
     tokens: Ids,
     lengths: NDArray[np.int64],
     *,
@@ -397,21 +399,21 @@ def _scatter_on_device(
     row = row_at[:, : back.dz.shape[1]].reshape(-1).numpy()
     d = back.dz.shape[-1]
     drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
-    private, default = (grouped.send(np.flatnonzero(which), dz.device) for which in (row >= 0, row < 0))
+    private, default = (device.send(np.flatnonzero(which), dz.device) for which in (row >= 0, row < 0))
     left, right = drive[private], dz[private]
     grouped.scatter(sink.dW, row[row >= 0], left, right)
     grouped.scatter(sink.db, row[row >= 0], left[:, :0], right)
     return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
 
 
-def edge_optimizer_state(arrays: Mapping[str, Tensor], optimizer: optim.OptimizerConfig) -> dict[str, list[Tensor]]:
+def edge_optimizer_state(arrays: Mapping[str, Tensor], optimizer: OptimizerConfig) -> dict[str, list[Tensor]]:
     """The state of private edges, from the pool's arrays or copies of them, by the names that `optim.update` uses."""
     if optimizer.kind == "rowwise":
         return {"v_row": [arrays["optimizer/v_edge"]]}
     return {name: [arrays[f"optimizer/weight_{name}"], arrays[f"optimizer/bias_{name}"]] for name in ("m", "v")}
 
 
-def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str, tuple[int, ...]]:
+def edge_state_arrays(optimizer: OptimizerConfig, width: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes per edge of the state that an optimizer keeps."""
     if optimizer.kind == "rowwise":
         return {"optimizer/v_edge": ()}
@@ -422,7 +424,7 @@ def edge_state_arrays(optimizer: optim.OptimizerConfig, width: int) -> dict[str,
     return shapes
 
 
-def catch_up(optimizer: optim.OptimizerConfig, arrays: Mapping[str, Tensor], places: Tensor, step: int) -> None:
+def catch_up(optimizer: OptimizerConfig, arrays: Mapping[str, Tensor], places: Tensor, step: int) -> None:
     """Dense-equivalent AdamW: the missed steps of the edges at these places, up to and including ``step``."""
     optim.catch_up(
         optimizer,
@@ -437,7 +439,7 @@ def catch_up(optimizer: optim.OptimizerConfig, arrays: Mapping[str, Tensor], pla
 def _update_small(
     parameters: Parameters,
     config: SignalConfig,
-    optimizer: optim.OptimizerConfig,
+    optimizer: OptimizerConfig,
     step: int,
     back: propagation.PathGradient,
     first: Tensor,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, ORIGIN, SOURCE, TARGET, USAGE
 from sifu_store.store import Store
 
-from sifu_graph.index import EdgeIndex
+from sifu_graph.config import SignalConfig
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
-from sifu_graph.signal_settings import SignalConfig
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Arrays that are trained and not paged."""

@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph import contest, overlay, step
 from sifu_graph.account import METHOD, Account, account, mix_weights
+from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.graph import require_positive
 from sifu_graph.names import node_named
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig, step_encoding
+from sifu_graph.signal import step_encoding
 from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
 from sifu_graph.trace_page import check_file, write_page
 

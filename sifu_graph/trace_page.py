@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from sifu_store.durable import disk_errors, write_durably
 from sifu_store.errors import OptionError
+from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ import psutil
 import torch
 from sifu_store.durable import is_disk_full, write_durably
 from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError
+from sifu_store.layout import BIAS
 from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
@@ -31,12 +32,11 @@ from sifu_graph import device as devices
 from sifu_graph import evaluation
 from sifu_graph import step as steps
 from sifu_graph.cache import EdgePool
+from sifu_graph.config import OptimizerConfig, require_positive
 from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
 from sifu_graph.corpus import Corpus
 from sifu_graph.evaluation import evaluate_split, perplexity
-from sifu_graph.graph import finite, require_positive, write_parameters
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.pages import BIAS
+from sifu_graph.graph import finite, write_parameters
 from sifu_graph.tokens import Batches
 from sifu_graph.traffic import write_traffic
 

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, DivergedError
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph import contest, propagation, step
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.pages import BIAS, WEIGHT
+from sifu_graph.config import OptimizerConfig, SignalConfig
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig
 from sifu_graph.tokens import Batches, Split
 
 BATCH = 128

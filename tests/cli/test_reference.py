@@ -14,9 +14,8 @@ from sifu_cli.main import COMMANDS, cli
 from sifu_cli.reference import reference
 
 from sifu_graph.build import build_graph
+from sifu_graph.config import ADAMW, KINDS, PRESETS, OptimizerConfig
 from sifu_graph.generation import GenerateOptions
-from sifu_graph.optim import ADAMW, KINDS, OptimizerConfig
-from sifu_graph.signal import PRESETS
 from sifu_graph.tokenizer import LEVELS
 from sifu_graph.training import COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
 

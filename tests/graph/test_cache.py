@@ -12,13 +12,14 @@ from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import DiskFullError, HostMemoryError, OptionError, StoreDamagedError
+from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph import kernel, mapped, step
+from sifu_graph import mapped, step
+from sifu_graph.arrays import runs
 from sifu_graph.cache import EdgePool, in_turns, row_pages
+from sifu_graph.config import PRESETS, OptimizerConfig
 from sifu_graph.decoding import Walk
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.pages import BIAS, WEIGHT, runs
-from sifu_graph.signal import PRESETS
+from sifu_graph.kernels import native as kernel
 
 PAGE = 8
 NODES = 40

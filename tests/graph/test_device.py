@@ -18,11 +18,11 @@ from test_cache import NODES, OPTIMIZERS, Memory, all_values, graph_of_pages
 
 from sifu_graph import Graph, build_graph, step
 from sifu_graph import device as devices
+from sifu_graph.config import PRESETS
 from sifu_graph.decoding import Walk
 from sifu_graph.device_pool import DevicePool
 from sifu_graph.grouped import Grouped
 from sifu_graph.sampling import Sampler
-from sifu_graph.signal import PRESETS
 
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 CONFIG = PRESETS["tuned"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from sifu_store import PAGE_EDGES, Store
 from sifu_store.errors import OptionError, StoreDamagedError
+from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.decoding import Walk
 from sifu_graph.difference import diff
 from sifu_graph.graph import write_parameters
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.tokenizer import Tokenizer
 
 

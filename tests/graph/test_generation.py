@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph, contest, step
+from sifu_graph.config import PRESETS
 from sifu_graph.decoding import Walk, nth_missing
 from sifu_graph.sampling import DEFAULT, Sampler
-from sifu_graph.signal import PRESETS
 
 configs = st.builds(
     lambda preset, reset: dataclasses.replace(PRESETS[preset], reset_after=reset),

@@ -22,8 +22,8 @@ from sifu_store.errors import DiskFullError, HostMemoryError, OptionError
 from small import whole
 
 from sifu_graph import Graph, build_graph, edit
+from sifu_graph.config import OptimizerConfig
 from sifu_graph.memory import UNITS, budget, parse_bytes
-from sifu_graph.optim import OptimizerConfig
 from sifu_graph.scratch import Scratch
 
 BUDGET = "40MiB"  # of about 110 MiB of edges

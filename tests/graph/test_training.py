@@ -18,8 +18,8 @@ from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionE
 from small import whole, write_text
 
 from sifu_graph import Graph
+from sifu_graph.config import OptimizerConfig
 from sifu_graph.evaluation import evaluate_split
-from sifu_graph.optim import OptimizerConfig
 
 OPTIMIZERS = {
     "rowwise": OptimizerConfig(),

@@ -19,12 +19,11 @@ import torch
 from foreign_files import NAMES, Files
 from oracle import gelu
 from sifu_store.errors import ForeignFileError, OptionError, StoreExistsError
-from sifu_store.layout import ARRAYS, STORED
+from sifu_store.layout import ARRAYS, BIAS, STORED, WEIGHT
 from small import whole, write_text
 
 from sifu_graph import Graph, build_graph, exchange, import_brillm, import_safetensors
 from sifu_graph.decoding import Walk
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.sampling import Sampler
 
 

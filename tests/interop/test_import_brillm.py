@@ -13,9 +13,9 @@ import pytest
 import torch
 from foreign_files import NAMES, Files, state_of
 from sifu_store.errors import ForeignFileError, OptionError, SifuError, StoreExistsError
+from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph import Graph, brillm, import_brillm
-from sifu_graph.pages import BIAS, WEIGHT
 
 
 def edge(graph: Graph, u: str, v: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,14 +13,14 @@ import torch
 from oracle import gelu
 from sifu_store import Store
 from sifu_store.errors import OptionError
+from sifu_store.layout import BIAS, WEIGHT
 from small import whole, write_text
 
 from sifu_graph import Graph, build_graph, contexts, step
+from sifu_graph.config import SignalConfig
 from sifu_graph.contexts import fit_contexts, node_directions
 from sifu_graph.initial import BASE_ENERGY
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig
 from sifu_graph.tokens import Split, chunk_table
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph import contest, grouped, step
+from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
+from sifu_graph.device import Precision
 from sifu_graph.grouped import Grouped
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.signal import PRESETS, SignalConfig
 
 OPTIMIZERS = {
     "rowwise": OptimizerConfig(lr=0.1),
@@ -195,7 +195,7 @@ def test_gradients_without_an_optimizer_are_dropped_but_for_those_set_aside() ->
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 1e-2), ("bf16", 0.1)])
-def test_rounded_products_are_near_the_others(precision: grouped.Precision, tolerance: float) -> None:
+def test_rounded_products_are_near_the_others(precision: Precision, tolerance: float) -> None:
     found = case(5, PRESETS["tuned"], {"nodes": 40, "share": 0.5, "width": 32}, (6, 30), torch.float32)
     before = torch.get_float32_matmul_precision()
     got = learnt(found, Grouped(CPU, precision=precision), OPTIMIZERS["rowwise"], 3)

@@ -12,9 +12,9 @@ from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sifu_graph import contest, kernel, step
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.signal import PRESETS, SignalConfig
+from sifu_graph import contest, step
+from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
+from sifu_graph.kernels import native as kernel
 
 PATHS = ["torch", "native"]
 RATE = 2.0**10

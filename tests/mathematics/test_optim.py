@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph import contest, kernel, optim, step
-from sifu_graph.optim import OptimizerConfig
-from sifu_graph.signal import PRESETS
+from sifu_graph import contest, optim, step
+from sifu_graph.config import PRESETS, OptimizerConfig
+from sifu_graph.kernels import native as kernel
 
 WIDTH, SLOTS = 32, 7
 

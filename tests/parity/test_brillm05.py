@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph import Graph, contest, optim, propagation
 from sifu_graph.brillm import import_brillm
+from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.signal import PathEdges, positional_encoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,7 +182,7 @@ def test_gradients_of_the_first_loss(recorded: Path, model: Model, path_of_conte
 def test_five_steps_of_dense_equivalent_adamw(recorded: Path, model: Model, path_of_contest: str) -> None:
     """Edges that a step does not touch catch up later; the default edge is trained."""
     data = np.load(recorded / "train.npz")
-    config = optim.OptimizerConfig.of("adamw-dense", lr=5e-3, eps=1e-8)
+    config = OptimizerConfig.of("adamw-dense", lr=5e-3, eps=1e-8)
     assert model.config.train_default
     edges = [model.W, model.b]
     zeros: Any = {name: [torch.zeros_like(part) for part in edges] for name in ("m", "v")}

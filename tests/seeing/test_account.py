@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.account import mix_weights
+from sifu_graph.config import PRESETS, SignalConfig
 from sifu_graph.propagation import mixing_matrix
-from sifu_graph.signal import PRESETS, SignalConfig
 from sifu_graph.trace import Trace, TraceOptions, follow
 
 NODES = 12

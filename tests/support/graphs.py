@@ -9,10 +9,10 @@ import oracle
 import torch
 
 from sifu_graph.cache import EdgePool
-from sifu_graph.index import EdgeIndex
+from sifu_graph.config import SignalConfig, initial_signal
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.initial import Counts, Initial
 from sifu_graph.parameters import Parameters
-from sifu_graph.signal import SignalConfig, initial_signal
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sifu_graph.signal import SignalConfig
+from sifu_graph.config import SignalConfig
 
 
 @dataclass

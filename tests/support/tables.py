@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph import Graph, contest
 from sifu_graph.cache import RowPlaces
-from sifu_graph.pages import BIAS, WEIGHT
 from sifu_graph.step import rows_of
 
 Pair = tuple[str, str]

@@ -34,7 +34,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
     import psutil
     import torch
 
-    from sifu_graph import kernel
+    from sifu_graph.kernels import native as kernel
 
     found: dict[str, Any] = {
         "sifu": sifu_graph.__version__,

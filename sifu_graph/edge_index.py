@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
+from sifu_graph.arrays import Ints
 
-Ints = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]] | np.integer[Any]
 
 
@@ -129,23 +128,3 @@ def _by_frequency(count: Ints) -> Ints | None:
     order: Ints = np.concatenate([np.arange(min(special, len(count)), dtype=np.int64), rest])
     identity = bool((order == np.arange(len(count))).all())
     return None if identity else order
-
-
-def ranges(starts: Ints, sizes: Ints) -> Ints:
-    """The concatenation of ``arange(start, start + size)``."""
-    ends = np.cumsum(sizes)
-    total = int(ends[-1]) if len(ends) else 0
-    out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
-    return out
-
-
-def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[int, int]]:
-    """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
-    if not len(pages):
-        return []
-    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    out: list[tuple[int, int]] = []
-    for run in np.split(pages, cuts):
-        first, last = int(run[0]), int(run[-1]) + 1
-        out.extend((at, min(at + most, last)) for at in range(first, last, most))
-    return out

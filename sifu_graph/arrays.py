@@ -1,0 +1,37 @@
+"""Aliases of array types, and two functions of integer arrays that many modules need.
+
+It knows numpy only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
+
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def ranges(starts: Ints, sizes: Ints) -> Ints:
+    """The concatenation of ``arange(start, start + size)``."""
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
+    return out
+
+
+def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[int, int]]:
+    """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
+    if not len(pages):
+        return []
+    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
+    out: list[tuple[int, int]] = []
+    for run in np.split(pages, cuts):
+        first, last = int(run[0]), int(run[-1]) + 1
+        out.extend((at, min(at + most, last)) for at in range(first, last, most))
+    return out
