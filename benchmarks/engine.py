@@ -27,8 +27,8 @@ from sifu_graph.decoding import Walk
 from sifu_graph.generation import GenerateOptions, stream
 from sifu_graph.graph import Graph
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokenizer import UNKNOWN
-from sifu_graph.tokens import Batches
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.tokenizer import UNKNOWN
 from sifu_graph.training import DEFAULT_BATCH
 
 PIECE = 4096  # edges filled at a time

@@ -38,8 +38,8 @@ from sifu_graph.graph import Graph
 from sifu_graph.grouped import Grouped
 from sifu_graph.pages import CacheStats
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokenizer import UNKNOWN
-from sifu_graph.tokens import Batches
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.tokenizer import UNKNOWN
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"

@@ -33,8 +33,8 @@ from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokenizer import UNKNOWN
-from sifu_graph.tokens import Batches
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.tokenizer import UNKNOWN
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("training-memory", "training", "resident", "store", "prefetch", "generating-memory", "decoding")

@@ -25,8 +25,8 @@ from typing import Any
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
-from sifu_graph.corpus import Corpus
-from sifu_graph.tokens import chunk_table
+from sifu_graph.text.batches import chunk_table
+from sifu_graph.text.corpus import Corpus
 
 HERE = Path(__file__).resolve().parent
 LENGTH = 32

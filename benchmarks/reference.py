@@ -31,7 +31,7 @@ from sifu_graph.decoding import Walk
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.graph import Graph
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokens import chunk_table
+from sifu_graph.text.batches import chunk_table
 from sifu_graph.training import DEFAULT_BATCH
 
 LENGTH = 32

@@ -34,9 +34,9 @@ from sifu_graph.checkpoint import open_state, release
 from sifu_graph.config import preset
 from sifu_graph.frequency import Pairs, frequency_rows, read_json
 from sifu_graph.graph import dense_parameters, stored_parameters
-from sifu_graph.initial import estimate_discounts
-from sifu_graph.tokenizer import LEVELS, Tokenizer
-from sifu_graph.vocabulary import SPACE, read_vocabulary
+from sifu_graph.text.imported import SPACE, read_vocabulary
+from sifu_graph.text.kneser_ney import estimate_discounts
+from sifu_graph.text.tokenizer import LEVELS, Tokenizer
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
 LENGTH = 32  # tokens of a training text, as in the released recipe

@@ -20,7 +20,7 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph.checkpoint import Streamed, write_state
 from sifu_graph.config import preset
 from sifu_graph.exchange import edge_blocks
-from sifu_graph.vocabulary import library_file
+from sifu_graph.text.imported import library_file
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

@@ -22,13 +22,15 @@ from sifu_store.store import Store
 
 import sifu_graph
 from sifu_graph.config import SignalConfig, preset
-from sifu_graph.corpus import Corpus
-from sifu_graph.counting import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.graph import dense_parameters, stored_parameters
-from sifu_graph.initial import Counts, Initial, estimate_discounts
-from sifu_graph.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
-from sifu_graph.tokens import encode_corpus
+from sifu_graph.initial import Initial
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import encode_corpus
+from sifu_graph.text.kneser_ney import Counts, estimate_discounts
+from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
+from sifu_graph.text.registry import train_tokenizer
+from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 
 Say = Callable[[str], None]
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
@@ -129,7 +131,7 @@ def build_graph(
         corpus = Corpus(named or ["tang"], tokens=level == "tokens")
     with Store.create(path, force=force) as store:
         say("reading the corpus: which tokens are most frequent")
-        tokenizer = Tokenizer.train(corpus.training(holdout=holdout), level=level, vocab=vocab)
+        tokenizer = train_tokenizer(corpus.training(holdout=holdout), level=level, vocab=vocab)
         nodes = len(tokenizer)
         notes = []
         if nodes < vocab:

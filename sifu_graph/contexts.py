@@ -43,13 +43,14 @@ from torch import Tensor
 
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.config import SignalConfig
-from sifu_graph.counting import MergedCounts
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.initial import BASE_ENERGY, Initial
 from sifu_graph.parameters import Parameters
 from sifu_graph.propagation import mixing_matrix
 from sifu_graph.signal import gelu, normalised
-from sifu_graph.tokens import Split, chunk_table
+from sifu_graph.text.batches import chunk_table
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.pair_counts import MergedCounts
 
 KAPPA = 8.0
 """Transitions of an edge at which half of what it alone adds counts."""

@@ -44,8 +44,9 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Counts, Initial, first_energies
+from sifu_graph.initial import Initial, first_energies
 from sifu_graph.tables import SMALL, read_usage
+from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

@@ -22,11 +22,12 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 
 from sifu_graph import counted, edge_edits, node_edits, pruning
-from sifu_graph.corpus import Corpus, is_held_out
-from sifu_graph.counting import PairCounts, count_pairs
 from sifu_graph.draft import Draft
 from sifu_graph.edge_edits import EdgeState
-from sifu_graph.tokens import TokenFile, encode_corpus
+from sifu_graph.text.corpus import Corpus, is_held_out
+from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.pair_counts import PairCounts, count_pairs
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
@@ -233,7 +234,7 @@ class Edit:
         account = self._account()
         if not tokens:
             raise OptionError("name at least one node to remove")
-        nodes = list(dict.fromkeys(self.draft.tokenizer.require_id(token) for token in tokens))
+        nodes = list(dict.fromkeys(node_named(self.draft.tokenizer, token) for token in tokens))
         edges = node_edits.remove(self.draft, nodes)
         self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
@@ -241,7 +242,7 @@ class Edit:
     @_all_or_nothing
     def rename_node(self, token: str, new: str) -> EditNodeReport:
         """Another text for a node. Its edges stay; its old text is unknown from now on."""
-        account, node = self._account(), self.draft.tokenizer.require_id(token)
+        account, node = self._account(), node_named(self.draft.tokenizer, token)
         before = self.node_state(node)
         self.draft.rename_node(node, new)
         self._note(f"rename {token} to {new}")
@@ -250,17 +251,17 @@ class Edit:
     @_all_or_nothing
     def merge_node(self, token: str, into: str) -> EditNodeReport:
         """Merges a node into another: counts are added, edges combined by count, its text is read as the other."""
-        account, find = self._account(), self.draft.tokenizer.require_id
+        account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(into)
         before = self.node_state(node)
         node_edits.merge(self.draft, node, other)
         self._note(f"merge {token} into {into}")
-        return EditNodeReport(before=before, after=self.node_state(self.draft.tokenizer.require_id(into)), **account())
+        return EditNodeReport(before=before, after=self.node_state(node_named(self.draft.tokenizer, into)), **account())
 
     @_all_or_nothing
     def set_bias(self, token: str, *, like: str) -> EditNodeReport:
         """Gives a node the bias of another: a text that begins with it starts with the other's signal."""
-        account, find = self._account(), self.draft.tokenizer.require_id
+        account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(like)
         before = self.node_state(node)
         node_edits.bias_from(self.draft, node, other)
@@ -279,7 +280,7 @@ class Edit:
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Gives one edge the parameters of another private edge."""
-        find = self.draft.tokenizer.require_id
+        find = partial(node_named, self.draft.tokenizer)
         a, b = find(source[0]), find(source[1])
         return self._edge(
             f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy(d, i, j, a, b)
@@ -299,7 +300,7 @@ class Edit:
 
     @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[Draft, int, int], None]) -> EditEdgeReport:
-        account, find = self._account(), self.draft.tokenizer.require_id
+        account, find = self._account(), partial(node_named, self.draft.tokenizer)
         pair = find(u), find(v)
         before = edge_edits.state(self.draft, *pair)
         change(self.draft, *pair)

@@ -19,10 +19,11 @@ from sifu_graph import device as devices
 from sifu_graph import step
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.contest import total
-from sifu_graph.corpus import Corpus
-from sifu_graph.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.parameters import Parameters
-from sifu_graph.tokens import Batches, Split, TokenFile, encode_corpus
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
+from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

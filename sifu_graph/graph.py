@@ -21,11 +21,11 @@ from sifu_store.store import Store
 
 from sifu_graph import memory
 from sifu_graph.config import SignalConfig, initial_signal
-from sifu_graph.corpus import Corpus
 from sifu_graph.editable import Editable
 from sifu_graph.tables import SMALL, read_index, read_initial, read_usage
-from sifu_graph.tokenizer import Tokenizer
-from sifu_graph.tokens import TokenFile, encode_corpus
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
     from sifu_store.branching import Moved
@@ -189,7 +189,7 @@ class Graph(Editable):
         store = self.store
         self.settings = store.settings
         self.signal = SignalConfig.from_json(self.settings["signal"])
-        self.tokenizer = Tokenizer.from_json(store.read_json("nodes/tokenizer"))
+        self.tokenizer = read_tokenizer(store.read_json("nodes/tokenizer"))
         self._parameters: Parameters | None = None
 
     def _forget(self) -> None:

@@ -20,7 +20,7 @@ from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.decoding import Walk
 from sifu_graph.layout import communities, force_layout
 from sifu_graph.plots import FORMATS, require_plotting, require_room
-from sifu_graph.tokenizer import UNKNOWN
+from sifu_graph.text.tokenizer import UNKNOWN
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

@@ -22,8 +22,8 @@ from sifu_store.provenance import edge_changed, rows_changed
 
 from sifu_graph.config import require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.names import node_named
 from sifu_graph.signal import gelu, step_encoding
+from sifu_graph.text.node_lookup import node_named
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

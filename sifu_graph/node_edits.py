@@ -16,7 +16,8 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 from sifu_graph.arrays import Ints
 from sifu_graph.draft import GENERATED, Columns, Draft
 from sifu_graph.rest import Rest
-from sifu_graph.tokenizer import SPECIAL
+from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.tokenizer import SPECIAL
 
 
 def add_like(draft: Draft, new: Ints, like: int) -> Ints:
@@ -63,7 +64,7 @@ def model_of(draft: Draft, token: str) -> int:
     OptionError
         There is none of that name, or it is a special one.
     """
-    node = draft.tokenizer.require_id(token)
+    node = node_named(draft.tokenizer, token)
     if node in range(len(SPECIAL)):
         raise OptionError(f"{token} is a special node: a new node cannot be like it")
     return node

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.names import node_named
 from sifu_graph.parameters import Parameters
-from sifu_graph.tokenizer import SPECIAL, Tokenizer
+from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 
 FORMS = '"edge U V = default", "node X off" or "position K off"'
 
@@ -153,4 +153,4 @@ def _renamed(tokenizer: Tokenizer, node: int) -> Tokenizer:
     record = tokenizer.to_json()
     record["nodes"] = [name for other, name in enumerate(record["nodes"]) if other != node]
     record["added"] = [other - (other > node) for other in record["added"] if other != node]
-    return Tokenizer.from_json(record)
+    return tokenizer.from_record(record)

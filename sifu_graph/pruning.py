@@ -14,11 +14,11 @@ from sifu_store.layout import USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.counted import budget, counted_rows
-from sifu_graph.counting import PairCounts
 from sifu_graph.draft import Draft
 from sifu_graph.edge_edits import make_private
 from sifu_graph.node_edits import note_pairs
 from sifu_graph.rest import Rest
+from sifu_graph.text.pair_counts import PairCounts
 
 By = Literal["count", "energy", "usage"]
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")

@@ -29,10 +29,10 @@ from sifu_graph import contest, overlay, step
 from sifu_graph.account import METHOD, Account, account, mix_weights
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.names import node_named
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import step_encoding
-from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
+from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 from sifu_graph.trace_page import check_file, write_page
 
 if TYPE_CHECKING:

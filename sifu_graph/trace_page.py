@@ -23,7 +23,7 @@ from sifu_store.durable import disk_errors, write_durably
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph.tokenizer import SEPARATOR
+from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

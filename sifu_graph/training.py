@@ -34,10 +34,10 @@ from sifu_graph import step as steps
 from sifu_graph.cache import EdgePool
 from sifu_graph.config import OptimizerConfig, require_positive
 from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
-from sifu_graph.corpus import Corpus
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite, write_parameters
-from sifu_graph.tokens import Batches
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.corpus import Corpus
 from sifu_graph.traffic import write_traffic
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from torch import Tensor
 from sifu_graph import contest, propagation, step
 from sifu_graph.config import OptimizerConfig, SignalConfig
 from sifu_graph.parameters import Parameters
-from sifu_graph.tokens import Batches, Split
+from sifu_graph.text.batches import Batches
+from sifu_graph.text.encoded import Split
 
 BATCH = 128
 

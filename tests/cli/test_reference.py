@@ -16,7 +16,7 @@ from sifu_cli.reference import reference
 from sifu_graph.build import build_graph
 from sifu_graph.config import ADAMW, KINDS, PRESETS, OptimizerConfig
 from sifu_graph.generation import GenerateOptions
-from sifu_graph.tokenizer import LEVELS
+from sifu_graph.text.tokenizer import LEVELS
 from sifu_graph.training import COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"

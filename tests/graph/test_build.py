@@ -15,7 +15,7 @@ from sifu_store.errors import CorpusError, OptionError, StoreExistsError
 from small import whole
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.corpus import Corpus
+from sifu_graph.text.corpus import Corpus
 
 
 def naive_counts(path: Path, vocabulary: list[str], holdout: float) -> dict[tuple[int, int], int]:

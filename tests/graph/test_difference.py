@@ -17,7 +17,7 @@ from sifu_graph import Graph, build_graph
 from sifu_graph.decoding import Walk
 from sifu_graph.difference import diff
 from sifu_graph.graph import write_parameters
-from sifu_graph.tokenizer import Tokenizer
+from sifu_graph.text.registry import read_tokenizer
 
 
 @dataclass
@@ -225,7 +225,7 @@ def test_nodes_that_are_new_gone_and_renamed(store: Path) -> None:
     assert (found.edges_added, found.edges_removed, found.edges_changed) == (0, 0, 0) and not found.empty
     with Store.open(store, write=True) as opened:
         n = opened.settings["nodes"]
-        tokenizer = Tokenizer.from_json(opened.read_json("nodes/tokenizer")).with_added(["鳳凰"])
+        tokenizer = read_tokenizer(opened.read_json("nodes/tokenizer")).with_added(["鳳凰"])
         opened.write_json("nodes/tokenizer", tokenizer.to_json())
         opened.write_json("nodes/vocabulary", [*opened.read_json("nodes/vocabulary"), {"token": "鳳凰"}])
         for name in opened.names():

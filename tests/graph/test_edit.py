@@ -13,9 +13,10 @@ from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedEr
 from tables import distribution, table
 
 from sifu_graph import Graph
-from sifu_graph.corpus import is_held_out
 from sifu_graph.draft import Draft
 from sifu_graph.pruning import to_prune
+from sifu_graph.text.corpus import is_held_out
+from sifu_graph.text.node_lookup import node_named
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,8 +51,8 @@ def test_a_node_like_another_behaves_as_its_model(graph: Graph, steps: int) -> N
 
 def test_a_new_node_is_known_at_once(graph: Graph) -> None:
     graph.add_node("春風", "<image:7>", kind="image")
-    node = graph.tokenizer.require_id("春風")
-    assert graph.tokenizer.encode("春風春").tolist() == [node, graph.tokenizer.require_id("春")]
+    node = node_named(graph.tokenizer, "春風")
+    assert graph.tokenizer.encode("春風春").tolist() == [node, node_named(graph.tokenizer, "春")]
     with Graph.open(graph.path) as again:
         assert again.tokenizer.decode([node]) == "春風"
         assert again.store.read_json("nodes/vocabulary")[-1] == {"token": "<image:7>", "kind": "image"}
@@ -150,7 +151,7 @@ def test_merging_adds_counts_and_probabilities(graph: Graph) -> None:
     share = rows["雲"] / (rows["雲"] + rows["水"])
     wanted = share * before["雲"]["風"] + (1 - share) * before["水"]["風"]
     assert distribution(graph, "水")["風"] == pytest.approx(wanted, rel=1e-2)
-    water = graph.tokenizer.require_id("水")
+    water = node_named(graph.tokenizer, "水")
     assert graph.tokenizer.encode("雲水").tolist() == [water, water]
 
 
@@ -233,7 +234,7 @@ def test_the_exact_softmax_knows_of_forbidden_edges(graph: Graph) -> None:
     graph.forbid_edge("春", "<sep>")
     from sifu_graph import step
 
-    pair = [graph.tokenizer.require_id(token) for token in ("春", "月")]
+    pair = [node_named(graph.tokenizer, token) for token in ("春", "月")]
     loss, _ = step.evaluate(graph.parameters, graph.signal, np.array([pair], np.int32), np.array([2]))
     assert float(loss[0]) == pytest.approx(-np.log(distribution(graph, "春")["月"]), rel=1e-5)
 

@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
     @rule(least=st.sampled_from([1, 3]))
     def grow(self, least: int) -> None:
         pairs: dict[Pair, int] = {}
-        from sifu_graph.corpus import Corpus
+        from sifu_graph.text.corpus import Corpus
 
         for document in Corpus([self.text]).training(holdout=self.graph.settings["build"]["holdout"]):
             ids = self.graph.tokenizer.encode_document(document).tolist()

@@ -19,8 +19,8 @@ from small import write_text
 from sifu_graph import Graph, build_graph, contest, step
 from sifu_graph.card import model_card
 from sifu_graph.config import PRESETS
-from sifu_graph.corpus import is_held_out
 from sifu_graph.evaluation import evaluate_split
+from sifu_graph.text.corpus import is_held_out
 
 
 @settings(max_examples=12)

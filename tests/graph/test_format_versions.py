@@ -14,7 +14,7 @@ from tables import table
 
 from sifu_graph import Graph
 from sifu_graph.evaluation import evaluate_split
-from sifu_graph.tokens import Split
+from sifu_graph.text.encoded import Split
 
 KEPT = Path(__file__).parents[1] / "data" / "format-1.zip"
 """Built and trained two steps by release 0.1.0, before there were edits: 23 nodes, 105 private edges."""

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifu_graph import kneser_ney
-from sifu_graph.initial import estimate_discounts
-from sifu_graph.kneser_ney import KneserNey, baselines, every_place
-from sifu_graph.tokens import Split
+from sifu_graph.text import kneser_ney
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.kneser_ney import KneserNey, baselines, estimate_discounts, every_place
 
 NODES = 7
 MARK = -1  # before a document begins

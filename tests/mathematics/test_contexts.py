@@ -21,7 +21,8 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.contexts import fit_contexts, node_directions
 from sifu_graph.initial import BASE_ENERGY
 from sifu_graph.parameters import Parameters
-from sifu_graph.tokens import Split, chunk_table
+from sifu_graph.text.batches import chunk_table
+from sifu_graph.text.encoded import Split
 
 
 @pytest.fixture(scope="module")

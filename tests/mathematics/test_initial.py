@@ -14,8 +14,9 @@ from sifu_graph import contest, step
 from sifu_graph.cache import EdgePool
 from sifu_graph.config import PRESETS, initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Counts, Initial, estimate_discounts, first_energies, uniform
+from sifu_graph.initial import Initial, first_energies, uniform
 from sifu_graph.parameters import Parameters
+from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 
 
 def counted(seed: int, nodes: int, pairs: int) -> tuple[EdgeIndex, Counts, np.ndarray]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sifu_graph import PRESETS, Graph
 from sifu_graph.explain import WatchedWalk
 from sifu_graph.sampling import Sampler
-from sifu_graph.tokenizer import SEPARATOR, UNKNOWN
+from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 
 @given(

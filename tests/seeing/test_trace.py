@@ -16,11 +16,11 @@ from sifu_store.errors import OptionError
 from sifu_graph import Graph, contest, overlay, step
 from sifu_graph.cache import RowPlaces
 from sifu_graph.config import PRESETS
-from sifu_graph.corpus import is_held_out
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.overlay import Change
 from sifu_graph.parameters import Parameters
-from sifu_graph.tokenizer import CharTokenizer
+from sifu_graph.text.corpus import is_held_out
+from sifu_graph.text.plain import CharTokenizer
 from sifu_graph.trace import TraceOptions, follow
 
 TEXT = "春風花月夜江水山雲。人不一有"

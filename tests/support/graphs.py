@@ -11,8 +11,9 @@ import torch
 from sifu_graph.cache import EdgePool
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Counts, Initial
+from sifu_graph.initial import Initial
 from sifu_graph.parameters import Parameters
+from sifu_graph.text.kneser_ney import Counts
 
 
 @dataclass

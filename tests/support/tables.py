@@ -11,6 +11,7 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph import Graph, contest
 from sifu_graph.cache import RowPlaces
 from sifu_graph.step import rows_of
+from sifu_graph.text.node_lookup import node_named
 
 Pair = tuple[str, str]
 
@@ -66,7 +67,7 @@ def table(graph: Graph, *, energies: bool = False) -> Table:
 def distribution(graph: Graph, u: str) -> dict[str, float]:
     """p(v) after a text that consists of u alone, from the formulas: no code of the contest but the parameters."""
     parameters, names = graph.parameters, graph.tokenizer.vocabulary
-    node = graph.tokenizer.require_id(u)
+    node = node_named(graph.tokenizer, u)
     bias, r_0 = parameters.node_bias[node].double(), parameters.r_0.double()
     mix = torch.nn.functional.gelu(r_0 + bias)
     if graph.signal.normalise_mix:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError
 
-from sifu_graph import corpus as corpus_module
-from sifu_graph.corpus import Corpus, batched, is_held_out
+from sifu_graph.text import corpus as corpus_module
+from sifu_graph.text.corpus import Corpus, batched, is_held_out
 
 POEM = "春眠不覺曉\n\n處處聞啼鳥\r\n  \n夜來風雨聲"
 LINES = ["春眠不覺曉", "處處聞啼鳥", "夜來風雨聲"]

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph.corpus import Corpus, is_held_out
-from sifu_graph.counting import PairCounts, count_pairs, coverage, select_private
-from sifu_graph.tokenizer import Tokenizer
-from sifu_graph.tokens import Split, encode_corpus
+from sifu_graph.text.corpus import Corpus, is_held_out
+from sifu_graph.text.encoded import Split, encode_corpus
+from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
+from sifu_graph.text.registry import train_tokenizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -115,7 +115,7 @@ def test_tang_equals_a_dictionary(tmp_path: Path) -> None:
     poems = [str(poem) for poem, _ in zip(Corpus(["tang"]).documents(), range(10_000), strict=False)]
     (tmp_path / "poems.txt").write_text("\n".join(poems), encoding="utf-8")
     corpus = Corpus([tmp_path / "poems.txt"])
-    tokenizer = Tokenizer.train(corpus.training(holdout=0.01), level="char", vocab=4_000)
+    tokenizer = train_tokenizer(corpus.training(holdout=0.01), level="char", vocab=4_000)
     file = encode_corpus(corpus, tokenizer, directory=tmp_path, holdout=0.01)
     counts = count_pairs(file, n=file.n)
     expected: Counter[tuple[str, str]] = Counter()
@@ -142,7 +142,7 @@ def test_tang_and_song(tmp_path: Path) -> None:
     def stream() -> Iterator[object]:
         return iter(corpus.training(holdout=0.01))
 
-    tokenizer = Tokenizer.train(stream(), level="char", vocab=4_000)  # type: ignore[arg-type]
+    tokenizer = train_tokenizer(stream(), level="char", vocab=4_000)  # type: ignore[arg-type]
     file = encode_corpus(corpus, tokenizer, directory=tmp_path, holdout=0.01)
     counts = count_pairs(file, n=file.n)
     characters = counts.node_count.sum() - counts.node_count[1]

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
 
-from sifu_graph.corpus import Corpus
-from sifu_graph.tokenizer import SEPARATOR, UNKNOWN, Tokenizer
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.registry import read_tokenizer, train_tokenizer
+from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN, Tokenizer
 
 small_text = st.text("abc春風雲\n😀", max_size=30)
 any_text = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -26,12 +27,12 @@ ENGLISH = ["the cat and the dog", "the dog's naïve cat 😀", "a dog and a cat 
 
 @cache
 def english() -> Tokenizer:
-    return Tokenizer.train(ENGLISH, level="bpe", vocab=280)
+    return train_tokenizer(ENGLISH, level="bpe", vocab=280)
 
 
 @cache
 def poems() -> Tokenizer:
-    return Tokenizer.train(POEMS, level="char", vocab=100)
+    return train_tokenizer(POEMS, level="char", vocab=100)
 
 
 def naive_encode(text: str, nodes: dict[str, int], added: list[str]) -> list[int]:
@@ -49,7 +50,7 @@ def naive_encode(text: str, nodes: dict[str, int], added: list[str]) -> list[int
 
 @given(st.lists(small_text, min_size=1, max_size=10).filter(any), st.integers(3, 12))
 def test_characters_are_ordered_by_frequency(documents: list[str], vocab: int) -> None:
-    tokenizer = Tokenizer.train(iter(documents), level="char", vocab=vocab)
+    tokenizer = train_tokenizer(iter(documents), level="char", vocab=vocab)
     counts = Counter("".join(documents))
     expected = sorted(counts, key=lambda character: (-counts[character], character))
     assert tokenizer.vocabulary == ["<unk>", "<sep>", *expected][:vocab]
@@ -58,7 +59,7 @@ def test_characters_are_ordered_by_frequency(documents: list[str], vocab: int) -
 
 @given(st.lists(small_text, min_size=1).filter(any), small_text, st.lists(small_text, max_size=4))
 def test_char_encode_equals_naive(documents: list[str], text: str, added: list[str]) -> None:
-    tokenizer = Tokenizer.train(documents, level="char", vocab=6)
+    tokenizer = train_tokenizer(documents, level="char", vocab=6)
     fresh = [token for token in dict.fromkeys(added) if token and tokenizer.token_id(token) is None]
     tokenizer = tokenizer.with_added(fresh)
     nodes = {name: node for node, name in enumerate(tokenizer.vocabulary) if node > 1}
@@ -80,7 +81,7 @@ def test_char_decoding() -> None:
 
 
 def test_a_line_break_in_the_text_is_a_node() -> None:
-    tokenizer = Tokenizer.train(["a\nb"], level="char", vocab=10)
+    tokenizer = train_tokenizer(["a\nb"], level="char", vocab=10)
     assert tokenizer.encode("\n").tolist() == [tokenizer.token_id("\n")]
     assert tokenizer.decode(tokenizer.encode("a\nb")) == "a\nb"
 
@@ -104,13 +105,13 @@ def test_batch_equals_one_by_one(level: str, added: list[str], documents: list[s
 @cache
 def trained(level: str) -> Tokenizer:
     documents = [text.split() for text in ENGLISH] if level == "tokens" else ENGLISH
-    return Tokenizer.train(documents, level=level, vocab=270)
+    return train_tokenizer(documents, level=level, vocab=270)
 
 
 @pytest.mark.parametrize("level", ["char", "bpe", "tokens"])
 def test_json_round_trip(level: str) -> None:
     tokenizer = trained(level).with_added(["cat and", "<odd>", "日"])
-    again = Tokenizer.from_json(json.loads(json.dumps(tokenizer.to_json())))
+    again = read_tokenizer(json.loads(json.dumps(tokenizer.to_json())))
     assert again.to_json() == tokenizer.to_json()
     assert again.fingerprint == tokenizer.fingerprint != trained(level).fingerprint
     assert again.vocabulary == tokenizer.vocabulary
@@ -122,12 +123,12 @@ def test_json_round_trip(level: str) -> None:
 
 def test_bad_options() -> None:
     with pytest.raises(OptionError, match="level is 'word'"):
-        Tokenizer.train(POEMS, level="word", vocab=10)
+        train_tokenizer(POEMS, level="word", vocab=10)
     for level, vocab in {"char": 2, "bpe": 257, "tokens": 0}.items():
         with pytest.raises(OptionError, match="needs at least"):
-            Tokenizer.train(POEMS, level=level, vocab=vocab)
+            train_tokenizer(POEMS, level=level, vocab=vocab)
         with pytest.raises(CorpusError, match="no document"):
-            Tokenizer.train([], level=level, vocab=300)
+            train_tokenizer([], level=level, vocab=300)
     with pytest.raises(OptionError, match="is a node already"):
         poems().with_added(["春"])
     with pytest.raises(OptionError, match="is a node already"):
@@ -136,18 +137,18 @@ def test_bad_options() -> None:
         with pytest.raises(OptionError, match="cannot be a node"):
             poems().with_added([token])
     with pytest.raises(TypeError, match="twice"):
-        Tokenizer.train(iter(POEMS), level="bpe", vocab=300)
+        train_tokenizer(iter(POEMS), level="bpe", vocab=300)
 
 
 def test_bad_records() -> None:
     good = english().to_json()
     with pytest.raises(StoreVersionError, match="format 2"):
-        Tokenizer.from_json({**good, "format": 2})
+        read_tokenizer({**good, "format": 2})
     for change in ({"level": "x"}, {"nodes": 5}, {"nodes": ["a"]}, {"added": [9999]}, {"merges": [["a"]]}):
         with pytest.raises(StoreDamagedError, match="tokenizer cannot be read"):
-            Tokenizer.from_json({**good, **change})
+            read_tokenizer({**good, **change})
     with pytest.raises(StoreDamagedError):
-        Tokenizer.from_json({"format": 1})
+        read_tokenizer({"format": 1})
 
 
 # ---- byte-level BPE
@@ -169,7 +170,7 @@ def test_bpe_has_the_vocabulary_asked_for_by_frequency() -> None:
     assert len(tokenizer) == 280
     counts = np.bincount(tokenizer.encode_batch(ENGLISH)[0], minlength=280)[2:]
     assert np.all(np.diff(counts) <= 0)
-    assert len(Tokenizer.train(["ab"], level="bpe", vocab=5_000)) == 2 + 256 + 1
+    assert len(train_tokenizer(["ab"], level="bpe", vocab=5_000)) == 2 + 256 + 1
     assert " dog" in tokenizer.vocabulary
     assert "<0xFF>" in tokenizer.vocabulary
 
@@ -189,7 +190,7 @@ def test_bpe_reads_half_a_surrogate_pair_as_a_replacement() -> None:
 
 
 def test_bpe_names_are_different_even_for_hostile_text() -> None:
-    tokenizer = Tokenizer.train(["<unk><unk>", "<sep><sep>", "<0x41>", "A"] * 20, level="bpe", vocab=290)
+    tokenizer = train_tokenizer(["<unk><unk>", "<sep><sep>", "<0x41>", "A"] * 20, level="bpe", vocab=290)
     assert len(set(tokenizer.vocabulary)) == len(tokenizer)
     assert tokenizer.token_id("<sep>") == SEPARATOR
     assert tokenizer.decode(tokenizer.encode("<sep><unk><0x41>")) == "<sep><unk><0x41>"
@@ -211,14 +212,14 @@ def test_bpe_training_errors_come_through() -> None:
 
     for documents in (Broken(), BrokenLater()):
         with pytest.raises(CorpusError, match="not UTF-8"):
-            Tokenizer.train(documents, level="bpe", vocab=300)
+            train_tokenizer(documents, level="bpe", vocab=300)
 
 
 PRINT_FINGERPRINT = """
 import sys
 from sifu_graph.tokenizer import Tokenizer
 words = [f"{a}{b} {b * 2}{a}" for a in ("ab", "ba", "cd", "dc") for b in ("x", "y", "zz", "xy")] * 3
-print(Tokenizer.train(words, level=sys.argv[1], vocab=300).fingerprint)
+print(train_tokenizer(words, level=sys.argv[1], vocab=300).fingerprint)
 """
 
 
@@ -266,7 +267,7 @@ def test_broken_bytes_are_replaced() -> None:
 
 def test_lists_of_tokens() -> None:
     documents = [["img_5", "7", "img_5"], ["7", "img_5", "a b"]]
-    tokenizer = Tokenizer.train(iter(documents), level="tokens", vocab=4)
+    tokenizer = train_tokenizer(iter(documents), level="tokens", vocab=4)
     assert tokenizer.vocabulary == ["<unk>", "<sep>", "img_5", "7"]
     assert tokenizer.encode(["7", "a b", "<sep>", "img_5"]).tolist() == [3, 0, 1, 2]
     assert tokenizer.encode("7 img_5").tolist() == [3, 2]
@@ -276,6 +277,6 @@ def test_lists_of_tokens() -> None:
 
 def test_wordnet_bpe_of_a_part() -> None:
     documents = [text for _, text in zip(range(3_000), Corpus(["wordnet"]).documents(), strict=False)]
-    tokenizer = Tokenizer.train(documents, level="bpe", vocab=1_000)
+    tokenizer = train_tokenizer(documents, level="bpe", vocab=1_000)
     assert len(tokenizer) == 1_000
     assert all(tokenizer.decode(tokenizer.encode(text)) == text for text in documents[:200])

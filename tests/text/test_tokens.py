@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, DiskFullError, OptionError, ResourceError
 
-from sifu_graph import tokens as tokens_module
-from sifu_graph.corpus import Corpus, is_held_out
-from sifu_graph.tokenizer import Tokenizer
-from sifu_graph.tokens import Batches, Split, chunk_table, encode_corpus
+from sifu_graph.text import encoded as tokens_module
+from sifu_graph.text.batches import Batches, chunk_table
+from sifu_graph.text.corpus import Corpus, is_held_out
+from sifu_graph.text.encoded import Split, encode_corpus
+from sifu_graph.text.registry import train_tokenizer
+from sifu_graph.text.tokenizer import Tokenizer
 
 LINES = [f"line {index} of {index * index % 97}" for index in range(500)]
 
@@ -31,7 +33,7 @@ def text(tmp_path: Path) -> Path:
 def prepare(text: Path, *, level: str = "char") -> tuple[Corpus, Tokenizer]:
     corpus = Corpus([text])
     vocab = 300 if level == "bpe" else 50
-    return corpus, Tokenizer.train(corpus.training(holdout=0.1), level=level, vocab=vocab)
+    return corpus, train_tokenizer(corpus.training(holdout=0.1), level=level, vocab=vocab)
 
 
 @pytest.mark.parametrize("level", ["char", "bpe"])
@@ -62,7 +64,7 @@ def test_more_than_65536_nodes(tmp_path: Path) -> None:
     rows = tmp_path / "a.jsonl"
     rows.write_text("\n".join(json.dumps([index, index + 1]) for index in range(66_000)), encoding="utf-8")
     corpus = Corpus([rows], tokens=True)
-    tokenizer = Tokenizer.train(corpus.documents(), level="tokens", vocab=100_000)
+    tokenizer = train_tokenizer(corpus.documents(), level="tokens", vocab=100_000)
     file = encode_corpus(corpus, tokenizer, directory=tmp_path / "cache", holdout=0)
     assert file.train.ids.dtype == np.int32
     assert int(file.train.ids.max()) == len(tokenizer) - 1 > 1 << 16

@@ -15,8 +15,8 @@ import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
-from sifu_graph.corpus import Document, batched
-from sifu_graph.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Ids, Tokenizer, framed
+from sifu_graph.text.corpus import Document, batched
+from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Ids, Tokenizer, framed
 
 
 def _byte_alphabet() -> list[str]:
@@ -60,6 +60,11 @@ class BpeTokenizer(Tokenizer):
             self._pieces.append(
                 name.encode() if node in is_added else bytes([BYTE_OF[character] for character in name])
             )
+
+    @classmethod
+    def _arguments(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        merges = [(left, right) for left, right in record["merges"]]
+        return {"merges": merges, "learned_aliases": record.get("learned_aliases")}
 
     @cached_property
     def _names(self) -> list[str]:

@@ -9,7 +9,7 @@ import difflib
 
 from sifu_store.errors import OptionError
 
-from sifu_graph.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
+from sifu_graph.text.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
 
 NEAREST = 5
 
@@ -38,6 +38,9 @@ def _instead(tokenizer: Tokenizer, name: str) -> str:
     near = difflib.get_close_matches(name, tokenizer.vocabulary, n=NEAREST, cutoff=0.5)
     stripped = [each for each in tokenizer.vocabulary if each.strip() == name.strip()] if name.strip() else []
     near = list(dict.fromkeys([*stripped, *near]))[:NEAREST]
+    if not near and len(name) == 1:  # those nearest in Unicode: they share a radical
+        letters = [each for each in tokenizer.vocabulary if len(each) == 1]
+        near = sorted(letters, key=lambda each: (abs(ord(each) - ord(name)), each))[:NEAREST]
     if near:
         return f"the nearest names: {_listed(near)}"
     frequent = tokenizer.vocabulary[len(SPECIAL) : len(SPECIAL) + NEAREST]

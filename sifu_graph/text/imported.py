@@ -19,9 +19,9 @@ import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
-from sifu_graph.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
-from sifu_graph.corpus import Document
-from sifu_graph.tokenizer import PRINTED, SPECIAL, Decoder, Ids, Tokenizer
+from sifu_graph.text.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
+from sifu_graph.text.corpus import Document
+from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Ids, Tokenizer
 
 UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
 SPACE = "Ġ"  # how byte-level BPE writes a space
@@ -78,19 +78,6 @@ def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None
         raise ForeignFileError("none of its tokens is in the vocabulary: give the tokenizer file that belongs to it")
 
 
-def imported_tokenizer(
-    level: str,
-    nodes: Sequence[str],
-    *,
-    added: Iterable[int],
-    aliases: Mapping[str, int] | None = None,
-    **imported: Any,
-) -> Tokenizer:
-    """The tokenizer that a record with the key ``imported`` describes."""
-    kinds: dict[str, type[_Imported]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
-    return kinds[level](nodes, added=added, aliases=aliases, **imported)
-
-
 class _Imported(Tokenizer):
     """What the three kinds share.
 
@@ -116,6 +103,10 @@ class _Imported(Tokenizer):
     ) -> None:
         super().__init__(nodes, added=added, aliases=aliases)
         self.unknown, self.separator, self._library = unknown, separator, library
+
+    @classmethod
+    def _arguments(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(record["imported"])
 
     @property
     def never_generated(self) -> list[int]:
@@ -249,6 +240,10 @@ class ImportedBpe(_Imported):
 
     def decoder(self) -> Decoder:
         return Decoder(self._pieces, separator=self.separator)
+
+
+KINDS: dict[str, type[_Imported]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
+"""The class of each level."""
 
 
 def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:

@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sifu_graph.arrays import Doubles
-from sifu_graph.counting import MergedCounts
-from sifu_graph.initial import estimate_discounts
-from sifu_graph.tokens import Split
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.pair_counts import MergedCounts
 
 Keys = NDArray[np.uint64]
 
@@ -196,3 +195,40 @@ def _shortened(
     first = np.flatnonzero(np.append(True, suffix[1:] != suffix[:-1]))
     occurrences: NDArray[Any] = np.add.reduceat(count[order], first)
     return suffix[first], occurrences, np.diff(first, append=len(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the corpus says of every node and every pair, as far as the initialisation needs it.
+
+    Attributes
+    ----------
+    total : int64 [n]
+        Transitions out of u.
+    discounted : float64 [n]
+        Sum of the discounts of all distinct pairs out of u, private or not.
+    predecessors : int64 [n]
+        Distinct nodes before v.
+    discounts : three floats
+        Taken off pairs that occurred once, twice, more often.
+    """
+
+    total: NDArray[np.int64]
+    discounted: Doubles
+    predecessors: NDArray[np.int64]
+    discounts: tuple[float, float, float]
+
+    def discount(self, count: NDArray[np.int64]) -> Doubles:
+        """The discount of pairs with these counts."""
+        return np.array([0.0, *self.discounts])[np.minimum(count, 3)]
+
+
+def estimate_discounts(count: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Modified Kneser-Ney discounts from the counts of all distinct pairs (Chen & Goodman 1999, equation 26)."""
+    n1, n2, n3, n4 = (int((count == c).sum()) for c in (1, 2, 3, 4))
+    if min(n1, n2, n3, n4) == 0:  # too little text for an estimate
+        return 0.5, 0.75, 0.75
+    y = n1 / (n1 + 2 * n2)
+    found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
+    d1, d2, d3 = (min(max(d, 0.1), c - 0.1) for d, c in zip(found, (1, 2, 3), strict=True))
+    return d1, d2, d3

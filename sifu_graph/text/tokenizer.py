@@ -1,4 +1,4 @@
-"""Text becomes nodes, and nodes become text: characters, lists of tokens, or byte-level BPE (`bpe`).
+"""Text becomes nodes, and nodes become text: what all kinds of tokenizers share (`plain`, `bpe`, `imported`).
 
 Node 0 is `<unk>` (whatever is no node), node 1 is `<sep>` (the edge of a document; prints as a line break).
 All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
@@ -9,21 +9,19 @@ merged into another. This module knows neither files nor edges.
 from __future__ import annotations
 
 import codecs
-import difflib
 import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
+from sifu_store.errors import OptionError
 
-from sifu_graph.corpus import Document, batched
+from sifu_graph.text.corpus import Document
 
 Ids = NDArray[np.int32]
 
@@ -33,12 +31,11 @@ SPECIAL = ("<unk>", "<sep>")
 PRINTED = ("\ufffd", "\n")  # what the special nodes decode to
 LEVELS = ("char", "bpe", "tokens")
 FORMAT = 1
-_CODES = 0x110000  # Unicode code points
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(ABC):
-    """Text <-> nodes. Made by `Tokenizer.train` and `Tokenizer.from_json`; never changes.
+    """Text <-> nodes. Made by the functions of `registry`; never changes.
 
     Parameters
     ----------
@@ -63,44 +60,19 @@ class Tokenizer(ABC):
         self._added = sorted(added)
         self._aliases = dict(aliases or {})
 
-    # ---- making one
+    # ---- making another one
 
-    @staticmethod
-    def train(documents: Iterable[Document], *, level: str, vocab: int) -> Tokenizer:
-        """Choose the nodes.
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The tokenizer of this kind that a record describes: the inverse of `to_json`."""
+        return cls(record["nodes"], added=record["added"], aliases=record.get("aliases"), **cls._arguments(record))
 
-        Parameters
-        ----------
-        documents
-            The training part of a corpus: text, or lists of tokens at level `tokens`. Level `bpe` reads it
-            twice, so it must be something that can be iterated again (a list, `Corpus.training(...)`).
-        level
-            `char`, `bpe` or `tokens`.
-        vocab
-            Number of nodes, the two special ones included. Where the text has fewer, all are used: compare
-            `len(tokenizer)` with it.
+    @classmethod
+    def _arguments(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """What the constructor of this kind takes besides nodes, added nodes and aliases."""
+        return {}
 
-        Raises
-        ------
-        OptionError
-            `level` is not known, or `vocab` is too small (3; for `bpe` 258: the special nodes and all bytes).
-        CorpusError
-            There is no document.
-        """
-        if level not in LEVELS:
-            raise OptionError(f"the level is {level!r}; expected one of {', '.join(LEVELS)}")
-        least = len(SPECIAL) + (256 if level == "bpe" else 1)
-        if vocab < least:
-            raise OptionError(f"the vocabulary has {vocab} nodes; level {level} needs at least {least}")
-        if level == "char":
-            return CharTokenizer(_frequent_characters(documents, limit=vocab - len(SPECIAL)))
-        if level == "bpe":
-            from sifu_graph.bpe import train_bpe
-
-            return train_bpe(documents, vocab=vocab)
-        return ListTokenizer(_frequent_tokens(documents, limit=vocab - len(SPECIAL)))
-
-    def with_added(self, tokens: Iterable[str]) -> Tokenizer:
+    def with_added(self, tokens: Iterable[str]) -> Self:
         """The same tokenizer with more nodes, which take the next ids and are matched longest first.
 
         Raises
@@ -121,9 +93,9 @@ class Tokenizer(ABC):
         record["added"] = [*self._added, *range(len(self), len(self) + len(fresh))]
         record["nodes"] = [*self._nodes, *fresh]
         record["aliases"] = {name: node for name, node in self._aliases.items() if name not in known}
-        return Tokenizer.from_json(record)
+        return self.from_record(record)
 
-    def renamed(self, node: int, name: str) -> Tokenizer:
+    def renamed(self, node: int, name: str) -> Self:
         """The same tokenizer with another name for one node: from now on this text is the node, its old text is not.
 
         Raises
@@ -135,9 +107,9 @@ class Tokenizer(ABC):
         rest = self.with_added([name]).to_json()  # checks the name
         rest["nodes"] = [*self._nodes[:node], name, *self._nodes[node + 1 :]]
         rest["added"] = sorted({*self._added, node})
-        return Tokenizer.from_json(rest)
+        return self.from_record(rest)
 
-    def without(self, nodes: Iterable[int]) -> Tokenizer:
+    def without(self, nodes: Iterable[int]) -> Self:
         """The same tokenizer with fewer nodes; those after a missing one move up. Their text is unknown from now on.
 
         Raises
@@ -156,9 +128,9 @@ class Tokenizer(ABC):
         for key in ("aliases", "learned_aliases"):
             if key in record:
                 record[key] = {name: place[node] for name, node in record[key].items() if node in place}
-        return Tokenizer.from_json(record)
+        return self.from_record(record)
 
-    def merged(self, node: int, into: int) -> Tokenizer:
+    def merged(self, node: int, into: int) -> Self:
         """The same tokenizer without one node, whose text is read as another node.
 
         Raises
@@ -176,7 +148,7 @@ class Tokenizer(ABC):
                 record[key] = {name: into if old == node else old for name, old in record[key].items()}
         key = "aliases" if self.level != "bpe" or node in self._added else "learned_aliases"
         record.setdefault(key, {})[self._nodes[node]] = into
-        return Tokenizer.from_json(record).without([node])
+        return self.from_record(record).without([node])
 
     def _require_ordinary(self, node: int, what: str) -> None:
         if node < len(SPECIAL):
@@ -219,69 +191,14 @@ class Tokenizer(ABC):
         """The id of the node of this name, or None."""
         return self._ids_by_name.get(token)
 
-    def require_id(self, token: str) -> int:
-        """The id of the node of this name.
-
-        Raises
-        ------
-        OptionError
-            There is none; the message names the nearest.
-        """
-        found = self._ids_by_name.get(token)
-        if found is None:
-            near = self._nearest(token)
-            meant = f"; the nearest are {', '.join(near)}" if near else ""
-            raise OptionError(f"no node {token!r}{meant} (sifu add-node makes one)")
-        return found
-
-    def _nearest(self, token: str, limit: int = 5) -> list[str]:
-        """Names that look alike; for one character, those nearest in Unicode (they share a radical)."""
-        found = difflib.get_close_matches(token, self.vocabulary, n=limit, cutoff=0.5)
-        if not found and len(token) == 1:
-            letters = [name for name in self.vocabulary if len(name) == 1]
-            found = sorted(letters, key=lambda name: (abs(ord(name) - ord(token)), name))[:limit]
-        return found
-
     @cached_property
     def _ids_by_name(self) -> dict[str, int]:
         return {name: node for node, name in enumerate(self.vocabulary)}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as a value that `json` can write; `from_json` reads it."""
+        """Everything, as a value that `json` can write; `registry.read_tokenizer` reads it."""
         record = {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
         return {**record, "aliases": self._aliases} if self._aliases else record
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Tokenizer:
-        """The tokenizer that `to_json` wrote.
-
-        Raises
-        ------
-        StoreVersionError
-            It was written by a newer release.
-        StoreDamagedError
-            It is not what `to_json` writes.
-        """
-        try:
-            if record["format"] != FORMAT:
-                raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
-            level, nodes, added = record["level"], list(record["nodes"]), list(record["added"])
-            aliases, learned = dict(record.get("aliases", {})), dict(record.get("learned_aliases", {}))
-            if "imported" in record:
-                from sifu_graph.vocabulary import imported_tokenizer
-
-                return imported_tokenizer(level, nodes, added=added, aliases=aliases, **record["imported"])
-            named = [*added, *aliases.values(), *learned.values()]
-            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
-                raise ValueError("its nodes are not in order")
-            if level == "bpe":
-                from sifu_graph.bpe import BpeTokenizer
-
-                merges = [(left, right) for left, right in record["merges"]]
-                return BpeTokenizer(nodes, added=added, aliases=aliases, merges=merges, learned_aliases=learned)
-            return {"char": CharTokenizer, "tokens": ListTokenizer}[level](nodes, added=added, aliases=aliases)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreDamagedError(f"the tokenizer cannot be read ({error!r})") from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -404,50 +321,6 @@ class Decoder:
 # ---- characters
 
 
-class CharTokenizer(Tokenizer):
-    """One node per Unicode character. A line break that is no node of its own is the separator."""
-
-    level = "char"
-
-    @cached_property
-    def _table(self) -> Ids:
-        """Code point -> node, [1,114,112]; added nodes of one character are found here as well."""
-        table = np.zeros(_CODES, dtype=np.int32)
-        table[ord("\n")] = SEPARATOR
-        for name, node in self._aliases.items():
-            if len(name) == 1:
-                table[ord(name)] = node
-        for node, name in enumerate(self._nodes):
-            if node >= len(SPECIAL) and len(name) == 1:
-                table[ord(name)] = node
-        return table
-
-    @cached_property
-    def _matched(self) -> dict[str, int]:
-        """Only what is longer than a character: the table finds the others, and faster."""
-        every = {**self._aliases, **{self._nodes[node]: node for node in self._added}}
-        return {name: node for name, node in every.items() if len(name) > 1}
-
-    def _encode_plain(self, text: str) -> Ids:
-        return self._table[_codes(text)]
-
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
-        if self._pattern is not None:
-            return super().encode_batch(documents)
-        texts = [document if isinstance(document, str) else "".join(document) for document in documents]
-        return framed(self._encode_plain("".join(texts)), [len(text) for text in texts])
-
-    def unknown_characters(self, document: Document) -> list[str]:
-        text = document if isinstance(document, str) else "".join(document)
-        if self._pattern is not None:
-            text = "".join(plain for plain, _ in self._split(text))
-        return [character for character in dict.fromkeys(text) if self._table[ord(character)] == UNKNOWN]
-
-
-def _codes(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-
-
 def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
     """Put a separator before and after each run of `lengths` nodes."""
     framed_lengths = np.array(lengths, dtype=np.int64) + 2
@@ -460,53 +333,4 @@ def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
     return out, framed_lengths
 
 
-def _frequent_characters(documents: Iterable[Document], *, limit: int) -> list[str]:
-    counts = np.zeros(_CODES, dtype=np.int64)
-    for batch in batched(documents):
-        block = np.bincount(_codes("".join(["".join(document) for document in batch])))
-        counts[: len(block)] += block
-    found = np.flatnonzero(counts)
-    if len(found) == 0:
-        raise CorpusError("there is no document to choose nodes from; expected at least one")
-    order = np.lexsort((found, -counts[found]))[:limit]
-    return [*SPECIAL, *map(chr, found[order])]
-
-
 # ---- lists of tokens
-
-
-class ListTokenizer(Tokenizer):
-    """Documents are lists of tokens already; a text is cut at white space.
-
-    `<unk>` and `<sep>` in a list mean the special nodes.
-    """
-
-    level = "tokens"
-
-    def encode(self, document: Document) -> Ids:
-        tokens = document.split() if isinstance(document, str) else document
-        find = {**self._aliases, **self._ids_by_name}.get if self._aliases else self._ids_by_name.get
-        return np.fromiter((find(token, UNKNOWN) for token in tokens), dtype=np.int32, count=len(tokens))
-
-    def _encode_plain(self, text: str) -> Ids:
-        return self.encode(text)
-
-    def unknown_characters(self, document: Document) -> list[str]:
-        tokens = document.split() if isinstance(document, str) else document
-        known = {*self._ids_by_name, *self._aliases}
-        return [token for token in dict.fromkeys(tokens) if token not in known]
-
-    def decoder(self) -> Decoder:
-        pieces = [SPECIAL[0].encode(), PRINTED[1].encode(), *(name.encode() for name in self._nodes[2:])]
-        return Decoder(pieces, between=" ")
-
-
-def _frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:
-    counts: Counter[str] = Counter()
-    for document in documents:
-        counts.update(document.split() if isinstance(document, str) else document)
-    if not counts:
-        raise CorpusError("there is no document to choose nodes from; expected at least one")
-    for name in SPECIAL:
-        counts.pop(name, None)
-    return [*SPECIAL, *sorted(counts, key=lambda token: (-counts[token], token))[:limit]]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
-from sifu_graph.tokens import Split, TokenFile
+from sifu_graph.text.encoded import Split, TokenFile
 
 Counts = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]

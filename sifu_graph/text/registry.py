@@ -1,0 +1,88 @@
+"""The kinds of tokenizers: how one is trained, and how one is read from a graph's store.
+
+It knows every kind; no kind knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sifu_store.errors import OptionError, StoreDamagedError, StoreVersionError
+
+from sifu_graph.text.corpus import Document
+from sifu_graph.text.plain import CharTokenizer, ListTokenizer, frequent_characters, frequent_tokens
+from sifu_graph.text.tokenizer import FORMAT, LEVELS, SPECIAL, Tokenizer
+
+
+def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int) -> Tokenizer:
+    """Chooses the nodes.
+
+    Parameters
+    ----------
+    documents
+        The training part of a corpus: text, or lists of tokens at level `tokens`. Level `bpe` reads it twice, so it
+        must be an iterable that can be read again (a list, `Corpus.training(...)`).
+    level
+        `char`, `bpe` or `tokens`.
+    vocab
+        Number of nodes, the two special ones included. If the text has fewer, all are used: compare
+        `len(tokenizer)` with it.
+
+    Raises
+    ------
+    OptionError
+        `level` is not known, or `vocab` is too small (3; for `bpe` 258: the special nodes and all bytes).
+    CorpusError
+        There is no document.
+    """
+    if level not in LEVELS:
+        raise OptionError(f"the level is {level!r}; expected one of {', '.join(LEVELS)}")
+    least = len(SPECIAL) + (256 if level == "bpe" else 1)
+    if vocab < least:
+        raise OptionError(f"the vocabulary has {vocab} nodes; level {level} needs at least {least}")
+    if level == "char":
+        return CharTokenizer(frequent_characters(documents, limit=vocab - len(SPECIAL)))
+    if level == "bpe":
+        from sifu_graph.text.bpe import train_bpe  # the library behind it loads slowly
+
+        return train_bpe(documents, vocab=vocab)
+    return ListTokenizer(frequent_tokens(documents, limit=vocab - len(SPECIAL)))
+
+
+def read_tokenizer(record: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that `Tokenizer.to_json` wrote.
+
+    Raises
+    ------
+    StoreVersionError
+        It was written by a newer release.
+    StoreDamagedError
+        It is not what `to_json` writes.
+    """
+    try:
+        if record["format"] != FORMAT:
+            raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
+        if "imported" not in record:
+            nodes = record["nodes"]
+            named = [*record["added"]]
+            for key in ("aliases", "learned_aliases"):
+                named += record.get(key, {}).values()
+            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
+                raise ValueError("its nodes are not in order")
+        return _kind(record["level"], imported="imported" in record).from_record(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreDamagedError(f"the tokenizer cannot be read ({error!r})") from error
+
+
+def _kind(level: str, *, imported: bool) -> type[Tokenizer]:
+    """The class of tokenizers of a level; the classes of `bpe` and `imported` load the library `tokenizers`."""
+    if imported:
+        from sifu_graph.text.imported import KINDS
+
+        return KINDS[level]
+    if level == "bpe":
+        from sifu_graph.text.bpe import BpeTokenizer
+
+        return BpeTokenizer
+    return {"char": CharTokenizer, "tokens": ListTokenizer}[level]
