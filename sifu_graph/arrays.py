@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
 
 
+Ids = NDArray[np.int32]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

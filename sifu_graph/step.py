@@ -20,14 +20,13 @@ from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph import contest, device, grouped, optim, propagation
-from sifu_graph.arrays import ranges
+from sifu_graph.arrays import Ids, ranges
 from sifu_graph.cache import EdgePool
 from sifu_graph.config import OptimizerConfig, SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.parameters import Parameters
 from sifu_graph.signal import PathEdges, positional_encoding
 
-Ids = NDArray[np.int32]
 SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
 
 

@@ -15,8 +15,9 @@ import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
+from sifu_graph.arrays import Ids
 from sifu_graph.text.corpus import Document, batched
-from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Ids, Tokenizer, framed
+from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed
 
 
 def _byte_alphabet() -> list[str]:

@@ -19,9 +19,10 @@ import tokenizers
 from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
+from sifu_graph.arrays import Ids
 from sifu_graph.text.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
 from sifu_graph.text.corpus import Document
-from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Ids, Tokenizer
+from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Tokenizer
 
 UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
 SPACE = "Ġ"  # how byte-level BPE writes a space
@@ -59,7 +60,7 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
         node for node, name in enumerate(names)
         if level != "tokens" and name not in own and len(name) > 1 and not is_special(name)
     ]  # fmt: skip
-    return imported_tokenizer(level, names, added=added, unknown=unknown, separator=separator, library=library)
+    return KINDS[level](names, added=added, unknown=unknown, separator=separator, library=library)
 
 
 def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None:
@@ -78,7 +79,7 @@ def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None
         raise ForeignFileError("none of its tokens is in the vocabulary: give the tokenizer file that belongs to it")
 
 
-class _Imported(Tokenizer):
+class ImportedTokenizer(Tokenizer):
     """What the three kinds share.
 
     Parameters
@@ -139,7 +140,7 @@ class _Imported(Tokenizer):
         return np.where(ids >= 0, ids, self.unknown).astype(np.int32)
 
 
-class ImportedChars(_Imported):
+class ImportedChars(ImportedTokenizer):
     """Every character is a token; tokens of more characters are matched first, the longest first."""
 
     level = "char"
@@ -162,7 +163,7 @@ class ImportedChars(_Imported):
         return [character for character, node in zip(distinct, self._find("".join(distinct)), strict=True) if node < 0]
 
 
-class ImportedTokens(_Imported):
+class ImportedTokens(ImportedTokenizer):
     """Documents are lists of tokens already; a text is cut at white space."""
 
     level = "tokens"
@@ -180,7 +181,7 @@ class ImportedTokens(_Imported):
         return [token for token in dict.fromkeys(tokens) if token not in self._ids_by_name]
 
 
-class ImportedBpe(_Imported):
+class ImportedBpe(ImportedTokenizer):
     """Byte-level BPE by a tokenizer file, with its own normalisation and its own special tokens."""
 
     level = "bpe"
@@ -242,7 +243,7 @@ class ImportedBpe(_Imported):
         return Decoder(self._pieces, separator=self.separator)
 
 
-KINDS: dict[str, type[_Imported]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
+KINDS: dict[str, type[ImportedTokenizer]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
 """The class of each level."""
 
 
@@ -250,7 +251,7 @@ def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """The tokenizer file that belongs to a graph at level ``bpe``, as the `tokenizers` library reads it; else None."""
     if tokenizer.level != "bpe":
         return None
-    if isinstance(tokenizer, _Imported):
+    if isinstance(tokenizer, ImportedTokenizer):
         return tokenizer._library
     record = tokenizer.to_json()
     merges = [(left, right) for left, right in record["merges"]]

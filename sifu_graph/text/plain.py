@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
+from sifu_graph.arrays import Ids
 from sifu_graph.text.corpus import Document, batched
 from sifu_graph.text.tokenizer import PRINTED, SEPARATOR, SPECIAL, UNKNOWN, Decoder, Tokenizer, framed
 

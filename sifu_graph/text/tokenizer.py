@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Ids
 from sifu_graph.text.corpus import Document
-
-Ids = NDArray[np.int32]
 
 UNKNOWN = 0
 SEPARATOR = 1

@@ -173,7 +173,7 @@ CHILD = """
 import sys, threading, time
 from pathlib import Path
 from sifu_graph import Graph
-from sifu_graph.optim import OptimizerConfig
+from sifu_graph.config import OptimizerConfig
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

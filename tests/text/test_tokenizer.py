@@ -217,7 +217,7 @@ def test_bpe_training_errors_come_through() -> None:
 
 PRINT_FINGERPRINT = """
 import sys
-from sifu_graph.tokenizer import Tokenizer
+from sifu_graph.text.registry import train_tokenizer
 words = [f"{a}{b} {b * 2}{a}" for a in ("ab", "ba", "cd", "dc") for b in ("x", "y", "zz", "xy")] * 3
 print(train_tokenizer(words, level=sys.argv[1], vocab=300).fingerprint)
 """
