@@ -20,12 +20,12 @@ import torch
 from report import Line, giga, mib, percent
 from sizes import Sizes
 
-from sifu_graph import step as steps
-from sifu_graph.cache import EdgePool
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
 from sifu_graph.generation import GenerateOptions, stream
 from sifu_graph.graph import Graph
+from sifu_graph.model import forward as steps
+from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN

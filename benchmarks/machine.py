@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sifu_graph.mapped import MappedArray
+from sifu_graph.paging.mapped_array import MappedArray
 
 MATRIX = 2048  # rows and columns of the square matrices
 READ_BYTES = 1 << 30  # far more than the caches hold

@@ -28,10 +28,10 @@ from main_job import DATA, TEXTS
 from report import Line, mib, percent
 from sizes import SIZES, Sizes
 
-from sifu_graph import step as steps
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
 from sifu_graph.graph import Graph
+from sifu_graph.model import forward as steps
 from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN

@@ -24,12 +24,12 @@ import torch
 from report import Line
 from sizes import Sizes
 
-from sifu_graph import step as steps
 from sifu_graph.build import build_graph
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.graph import Graph
+from sifu_graph.model import forward as steps
 from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.training import DEFAULT_BATCH

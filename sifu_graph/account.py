@@ -23,8 +23,6 @@ Phi to 2e-7) is the remainder. The module knows vectors; it does not know texts 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +30,7 @@ import torch
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig
-from sifu_graph.signal import NORM_EPS, alpha_at
+from sifu_graph.ops.functional import NORM_EPS
 
 METHOD = "frozen gates"
 
@@ -61,22 +59,6 @@ class Account:
         """The account of candidate a less that of candidate b, as one row."""
         parts = (self.energy, self.signals, self.bias, self.encoding, self.remainder)
         return Account(*((part[a] - part[b])[None] for part in parts))
-
-
-def mix_weights(
-    config: SignalConfig, alpha: Sequence[float], step: int, silent: AbstractSet[int] = frozenset()
-) -> Tensor:
-    """The weights of the signals of steps 0 .. ``step`` in the mix of this step, float64 [step + 1].
-
-    They add up to 1, or are all 0 where every signal of the mix is silent.
-    """
-    first, last = config.mix_from - 1, step if config.skip_current else step + 1
-    seen = range(first, last) if first < last else range(step, step + 1)  # nothing to mix yet: the signal itself
-    weights = torch.zeros(step + 1, dtype=torch.float64)
-    if kept := [k for k in seen if k not in silent]:
-        logits = torch.tensor([alpha_at(alpha, max(1, k + 2 - config.mix_from)) for k in kept], dtype=torch.float64)
-        weights[kept] = logits.softmax(0)
-    return weights
 
 
 def account(

@@ -22,9 +22,8 @@ from sifu_store.store import Store
 
 import sifu_graph
 from sifu_graph.config import SignalConfig, preset
-from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.graph import dense_parameters, stored_parameters
-from sifu_graph.initial import Initial
+from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
+from sifu_graph.model.initial import Initial
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import encode_corpus
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts

@@ -6,24 +6,17 @@ is done with the edges (`pruning`, `edit`).
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import COUNT
 
 from sifu_graph.arrays import Ints
 from sifu_graph.draft import Columns, Draft
+from sifu_graph.edge_index import private_edge_budget
 from sifu_graph.rest import Rest, log_shares
 from sifu_graph.text.pair_counts import PairCounts
 
 Mask = NDArray[np.bool_]
-
-
-def budget(ratio: float, nodes: int) -> int:
-    """Private edges that a share of all n * n pairs allows: rounded down, the share read as it is written."""
-    return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)
 
 
 def log_probabilities(draft: Draft, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
@@ -79,9 +72,11 @@ def of_new_nodes(draft: Draft, text: PairCounts, new: Ints, *, sparsify: float, 
     old = draft.n - len(new)
     counts = draft.index.count
     counted = counts[counts > 0]
-    if draft.private >= budget(sparsify, old) and len(counted):
+    if draft.private >= private_edge_budget(sparsify, old) and len(counted):
         min_count = max(min_count, int(counted.min()))
-    return most_frequent(text, touches & (text.count >= min_count), budget(sparsify, draft.n) - draft.private)
+    return most_frequent(
+        text, touches & (text.count >= min_count), private_edge_budget(sparsify, draft.n) - draft.private
+    )
 
 
 def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:

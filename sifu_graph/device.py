@@ -19,7 +19,7 @@ from sifu_store.durable import format_bytes
 from sifu_store.errors import DeviceMemoryError, OptionError, first_line
 from torch import Tensor
 
-from sifu_graph.memory import FREE_SHARE, parse_bytes
+from sifu_graph.paging.budget import FREE_SHARE, parse_bytes
 
 WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
 

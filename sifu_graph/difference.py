@@ -41,7 +41,8 @@ from sifu_store.layout import (
 
 from sifu_graph.arrays import Floats, Ints, runs
 from sifu_graph.graph import Graph
-from sifu_graph.signal import Signal, gelu
+from sifu_graph.ops.functional import gelu
+from sifu_graph.ops.signal import Signal
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"

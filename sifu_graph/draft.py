@@ -44,13 +44,13 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Initial, first_energies
-from sifu_graph.tables import SMALL, read_usage
+from sifu_graph.model.initial import Initial, first_energies
+from sifu_graph.model.io import SMALL, read_usage
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph
-    from sifu_graph.parameters import Parameters
+    from sifu_graph.model.parameters import Parameters
 
 Columns = dict[str, NDArray[Any]]
 
@@ -234,8 +234,8 @@ class Draft:
         """
         import torch
 
-        from sifu_graph.cache import EdgePool
-        from sifu_graph.parameters import Parameters
+        from sifu_graph.model.parameters import Parameters
+        from sifu_graph.paging.edge_pool import EdgePool
 
         pool = EdgePool(self.initial, slots=self.slots, stored=self.page_values(), read=self.read_pages)
         kept = [name for name in self.paged if name not in (WEIGHT, BIAS)]

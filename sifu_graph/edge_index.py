@@ -6,8 +6,15 @@ its place in its row, its *slot* the place of its parameters in the store.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,3 +135,26 @@ def _by_frequency(count: Ints) -> Ints | None:
     order: Ints = np.concatenate([np.arange(min(special, len(count)), dtype=np.int64), rest])
     identity = bool((order == np.arange(len(count))).all())
     return None if identity else order
+
+
+class RowPlaces(NamedTuple):
+    """Where the private edges of one row lie."""
+
+    places: Ints  # [k], contiguous
+    pointer: int  # its address: asking an array for it takes longer than a small row's contest
+    edges: int  # k
+
+
+def stored_parameters(nodes: int, edges: int, width: int) -> int:
+    """Private edges, the default edge and the node biases."""
+    return (edges + 1) * (width * width + width) + nodes * width
+
+
+def dense_parameters(nodes: int, width: int) -> int:
+    """n * n * (d * d + d): every ordered pair with parameters of its own (paper, section 4)."""
+    return nodes * nodes * (width * width + width)
+
+
+def private_edge_budget(ratio: float, nodes: int) -> int:
+    """Private edges that a share of all n * n pairs allows: rounded down, the share read as it is written."""
+    return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)

@@ -450,8 +450,8 @@ class Edit:
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
-        from sifu_graph import step as steps
         from sifu_graph.config import OptimizerConfig
+        from sifu_graph.model import forward as steps
         from sifu_graph.tuning import tune
 
         draft, training = self.draft, self.draft.settings["training"]

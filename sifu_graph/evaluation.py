@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
 from sifu_graph import device as devices
-from sifu_graph import step
 from sifu_graph.config import SignalConfig, require_positive
-from sifu_graph.contest import total
-from sifu_graph.parameters import Parameters
+from sifu_graph.model import forward
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.contest import total
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
@@ -172,7 +172,7 @@ class _Tally:
             if limit is not None and self.tokens >= limit:
                 break
             lengths = batch.lengths.astype(np.int64)
-            found = step.examine(parameters, config, batch.tokens, lengths)
+            found = forward.examine(parameters, config, batch.tokens, lengths)
             self._add(found)
             self.forbidden += int((lengths - 1).sum()) - len(found.rank)
             within = np.arange(1, batch.tokens.shape[1])
@@ -181,7 +181,7 @@ class _Tally:
             for name, nats in plain.nats(split, np.sort(np.concatenate(places))).items():
                 self.plain[name] = self.plain.get(name, 0.0) + nats
 
-    def _add(self, found: step.Examined) -> None:
+    def _add(self, found: forward.Examined) -> None:
         steps = max(self.nats.shape[1], int(found.step.max(initial=0)) + 1)
         cell = found.private.astype(np.int64) * steps + found.step
 
@@ -245,7 +245,7 @@ def evaluate_split(
         raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
     nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
-        loss, hit = step.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
+        loss, hit = forward.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
         nats += total(loss)
         hits += int(hit.sum())
         seen += len(loss)

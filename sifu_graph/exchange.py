@@ -21,7 +21,8 @@ from sifu_store.errors import OptionError, StoreExistsError
 from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 
 from sifu_graph.arrays import runs
-from sifu_graph.signal import Signal, gelu, step_encoding
+from sifu_graph.ops.functional import gelu, step_encoding
+from sifu_graph.ops.signal import Signal
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

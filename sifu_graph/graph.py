@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
-from sifu_store.layout import BIAS, COUNT, SOURCE, USAGE, WEIGHT
+from sifu_store.layout import COUNT, SOURCE
 from sifu_store.store import Store
 
-from sifu_graph import memory
 from sifu_graph.config import SignalConfig, initial_signal
+from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.editable import Editable
-from sifu_graph.tables import SMALL, read_index, read_initial, read_usage
+from sifu_graph.model.io import SMALL, read_index, read_initial, read_usage
+from sifu_graph.paging import budget
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from sifu_graph.generation import Generation
     from sifu_graph.graphmap import GraphMap
     from sifu_graph.inspection import EdgeReport, NodeReport
-    from sifu_graph.parameters import Parameters
+    from sifu_graph.model.parameters import Parameters
     from sifu_graph.trace import Trace
     from sifu_graph.training import TrainReport
 
@@ -64,16 +65,6 @@ class GraphInfo:
     branch: str
     newest: bool  # the snapshot is the newest of the branch
     settings: dict[str, Any]
-
-
-def stored_parameters(nodes: int, edges: int, width: int) -> int:
-    """Private edges, the default edge and the node biases."""
-    return (edges + 1) * (width * width + width) + nodes * width
-
-
-def dense_parameters(nodes: int, width: int) -> int:
-    """n * n * (d * d + d): every ordered pair with parameters of its own (paper, section 4)."""
-    return nodes * nodes * (width * width + width)
 
 
 class Graph(Editable):
@@ -147,7 +138,7 @@ class Graph(Editable):
         StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
         """
         if host_memory is not None:
-            memory.parse_bytes(host_memory)
+            budget.parse_bytes(host_memory)
         if device != "cpu" or device_memory is not None or precision != "float32":
             from sifu_graph import device as devices
 
@@ -209,8 +200,8 @@ class Graph(Editable):
     def _read_parameters(self) -> Parameters:
         import torch
 
-        from sifu_graph.cache import EdgePool, row_pages
-        from sifu_graph.parameters import Parameters
+        from sifu_graph.model.parameters import Parameters
+        from sifu_graph.paging.edge_pool import EdgePool, row_pages
 
         store = self.store
         index, stored = read_index(store), store.page_stored()
@@ -257,14 +248,14 @@ class Graph(Editable):
         """
         pool = (parameters or self.parameters).edges
         page_bytes = pool.page_bytes(state)
-        copied = memory.copied_bytes(
+        copied = budget.copied_bytes(
             pool.slots, trained_edges=trained_edges, evaluated_edges=evaluated_edges,
             edge_bytes=page_bytes // pool.page_edges, bare_bytes=pool.page_bytes({}) // pool.page_edges,
         )  # fmt: skip
         wanted = self.host_memory
         if wanted is None and self.modest:
-            wanted = max(memory.MODEST_BYTES, pool.least_bytes(state) + copied)
-        host_bytes, self.memory_note = memory.budget(
+            wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
+        host_bytes, self.memory_note = budget.budget(
             wanted,
             whole_bytes=pool.pages * page_bytes,
             held_bytes=(pool.pages - pool.missing) * pool.page_bytes(),
@@ -284,8 +275,8 @@ class Graph(Editable):
         if self.device == "cpu" and self.device_memory is None:
             return
         from sifu_graph import device as devices
-        from sifu_graph.device_pool import DevicePool
-        from sifu_graph.grouped import Grouped
+        from sifu_graph.ops.contest_tiled import Grouped
+        from sifu_graph.paging.device_pool import DevicePool
 
         pool, tier = self.parameters.edges, self.parameters.tier
         place = devices.parse_device(self.device)
@@ -503,30 +494,6 @@ class Graph(Editable):
         finally:
             newest = Store.open(self.path)
             self.reload(newest, force=newest.snapshot != before)
-
-
-def write_parameters(store: Store, parameters: Parameters) -> int:
-    """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
-
-    The pages count as clean only after `EdgePool.mark_stored`, when the commit is durable.
-    """
-    pool = parameters.edges
-    for name, value in parameters.small.items():
-        store.write(name, value.numpy())
-    for name, value in parameters.state.items():
-        store.write(name, value.numpy())
-    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
-        store.write(USAGE, parameters.usage)
-    for name, array in pool.arrays.items():
-        if name not in (WEIGHT, BIAS):
-            store.create_paged(name, tuple(array.shape[1:]), np.float32)
-    written = 0
-    for first, stop in pool.dirty_runs():
-        for name in pool.arrays:
-            store.write_pages(name, first, pool.values(name, first, stop))
-        store.mark_stored(np.arange(first, stop))
-        written += stop - first
-    return written
 
 
 def finite(values: Tensor | NDArray[np.float32]) -> bool:

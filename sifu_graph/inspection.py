@@ -22,7 +22,7 @@ from sifu_store.provenance import edge_changed, rows_changed
 
 from sifu_graph.config import require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.signal import gelu, step_encoding
+from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.text.node_lookup import node_named
 
 if TYPE_CHECKING:

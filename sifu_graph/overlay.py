@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.parameters import Parameters
+from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 

@@ -22,7 +22,7 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
-from sifu_graph.traffic import read_traffic
+from sifu_graph.paging.traffic import read_traffic
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

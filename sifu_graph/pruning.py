@@ -13,9 +13,10 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import USAGE
 
 from sifu_graph.arrays import Ints
-from sifu_graph.counted import budget, counted_rows
+from sifu_graph.counted import counted_rows
 from sifu_graph.draft import Draft
 from sifu_graph.edge_edits import make_private
+from sifu_graph.edge_index import private_edge_budget
 from sifu_graph.node_edits import note_pairs
 from sifu_graph.rest import Rest
 from sifu_graph.text.pair_counts import PairCounts
@@ -52,7 +53,7 @@ def to_prune(draft: Draft, *, to_ratio: float | None, min_count: int | None, by:
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
             raise OptionError(f"to-ratio is {to_ratio}: it must lie in [0, 1]")
-        allowed = budget(to_ratio, draft.n)
+        allowed = private_edge_budget(to_ratio, draft.n)
         if allowed > index.edges:
             raise OptionError(
                 f"to-ratio is {to_ratio:g}, but only {index.edges / draft.n**2:.4g} of all pairs are private: "
@@ -123,7 +124,7 @@ def grow(
         is_new = np.arange(len(every)) >= index.edges
         order = np.lexsort((np.arange(len(every)), is_new, -every))
         kept = np.zeros(len(every), bool)
-        kept[order[: budget(to_ratio, draft.n)]] = True
+        kept[order[: private_edge_budget(to_ratio, draft.n)]] = True
         demoted = index.slot[~kept[: index.edges]]
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)

@@ -25,12 +25,14 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import contest, overlay, step
-from sifu_graph.account import METHOD, Account, account, mix_weights
+from sifu_graph import overlay
+from sifu_graph.account import METHOD, Account, account
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.decoding import Walk
-from sifu_graph.parameters import Parameters
-from sifu_graph.signal import step_encoding
+from sifu_graph.model import forward
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops import contest
+from sifu_graph.ops.functional import mix_weights, step_encoding
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 from sifu_graph.trace_page import check_file, write_page
@@ -378,9 +380,9 @@ def _as_eval(
     tokens = np.zeros((len(begins), int(sizes.max())), np.int32)
     for row, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
         tokens[row, :size] = ids[begin : begin + size]
-    batch = step.plan(parameters, config, tokens, sizes)
-    sweep = step.carry(parameters, config, batch)
-    parts = step.rows_in_memory(parameters.edges, batch, sweep.rows)
+    batch = forward.plan(parameters, config, tokens, sizes)
+    sweep = forward.carry(parameters, config, batch)
+    parts = forward.rows_in_memory(parameters.edges, batch, sweep.rows)
     outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert flat is not None
     loss = outcome.loss(sweep.rows.scale)

@@ -30,15 +30,16 @@ from sifu_store.store import Store
 
 from sifu_graph import device as devices
 from sifu_graph import evaluation
-from sifu_graph import step as steps
-from sifu_graph.cache import EdgePool
 from sifu_graph.config import OptimizerConfig, require_positive
 from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
 from sifu_graph.evaluation import evaluate_split, perplexity
-from sifu_graph.graph import finite, write_parameters
+from sifu_graph.graph import finite
+from sifu_graph.model import forward as steps
+from sifu_graph.model.io import write_parameters
+from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
-from sifu_graph.traffic import write_traffic
 
 if TYPE_CHECKING:
     from sifu_graph.graph import Graph

@@ -15,9 +15,10 @@ from sifu_store.errors import CorpusError, DivergedError
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import contest, propagation, step
 from sifu_graph.config import OptimizerConfig, SignalConfig
-from sifu_graph.parameters import Parameters
+from sifu_graph.model import forward
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops import contest, propagation
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import Split
 
@@ -53,31 +54,36 @@ def tune(
     met = torch.zeros_like(learns)
     for number in range(steps):
         batch = batches.batch_at(number)
-        planned = step.plan(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
+        planned = forward.plan(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
         if planned.plan.positions:
             met[_step(parameters, config, optimizer, planned, learns, number + 1)] = True
     return np.flatnonzero(met.numpy())
 
 
 def _step(
-    parameters: Parameters, config: SignalConfig, optimizer: OptimizerConfig, batch: step.Batch, learns: Tensor, at: int
+    parameters: Parameters,
+    config: SignalConfig,
+    optimizer: OptimizerConfig,
+    batch: forward.Batch,
+    learns: Tensor,
+    at: int,
 ) -> Tensor:
     """One step of the edges that learn. Returns their slots."""
     group, d = batch.plan, parameters.width
-    sweep = step.carry(parameters, config, batch)
+    sweep = forward.carry(parameters, config, batch)
     taken = learns[group.slot].nonzero()[:, 0]  # of the candidates of all groups
     gradient_row = torch.full((len(group.slot),), -1)
     gradient_row[taken] = torch.arange(len(taken))
     dW, db = sweep.S.new_zeros(len(taken), d, d), sweep.S.new_zeros(len(taken), d)
     aside = contest.Sink(gradient_row, dW, db)
-    parts = step.rows_in_memory(parameters.edges, batch, sweep.rows)
+    parts = forward.rows_in_memory(parameters.edges, batch, sweep.rows)
     outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=aside, parts=parts)
     loss = outcome.mean_loss(sweep.rows.scale)
     if not np.isfinite(loss):
         raise DivergedError(f"the loss of step {at} is {loss}: nothing was changed; try fewer --train-steps")
     d_mix = torch.zeros_like(sweep.tape.mix)
     d_mix.view(-1, d)[batch.places] = grads.dS
-    path_of = step.path_of(parameters, sweep.stage)
+    path_of = forward.path_of(parameters, sweep.stage)
     back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=path_of)
     row_of_slot = torch.full_like(learns, -1, dtype=torch.int64)
     row_of_slot[group.slot[taken]] = torch.arange(len(taken))
@@ -91,7 +97,7 @@ def _step(
     slots = group.slot[taken]
     values = parameters.edges.stage(slots.numpy())
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=torch.arange(len(taken)))
-    state = step.edge_optimizer_state(values, optimizer)
+    state = forward.edge_optimizer_state(values, optimizer)
     contest.update_edges(rows, contest.Sink(gradient_row, dW, db, optimizer, at, state))
     parameters.edges.unstage(slots.numpy(), values)
     return slots

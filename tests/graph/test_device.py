@@ -16,12 +16,13 @@ from sifu_store.errors import DeviceMemoryError, OptionError
 from small import whole, write_text
 from test_cache import NODES, OPTIMIZERS, Memory, all_values, graph_of_pages
 
-from sifu_graph import Graph, build_graph, step
+from sifu_graph import Graph, build_graph
 from sifu_graph import device as devices
 from sifu_graph.config import PRESETS
 from sifu_graph.decoding import Walk
-from sifu_graph.device_pool import DevicePool
-from sifu_graph.grouped import Grouped
+from sifu_graph.model import forward
+from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.sampling import Sampler
 
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -66,10 +67,12 @@ def test_training_on_any_part_of_a_device_gives_the_same_bits(
             if action == "t":
                 at += 1
                 following = texts_of(seed + k + 1)[0]
-                seen.append(step.train(parameters, CONFIG, optimizer, tokens, lengths, step=at, following=following)[0])
+                seen.append(
+                    forward.train(parameters, CONFIG, optimizer, tokens, lengths, step=at, following=following)[0]
+                )
             elif action == "e":
-                seen += step.evaluate(parameters, CONFIG, tokens, lengths)[0].tolist()
-                examined = step.examine(parameters, CONFIG, tokens, lengths)
+                seen += forward.evaluate(parameters, CONFIG, tokens, lengths)[0].tolist()
+                examined = forward.examine(parameters, CONFIG, tokens, lengths)
                 seen += examined.loss.tolist()
             elif action == "c":
                 if tier is not None:
@@ -142,7 +145,7 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
     tier = parameters.tier = tier_over(pool, None)
     tokens, lengths = texts_of(1)
     for at in (1, 2):
-        step.train(parameters, CONFIG, optimizer, tokens, lengths, step=at)
+        forward.train(parameters, CONFIG, optimizer, tokens, lengths, step=at)
     found = tier.report()
     met = tier.pages - tier.missing
     assert found["device_bytes_in"] <= met * pool.page_bytes()
@@ -156,7 +159,7 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
     assert set(np.flatnonzero(pool.dirty)) <= set(np.flatnonzero(tier.frame_of >= 0))
     tier.close()
     part = parameters.tier = tier_over(pool, 1)
-    step.train(parameters, CONFIG, optimizer, tokens, lengths, step=3)
+    forward.train(parameters, CONFIG, optimizer, tokens, lengths, step=3)
     found = part.report()
     assert found["device_evicted"] > 0
     assert found["device_bytes_out"] > 0

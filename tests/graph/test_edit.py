@@ -205,7 +205,7 @@ def test_scaling_copying_and_giving_up(graph: Graph) -> None:
 @pytest.mark.parametrize("path", ["torch", "native"])
 def test_a_forbidden_edge_is_never_taken(graph: Graph, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "torch":
-        monkeypatch.setattr("sifu_graph.contest.native", lambda *_: None)
+        monkeypatch.setattr("sifu_graph.ops.contest.native", lambda *_: None)
     before = distribution(graph, "春")
     graph.forbid_edge("春", "風")
     after = distribution(graph, "春")
@@ -232,10 +232,10 @@ def test_the_exact_softmax_knows_of_forbidden_edges(graph: Graph) -> None:
     """Losses of a text, against the formulas."""
     graph.forbid_edge("春", "風")
     graph.forbid_edge("春", "<sep>")
-    from sifu_graph import step
+    from sifu_graph.model import forward
 
     pair = [node_named(graph.tokenizer, token) for token in ("春", "月")]
-    loss, _ = step.evaluate(graph.parameters, graph.signal, np.array([pair], np.int32), np.array([2]))
+    loss, _ = forward.evaluate(graph.parameters, graph.signal, np.array([pair], np.int32), np.array([2]))
     assert float(loss[0]) == pytest.approx(-np.log(distribution(graph, "春")["月"]), rel=1e-5)
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from sifu_store.errors import CorpusError
 from small import write_text
 
-from sifu_graph import Graph, build_graph, contest, step
+from sifu_graph import Graph, build_graph
 from sifu_graph.card import model_card
 from sifu_graph.config import PRESETS
 from sifu_graph.evaluation import evaluate_split
+from sifu_graph.model import forward
+from sifu_graph.ops import contest
 from sifu_graph.text.corpus import is_held_out
 
 
@@ -38,7 +40,7 @@ def test_positions_are_those_of_the_oracle(seed: int, preset: str, share: float,
     with pytest.MonkeyPatch.context() as patch:
         if path == "torch":
             patch.setattr(contest, "native", lambda *_: None)
-        found = step.examine(graph.parameters, config, tokens, lengths)
+        found = forward.examine(graph.parameters, config, tokens, lengths)
     wanted = []
     for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
         energies, losses = oracle.run(graph.model, config, row[:length])
@@ -154,7 +156,7 @@ def test_torch_and_numpy_agree_on_nothing_to_predict() -> None:
     """A batch whose sources have no private edge at all."""
     config = PRESETS["paper"]
     graph = random_graph(0, nodes=4, share=0.0, config=config)
-    found = step.examine(graph.parameters, config, np.array([[0, 3, 1]], np.int32), np.array([3]))
+    found = forward.examine(graph.parameters, config, np.array([[0, 3, 1]], np.int32), np.array([3]))
     assert sorted(found.rank) == [1, 3]  # all are equal: the lower node first
     assert not found.private.any()
     assert torch.allclose(found.loss, torch.full((2,), math.log(4.0), dtype=torch.float64))

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph import Graph, contest, step
+from sifu_graph import Graph
 from sifu_graph.config import PRESETS
 from sifu_graph.decoding import Walk, nth_missing
+from sifu_graph.model import forward
+from sifu_graph.ops import contest
 from sifu_graph.sampling import DEFAULT, Sampler
 
 configs = st.builds(
@@ -48,8 +50,8 @@ def test_decoding_and_training_compute_the_same_energies(preset: str) -> None:
     config = dataclasses.replace(PRESETS[preset], reset_after=5)
     graph = random_graph(7, nodes=30, share=0.4, config=config, dtype=torch.float32)
     tokens = np.random.default_rng(7).integers(0, 30, (1, 12)).astype(np.int32)
-    batch = step.plan(graph.parameters, config, tokens, np.array([12]))
-    sweep = step.carry(graph.parameters, config, batch)
+    batch = forward.plan(graph.parameters, config, tokens, np.array([12]))
+    sweep = forward.carry(graph.parameters, config, batch)
     outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
     trained = torch.empty_like(outcome.target_energy)
     trained[batch.plan.order] = outcome.target_energy

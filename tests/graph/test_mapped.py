@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sifu_graph.mapped import GRAIN, FileRows, MappedArray
+from sifu_graph.paging.mapped_array import GRAIN, FileRows, MappedArray
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -23,8 +23,8 @@ from small import whole
 
 from sifu_graph import Graph, build_graph, edit
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.memory import UNITS, budget, parse_bytes
-from sifu_graph.scratch import Scratch
+from sifu_graph.paging.budget import UNITS, budget, parse_bytes
+from sifu_graph.paging.spill_file import Scratch
 
 BUDGET = "40MiB"  # of about 110 MiB of edges
 
@@ -155,7 +155,7 @@ def test_what_is_said_of_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     class Little:
         total, available = 2**30, 2**29
 
-    monkeypatch.setattr("sifu_graph.memory.psutil.virtual_memory", lambda: Little)
+    monkeypatch.setattr("sifu_graph.paging.budget.psutil.virtual_memory", lambda: Little)
     assert budget(None, whole_bytes=2**20, held_bytes=0) == (None, None)
     allowed, note = budget(None, whole_bytes=2**40, held_bytes=0)
     assert allowed == int(0.8 * 2**29)

@@ -16,11 +16,12 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 from small import whole, write_text
 
-from sifu_graph import Graph, build_graph, contexts, step
+from sifu_graph import Graph, build_graph, contexts
 from sifu_graph.config import SignalConfig
 from sifu_graph.contexts import fit_contexts, node_directions
-from sifu_graph.initial import BASE_ENERGY
-from sifu_graph.parameters import Parameters
+from sifu_graph.model import forward
+from sifu_graph.model.initial import BASE_ENERGY
+from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 
@@ -126,7 +127,7 @@ def test_the_strengths_are_the_best_that_there_are(fresh: Path, monkeypatch: pyt
 
 def scored(parameters: Parameters, config: SignalConfig, tokens: np.ndarray, size: np.ndarray) -> tuple[list, list]:
     """The losses of all positions, and how far into their chunk they are."""
-    found = step.examine(parameters, config, tokens.astype(np.int32), size.astype(np.int64))
+    found = forward.examine(parameters, config, tokens.astype(np.int32), size.astype(np.int64))
     return found.loss.tolist(), found.step.tolist()
 
 

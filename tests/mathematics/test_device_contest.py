@@ -14,10 +14,11 @@ from graphs import Random, random_graph, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifu_graph import contest, grouped, step
 from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.device import Precision
-from sifu_graph.grouped import Grouped
+from sifu_graph.model import forward
+from sifu_graph.ops import contest, contest_tiled
+from sifu_graph.ops.contest_tiled import Grouped
 
 OPTIMIZERS = {
     "rowwise": OptimizerConfig(lr=0.1),
@@ -42,8 +43,8 @@ class Case:
 
     graph: Random
     config: SignalConfig
-    batch: step.Batch
-    sweep: step.Sweep
+    batch: forward.Batch
+    sweep: forward.Sweep
 
 
 def case(
@@ -56,8 +57,10 @@ def case(
 ) -> Case:
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=size[0], length=size[1])
-    batch = step.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=np.random.default_rng(seed))
-    sweep = step.carry(graph.parameters, config, batch)
+    batch = forward.plan(
+        graph.parameters, config, tokens, lengths, candidates=candidates, rng=np.random.default_rng(seed)
+    )
+    sweep = forward.carry(graph.parameters, config, batch)
     sweep.rows.place[:] = batch.plan.slot
     return Case(graph, config, batch, sweep)
 
@@ -216,9 +219,9 @@ def test_scatter_adds_outer_products(rows: list[int], step_: int) -> None:
         wanted[row] += torch.outer(left[k], right[k])
         wanted_bias[row] += right[k]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouped, "SCATTER", step_)
-        grouped.scatter(into, np.array(rows, np.int64), left, right)
-        grouped.scatter(bias, np.array(rows, np.int64), left[:, :0], right)
+        patch.setattr(contest_tiled, "SCATTER", step_)
+        contest_tiled.scatter(into, np.array(rows, np.int64), left, right)
+        contest_tiled.scatter(bias, np.array(rows, np.int64), left[:, :0], right)
     assert torch.allclose(into, wanted, rtol=1e-12)
     assert torch.allclose(bias, wanted_bias, rtol=1e-12)
 
@@ -227,6 +230,6 @@ def test_scatter_adds_outer_products(rows: list[int], step_: int) -> None:
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=20))
 def test_tiles_hold_every_position_and_are_at_most_half_empty(positions: list[int]) -> None:
     counts = np.array(positions)
-    padded = grouped._padded(counts)
+    padded = contest_tiled._padded(counts)
     assert (padded >= counts).all()
     assert (padded <= np.maximum(2 * counts, counts + 3)).all()

@@ -12,9 +12,10 @@ from graphs import Random, random_graph, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sifu_graph import contest, step
 from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.kernels import native as kernel
+from sifu_graph.model import forward
+from sifu_graph.ops import contest
 
 PATHS = ["torch", "native"]
 RATE = 2.0**10
@@ -60,10 +61,10 @@ def gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The package's loss and gradients: a step of plain descent moves each parameter by its gradient times RATE."""
     parameters = graph.parameters
-    parameters.edges.configure(state=step.edge_state_arrays(DESCENT, parameters.width))
+    parameters.edges.configure(state=forward.edge_state_arrays(DESCENT, parameters.width))
     before = {"W": parameters.edges.W.clone(), "b": parameters.edges.b.clone()}
     before |= {name: value.clone() for name, value in parameters.small.items()}
-    loss, _ = step.train(parameters, config, DESCENT, tokens, lengths, step=1)
+    loss, _ = forward.train(parameters, config, DESCENT, tokens, lengths, step=1)
     after = {"W": parameters.edges.W, "b": parameters.edges.b, **parameters.small}
     return loss, {name: (before[name] - after[name]) / RATE for name in before}
 
@@ -88,8 +89,8 @@ def test_loss_and_energies(
 ) -> None:
     graph = random_graph(seed, config=config, dtype=dtype, **shape)
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=batch[0], length=batch[1])
-    planned = step.plan(graph.parameters, config, tokens, lengths)
-    sweep = step.carry(graph.parameters, config, planned)
+    planned = forward.plan(graph.parameters, config, tokens, lengths)
+    sweep = forward.carry(graph.parameters, config, planned)
     outcome, energies = contest.forward(sweep.rows, planned.plan, sweep.S, energies=True)
     assert energies is not None
 
@@ -173,10 +174,10 @@ def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, se
     config = PRESETS["paper"]
     graph = random_graph(seed, nodes=40, share=0.3, config=config)
     tokens, lengths = texts(seed, nodes=40, batch=3, length=6)
-    exact = step.plan(graph.parameters, config, tokens, lengths)
-    sweep = step.carry(graph.parameters, config, exact)
+    exact = forward.plan(graph.parameters, config, tokens, lengths)
+    sweep = forward.carry(graph.parameters, config, exact)
     rng = np.random.default_rng(seed)
-    sampled = step.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
+    sampled = forward.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
     full = contest.forward(sweep.rows, exact.plan, sweep.S)[0]
     rows = dataclasses.replace(sweep.rows, place=sampled.plan.slot)
     part = contest.forward(rows, sampled.plan, sweep.S)[0]

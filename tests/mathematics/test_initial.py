@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifu_graph import contest, step
-from sifu_graph.cache import EdgePool
 from sifu_graph.config import PRESETS, initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Initial, first_energies, uniform
-from sifu_graph.parameters import Parameters
+from sifu_graph.model import forward
+from sifu_graph.model.initial import Initial, first_energies, uniform
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops import contest
+from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 
 
@@ -72,9 +73,9 @@ def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> N
     parameters = Parameters(index, EdgePool(initial, slots=index.edges), r_0, small)
     wanted = kneser_ney(table, counts.discounts)
     tokens = np.random.default_rng(seed).choice(np.flatnonzero(table.sum(1)), (4, 8)).astype(np.int32)
-    batch = step.plan(parameters, config, tokens, np.full(4, 8))
+    batch = forward.plan(parameters, config, tokens, np.full(4, 8))
     parameters.edges.require(np.arange(index.edges))
-    sweep = step.carry(parameters, config, batch)
+    sweep = forward.carry(parameters, config, batch)
     outcome, energies = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True)
     assert energies is not None
     at = 0

@@ -16,11 +16,13 @@ import torch
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import Graph, contest, optim, propagation
+from sifu_graph import Graph
 from sifu_graph.brillm import import_brillm
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.decoding import Walk
-from sifu_graph.signal import PathEdges, positional_encoding
+from sifu_graph.ops import contest, optim, propagation
+from sifu_graph.ops.functional import positional_encoding
+from sifu_graph.ops.signal import PathEdges
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

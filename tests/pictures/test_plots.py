@@ -10,8 +10,8 @@ import pytest
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
+from sifu_graph.paging.traffic import TRAFFIC, read_traffic
 from sifu_graph.plots import FIGURES, curve, plot
-from sifu_graph.traffic import TRAFFIC, read_traffic
 
 
 @pytest.fixture

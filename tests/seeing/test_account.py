@@ -13,9 +13,8 @@ from graphs import Random, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sifu_graph.account import mix_weights
 from sifu_graph.config import PRESETS, SignalConfig
-from sifu_graph.propagation import mixing_matrix
+from sifu_graph.ops.functional import mix_weights, mixing_matrix
 from sifu_graph.trace import Trace, TraceOptions, follow
 
 NODES = 12

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph import Graph, contest, overlay, step
-from sifu_graph.cache import RowPlaces
+from sifu_graph import Graph, overlay
 from sifu_graph.config import PRESETS
-from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.edge_index import EdgeIndex, RowPlaces
+from sifu_graph.model import forward
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops import contest
 from sifu_graph.overlay import Change
-from sifu_graph.parameters import Parameters
 from sifu_graph.text.corpus import is_held_out
 from sifu_graph.text.plain import CharTokenizer
 from sifu_graph.trace import TraceOptions, follow
@@ -55,14 +56,14 @@ def test_the_same_bits_as_in_evaluation(graph: Graph, tmp_path: Path, monkeypatc
     lines = [TEXT + TEXT + end for end in NAMES[2:] if not is_held_out(TEXT + TEXT + end, fraction=0.1)]
     file.write_text(lines[0] + "\n", encoding="utf-8")
     losses: list[float] = []
-    examine = step.examine
+    examine = forward.examine
 
-    def recorded(*args: object) -> step.Examined:
+    def recorded(*args: object) -> forward.Examined:
         found = examine(*args)  # type: ignore[arg-type]
         losses.extend(found.loss.tolist())
         return found
 
-    monkeypatch.setattr(step, "examine", recorded)
+    monkeypatch.setattr(forward, "examine", recorded)
     report = graph.evaluate([file])
     trace = graph.trace(lines[0], like="eval")
     assert sorted(losses) == sorted(one.loss for one in trace.positions)

@@ -8,11 +8,11 @@ import numpy as np
 import oracle
 import torch
 
-from sifu_graph.cache import EdgePool
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.initial import Initial
-from sifu_graph.parameters import Parameters
+from sifu_graph.model.initial import Initial
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts
 
 

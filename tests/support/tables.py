@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph import Graph, contest
-from sifu_graph.cache import RowPlaces
-from sifu_graph.step import rows_of
+from sifu_graph import Graph
+from sifu_graph.edge_index import RowPlaces
+from sifu_graph.model.forward import rows_of
+from sifu_graph.ops import contest
 from sifu_graph.text.node_lookup import node_named
 
 Pair = tuple[str, str]

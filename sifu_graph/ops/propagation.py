@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig
-from sifu_graph.signal import PathEdges, Signal, alpha_at, first_encoding, gelu_slope, normalised_backward
+from sifu_graph.ops.functional import first_encoding, gelu_slope, mixing_matrix, normalised_backward
+from sifu_graph.ops.signal import PathEdges, Signal
 
 Path = Callable[[int], PathEdges]
 """Step s (0 carries x_1 to x_2) -> every sequence's path edge."""
@@ -52,21 +53,6 @@ def forward(config: SignalConfig, *, positions: int, r_0: Tensor, node_bias: Ten
         rs.append(signal.r)
         drives.append(signal.drive)
     return Tape(*(torch.stack(rows, 1) for rows in (mixes, raw_mixes, rs, drives, zs)))
-
-
-def mixing_matrix(config: SignalConfig, alpha: Tensor, positions: int) -> Tensor:
-    """[I, I]: row i holds the weights of r_1 .. r_i in S_i."""
-    every = alpha.tolist()
-    logits = alpha.new_tensor([alpha_at(every, max(1, k + 2 - config.mix_from)) for k in range(positions)])
-    first = config.mix_from - 1
-    rows = []
-    for i in range(positions):
-        last = i if config.skip_current else i + 1
-        seen = slice(first, last) if first < last else slice(i, i + 1)  # nothing to mix yet: r_i itself
-        row = torch.zeros(positions, dtype=alpha.dtype, device=alpha.device)
-        row[seen] = logits[seen].softmax(0)
-        rows.append(row)
-    return torch.stack(rows)
 
 
 def backward(config: SignalConfig, tape: Tape, d_mix: Tensor, *, alpha: Tensor, path: Path) -> PathGradient:

@@ -15,7 +15,6 @@ An edge's weight is stored input-major: element ``[i, o]`` multiplies input ``i`
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,57 +23,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sifu_graph.config import Positional, SignalConfig
+from sifu_graph.config import SignalConfig
 from sifu_graph.kernels import native as kernel
-
-NORM_EPS = 1e-6
-ENCODINGS = 512  # made at a time
-
-
-def positional_encoding(config: SignalConfig, positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """PE of the given integer positions, [..., d].
-
-    ``sinusoid``: sin and cos of position / 10000^(2j/d) in dimensions 2j and 2j+1 (Vaswani et al. 2017, 3.5).
-    """
-    shape = (*positions.shape, width)
-    if config.positional == "none":
-        return torch.zeros(shape, dtype=dtype, device=positions.device)
-    exponent = torch.arange(0, width, 2, device=positions.device) / width
-    rate = 10000.0**exponent if config.positional == "brillm05" else 1.0 / 10000.0**exponent
-    angle = positions[..., None] * rate  # float32, as the released code computes it
-    encoding = torch.empty(shape, dtype=dtype, device=positions.device)
-    encoding[..., 0::2] = torch.sin(angle).to(dtype)
-    encoding[..., 1::2] = torch.cos(angle).to(dtype)
-    return encoding
-
-
-def gelu(z: Tensor) -> Tensor:
-    """GELU(z) = z Phi(z), exact (erf). Written out: torch's own takes 17 us for one signal on the CPU, this 10."""
-    half = 0.5 * z
-    return torch.addcmul(half, half, torch.erf(z * math.sqrt(0.5)))
-
-
-def gelu_slope(z: Tensor) -> Tensor:
-    """The derivative of GELU: Phi(z) + z phi(z)."""
-    return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
-
-
-def alpha_at(alpha: Sequence[float], k: int) -> float:
-    """alpha_k (k counted from 1): past the last learned one the last one holds."""
-    return alpha[min(k, len(alpha)) - 1]
-
-
-def normalised(mix: Tensor) -> Tensor:
-    """The mix without its mean over the width, divided by its root mean square (layer normalisation, no weights)."""
-    return torch.layer_norm(mix, mix.shape[-1:], eps=NORM_EPS)
-
-
-def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
-    """The gradient of `normalised` with respect to its input."""
-    centred = mix - mix.mean(-1, keepdim=True)
-    inverse = (centred.square().mean(-1, keepdim=True) + NORM_EPS).rsqrt()
-    out = centred * inverse
-    return inverse * (d_out - d_out.mean(-1, keepdim=True) - out * (out * d_out).mean(-1, keepdim=True))
+from sifu_graph.ops.functional import NORM_EPS, alpha_at, first_encoding, gelu, normalised, step_encoding
 
 
 class PathEdges:
@@ -261,23 +212,3 @@ class Signal:
         if not turn and self.step < self.config.mix_from:  # nothing to mix yet
             self._set_mix(torch.zeros_like(self.r) if self.step in self.silent else self.r)
         return z
-
-
-def first_encoding(config: SignalConfig, like: Tensor) -> Tensor:
-    """PE_0 [d], in the dtype and on the device of ``like``."""
-    return step_encoding(config, 0, like)
-
-
-def step_encoding(config: SignalConfig, position: int, like: Tensor) -> Tensor:
-    """PE of one position [d], in the dtype and on the device of ``like``."""
-    if config.positional == "none":
-        return like.new_zeros(like.shape[-1])
-    block = _encodings(config.positional, position // ENCODINGS, like.shape[-1], like.dtype, like.device)
-    return block[position % ENCODINGS]
-
-
-@functools.lru_cache(maxsize=4)
-def _encodings(kind: Positional, block: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """PE of `ENCODINGS` positions, made at once because decoding asks for them one by one [ENCODINGS, d]."""
-    positions = torch.arange(block * ENCODINGS, (block + 1) * ENCODINGS, device=device)
-    return positional_encoding(SignalConfig(positional=kind), positions, width, dtype)

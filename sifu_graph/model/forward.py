@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import contest, device, grouped, optim, propagation
+from sifu_graph import device
 from sifu_graph.arrays import Ids, ranges
-from sifu_graph.cache import EdgePool
 from sifu_graph.config import OptimizerConfig, SignalConfig
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.parameters import Parameters
-from sifu_graph.signal import PathEdges, positional_encoding
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops import contest, contest_tiled, optim, propagation
+from sifu_graph.ops.functional import positional_encoding
+from sifu_graph.ops.signal import PathEdges
+from sifu_graph.paging.edge_pool import EdgePool
 
 SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
 
@@ -400,8 +402,8 @@ def _scatter_on_device(
     drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
     private, default = (device.send(np.flatnonzero(which), dz.device) for which in (row >= 0, row < 0))
     left, right = drive[private], dz[private]
-    grouped.scatter(sink.dW, row[row >= 0], left, right)
-    grouped.scatter(sink.db, row[row >= 0], left[:, :0], right)
+    contest_tiled.scatter(sink.dW, row[row >= 0], left, right)
+    contest_tiled.scatter(sink.db, row[row >= 0], left[:, :0], right)
     return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sifu_graph.pages import PagePool
+    from sifu_graph.paging.buffer_pool import PagePool
 
 TRAFFIC = "traffic.npz"
 

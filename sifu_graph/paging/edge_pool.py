@@ -27,21 +27,14 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
 from sifu_graph.arrays import Ints, runs
+from sifu_graph.edge_index import RowPlaces
 from sifu_graph.kernels.native import Past
-from sifu_graph.pages import SHORT_RUN, PagePool
-from sifu_graph.scratch import pieces_of
+from sifu_graph.paging.buffer_pool import SHORT_RUN, PagePool
+from sifu_graph.paging.spill_file import pieces_of
 
 PART_PAGES = 32  # pages of rows that one part of a batch meets, at most
 LOADED_PAGES = 64  # of the scratch file that count as this process's memory at a time, about
 PARTS_OF_WORK = 64  # a part is about so small a share of the batch's work, at most
-
-
-class RowPlaces(NamedTuple):
-    """Where the private edges of one row lie."""
-
-    places: Ints  # [k], contiguous
-    pointer: int  # its address: asking an array for it takes longer than a small row's contest
-    edges: int  # k
 
 
 class KnownRow(NamedTuple):

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.cache import EdgePool
-from sifu_graph.device_pool import DevicePool
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.paging.device_pool import DevicePool
+from sifu_graph.paging.edge_pool import EdgePool
 
 
 @dataclass(slots=True)

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from sifu_graph import device as devices
 from sifu_graph.arrays import Ints
-from sifu_graph.cache import EdgePool, Part
 from sifu_graph.device import send
-from sifu_graph.grouped import Grouped
-from sifu_graph.pages import CacheStats
+from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.paging.buffer_pool import CacheStats
+from sifu_graph.paging.edge_pool import EdgePool, Part
 
 STAGED_PAGES = 8  # in one of the two buffers
 

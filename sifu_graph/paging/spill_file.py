@@ -22,7 +22,7 @@ from sifu_store.durable import disk_errors
 from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
 
 from sifu_graph.kernels import native as kernel
-from sifu_graph.mapped import GRAIN, FileRows
+from sifu_graph.paging.mapped_array import GRAIN, FileRows
 
 AT_A_TIME = 2048  # edges whose values are in memory on their way: 8 MiB for d = 32
 Buffers = Sequence[NDArray[np.generic] | None]

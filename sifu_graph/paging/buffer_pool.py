@@ -29,9 +29,9 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
 from sifu_graph.arrays import MAX_RUN, Bools, Ints, runs
-from sifu_graph.initial import Initial
-from sifu_graph.mapped import MappedArray
-from sifu_graph.scratch import Scratch, enough_space
+from sifu_graph.model.initial import Initial
+from sifu_graph.paging.mapped_array import MappedArray
+from sifu_graph.paging.spill_file import Scratch, enough_space
 
 SHORT_RUN = 8  # the same under a budget
 READERS = 4  # pieces of them that are read at a time: one after the other takes half as long again

@@ -21,13 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph import optim
 from sifu_graph.arrays import ranges
-from sifu_graph.cache import RowPlaces
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.edge_index import EdgeIndex, RowPlaces
 from sifu_graph.kernels import native as kernel
-from sifu_graph.signal import gelu, gelu_slope
+from sifu_graph.ops import optim
+from sifu_graph.ops.functional import gelu, gelu_slope
 
 TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
 OUTER = 256  # outer products summed at a time

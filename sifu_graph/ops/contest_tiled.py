@@ -29,12 +29,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph import contest, optim
 from sifu_graph.arrays import Ints, ranges
-from sifu_graph.cache import RowPlaces
-from sifu_graph.contest import Gradients, Outcome, Plan, Range, Rows, Sink
 from sifu_graph.device import Precision, send
-from sifu_graph.signal import gelu, gelu_slope
+from sifu_graph.edge_index import RowPlaces
+from sifu_graph.ops import contest, optim
+from sifu_graph.ops.contest import Gradients, Outcome, Plan, Range, Rows, Sink
+from sifu_graph.ops.functional import gelu, gelu_slope
 
 BLOCK = 16  # edges
 TILES = (256, 64, 16, 4)  # positions

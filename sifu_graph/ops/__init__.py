@@ -1,0 +1,1 @@
+"""The mathematics of signals, contests and optimizer steps: tensors in, tensors out."""

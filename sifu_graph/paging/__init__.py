@@ -1,0 +1,1 @@
+"""Pages of edge parameters between store, spill file, memory and device, within a budget."""
