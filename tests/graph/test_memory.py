@@ -172,6 +172,7 @@ def test_what_is_said_of_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 CHILD = """
 import sys, threading, time
 from pathlib import Path
+import torch  # what the library itself takes is not the graph's
 from sifu_graph import Graph
 from sifu_graph.config import OptimizerConfig
 
