@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from sifu_graph.brillm import import_brillm
     from sifu_graph.build import BuildReport, build_graph
     from sifu_graph.config import PRESETS, SignalConfig
-    from sifu_graph.graph import Graph, GraphInfo
+    from sifu_graph.graph import Graph
     from sifu_graph.safetensors_file import import_safetensors
+    from sifu_graph.session import GraphInfo
 
 __all__ = [
     "PRESETS",
@@ -37,7 +38,7 @@ _HOMES = {
     "import_brillm": "brillm",
     "import_safetensors": "safetensors_file",
     "Graph": "graph",
-    "GraphInfo": "graph",
+    "GraphInfo": "session",
     "PRESETS": "config",
     "SignalConfig": "config",
 }

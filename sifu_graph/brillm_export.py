@@ -23,13 +23,13 @@ from sifu_graph.exchange import edge_blocks
 from sifu_graph.text.imported import library_file
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 POSITIONS = 512  # the released code has so many mixing logits, and stops there
 ARROW = "->"  # it joins two tokens with this, and cuts there
 
 
-def check_brillm(graph: Graph) -> None:
+def check_brillm(graph: GraphSession) -> None:
     """Raises `OptionError` where the released code would compute something else, or nothing."""
     if graph.signal != preset("brillm05"):
         name = graph.settings["build"]["signal_preset"] or "own"
@@ -42,7 +42,7 @@ def check_brillm(graph: Graph) -> None:
         raise OptionError(f"the released code cannot have a token with {ARROW!r} in it: {arrows[0]!r}")
 
 
-def write_brillm(graph: Graph, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
+def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
     """Writes the files into an existing folder. Returns what is worth knowing about them.
 
     Raises
@@ -95,7 +95,7 @@ def write_brillm(graph: Graph, folder: Path, *, on_bytes: Callable[[int, int], N
     return notes
 
 
-def _write_frequency(graph: Graph, path: Path, names: list[str]) -> None:
+def _write_frequency(graph: GraphSession, path: Path, names: list[str]) -> None:
     """Source -> {target: count}, every pair of them, the most frequent first."""
     index, n = graph.parameters.index, len(names)
     quoted = [json.dumps(name, ensure_ascii=False) for name in names]

@@ -12,12 +12,12 @@ from sifu_store.errors import CorpusError
 from sifu_graph.evaluation import EvalReport, evaluate
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 TOKENS = 20_000  # held-out tokens that the scores are taken over
 
 
-def model_card(graph: Graph) -> str:
+def model_card(graph: GraphSession) -> str:
     """Markdown. The scores are computed on the spot, over part of the held-out text, if it can be had."""
     info = graph.info()
     settings, build = info.settings, info.settings["build"]

@@ -40,9 +40,9 @@ from sifu_store.layout import (
 )
 
 from sifu_graph.arrays import Floats, Ints, runs
-from sifu_graph.graph import Graph
 from sifu_graph.ops.functional import gelu
 from sifu_graph.ops.signal import Signal
+from sifu_graph.session import GraphSession
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"
@@ -162,14 +162,14 @@ def diff(
     """
     if top < 0:
         raise OptionError(f"top is {top}: it must be 0 or more")
-    with Graph.open(path, at=before) as first, Graph.open(path, at=after) as second:
+    with GraphSession.open(path, at=before) as first, GraphSession.open(path, at=after) as second:
         return _Comparison(first, second, top, progress).run()
 
 
 class _Comparison:
     """Two open graphs, and which of their nodes and edges are the same ones."""
 
-    def __init__(self, a: Graph, b: Graph, top: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, a: GraphSession, b: GraphSession, top: int, progress: Callable[[int, int], None] | None) -> None:
         self.a, self.b, self.top, self.progress = a, b, top, progress
         self.names = (a.tokenizer.vocabulary, b.tokenizer.vocabulary)
         self.to_b, self.renamed = _match_nodes(a, b)
@@ -354,7 +354,7 @@ class _Comparison:
 class _Side:
     """The edges of one snapshot, read or generated as they are asked for, and their energies."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
         self.stored = graph.store.page_stored()
         self.pages_read = 0
@@ -424,7 +424,7 @@ class _Side:
         return energies
 
 
-def _match_nodes(a: Graph, b: Graph) -> tuple[Ints, list[int]]:
+def _match_nodes(a: GraphSession, b: GraphSession) -> tuple[Ints, list[int]]:
     """The node of ``b`` that each node of ``a`` is [n of a], -1 for none; and those that have another name there.
 
     A node is the one of the same name; or the one with the same number, count and bias, if both names are new.

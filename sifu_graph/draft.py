@@ -49,8 +49,8 @@ from sifu_graph.model.io import SMALL, read_usage
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
     from sifu_graph.model.parameters import Parameters
+    from sifu_graph.session import GraphSession
 
 Columns = dict[str, NDArray[Any]]
 
@@ -84,7 +84,7 @@ class Draft:
         Pairs (u, v) that are never chosen; none of them is private.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphSession) -> None:
         store = graph.store
         self.graph, self.old = graph, store
         self.settings = store.settings

@@ -31,7 +31,7 @@ from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 Corpora = Corpus | Sequence[str | Path]
 EVAL_TOKENS = 20_000  # held-out tokens that a forecast looks at: the same as training does
@@ -158,7 +158,7 @@ class Edit:
     there (naming the nearest) and for what has no meaning; then nothing of the whole edit is committed.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
         self.draft = Draft(graph)
         self.messages: list[str] = []
@@ -506,7 +506,7 @@ def _listed(tokens: Sequence[str]) -> str:
 
 
 @contextmanager
-def editing(graph: Graph, message: str | None, *, command: str) -> Iterator[Edit]:
+def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterator[Edit]:
     """Makes what is done to the `Edit` one commit, with a message or that of its changes; on an error, nothing.
 
     Raises
@@ -533,7 +533,7 @@ def editing(graph: Graph, message: str | None, *, command: str) -> Iterator[Edit
         graph.reload(Store.open(graph.path))
 
 
-def apply(graph: Graph, change: Callable[[Edit], Report], *, command: str, dry_run: bool) -> Report:
+def apply(graph: GraphSession, change: Callable[[Edit], Report], *, command: str, dry_run: bool) -> Report:
     """One change as one commit; with ``dry_run`` only the report of what it would do."""
     started = time.perf_counter()
     if dry_run:

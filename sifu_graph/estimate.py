@@ -24,7 +24,7 @@ from sifu_graph.model.forward import edge_state_arrays
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
@@ -94,7 +94,7 @@ class Estimate:
 
 
 def estimate(
-    graph: Graph | None = None,
+    graph: GraphSession | None = None,
     *,
     vocab: int = 4000,
     sparsify: float = 0.1,

@@ -26,7 +26,7 @@ from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 BATCH = 256
 SEED = 0  # the order of held-out chunks: a limit takes the same ones every time
@@ -76,12 +76,12 @@ class EvalReport:
 
 
 def evaluate(
-    graph: Graph,
+    graph: GraphSession,
     corpus: Corpus | Sequence[str | Path] | None,
     *,
     limit: int | None = None,
     with_baselines: bool = False,
-    like: Graph | None = None,
+    like: GraphSession | None = None,
 ) -> EvalReport:
     """The figures on the held-out part of the graph's corpus, or on all of another corpus.
 
@@ -117,7 +117,7 @@ def evaluate(
     return tally.report(name)
 
 
-def _own(graph: Graph) -> TokenFile:
+def _own(graph: GraphSession) -> TokenFile:
     if not graph.settings["build"]["corpus"]["sources"]:
         raise CorpusError(
             "baselines are counted from the text that the graph was built from, and an imported graph has none: "
@@ -129,7 +129,7 @@ def _own(graph: Graph) -> TokenFile:
     return tokens
 
 
-def _tokens_of(graph: Graph, other: Graph) -> TokenFile:
+def _tokens_of(graph: GraphSession, other: GraphSession) -> TokenFile:
     """The corpus of another graph, as this one sees it."""
     build = other.settings["build"]
     if not build["corpus"]["sources"]:

@@ -25,7 +25,7 @@ from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.ops.signal import Signal
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 BLOCK_PAGES = 32
 BLOCK_EDGES = BLOCK_PAGES * PAGE_EDGES
@@ -56,7 +56,7 @@ def blocks(edges: int) -> Iterator[slice]:
     return (slice(begin, min(begin + BLOCK_EDGES, edges)) for begin in range(0, edges, BLOCK_EDGES))
 
 
-def read_edges(graph: Graph, name: str, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+def read_edges(graph: GraphSession, name: str, slots: NDArray[np.int64]) -> NDArray[np.float32]:
     """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots, from the store; nothing stays in memory."""
     store, initial, width = graph.store, graph.parameters.edges.initial, graph.parameters.width
     out = np.zeros((len(slots), width, width) if name == WEIGHT else (len(slots), width), np.float32)
@@ -75,19 +75,19 @@ def read_edges(graph: Graph, name: str, slots: NDArray[np.int64]) -> NDArray[np.
     return out
 
 
-def edge_blocks(graph: Graph, name: str) -> Iterator[NDArray[np.float32]]:
+def edge_blocks(graph: GraphSession, name: str) -> Iterator[NDArray[np.float32]]:
     """The values of all private edges, sorted by (u, v), block by block."""
     index = graph.parameters.index
     return (read_edges(graph, name, index.slot[block]) for block in blocks(index.edges))
 
 
-def sources(graph: Graph) -> NDArray[np.int64]:
+def sources(graph: GraphSession) -> NDArray[np.int64]:
     """u of every private edge, in the order of the index."""
     index = graph.parameters.index
     return np.repeat(np.arange(index.nodes), index.row_sizes())
 
 
-def first_energies(graph: Graph) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def first_energies(graph: GraphSession) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What each edge is worth where a text begins: its energy at the first position, when all signal is r_1.
 
     Returns
@@ -119,12 +119,14 @@ def first_energies(graph: Graph) -> tuple[NDArray[np.float32], NDArray[np.float3
 # ---- scipy
 
 
-def to_scipy(graph: Graph) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Counts (int64) and energies at the first position (float32) of the private edges, two [n, n] matrices."""
     return _matrices(graph, first_energies(graph)[0])
 
 
-def _matrices(graph: Graph, energy: NDArray[np.float32]) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def _matrices(
+    graph: GraphSession, energy: NDArray[np.float32]
+) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     index = graph.parameters.index
 
     def matrix(values: NDArray[Any]) -> scipy.sparse.csr_array:
@@ -133,7 +135,7 @@ def _matrices(graph: Graph, energy: NDArray[np.float32]) -> tuple[scipy.sparse.c
     return matrix(index.count), matrix(energy)
 
 
-def export_scipy(graph: Graph, folder: Path) -> list[Path]:
+def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
     """``counts.npz`` and ``energies.npz`` (`scipy.sparse.load_npz`), ``default_energies.npy`` [n], ``nodes.json``."""
     energy, default = first_energies(graph)
     counts, energies = _matrices(graph, energy)
@@ -147,7 +149,7 @@ def export_scipy(graph: Graph, folder: Path) -> list[Path]:
 # ---- GraphML and networkx
 
 
-def export_graphml(graph: Graph, path: Path) -> None:
+def export_graphml(graph: GraphSession, path: Path) -> None:
     """GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and first energy.
 
     Written as a stream. Characters that XML cannot hold stand as ``<0x1F>``.
@@ -177,7 +179,7 @@ def export_graphml(graph: Graph, path: Path) -> None:
         file.write("</graph>\n</graphml>\n")
 
 
-def to_networkx(graph: Graph) -> Any:
+def to_networkx(graph: GraphSession) -> Any:
     """A `networkx.DiGraph`: nodes with ``token`` and ``count``, edges with ``count`` and ``energy``.
 
     It holds a dictionary for every edge: about 500 bytes each.
@@ -196,7 +198,7 @@ def to_networkx(graph: Graph) -> Any:
 # ---- PyTorch libraries
 
 
-def to_pyg(graph: Graph) -> Any:
+def to_pyg(graph: GraphSession) -> Any:
     """A `torch_geometric.data.Data`: ``x`` (node biases) [n, d], ``edge_index`` int64 [2, edges], ``edge_attr``
     (count, first energy) float32 [edges, 2], and the tokens."""
     geometric = _library("torch_geometric.data", "torch-geometric")
@@ -211,7 +213,7 @@ def to_pyg(graph: Graph) -> Any:
     )
 
 
-def to_torch_sparse(graph: Graph) -> Any:
+def to_torch_sparse(graph: GraphSession) -> Any:
     """A `torch_sparse.SparseTensor` [n, n] with the first energies of the private edges as values."""
     sparse = _library("torch_sparse", "torch-sparse")
     index = graph.parameters.index

@@ -22,7 +22,7 @@ from sifu_graph.brillm_export import check_brillm, write_brillm
 from sifu_graph.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 FORMATS = {"brillm": ".brillm", "safetensors": ".safetensors", "graphml": ".graphml", "scipy": ".scipy"}
 """Formats, and how their files' or folders' names end where none is given."""
@@ -47,7 +47,7 @@ class ExportReport:
 
 
 def export(
-    graph: Graph,
+    graph: GraphSession,
     kind: str,
     path: str | Path | None = None,
     *,

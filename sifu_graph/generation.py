@@ -20,7 +20,7 @@ from sifu_graph.explain import Choice, WatchedWalk
 from sifu_graph.sampling import Sampler
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Stream(Iterator[str]):
     """Yields text as soon as it is complete. ``tokens`` counts the nodes so far, ``unknown`` lists the characters
     of the prompt that are no nodes; with ``explain``, ``choices`` says how each node was chosen."""
 
-    def __init__(self, graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> None:
+    def __init__(self, graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:
             raise OptionError(f"tokens is {options.tokens}: it must be 0 or more")
         if options.seed is not None and options.seed < 0:
@@ -158,7 +158,7 @@ class Stream(Iterator[str]):
         return out
 
 
-def stream(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Stream:
+def stream(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> Stream:
     """Continues a prompt, piece by piece.
 
     Raises
@@ -169,7 +169,7 @@ def stream(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) 
     return Stream(graph, prompt, options)
 
 
-def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
+def generate(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
     """Continues a prompt and returns when it is done."""
     started = time.perf_counter()
     pieces = stream(graph, prompt, options)
@@ -181,7 +181,7 @@ def generate(graph: Graph, prompt: str | Sequence[str], options: GenerateOptions
     )
 
 
-def _signal_vector(graph: Graph, options: GenerateOptions) -> torch.Tensor | None:
+def _signal_vector(graph: GraphSession, options: GenerateOptions) -> torch.Tensor | None:
     if options.signal_vector is None:
         return None
     vector = torch.as_tensor(np.asarray(options.signal_vector, dtype=np.float32))

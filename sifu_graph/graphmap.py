@@ -23,7 +23,7 @@ from sifu_graph.plots import FORMATS, require_plotting, require_room
 from sifu_graph.text.tokenizer import UNKNOWN
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 PAGE = ".html"
 By = Literal["information", "energy", "count"]
@@ -122,7 +122,7 @@ def printed(name: str) -> str:
 
 
 def draw_map(
-    graph: Graph,
+    graph: GraphSession,
     *files: str | Path,
     nodes: int = 2000,
     edges: int = 10000,
@@ -248,7 +248,7 @@ class _Edges:
         )  # fmt: skip
 
 
-def _edges_among(graph: Graph, chosen: Ints, place_of: Ints, occurrences: Ints, by: By) -> _Edges:
+def _edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: Ints, by: By) -> _Edges:
     walk = Walk(graph.parameters, graph.signal)
     share = occurrences / max(1, int(occurrences.sum()))
     parts = []

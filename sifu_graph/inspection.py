@@ -26,7 +26,7 @@ from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.text.node_lookup import node_named
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 SOURCES = 32  # whose pages are read to compare their energies
 
@@ -146,7 +146,7 @@ class _Neutral:
     default_p: float  # of one default edge
 
 
-def _neutral(graph: Graph, node: int) -> _Neutral:
+def _neutral(graph: GraphSession, node: int) -> _Neutral:
     index = graph.parameters.index
     walk = Walk(graph.parameters, graph.signal)
     walk.silent = frozenset({0})
@@ -164,7 +164,7 @@ def _neutral(graph: Graph, node: int) -> _Neutral:
     return _Neutral(index.target[row], index.count[row], index.slot[row], energies, default, p[:-1], default_p)
 
 
-def inspect_node(graph: Graph, name: str, *, top: int = 10) -> NodeReport:
+def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport:
     """Looks at a node.
 
     Raises
@@ -227,7 +227,7 @@ def inspect_node(graph: Graph, name: str, *, top: int = 10) -> NodeReport:
     )
 
 
-def inspect_edge(graph: Graph, source: str, target: str) -> EdgeReport:
+def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     """Looks at the edge from one node to another.
 
     Raises

@@ -25,7 +25,7 @@ from sifu_store.store import Store
 from sifu_graph.paging.traffic import read_traffic
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 FORMATS = (".png", ".svg", ".pdf")
 PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
@@ -33,7 +33,7 @@ SAMPLED_EDGES = 300_000
 """Private edges whose energy is asked for in the plot of energies: whole rows, of nodes drawn at random."""
 
 Figures = dict[str, Any]
-Drawing = Callable[["Graph", Any], Figures]
+Drawing = Callable[["GraphSession", Any], Figures]
 
 
 def require_plotting(out: Path, *, force: bool = True) -> None:
@@ -61,7 +61,7 @@ def require_room(out: Path, *, force: bool) -> None:
         raise OptionError(f"{out} exists: name another file, or say --force to overwrite it")
 
 
-def plot(graph: Graph, kind: str, out: str | Path, *, force: bool = False) -> Figures:
+def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False) -> Figures:
     """Draws one picture of a graph.
 
     Parameters
@@ -167,7 +167,7 @@ def _draw(out: Path, fill: Callable[[Any], Figures], *, wide: bool = False) -> F
 # ---- the kinds
 
 
-def _loss(graph: Graph, figure: Any) -> Figures:
+def _loss(graph: GraphSession, figure: Any) -> Figures:
     return _loss_of(graph.store, figure)
 
 
@@ -202,7 +202,7 @@ def _loss_of(store: Store, figure: Any) -> Figures:
     }
 
 
-def _rows(graph: Graph, figure: Any) -> Figures:
+def _rows(graph: GraphSession, figure: Any) -> Figures:
     index = graph.parameters.index
     out, into = index.row_sizes(), np.bincount(index.target, minlength=index.nodes)
     order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
@@ -242,7 +242,7 @@ def _rows(graph: Graph, figure: Any) -> Figures:
     }
 
 
-def _counts(graph: Graph, figure: Any) -> Figures:
+def _counts(graph: GraphSession, figure: Any) -> Figures:
     index, store = graph.parameters.index, graph.store
     count = np.sort(index.count)[::-1].astype(np.int64)
     edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
@@ -282,7 +282,7 @@ def _counts(graph: Graph, figure: Any) -> Figures:
     }
 
 
-def _energy(graph: Graph, figure: Any) -> Figures:
+def _energy(graph: GraphSession, figure: Any) -> Figures:
     from sifu_graph.decoding import Walk
     from sifu_graph.graphmap import row_alone
 
@@ -322,7 +322,7 @@ def _energy(graph: Graph, figure: Any) -> Figures:
     }
 
 
-def _alpha(graph: Graph, figure: Any) -> Figures:
+def _alpha(graph: GraphSession, figure: Any) -> Figures:
     alpha = graph.parameters.alpha.double().numpy()
     position = np.arange(1, len(alpha) + 1)
     start = graph.signal.recency * np.arange(len(alpha))  # a softmax does not see the constant
@@ -352,7 +352,7 @@ def _alpha(graph: Graph, figure: Any) -> Figures:
     return {"positions": len(alpha), "moved": moved, "last_weight": float(weights[-1])}
 
 
-def _pages(graph: Graph, figure: Any) -> Figures:
+def _pages(graph: GraphSession, figure: Any) -> Figures:
     from matplotlib.colors import ListedColormap, LogNorm
 
     index = graph.parameters.index

@@ -27,7 +27,7 @@ from sifu_store.store import Store
 from sifu_graph.exchange import edge_blocks, sources
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "float64": "F64"}
 MOST_HEADER = 1 << 24
@@ -37,7 +37,7 @@ COPIED = tuple(spec for spec in ARRAYS if spec.name != STORED)
 """Which pages were ever trained is not said: in the file, all have their values."""
 
 
-def write_safetensors(graph: Graph, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
+def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
     """Writes a graph to `path`. Edges are sorted by (u, v), whatever their slots are."""
     index, store = graph.parameters.index, graph.store
     small: dict[str, NDArray[Any]] = {

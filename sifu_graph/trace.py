@@ -38,7 +38,7 @@ from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 from sifu_graph.trace_page import check_file, write_page
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 DEFAULT_TOP, PAGE_TOP = 5, 16
 Like = Literal["generate", "eval"]
@@ -201,7 +201,7 @@ class Contest:
     loss: float | None  # where the kernel computed it
 
 
-def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Trace:
+def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions) -> Trace:
     """Traces a text.
 
     Parameters
@@ -248,7 +248,7 @@ def trace(graph: Graph, text: str | Sequence[str], options: TraceOptions) -> Tra
 
 
 def _trace(
-    graph: Graph,
+    graph: GraphSession,
     laid: overlay.Overlay,
     text: str | list[str],
     options: TraceOptions,

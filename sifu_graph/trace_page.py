@@ -26,7 +26,7 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
     from sifu_graph.trace import Position, Trace
 
 POSITIONS = 96
@@ -43,7 +43,7 @@ def check_file(path: Path, *, force: bool) -> None:
         raise OptionError(f"{path} exists: name another file, or say --force to overwrite it")
 
 
-def write_page(graph: Graph, trace: Trace, path: Path) -> int:
+def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
     """Writes the page and returns its size in bytes."""
     page = trace_page(graph, trace).encode()
     with disk_errors(path, "writing the page"):
@@ -51,7 +51,7 @@ def write_page(graph: Graph, trace: Trace, path: Path) -> int:
     return len(page)
 
 
-def trace_page(graph: Graph, trace: Trace) -> str:
+def trace_page(graph: GraphSession, trace: Trace) -> str:
     """The page as text."""
     folder = resources.files("sifu_graph") / "templates"
     html, style, script = ((folder / f"trace.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
@@ -69,7 +69,7 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def page_data(graph: Graph, trace: Trace) -> dict[str, Any]:
+def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     """What the script draws."""
     names = _Names()
     traces = [_trace(found, names) for found in ([trace] if trace.before is None else [trace.before, trace])]
@@ -167,7 +167,7 @@ def _short(value: float, digits: int = 6) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _cards(graph: Graph, names: _Names, text: tuple[int, ...]) -> dict[int, Any]:
+def _cards(graph: GraphSession, names: _Names, text: tuple[int, ...]) -> dict[int, Any]:
     """Counts, norms and strongest edges of every node that the page names; norms of edges whose rows the text met."""
     parameters, store, vocabulary = graph.parameters, graph.store, graph.tokenizer.vocabulary
     index = parameters.index

@@ -35,14 +35,14 @@ from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.graph import finite
 from sifu_graph.model import forward as steps
-from sifu_graph.model.io import write_parameters
+from sifu_graph.model.parameters import write_parameters
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
 
 if TYPE_CHECKING:
-    from sifu_graph.graph import Graph
+    from sifu_graph.session import GraphSession
 
 EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 SMOOTHING = 0.95  # of the loss that is shown
@@ -162,7 +162,7 @@ class _Progress:
         return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"], smooth)
 
 
-def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
+def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
     """Trains a graph on a corpus (default: the one it was built from) and commits.
 
     Ctrl-C ends the step, commits and returns with ``interrupted`` set.
@@ -192,7 +192,9 @@ def train(graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: T
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, graph: Graph, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> None:
+    def __init__(
+        self, graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions
+    ) -> None:
         self.graph, self.store, self.options = graph, graph.store, options
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)

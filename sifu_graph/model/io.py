@@ -6,20 +6,12 @@ torch: commands that only look at a graph's tables, or edit them, need no more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sifu_store.layout import BIAS, COUNT, SOURCE, USAGE, WEIGHT
-
-from sifu_graph.config import SignalConfig
-
-if TYPE_CHECKING:
-    from sifu_graph.model.parameters import Parameters
-
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import ENERGY, FORBIDDEN, ORIGIN, TARGET
+from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, ORIGIN, SOURCE, TARGET, USAGE
 from sifu_store.store import Store
 
+from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.initial import Initial
 from sifu_graph.text.kneser_ney import Counts
@@ -76,27 +68,3 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initia
             tuple(initial["discounts"]),
         ),
     )
-
-
-def write_parameters(store: Store, parameters: Parameters) -> int:
-    """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
-
-    The pages count as clean only after `EdgePool.mark_stored`, when the commit is durable.
-    """
-    pool = parameters.edges
-    for name, value in parameters.small.items():
-        store.write(name, value.numpy())
-    for name, value in parameters.state.items():
-        store.write(name, value.numpy())
-    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
-        store.write(USAGE, parameters.usage)
-    for name, array in pool.arrays.items():
-        if name not in (WEIGHT, BIAS):
-            store.create_paged(name, tuple(array.shape[1:]), np.float32)
-    written = 0
-    for first, stop in pool.dirty_runs():
-        for name in pool.arrays:
-            store.write_pages(name, first, pool.values(name, first, stop))
-        store.mark_stored(np.arange(first, stop))
-        written += stop - first
-    return written

@@ -6,15 +6,27 @@ the formulas of optimizers.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from sifu_store.layout import BIAS, USAGE, WEIGHT
+
+from sifu_graph.config import SignalConfig
+
+if TYPE_CHECKING:
+    from sifu_graph.model.parameters import Parameters
+
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from sifu_store.store import Store
 from torch import Tensor
 
+from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.io import SMALL, read_index, read_initial, read_usage
 from sifu_graph.paging.device_pool import DevicePool
-from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.edge_pool import EdgePool, row_pages
 
 
 @dataclass(slots=True)
@@ -73,3 +85,47 @@ class Parameters:
     def width(self) -> int:
         """d."""
         return self.r_0.shape[0]
+
+
+def read_parameters(store: Store, config: SignalConfig) -> Parameters:
+    """The parameters of the graph in a store; pages of edges are read when they are asked for."""
+    index, stored, settings = read_index(store), store.page_stored(), store.settings
+
+    def rows() -> tuple[NDArray[np.float64], int]:
+        source = np.repeat(np.arange(index.nodes), index.row_sizes())
+        return row_pages(len(stored), source, index.slot, store.read("rows/total"))
+
+    edges = EdgePool(
+        read_initial(store, config, index),
+        slots=store.slots,
+        stored=stored,
+        read=lambda *run: store.read_pages(*run),
+        rows=rows,
+    )
+    r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
+    small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
+    return Parameters(index, edges, r_0, small, usage=read_usage(store))
+
+
+def write_parameters(store: Store, parameters: Parameters) -> int:
+    """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
+
+    The pages count as clean only after `EdgePool.mark_stored`, when the commit is durable.
+    """
+    pool = parameters.edges
+    for name, value in parameters.small.items():
+        store.write(name, value.numpy())
+    for name, value in parameters.state.items():
+        store.write(name, value.numpy())
+    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
+        store.write(USAGE, parameters.usage)
+    for name, array in pool.arrays.items():
+        if name not in (WEIGHT, BIAS):
+            store.create_paged(name, tuple(array.shape[1:]), np.float32)
+    written = 0
+    for first, stop in pool.dirty_runs():
+        for name in pool.arrays:
+            store.write_pages(name, first, pool.values(name, first, stop))
+        store.mark_stored(np.arange(first, stop))
+        written += stop - first
+    return written

@@ -1,0 +1,333 @@
+"""An open graph: its store, its settings, its tokenizer, its parameters and the memory that they take.
+
+Every package above takes a `GraphSession` as its argument; it knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sifu_store.errors import CorpusError, OptionError
+from sifu_store.layout import COUNT, SOURCE
+from sifu_store.store import Store
+
+from sifu_graph.config import SignalConfig
+from sifu_graph.edge_index import dense_parameters, stored_parameters
+from sifu_graph.paging import budget
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.registry import read_tokenizer
+
+if TYPE_CHECKING:
+    from sifu_graph.model.parameters import Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """What a graph is: the figures of the paper's Table 3, and where it stands."""
+
+    path: str
+    nodes: int
+    width: int
+    dense_parameters: int
+    private_edges: int
+    stored_parameters: int
+    ratio: float
+    coverage: float
+    corpus_tokens: int
+    store_bytes: int
+    trained_pages: int
+    pages: int
+    format_version: int
+    snapshot: str
+    branch: str
+    newest: bool  # the snapshot is the newest of the branch
+    settings: dict[str, Any]
+
+
+class GraphSession:
+    """An open graph. Close it, or use it in a ``with``. `sifu_graph.graph.Graph` adds what can be done with it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        host_memory: str | int | None = None,
+        modest: bool = False,
+        scratch: str | Path | None = None,
+        device: str = "cpu",
+        device_memory: str | int | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.store = store
+        self.pinned = False
+        self.host_memory, self.modest = host_memory, modest
+        self.scratch = Path(scratch) if scratch is not None else None
+        self.device, self.device_memory, self.precision = device, device_memory, precision
+        self.memory_note: str | None = None
+        self._load()
+
+    # ---- opening and closing
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        at: str | None = None,
+        host_memory: str | int | None = None,
+        modest: bool = False,
+        scratch: str | Path | None = None,
+        device: str = "cpu",
+        device_memory: str | int | None = None,
+        precision: str = "float32",
+    ) -> Self:
+        """Opens the graph at a path, or an older snapshot of it.
+
+        Parameters
+        ----------
+        at
+            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
+        host_memory
+            The memory that the edges may take: bytes, or a size such as ``512MiB`` or ``50%``. It changes no result.
+            None: all of them, or most of what is free.
+        modest
+            Where ``host_memory`` is None: 256 MiB, or the least that works. Enough to look at a few rows.
+        scratch
+            A folder for pages that leave memory before a commit. None: one beside the store's data.
+        device
+            Where `train`, `evaluate` and `generate` compute: ``cpu``, ``cuda`` or ``cuda:N``.
+        device_memory
+            The memory of the device that pages may take, as ``host_memory``. It changes no result. None: all of them,
+            or most of what is free. With ``device="cpu"`` it is a slice of the machine's memory, in which the same code
+            runs as on a GPU: for tests.
+        precision
+            Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``.
+
+        Raises
+        ------
+        StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
+        """
+        if host_memory is not None:
+            budget.parse_bytes(host_memory)
+        if device != "cpu" or device_memory is not None or precision != "float32":
+            from sifu_graph import device as devices
+
+            place = devices.parse_device(device)
+            devices.parse_precision(precision, place)
+            if device_memory is not None:
+                devices.parse_budget(device_memory, place)
+        graph = cls(
+            Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch, device=device,
+            device_memory=device_memory, precision=precision,
+        )  # fmt: skip
+        graph.pinned = at is not None
+        return graph
+
+    def close(self) -> None:
+        """Closes the store. What was not committed is gone."""
+        self._forget()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """Where the graph is."""
+        return self.store.path
+
+    @property
+    def warning(self) -> str | None:
+        """What was wrong with the newest snapshot, if the store fell back to an older one."""
+        return self.store.recovered_from
+
+    def _load(self) -> None:
+        store = self.store
+        self.settings = store.settings
+        self.signal = SignalConfig.from_json(self.settings["signal"])
+        self.tokenizer = read_tokenizer(store.read_json("nodes/tokenizer"))
+        self._parameters: Parameters | None = None
+
+    def _forget(self) -> None:
+        """Gives back what the parameters took."""
+        self._leave_device()
+        if self._parameters is not None:
+            self._parameters.edges.close()
+            self._parameters = None
+
+    @property
+    def parameters(self) -> Parameters:
+        """Everything that can be trained. Read on first use: who only edits the graph's tables waits for no torch."""
+        if self._parameters is None:
+            from sifu_graph.model.parameters import read_parameters
+
+            self._parameters = read_parameters(self.store, self.signal)
+        return self._parameters
+
+    def fit_memory(
+        self,
+        *,
+        state: Mapping[str, tuple[int, ...]] | None = None,
+        kept: Sequence[str] = (),
+        trained_edges: int = 0,
+        evaluated_edges: int = 0,
+        parameters: Parameters | None = None,
+    ) -> None:
+        """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
+
+        Parameters
+        ----------
+        state, kept
+            See `EdgePool.configure`.
+        trained_edges, evaluated_edges
+            Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
+        parameters
+            Those of a draft of this graph instead of its own.
+
+        Raises
+        ------
+        HostMemoryError, DeviceMemoryError
+            It is less than the least that works.
+        """
+        pool = (parameters or self.parameters).edges
+        page_bytes = pool.page_bytes(state)
+        copied = budget.copied_bytes(
+            pool.slots, trained_edges=trained_edges, evaluated_edges=evaluated_edges,
+            edge_bytes=page_bytes // pool.page_edges, bare_bytes=pool.page_bytes({}) // pool.page_edges,
+        )  # fmt: skip
+        wanted = self.host_memory
+        if wanted is None and self.modest:
+            wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
+        host_bytes, self.memory_note = budget.budget(
+            wanted,
+            whole_bytes=pool.pages * page_bytes,
+            held_bytes=(pool.pages - pool.missing) * pool.page_bytes(),
+        )
+        pool.configure(
+            state=state,
+            kept=kept,
+            host_bytes=host_bytes,
+            copied_bytes=copied,
+            folder=self.scratch or self.path / "scratch",
+        )
+        if parameters is None:
+            self._fit_device(copied)
+
+    def _fit_device(self, copied_bytes: int) -> None:
+        """Lays the frames of the device out, where one computes."""
+        if self.device == "cpu" and self.device_memory is None:
+            return
+        from sifu_graph import device as devices
+        from sifu_graph.ops.contest_tiled import Grouped
+        from sifu_graph.paging.device_pool import DevicePool
+
+        pool, tier = self.parameters.edges, self.parameters.tier
+        place = devices.parse_device(self.device)
+        grouped = Grouped(place, precision=devices.parse_precision(self.precision, place))
+        whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
+        held_bytes = 0 if tier is None else tier.frame_bytes
+        device_bytes = min(whole_bytes, devices.budget(self.device_memory, place, held_bytes=held_bytes))
+        if tier is None or not tier.fits(pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes):
+            self._leave_device()
+            with devices.memory_errors():
+                self.parameters.tier = DevicePool(
+                    pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes, prefetch=pool.prefetch
+                )
+
+    def _leave_device(self) -> None:
+        """Gives the device's memory back. What was not written back is gone."""
+        if self._parameters is not None and self._parameters.tier is not None:
+            self._parameters.tier.close()
+            self._parameters.tier = None
+
+    def cache(self) -> dict[str, float | int]:
+        """What the cache did since the memory was laid out: see `CacheStats`."""
+        return self.parameters.working.report()
+
+    def reload(self, store: Store, *, force: bool = False) -> None:
+        """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
+        changed = store.snapshot != self.store.snapshot
+        self.store.close()
+        self.store = store
+        self.settings = store.settings
+        if changed or force:
+            self._forget()
+            self._load()
+
+    # ---- what it is
+
+    def info(self) -> GraphInfo:
+        """The figures of the graph."""
+        nodes, width, edges = self.settings["nodes"], self.settings["width"], int((self.store.read(SOURCE) >= 0).sum())
+        dense, stored = dense_parameters(nodes, width), stored_parameters(nodes, edges, width)
+        stored_pages = self.store.page_stored()
+        return GraphInfo(
+            path=str(self.path),
+            nodes=nodes,
+            width=width,
+            dense_parameters=dense,
+            private_edges=edges,
+            stored_parameters=stored,
+            ratio=stored / dense,
+            coverage=min(1.0, float(self.store.read(COUNT).sum() / max(1, self.store.read("rows/total").sum()))),
+            corpus_tokens=self.settings["build"]["corpus_tokens"],
+            store_bytes=self.store.size_bytes(),
+            trained_pages=int(stored_pages.sum()),
+            pages=len(stored_pages),
+            format_version=self.store.format_version,
+            snapshot=self.store.snapshot,
+            branch=self.store.branch,
+            newest=self.store.newest,
+            settings=self.settings,
+        )
+
+    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None, *, holdout: float | None = None) -> TokenFile:
+        """The encoded corpus: the given one, or the one that the graph was built from.
+
+        Parameters
+        ----------
+        holdout
+            The share of the documents that is held out. None: as at the build.
+
+        Raises
+        ------
+        CorpusError
+            The corpus of the build is missing or has changed.
+        """
+        build = self.settings["build"]
+        if corpus is None:
+            if not build["corpus"]["sources"]:
+                raise CorpusError("the graph was imported and has no text of its own: name a corpus")
+            corpus = Corpus.from_record(build["corpus"])
+        elif not isinstance(corpus, Corpus):
+            corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
+        return encode_corpus(
+            corpus,
+            self.tokenizer,
+            directory=self.path / "cache",
+            holdout=build["holdout"] if holdout is None else holdout,
+        )
+
+    @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """The store, open for writing; after it, what is in memory is what is then current."""
+        if self.pinned:
+            raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
+        before = self.store.snapshot
+        self.reload(Store.open(self.path, write=True))
+        try:
+            yield self.store
+        finally:
+            newest = Store.open(self.path)
+            self.reload(newest, force=newest.snapshot != before)
