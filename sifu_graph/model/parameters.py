@@ -6,23 +6,16 @@ the formulas of optimizers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sifu_store.layout import BIAS, USAGE, WEIGHT
-
-from sifu_graph.config import SignalConfig
-
-if TYPE_CHECKING:
-    from sifu_graph.model.parameters import Parameters
-
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sifu_store.layout import BIAS, USAGE, WEIGHT
 from sifu_store.store import Store
 from torch import Tensor
 
-from sifu_graph.config import initial_signal
+from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import SMALL, read_index, read_initial, read_usage
 from sifu_graph.paging.device_pool import DevicePool
