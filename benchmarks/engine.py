@@ -21,15 +21,15 @@ from report import Line, giga, mib, percent
 from sizes import Sizes
 
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.decoding import Walk
-from sifu_graph.generation import GenerateOptions, stream
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.stream import GenerateOptions, stream
+from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward as steps
 from sifu_graph.paging.edge_pool import EdgePool
-from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
-from sifu_graph.training import DEFAULT_BATCH
+from sifu_graph.training.options import DEFAULT_BATCH
 
 PIECE = 4096  # edges filled at a time
 NOISE = 1e-3  # standard deviation of what is added to every weight: too little to change what the graph predicts

@@ -30,15 +30,15 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph import build_graph
 from sifu_graph import device as devices
 from sifu_graph.config import PRESETS, OptimizerConfig
-from sifu_graph.decoding import Walk
 from sifu_graph.device import Precision
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward as steps
 from sifu_graph.ops import contest
 from sifu_graph.ops.contest_tiled import Grouped
 from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.device_pool import DevicePool
-from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
 

@@ -29,10 +29,10 @@ from report import Line, mib, percent
 from sizes import SIZES, Sizes
 
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward as steps
-from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
 

@@ -26,13 +26,13 @@ from sizes import Sizes
 
 from sifu_graph.build import build_graph
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.decoding import Walk
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward as steps
-from sifu_graph.sampling import Sampler
 from sifu_graph.text.batches import chunk_table
-from sifu_graph.training import DEFAULT_BATCH
+from sifu_graph.training.options import DEFAULT_BATCH
 
 LENGTH = 32
 PROMPT_TOKENS = 10

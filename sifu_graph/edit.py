@@ -452,7 +452,7 @@ class Edit:
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
         from sifu_graph.config import OptimizerConfig
         from sifu_graph.model import forward as steps
-        from sifu_graph.tuning import tune
+        from sifu_graph.training.tune_edges import tune
 
         draft, training = self.draft, self.draft.settings["training"]
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()

@@ -10,9 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sifu_graph.editable import Editable
 from sifu_graph.session import GraphSession
 from sifu_graph.text.corpus import Corpus
@@ -20,16 +17,15 @@ from sifu_graph.text.corpus import Corpus
 if TYPE_CHECKING:
     from sifu_store.branching import Moved
     from sifu_store.history import History
-    from torch import Tensor
 
     from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.exporting import ExportReport
-    from sifu_graph.generation import Generation
+    from sifu_graph.generation.stream import Generation
     from sifu_graph.graphmap import GraphMap
     from sifu_graph.inspection import EdgeReport, NodeReport
     from sifu_graph.trace import Trace
-    from sifu_graph.training import TrainReport
+    from sifu_graph.training.options import TrainReport
 
 
 class Graph(Editable, GraphSession):
@@ -45,8 +41,9 @@ class Graph(Editable, GraphSession):
     # ---- what can be done with it
 
     def train(self, corpus: Corpus | Sequence[str | Path] | None = None, **options: Any) -> TrainReport:
-        """Trains the graph and commits. See `sifu_graph.training.train` for the options."""
-        from sifu_graph.training import TrainOptions, train
+        """Trains the graph and commits. See `sifu_graph.training.loop.train` for the options."""
+        from sifu_graph.training.loop import train
+        from sifu_graph.training.options import TrainOptions
 
         return train(self, corpus, TrainOptions(**options))
 
@@ -57,14 +54,14 @@ class Graph(Editable, GraphSession):
         return evaluate(self, corpus, **options)
 
     def generate(self, prompt: str | Sequence[str], **options: Any) -> Generation:
-        """Continues a prompt. See `sifu_graph.generation.generate` for the options."""
-        from sifu_graph.generation import GenerateOptions, generate
+        """Continues a prompt. See `sifu_graph.generation.stream.generate` for the options."""
+        from sifu_graph.generation.stream import GenerateOptions, generate
 
         return generate(self, prompt, GenerateOptions(**options))
 
     def stream(self, prompt: str | Sequence[str], **options: Any) -> Iterator[str]:
         """The same, piece by piece, as it comes."""
-        from sifu_graph.generation import GenerateOptions, stream
+        from sifu_graph.generation.stream import GenerateOptions, stream
 
         return stream(self, prompt, GenerateOptions(**options))
 
@@ -158,10 +155,3 @@ class Graph(Editable, GraphSession):
         """Gives a snapshot a name that never moves. See `Store.create_tag`."""
         with self.writing() as store:
             return store.create_tag(name, at)
-
-
-def finite(values: Tensor | NDArray[np.float32]) -> bool:
-    """No NaN and no infinity in it."""
-    import torch
-
-    return bool(torch.isfinite(torch.as_tensor(values)).all())

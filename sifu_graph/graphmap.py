@@ -17,7 +17,7 @@ from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.layout import communities, force_layout
 from sifu_graph.plots import FORMATS, require_plotting, require_room
 from sifu_graph.text.tokenizer import UNKNOWN

@@ -21,7 +21,7 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
 
 from sifu_graph.config import require_positive
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.text.node_lookup import node_named
 

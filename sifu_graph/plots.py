@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ import numpy as np
 from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 from sifu_store.layout import PAGE_EDGES
-from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
 from sifu_graph.paging.traffic import read_traffic
+from sifu_graph.training.metrics import curve, read_metrics
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -111,45 +110,6 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
         _draw(out, lambda figure: _loss_of(store, figure))
 
 
-def curve(steps: list[dict[str, Any]], branch: str, snapshots: Collection[str]) -> list[dict[str, Any]]:
-    """The steps that led to the head of a branch: its own, and those of the branches that it came from.
-
-    Parameters
-    ----------
-    steps
-        Of all branches: see `read_metrics`.
-    snapshots
-        The commits up to that head. What was logged after the last of them, of this branch, is under way; what was
-        logged on another branch after the last of them, or undone, is another story.
-    """
-    last: dict[str, int] = {}  # the line of each branch's newest commit that is among them
-    gone: dict[str, int] = {}  # and of its newest one that is not
-    for at, step in enumerate(steps):
-        if "snapshot" in step:
-            (last if step["snapshot"] in snapshots else gone)[step.get("branch", MAIN)] = at
-    out = []
-    for at, step in enumerate(steps):
-        name = step.get("branch", MAIN)
-        under_way = name == branch and at > gone.get(name, -1)
-        if at <= last.get(name, -1) or under_way:
-            out.append(step)
-    return sorted(out, key=lambda step: float(step["step"]))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps in a metrics file, in order. A line that was cut off by a crash is left out."""
-    steps = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                step = json.loads(line)
-                if math.isfinite(step["step"]) and math.isfinite(step["loss"]):
-                    steps.append(step)
-            except (ValueError, KeyError, TypeError):
-                continue
-    return steps
-
-
 def _draw(out: Path, fill: Callable[[Any], Figures], *, wide: bool = False) -> Figures:
     from matplotlib.figure import Figure
 
@@ -172,7 +132,7 @@ def _loss(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _loss_of(store: Store, figure: Any) -> Figures:
-    from sifu_graph.training import METRICS
+    from sifu_graph.training.metrics import METRICS
 
     commits = {commit.snapshot for commit in store.history()}
     steps = curve(read_metrics(store.path / METRICS), store.branch, commits)
@@ -283,7 +243,7 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
-    from sifu_graph.decoding import Walk
+    from sifu_graph.generation.walk import Walk
     from sifu_graph.graphmap import row_alone
 
     index, walk = graph.parameters.index, Walk(graph.parameters, graph.signal)

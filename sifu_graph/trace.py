@@ -28,7 +28,7 @@ from torch import Tensor
 from sifu_graph import overlay
 from sifu_graph.account import METHOD, Account, account
 from sifu_graph.config import SignalConfig, require_positive
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest

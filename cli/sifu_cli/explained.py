@@ -11,8 +11,8 @@ import click
 from sifu_cli.names import readable
 
 if TYPE_CHECKING:
-    from sifu_graph.explain import Choice
-    from sifu_graph.generation import Stream
+    from sifu_graph.generation.choices import Choice
+    from sifu_graph.generation.stream import Stream
 
 WIDEST = 12
 

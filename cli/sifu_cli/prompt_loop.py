@@ -19,7 +19,7 @@ import click
 from sifu_cli.explained import print_explained
 
 if TYPE_CHECKING:
-    from sifu_graph.generation import Stream
+    from sifu_graph.generation.stream import Stream
     from sifu_graph.graph import Graph
 
 HISTORY_LINES = 1000

@@ -15,9 +15,10 @@ from sifu_cli.reference import reference
 
 from sifu_graph.build import build_graph
 from sifu_graph.config import ADAMW, KINDS, PRESETS, OptimizerConfig
-from sifu_graph.generation import GenerateOptions
+from sifu_graph.generation.stream import GenerateOptions
 from sifu_graph.text.tokenizer import LEVELS
-from sifu_graph.training import COMMIT_EVERY_S, DEFAULT_BATCH, EVAL_EVERY_S, TrainOptions
+from sifu_graph.training.loop import COMMIT_EVERY_S, EVAL_EVERY_S
+from sifu_graph.training.options import DEFAULT_BATCH, TrainOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 ALL = [pytest.param(name, id=name) for name in COMMANDS]

@@ -16,7 +16,7 @@ from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.arrays import runs
 from sifu_graph.config import PRESETS, OptimizerConfig
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
 from sifu_graph.paging import mapped_array

@@ -19,11 +19,11 @@ from test_cache import NODES, OPTIMIZERS, Memory, all_values, graph_of_pages
 from sifu_graph import Graph, build_graph
 from sifu_graph import device as devices
 from sifu_graph.config import PRESETS
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
 from sifu_graph.ops.contest_tiled import Grouped
 from sifu_graph.paging.device_pool import DevicePool
-from sifu_graph.sampling import Sampler
 
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 CONFIG = PRESETS["tuned"]

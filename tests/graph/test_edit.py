@@ -349,7 +349,7 @@ def test_compacting_changes_no_bit(graph: Graph) -> None:
 
 @pytest.mark.parametrize("kind", ["rowwise", "adamw", "adamw-dense"])
 def test_training_goes_on_after_edits(graph: Graph, kind: str) -> None:
-    from sifu_graph.training import merged_optimizer
+    from sifu_graph.training.options import merged_optimizer
 
     graph.train(steps=2, batch=8, optimizer=merged_optimizer(None, kind=kind))
     graph.add_node("龍", like="月")

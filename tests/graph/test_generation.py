@@ -17,10 +17,10 @@ from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
 from sifu_graph.config import PRESETS
-from sifu_graph.decoding import Walk, nth_missing
+from sifu_graph.generation.sampler import DEFAULT, Sampler
+from sifu_graph.generation.walk import Walk, nth_missing
 from sifu_graph.model import forward
 from sifu_graph.ops import contest
-from sifu_graph.sampling import DEFAULT, Sampler
 
 configs = st.builds(
     lambda preset, reset: dataclasses.replace(PRESETS[preset], reset_after=reset),

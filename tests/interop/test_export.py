@@ -23,8 +23,8 @@ from sifu_store.layout import ARRAYS, BIAS, STORED, WEIGHT
 from small import whole, write_text
 
 from sifu_graph import Graph, build_graph, exchange, import_brillm, import_safetensors
-from sifu_graph.decoding import Walk
-from sifu_graph.sampling import Sampler
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 
 
 @pytest.fixture(scope="module")

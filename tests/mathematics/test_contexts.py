@@ -16,14 +16,15 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 from small import whole, write_text
 
-from sifu_graph import Graph, build_graph, contexts
+from sifu_graph import Graph, build_graph
 from sifu_graph.config import SignalConfig
-from sifu_graph.contexts import fit_contexts, node_directions
 from sifu_graph.model import forward
 from sifu_graph.model.initial import BASE_ENERGY
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
+from sifu_graph.training import closed_form
+from sifu_graph.training.closed_form import fit_contexts, node_directions
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +43,16 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beta, gamma = 0.7, 0.4
-    monkeypatch.setattr(contexts, "_chosen_strengths", lambda *_: ((beta, gamma), 1.0, 1.0, 1))
-    monkeypatch.setattr(contexts, "CHUNKS", 50)  # several parts
+    monkeypatch.setattr(closed_form, "_chosen_strengths", lambda *_: ((beta, gamma), 1.0, 1.0, 1))
+    monkeypatch.setattr(closed_form, "CHUNKS", 50)  # several parts
     with Graph.open(fresh) as graph:
         text, parameters, config = graph.tokens().train, graph.parameters, graph.signal
         index, initial, width = parameters.index, parameters.edges.initial, parameters.width
-        rest = (initial.energies(index.slot) + contexts.RAISED).tolist()
+        rest = (initial.energies(index.slot) + closed_form.RAISED).tolist()
         energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys, rest, strict=True)}
-        every = contexts._Chunks.of(text, length=8)
+        every = closed_form._Chunks.of(text, length=8)
         directions = node_directions(every, index.nodes, width, recency=config.recency).astype(np.float64)
-        default = BASE_ENERGY + contexts.RAISED
+        default = BASE_ENERGY + closed_form.RAISED
 
         def mix(past: list[int]) -> np.ndarray:
             """S where the tokens so far are ``past`` and one more: r_k weighs e^k."""
@@ -64,19 +65,19 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
 
         seen = [
             (mix(tokens[:i]), tokens[i], tokens[i + 1])
-            for number, tokens in enumerate(chunks_of(text, 8)) if number % contexts.LEFT_OUT != contexts.LEFT_OUT - 1
+            for number, tokens in enumerate(chunks_of(text, 8)) if number % closed_form.LEFT_OUT != closed_form.LEFT_OUT - 1
             for i in range(1, len(tokens) - 1)
         ]  # fmt: skip
         S, u, v = np.array([s for s, _, _ in seen]), np.array([u for _, u, _ in seen]), np.array([v for *_, v in seen])
         m = S.mean(0)
         m_u = np.array([S[u == node].mean(0) if (u == node).any() else 0 * m for node in range(index.nodes)])
-        C = (S - m_u[u]).T @ (S - m_u[u]) / len(S) + contexts.RIDGE * np.eye(width)
+        C = (S - m_u[u]).T @ (S - m_u[u]) / len(S) + closed_form.RIDGE * np.eye(width)
 
         fit_contexts(parameters, config, text, length=8)
         for source, target in list(energy)[::7]:
             mine = S[(u == source) & (v == target)]
             t_v = S[v == target].mean(0) - m if (v == target).any() else 0 * m
-            own = (mine - m_u[source] - t_v).sum(0) / (len(mine) + contexts.KAPPA)
+            own = (mine - m_u[source] - t_v).sum(0) / (len(mine) + closed_form.KAPPA)
             w = np.linalg.solve(C, beta * t_v + gamma * own)
             c = w @ m_u[source] + 0.5 * w @ (t_v + own)
             slot = np.array([index.slot_of(source, target)])
@@ -92,7 +93,7 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
 def test_nodes_before_the_same_nodes_point_the_same_way() -> None:
     """1 and 2 stand two steps before 5, 3 and 4 before 6."""
     lines = [[1, 7, 5], [2, 7, 5], [3, 7, 6], [4, 7, 6]] * 50
-    chunks = contexts._Chunks.of(Split.from_arrays([np.array(line) for line in lines]), length=4)
+    chunks = closed_form._Chunks.of(Split.from_arrays([np.array(line) for line in lines]), length=4)
     directions = node_directions(chunks, 8, 16)
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, rtol=1e-5)
     assert directions.min() > 0
@@ -107,14 +108,14 @@ def test_the_strengths_are_the_best_that_there_are(fresh: Path, monkeypatch: pyt
     for only in (None, *itertools.product((0.0, 0.4, 0.8), repeat=2)):
         with Graph.open(fresh) as graph, monkeypatch.context() as patched:
             text, parameters = graph.tokens().train, graph.parameters
-            patched.setattr(contexts, "STRENGTHS", (0.0, 0.4, 0.8))
-            patched.setattr(contexts, "TOGETHER", 3)
+            patched.setattr(closed_form, "STRENGTHS", (0.0, 0.4, 0.8))
+            patched.setattr(closed_form, "TOGETHER", 3)
             if only is not None:
-                patched.setattr(contexts, "_chosen_strengths", lambda *_, only=only: (only, 1.0, 1.0, 1))
+                patched.setattr(closed_form, "_chosen_strengths", lambda *_, only=only: (only, 1.0, 1.0, 1))
             fit = fit_contexts(parameters, graph.signal, text, length=8)
             nats = [
                 loss
-                for tokens, size in contexts._Chunks.of(text, length=8).left_out()
+                for tokens, size in closed_form._Chunks.of(text, length=8).left_out()
                 for loss, at in zip(*scored(parameters, graph.signal, tokens, size), strict=True) if at > 0
             ]  # fmt: skip
             left_out.append(float(np.exp(np.mean(nats))))
@@ -140,7 +141,7 @@ def test_training_begins_with_it_once(copied: Path) -> None:
     said: list[str] = []
     with Graph.open(copied) as graph:
         first = graph.train(steps=1, batch=8, say=said.append)
-        assert first.contexts is not None and first.contexts.edge_strength in contexts.STRENGTHS
+        assert first.contexts is not None and first.contexts.edge_strength in closed_form.STRENGTHS
         assert first.contexts.after <= first.contexts.before
         assert any(line.startswith("contexts counted") for line in said)
         assert graph.train(steps=1).contexts is None

@@ -19,7 +19,7 @@ from torch import Tensor
 from sifu_graph import Graph
 from sifu_graph.brillm import import_brillm
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.ops import contest, optim, propagation
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges

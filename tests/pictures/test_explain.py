@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sifu_graph import PRESETS, Graph
-from sifu_graph.explain import WatchedWalk
-from sifu_graph.sampling import Sampler
+from sifu_graph.generation.choices import WatchedWalk
+from sifu_graph.generation.sampler import Sampler
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 

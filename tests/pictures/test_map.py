@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph, fonts, graphmap
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 from sifu_graph.graphmap import GraphMap, draw_map, printed, row_alone
 from sifu_graph.inspection import inspect_node
 from sifu_graph.map_page import map_page

@@ -11,7 +11,8 @@ from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
 from sifu_graph.paging.traffic import TRAFFIC, read_traffic
-from sifu_graph.plots import FIGURES, curve, plot
+from sifu_graph.plots import FIGURES, plot
+from sifu_graph.training.metrics import curve
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sifu_cli.screen import on_a_terminal, print_cache, print_json, say
 if TYPE_CHECKING:
     import numpy as np
 
-    from sifu_graph.generation import Stream
+    from sifu_graph.generation.stream import Stream
     from sifu_graph.graph import Graph
 
 SHOWN_UNKNOWN = 20
@@ -136,7 +136,7 @@ def command(
         store, at=at, host_memory=host_memory, scratch=scratch, device=device, device_memory=device_memory,
         precision=precision,
     ) as graph:  # fmt: skip
-        from sifu_graph.generation import GenerateOptions, stream
+        from sifu_graph.generation.stream import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text
         for k in range(count):
@@ -172,7 +172,7 @@ def _loop(ctx: click.Context, store: Path, settings: dict[str, Any], opening: di
     from sifu_cli.prompt_loop import PromptLoop
 
     def streamed(graph: Graph, text: str, chosen: dict[str, Any]) -> Stream:
-        from sifu_graph.generation import GenerateOptions, stream
+        from sifu_graph.generation.stream import GenerateOptions, stream
 
         given = text.split() if graph.tokenizer.level == "tokens" else text
         return stream(graph, given, GenerateOptions(**chosen))

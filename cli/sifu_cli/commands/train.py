@@ -23,7 +23,7 @@ from sifu_cli.options import (
 from sifu_cli.screen import Progress, duration, number, print_cache, print_json, print_table, say, size
 
 if TYPE_CHECKING:
-    from sifu_graph.training import StepReport, TrainReport
+    from sifu_graph.training.options import StepReport, TrainReport
 
 INTERRUPTED = 130
 HOW_LONG = ("steps", "epochs", "minutes")
@@ -219,7 +219,7 @@ def command(
         ) as graph,
         Progress(quiet=quiet, streams=as_json) as progress,
     ):
-        from sifu_graph.training import merged_optimizer
+        from sifu_graph.training.options import merged_optimizer
 
         if no_limit:
             say("no --steps, --epochs or --minutes: one pass over the text", quiet=quiet)

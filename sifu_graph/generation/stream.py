@@ -15,9 +15,9 @@ import torch
 from sifu_store.errors import OptionError
 
 from sifu_graph import device as devices
-from sifu_graph.decoding import Walk
-from sifu_graph.explain import Choice, WatchedWalk
-from sifu_graph.sampling import Sampler
+from sifu_graph.generation.choices import Choice, WatchedWalk
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -32,7 +32,7 @@ class GenerateOptions:
     tokens
         How many to generate.
     temperature, top_k, top_p, greedy
-        See `sifu_graph.sampling.Sampler`.
+        See `sifu_graph.generation.sampler.Sampler`.
     seed
         Same graph, prompt, options and seed: same text. None: another one each time.
     stop
@@ -40,7 +40,7 @@ class GenerateOptions:
     signal_vector
         r_0 [d], the initial signal, instead of the graph's own.
     explain
-        Keeps how each token was chosen, as `sifu_graph.explain.Choice`.
+        Keeps how each token was chosen, as `sifu_graph.generation.choices.Choice`.
     """
 
     tokens: int = 100

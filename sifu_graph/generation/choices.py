@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.decoding import Walk
+from sifu_graph.generation.walk import Walk
 
 
 @dataclass(frozen=True, slots=True)

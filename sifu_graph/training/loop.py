@@ -7,134 +7,58 @@ step is drawn from (seed, step). The mathematics of a step is in `step`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
+from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, saved_optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sifu_graph.training.options import TrainReport
+
 import dataclasses
-import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import torch
-from sifu_store.durable import is_disk_full, write_durably
-from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError
+from sifu_store.errors import CorpusError, DivergedError, OptionError
 from sifu_store.layout import BIAS
-from sifu_store.refs import MAIN
 from sifu_store.store import Store
 
 from sifu_graph import device as devices
 from sifu_graph import evaluation
-from sifu_graph.config import OptimizerConfig, require_positive
-from sifu_graph.contexts import ContextFit, can_fit, fit_contexts
+from sifu_graph.config import require_positive
 from sifu_graph.evaluation import evaluate_split, perplexity
-from sifu_graph.graph import finite
 from sifu_graph.model import forward as steps
 from sifu_graph.model.parameters import write_parameters
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
+from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 SMOOTHING = 0.95  # of the loss that is shown
-METRICS = "metrics.jsonl"
 ROUNDING = 1e-3  # of a step: 1 - 10/37 epochs are 27 steps of 37, not 27.000000000000004
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One step, as it is shown and as a line of the metrics file. ``loss`` is smoothed, in nats a token."""
-
-    step: int
-    tokens: int
-    loss: float
-    perplexity: float
-    tokens_per_s: float
-    eta_s: float | None = None
-    heldout_perplexity: float | None = None
-    snapshot: str | None = None
-    cache: dict[str, float | int] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """How to train. At least one of ``steps``, ``epochs``, ``minutes`` says for how long; the first reached stops.
-
-    Attributes
-    ----------
-    steps, epochs, minutes
-        More of them, from where the graph stands.
-    batch
-        Chunks of text in a step.
-    optimizer
-        Settings, or None: those of the last run, or the defaults.
-    candidates
-        ``all``: the exact softmax over all nodes. K: so many sampled candidates for every source and step. None: as
-        in the last run, or all.
-    commit_every, eval_every
-        Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
-    contexts
-        Begin with the closed form (`contexts`): it takes part of the time. None: where the graph was never trained,
-        its mathematics allows it, and the optimizer is row-wise: AdamW's steps, of one size for every entry, undo it (a
-        graph of 40 nodes: perplexity 1.7 to 57 in two steps).
-    on_step
-        Called after every step.
-    command
-        What the log says of the commits.
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-    minutes: float | None = None
-    batch: int | None = None
-    optimizer: OptimizerConfig | None = None
-    candidates: int | Literal["all"] | None = None
-    commit_every: int | None = None
-    eval_every: int | None = None
-    seed: int | None = None
-    contexts: bool | None = None
-    on_step: Callable[[StepReport], None] | None = None
-    say: Callable[[str], None] | None = None
-    command: str = "train"
-
-
-DEFAULT_BATCH = 512
 COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainReport:
-    """Where a run ended."""
-
-    step: int
-    steps_done: int
-    tokens: int
-    tokens_done: int
-    loss: float
-    perplexity: float
-    heldout_before: float | None
-    contexts: ContextFit | None
-    heldout_perplexity: float | None
-    tokens_per_s: float
-    seconds: float
-    peak_host_bytes: int
-    peak_device_bytes: int
-    cache: dict[str, float | int]
-    snapshot: str
-    interrupted: bool
-    steps_left: int | None
-    epochs_left: float | None
-    minutes_left: float | None
 
 
 @dataclass(slots=True)
@@ -201,7 +125,7 @@ class _Run:
         self.saved = self.settings["training"]
         self.tokens = graph.tokens(corpus)
         self.progress = _Progress.resumed(self.saved, options, self.tokens.path.name, self.settings["initial"]["seed"])
-        self.optimizer = options.optimizer or _optimizer(self.saved)
+        self.optimizer = options.optimizer or saved_optimizer(self.saved)
         self.candidates = _candidates(self.saved, options)
         self.length = self.settings["build"]["length"]
         self.batches = Batches(
@@ -248,10 +172,10 @@ class _Run:
         started = last_commit = last_eval = time.monotonic()
         last_step = self._last_step()
         deadline = started + options.minutes * 60 if options.minutes is not None else None
-        noted = _drop_later_lines(self.metrics, progress.step, self.store.branch)
+        noted = drop_later_lines(self.metrics, progress.step, self.store.branch)
         if noted < progress.step and progress.smooth is not None:  # killed between the commit and its line
             figures = {"loss": progress.smooth, "perplexity": perplexity(progress.smooth)}
-            _log(self.metrics, {"step": progress.step, "tokens": progress.tokens, **figures}, self.store.branch)
+            log_step(self.metrics, {"step": progress.step, "tokens": progress.tokens, **figures}, self.store.branch)
         before = heldout = self._heldout()
         fitted = self._fit_contexts()
         if fitted is not None:
@@ -286,7 +210,7 @@ class _Run:
                     snapshot=snapshot,
                     cache=self.pool.report() if evaluate or snapshot else None,
                 )
-                _log(self.metrics, dataclasses.asdict(report), self.store.branch)
+                log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
                 if options.on_step is not None:
                     options.on_step(report)
             if interrupted.is_set():
@@ -300,7 +224,7 @@ class _Run:
                     tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
                     cache=self.pool.report(),
                 )  # fmt: skip
-                _log(self.metrics, dataclasses.asdict(final), self.store.branch)
+                log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
         write_traffic(self.pool, graph_folder=self.graph.path)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
@@ -477,81 +401,16 @@ def _check(options: TrainOptions) -> None:
             raise OptionError(f"{name} is {value}: it must be 0 (only at the end) or more steps")
 
 
-def _optimizer(saved: dict[str, Any] | None) -> OptimizerConfig:
-    return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
-
-
 def _candidates(saved: dict[str, Any] | None, options: TrainOptions) -> int | None:
     if options.candidates is None:
         return saved["candidates"] if saved else None
     return None if options.candidates == "all" else options.candidates
 
 
-def merged_optimizer(saved: dict[str, Any] | None, **given: Any) -> OptimizerConfig | None:
-    """The optimizer of the last run with some settings replaced; None where none is given.
-
-    Parameters
-    ----------
-    saved
-        ``settings["training"]`` of the graph: the last run, or None.
-    given
-        Fields of `OptimizerConfig`. A ``kind`` other than that of the last run begins from the defaults of that kind.
-
-    Raises
-    ------
-    OptionError
-        A value has no meaning.
-    """
-    if not given:
-        return None
-    last = _optimizer(saved).to_json()
-    kind = given.get("kind", last["kind"])
-    if kind != last["kind"]:
-        return OptimizerConfig.of(**{"kind": kind, **given})
-    return OptimizerConfig(**{**last, **given})
-
-
 def _due(steps_since: int, every: int | None, seconds_since: float, every_s: float) -> bool:
     if every is None:
         return seconds_since >= every_s
     return every > 0 and steps_since > 0 and steps_since % every == 0
-
-
-def _log(metrics: Path, report: dict[str, Any], branch: str) -> None:
-    fields = {k: v for k, v in report.items() if v is not None and k != "eta_s"}
-    try:
-        with metrics.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
-    except OSError as error:
-        kind = DiskFullError if is_disk_full(error) else StoreError
-        raise kind(
-            f"{metrics}: {error.strerror}: the figures of step {report['step']:,} cannot be noted; "
-            "the graph stays at its last commit"
-        ) from error
-
-
-def _drop_later_lines(metrics: Path, step: int, branch: str) -> float:
-    """Takes out what an earlier run logged after its last commit on this branch: those steps never happened.
-
-    Returns the last step that is noted, infinity where none is: then nobody took notes.
-    """
-    if not metrics.exists():
-        return math.inf
-    lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-    steps = [_step_of(line, branch) for line in lines]
-    kept = [line for line, found in zip(lines, steps, strict=True) if found <= step]
-    if len(kept) != len(lines):
-        write_durably(metrics, "".join(line + "\n" for line in kept).encode())
-    return max((found for found in steps if 0 <= found <= step), default=math.inf)
-
-
-def _step_of(line: str, branch: str) -> float:
-    """The step of a line; that of another branch comes before all others."""
-    try:
-        found = json.loads(line)
-        return float(found["step"]) if found.get("branch", MAIN) == branch else -math.inf
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return math.inf
 
 
 @contextmanager
@@ -585,3 +444,10 @@ def _peak_bytes() -> int:
         return int(psutil.Process().memory_info().rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def finite(values: Tensor | NDArray[np.float32]) -> bool:
+    """No NaN and no infinity in it."""
+    import torch
+
+    return bool(torch.isfinite(torch.as_tensor(values)).all())

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import RowPlaces
+from sifu_graph.generation.sampler import DEFAULT, Sampler
 from sifu_graph.model.forward import rows_of
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
 from sifu_graph.ops.contest_tiled import GroupedRow
 from sifu_graph.ops.signal import PathEdges, Signal, Vectors
 from sifu_graph.paging.edge_pool import KnownRow
-from sifu_graph.sampling import DEFAULT, Sampler
 
 
 class Field(NamedTuple):

@@ -1,0 +1,1 @@
+"""Decoding: a signal that flows and chooses its way, and the text that it leaves."""

@@ -1,0 +1,1 @@
+"""Training: the loop, one step, the closed form that comes before it, and the figures that it leaves."""
