@@ -1,4 +1,4 @@
-"""One training step on one batch: the contests' gradients, the propagation's, and one update of every edge that the batch meets.
+"""One training step on one batch: the gradients of contests and propagation, and one update of every edge met.
 
 It knows batches of node ids; it does not know corpora, schedules of commits, or files.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from sifu_graph import device
 from sifu_graph.arrays import Ids
 from sifu_graph.config import OptimizerConfig, SignalConfig
-from sifu_graph.model.forward import carry, engine, pages_of, path_of, rows_in_memory, stage
+from sifu_graph.model.forward import carry, engine, pages_of, path_of, plan, rows_in_memory, stage
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, contest_tiled, optim, propagation
 

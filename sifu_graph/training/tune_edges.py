@@ -21,6 +21,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, propagation
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import Split
+from sifu_graph.training import step
 
 BATCH = 128
 
@@ -97,7 +98,7 @@ def _step(
     slots = group.slot[taken]
     values = parameters.edges.stage(slots.numpy())
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=torch.arange(len(taken)))
-    state = forward.edge_optimizer_state(values, optimizer)
+    state = step.edge_optimizer_state(values, optimizer)
     contest.update_edges(rows, contest.Sink(gradient_row, dW, db, optimizer, at, state))
     parameters.edges.unstage(slots.numpy(), values)
     return slots
