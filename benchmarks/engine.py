@@ -28,7 +28,7 @@ from sifu_graph.graph import Graph
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 from sifu_graph.training.options import DEFAULT_BATCH
 
 PIECE = 4096  # edges filled at a time
@@ -75,7 +75,7 @@ def pace(graph: Graph, batches: Batches, *, seconds: float) -> Pace:
     def one(at: int) -> tuple[int, float]:
         batch = batches.batch_at(at)
         lengths = batch.lengths.astype(np.int64)
-        _, seen = step.train(parameters, graph.signal, optimizer, batch.tokens, lengths, step=at + 1)
+        _, seen = steps.train(parameters, graph.signal, optimizer, batch.tokens, lengths, step=at + 1)
         inner = np.arange(batch.tokens.shape[1] - 1) < lengths[:, None] - 1  # [B, L - 1]
         return seen, float(sizes[batch.tokens[:, :-1][inner]].sum())
 
@@ -99,7 +99,7 @@ def training(store: Path, sizes: Sizes) -> list[Line]:
     lines = []
     with Graph.open(store) as graph:
         pool = graph.parameters.edges
-        pool.configure(state=step.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
+        pool.configure(state=steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
         materialise(pool)
         split = graph.tokens().train
         rate = machine.matrix_flops()

@@ -41,7 +41,7 @@ from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -236,7 +236,7 @@ class Run:
         self.graph = Graph.open(bench.store)
         self.length, self.optimizer = self.graph.settings["build"]["length"], OptimizerConfig()
         parameters = self.graph.parameters
-        self.graph.fit_memory(state=step.edge_state_arrays(self.optimizer, parameters.width))
+        self.graph.fit_memory(state=steps.edge_state_arrays(self.optimizer, parameters.width))
         host = parameters.edges
         page_bytes = host.page_bytes()
         grouped = Grouped(bench.device, precision=precision, compiled=compiled)
@@ -257,7 +257,7 @@ class Run:
         following = self.batches.batch_at(self.done + 1).tokens if self.pool.missing else None
         self.done += 1
         began = time.perf_counter()
-        loss, seen = step.train(
+        loss, seen = steps.train(
             parameters, self.graph.signal, self.optimizer, batch.tokens, lengths, step=self.done, following=following
         )
         seconds = time.perf_counter() - began

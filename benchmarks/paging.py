@@ -34,7 +34,7 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 HERE = Path(__file__).resolve().parent
 MEASURES = ("training-memory", "training", "resident", "store", "prefetch", "generating-memory", "decoding")
@@ -67,7 +67,7 @@ class Runner:
         self.graph = Graph.open(store, host_memory=host_memory, scratch=store.parent / "scratch")
         self.length = self.graph.settings["build"]["length"]
         self.optimizer = optimizer
-        state = step.edge_state_arrays(optimizer, self.graph.parameters.width)
+        state = steps.edge_state_arrays(optimizer, self.graph.parameters.width)
         self.graph.fit_memory(state=state, trained_edges=batch * self.length)
         self.pool = self.graph.parameters.edges
         self.batches = Batches(self.graph.tokens().train, length=self.length, batch=batch, seed=1)
@@ -84,7 +84,7 @@ class Runner:
         following = self.batches.batch_at(self.done + 1).tokens if self.pool.missing else None
         self.done += 1
         began = time.perf_counter()
-        loss, _ = step.train(
+        loss, _ = steps.train(
             self.graph.parameters, self.graph.signal, self.optimizer, batch.tokens, batch.lengths.astype(np.int64),
             step=self.done, following=following,
         )  # fmt: skip

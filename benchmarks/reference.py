@@ -31,7 +31,7 @@ from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.text.batches import chunk_table
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 from sifu_graph.training.options import DEFAULT_BATCH
 
 LENGTH = 32
@@ -66,7 +66,7 @@ def our_graph(corpus: list[str], *, vocab: int, sparsify: float) -> Iterator[Gra
         build_graph(corpus, store, vocab=vocab, sparsify=sparsify, length=LENGTH, signal="brillm05")
         with Graph.open(store) as graph:
             pool = graph.parameters.edges
-            pool.configure(state=step.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
+            pool.configure(state=steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
             engine.materialise(pool)
             yield graph
 
@@ -135,7 +135,7 @@ def _our_training(graph: Graph, *, chunks: int, seconds: float) -> float:
 
     def one(step: int) -> int:
         tokens = _full_chunks(graph, chunks, skip=chunks * (step % 8))
-        return step.train(graph.parameters, graph.signal, optimizer, tokens, lengths[: len(tokens)], step=step)[1]
+        return steps.train(graph.parameters, graph.signal, optimizer, tokens, lengths[: len(tokens)], step=step)[1]
 
     one(1)
     seen, step, start = 0, 1, time.perf_counter()

@@ -451,14 +451,14 @@ class Edit:
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
         from sifu_graph.config import OptimizerConfig
-        from sifu_graph.training import step
+        from sifu_graph.training import step as steps
         from sifu_graph.training.tune_edges import tune
 
         draft, training = self.draft, self.draft.settings["training"]
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
         if optimizer.kind == "adamw-dense":
             optimizer = dataclasses.replace(optimizer, kind="adamw")
-        parameters = draft.parameters(step.edge_state_arrays(optimizer, draft.width))
+        parameters = draft.parameters(steps.edge_state_arrays(optimizer, draft.width))
         build = draft.settings["build"]
         slots = tune(
             parameters, draft.config, optimizer, text.train, nodes=new, steps=count, length=build["length"],

@@ -46,7 +46,7 @@ from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _Run:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
         parameters = self.graph.parameters
         names = [name for name in self.store.names() if name.startswith("optimizer/")]
-        shapes = step.edge_state_arrays(self.optimizer, parameters.width)
+        shapes = steps.edge_state_arrays(self.optimizer, parameters.width)
         same = self.saved is not None and self.saved["optimizer"]["kind"] == self.optimizer.kind
         if not same:
             self.stale = names
@@ -287,7 +287,7 @@ class _Run:
         batch = self.batches.batch_at(progress.position)
         following = self.batches.batch_at(progress.position + 1).tokens if self.pool.missing else None
         self.uncommitted = True
-        loss, seen = step.train(
+        loss, seen = steps.train(
             self.graph.parameters,
             self.graph.signal,
             self.optimizer,
@@ -328,7 +328,7 @@ class _Run:
             for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
                 pool.touch(part.pages)
                 places = pool.place(torch.from_numpy(index.slot[part.first : part.stop])).to(pool.device)
-                step.catch_up(self.optimizer, pool.arrays, places, self.progress.step - self.progress.began)
+                steps.catch_up(self.optimizer, pool.arrays, places, self.progress.step - self.progress.began)
 
     def _commit(self, heldout: float | None) -> str:
         progress, parameters = self.progress, self.graph.parameters

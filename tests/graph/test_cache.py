@@ -21,7 +21,7 @@ from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
 from sifu_graph.paging import mapped_array
 from sifu_graph.paging.edge_pool import EdgePool, in_turns, row_pages
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 PAGE = 8
 NODES = 40
@@ -77,7 +77,7 @@ def graph_of_pages(
         whole.initial, slots=whole.slots, stored=stored, read=memory.read, page_edges=PAGE, dtype=dtype,
         rows=lambda: row_pages(pages, source, index.slot, total, page_edges=PAGE),
     )  # fmt: skip
-    state = step.edge_state_arrays(optimizer, 32) if optimizer is not None else {}
+    state = steps.edge_state_arrays(optimizer, 32) if optimizer is not None else {}
     kept = [name for name in state if name in memory.arrays]
     host_bytes = None
     if frames is not None:
@@ -118,7 +118,7 @@ def test_training_under_any_budget_gives_the_same_bits(
         parameters, pool = graph.parameters, graph.parameters.edges
         if frames is not None:
             host_bytes = max(pool.least_bytes(), int(share * pool.pages) * pool.page_bytes())
-            pool.configure(state=step.edge_state_arrays(optimizer, 32), host_bytes=host_bytes, folder=tmp_path)
+            pool.configure(state=steps.edge_state_arrays(optimizer, 32), host_bytes=host_bytes, folder=tmp_path)
             assert not pool.resident
         seen: list[object] = []
         at = 0
@@ -128,7 +128,7 @@ def test_training_under_any_budget_gives_the_same_bits(
                 at += 1
                 following, _ = texts(seed + k + 1, nodes=NODES, batch=4, length=7)
                 seen.append(
-                    step.train(parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at, following=following)
+                    steps.train(parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at, following=following)
                 )
             elif action == "e":
                 seen.append(forward.evaluate(parameters, PRESETS["tuned"], tokens, lengths)[0].tolist())
@@ -181,7 +181,7 @@ def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) ->
     assert pool.frame_bytes < 0.6 * pool.pages * pool.page_bytes()
     for at in range(1, 4):
         tokens, lengths = texts(at, nodes=NODES, batch=6, length=7)
-        step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+        steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
         held = pool.page_of[pool.page_of >= 0]
         assert len(held) == len(np.unique(held)) == pool.pages - pool.missing <= pool.frames
         assert np.array_equal(pool.frame_of[held], np.flatnonzero(pool.page_of >= 0))
@@ -210,7 +210,7 @@ def test_rows_are_trained_where_they_lie_in_the_file(way: str, tmp_path: Path, m
         for at in range(1, 5):
             evicted, past = pool.stats.evicted, pool.stats.past_frames
             tokens, lengths = texts(1, nodes=NODES, batch=20, length=9)
-            step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+            steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
         values.append(all_values(pool))
         if frames is not None:
             assert (pool.stats.evicted == evicted) == (pool.stats.past_frames > past) == (way != "torch")
@@ -225,15 +225,15 @@ def test_a_disk_that_becomes_full_under_the_kernel(tmp_path: Path) -> None:
     pool = graph.parameters.edges
     tokens, lengths = texts(1, nodes=NODES, batch=20, length=9)
     for at in range(1, 4):
-        step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
+        steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
     assert pool.past is not None
     with Path("/dev/full").open("wb") as full:
         pool.past.file = full.fileno()
         with pytest.raises(DiskFullError, match="pages that left memory"):
-            step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
+            steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
     assert pool.scratch is not None
     pool.past.file = pool.scratch.fd
-    step.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
+    steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
     pool.close()
 
 

@@ -24,7 +24,7 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
 from sifu_graph.ops.contest_tiled import Grouped
 from sifu_graph.paging.device_pool import DevicePool
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 CONFIG = PRESETS["tuned"]
@@ -68,7 +68,9 @@ def test_training_on_any_part_of_a_device_gives_the_same_bits(
             if action == "t":
                 at += 1
                 following = texts_of(seed + k + 1)[0]
-                seen.append(step.train(parameters, CONFIG, optimizer, tokens, lengths, step=at, following=following)[0])
+                seen.append(
+                    steps.train(parameters, CONFIG, optimizer, tokens, lengths, step=at, following=following)[0]
+                )
             elif action == "e":
                 seen += forward.evaluate(parameters, CONFIG, tokens, lengths)[0].tolist()
                 examined = forward.examine(parameters, CONFIG, tokens, lengths)
@@ -144,7 +146,7 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
     tier = parameters.tier = tier_over(pool, None)
     tokens, lengths = texts_of(1)
     for at in (1, 2):
-        step.train(parameters, CONFIG, optimizer, tokens, lengths, step=at)
+        steps.train(parameters, CONFIG, optimizer, tokens, lengths, step=at)
     found = tier.report()
     met = tier.pages - tier.missing
     assert found["device_bytes_in"] <= met * pool.page_bytes()
@@ -158,7 +160,7 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
     assert set(np.flatnonzero(pool.dirty)) <= set(np.flatnonzero(tier.frame_of >= 0))
     tier.close()
     part = parameters.tier = tier_over(pool, 1)
-    step.train(parameters, CONFIG, optimizer, tokens, lengths, step=3)
+    steps.train(parameters, CONFIG, optimizer, tokens, lengths, step=3)
     found = part.report()
     assert found["device_evicted"] > 0
     assert found["device_bytes_out"] > 0

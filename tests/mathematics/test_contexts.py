@@ -65,7 +65,8 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
 
         seen = [
             (mix(tokens[:i]), tokens[i], tokens[i + 1])
-            for number, tokens in enumerate(chunks_of(text, 8)) if number % closed_form.LEFT_OUT != closed_form.LEFT_OUT - 1
+            for number, tokens in enumerate(chunks_of(text, 8))
+            if number % closed_form.LEFT_OUT != closed_form.LEFT_OUT - 1
             for i in range(1, len(tokens) - 1)
         ]  # fmt: skip
         S, u, v = np.array([s for s, _, _ in seen]), np.array([u for _, u, _ in seen]), np.array([v for *_, v in seen])

@@ -16,7 +16,7 @@ from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
 from sifu_graph.ops import contest
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 PATHS = ["torch", "native"]
 RATE = 2.0**10
@@ -62,10 +62,10 @@ def gradients(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The package's loss and gradients: a step of plain descent moves each parameter by its gradient times RATE."""
     parameters = graph.parameters
-    parameters.edges.configure(state=step.edge_state_arrays(DESCENT, parameters.width))
+    parameters.edges.configure(state=steps.edge_state_arrays(DESCENT, parameters.width))
     before = {"W": parameters.edges.W.clone(), "b": parameters.edges.b.clone()}
     before |= {name: value.clone() for name, value in parameters.small.items()}
-    loss, _ = step.train(parameters, config, DESCENT, tokens, lengths, step=1)
+    loss, _ = steps.train(parameters, config, DESCENT, tokens, lengths, step=1)
     after = {"W": parameters.edges.W, "b": parameters.edges.b, **parameters.small}
     return loss, {name: (before[name] - after[name]) / RATE for name in before}
 

@@ -16,7 +16,7 @@ from sifu_store.errors import OptionError
 from sifu_graph.config import PRESETS, OptimizerConfig
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops import contest, optim
-from sifu_graph.training import step
+from sifu_graph.training import step as steps
 
 WIDTH, SLOTS = 32, 7
 
@@ -84,7 +84,7 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
     graph = random_graph(3, nodes=8, share=1.0, config=config, alphas=9)
     optimizer = OptimizerConfig(kind="adamw-dense", lr=5e-3, beta2=0.999, eps=1e-8, weight_decay=decay, shared_rate=1.0)
     parameters, model = graph.parameters, graph.model
-    parameters.edges.configure(state=step.edge_state_arrays(optimizer, parameters.width))
+    parameters.edges.configure(state=steps.edge_state_arrays(optimizer, parameters.width))
     trained = model.parameters() if config.learn_scale else model.parameters()[:-1]
     reference = torch.optim.AdamW(trained, lr=5e-3, weight_decay=decay)
     rng = np.random.default_rng(0)
@@ -99,9 +99,9 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
             parameter.grad = torch.zeros_like(parameter)
         wanted.backward()
         reference.step()
-        loss, _ = step.train(parameters, config, optimizer, tokens, lengths, step=at)
+        loss, _ = steps.train(parameters, config, optimizer, tokens, lengths, step=at)
         assert loss == pytest.approx(wanted.item(), rel=1e-10)
-    step.catch_up(optimizer, parameters.edges.arrays, torch.from_numpy(parameters.index.slot), 8)
+    steps.catch_up(optimizer, parameters.edges.arrays, torch.from_numpy(parameters.index.slot), 8)
     for name, found, leaf in (
         ("W", parameters.edges.W, model.W), ("b", parameters.edges.b, model.b),
         ("default", parameters.default_W, model.default_W), ("alpha", parameters.alpha, model.alpha),
@@ -114,10 +114,10 @@ def test_lazy_adamw_leaves_untouched_edges_alone() -> None:
     config = PRESETS["paper"]
     graph = random_graph(5, nodes=20, share=0.5, config=config)
     optimizer = OptimizerConfig(kind="adamw", beta2=0.999)
-    graph.parameters.edges.configure(state=step.edge_state_arrays(optimizer, 32))
+    graph.parameters.edges.configure(state=steps.edge_state_arrays(optimizer, 32))
     tokens, lengths = texts(5, nodes=6, batch=3, length=5)
     before = graph.parameters.edges.W.clone()
-    step.train(graph.parameters, config, optimizer, tokens, lengths, step=1)
+    steps.train(graph.parameters, config, optimizer, tokens, lengths, step=1)
     moved = (before != graph.parameters.edges.W).flatten(1).any(1).numpy()
     index = graph.parameters.index
     source = np.empty(index.edges, np.int64)
