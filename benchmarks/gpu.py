@@ -34,7 +34,7 @@ from sifu_graph.device import Precision
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
-from sifu_graph.model import forward as steps
+from sifu_graph.model import forward
 from sifu_graph.ops import contest
 from sifu_graph.ops.contest_tiled import Grouped
 from sifu_graph.paging.buffer_pool import CacheStats
@@ -116,7 +116,7 @@ def against_the_oracle(bench: Bench) -> list[Line]:
         pool = parameters.edges
         parameters.tier = DevicePool(pool, Grouped(bench.device), device_bytes=pool.pages * pool.page_bytes())
         tokens, lengths = texts(seed, nodes=40, batch=3, length=10)
-        loss, _ = steps.evaluate(parameters, config, tokens, lengths)
+        loss, _ = forward.evaluate(parameters, config, tokens, lengths)
         wanted = torch.cat(
             [oracle.run(graph.model, config, row[:n].tolist())[1] for row, n in zip(tokens, lengths, strict=True)]
         )
@@ -131,8 +131,8 @@ def against_the_cpu(bench: Bench) -> list[Line]:
         config, parameters = graph.signal, graph.parameters
         index = parameters.index
         batch = _batches(graph, min(bench.size.batch, 32)).batch_at(0)
-        planned = steps.plan(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
-        sweep = steps.carry(parameters, config, planned)
+        planned = forward.plan(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
+        sweep = forward.carry(parameters, config, planned)
         parameters.edges.require(planned.plan.slot.numpy())
         slots, place = np.unique(planned.plan.slot.numpy(), return_inverse=True)
         values = {name: parameters.edges.get(name, slots) for name in (WEIGHT, BIAS)}
@@ -169,8 +169,8 @@ def _trained(
     engine: object,
     device: torch.device,
     dtype: torch.dtype,
-    planned: steps.Batch,
-    sweep: steps.Sweep,
+    planned: forward.Batch,
+    sweep: forward.Sweep,
     values: dict[str, torch.Tensor],
     place: torch.Tensor,
 ) -> dict[str, torch.Tensor]:

@@ -172,7 +172,7 @@ class GraphSession:
         if self._parameters is None:
             from sifu_graph.model.parameters import read_parameters
 
-            self._parameters = read_parameters(self.store, self.signal)
+            self._parameters = read_parameters(lambda: self.store, self.signal)
         return self._parameters
 
     def fit_memory(

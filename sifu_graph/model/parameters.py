@@ -6,6 +6,7 @@ the formulas of optimizers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,19 +81,24 @@ class Parameters:
         return self.r_0.shape[0]
 
 
-def read_parameters(store: Store, config: SignalConfig) -> Parameters:
-    """The parameters of the graph in a store; pages of edges are read when they are asked for."""
+def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Parameters:
+    """The parameters of the graph in a store.
+
+    Pages of edges are read when a batch or a walk needs them, then from the store that ``current`` returns: a session
+    exchanges its store for another view of the same snapshot.
+    """
+    store = current()
     index, stored, settings = read_index(store), store.page_stored(), store.settings
 
     def rows() -> tuple[NDArray[np.float64], int]:
         source = np.repeat(np.arange(index.nodes), index.row_sizes())
-        return row_pages(len(stored), source, index.slot, store.read("rows/total"))
+        return row_pages(len(stored), source, index.slot, current().read("rows/total"))
 
     edges = EdgePool(
         read_initial(store, config, index),
         slots=store.slots,
         stored=stored,
-        read=lambda *run: store.read_pages(*run),
+        read=lambda *run: current().read_pages(*run),
         rows=rows,
     )
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))

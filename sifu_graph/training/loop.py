@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
-from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, saved_optimizer
+from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, TrainReport, saved_optimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sifu_graph.training.options import TrainReport
 
 import dataclasses
 import math

@@ -1,6 +1,6 @@
 """Training of some edges only: those that touch given nodes. All else keeps its bits.
 
-The way of a batch is that of `steps.train`, with one difference: the gradients of the edges that learn are set aside,
+The way of a batch is that of `step.train`, with one difference: the gradients of the edges that learn are set aside,
 those of all others are dropped. It knows batches and nodes; it does not know drafts or commits.
 """
 
@@ -21,6 +21,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, propagation
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import Split
+from sifu_graph.training.step import edge_optimizer_state
 
 BATCH = 128
 
@@ -97,7 +98,7 @@ def _step(
     slots = group.slot[taken]
     values = parameters.edges.stage(slots.numpy())
     rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=torch.arange(len(taken)))
-    state = steps.edge_optimizer_state(values, optimizer)
+    state = edge_optimizer_state(values, optimizer)
     contest.update_edges(rows, contest.Sink(gradient_row, dW, db, optimizer, at, state))
     parameters.edges.unstage(slots.numpy(), values)
     return slots
