@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sifu_graph.brillm import import_brillm
     from sifu_graph.build import BuildReport, build_graph
     from sifu_graph.config import PRESETS, SignalConfig
     from sifu_graph.graph import Graph
-    from sifu_graph.safetensors_file import import_safetensors
+    from sifu_graph.interop.brillm_import import import_brillm
+    from sifu_graph.interop.safetensors import import_safetensors
     from sifu_graph.session import GraphInfo
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
 _HOMES = {
     "BuildReport": "build",
     "build_graph": "build",
-    "import_brillm": "brillm",
-    "import_safetensors": "safetensors_file",
+    "import_brillm": "interop.brillm_import",
+    "import_safetensors": "interop.safetensors",
     "Graph": "graph",
     "GraphInfo": "session",
     "PRESETS": "config",

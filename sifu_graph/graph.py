@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from sifu_store.branching import Moved
     from sifu_store.history import History
 
-    from sifu_graph.difference import Difference
     from sifu_graph.evaluation import EvalReport
-    from sifu_graph.exporting import ExportReport
     from sifu_graph.generation.stream import Generation
-    from sifu_graph.graphmap import GraphMap
-    from sifu_graph.inspection import EdgeReport, NodeReport
-    from sifu_graph.trace import Trace
+    from sifu_graph.inspection.diff import Difference
+    from sifu_graph.inspection.inspect import EdgeReport, NodeReport
+    from sifu_graph.inspection.trace import Trace
+    from sifu_graph.interop.export import ExportReport
+    from sifu_graph.plot.graph_map import GraphMap
     from sifu_graph.training.options import TrainReport
 
 
@@ -66,56 +66,56 @@ class Graph(Editable, GraphSession):
         return stream(self, prompt, GenerateOptions(**options))
 
     def export(self, kind: str, path: str | Path | None = None, **options: Any) -> ExportReport:
-        """Writes the graph in another format. See `sifu_graph.exporting.export`."""
-        from sifu_graph.exporting import export
+        """Writes the graph in another format. See `sifu_graph.interop.export.export`."""
+        from sifu_graph.interop.export import export
 
         return export(self, kind, path, **options)
 
     def to_scipy(self) -> Any:
-        """Counts and first energies, two sparse matrices [n, n]. See `sifu_graph.exchange.to_scipy`."""
-        from sifu_graph.exchange import to_scipy
+        """Counts and first energies, two sparse matrices [n, n]. See `sifu_graph.interop.converters.to_scipy`."""
+        from sifu_graph.interop.converters import to_scipy
 
         return to_scipy(self)
 
     def to_networkx(self) -> Any:
-        """A `networkx.DiGraph`. See `sifu_graph.exchange.to_networkx`."""
-        from sifu_graph.exchange import to_networkx
+        """A `networkx.DiGraph`. See `sifu_graph.interop.converters.to_networkx`."""
+        from sifu_graph.interop.converters import to_networkx
 
         return to_networkx(self)
 
     def to_pyg(self) -> Any:
-        """A `torch_geometric.data.Data`. See `sifu_graph.exchange.to_pyg`."""
-        from sifu_graph.exchange import to_pyg
+        """A `torch_geometric.data.Data`. See `sifu_graph.interop.converters.to_pyg`."""
+        from sifu_graph.interop.converters import to_pyg
 
         return to_pyg(self)
 
     def to_torch_sparse(self) -> Any:
-        """A `torch_sparse.SparseTensor`. See `sifu_graph.exchange.to_torch_sparse`."""
-        from sifu_graph.exchange import to_torch_sparse
+        """A `torch_sparse.SparseTensor`. See `sifu_graph.interop.converters.to_torch_sparse`."""
+        from sifu_graph.interop.converters import to_torch_sparse
 
         return to_torch_sparse(self)
 
     def map(self, *files: str | Path, **options: Any) -> GraphMap:
-        """A map of the graph, drawn to files. See `sifu_graph.graphmap.draw_map` for the options."""
-        from sifu_graph.graphmap import draw_map
+        """A map of the graph, drawn to files. See `sifu_graph.plot.draw_map.draw_map` for the options."""
+        from sifu_graph.plot.draw_map import draw_map
 
         return draw_map(self, *files, **options)
 
     def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
-        """One picture of the graph or of its training. See `sifu_graph.plots.plot` for the kinds."""
-        from sifu_graph.plots import plot
+        """One picture of the graph or of its training. See `sifu_graph.plot.figures.plot` for the kinds."""
+        from sifu_graph.plot.figures import plot
 
         return plot(self, kind, out, force=force)
 
     def trace(self, text: str | Sequence[str], **options: Any) -> Trace:
-        """What the signal does, position by position: tensors. See `sifu_graph.trace.trace` for the options."""
-        from sifu_graph.trace import TraceOptions, trace
+        """What the signal does, position by position: tensors. See `sifu_graph.inspection.trace.trace` for the options."""
+        from sifu_graph.inspection.trace import TraceOptions, trace
 
         return trace(self, text, TraceOptions(**options))
 
     def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
-        """One node, or the edge between two. See `sifu_graph.inspection`."""
-        from sifu_graph.inspection import inspect_edge, inspect_node
+        """One node, or the edge between two. See `sifu_graph.inspection.inspect`."""
+        from sifu_graph.inspection.inspect import inspect_edge, inspect_node
 
         return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
@@ -126,8 +126,8 @@ class Graph(Editable, GraphSession):
         return self.store.tree()
 
     def diff(self, before: str = "HEAD~1", after: str = "HEAD", *, top: int = 10) -> Difference:
-        """What is different between two snapshots. See `sifu_graph.difference.diff`."""
-        from sifu_graph.difference import diff
+        """What is different between two snapshots. See `sifu_graph.inspection.diff.diff`."""
+        from sifu_graph.inspection.diff import diff
 
         return diff(self.path, before, after, top=top)
 

@@ -15,7 +15,7 @@ import click
 from sifu_cli.screen import Row, duration, number, percent, say, size
 
 if TYPE_CHECKING:
-    from sifu_graph.edit import EditReport, PruneReport
+    from sifu_graph.edit.reports import EditReport, PruneReport
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

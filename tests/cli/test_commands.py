@@ -12,7 +12,7 @@ from calls import call
 from sifu_cli.commands.plot import KINDS, REMARKS
 from sifu_store.store import Store
 
-from sifu_graph.plots import FIGURES
+from sifu_graph.plot.figures import FIGURES
 
 GRAPH = [
     "nodes",

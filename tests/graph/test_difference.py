@@ -14,8 +14,8 @@ from sifu_store.errors import OptionError, StoreDamagedError
 from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.difference import diff
 from sifu_graph.generation.walk import Walk
+from sifu_graph.inspection.diff import diff
 from sifu_graph.model.parameters import write_parameters
 from sifu_graph.text.registry import read_tokenizer
 

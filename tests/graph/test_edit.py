@@ -13,8 +13,8 @@ from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedEr
 from tables import distribution, table
 
 from sifu_graph import Graph
-from sifu_graph.draft import Draft
-from sifu_graph.pruning import to_prune
+from sifu_graph.edit.prune_grow import to_prune
+from sifu_graph.edit.working_copy import Draft
 from sifu_graph.text.corpus import is_held_out
 from sifu_graph.text.node_lookup import node_named
 

@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
     @rule(node=known)
     def dies(self, node: int) -> None:
         """A process that ends with changes written, but not committed."""
-        from sifu_graph.edit import Edit
+        from sifu_graph.edit.session import Edit
 
         edit = Edit(self.graph)
         edit.add_node("<lost>", like=self.node(node))

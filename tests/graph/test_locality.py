@@ -14,7 +14,7 @@ from sifu_store.errors import SifuError
 from tables import Table, table
 
 from sifu_graph import Graph
-from sifu_graph.edit import Edit
+from sifu_graph.edit.session import Edit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,8 +21,9 @@ from sifu_store import Store
 from sifu_store.errors import DiskFullError, HostMemoryError, OptionError
 from small import whole
 
-from sifu_graph import Graph, build_graph, edit
+from sifu_graph import Graph, build_graph
 from sifu_graph.config import OptimizerConfig
+from sifu_graph.edit import session
 from sifu_graph.paging.budget import UNITS, budget, parse_bytes
 from sifu_graph.paging.spill_file import Scratch
 
@@ -79,7 +80,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
 
 
 def test_a_forecast_keeps_to_the_budget_too(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edit, "EVAL_TOKENS", 500)
+    monkeypatch.setattr(session, "EVAL_TOKENS", 500)
     with Graph.open(paged) as graph:
         graph.train(steps=1, batch=8, eval_every=0)
         wanted = graph.prune(to_ratio=0.1, evaluate=True, dry_run=True)

@@ -22,9 +22,11 @@ from sifu_store.errors import ForeignFileError, OptionError, StoreExistsError
 from sifu_store.layout import ARRAYS, BIAS, STORED, WEIGHT
 from small import whole, write_text
 
-from sifu_graph import Graph, build_graph, exchange, import_brillm, import_safetensors
+from sifu_graph import Graph, build_graph, import_brillm, import_safetensors
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
+from sifu_graph.interop import converters
+from sifu_graph.model import edge_reader
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +282,7 @@ def test_pytorch_geometric(trained: Path) -> None:
         _counts, energies = graph.to_scipy()
         np.testing.assert_array_equal(data.edge_attr[:, 1], energies.data)
         assert data.validate()
-        for found, wanted in zip(exchange.from_pyg(data), graph.to_scipy(), strict=True):
+        for found, wanted in zip(converters.from_pyg(data), graph.to_scipy(), strict=True):
             assert_same_matrix(found, wanted)
 
 
@@ -299,7 +301,7 @@ def test_torch_sparse(trained: Path) -> None:
         row, col, value = graph.to_torch_sparse().coo()
         np.testing.assert_array_equal(row * graph.parameters.index.nodes + col, graph.parameters.index.keys)
         np.testing.assert_array_equal(value, graph.to_scipy()[1].data)
-        assert_same_matrix(exchange.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
+        assert_same_matrix(converters.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
 
 
 class Compressed(SimpleNamespace):
@@ -316,7 +318,7 @@ def test_torch_sparse_there_and_back(trained: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(sys.modules, "torch_sparse", SimpleNamespace(SparseTensor=made))
     with Graph.open(trained) as graph:
-        assert_same_matrix(exchange.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
+        assert_same_matrix(converters.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
 
 
 # ---- targets, and edges in odd places
@@ -348,7 +350,7 @@ def test_an_export_that_fails_leaves_nothing(trained: Path, tmp_path: Path, monk
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exchange, "read_edges", fail)
+    monkeypatch.setattr(converters, "read_edges", fail)
     with Graph.open(trained) as graph:
         for kind in ("safetensors", "scipy", "graphml"):
             with pytest.raises(KeyboardInterrupt):
@@ -358,13 +360,13 @@ def test_an_export_that_fails_leaves_nothing(trained: Path, tmp_path: Path, monk
 
 def test_slots_in_any_order(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Edits leave rows in several runs: what is written is sorted by (u, v) nevertheless."""
-    monkeypatch.setattr(exchange, "BLOCK_EDGES", 64)
+    monkeypatch.setattr(converters, "BLOCK_EDGES", 64)
     with Graph.open(trained) as graph:
         slots = np.random.default_rng(0).permutation(graph.parameters.edges.slots)
         for name in (WEIGHT, BIAS):
             wanted = whole(graph.store, name)[slots]
             stored = graph.store.page_stored()[slots // 512]
-            found = exchange.read_edges(graph, name, slots)
+            found = edge_reader.read_edges(graph, name, slots)
             np.testing.assert_array_equal(found[stored], wanted[stored])
             np.testing.assert_array_equal(found, graph.parameters.edges.get(name, slots))
-        assert sum(len(block) for block in exchange.edge_blocks(graph, BIAS)) == graph.parameters.index.edges
+        assert sum(len(block) for block in edge_reader.edge_blocks(graph, BIAS)) == graph.parameters.index.edges

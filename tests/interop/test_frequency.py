@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sifu_store.errors import ForeignFileError
 
-from sifu_graph import frequency
-from sifu_graph.frequency import frequency_rows, judge_rows, read_rows
+from sifu_graph.interop import brillm_frequency
+from sifu_graph.interop.brillm_frequency import frequency_rows, judge_rows, read_rows
 
 TOKENS = st.text(st.characters(codec="utf-8"), max_size=20)
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -46,7 +46,7 @@ def test_what_json_writes_is_read_in_blocks(
     path = tmp_path / "freq.json"
     path.write_text(json.dumps(rows, ensure_ascii=spelling == "ascii", separators=separators) + end, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frequency, "BLOCK_BYTES", block)
+        patch.setattr(brillm_frequency, "BLOCK_BYTES", block)
         assert_same(read_rows(path, names), judge_rows(path, names))
 
 

@@ -15,7 +15,8 @@ from foreign_files import NAMES, Files, state_of
 from sifu_store.errors import ForeignFileError, OptionError, SifuError, StoreExistsError
 from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph import Graph, brillm, import_brillm
+from sifu_graph import Graph, import_brillm
+from sifu_graph.interop import brillm_import
 
 
 def edge(graph: Graph, u: str, v: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +59,7 @@ def test_counts_are_those_of_the_file(files: Files, imported: Graph) -> None:
 @pytest.mark.parametrize("pages", [1, 32])
 def test_more_than_one_run_of_pages(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
     """Every edge private: 1,089 edges, three pages."""
-    monkeypatch.setattr(brillm, "RUN_PAGES", pages)
+    monkeypatch.setattr(brillm_import, "RUN_PAGES", pages)
     state = state_of(len(NAMES) ** 2, nodes=len(NAMES), width=4, rng=np.random.default_rng(1))
     torch.save(state, files.checkpoint)
     seen: list[tuple[int, int]] = []

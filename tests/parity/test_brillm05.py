@@ -17,9 +17,9 @@ from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph import Graph
-from sifu_graph.brillm import import_brillm
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.generation.walk import Walk
+from sifu_graph.interop.brillm_import import import_brillm
 from sifu_graph.ops import contest, optim, propagation
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph import Graph, fonts, graphmap
+from sifu_graph import Graph
 from sifu_graph.generation.walk import Walk
-from sifu_graph.graphmap import GraphMap, draw_map, printed, row_alone
-from sifu_graph.inspection import inspect_node
-from sifu_graph.map_page import map_page
+from sifu_graph.inspection.energies import row_alone
+from sifu_graph.inspection.inspect import inspect_node
+from sifu_graph.plot import fonts, graph_map
+from sifu_graph.plot.draw_map import draw_map
+from sifu_graph.plot.graph_map import GraphMap, printed
+from sifu_graph.plot.map_html import map_page
 
 
 def data_of(page: str) -> dict:
@@ -60,7 +63,7 @@ def test_every_node_keeps_its_strongest_edge_and_the_rest_are_the_strongest(
 ) -> None:
     source, target = np.array(sorted(pairs)).T
     strength = np.random.default_rng(seed).permutation(len(source)).astype(float)
-    kept = graphmap._strongest(source, target, strength, edges)
+    kept = graph_map._strongest(source, target, strength, edges)
     by_strength = sorted(range(len(source)), key=lambda k: -strength[k])
     needed = []
     for k in by_strength:
@@ -156,7 +159,7 @@ def test_maps_that_cannot_be_drawn(
 
 
 def test_a_picture_without_matplotlib_says_what_to_install(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sifu_graph.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("sifu_graph.plot.figures.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"pip install 'sifu-graph\[plot\]'"):
         draw_map(graph, "map.png")
 
@@ -184,6 +187,6 @@ def test_a_character_that_no_font_has() -> None:
 
 def test_strength_of_any_sign_gives_weights() -> None:
     for by in ("information", "energy", "count"):
-        weight = graphmap._weights(np.array([3.0, 1.0, -0.5 if by == "information" else 1.0]), by)
+        weight = graph_map._weights(np.array([3.0, 1.0, -0.5 if by == "information" else 1.0]), by)
         assert (weight > 0).all()
         assert weight[0] == weight.max()

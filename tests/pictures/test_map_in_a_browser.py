@@ -10,7 +10,8 @@ import pytest
 from browser import Browser, chromium
 
 from sifu_graph import Graph
-from sifu_graph.graphmap import GraphMap, draw_map, printed
+from sifu_graph.plot.draw_map import draw_map
+from sifu_graph.plot.graph_map import GraphMap, printed
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium")
 

@@ -11,7 +11,7 @@ from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
 from sifu_graph.paging.traffic import TRAFFIC, read_traffic
-from sifu_graph.plots import FIGURES, plot
+from sifu_graph.plot.figures import FIGURES, plot
 from sifu_graph.training.metrics import curve
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.
     assert out.read_bytes() == before
     plot(graph, "counts", out, force=True)
     assert out.read_bytes() != before
-    monkeypatch.setattr("sifu_graph.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("sifu_graph.plot.figures.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"sifu-graph\[plot\]"):
         plot(graph, "rows", tmp_path / "b.png")
 

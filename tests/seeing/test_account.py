@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.config import PRESETS, SignalConfig
+from sifu_graph.inspection.trace import Trace, TraceOptions, follow
 from sifu_graph.ops.functional import mix_weights, mixing_matrix
-from sifu_graph.trace import Trace, TraceOptions, follow
 
 NODES = 12
 LENGTH = 5  # of a chunk of evaluation

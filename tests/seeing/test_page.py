@@ -12,7 +12,7 @@ from browser import Browser, chromium
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.trace_page import POSITIONS, page_data
+from sifu_graph.plot.trace_html import POSITIONS, page_data
 
 NASTY = [
     "</script><script>window.hit=1</script>",

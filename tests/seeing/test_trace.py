@@ -13,16 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
-from sifu_graph import Graph, overlay
+from sifu_graph import Graph
 from sifu_graph.config import PRESETS
 from sifu_graph.edge_index import EdgeIndex, RowPlaces
+from sifu_graph.inspection import what_if
+from sifu_graph.inspection.trace import TraceOptions, follow
+from sifu_graph.inspection.what_if import Change
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
-from sifu_graph.overlay import Change
 from sifu_graph.text.corpus import is_held_out
 from sifu_graph.text.plain import CharTokenizer
-from sifu_graph.trace import TraceOptions, follow
 
 TEXT = "春風花月夜江水山雲。人不一有"
 
@@ -126,7 +127,7 @@ def test_an_overlay_is_the_edited_graph_bit_for_bit(seed: int, preset: str, node
     place = which % index.edges
     u = int(np.searchsorted(index.row_start, place, side="right")) - 1
     v = int(index.target[place])
-    laid = overlay.lay(
+    laid = what_if.lay(
         parameters, tokenizer, [Change("edge", (NAMES[u], NAMES[v])), Change("node", (NAMES[node],))]
     )  # fmt: skip
     every = np.repeat(np.arange(12), index.row_sizes())
@@ -170,7 +171,7 @@ def test_what_if_shows_both_and_leaves_the_graph_alone(graph: Graph) -> None:
 def test_an_added_node_that_is_off_is_read_as_its_parts() -> None:
     tokenizer = CharTokenizer([*NAMES, "ab"], added=[12])
     parameters = random_graph(1, nodes=13, share=0.4, config=PRESETS["paper"]).parameters
-    laid = overlay.lay(parameters, tokenizer, [overlay.parse("node ab off")])
+    laid = what_if.lay(parameters, tokenizer, [what_if.parse("node ab off")])
     assert tokenizer.encode("abc").tolist() == [12, 4]
     assert laid.tokenizer.encode("abc").tolist() == [2, 3, 4]
 

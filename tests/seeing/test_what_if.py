@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small import write_text
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.trace import Trace
+from sifu_graph.inspection.trace import Trace
 
 TENSORS = ("r", "mix", "energy", "candidate", "private", "shown", "z")
 FIRST = 2  # the first node that is not a special one

@@ -14,7 +14,7 @@ from sifu_cli.options import Number, json_option, quiet_option, store_option
 from sifu_cli.screen import Progress, Row, commit_line, number, print_json, print_table
 
 if TYPE_CHECKING:
-    from sifu_graph.difference import Difference, EdgeChange
+    from sifu_graph.inspection.diff import Difference, EdgeChange
 
 SHOWN_NAMES = 8
 LONGEST = 40
@@ -50,7 +50,7 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     edge (u, v) is that of the first step of a text that begins with u; where the edge is not private, that of the
     default edge.
     """
-    from sifu_graph.difference import diff
+    from sifu_graph.inspection.diff import diff
 
     with Progress(quiet=quiet) as progress:
         found = diff(

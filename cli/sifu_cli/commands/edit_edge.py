@@ -13,8 +13,7 @@ from sifu_cli.options import Number, dry_run_option, json_option, logged, opened
 from sifu_cli.screen import number, percent, print_json, print_table
 
 if TYPE_CHECKING:
-    from sifu_graph.edge_edits import EdgeState
-    from sifu_graph.edit import EditEdgeReport
+    from sifu_graph.edit.reports import EdgeState, EditEdgeReport
     from sifu_graph.graph import Graph
 
 WAYS = ("scale", "boost", "copy_from", "to_default", "forbid", "allow")

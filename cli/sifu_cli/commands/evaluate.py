@@ -77,7 +77,7 @@ def command(
     Perplexity is how many equally likely tokens the graph hesitates between: the lower, the better.
     """
     if plot is not None:
-        from sifu_graph.plots import require_plotting
+        from sifu_graph.plot.figures import require_plotting
 
         require_plotting(plot)
     reports: dict[str, EvalReport] = {}
@@ -97,7 +97,7 @@ def command(
     if stats:
         print_cache(cache)
     if plot is not None:
-        from sifu_graph.eval_plot import plot_positions
+        from sifu_graph.plot.evaluation import plot_positions
 
         plot_positions(reports, plot)
         say(f"drawn: {plot}", quiet=quiet)

@@ -56,7 +56,7 @@ def command(
     Which row of the checkpoint is which edge follows from the vocabulary and the frequency file, so both must be those
     that it was trained with; what does not fit is refused.
     """
-    from sifu_graph.brillm import import_brillm
+    from sifu_graph.interop.brillm_import import import_brillm
 
     say(f"reading {checkpoint.name}", quiet=quiet)
     with Progress(quiet=quiet) as progress:

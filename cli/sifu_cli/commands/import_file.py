@@ -27,7 +27,7 @@ Example:
 @click.pass_context
 def command(ctx: click.Context, /, *, file: Path, force: bool, store: Path, quiet: bool, as_json: bool) -> None:
     """Make a graph of FILE, which ``sifu export safetensors`` wrote (BriLLM's own models: ``sifu import-brillm``)."""
-    from sifu_graph.safetensors_file import import_safetensors
+    from sifu_graph.interop.safetensors import import_safetensors
 
     say(f"reading {file.name}", quiet=quiet)
     with Progress(quiet=quiet) as progress:

@@ -15,7 +15,7 @@ from sifu_cli.screen import Row, number, percent, print_json, print_rich, print_
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sifu_graph.inspection import Change, EdgeReport, Neighbour, NodeReport
+    from sifu_graph.inspection.inspect import Change, EdgeReport, Neighbour, NodeReport
 
 TOP = 10
 Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree
 
-    from sifu_graph.account import Account
-    from sifu_graph.trace import Candidate, Position, Trace
+    from sifu_graph.inspection.attribution import Account
+    from sifu_graph.inspection.trace import Candidate, Position, Trace
 
 LAST = 64
 IN_TABLE = 4  # candidates a position

@@ -205,7 +205,7 @@ def command(
     if no_limit:
         given["epochs"] = 1.0
     if plot is not None:
-        from sifu_graph.plots import require_plotting
+        from sifu_graph.plot.figures import require_plotting
 
         require_plotting(plot)
     with (
@@ -241,7 +241,7 @@ def command(
     else:
         _print_report(report)
     if plot is not None:
-        from sifu_graph.plots import plot_training
+        from sifu_graph.plot.figures import plot_training
 
         plot_training(store, plot)
         say(f"drew {plot}", quiet=quiet)

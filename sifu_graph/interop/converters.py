@@ -7,30 +7,20 @@ through. It knows graphs and other libraries' containers; it does not know file 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError, StoreExistsError
-from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 
-from sifu_graph.arrays import runs
-from sifu_graph.ops.functional import gelu, step_encoding
-from sifu_graph.ops.signal import Signal
+from sifu_graph.inspection.energies import first_energies
+from sifu_graph.model.edge_reader import sources
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
-
-BLOCK_PAGES = 32
-BLOCK_EDGES = BLOCK_PAGES * PAGE_EDGES
-"""Edges that are in memory at a time: 64 MiB of weights for d = 32, and as much again while they are read."""
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def free_target(path: str | Path, *, force: bool = False) -> Path:
@@ -49,71 +39,6 @@ def free_target(path: str | Path, *, force: bool = False) -> Path:
 
 
 # ---- edges, block by block
-
-
-def blocks(edges: int) -> Iterator[slice]:
-    """Runs of places in the sorted index."""
-    return (slice(begin, min(begin + BLOCK_EDGES, edges)) for begin in range(0, edges, BLOCK_EDGES))
-
-
-def read_edges(graph: GraphSession, name: str, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-    """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots, from the store; nothing stays in memory."""
-    store, initial, width = graph.store, graph.parameters.edges.initial, graph.parameters.width
-    out = np.zeros((len(slots), width, width) if name == WEIGHT else (len(slots), width), np.float32)
-    page = slots // PAGE_EDGES
-    wanted = np.unique(page)
-    stored = store.page_stored()[wanted]
-    for first, stop in runs(wanted[stored]):
-        values = store.read_pages(name, first, stop)
-        mine = (page >= first) & (page < stop)
-        out[mine] = values[slots[mine] - first * PAGE_EDGES]
-    fresh = np.isin(page, wanted[~stored])
-    if fresh.any():
-        made = initial.weight(slots[fresh]) if name == WEIGHT else initial.bias(slots[fresh])
-        if made is not None:
-            out[fresh] = made
-    return out
-
-
-def edge_blocks(graph: GraphSession, name: str) -> Iterator[NDArray[np.float32]]:
-    """The values of all private edges, sorted by (u, v), block by block."""
-    index = graph.parameters.index
-    return (read_edges(graph, name, index.slot[block]) for block in blocks(index.edges))
-
-
-def sources(graph: GraphSession) -> NDArray[np.int64]:
-    """u of every private edge, in the order of the index."""
-    index = graph.parameters.index
-    return np.repeat(np.arange(index.nodes), index.row_sizes())
-
-
-def first_energies(graph: GraphSession) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What each edge is worth where a text begins: its energy at the first position, when all signal is r_1.
-
-    Returns
-    -------
-    private : float32 [edges]
-        E(v) of every private edge (u, v), in the order of the index.
-    default : float32 [n]
-        The energy that all default edges of u share.
-    """
-    parameters, config = graph.parameters, graph.signal
-    signal = Signal.start(
-        config,
-        r_0=parameters.r_0,
-        node_bias=parameters.node_bias,
-        alpha=parameters.alpha.tolist(),
-        offset=config.train_offset,
-    )
-    S, pe = signal.mix, step_encoding(config, config.train_offset, parameters.r_0)
-    default = gelu(S @ parameters.default_W + parameters.default_b + pe).norm(dim=-1)
-    source = torch.from_numpy(sources(graph))
-    private = np.empty(parameters.index.edges, np.float32)
-    weights, biases = edge_blocks(graph, WEIGHT), edge_blocks(graph, BIAS)
-    for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
-        z = torch.bmm(S[source[block]][:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + pe
-        private[block] = gelu(z).norm(dim=-1).numpy()
-    return private, default.numpy()
 
 
 # ---- scipy
@@ -147,36 +72,6 @@ def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
 
 
 # ---- GraphML and networkx
-
-
-def export_graphml(graph: GraphSession, path: Path) -> None:
-    """GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and first energy.
-
-    Written as a stream. Characters that XML cannot hold stand as ``<0x1F>``.
-    """
-    index, counts = graph.parameters.index, graph.store.read("nodes/count")
-    energy, default = first_energies(graph)
-    keys = [("token", "node", "string"), ("count", "node", "long"), ("default_energy", "node", "double"),
-            ("count", "edge", "long"), ("energy", "edge", "double")]  # fmt: skip
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
-        for i, (name, owner, kind) in enumerate(keys):
-            file.write(f'<key id="d{i}" for="{owner}" attr.name="{name}" attr.type="{kind}"/>\n')
-        file.write('<graph edgedefault="directed">\n')
-        for node, name in enumerate(graph.tokenizer.vocabulary):
-            text = escape(NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name), {"\r": "&#13;"})
-            file.write(
-                f'<node id="{node}"><data key="d0">{text}</data><data key="d1">{counts[node]}</data>'
-                f'<data key="d2">{default[node]:.9g}</data></node>\n'
-            )
-        for node in range(index.nodes):
-            row = index.row(node)
-            file.writelines(
-                f'<edge source="{node}" target="{target}"><data key="d3">{count}</data>'
-                f'<data key="d4">{value:.9g}</data></edge>\n'
-                for target, count, value in zip(index.target[row], index.count[row], energy[row], strict=True)
-            )
-        file.write("</graph>\n</graphml>\n")
 
 
 def to_networkx(graph: GraphSession) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
 from sifu_graph.arrays import Ints
-from sifu_graph.checkpoint import POINTER
+from sifu_graph.interop.torch_checkpoint import POINTER
 
 BLOCK_BYTES = 4 << 20
 WORD = 8  # bytes of a key that are compared at a time

@@ -13,12 +13,12 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import USAGE
 
 from sifu_graph.arrays import Ints
-from sifu_graph.counted import counted_rows
-from sifu_graph.draft import Draft
-from sifu_graph.edge_edits import make_private
 from sifu_graph.edge_index import private_edge_budget
-from sifu_graph.node_edits import note_pairs
-from sifu_graph.rest import Rest
+from sifu_graph.edit.edges import make_private
+from sifu_graph.edit.nodes import note_pairs
+from sifu_graph.edit.pairs import counted_rows
+from sifu_graph.edit.rest_energy import Rest
+from sifu_graph.edit.working_copy import Draft
 from sifu_graph.text.pair_counts import PairCounts
 
 By = Literal["count", "energy", "usage"]

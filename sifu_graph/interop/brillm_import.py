@@ -30,10 +30,10 @@ from sifu_store.store import Store
 from torch import Tensor
 
 import sifu_graph
-from sifu_graph.checkpoint import open_state, release
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
-from sifu_graph.frequency import Pairs, frequency_rows, read_json
+from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
+from sifu_graph.interop.torch_checkpoint import open_state, release
 from sifu_graph.text.imported import SPACE, read_vocabulary
 from sifu_graph.text.kneser_ney import estimate_discounts
 from sifu_graph.text.tokenizer import LEVELS, Tokenizer

@@ -6,28 +6,15 @@ It knows one edge (u, v) and its row; it does not know slots and pages (`draft`)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, COUNT, WEIGHT
 
-from sifu_graph.draft import Draft
-from sifu_graph.node_edits import note_pairs
-from sifu_graph.rest import Rest
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeState:
-    """One edge: what it is, how often it occurred, and its energy and probability at rest (see `sifu_graph.rest`)."""
-
-    source: str
-    target: str
-    kind: str
-    """``private``, ``default`` or ``forbidden``."""
-    count: int
-    energy: float
-    probability: float
+from sifu_graph.edit.nodes import note_pairs
+from sifu_graph.edit.reports import EdgeState
+from sifu_graph.edit.rest_energy import Rest
+from sifu_graph.edit.working_copy import Draft
 
 
 def state(draft: Draft, u: int, v: int) -> EdgeState:

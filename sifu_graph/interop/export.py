@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from sifu_store.durable import disk_errors, sync_filesystem
 from sifu_store.errors import OptionError, StoreExistsError
 
-from sifu_graph import exchange
-from sifu_graph.brillm_export import check_brillm, write_brillm
-from sifu_graph.safetensors_file import write_safetensors
+from sifu_graph.interop import converters, graphml
+from sifu_graph.interop.brillm_export import check_brillm, write_brillm
+from sifu_graph.interop.safetensors import write_safetensors
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -75,7 +75,7 @@ def export(
     started = time.perf_counter()
     if kind not in FORMATS:
         raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
-    target = exchange.free_target(path if path is not None else graph.path.stem + FORMATS[kind], force=force)
+    target = converters.free_target(path if path is not None else graph.path.stem + FORMATS[kind], force=force)
     if target == graph.path or target in graph.path.parents:
         raise OptionError(f"{target} is the graph itself, or a folder that holds it: name another place")
     if target.is_dir() and (others := {file.name for file in target.iterdir()} - FOLDERS.get(kind, set())):
@@ -93,9 +93,9 @@ def export(
             elif kind == "safetensors":
                 write_safetensors(graph, partial, on_bytes=on_bytes)
             elif kind == "graphml":
-                exchange.export_graphml(graph, partial)
+                graphml.export_graphml(graph, partial)
             else:
-                exchange.export_scipy(graph, partial)
+                converters.export_scipy(graph, partial)
             sync_filesystem(target.parent)
             _remove(target)
             partial.rename(target)

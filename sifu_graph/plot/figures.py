@@ -244,7 +244,7 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
     from sifu_graph.generation.walk import Walk
-    from sifu_graph.graphmap import row_alone
+    from sifu_graph.inspection.energies import row_alone
 
     index, walk = graph.parameters.index, Walk(graph.parameters, graph.signal)
     sizes = index.row_sizes()

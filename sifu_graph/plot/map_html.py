@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sifu_graph.graphmap import COLOURS, MEASURES, GraphMap, printed
+from sifu_graph.plot.graph_map import COLOURS, MEASURES, GraphMap, printed
 
 NAMED = 12
 """Nodes that stand for a community in the list of communities."""

@@ -12,7 +12,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -22,9 +21,18 @@ from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 
-from sifu_graph import counted, edge_edits, node_edits, pruning
-from sifu_graph.draft import Draft
-from sifu_graph.edge_edits import EdgeState
+from sifu_graph.edit import edges, nodes, pairs, prune_grow
+from sifu_graph.edit.reports import (
+    AddNodeReport,
+    CompactReport,
+    EditEdgeReport,
+    EditNodeReport,
+    EditReport,
+    NodeState,
+    PruneReport,
+    RemoveNodeReport,
+)
+from sifu_graph.edit.working_copy import Draft
 from sifu_graph.text.corpus import Corpus, is_held_out
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.node_lookup import node_named
@@ -35,100 +43,6 @@ if TYPE_CHECKING:
 
 Corpora = Corpus | Sequence[str | Path]
 EVAL_TOKENS = 20_000  # held-out tokens that a forecast looks at: the same as training does
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditReport:
-    """What an edit did to the graph as a whole. ``snapshot`` is None if nothing was committed (yet)."""
-
-    nodes_before: int
-    nodes_after: int
-    private_edges_before: int
-    private_edges_after: int
-    pages_written: int
-    seconds: float = 0.0
-    snapshot: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddNodeReport(EditReport):
-    """Nodes that were added. ``occurrences``: how often they occur in the corpus that was given, or None."""
-
-    nodes_added: list[str]
-    private_edges_added: int
-    occurrences: int | None
-    missing: list[str]
-    """Nodes that do not occur in the corpus: all their edges are default."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveNodeReport(EditReport):
-    """Nodes that were removed."""
-
-    nodes_removed: list[str]
-    private_edges_removed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeState:
-    """One node: its name, how often it occurred, the private edges out of it and into it, its bias's length."""
-
-    token: str
-    kind: str
-    count: int
-    edges_out: int
-    edges_in: int
-    bias_norm: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditNodeReport(EditReport):
-    """A node that was changed. ``after`` is that of the node that is left."""
-
-    before: NodeState
-    after: NodeState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditEdgeReport(EditReport):
-    """An edge that was changed."""
-
-    before: EdgeState
-    after: EdgeState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneReport(EditReport):
-    """Edges that became default or private.
-
-    Attributes
-    ----------
-    bytes_freed
-        What the parameters of the edges that went take (negative: that more came). `compact` gives it back on disk.
-    corpus_share
-        The share of the text's transitions that ran over the edges that became default, or now does over new ones.
-    heldout_before, heldout_after
-        Held-out perplexity (over up to 20,000 tokens); None where it was not asked for or cannot be told.
-    """
-
-    edges_added: int
-    edges_removed: int
-    bytes_freed: int
-    corpus_share: float
-    heldout_before: float | None = None
-    heldout_after: float | None = None
-    note: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactReport(EditReport):
-    """Slots and runs before and after. A run is a row's edges that lie side by side."""
-
-    slots_before: int
-    slots_after: int
-    runs_before: int
-    runs_after: int
-    bytes_freed: int
 
 
 Report = TypeVar("Report", bound=EditReport)
@@ -208,11 +122,11 @@ class Edit:
             raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
-        model = None if like is None else node_edits.model_of(draft, like)
+        model = None if like is None else nodes.model_of(draft, like)
         new = draft.add_nodes(tokens, kind, like=model)
         edges, occurrences, missing = 0, None, []
         if model is not None:
-            edges = len(node_edits.add_like(draft, new, model))
+            edges = len(nodes.add_like(draft, new, model))
         elif corpus is not None:
             text = self._tokens(corpus)
             counts = count_pairs(text, n=draft.n)
@@ -236,7 +150,7 @@ class Edit:
         if not tokens:
             raise OptionError("name at least one node to remove")
         nodes = list(dict.fromkeys(node_named(self.draft.tokenizer, token) for token in tokens))
-        edges = node_edits.remove(self.draft, nodes)
+        edges = nodes.remove(self.draft, nodes)
         self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
@@ -255,7 +169,7 @@ class Edit:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(into)
         before = self.node_state(node)
-        node_edits.merge(self.draft, node, other)
+        nodes.merge(self.draft, node, other)
         self._note(f"merge {token} into {into}")
         return EditNodeReport(before=before, after=self.node_state(node_named(self.draft.tokenizer, into)), **account())
 
@@ -265,7 +179,7 @@ class Edit:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(like)
         before = self.node_state(node)
-        node_edits.bias_from(self.draft, node, other)
+        nodes.bias_from(self.draft, node, other)
         self._note(f"give {token} the bias of {like}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
@@ -273,40 +187,38 @@ class Edit:
 
     def scale_edge(self, u: str, v: str, factor: float) -> EditEdgeReport:
         """Multiplies W and b of one edge. A default edge becomes private for that."""
-        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
+        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edges.scale(d, i, j, factor))
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
-        """Raises one edge by so many nats against the other candidates (at rest; see `sifu_graph.rest`)."""
-        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
+        """Raises one edge by so many nats against the other candidates (at rest; see `sifu_graph.edit.rest_energy`)."""
+        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edges.boost(d, i, j, nats))
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Gives one edge the parameters of another private edge."""
         find = partial(node_named, self.draft.tokenizer)
         a, b = find(source[0]), find(source[1])
-        return self._edge(
-            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy(d, i, j, a, b)
-        )
+        return self._edge(f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edges.copy(d, i, j, a, b))
 
     def default_edge(self, u: str, v: str) -> EditEdgeReport:
         """One private edge becomes a default edge."""
-        return self._edge(f"make {u} {v} default", u, v, edge_edits.to_default)
+        return self._edge(f"make {u} {v} default", u, v, edges.to_default)
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
         """One edge is never chosen again, in training, evaluation and generation: its probability is 0."""
-        return self._edge(f"forbid {u} {v}", u, v, edge_edits.forbid)
+        return self._edge(f"forbid {u} {v}", u, v, edges.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
         """One forbidden edge becomes a default edge."""
-        return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
+        return self._edge(f"allow {u} {v}", u, v, edges.allow)
 
     @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[Draft, int, int], None]) -> EditEdgeReport:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         pair = find(u), find(v)
-        before = edge_edits.state(self.draft, *pair)
+        before = edges.state(self.draft, *pair)
         change(self.draft, *pair)
         self._note(message)
-        return EditEdgeReport(before=before, after=edge_edits.state(self.draft, *pair), **account())
+        return EditEdgeReport(before=before, after=edges.state(self.draft, *pair), **account())
 
     # ---- many edges
 
@@ -316,13 +228,13 @@ class Edit:
         *,
         to_ratio: float | None = None,
         min_count: int | None = None,
-        by: pruning.By = "count",
+        by: prune_grow.By = "count",
         evaluate: bool = False,
     ) -> PruneReport:
-        """Private edges become default edges: see `sifu_graph.pruning.to_prune`. ``evaluate``: with perplexities."""
+        """Private edges become default edges: see `sifu_graph.edit.prune_grow.to_prune`. ``evaluate``: with perplexities."""
         account, draft = self._account(), self.draft
-        slots = pruning.to_prune(draft, to_ratio=to_ratio, min_count=min_count, by=by)
-        share = counted.share_of_text(draft, slots)
+        slots = prune_grow.to_prune(draft, to_ratio=to_ratio, min_count=min_count, by=by)
+        share = pairs.share_of_text(draft, slots)
         before, note = self._heldout(wanted=evaluate)
         draft.drop(slots)
         after, _ = self._heldout(wanted=evaluate and note is None)
@@ -342,7 +254,7 @@ class Edit:
         init: Literal["counts", "default"] = "counts",
         evaluate: bool = False,
     ) -> PruneReport:
-        """Default edges that a text uses often become private: see `sifu_graph.pruning.grow`.
+        """Default edges that a text uses often become private: see `sifu_graph.edit.prune_grow.grow`.
 
         Parameters
         ----------
@@ -358,12 +270,12 @@ class Edit:
         given = self._corpus(corpus)
         text = count_pairs(self._tokens(given), n=draft.n)
         before, note = self._heldout(wanted=evaluate)
-        slots, demoted = pruning.grow(
+        slots, demoted = prune_grow.grow(
             draft, text, own_text=given.record()["sources"] == build["corpus"]["sources"], to_ratio=to_ratio,
             min_count=build["min_count"] if min_count is None else min_count, init=init,
         )  # fmt: skip
         after, _ = self._heldout(wanted=evaluate and note is None)
-        share = counted.share_of_text(draft, slots)
+        share = pairs.share_of_text(draft, slots)
         self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {draft.private:,} are private")
         return PruneReport(
             edges_added=len(slots), edges_removed=demoted, bytes_freed=self._edge_bytes(demoted - len(slots)),
@@ -443,10 +355,10 @@ class Edit:
 
     def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
         draft, build = self.draft, self.draft.settings["build"]
-        chosen = counted.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
-        counted.note_text(draft, text, new)
-        slots = draft.add(counted.counted_rows(draft, text, chosen, new=new))
-        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
+        chosen = pairs.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
+        pairs.note_text(draft, text, new)
+        slots = draft.add(pairs.counted_rows(draft, text, chosen, new=new))
+        nodes.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sifu_store.layout import COUNT
 
 from sifu_graph.arrays import Ints
-from sifu_graph.draft import Columns, Draft
 from sifu_graph.edge_index import private_edge_budget
-from sifu_graph.rest import Rest, log_shares
+from sifu_graph.edit.rest_energy import Rest, log_shares
+from sifu_graph.edit.working_copy import Columns, Draft
 from sifu_graph.text.pair_counts import PairCounts
 
 Mask = NDArray[np.bool_]

@@ -14,8 +14,8 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
-from sifu_graph.draft import GENERATED, Columns, Draft
-from sifu_graph.rest import Rest
+from sifu_graph.edit.rest_energy import Rest
+from sifu_graph.edit.working_copy import GENERATED, Columns, Draft
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 

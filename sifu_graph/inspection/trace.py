@@ -25,17 +25,17 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph import overlay
-from sifu_graph.account import METHOD, Account, account
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.generation.walk import Walk
+from sifu_graph.inspection import what_if
+from sifu_graph.inspection.attribution import METHOD, Account, account
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
 from sifu_graph.ops.functional import mix_weights, step_encoding
+from sifu_graph.plot.trace_html import check_file, write_page
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
-from sifu_graph.trace_page import check_file, write_page
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -227,13 +227,13 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
         raise OptionError(f"the text consists of unknown characters only ({shown}): none of them is a node")
     if options.html is not None:
         check_file(Path(options.html), force=options.force)
-    changes = [overlay.parse(words) for words in options.what_if]
+    changes = [what_if.parse(words) for words in options.what_if]
     graph.fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
-    real = overlay.Overlay(parameters, tokenizer, frozenset())
+    real = what_if.Overlay(parameters, tokenizer, frozenset())
     found = _trace(graph, real, text, options, ())
     if changes:
-        laid = overlay.lay(parameters, tokenizer, changes)
+        laid = what_if.lay(parameters, tokenizer, changes)
         last = len(found.nodes) - 1
         for position in sorted(laid.silent):
             if position > last:
@@ -249,7 +249,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
 
 def _trace(
     graph: GraphSession,
-    laid: overlay.Overlay,
+    laid: what_if.Overlay,
     text: str | list[str],
     options: TraceOptions,
     what_if: tuple[str, ...],

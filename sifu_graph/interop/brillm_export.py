@@ -17,9 +17,9 @@ from sifu_store.durable import require_free_bytes
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph.checkpoint import Streamed, write_state
 from sifu_graph.config import preset
-from sifu_graph.exchange import edge_blocks
+from sifu_graph.interop.torch_checkpoint import Streamed, write_state
+from sifu_graph.model.edge_reader import edge_blocks
 from sifu_graph.text.imported import library_file
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.draft import GENERATED, Draft
+from sifu_graph.edit.working_copy import GENERATED, Draft
 from sifu_graph.model.initial import mean_encoding
 
 PART = 1 << 16  # edges whose biases are held at a time

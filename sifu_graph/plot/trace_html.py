@@ -26,8 +26,8 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
+    from sifu_graph.inspection.trace import Position, Trace
     from sifu_graph.session import GraphSession
-    from sifu_graph.trace import Position, Trace
 
 POSITIONS = 96
 """Positions on a page, the last ones of the trace; and signals of one position, all earlier ones as one."""

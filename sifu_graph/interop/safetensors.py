@@ -24,7 +24,7 @@ from sifu_store.errors import ForeignFileError
 from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, PAGE_EDGES, STORED, ArraySpec, Sizes
 from sifu_store.store import Store
 
-from sifu_graph.exchange import edge_blocks, sources
+from sifu_graph.model.edge_reader import edge_blocks, sources
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession

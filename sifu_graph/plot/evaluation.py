@@ -9,7 +9,7 @@ from pathlib import Path
 from sifu_store.durable import write_durably
 
 from sifu_graph.evaluation import EvalReport
-from sifu_graph.plots import require_plotting
+from sifu_graph.plot.figures import require_plotting
 
 FEWEST = 20  # tokens at a position: with fewer there is no point
 
@@ -27,7 +27,7 @@ def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
     Raises
     ------
     OptionError
-        See `sifu_graph.plots.require_plotting`.
+        See `sifu_graph.plot.figures.require_plotting`.
     """
     from matplotlib.figure import Figure
 

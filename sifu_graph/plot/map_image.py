@@ -11,7 +11,7 @@ import unicodedata
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.graphmap import COLOURS, OTHER, GraphMap, printed
+from sifu_graph.plot.graph_map import COLOURS, OTHER, GraphMap, printed
 
 INCHES, DPI = 14.0, 130
 PAPER, INK, SOFT, LINE = "#faf8f3", "#211f1a", "#6d675b", "#c9c2b2"
@@ -27,7 +27,7 @@ def map_picture(found: GraphMap, kind: str) -> tuple[bytes, list[str]]:
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
-    from sifu_graph.fonts import families_for
+    from sifu_graph.plot.fonts import families_for
 
     names = [printed(name) for name in found.name]
     families, missing = families_for({character for name in names for character in name})

@@ -1,0 +1,1 @@
+"""Editing a graph: nodes, edges, pruning and growing, as one commit or none."""

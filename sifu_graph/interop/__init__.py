@@ -1,0 +1,1 @@
+"""Other formats: the released BriLLM code, safetensors, GraphML, scipy, networkx, PyTorch Geometric."""

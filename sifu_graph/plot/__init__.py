@@ -1,0 +1,1 @@
+"""Pictures and pages: figures of training and graphs, the map, the trace."""

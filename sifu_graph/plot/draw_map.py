@@ -1,0 +1,125 @@
+"""Draws a map of a graph to files: a page of HTML or a picture.
+
+It knows the maps and the writers; it does not know energies or layouts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sifu_store.durable import write_durably
+from sifu_store.errors import OptionError
+
+from sifu_graph.plot.figures import FORMATS, require_plotting, require_room
+from sifu_graph.plot.graph_map import MEASURES, GraphMap, _edges_among, _strongest, _weights
+from sifu_graph.plot.map_layout import communities, force_layout
+from sifu_graph.text.tokenizer import UNKNOWN
+
+if TYPE_CHECKING:
+    from sifu_graph.session import GraphSession
+
+
+PAGE = ".html"
+
+
+def draw_map(
+    graph: GraphSession,
+    *files: str | Path,
+    nodes: int = 2000,
+    edges: int = 10000,
+    by: By = "information",
+    seed: int = 0,
+    force: bool = False,
+) -> GraphMap:
+    """Chooses the nodes and the edges of a map, lays them out, and draws the map.
+
+    Every node keeps the strongest edge that it has within the map; the others are the strongest of all. Edges of a
+    node to itself are left out.
+
+    Parameters
+    ----------
+    files
+        ``.html``: a page that needs no network; ``.png``, ``.svg``, ``.pdf``: a picture (which needs matplotlib).
+    nodes
+        The most frequent nodes; the node of unknown text is never one of them.
+    edges
+        The strongest private edges among them.
+    by
+        What makes an edge strong. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), what it adds to the frequencies,
+        with p(v|u) from the energies in a neutral context (`row_alone`); ``energy``: that energy itself; ``count``:
+        how often the pair occurred when the graph was built.
+    seed
+        Of the layout and the communities: same graph, options and seed, same map.
+    force
+        Overwrites files.
+
+    Raises
+    ------
+    OptionError
+        A number is not positive, the measure is not known, there is no edge to draw, or a file cannot be written.
+    """
+    paths = [Path(file) for file in files]
+    for path in paths:
+        _require_file(path, force=force)
+    if by not in MEASURES:
+        raise OptionError(f"a map by {by!r}: expected one of {', '.join(MEASURES)}")
+    if nodes < 2 or edges < 1:
+        raise OptionError(f"a map of {nodes} nodes and {edges} edges: expected at least 2 nodes and 1 edge")
+    occurrences = graph.store.read("nodes/count").astype(np.int64)
+    order = np.argsort(-occurrences, kind="stable")
+    chosen = order[(order != UNKNOWN) & (occurrences[order] > 0)][:nodes]
+    place_of = np.full(len(occurrences), -1)
+    place_of[chosen] = np.arange(len(chosen))
+    found = _edges_among(graph, chosen, place_of, occurrences, by)
+    if not len(found.source):
+        raise OptionError(f"there is no private edge among the {len(chosen):,} most frequent nodes: nothing to draw")
+    kept = _strongest(found.source, found.target, found.strength, edges)
+    part = found.take(kept)
+    links = part.source, part.target, _weights(part.strength, by)
+    community = communities(len(chosen), *links, seed=seed)
+    names = graph.tokenizer.vocabulary
+    drawn = GraphMap(
+        node=chosen,
+        name=[names[node] for node in chosen],
+        occurrences=occurrences[chosen],
+        place=force_layout(*links, community, seed=seed),
+        community=community,
+        by=by,
+        snapshot=graph.store.snapshot,
+        graph_nodes=len(occurrences),
+        graph_edges=graph.parameters.index.edges,
+        source=part.source,
+        target=part.target,
+        count=part.count,
+        energy=part.energy,
+        probability=part.probability,
+        strength=part.strength,
+    )
+    unwritten = set().union(*(_write(drawn, path) for path in paths))
+    return dataclasses.replace(drawn, unwritten=tuple(name for name in drawn.name if name in unwritten))
+
+
+def _require_file(path: Path, *, force: bool) -> None:
+    if path.suffix.lower() in FORMATS:
+        require_plotting(path, force=force)
+    elif path.suffix.lower() == PAGE:
+        require_room(path, force=force)
+    else:
+        raise OptionError(f"{path}: the map's name must end with one of {', '.join((PAGE, *FORMATS))}")
+
+
+def _write(drawn: GraphMap, path: Path) -> list[str]:
+    """Returns the names that could not be written into a picture."""
+    if path.suffix.lower() == PAGE:
+        from sifu_graph.plot.map_html import map_page
+
+        write_durably(path.absolute(), map_page(drawn).encode())
+        return []
+    from sifu_graph.plot.map_image import map_picture
+
+    picture, unwritten = map_picture(drawn, path.suffix.lower().removeprefix("."))
+    write_durably(path.absolute(), picture)
+    return unwritten
