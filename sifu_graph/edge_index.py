@@ -86,6 +86,10 @@ class EdgeIndex:
         """Number of private edges."""
         return len(self.keys)
 
+    def sources(self) -> Ints:
+        """u of every private edge, int64 [edges]."""
+        return np.repeat(np.arange(self.nodes), self.row_sizes())
+
     def row_sizes(self) -> Ints:
         """Private edges out of every node, int64 [n]."""
         return np.diff(self.row_start)

@@ -24,6 +24,7 @@ from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
+    from sifu_graph.model.edge_reader import EdgeReader
     from sifu_graph.model.parameters import Parameters
 
 
@@ -174,6 +175,12 @@ class GraphSession:
 
             self._parameters = read_parameters(lambda: self.store, self.signal)
         return self._parameters
+
+    def edge_reader(self) -> EdgeReader:
+        """Reads edges of the snapshot by their slots, past the pages in memory."""
+        from sifu_graph.model.edge_reader import EdgeReader
+
+        return EdgeReader(self.store, self.parameters.edges.initial)
 
     def fit_memory(
         self,

@@ -104,7 +104,7 @@ class CompactReport(EditReport):
 
 @dataclass(frozen=True, slots=True)
 class EdgeState:
-    """One edge: what it is, how often it occurred, and its energy and probability at rest (see `sifu_graph.edit.rest_energy`)."""
+    """One edge: what it is, how often it occurred, and its energy and probability at rest (see `rest_energy`)."""
 
     source: str
     target: str

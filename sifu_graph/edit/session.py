@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.store import Store
 
-from sifu_graph.edit import edges, nodes, pairs, prune_grow
+from sifu_graph.edit import edges as edge_edits
+from sifu_graph.edit import nodes as node_edits
+from sifu_graph.edit import pairs, prune_grow
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
@@ -122,11 +124,11 @@ class Edit:
             raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
-        model = None if like is None else nodes.model_of(draft, like)
+        model = None if like is None else node_edits.model_of(draft, like)
         new = draft.add_nodes(tokens, kind, like=model)
         edges, occurrences, missing = 0, None, []
         if model is not None:
-            edges = len(nodes.add_like(draft, new, model))
+            edges = len(node_edits.add_like(draft, new, model))
         elif corpus is not None:
             text = self._tokens(corpus)
             counts = count_pairs(text, n=draft.n)
@@ -150,7 +152,7 @@ class Edit:
         if not tokens:
             raise OptionError("name at least one node to remove")
         nodes = list(dict.fromkeys(node_named(self.draft.tokenizer, token) for token in tokens))
-        edges = nodes.remove(self.draft, nodes)
+        edges = node_edits.remove(self.draft, nodes)
         self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
@@ -169,7 +171,7 @@ class Edit:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(into)
         before = self.node_state(node)
-        nodes.merge(self.draft, node, other)
+        node_edits.merge(self.draft, node, other)
         self._note(f"merge {token} into {into}")
         return EditNodeReport(before=before, after=self.node_state(node_named(self.draft.tokenizer, into)), **account())
 
@@ -179,7 +181,7 @@ class Edit:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         node, other = find(token), find(like)
         before = self.node_state(node)
-        nodes.bias_from(self.draft, node, other)
+        node_edits.bias_from(self.draft, node, other)
         self._note(f"give {token} the bias of {like}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
@@ -187,38 +189,40 @@ class Edit:
 
     def scale_edge(self, u: str, v: str, factor: float) -> EditEdgeReport:
         """Multiplies W and b of one edge. A default edge becomes private for that."""
-        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edges.scale(d, i, j, factor))
+        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
         """Raises one edge by so many nats against the other candidates (at rest; see `sifu_graph.edit.rest_energy`)."""
-        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edges.boost(d, i, j, nats))
+        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Gives one edge the parameters of another private edge."""
         find = partial(node_named, self.draft.tokenizer)
         a, b = find(source[0]), find(source[1])
-        return self._edge(f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edges.copy(d, i, j, a, b))
+        return self._edge(
+            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy(d, i, j, a, b)
+        )
 
     def default_edge(self, u: str, v: str) -> EditEdgeReport:
         """One private edge becomes a default edge."""
-        return self._edge(f"make {u} {v} default", u, v, edges.to_default)
+        return self._edge(f"make {u} {v} default", u, v, edge_edits.to_default)
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
         """One edge is never chosen again, in training, evaluation and generation: its probability is 0."""
-        return self._edge(f"forbid {u} {v}", u, v, edges.forbid)
+        return self._edge(f"forbid {u} {v}", u, v, edge_edits.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
         """One forbidden edge becomes a default edge."""
-        return self._edge(f"allow {u} {v}", u, v, edges.allow)
+        return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
 
     @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[Draft, int, int], None]) -> EditEdgeReport:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         pair = find(u), find(v)
-        before = edges.state(self.draft, *pair)
+        before = edge_edits.state(self.draft, *pair)
         change(self.draft, *pair)
         self._note(message)
-        return EditEdgeReport(before=before, after=edges.state(self.draft, *pair), **account())
+        return EditEdgeReport(before=before, after=edge_edits.state(self.draft, *pair), **account())
 
     # ---- many edges
 
@@ -231,7 +235,7 @@ class Edit:
         by: prune_grow.By = "count",
         evaluate: bool = False,
     ) -> PruneReport:
-        """Private edges become default edges: see `sifu_graph.edit.prune_grow.to_prune`. ``evaluate``: with perplexities."""
+        """Makes private edges default edges: see `prune_grow.to_prune`. ``evaluate``: with perplexities."""
         account, draft = self._account(), self.draft
         slots = prune_grow.to_prune(draft, to_ratio=to_ratio, min_count=min_count, by=by)
         share = pairs.share_of_text(draft, slots)
@@ -358,7 +362,7 @@ class Edit:
         chosen = pairs.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
         pairs.note_text(draft, text, new)
         slots = draft.add(pairs.counted_rows(draft, text, chosen, new=new))
-        nodes.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
+        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:

@@ -39,7 +39,7 @@ from sifu_store.layout import (
     WEIGHT,
 )
 
-from sifu_graph.arrays import Floats, Ints, runs
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.ops.functional import gelu
 from sifu_graph.ops.signal import Signal
 from sifu_graph.session import GraphSession
@@ -221,7 +221,7 @@ class _Comparison:
             largest=self._largest(changes),
             arrays=arrays,
             settings=tuple(_settings(self.a.settings, self.b.settings)),
-            pages_read=sum(side.pages_read for side in self.sides),
+            pages_read=sum(side.reader.pages_read for side in self.sides),
         )
 
     # ---- edges
@@ -244,7 +244,7 @@ class _Comparison:
             values: list[tuple[Floats | None, Floats]] = []
             generated = not stored_a[block].any() and not stored_b[block].any()
             for side, slots in zip(self.sides, (slot_a[block], slot_b[block]), strict=True):
-                values.append((None, side.generated(BIAS, slots)) if generated else side.values(slots))
+                values.append((None, side.reader.generated(BIAS, slots)) if generated else side.values(slots))
             (W_a, b_a), (W_b, b_b) = values
             differs = _differs(b_a, b_b)
             if generated and self.sides[0].method != self.sides[1].method:
@@ -262,7 +262,7 @@ class _Comparison:
                     energies,
                     strict=True,
                 ):
-                    weight = side.generated(WEIGHT, slots[differs]) if W is None else W[differs]
+                    weight = side.reader.generated(WEIGHT, slots[differs]) if W is None else W[differs]
                     kept.append(side.energy(edges[differs], weight, b[differs]))
             self._step(len(block))
         if not found:
@@ -356,9 +356,8 @@ class _Side:
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
-        self.stored = graph.store.page_stored()
-        self.pages_read = 0
-        self.initial = graph.parameters.edges.initial
+        self.reader = graph.edge_reader()
+        self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
         parameters = graph.parameters
         start = Signal.start(
@@ -385,28 +384,9 @@ class _Side:
             self._slot_arrays[name] = self.graph.store.read(name) if there else np.zeros(slots, np.uint8)
         return self._slot_arrays[name]
 
-    def generated(self, name: str, slots: Ints) -> Floats:
-        """[k, ...], what these slots hold before they were ever trained."""
-        if name == BIAS:
-            return self.initial.bias(slots)
-        weight = self.initial.weight(slots)
-        d = self.initial.width
-        return np.zeros((len(slots), d, d), np.float32) if weight is None else weight
-
     def values(self, slots: Ints) -> tuple[Floats, Floats]:
         """W [k, d, d] and b [k, d]."""
-        stored = self.stored[slots // PAGE_EDGES]
-        out = []
-        for name in (WEIGHT, BIAS):
-            array = np.empty((len(slots), *((self.initial.width,) * (2 if name == WEIGHT else 1))), np.float32)
-            array[~stored] = self.generated(name, slots[~stored])
-            for first, stop in runs(np.unique(slots[stored] // PAGE_EDGES)):
-                page = self.graph.store.read_pages(name, first, stop)
-                here = stored & (slots // PAGE_EDGES >= first) & (slots // PAGE_EDGES < stop)
-                array[here] = page[slots[here] - first * PAGE_EDGES]
-                self.pages_read += (stop - first) if name == WEIGHT else 0
-            out.append(array)
-        return out[0], out[1]
+        return self.reader.read(WEIGHT, slots), self.reader.read(BIAS, slots)
 
     def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
         """Of private edges, by their places in the index and their parameters, in the neutral context [k]."""

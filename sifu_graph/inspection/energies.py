@@ -15,7 +15,7 @@ from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.generation.walk import Walk
-from sifu_graph.model.edge_reader import blocks, edge_blocks, sources
+from sifu_graph.model.edge_reader import blocks
 from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.ops.signal import Signal
 
@@ -43,9 +43,10 @@ def first_energies(graph: GraphSession) -> tuple[NDArray[np.float32], NDArray[np
     )
     S, pe = signal.mix, step_encoding(config, config.train_offset, parameters.r_0)
     default = gelu(S @ parameters.default_W + parameters.default_b + pe).norm(dim=-1)
-    source = torch.from_numpy(sources(graph))
+    source = torch.from_numpy(parameters.index.sources())
     private = np.empty(parameters.index.edges, np.float32)
-    weights, biases = edge_blocks(graph, WEIGHT), edge_blocks(graph, BIAS)
+    reader = graph.edge_reader()
+    weights, biases = reader.blocks(WEIGHT, parameters.index), reader.blocks(BIAS, parameters.index)
     for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
         z = torch.bmm(S[source[block]][:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + pe
         private[block] = gelu(z).norm(dim=-1).numpy()

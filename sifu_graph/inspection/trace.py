@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,7 +32,6 @@ from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
 from sifu_graph.ops.functional import mix_weights, step_encoding
-from sifu_graph.plot.trace_html import check_file, write_page
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
@@ -69,8 +67,6 @@ class TraceOptions:
     like: Like = "generate"
     also: Sequence[str] = ()
     what_if: Sequence[str] = ()
-    html: str | Path | None = None
-    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +221,6 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
     if not (tokenizer.encode(text) != UNKNOWN).any():
         shown = "".join(unknown[:10])
         raise OptionError(f"the text consists of unknown characters only ({shown}): none of them is a node")
-    if options.html is not None:
-        check_file(Path(options.html), force=options.force)
     changes = [what_if.parse(words) for words in options.what_if]
     graph.fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
@@ -242,8 +236,6 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
             raise OptionError("a position can be off only as in generation: leave out like eval")
         after = _trace(graph, laid, text, options, tuple(map(str, changes)))
         found = dataclasses.replace(after, before=found)
-    if options.html is not None:
-        found = dataclasses.replace(found, page_bytes=write_page(graph, found, Path(options.html)))
     return found
 
 
@@ -296,7 +288,7 @@ def follow(
         restart = len(ids) if config.reset_after is None else config.reset_after
         signals, contests = _as_generate(parameters, config, ids, restart, options.last, silent)
     alpha = parameters.alpha.tolist()
-    top = options.top or (DEFAULT_TOP if options.html is None else PAGE_TOP)
+    top = options.top or DEFAULT_TOP
     first = contests[0].begin
     r = torch.stack([signals[place] for place in range(first, contests[-1].position + 1)])
     forbidden = {UNKNOWN} if options.like == "generate" else set()

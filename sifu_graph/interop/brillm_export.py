@@ -19,7 +19,6 @@ from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.config import preset
 from sifu_graph.interop.torch_checkpoint import Streamed, write_state
-from sifu_graph.model.edge_reader import edge_blocks
 from sifu_graph.text.imported import library_file
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
     def counted(first: NDArray[np.float32], name: str) -> Iterator[NDArray[np.float32]]:
         nonlocal done
         yield first
-        for block in edge_blocks(graph, name):
+        for block in graph.edge_reader().blocks(name, graph.parameters.index):
             yield block
             done += block.nbytes
             if on_bytes is not None:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError, StoreExistsError
 
 from sifu_graph.inspection.energies import first_energies
-from sifu_graph.model.edge_reader import sources
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -85,7 +84,7 @@ def to_networkx(graph: GraphSession) -> Any:
     made = networkx.DiGraph()
     for node, name in enumerate(graph.tokenizer.vocabulary):
         made.add_node(node, token=name, count=int(counts[node]), default_energy=float(default[node]))
-    every = zip(sources(graph).tolist(), index.target.tolist(), index.count.tolist(), energy.tolist(), strict=True)
+    every = zip(index.sources().tolist(), index.target.tolist(), index.count.tolist(), energy.tolist(), strict=True)
     made.add_edges_from((u, v, {"count": count, "energy": value}) for u, v, count, value in every)
     return made
 
@@ -101,7 +100,7 @@ def to_pyg(graph: GraphSession) -> Any:
     energy, _ = first_energies(graph)
     return geometric.Data(
         x=graph.parameters.node_bias.clone(),
-        edge_index=torch.from_numpy(np.stack([sources(graph), index.target.astype(np.int64)])),
+        edge_index=torch.from_numpy(np.stack([index.sources(), index.target.astype(np.int64)])),
         edge_attr=torch.from_numpy(np.stack([index.count.astype(np.float32), energy], 1)),
         num_nodes=index.nodes,
         token=graph.tokenizer.vocabulary,

@@ -24,8 +24,6 @@ from sifu_store.errors import ForeignFileError
 from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, PAGE_EDGES, STORED, ArraySpec, Sizes
 from sifu_store.store import Store
 
-from sifu_graph.model.edge_reader import edge_blocks, sources
-
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
@@ -41,7 +39,7 @@ def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[in
     """Writes a graph to `path`. Edges are sorted by (u, v), whatever their slots are."""
     index, store = graph.parameters.index, graph.store
     small: dict[str, NDArray[Any]] = {
-        "edges/source": sources(graph).astype(np.int32),
+        "edges/source": graph.parameters.index.sources().astype(np.int32),
         "edges/target": index.target,
         "edges/count": index.count,
     }
@@ -70,7 +68,7 @@ def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[in
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
-            pieces = [small[name]] if name in small else edge_blocks(graph, name)
+            pieces = [small[name]] if name in small else graph.edge_reader().blocks(name, graph.parameters.index)
             for piece in pieces:
                 done += file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
                 if on_bytes is not None:

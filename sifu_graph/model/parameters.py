@@ -91,8 +91,7 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
     index, stored, settings = read_index(store), store.page_stored(), store.settings
 
     def rows() -> tuple[NDArray[np.float64], int]:
-        source = np.repeat(np.arange(index.nodes), index.row_sizes())
-        return row_pages(len(stored), source, index.slot, current().read("rows/total"))
+        return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))
 
     edges = EdgePool(
         read_initial(store, config, index),

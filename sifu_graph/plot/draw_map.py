@@ -14,7 +14,7 @@ from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 
 from sifu_graph.plot.figures import FORMATS, require_plotting, require_room
-from sifu_graph.plot.graph_map import MEASURES, GraphMap, _edges_among, _strongest, _weights
+from sifu_graph.plot.graph_map import MEASURES, By, GraphMap, _edges_among, _strongest, _weights
 from sifu_graph.plot.map_layout import communities, force_layout
 from sifu_graph.text.tokenizer import UNKNOWN
 

@@ -10,8 +10,10 @@ This module knows traces, counts and files; not how an energy comes about.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -23,10 +25,10 @@ from sifu_store.durable import disk_errors, write_durably
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
+from sifu_graph.inspection.trace import PAGE_TOP, Position, Trace, TraceOptions, trace
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
-    from sifu_graph.inspection.trace import Position, Trace
     from sifu_graph.session import GraphSession
 
 POSITIONS = 96
@@ -41,6 +43,21 @@ def check_file(path: Path, *, force: bool) -> None:
         raise OptionError(f"{path} {what}: name a file for the page, such as trace.html")
     if path.exists() and not force:
         raise OptionError(f"{path} exists: name another file, or say --force to overwrite it")
+
+
+def trace_to_page(
+    graph: GraphSession, text: str | Sequence[str], options: TraceOptions, path: str | Path, *, force: bool = False
+) -> Trace:
+    """Traces a text and writes the trace as a page. Without ``options.top``, the page has `PAGE_TOP` candidates.
+
+    Raises
+    ------
+    OptionError
+        As `trace`; or the page cannot be written to ``path``.
+    """
+    check_file(Path(path), force=force)
+    found = trace(graph, text, dataclasses.replace(options, top=options.top or PAGE_TOP))
+    return dataclasses.replace(found, page_bytes=write_page(graph, found, Path(path)))
 
 
 def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:

@@ -26,7 +26,6 @@ from sifu_graph import Graph, build_graph, import_brillm, import_safetensors
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.interop import converters
-from sifu_graph.model import edge_reader
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +365,10 @@ def test_slots_in_any_order(trained: Path, tmp_path: Path, monkeypatch: pytest.M
         for name in (WEIGHT, BIAS):
             wanted = whole(graph.store, name)[slots]
             stored = graph.store.page_stored()[slots // 512]
-            found = edge_reader.read_edges(graph, name, slots)
+            found = graph.edge_reader().read(name, slots)
             np.testing.assert_array_equal(found[stored], wanted[stored])
             np.testing.assert_array_equal(found, graph.parameters.edges.get(name, slots))
-        assert sum(len(block) for block in edge_reader.edge_blocks(graph, BIAS)) == graph.parameters.index.edges
+        assert (
+            sum(len(block) for block in graph.edge_reader().blocks(BIAS, graph.parameters.index))
+            == graph.parameters.index.edges
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -55,7 +56,7 @@ def command(
     files: tuple[Path, ...],
     nodes: int,
     edges: int,
-    by: str,
+    by: Literal["information", "energy", "count"],
     seed: int,
     force: bool,
     store: Path,

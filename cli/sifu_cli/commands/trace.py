@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -85,7 +85,7 @@ def command(
     also: tuple[str, ...],
     last: int,
     what_if: tuple[str, ...],
-    like: str,
+    like: Literal["generate", "eval"],
     html: Path | None,
     force: bool,
     at: str | None,
