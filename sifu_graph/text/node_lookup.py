@@ -12,6 +12,7 @@ from sifu_store.errors import OptionError
 from sifu_graph.text.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
 
 NEAREST = 5
+SAME_SCRIPT = 0x1000  # code points that two characters of one script are apart, at most
 
 
 def node_named(tokenizer: Tokenizer, name: str) -> int:
@@ -38,8 +39,8 @@ def _instead(tokenizer: Tokenizer, name: str) -> str:
     near = difflib.get_close_matches(name, tokenizer.vocabulary, n=NEAREST, cutoff=0.5)
     stripped = [each for each in tokenizer.vocabulary if each.strip() == name.strip()] if name.strip() else []
     near = list(dict.fromkeys([*stripped, *near]))[:NEAREST]
-    if not near and len(name) == 1:  # those nearest in Unicode: they share a radical
-        letters = [each for each in tokenizer.vocabulary if len(each) == 1]
+    if not near and len(name) == 1:  # Chinese characters near in Unicode share a radical
+        letters = [each for each in tokenizer.vocabulary if len(each) == 1 and abs(ord(each) - ord(name)) < SAME_SCRIPT]
         near = sorted(letters, key=lambda each: (abs(ord(each) - ord(name)), each))[:NEAREST]
     if near:
         return f"the nearest names: {_listed(near)}"

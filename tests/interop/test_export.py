@@ -26,6 +26,7 @@ from sifu_graph import Graph, build_graph, import_brillm, import_safetensors
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.interop import converters
+from sifu_graph.model import edge_reader
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +350,7 @@ def test_an_export_that_fails_leaves_nothing(trained: Path, tmp_path: Path, monk
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(converters, "read_edges", fail)
+    monkeypatch.setattr(edge_reader.EdgeReader, "read", fail)
     with Graph.open(trained) as graph:
         for kind in ("safetensors", "scipy", "graphml"):
             with pytest.raises(KeyboardInterrupt):
@@ -359,7 +360,7 @@ def test_an_export_that_fails_leaves_nothing(trained: Path, tmp_path: Path, monk
 
 def test_slots_in_any_order(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Edits leave rows in several runs: what is written is sorted by (u, v) nevertheless."""
-    monkeypatch.setattr(converters, "BLOCK_EDGES", 64)
+    monkeypatch.setattr(edge_reader, "BLOCK_EDGES", 64)
     with Graph.open(trained) as graph:
         slots = np.random.default_rng(0).permutation(graph.parameters.edges.slots)
         for name in (WEIGHT, BIAS):
