@@ -28,7 +28,7 @@ LAMBDA = 6.0  # 2 exp(-18): three in a hundred million
 
 
 def bound(dtype: torch.dtype, *, terms: int, size: float) -> float:
-    """How far two results of ``terms`` rounded additions may differ, whose terms' absolute values add up to ``size``."""
+    """How far two sums of ``terms`` terms may differ, whose absolute values add up to ``size``."""
     return LAMBDA * math.sqrt(terms) * float(torch.finfo(dtype).eps) * size
 
 

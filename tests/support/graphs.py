@@ -90,7 +90,9 @@ def in_text_order(batch: Batch, config: SignalConfig, tokens: np.ndarray, length
     """
     steps = tokens.shape[1] - 1
     cut = config.reset_after if config.reset_after is not None and config.reset_after < steps else steps
-    pieces = [(row, at) for at in range(0, steps, cut) for row in range(len(tokens)) if at == 0 or lengths[row] - 1 > at]
+    pieces = [
+        (row, at) for at in range(0, steps, cut) for row in range(len(tokens)) if at == 0 or lengths[row] - 1 > at
+    ]
     row, at = np.array(pieces).T
     piece, step = np.divmod(batch.places.numpy(), batch.steps)
     before = np.append(0, np.cumsum(lengths - 1))
