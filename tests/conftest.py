@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+import needs
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
@@ -74,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def shared() -> Path:
     """Real text and recorded parity data, which lie beside the project where it is developed."""
     if not SHARED.is_dir():
-        pytest.skip("no ../shared: real text and large recorded data, which are not published")
+        pytest.skip(needs.SHARED)
     return SHARED
 
 

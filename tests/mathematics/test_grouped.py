@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import needs
 import numpy as np
 import oracle
 import pytest
@@ -32,7 +33,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "torch":
         monkeypatch.setattr(contest, "native", lambda *_: None)
     elif kernel.compiler() is None:
-        pytest.skip("no C++ compiler")
+        pytest.skip(needs.COMPILER)
     return str(request.param)
 
 
@@ -187,7 +188,7 @@ def test_gradients(path: str, dtype: torch.dtype, seed: int, config: SignalConfi
 @given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 300]))
 def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConfig, threads: int, chunks: int) -> None:
     if kernel.compiler() is None:
-        pytest.skip("no C++ compiler")
+        pytest.skip(needs.COMPILER)
     results = []
     usual = torch.get_num_threads()
     try:

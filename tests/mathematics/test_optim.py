@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import needs
 import numpy as np
 import oracle
 import pytest
@@ -51,7 +52,7 @@ def state_of(config: OptimizerConfig, rng: np.random.Generator) -> dict[str, lis
 @given(seed=st.integers(0, 2**16), config=optimizers, at=st.integers(1, 1000))
 def test_the_fused_update_is_the_reference(seed: int, config: OptimizerConfig, at: int) -> None:
     if kernel.compiler() is None:
-        pytest.skip("no C++ compiler")
+        pytest.skip(needs.COMPILER)
     results, before = [], []
     for native in (True, False):
         rng = np.random.default_rng(seed)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from browser import Browser, chromium
 
 from sifu_graph import Graph
 from sifu_graph.graphmap import GraphMap, draw_map, printed
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium")
+pytestmark = pytest.mark.skipif(chromium() is None, reason=needs.BROWSER)
 
 
 @pytest.fixture(scope="module")
