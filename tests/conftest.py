@@ -1,8 +1,7 @@
-"""Settings that every test shares: hypothesis, cores, order, and the report of what was skipped."""
+"""Settings that every test shares: hypothesis, order, and the report of what was skipped."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from collections import Counter
@@ -20,11 +19,6 @@ QUIET = [HealthCheck.too_slow]
 settings.register_profile("fixed", deadline=None, suppress_health_check=QUIET, derandomize=True)
 settings.register_profile("explore", deadline=None, suppress_health_check=QUIET, print_blob=True)
 settings.load_profile("fixed")
-
-# Each of several workers (pytest -n) gets its share of the cores. This has to be set before torch is imported.
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-if WORKERS > 1:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: what the tests start would ignore ^C
     signal.signal(signal.SIGINT, signal.default_int_handler)
