@@ -172,13 +172,18 @@ def model(recorded: Path, tmp_path: Path) -> Iterator[Model]:
         yield Model(graph)
 
 
-def gradient_terms(model: Model, data: Any) -> int:
+def trained(recorded: Path) -> dict[str, np.ndarray]:
+    with np.load(recorded / "train.npz") as file:
+        return dict(file)
+
+
+def gradient_terms(model: Model, data: dict[str, np.ndarray]) -> int:
     """Rounded additions on the way to a gradient; a logit's rounding moves a probability ``logit`` times as far."""
     return model.width * data["batch0"].shape[1] + int(data["energies_batch0"].max() ** 2)
 
 
 def test_energies_and_the_first_loss(recorded: Path, model: Model, path_of_contest: str) -> None:
-    data = np.load(recorded / "train.npz")
+    data = trained(recorded)
     energies, loss = model.energies(data["batch0"])
     wanted, terms = data["energies_batch0"], model.width * energies.shape[1]
     assert_close(energies, wanted, terms=terms, size=wanted.max(), dtype=torch.float32)
@@ -188,7 +193,7 @@ def test_energies_and_the_first_loss(recorded: Path, model: Model, path_of_conte
 def test_gradients_of_the_first_loss(recorded: Path, model: Model, path_of_contest: str) -> None:
     """No gradient cancels as a whole: its largest value is as large as its terms."""
     wanted = torch.load(recorded / "grads_step0.bin", weights_only=True)
-    data = np.load(recorded / "train.npz")
+    data = trained(recorded)
     _, gradients, _ = model.gradients(data["batch0"])
     terms = gradient_terms(model, data)
     for name, found in as_released(gradients).items():
@@ -201,7 +206,7 @@ def test_five_steps_of_dense_equivalent_adamw(recorded: Path, model: Model, path
     AdamW divides a gradient by its length sqrt(v): the rounding of a gradient that is nearly nothing moves a parameter
     as far as lr. So what a step adds to the size of an element's terms is lr times those of its gradient over sqrt(v).
     """
-    data = np.load(recorded / "train.npz")
+    data = trained(recorded)
     config = optim.OptimizerConfig.of("adamw-dense", lr=5e-3, eps=1e-8)
     assert model.config.train_default
     edges = [model.W, model.b]
