@@ -1,9 +1,13 @@
 # make quickstart   environment, a 4,000-node graph from the shipped poems, one minute of training, generated lines
 # make test         all tests, the linter and the type checker
+# make slow         long tests, and ten times as many examples of every property, at random; make slow SEED=n repeats
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= quickstart.sifu
+# A worker for each core, and no threads in it: they would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+SEED   ?= $(shell date +%s)
 
 .PHONY: env quickstart test lint unit slow bench bench-paging endurance docs clean
 
@@ -28,10 +32,10 @@ lint: env
 	$(BIN)/mypy
 
 unit: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 slow: env
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=explore --examples 10 --hypothesis-seed=$(SEED)
 
 bench: env
 	$(BIN)/python benchmarks/main_job.py $(ARGS)

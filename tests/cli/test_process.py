@@ -54,6 +54,7 @@ def test_ctrl_c_ends_generation_without_a_traceback(built: Path) -> None:
     running = process("generate", "春風", "--store", built, "--tokens", "100000000")
     assert running.stdout is not None
     assert running.stdout.read(10)
+    running.send_signal(signal.SIGINT)
     try:
         _, err = running.communicate(timeout=60)
     except subprocess.TimeoutExpired:  # Python may lose one that comes while it cleans up an object: press it again

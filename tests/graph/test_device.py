@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bounds import assert_close
 from devices import CPU, DEVICES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,6 +96,8 @@ def test_training_on_any_part_of_a_device_gives_the_same_bits(
         pool.close()
     plain, everything, part = found
     assert everything[0] == part[0]
+    # Not rounding alone: an optimizer divides by the length of a gradient, so the rounding of a small one is enlarged.
+    # That its terms are rounded as they may be is what test_device_contest compares.
     assert np.allclose(plain[0], everything[0], rtol=1e-4)
     for name, value in everything[1].items():
         assert np.array_equal(value, part[1][name]), name
@@ -128,8 +131,8 @@ def test_decoding_on_any_part_of_a_device_gives_the_same_bits(
         for node in ids[1:]:
             energies, default = walk.energies()
             other, other_default = plain.energies()
-            assert np.allclose(energies, other, rtol=1e-4, atol=1e-5)
-            assert default == pytest.approx(other_default, rel=1e-4)
+            one, two = [*energies, default], [*other, other_default]
+            assert_close(one, two, terms=32 * len(ids), size=max(two), dtype=torch.float32)
             seen.append((energies.tolist(), default, walk.choose(sampler, np.random.default_rng(0))))
             walk.carry(node)
             plain.carry(node)

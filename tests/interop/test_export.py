@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import needs
 import numpy as np
 import pytest
 import scipy.sparse
@@ -115,7 +116,7 @@ def test_brillm_refuses_what_the_released_code_would_compute_otherwise(trained: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif("BRILLM_CHECKOUT" not in os.environ, reason="BRILLM_CHECKOUT names no copy of the released code")
+@pytest.mark.skipif("BRILLM_CHECKOUT" not in os.environ, reason=needs.RELEASED_CODE)
 def test_the_released_code_loads_it_and_decodes_the_same(
     files: Files, imported: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +298,7 @@ def test_torch_sparse(trained: Path) -> None:
         if importlib.util.find_spec("torch_sparse") is None:
             with pytest.raises(OptionError, match="this needs torch-sparse"):
                 graph.to_torch_sparse()
-            pytest.skip("torch-sparse is not installed")
+            pytest.skip(needs.TORCH_SPARSE)
         row, col, value = graph.to_torch_sparse().coo()
         np.testing.assert_array_equal(row * graph.parameters.index.nodes + col, graph.parameters.index.keys)
         np.testing.assert_array_equal(value, graph.to_scipy()[1].data)

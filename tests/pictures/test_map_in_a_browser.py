@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from browser import Browser, chromium
 
@@ -13,7 +14,7 @@ from sifu_graph import Graph
 from sifu_graph.plot.draw_map import draw_map
 from sifu_graph.plot.graph_map import GraphMap, printed
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium")
+pytestmark = pytest.mark.skipif(chromium() is None, reason=needs.BROWSER)
 
 
 @pytest.fixture(scope="module")

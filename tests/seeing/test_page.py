@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from browser import Browser, chromium
 from sifu_store.errors import OptionError
@@ -25,7 +26,7 @@ NASTY = [
 ]
 TEXT = "春風花月夜江水山雲。人不一有無天日來何時中春風花月夜江水山雲。"
 
-needs_browser = pytest.mark.skipif(chromium() is None, reason="there is no Chromium")
+needs_browser = pytest.mark.skipif(chromium() is None, reason=needs.BROWSER)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import icechunk
+import needs
 import numpy as np
 import pytest
 import small_store
@@ -104,9 +105,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError:
-        pytest.skip("no mount command")
+        pytest.skip(needs.MOUNT)
     if not sys.platform.startswith("linux") or done.returncode != 0:
-        pytest.skip("mounting is not permitted")
+        pytest.skip(needs.MOUNT)
     yield mount
     subprocess.run(["umount", "-l", str(mount)], check=False)
 

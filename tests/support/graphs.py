@@ -10,6 +10,7 @@ import torch
 
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.forward import Batch
 from sifu_graph.model.initial import Initial
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.paging.edge_pool import EdgePool
@@ -81,3 +82,19 @@ def texts(seed: int, *, nodes: int, batch: int, length: int) -> tuple[np.ndarray
     tokens = rng.integers(0, max(2, nodes // 2), (batch, length)).astype(np.int32)
     lengths = rng.integers(2, length + 1, batch)
     return tokens, lengths.astype(np.int64)
+
+
+def in_text_order(batch: Batch, config: SignalConfig, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where each position of a plan stands in the texts, one text after the other, as the oracle runs them: int64 [T].
+
+    A signal's resets cut the texts: all first pieces come first, then all second ones of the texts that have one.
+    """
+    steps = tokens.shape[1] - 1
+    cut = config.reset_after if config.reset_after is not None and config.reset_after < steps else steps
+    pieces = [
+        (row, at) for at in range(0, steps, cut) for row in range(len(tokens)) if at == 0 or lengths[row] - 1 > at
+    ]
+    row, at = np.array(pieces).T
+    piece, step = np.divmod(batch.places.numpy(), batch.steps)
+    before = np.append(0, np.cumsum(lengths - 1))
+    return np.asarray(before[row[piece]] + at[piece] + step)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,7 +136,7 @@ def test_tang_equals_a_dictionary(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "zh_song.txt.xz").exists(), reason="the measuring texts are not here")
+@pytest.mark.skipif(not (DATA / "zh_song.txt.xz").exists(), reason=needs.SHARED)
 def test_tang_and_song(tmp_path: Path) -> None:
     corpus = Corpus([DATA / "zh_tang.txt.xz", DATA / "zh_song.txt.xz"])
 
