@@ -1,17 +1,20 @@
 # make quickstart   environment, a 4,000-node graph from the shipped poems, one minute of training, generated lines
-# make test         all tests, the linter and the type checker
+# make test         the linters, the type checker, all tests but the slow ones
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STORE  ?= quickstart.sifu
+# Options of pip for PyTorch alone, for example its CPU build on Linux:
+#   make env TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_ARGS ?=
 
-.PHONY: env quickstart test lint unit slow bench bench-paging endurance docs clean
+.PHONY: env quickstart test lint unit slow oldest wheel-check hooks pin bench bench-paging endurance clean
 
 env: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_ARGS) torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
@@ -25,6 +28,9 @@ test: lint unit
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/python tools/words.py
+	$(BIN)/python -m numpydoc lint $(shell find sifu_graph store cli -name '*.py')
 	$(BIN)/mypy
 
 unit: env
@@ -32,6 +38,26 @@ unit: env
 
 slow: env
 	$(BIN)/python -m pytest -m slow
+
+# The tests with the lower bounds of pyproject.toml. One is left out: SciPy before 1.17 imports scipy.sparse with
+# scipy.special, so that `edit-edge` starts later.
+oldest: VENV := .venv-oldest
+oldest:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt $(TORCH_ARGS) torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS) \
+	    --deselect tests/cli/test_start.py::test_commands_that_need_no_torch_do_not_import_it
+
+# The wheel in an empty environment outside this folder: types as a user sees them, and build, train, generate.
+wheel-check:
+	$(PYTHON) tools/wheel_check.py --torch-args="$(TORCH_ARGS)"
+
+hooks: env
+	$(BIN)/pre-commit install
+
+pin: env
+	$(BIN)/python tools/pin.py
 
 bench: env
 	$(BIN)/python benchmarks/main_job.py $(ARGS)
@@ -43,4 +69,4 @@ endurance: env
 	$(BIN)/python benchmarks/endurance.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
