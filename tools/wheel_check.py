@@ -32,7 +32,9 @@ COMMANDS = (
 def run(*command: str | Path, folder: Path) -> None:
     sys.stdout.write(f"$ {shlex.join(map(str, command))}\n")
     sys.stdout.flush()
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "SIFU_STORE")}
+    clean = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "SIFU_STORE")
+    }
     subprocess.run([str(word) for word in command], cwd=folder, env=clean, check=True)
 
 
