@@ -1,8 +1,8 @@
 """``python tools/wheel_check.py``: what a user gets from the wheel, outside this folder.
 
 Builds the wheel, installs it with mypy into an empty virtual environment in a temporary folder, runs ``mypy --strict``
-on a copy of ``examples/`` there, and runs ``sifu`` through build, train, evaluation and generation on a small text in an
-empty folder. The Python that runs this file is the one that is tried.
+on a copy of ``examples/`` there, and runs ``sifu`` through build, train, evaluation and generation on a small text in
+an empty folder. The environment has the Python that runs this file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LEFT_OUT = ("PYTHONPATH", "PYTHONHOME", "SIFU_STORE")
+"""Variables of the environment that would lead a command to this folder."""
 LINES = ("春風花月夜。", "江水山雲人。", "春花江月夜。", "山雲不有人。")
 COMMANDS = (
     "env",
@@ -32,9 +34,7 @@ COMMANDS = (
 def run(*command: str | Path, folder: Path) -> None:
     sys.stdout.write(f"$ {shlex.join(map(str, command))}\n")
     sys.stdout.flush()
-    clean = {
-        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "SIFU_STORE")
-    }
+    clean = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
     subprocess.run([str(word) for word in command], cwd=folder, env=clean, check=True)
 
 
