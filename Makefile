@@ -30,7 +30,7 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/python tools/words.py
-	$(BIN)/python -m numpydoc lint $(shell find sifu_graph store cli -name '*.py')
+	find sifu_graph store cli -name '*.py' -exec $(BIN)/python -m numpydoc lint {} +
 	$(BIN)/mypy
 
 unit: env
