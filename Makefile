@@ -1,5 +1,5 @@
 # make quickstart   environment, a 4,000-node graph from the shipped poems, one minute of training, generated lines
-# make test         all tests, the linter and the type checker
+# make test         the linters, the type checker, all tests but the slow ones
 # make slow         long tests, and ten times as many examples of every property, at random; make slow SEED=n repeats
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,14 +8,16 @@ STORE  ?= quickstart.sifu
 # A worker for each core, and no threads in it: they would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 SEED   ?= $(shell date +%s)
+# Options of pip for PyTorch alone, for example the index of its CPU build on Linux.
+TORCH_ARGS ?=
 
-.PHONY: env quickstart test lint unit slow bench bench-paging endurance docs clean
+.PHONY: env quickstart test lint unit slow oldest wheel-check hooks pin bench bench-paging endurance clean
 
 env: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_ARGS) torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
@@ -29,6 +31,10 @@ test: lint unit
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python tools/words.py
+	find sifu_graph store cli -name '*.py' -exec $(BIN)/python -m numpydoc lint {} +
 	$(BIN)/mypy
 
 unit: env
@@ -36,6 +42,26 @@ unit: env
 
 slow: env
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=explore --examples 10 --hypothesis-seed=$(SEED)
+
+# The tests with the lower bounds of pyproject.toml. One is left out: SciPy before 1.17 imports scipy.sparse with
+# scipy.special, so that `edit-edge` starts later.
+oldest: VENV := .venv-oldest
+oldest:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt $(TORCH_ARGS) torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e ".[dev]"
+	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS) \
+	    --deselect tests/cli/test_start.py::test_commands_that_need_no_torch_do_not_import_it
+
+# The wheel in an empty environment outside this folder: types as a user sees them, and build, train, generate.
+wheel-check:
+	$(PYTHON) tools/wheel_check.py --torch-args="$(TORCH_ARGS)"
+
+hooks: env
+	$(BIN)/pre-commit install
+
+pin: env
+	$(BIN)/python tools/pin.py
 
 bench: env
 	$(BIN)/python benchmarks/main_job.py $(ARGS)
@@ -47,4 +73,4 @@ endurance: env
 	$(BIN)/python benchmarks/endurance.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest $(STORE) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
-"""From a text to verse: build a graph of the shipped poems, train it a little, and let it go on.
+"""Builds a graph from the shipped poems, trains it for a few steps, and generates three continuations.
 
-Run it in an empty folder: ``python first_graph.py``. It leaves ``poems.sifu`` there.
+Run it in an empty folder: ``python first_graph.py``. It leaves the store ``poems.sifu`` there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,13 +41,14 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert len(printed.splitlines()) == 6
 
 
-def test_every_command_in_the_readme_exists() -> None:
+def test_every_command_in_the_readme_and_the_guide_exists() -> None:
     from sifu_cli.main import COMMANDS
 
-    words = {line.split()[2] for block in blocks(ROOT / "README.md", "console")
-             for line in block.splitlines() if line.startswith("$ sifu ")}  # fmt: skip
-    assert words
-    assert words <= set(COMMANDS)
+    for page in ("README.md", "docs/guide.md"):
+        words = {line.split()[2] for block in blocks(ROOT / page, "console")
+                 for line in block.splitlines() if line.startswith("$ sifu ")}  # fmt: skip
+        assert words
+        assert words <= set(COMMANDS)
 
 
 def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
@@ -74,7 +77,57 @@ for words in {[rest for _, *rest in words]!r}:
     assert "風" in run(code, tmp_path)
 
 
-def test_every_link_inside_the_project_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
+    for link, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{link}#{anchor}"
+
+
+def test_the_index_lists_every_page() -> None:
+    index = ROOT / "docs" / "index.md"
+    listed = {(index.parent / link).resolve() for link, _ in LINK.findall(index.read_text(encoding="utf-8"))}
+    assert listed == set((ROOT / "docs").rglob("*.md")) - {index}
+
+
+def test_drawings_have_a_text_for_readers_that_show_none() -> None:
+    drawings = list((ROOT / "docs").rglob("*.svg"))
+    assert len(drawings) == 6
+    for drawing in drawings:
+        root = ElementTree.parse(drawing).getroot()
+        title, description = (root.find(f"{{http://www.w3.org/2000/svg}}{tag}") for tag in ("title", "desc"))
+        assert title is not None and title.text
+        assert description is not None and description.text
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    import sifu_graph
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == sifu_graph.__version__
+    assert f"\nversion: {sifu_graph.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_changelog_has_one_line_a_change() -> None:
+    """The form of keepachangelog.com: versions, kinds of change, and one line for each change."""
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if line.startswith("## ")]
+    assert versions[0] == "## [Unreleased]"
+    assert all(re.fullmatch(r"## \[(Unreleased|\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d)\]?", line) for line in versions)
+    kinds = {line[4:] for line in lines if line.startswith("### ")}
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert not [line for line in lines if line.startswith(" ")], "a change continues on a second line"
+    assert all(len(line) <= 130 for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from sifu_store.errors import StoreVersionError
 from sifu_store.layout import FIRST_VERSION, FORMAT_VERSION
 from small import write_text
 from tables import table
+from write_format_fixture import DATA, history
 
 from sifu_graph import Graph
 from sifu_graph.evaluation import evaluate_split
 from sifu_graph.text.encoded import Split
 
-KEPT = Path(__file__).parents[1] / "data" / "format-1.zip"
+KEPT = DATA / "format-1.zip"
 """Built and trained two steps by release 0.1.0, before there were edits: 23 nodes, 105 private edges."""
 BUILT, TRAINED = "HEAD~1", "HEAD"
 PERPLEXITY = {BUILT: 11.271081, TRAINED: 33.797664}  # of 20 lines, as that release told it
@@ -32,6 +34,21 @@ def perplexity(graph: Graph, folder: Path) -> float:
     lines = write_text(folder / "poems.txt", documents=60).read_text(encoding="utf-8").splitlines()[:20]
     text = Split.from_documents(lines, graph.tokenizer)
     return evaluate_split(graph.parameters, graph.signal, text, 8, None).perplexity
+
+
+@pytest.mark.parametrize("version", range(FIRST_VERSION, FORMAT_VERSION + 1))
+def test_the_store_of_every_format_gives_its_recorded_figures(version: int, tmp_path: Path) -> None:
+    name = f"format-{version}"
+    archive, record = DATA / f"{name}.zip", DATA / f"{name}.json"
+    assert archive.exists(), "a new format needs a fixture: python tests/support/write_format_fixture.py"
+    assert archive.stat().st_size < 150_000
+    shutil.unpack_archive(archive, tmp_path)
+    recorded = json.loads(record.read_text(encoding="utf-8"))
+    found = history(tmp_path / f"{name}.sifu", tmp_path)
+    assert found.keys() == recorded.keys()
+    assert recorded["HEAD~0"]["format_version"] == version
+    for commit, figures in recorded.items():
+        assert found[commit] == {**figures, "perplexity": pytest.approx(figures["perplexity"], rel=1e-5)}, commit
 
 
 @pytest.mark.parametrize("at", [BUILT, TRAINED])
