@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from sifu_graph._version import __version__ as __version__
+
 
 if TYPE_CHECKING:
     from sifu_graph.build import BuildReport, build_graph

@@ -20,10 +20,10 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.store import Store
 
-import sifu_graph
+from sifu_graph._version import __version__
 from sifu_graph.config import SignalConfig, preset
 from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
-from sifu_graph.model.initial import Initial
+from sifu_graph.ops.initial import Initial
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import encode_corpus
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
@@ -264,7 +264,7 @@ def _write(
     store.set_settings(
         {
             "format_version": FIRST_VERSION,
-            "created_by": f"sifu-graph {sifu_graph.__version__}",
+            "created_by": f"sifu-graph {__version__}",
             "nodes": nodes,
             "width": width,
             "signal": config.to_json(),

@@ -15,13 +15,8 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from sifu_store.durable import format_bytes
 from sifu_store.errors import DeviceMemoryError, OptionError, first_line
 from torch import Tensor
-
-from sifu_graph.paging.budget import FREE_SHARE, parse_bytes
-
-WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
 
 
 def parse_device(name: str) -> torch.device:
@@ -74,23 +69,6 @@ def memory_of(device: torch.device) -> tuple[int, int]:
     return int(memory.available), int(memory.total)
 
 
-def parse_budget(wanted: str | int, device: torch.device) -> int:
-    """Bytes of a ``--device-memory``: a size, or a percentage of what the device has.
-
-    Raises
-    ------
-    OptionError
-    """
-    return parse_bytes(wanted, option="device-memory", total_bytes=memory_of(device)[1])
-
-
-def budget(wanted: str | int | None, device: torch.device, *, held_bytes: int = 0) -> int:
-    """The bound on what pages and copies take of the device; ``held_bytes``: what they take already."""
-    if wanted is not None:
-        return parse_budget(wanted, device)
-    return max(0, int(FREE_SHARE * (memory_of(device)[0] + held_bytes)) - WORK_BYTES)
-
-
 def peak_bytes(device: torch.device | None) -> int:
     """The most that tensors ever took of a GPU's memory in this process; 0 for none."""
     return int(torch.cuda.max_memory_allocated(device)) if device is not None and device.type == "cuda" else 0
@@ -110,14 +88,6 @@ def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
     what = first_line(error).split(". ")[0]
     return DeviceMemoryError(
         f"the GPU ran out of memory ({what}): lower --device-memory or --batch; nothing that was committed is lost"
-    )
-
-
-def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> DeviceMemoryError:
-    """A budget is below the least that works."""
-    return DeviceMemoryError(
-        f"--device-memory {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
-        f"which {format_bytes(copied_bytes)} depend on --batch"
     )
 
 

@@ -18,9 +18,9 @@ from sifu_store.layout import PAGE_EDGES
 
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
-from sifu_graph.device import WORK_BYTES
 from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, parse_bytes
+from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.training.step import edge_state_arrays
 
 if TYPE_CHECKING:

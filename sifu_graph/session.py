@@ -118,11 +118,12 @@ class GraphSession:
             budget.parse_bytes(host_memory)
         if device != "cpu" or device_memory is not None or precision != "float32":
             from sifu_graph import device as devices
+            from sifu_graph.paging import device_budget
 
             place = devices.parse_device(device)
             devices.parse_precision(precision, place)
             if device_memory is not None:
-                devices.parse_budget(device_memory, place)
+                device_budget.parse_budget(device_memory, place)
         graph = cls(
             Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch, device=device,
             device_memory=device_memory, precision=precision,
@@ -237,6 +238,7 @@ class GraphSession:
             return
         from sifu_graph import device as devices
         from sifu_graph.ops.contest_tiled import Grouped
+        from sifu_graph.paging import device_budget
         from sifu_graph.paging.device_pool import DevicePool
 
         pool, tier = self.parameters.edges, self.parameters.tier
@@ -244,7 +246,7 @@ class GraphSession:
         grouped = Grouped(place, precision=devices.parse_precision(self.precision, place))
         whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
         held_bytes = 0 if tier is None else tier.frame_bytes
-        device_bytes = min(whole_bytes, devices.budget(self.device_memory, place, held_bytes=held_bytes))
+        device_bytes = min(whole_bytes, device_budget.budget(self.device_memory, place, held_bytes=held_bytes))
         if tier is None or not tier.fits(pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes):
             self._leave_device()
             with devices.memory_errors():

@@ -18,7 +18,7 @@ from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import GENERATED, Draft
-from sifu_graph.model.initial import mean_encoding
+from sifu_graph.ops.initial import mean_encoding
 
 PART = 1 << 16  # edges whose biases are held at a time
 

@@ -44,8 +44,8 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.initial import Initial, first_energies
 from sifu_graph.model.io import SMALL, read_usage
+from sifu_graph.ops.initial import Initial, first_energies
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:

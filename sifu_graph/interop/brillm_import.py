@@ -29,7 +29,7 @@ from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
 from sifu_store.store import Store
 from torch import Tensor
 
-import sifu_graph
+from sifu_graph._version import __version__
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
@@ -405,7 +405,7 @@ def _write_small(
     store.set_settings(
         {
             "format_version": FORMAT_VERSION,
-            "created_by": f"sifu-graph {sifu_graph.__version__}",
+            "created_by": f"sifu-graph {__version__}",
             "nodes": n,
             "width": d,
             "signal": preset("brillm05").to_json(),

@@ -13,7 +13,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.initial import Initial
+from sifu_graph.ops.initial import Initial
 
 BLOCK_PAGES = 32
 BLOCK_EDGES = BLOCK_PAGES * PAGE_EDGES

@@ -13,7 +13,7 @@ from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.initial import Initial
+from sifu_graph.ops.initial import Initial
 from sifu_graph.text.kneser_ney import Counts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")

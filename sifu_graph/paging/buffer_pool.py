@@ -29,7 +29,7 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
 from sifu_graph.arrays import MAX_RUN, Bools, Ints, runs
-from sifu_graph.model.initial import Initial
+from sifu_graph.ops.initial import Initial
 from sifu_graph.paging.mapped_array import MappedArray
 from sifu_graph.paging.spill_file import Scratch, enough_space
 

@@ -26,6 +26,7 @@ from sifu_graph import device as devices
 from sifu_graph.arrays import Ints
 from sifu_graph.device import send
 from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.paging import device_budget
 from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.edge_pool import EdgePool, Part
 
@@ -140,7 +141,7 @@ class DevicePool(EdgePool):
             self.reads, self.largest_row_pages = self.host.know_rows()
             least_bytes = self.least_bytes() + self._copied
             if self._bytes < least_bytes:
-                raise devices.least_error(self._bytes, least_bytes, self._copied)
+                raise device_budget.least_error(self._bytes, least_bytes, self._copied)
         self.frames = min(frames, self.pages)
         shapes = self._shapes(self._state)
         self.arrays = {

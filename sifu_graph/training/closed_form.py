@@ -44,9 +44,9 @@ from torch import Tensor
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.initial import BASE_ENERGY, Initial
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
+from sifu_graph.ops.initial import BASE_ENERGY, Initial
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts

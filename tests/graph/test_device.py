@@ -24,6 +24,8 @@ from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
 from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.paging import device_budget
+from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.training import step as steps
 
@@ -258,7 +260,7 @@ def test_a_gpu_that_runs_out_of_memory_loses_nothing(store: Path, monkeypatch: p
 
 def test_what_is_free_is_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "memory_of", lambda _: (10 << 30, 80 << 30))
-    assert devices.budget("25%", CPU) == 20 << 30
-    assert devices.budget(None, CPU) == int(0.8 * (10 << 30)) - devices.WORK_BYTES
+    assert device_budget.budget("25%", CPU) == 20 << 30
+    assert device_budget.budget(None, CPU) == int(0.8 * (10 << 30)) - WORK_BYTES
     monkeypatch.setattr(devices, "memory_of", lambda _: (1 << 20, 80 << 30))
-    assert devices.budget(None, CPU) == 0
+    assert device_budget.budget(None, CPU) == 0

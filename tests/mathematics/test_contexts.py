@@ -19,8 +19,8 @@ from small import whole, write_text
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import SignalConfig
 from sifu_graph.model import forward
-from sifu_graph.model.initial import BASE_ENERGY
 from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.initial import BASE_ENERGY
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.training import closed_form

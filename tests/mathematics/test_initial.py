@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sifu_graph.config import PRESETS, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import forward
-from sifu_graph.model.initial import Initial, first_energies, uniform
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
+from sifu_graph.ops.initial import Initial, first_energies, uniform
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 

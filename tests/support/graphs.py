@@ -11,8 +11,8 @@ import torch
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.forward import Batch
-from sifu_graph.model.initial import Initial
 from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.initial import Initial
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts
 

@@ -1,0 +1,40 @@
+"""How much of the memory of a device the pages of a graph may take.
+
+It knows bytes; it does not know pages.
+"""
+
+from __future__ import annotations
+
+import torch
+from sifu_store.durable import format_bytes
+from sifu_store.errors import DeviceMemoryError
+
+from sifu_graph.device import memory_of
+from sifu_graph.paging.budget import FREE_SHARE, parse_bytes
+
+WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
+
+
+def parse_budget(wanted: str | int, device: torch.device) -> int:
+    """Bytes of a ``--device-memory``: a size, or a percentage of what the device has.
+
+    Raises
+    ------
+    OptionError
+    """
+    return parse_bytes(wanted, option="device-memory", total_bytes=memory_of(device)[1])
+
+
+def budget(wanted: str | int | None, device: torch.device, *, held_bytes: int = 0) -> int:
+    """The bound on what pages and copies take of the device; ``held_bytes``: what they take already."""
+    if wanted is not None:
+        return parse_budget(wanted, device)
+    return max(0, int(FREE_SHARE * (memory_of(device)[0] + held_bytes)) - WORK_BYTES)
+
+
+def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> DeviceMemoryError:
+    """A budget is below the least that works."""
+    return DeviceMemoryError(
+        f"--device-memory {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
+        f"which {format_bytes(copied_bytes)} depend on --batch"
+    )
