@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from sifu_graph._version import __version__ as __version__
 
-
 if TYPE_CHECKING:
     from sifu_graph.build import BuildReport, build_graph
     from sifu_graph.config import PRESETS, SignalConfig
