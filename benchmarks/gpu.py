@@ -36,7 +36,7 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward
 from sifu_graph.ops import contest
-from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.text.batches import Batches
@@ -114,7 +114,7 @@ def against_the_oracle(bench: Bench) -> list[Line]:
         graph = random_graph(seed, nodes=40, share=0.5, config=config)
         parameters = graph.parameters
         pool = parameters.edges
-        parameters.tier = DevicePool(pool, Grouped(bench.device), device_bytes=pool.pages * pool.page_bytes())
+        parameters.tier = DevicePool(pool, TiledContest(bench.device), device_bytes=pool.pages * pool.page_bytes())
         tokens, lengths = texts(seed, nodes=40, batch=3, length=10)
         loss, _ = forward.evaluate(parameters, config, tokens, lengths)
         wanted = torch.cat(
@@ -147,7 +147,7 @@ def against_the_cpu(bench: Bench) -> list[Line]:
     if bench.device.type == "cuda":
         precisions += ["tf32", "bf16"]
     for precision in precisions:
-        engines[precision] = (Grouped(bench.device, precision=precision), bench.device, torch.float32)
+        engines[precision] = (TiledContest(bench.device, precision=precision), bench.device, torch.float32)
     for name, (engine, device, dtype) in engines.items():
         found[name] = _trained(engine, device, dtype, planned, sweep, values, torch.from_numpy(place))
     for name, tolerance in (("float32 on the CPU", 1e-4), ("float32", 1e-4), ("tf32", None), ("bf16", None)):
@@ -239,7 +239,7 @@ class Run:
         self.graph.fit_memory(state=steps.edge_state_arrays(self.optimizer, parameters.width))
         host = parameters.edges
         page_bytes = host.page_bytes()
-        grouped = Grouped(bench.device, precision=precision, compiled=compiled)
+        grouped = TiledContest(bench.device, precision=precision, compiled=compiled)
         device_bytes = max(
             int(share * host.pages) * page_bytes, _least_bytes(host.pages, host.know_rows()[1], page_bytes)
         )
@@ -386,7 +386,7 @@ def decoding(bench: Bench) -> list[Line]:
             if share is not None:
                 largest, page_bytes = host.know_rows()[1], host.page_bytes()
                 device_bytes = max(int(share * host.pages) * page_bytes, _least_bytes(host.pages, largest, page_bytes))
-                parameters.tier = DevicePool(host, Grouped(bench.device), device_bytes=device_bytes)
+                parameters.tier = DevicePool(host, TiledContest(bench.device), device_bytes=device_bytes)
                 if parameters.tier.resident:
                     parameters.tier.require(np.arange(host.slots))
             walk, sampler = Walk(parameters, graph.signal, forbidden=[UNKNOWN]), Sampler(temperature=0.0)

@@ -23,7 +23,7 @@ from sifu_store.store import Store
 from sifu_graph._version import __version__
 from sifu_graph.config import SignalConfig, preset
 from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
-from sifu_graph.ops.initial import Initial
+from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import encode_corpus
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
@@ -237,7 +237,7 @@ def _write(
     )
     source, target, count = counts.source[private], counts.target[private], counts.count[private]
     index = EdgeIndex.from_slots(nodes, source, target, count)
-    initial = Initial.create(
+    initial = EdgeInitializer.create(
         method=init, seed=seed, config=config, width=width, length=build["length"], index=index,
         slots=len(source), counts=known,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The settings of the signal: every choice in the mathematics, as data, and the presets.
+"""Settings as data: the choices in the mathematics of the signal with their presets, and those of an optimizer.
 
-It knows names and numbers only; what they mean is computed in `signal`. Whoever only reads or edits a graph needs no
-more than this, and does not wait for torch.
+It knows names and numbers; `ops` computes what they mean. It does not import torch, so that reading and editing the
+tables of a graph does not either.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How well a graph predicts text that it has not seen: perplexity and accuracy, from the exact softmax.
 
-It knows batches and reports; the mathematics is in `step` and `contest`, the baselines are in `kneser_ney`.
+It knows batches and reports; the mathematics is in `forward` and `contest`, the baselines are in `kneser_ney`.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class Graph(GraphSession):
         return trace_to_page(self, text, options, html, force=force)
 
     def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
-        """One node, or the edge between two. See `inspection.inspect`."""
+        """One node, or the edge between two. See `inspect.inspect`."""
         from sifu_graph.inspection.inspect import inspect_edge, inspect_node
 
         return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)

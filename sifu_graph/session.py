@@ -237,13 +237,13 @@ class GraphSession:
         if self.device == "cpu" and self.device_memory is None:
             return
         from sifu_graph import device as devices
-        from sifu_graph.ops.contest_tiled import Grouped
+        from sifu_graph.ops.contest_tiled import TiledContest
         from sifu_graph.paging import device_budget
         from sifu_graph.paging.device_pool import DevicePool
 
         pool, tier = self.parameters.edges, self.parameters.tier
         place = devices.parse_device(self.device)
-        grouped = Grouped(place, precision=devices.parse_precision(self.precision, place))
+        grouped = TiledContest(place, precision=devices.parse_precision(self.precision, place))
         whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
         held_bytes = 0 if tier is None else tier.frame_bytes
         device_bytes = min(whole_bytes, device_budget.budget(self.device_memory, place, held_bytes=held_bytes))

@@ -1,6 +1,6 @@
-"""One edge is scaled, boosted, copied, forbidden or given up, in a draft.
+"""Scaling, boosting, copying and forbidding one edge of a working copy, or making it a default edge.
 
-It knows one edge (u, v) and its row; it does not know slots and pages (`draft`), nor commits (`edit`).
+It knows one edge (u, v) and its row; it does not know slots and pages (`working_copy`), nor commits (`session`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sifu_store.layout import BIAS, COUNT, WEIGHT
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import Draft
+from sifu_graph.edit.working_copy import WorkingCopy
 
 
-def state(draft: Draft, u: int, v: int) -> EdgeState:
+def state(draft: WorkingCopy, u: int, v: int) -> EdgeState:
     """The edge (u, v) as it is now."""
     rest, slot = Rest.of(draft), draft.slot_of(u, v)
     forbidden = draft.is_forbidden(u, v)
@@ -33,7 +33,7 @@ def state(draft: Draft, u: int, v: int) -> EdgeState:
     )
 
 
-def scale(draft: Draft, u: int, v: int, factor: float) -> None:
+def scale(draft: WorkingCopy, u: int, v: int, factor: float) -> None:
     """Multiplies W and b of the edge. A default edge becomes private first."""
     if not math.isfinite(factor):
         raise OptionError(f"scale is {factor}: it must be a finite number")
@@ -43,7 +43,7 @@ def scale(draft: Draft, u: int, v: int, factor: float) -> None:
     draft.put(slots, values)
 
 
-def boost(draft: Draft, u: int, v: int, nats: float) -> None:
+def boost(draft: WorkingCopy, u: int, v: int, nats: float) -> None:
     """Raises the edge by so many nats against every other candidate, at rest. A default edge becomes private first."""
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
@@ -55,7 +55,7 @@ def boost(draft: Draft, u: int, v: int, nats: float) -> None:
     draft.put(slots, values)
 
 
-def copy(draft: Draft, u: int, v: int, a: int, b: int) -> None:
+def copy(draft: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     """Gives (u, v) the parameters and the optimizer's state of the private edge (a, b). Its count stays its own."""
     source = draft.slot_of(a, b)
     names = draft.tokenizer.vocabulary
@@ -67,7 +67,7 @@ def copy(draft: Draft, u: int, v: int, a: int, b: int) -> None:
     draft.put(slots, {name: draft.values(name, np.array([source])) for name in draft.paged})
 
 
-def to_default(draft: Draft, u: int, v: int) -> None:
+def to_default(draft: WorkingCopy, u: int, v: int) -> None:
     """A private edge becomes a default edge."""
     slot = draft.slot_of(u, v)
     if slot is None:
@@ -76,7 +76,7 @@ def to_default(draft: Draft, u: int, v: int) -> None:
     draft.drop(np.array([slot]))
 
 
-def forbid(draft: Draft, u: int, v: int) -> None:
+def forbid(draft: WorkingCopy, u: int, v: int) -> None:
     """The edge is never chosen again: probability 0 everywhere. Parameters of its own are given up."""
     if draft.is_forbidden(u, v):
         raise OptionError(f"{_shown(draft, u, v)} is forbidden already")
@@ -88,14 +88,14 @@ def forbid(draft: Draft, u: int, v: int) -> None:
     draft.set_forbidden(np.concatenate([draft.forbidden, [[u, v]]]))
 
 
-def allow(draft: Draft, u: int, v: int) -> None:
+def allow(draft: WorkingCopy, u: int, v: int) -> None:
     """A forbidden edge becomes a default edge."""
     if not draft.is_forbidden(u, v):
         raise OptionError(f"{_shown(draft, u, v)} is not forbidden")
     draft.set_forbidden(draft.forbidden[(draft.forbidden != [u, v]).any(axis=1)])
 
 
-def _private(draft: Draft, u: int, v: int) -> int:
+def _private(draft: WorkingCopy, u: int, v: int) -> int:
     """The slot of the edge; a default edge becomes private, with the default edge's values, for that."""
     if draft.is_forbidden(u, v):
         raise OptionError(f"{_shown(draft, u, v)} is forbidden: say --allow first")
@@ -106,7 +106,7 @@ def _private(draft: Draft, u: int, v: int) -> int:
     return slot
 
 
-def make_private(draft: Draft, source: np.ndarray, target: np.ndarray, count: np.ndarray) -> np.ndarray:
+def make_private(draft: WorkingCopy, source: np.ndarray, target: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Default edges become private with the default edge's own values: no energy changes. Returns their slots."""
     k = len(source)
     slots = draft.add(draft.generated(source, target, count, np.full(k, Rest.of(draft).default)))
@@ -118,6 +118,6 @@ def make_private(draft: Draft, source: np.ndarray, target: np.ndarray, count: np
     return slots
 
 
-def _shown(draft: Draft, u: int, v: int) -> str:
+def _shown(draft: WorkingCopy, u: int, v: int) -> str:
     names = draft.tokenizer.vocabulary
     return f"the edge {names[u]} {names[v]}"

@@ -1,7 +1,7 @@
-"""Nodes are added, removed, renamed and merged, in a draft.
+"""Adding, removing, renaming and merging nodes of a working copy.
 
-It knows what such an edit means for edges, biases and counts; it does not know slots and pages (`draft`), commits
-(`edit`), nor how the text of a corpus is counted (`counted`).
+It knows what such an edit means for edges, biases and counts; it does not know slots and pages (`working_copy`),
+commits (`session`), nor how the text of a corpus is counted (`pairs`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import GENERATED, Columns, Draft
+from sifu_graph.edit.working_copy import GENERATED, Columns, WorkingCopy
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 
 
-def add_like(draft: Draft, new: Ints, like: int) -> Ints:
+def add_like(draft: WorkingCopy, new: Ints, like: int) -> Ints:
     """Gives new nodes the edges that another one has, both ways. Returns the slots of the edges.
 
     Every edge between the other node and itself becomes one between each of them and each of them. So in every
@@ -56,7 +56,7 @@ def add_like(draft: Draft, new: Ints, like: int) -> Ints:
     return slots
 
 
-def model_of(draft: Draft, token: str) -> int:
+def model_of(draft: WorkingCopy, token: str) -> int:
     """The node that new ones are to be like.
 
     Raises
@@ -70,7 +70,7 @@ def model_of(draft: Draft, token: str) -> int:
     return node
 
 
-def note_pairs(draft: Draft, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
+def note_pairs(draft: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
     """Takes the counts of new edges into the statistics of their sources (those where ``rows`` is true)."""
     chosen = slots if rows is None else slots[rows]
     source, count = draft.edges[SOURCE][chosen], draft.edges[COUNT][chosen]
@@ -79,20 +79,20 @@ def note_pairs(draft: Draft, slots: Ints, *, rows: NDArray[np.bool_] | None = No
     np.add.at(draft.nodes["rows/discounted"], source, draft.counts.discount(count))
 
 
-def remove(draft: Draft, nodes: Sequence[int]) -> int:
+def remove(draft: WorkingCopy, nodes: Sequence[int]) -> int:
     """Takes nodes out, with all their edges. Returns how many private edges went."""
     before = draft.private
     draft.remove_nodes(np.array(nodes, dtype=np.int64), tokenizer=draft.tokenizer.without(nodes))
     return before - draft.private
 
 
-def bias_from(draft: Draft, node: int, other: int) -> None:
+def bias_from(draft: WorkingCopy, node: int, other: int) -> None:
     """Gives a node the bias of another: where a text begins with it, the signal starts as it does there."""
     draft.nodes["nodes/bias"][node] = draft.nodes["nodes/bias"][other]
     draft.changed = True
 
 
-def merge(draft: Draft, node: int, into: int) -> None:
+def merge(draft: WorkingCopy, node: int, into: int) -> None:
     """Merges a node into another, whose text both are from now on.
 
     Counts are added. Parameters are the mean of the private edges that become one, weighted by count; then the bias is
@@ -141,7 +141,7 @@ def merge(draft: Draft, node: int, into: int) -> None:
 class _Logits:
     """scale * energy at rest of the edges at some slots, of default edges, and -inf of forbidden ones."""
 
-    def __init__(self, draft: Draft, rest: Rest, slots: Ints) -> None:
+    def __init__(self, draft: WorkingCopy, rest: Rest, slots: Ints) -> None:
         self._draft, self._default = draft, float(rest.scale * rest.default)
         pairs = zip(*(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True)
         self._found: dict[tuple[int, int], float] = dict(
@@ -155,7 +155,7 @@ class _Logits:
 
 
 def _merged_rows(
-    draft: Draft, rest: Rest, groups: dict[tuple[int, int], list[int]], energy: NDArray[np.float64]
+    draft: WorkingCopy, rest: Rest, groups: dict[tuple[int, int], list[int]], energy: NDArray[np.float64]
 ) -> tuple[Columns, tuple[Ints, dict[str, NDArray[np.float32]]] | None]:
     """Rows for the merged edges; and which of them have values of their own, with these."""
     source, target = np.array(list(groups), dtype=np.int64).reshape(-1, 2).T
@@ -180,7 +180,7 @@ def _merged_rows(
     return rows, (which, {name: np.stack(found) for name, found in arrays.items()})
 
 
-def _merged_forbidden(draft: Draft, node: int, into: int) -> Ints:
+def _merged_forbidden(draft: WorkingCopy, node: int, into: int) -> Ints:
     """The forbidden pairs with one node in place of two: where all that become one were forbidden."""
     pairs = {tuple(pair) for pair in draft.forbidden.tolist()}
     kept = []

@@ -1,7 +1,7 @@
-"""Edges that a text asks for: which pairs become private, and with which energies.
+"""Edges from counts: which pairs of a text become private edges, and with which energies.
 
-It knows the counts of a text and the rows of a draft; it does not know how text becomes counts (`counting`), nor what
-is done with the edges (`pruning`, `edit`).
+It knows the counts of a text and the rows of a working copy; it does not know how text becomes counts
+(`pair_counts`), nor what is done with the edges (`prune_grow`, `session`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sifu_store.layout import COUNT
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
 from sifu_graph.edit.rest_energy import Rest, log_shares
-from sifu_graph.edit.working_copy import Columns, Draft
+from sifu_graph.edit.working_copy import Columns, WorkingCopy
 from sifu_graph.text.pair_counts import PairCounts
 
 Mask = NDArray[np.bool_]
 
 
-def log_probabilities(draft: Draft, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
+def log_probabilities(draft: WorkingCopy, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
     """log p(v | u) of the chosen pairs: interpolated Kneser-Ney from the text, with the discounts of the graph."""
     discounts = np.array([0.0, *draft.counts.discounts])
     taken = discounts[np.minimum(text.count, 3)]
@@ -32,8 +32,8 @@ def log_probabilities(draft: Draft, text: PairCounts, chosen: Mask) -> NDArray[n
     return out
 
 
-def counted_rows(draft: Draft, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
-    """Rows (see `Draft.add`) for the chosen pairs of a text, each with the energy that its probability asks for.
+def counted_rows(draft: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
+    """Rows (see `WorkingCopy.add`) for the chosen pairs of a text, each with the energy that its probability asks for.
 
     Against the other edges of its row an edge weighs what its count says: its energy is
     ``default + (log p - log share) / scale``, where ``share`` is what one default edge of the row stands for. A row
@@ -52,7 +52,7 @@ def counted_rows(draft: Draft, text: PairCounts, chosen: Mask, *, new: Ints) -> 
     return draft.generated(source, target.astype(np.int64), count, energy)
 
 
-def note_text(draft: Draft, text: PairCounts, new: Ints) -> None:
+def note_text(draft: WorkingCopy, text: PairCounts, new: Ints) -> None:
     """Takes what a text says of new nodes into the statistics of the graph."""
     taken = np.array([0.0, *draft.counts.discounts])[np.minimum(text.count, 3)]
     draft.nodes["nodes/count"][new] = text.node_count[new]
@@ -62,7 +62,7 @@ def note_text(draft: Draft, text: PairCounts, new: Ints) -> None:
     draft.nodes["rows/discounted"][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
 
 
-def of_new_nodes(draft: Draft, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
+def of_new_nodes(draft: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
     """Which pairs of new nodes become private: under the rule of the build, as far as it can be kept without others.
 
     The pair occurs ``min_count`` times; where the build's budget was used up, it is at least as frequent as the rarest
@@ -88,7 +88,7 @@ def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
     return out
 
 
-def share_of_text(draft: Draft, slots: Ints) -> float:
+def share_of_text(draft: WorkingCopy, slots: Ints) -> float:
     """The share of all transitions of the text that runs over these edges."""
     total = int(draft.nodes["rows/total"].sum())
     return min(1.0, float(draft.edges[COUNT][slots].sum()) / total) if total else 0.0

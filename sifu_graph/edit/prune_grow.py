@@ -1,6 +1,6 @@
-"""Which private edges are worth their place, and which default edges are worth one: prune and grow, in a draft.
+"""Prune and grow: which private edges of a working copy become default edges, and which default edges private ones.
 
-It knows edges, counts and budgets; it does not know slots and pages (`draft`), nor commits (`edit`).
+It knows edges, counts and budgets; it does not know slots and pages (`working_copy`), nor commits (`session`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sifu_graph.edit.edges import make_private
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.pairs import counted_rows
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import Draft
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.pair_counts import PairCounts
 
 By = Literal["count", "energy", "usage"]
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 
 
-def to_prune(draft: Draft, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
+def to_prune(draft: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
     """The slots of the private edges that become default edges.
 
     First those that occurred less than ``min_count`` times; then the least useful until ``to_ratio`` of all n * n
@@ -65,7 +65,7 @@ def to_prune(draft: Draft, *, to_ratio: float | None, min_count: int | None, by:
     return slots
 
 
-def usefulness(draft: Draft, by: By) -> NDArray[np.float64]:
+def usefulness(draft: WorkingCopy, by: By) -> NDArray[np.float64]:
     """What each private edge is worth, in index order [edges]."""
     index = draft.index
     if by == "count":
@@ -82,7 +82,7 @@ def usefulness(draft: Draft, by: By) -> NDArray[np.float64]:
 
 
 def grow(
-    draft: Draft,
+    draft: WorkingCopy,
     text: PairCounts,
     *,
     own_text: bool,

@@ -1,4 +1,4 @@
-"""Energies at rest: what an edge's energy is when nothing has been said yet.
+"""Energies at rest: the energy of an edge where the mix is empty (S = 0).
 
 A signal at rest has a mix of zero and the mean positional encoding of a text. An edge's energy is then
 ``||GELU(b + PE)||`` and depends on nothing but the edge, so that edges can be compared, and new ones be given the
@@ -17,7 +17,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.edit.working_copy import GENERATED, Draft
+from sifu_graph.edit.working_copy import GENERATED, WorkingCopy
 from sifu_graph.ops.initial import mean_encoding
 
 PART = 1 << 16  # edges whose biases are held at a time
@@ -50,7 +50,7 @@ class Rest:
     scale: float
 
     @classmethod
-    def of(cls, draft: Draft) -> Rest:
+    def of(cls, draft: WorkingCopy) -> Rest:
         """Of the graph of a draft."""
         encoding = mean_encoding(draft.config, draft.width, draft.settings["build"]["length"])
         bias = draft.small["default/bias"].astype(np.float64)
@@ -62,7 +62,7 @@ class Rest:
         out: Doubles = np.linalg.norm(gelu(np.asarray(bias, np.float64) + self.encoding), axis=-1)
         return out
 
-    def of_edges(self, draft: Draft, slots: Ints) -> Doubles:
+    def of_edges(self, draft: WorkingCopy, slots: Ints) -> Doubles:
         """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
         out = np.asarray(draft.initial.energies(slots), np.float64)
         read = np.flatnonzero((draft.edges["held"][slots] != GENERATED) | np.isnan(out))
@@ -70,7 +70,7 @@ class Rest:
             out[part] = self.energy(draft.values(BIAS, slots[part]))
         return out
 
-    def log_partition(self, draft: Draft, u: int) -> float:
+    def log_partition(self, draft: WorkingCopy, u: int) -> float:
         """The log of the sum over all candidates after u of exp(scale * energy), at rest."""
         from scipy.special import logsumexp
 
@@ -110,7 +110,7 @@ class Rest:
         return (output / norm if norm > 1e-6 else np.full(len(bias), len(bias) ** -0.5)), norm
 
 
-def log_shares(draft: Draft, rest: Rest, rows: Ints) -> Doubles:
+def log_shares(draft: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
     """log of the probability that one default edge of each of these sources stands for [len(rows)].
 
     It is read off the rows themselves: an edge of a row has the energy ``default + (log p - log share) / scale``, with

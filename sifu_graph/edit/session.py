@@ -1,8 +1,8 @@
 """Editing a graph: several changes, one commit, or none of them if an error is raised.
 
 `Edit` has one method for each kind of change and keeps account of what they did; `editing` is the frame: lock, draft,
-commit. What a change means is in `node_edits`, `edge_edits`, `counted` and `pruning`; what it makes necessary to write,
-in `draft`. No change touches a bit of an energy that it is not about (DESIGN 8).
+commit. What a change means is in `nodes`, `edges`, `pairs` and `prune_grow`; what has to be written for
+it, in `working_copy`. No change touches a bit of an energy that it is not about (DESIGN 8).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sifu_graph.edit.reports import (
     PruneReport,
     RemoveNodeReport,
 )
-from sifu_graph.edit.working_copy import Draft
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.corpus import Corpus, is_held_out
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.node_lookup import node_named
@@ -76,7 +76,7 @@ class Edit:
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
-        self.draft = Draft(graph)
+        self.draft = WorkingCopy(graph)
         self.messages: list[str] = []
         self.changes: dict[str, Any] = {}
         self._nodes, self._edges = self.draft.n, self.draft.private
@@ -216,7 +216,7 @@ class Edit:
         return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
 
     @_all_or_nothing
-    def _edge(self, message: str, u: str, v: str, change: Callable[[Draft, int, int], None]) -> EditEdgeReport:
+    def _edge(self, message: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None]) -> EditEdgeReport:
         account, find = self._account(), partial(node_named, self.draft.tokenizer)
         pair = find(u), find(v)
         before = edge_edits.state(self.draft, *pair)
@@ -402,7 +402,7 @@ class Edit:
         return 4 * edges * (self.draft.width**2 + self.draft.width)
 
 
-def _runs(draft: Draft) -> int:
+def _runs(draft: WorkingCopy) -> int:
     """Runs of slots in which the edges of a row lie side by side, in order."""
     index = draft.index
     starts = np.zeros(index.edges + 1, bool)

@@ -1,12 +1,12 @@
-"""A graph that is being changed: its tables in memory, and what a change makes necessary to write.
+"""The working copy of a graph that an edit changes: its tables in memory, and what has to be written for a change.
 
 It knows nodes, edges, slots and pages; it does not know why anything changes, nor text. Nothing reaches the store
-before `Draft.write`. Where the values of an edge come from is one number, ``held``:
+before `WorkingCopy.write`. Where the values of an edge come from is one number, ``held``:
 
 ======== ============================================================================
 held     the edge's parameters and optimizer state
 ======== ============================================================================
--1       generated from its origin and energy (`Initial`): they need no place on disk
+-1       generated from its origin and energy (`EdgeInitializer`): they need no place on disk
 s >= 0   those of slot s in the snapshot that the draft began from
 -2 - i   row i of what was put into the draft
 ======== ============================================================================
@@ -45,7 +45,7 @@ from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import SMALL, read_usage
-from sifu_graph.ops.initial import Initial, first_energies
+from sifu_graph.ops.initial import EdgeInitializer, first_energies
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "ro
 _PAGES_KEPT = 6  # of the old snapshot, while edges are gathered from all over it
 
 
-class Draft:
+class WorkingCopy:
     """The tables of a graph, to be changed and then written, looked at, or dropped.
 
     Attributes
@@ -109,7 +109,7 @@ class Draft:
         self._fresh_rows = 0
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
-        self._initial: Initial | None = None
+        self._initial: EdgeInitializer | None = None
         if store.has(ENERGY):
             self.edges[ORIGIN], self.edges[ENERGY] = store.read(ORIGIN), store.read(ENERGY)
         else:
@@ -150,11 +150,11 @@ class Draft:
         return self._index
 
     @property
-    def initial(self) -> Initial:
+    def initial(self) -> EdgeInitializer:
         """What generates the values of the edges as they are now."""
         if self._initial is None:
             initial = self.settings["initial"]
-            self._initial = Initial.frozen(
+            self._initial = EdgeInitializer.frozen(
                 method=initial["method"],
                 seed=initial["seed"],
                 config=self.config,

@@ -1,6 +1,6 @@
 """How each token of a generated text was chosen: its energy, its margin, its edge, and what would have been best.
 
-It knows one signal on its way (`decoding.Walk`) and the energies that the choice saw; nothing is computed twice, so
+It knows one signal on its way (`walk.Walk`) and the energies that the choice saw; nothing is computed twice, so
 they are the same bits as without it. Plain generation does not pass here.
 """
 

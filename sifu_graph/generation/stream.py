@@ -1,6 +1,6 @@
 """Generation: a prompt in, text out, piece by piece.
 
-It knows prompts, nodes and text; `decoding` moves the signal, `sampling` chooses.
+It knows prompts, nodes and text; `walk` moves the signal, `sampler` chooses.
 """
 
 from __future__ import annotations

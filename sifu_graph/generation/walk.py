@@ -22,7 +22,7 @@ from sifu_graph.generation.sampler import DEFAULT, Sampler
 from sifu_graph.model.forward import rows_of
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
-from sifu_graph.ops.contest_tiled import GroupedRow
+from sifu_graph.ops.contest_tiled import TiledRowContest
 from sifu_graph.ops.signal import PathEdges, Signal, Vectors
 from sifu_graph.paging.edge_pool import KnownRow
 
@@ -74,12 +74,12 @@ class Walk:
         self._known: dict[int, KnownRow] = {}  # where they lay, under a budget
         self._reset, self._has_pe = config.reset_after, config.positional != "none"
         rows = rows_of(parameters, config, 1)
-        self._contest: contest.RowContest | GroupedRow
+        self._contest: contest.RowContest | TiledRowContest
         if parameters.tier is None:
             largest = int(parameters.index.row_sizes().max(initial=0))
             self._contest = contest.RowContest(rows, largest=largest)
         else:
-            self._contest = GroupedRow(rows)
+            self._contest = TiledRowContest(rows)
         # What is asked for at every token, in forms that answer quickly.
         index = parameters.index
         self._row_start: list[int] = index.row_start.tolist()

@@ -14,7 +14,7 @@ are held at what they are. Where the mix is normalised, S = (M - mean M) / s wit
 held as well, and x_k = w_k (r_k - mean r_k) / s. The margin between two candidates is the difference of their accounts.
 
 An account says what the energy consists of, not what would become of it without a part: the gates would open otherwise.
-`overlay` answers that.
+`what_if` answers that.
 
 Everything here is computed in float64. What the sum then lacks against the energy that the kernel computed (float32,
 Phi to 2e-7) is the remainder. The module knows vectors; it does not know texts or where parameters lie.

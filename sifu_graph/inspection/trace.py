@@ -1,13 +1,13 @@
 """A trace: everything that the signal of one text does, position by position, and an account of who won and why.
 
 The stages have names that stay: `r` (the signals), `mix` (S), `z` (what reaches a candidate, before GELU) and `energy`.
-The energies are not computed here. ``like="generate"`` walks as generation does (`decoding.Walk`: its rows, its
+The energies are not computed here. ``like="generate"`` walks as generation does (`walk.Walk`: its rows, its
 positional encodings, its candidates); ``like="eval"`` runs the sweep of evaluation (`step.plan`, `step.carry`,
 `contest.forward`, in the same chunks). The two differ where the settings of the signal say so (the offset of the
 positional encoding, the self edge), and in what they let win: generation never chooses <unk>.
 
 Only rows of nodes that the text meets are read. This module knows one text and a graph; not screens, pages of HTML or
-how an energy is split (`account`), nor what an overlay changes (`overlay`).
+how an energy is split (`attribution`), nor what an overlay changes (`what_if`).
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class TraceOptions:
     also
         Names of nodes that are looked at closely at every position, however weak.
     what_if
-        Changes of the graph, in memory only: see `overlay`. The trace then has the one without them as `before`.
+        Changes of the graph, in memory only: see `what_if`. The trace then has the one without them as `before`.
     html, force
-        Write a page to this file (`trace_page`), over one that is there.
+        Write a page to this file (`trace_html`), over one that is there.
     """
 
     top: int | None = None

@@ -1,7 +1,7 @@
 """A graph as the released BriLLM code loads it: a state dict and two JSON files.
 
-``model.bin``, ``vocab.json``, ``word_frequency.json``, and at level ``bpe`` ``tokenizer.json``. See `brillm` for what
-they mean. Everything is written as a stream.
+``model.bin``, ``vocab.json``, ``word_frequency.json``, and at level ``bpe`` ``tokenizer.json``. See `brillm_import` for
+what they mean. Everything is written as a stream.
 """
 
 from __future__ import annotations

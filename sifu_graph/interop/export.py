@@ -1,7 +1,7 @@
 """Exports: one function for every format, each all or nothing.
 
-It knows formats by name and where files go; what is in them has its home in `exchange`, `brillm_export` and
-`safetensors_file`.
+It knows formats by name and where files go; their content is the matter of `converters`, `graphml`, `brillm_export`
+and `safetensors`.
 """
 
 from __future__ import annotations

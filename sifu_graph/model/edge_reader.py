@@ -13,7 +13,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.ops.initial import Initial
+from sifu_graph.ops.initial import EdgeInitializer
 
 BLOCK_PAGES = 32
 BLOCK_EDGES = BLOCK_PAGES * PAGE_EDGES
@@ -41,7 +41,7 @@ class EdgeReader:
         Pages of weights that were read from the store so far.
     """
 
-    def __init__(self, store: Store, initial: Initial) -> None:
+    def __init__(self, store: Store, initial: EdgeInitializer) -> None:
         self.store, self.initial = store, initial
         self.stored = store.page_stored()
         self.pages_read = 0

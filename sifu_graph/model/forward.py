@@ -1,9 +1,9 @@
-"""One training step on one batch, and the same sweep without gradients for evaluation.
+"""The forward pass of one batch: its plan, the edges that its text takes, the signals, and the rows that they meet.
 
-The way of the data: tokens -> path slots -> propagation (mixes S) -> contest (loss, dS, edges updated) ->
-propagation backward -> the update of the path edges and of the small parameters. Plans and small parameters are on the
-CPU, everything else is where `Parameters.working` has its arrays. It knows batches of node ids; it
-does not know corpora, schedules of commits, or files.
+The way of the data: tokens -> plan (positions by source, path slots) -> stage (copies of the path edges) -> carry
+(mixes S) -> rows in memory, part by part -> contest (losses). Plans and small parameters are on the CPU, everything
+else is where `Parameters.working` has its arrays. It knows batches of node ids; it does not know corpora, gradients or
+files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sifu_graph.paging.edge_pool import EdgePool
 
 
 class Engine(Protocol):
-    """What computes contests: the module `contest`, or a `grouped.Grouped`."""
+    """What computes contests: the module `contest`, or a `contest_tiled.Grouped`."""
 
     def forward(
         self,

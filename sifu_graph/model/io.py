@@ -1,4 +1,4 @@
-"""What of a graph's tables is read in one way everywhere: the index, the origins of untrained edges, their usage.
+"""Reading the tables of a graph from its store: the index, the origins of untrained edges, their usage.
 
 It knows the names of arrays in the store and what they become; it does not know parameters, and it does not wait for
 torch: commands that only look at a graph's tables, or edit them, need no more.
@@ -13,7 +13,7 @@ from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.ops.initial import Initial
+from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.text.kneser_ney import Counts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -38,7 +38,7 @@ def read_usage(store: Store) -> NDArray[np.int64]:
     return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
 
 
-def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initial:
+def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeInitializer:
     """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
     settings = store.settings
     initial = settings["initial"]
@@ -50,14 +50,14 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> Initia
         "length": settings["build"]["length"],
     }
     if store.has(ENERGY):
-        return Initial.frozen(
+        return EdgeInitializer.frozen(
             **common,
             nodes=initial["nodes"],
             keys=initial["keys"],
             origin=store.read(ORIGIN),
             energy=store.read(ENERGY),
         )
-    return Initial.create(
+    return EdgeInitializer.create(
         **common,
         index=index,
         slots=store.slots,

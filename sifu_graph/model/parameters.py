@@ -1,7 +1,7 @@
 """Everything of a graph that can be trained, and its index.
 
-It knows edges, their places and the small arrays; it does not know how pages come and go (`cache`), signals, text or
-the formulas of optimizers.
+It knows edges, their places and the small arrays; it does not know how pages are paged (`edge_pool`), signals,
+text or the formulas of optimizers.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class _Batch:
         return Outcome(self.logsumexp[:-1], self.target_energy[:-1], self.default_energy[:-1], self.best[:-1])
 
 
-class Grouped:
+class TiledContest:
     """The functions of `contest` for tensors of a device.
 
     Parameters
@@ -443,7 +443,7 @@ def _slopes(
     return dz, dz.sum(1), (d_logit * E).sum((1, 2))
 
 
-class GroupedRow:
+class TiledRowContest:
     """The contest of one signal at a time on a device, for decoding: a few launches, and one copy back.
 
     Its interface is that of `contest.RowContest`.

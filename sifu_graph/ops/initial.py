@@ -103,7 +103,7 @@ def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[
 
 
 @dataclass(frozen=True, slots=True)
-class Initial:
+class EdgeInitializer:
     """The values of untrained edges: ``weight``/``bias`` of any slots, the default edge, the node biases."""
 
     method: Literal["counts", "uniform"]
@@ -128,7 +128,7 @@ class Initial:
         index: EdgeIndex,
         slots: int,
         counts: Counts,
-    ) -> Initial:
+    ) -> EdgeInitializer:
         """For a graph with the given index and counts; ``length`` is that of its texts."""
         origin = np.zeros((slots, 2), np.int32)
         origin[index.slot, 0] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
@@ -154,7 +154,7 @@ class Initial:
         keys: int,
         origin: NDArray[np.int32],
         energy: Floats,
-    ) -> Initial:
+    ) -> EdgeInitializer:
         """From stored origins [slots, 2] and energies [slots]; ``nodes`` at the build, ``keys`` given out since."""
         dimensions, mean = _dimensions(config, width, length)
         direction = _directions(nodes, keys, width, dimensions, seed)

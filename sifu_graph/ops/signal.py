@@ -1,4 +1,4 @@
-"""The signal: where it starts, how it is mixed, and one step along an edge. Its settings are in `signal_settings`.
+"""The signal: where it starts, how it is mixed, and one step along an edge. Its settings are in `config`.
 
 This is the only code that carries a signal; training, evaluation and generation all call it. It knows vectors and
 edge parameters; it does not know where parameters are kept, what a token is, or how the next one is chosen.
@@ -105,7 +105,7 @@ class Signal:
     total: float  # its denominator, scaled likewise
     peak: float  # the greatest alpha so far
     silent: frozenset[int] = frozenset()
-    """Steps whose signal never enters the mix (`overlay`); a mix in which nothing is left is zero."""
+    """Steps whose signal never enters the mix (`what_if`); a mix in which nothing is left is zero."""
     rooms: tuple[Vectors, Vectors] | None = None
     """Where every other step writes, so that none has to make room: what a step returned or left in `r`, `mix`,
     `raw_mix` and `weighted` is then gone two steps later."""

@@ -2,7 +2,7 @@
 
 This module knows which page lies in which frame, which changed and which is read next; it does not know rows, text
 or optimizers. A page comes from the scratch file if it went there, else from the store, else it was never trained
-and is made by `Initial`.
+and is made by `EdgeInitializer`.
 
 Without a budget every page has a frame of its own, a place is a slot, and nothing is looked up. With one, the
 **order of eviction** is: the page whose sources are rarest in the corpus goes first; among equals, the one that was
@@ -29,9 +29,9 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
 from sifu_graph.arrays import MAX_RUN, Bools, Ints, runs
-from sifu_graph.ops.initial import Initial
+from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging.mapped_array import MappedArray
-from sifu_graph.paging.spill_file import Scratch, enough_space
+from sifu_graph.paging.spill_file import SpillFile, enough_space
 
 SHORT_RUN = 8  # the same under a budget
 READERS = 4  # pieces of them that are read at a time: one after the other takes half as long again
@@ -64,7 +64,7 @@ class CacheStats:
         return self.hits / self.requests if self.requests else 1.0
 
 
-class PagePool:
+class BufferPool:
     """Every paged array of the graph, page by page.
 
     Parameters
@@ -94,7 +94,7 @@ class PagePool:
 
     def __init__(
         self,
-        initial: Initial,
+        initial: EdgeInitializer,
         *,
         slots: int,
         stored: Bools | None = None,
@@ -110,7 +110,7 @@ class PagePool:
         self.rows = rows
         self.reads = np.zeros(self.pages)
         self.largest_row_pages = 1
-        self.scratch: Scratch | None = None
+        self.scratch: SpillFile | None = None
         self.prefetch = True
         self.device = torch.device("cpu")
         self.beyond = 0  # where there is a file: the place of slot 0 in it
@@ -229,7 +229,7 @@ class PagePool:
             assert folder is not None
             self.frames = host_bytes // self.page_bytes()
             edge_bytes = [size // self.page_edges for size in self._page_bytes(shapes)]
-            scratch = self.scratch = Scratch(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
+            scratch = self.scratch = SpillFile(folder, edge_bytes, pages=self.pages, page_edges=self.page_edges)
             if self._state:  # in training every page that goes must find room
                 enough_space(scratch, self.pages * self.page_bytes() + copied_bytes)
             places = self.frames * self.page_edges

@@ -2,8 +2,8 @@
 
 A page on the device is a copy of one in the host's pool, which may be older: what changed here is written back when the
 page has to go, and before a commit (`DevicePool.write_back`). Order of eviction, parts and sweeps are those of
-`pages` and `cache`; here is only where pages come from and go to, and how they are copied. Where the whole graph fits,
-a place is a slot and nothing is looked up.
+`buffer_pool` and `edge_pool`; this module decides only where pages come from and go to, and how they are copied. If
+the whole graph fits, a place is a slot and nothing is looked up.
 
 Copies pass through two pinned buffers on a stream of their own, in the background thread of the sweep: the parts that
 come next are copied while the device works on one. A page is overwritten or read back only after the work that
@@ -25,7 +25,7 @@ from torch import Tensor
 from sifu_graph import device as devices
 from sifu_graph.arrays import Ints
 from sifu_graph.device import send
-from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging import device_budget
 from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.edge_pool import EdgePool, Part
@@ -123,7 +123,7 @@ class DevicePool(EdgePool):
     """
 
     def __init__(
-        self, host: EdgePool, grouped: Grouped, *, device_bytes: int, copied_bytes: int = 0, prefetch: bool = True
+        self, host: EdgePool, grouped: TiledContest, *, device_bytes: int, copied_bytes: int = 0, prefetch: bool = True
     ) -> None:
         self.host, self.grouped, self._bytes, self._copied = host, grouped, device_bytes, copied_bytes
         self._host_arrays = host.arrays
@@ -154,7 +154,7 @@ class DevicePool(EdgePool):
         self._empty_tables()
         self._edge_bytes = page_bytes // self.page_edges
 
-    def fits(self, host: EdgePool, grouped: Grouped, *, device_bytes: int, copied_bytes: int) -> bool:
+    def fits(self, host: EdgePool, grouped: TiledContest, *, device_bytes: int, copied_bytes: int) -> bool:
         """Whether this tier is what these would make."""
         return (
             (self.host, self._bytes, self._copied) == (host, device_bytes, copied_bytes)
@@ -225,7 +225,7 @@ class DevicePool(EdgePool):
     # ---- what `EdgePool` does
 
     def require(self, slots: Ints) -> None:
-        """As `PagePool.require`."""
+        """As `BufferPool.require`."""
         if self.missing:
             self.copies.mark()
             super().require(slots)

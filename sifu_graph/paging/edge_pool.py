@@ -1,6 +1,6 @@
 """The edges of a graph in memory, by slot and by row: what a batch and a walk ask for, page by page as they need it.
 
-The cache knows slots, rows and pages, not tokens. Where a page lies and which one has to go is `pages`; here the
+The cache knows slots, rows and pages, not tokens. Where a page lies and which one has to go is `buffer_pool`; here the
 pages of a batch's rows are made ready part by part, those of the next parts while one is worked on, single edges are
 copied out and back wherever their page is, and decoding learns where a row lies.
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from sifu_graph.arrays import Ints, runs
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.kernels.native import Past
-from sifu_graph.paging.buffer_pool import SHORT_RUN, PagePool
+from sifu_graph.paging.buffer_pool import SHORT_RUN, BufferPool
 from sifu_graph.paging.spill_file import pieces_of
 
 PART_PAGES = 32  # pages of rows that one part of a batch meets, at most
@@ -56,8 +56,8 @@ class Part:
     pages: Ints
 
 
-class EdgePool(PagePool):
-    """Every paged array of the graph, edge by edge. How to make one, and its budget: see `PagePool`.
+class EdgePool(BufferPool):
+    """Every paged array of the graph, edge by edge. How to make one, and its budget: see `BufferPool`.
 
     Attributes
     ----------

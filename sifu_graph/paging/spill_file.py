@@ -1,7 +1,7 @@
 """A file for pages that left memory before the next commit: raw, as they lay there, array after array.
 
 Every page has its place in it, whether it was written or not. Behind the pages wait the newest values of single edges
-(`Amendments`), until their pages are read.
+(`PendingRows`), until their pages are read.
 
 It knows places in the file; it does not know what is in a page or why it had to go. The file has no name: it is
 unlinked as soon as it is open, so that nothing is left behind however the process ends.
@@ -28,7 +28,7 @@ AT_A_TIME = 2048  # edges whose values are in memory on their way: 8 MiB for d =
 Buffers = Sequence[NDArray[np.generic] | None]
 
 
-class Scratch:
+class SpillFile:
     """The pages of several arrays in a file.
 
     Parameters
@@ -61,7 +61,7 @@ class Scratch:
             self.size_bytes += -(-pages * page_edges * size // GRAIN) * GRAIN
         self.bytes_read = self.bytes_written = 0
         self.bytes_written_in_place = 0  # by the kernel
-        self.late = Amendments(self)
+        self.late = PendingRows(self)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.fd, name = tempfile.mkstemp(dir=folder, prefix="pages-")
@@ -188,7 +188,7 @@ class Scratch:
             raise OSError(error, os.strerror(error))
 
 
-class Amendments:
+class PendingRows:
     """Values of single edges that are newer than their pages in the file: rows of every array, side by side.
 
     They are of pages that are not in memory. Written into their pages they would cost the disk many times their size:
@@ -203,7 +203,7 @@ class Amendments:
         Which of them have not joined their page yet.
     """
 
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: SpillFile) -> None:
         self._scratch = scratch
         self._offsets: list[int] = []
         self.slots, self.waiting = np.empty(0, np.int64), np.empty(0, bool)
@@ -268,7 +268,7 @@ def pieces_of(which: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [which[begin : begin + AT_A_TIME] for begin in range(0, len(which), AT_A_TIME)]
 
 
-def enough_space(scratch: Scratch, needed_bytes: int) -> None:
+def enough_space(scratch: SpillFile, needed_bytes: int) -> None:
     """Refuses a run whose pages may not find room.
 
     Raises

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sifu_graph.paging.buffer_pool import PagePool
+    from sifu_graph.paging.buffer_pool import BufferPool
 
 TRAFFIC = "traffic.npz"
 
@@ -30,7 +30,7 @@ class Traffic:
     resident: NDArray[np.bool_]
 
 
-def write_traffic(pool: PagePool, *, graph_folder: Path) -> None:
+def write_traffic(pool: BufferPool, *, graph_folder: Path) -> None:
     """Notes what a pool did. A folder that cannot be written to costs the picture, not the training."""
     path = graph_folder / TRAFFIC
     partial = path.with_name(f".{TRAFFIC}")

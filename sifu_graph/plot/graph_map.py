@@ -1,7 +1,7 @@
 """A map of the graph: its most frequent nodes, their strongest edges, where each lies and what belongs together.
 
-It knows graphs and energies; it does not know how a map is drawn (`map_page`, `map_picture`). Energies come from
-`decoding.Walk`, row by row, so that no more of the graph is in memory than the rows that are met.
+It knows graphs and energies; it does not know how a map is drawn (`map_html`, `map_image`). Energies come from
+`walk.Walk`, row by row, so that no more of the graph is in memory than the rows that are met.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
-from sifu_graph.ops.initial import BASE_ENERGY, Initial
+from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
@@ -98,7 +98,7 @@ class ContextFit:
     seconds: float
 
 
-def can_fit(config: SignalConfig, initial: Initial) -> bool:
+def can_fit(config: SignalConfig, initial: EdgeInitializer) -> bool:
     """Whether the mathematics is such that the closed form holds: the preset `tuned` from counts, and its like."""
     return (
         initial.method == "counts"

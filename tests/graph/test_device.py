@@ -23,7 +23,7 @@ from sifu_graph.config import PRESETS
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
-from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging import device_budget
 from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.paging.device_pool import DevicePool
@@ -36,13 +36,13 @@ CONFIG = PRESETS["tuned"]
 def tier_over(pool: object, frames: int | None, device: torch.device = CPU) -> DevicePool:
     """A tier of at least so many frames, or of all."""
     all_bytes = pool.pages * pool.page_bytes()  # type: ignore[attr-defined]
-    tier = DevicePool(pool, Grouped(device), device_bytes=all_bytes)  # type: ignore[arg-type]
+    tier = DevicePool(pool, TiledContest(device), device_bytes=all_bytes)  # type: ignore[arg-type]
     if frames is None:
         return tier
     tier.close()
     tier.largest_row_pages = pool.know_rows()[1]  # type: ignore[attr-defined]
     device_bytes = max(tier.least_bytes(), frames * pool.page_bytes())  # type: ignore[attr-defined]
-    return DevicePool(pool, Grouped(device), device_bytes=device_bytes)  # type: ignore[arg-type]
+    return DevicePool(pool, TiledContest(device), device_bytes=device_bytes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -250,7 +250,7 @@ def test_a_gpu_that_runs_out_of_memory_loses_nothing(store: Path, monkeypatch: p
         graph.train(steps=1, batch=8)
         before = graph.store.snapshot
         with monkeypatch.context() as patch:
-            patch.setattr(Grouped, "train", full)
+            patch.setattr(TiledContest, "train", full)
             with pytest.raises(DeviceMemoryError, match="lower --device-memory or --batch") as error:
                 graph.train(steps=1)
             assert "\n" not in str(error.value)

@@ -14,7 +14,7 @@ from tables import distribution, table
 
 from sifu_graph import Graph
 from sifu_graph.edit.prune_grow import to_prune
-from sifu_graph.edit.working_copy import Draft
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.corpus import is_held_out
 from sifu_graph.text.node_lookup import node_named
 
@@ -284,7 +284,7 @@ def test_pruning_by_usage_and_energy(graph: Graph) -> None:
     usage = graph.parameters.usage
     assert usage is not None
     assert np.array_equal(usage[graph.parameters.index.slot], graph.parameters.index.count)  # one pass
-    draft = Draft(graph)
+    draft = WorkingCopy(graph)
     by_count, by_usage = (
         set(to_prune(draft, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
     )

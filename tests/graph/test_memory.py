@@ -25,7 +25,7 @@ from sifu_graph import Graph, build_graph
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.edit import session
 from sifu_graph.paging.budget import UNITS, budget, parse_bytes
-from sifu_graph.paging.spill_file import Scratch
+from sifu_graph.paging.spill_file import SpillFile
 
 BUDGET = "40MiB"  # of about 110 MiB of edges
 
@@ -113,11 +113,11 @@ def test_a_full_scratch_disk_loses_nothing(paged: Path, monkeypatch: pytest.Monk
         graph.train(steps=1, batch=8, eval_every=0)
         saved = graph.store.snapshot
 
-    def full(self: Scratch, *_: object) -> None:
+    def full(self: SpillFile, *_: object) -> None:
         raise DiskFullError(f"{self.folder}: no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scratch, "write_at", full)
+        patch.setattr(SpillFile, "write_at", full)
         with Graph.open(paged, host_memory=BUDGET) as graph, pytest.raises(DiskFullError):
             graph.train(steps=3, batch=8, eval_every=0)
     with Graph.open(paged, host_memory=BUDGET) as graph:
@@ -127,7 +127,7 @@ def test_a_full_scratch_disk_loses_nothing(paged: Path, monkeypatch: pytest.Monk
 
 def test_too_little_room_is_said_before_training(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = whole_settings(paged)
-    monkeypatch.setattr(Scratch, "free_bytes", lambda _: 10 << 20)
+    monkeypatch.setattr(SpillFile, "free_bytes", lambda _: 10 << 20)
     with Graph.open(paged, host_memory=BUDGET) as graph, pytest.raises(DiskFullError, match="--scratch"):
         graph.train(steps=1, batch=8)
     assert whole_settings(paged) == before

@@ -20,7 +20,7 @@ from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.device import Precision
 from sifu_graph.model import forward
 from sifu_graph.ops import contest, contest_tiled, optim
-from sifu_graph.ops.contest_tiled import Grouped
+from sifu_graph.ops.contest_tiled import TiledContest
 
 OPTIMIZERS = {
     "rowwise": OptimizerConfig(lr=0.1),
@@ -74,7 +74,7 @@ def learnt(found: Case, engine: object, optimizer: OptimizerConfig | None, aside
     d, group, rows = found.graph.parameters.width, found.batch.plan, found.sweep.rows
     gradient_row = torch.full((len(group.slot),), -1)
     gradient_row[::aside] = torch.arange(len(gradient_row[::aside]))
-    device = engine.device if isinstance(engine, Grouped) else CPU
+    device = engine.device if isinstance(engine, TiledContest) else CPU
     W, b = rows.W.clone().to(device), rows.b.clone().to(device)
     state = {
         name: [W.new_zeros(len(W), *shape) for shape in (((),) if name == "v_row" else ((d, d), (d,)))]
@@ -173,7 +173,7 @@ def test_losses_and_energies_are_those_of_the_oracle(
     size = (min(size[0], 4), min(size[1], 12))  # the oracle is slow
     found = case(seed, config, shape, size, torch.float64)
     group, parameters = found.batch.plan, found.graph.parameters
-    engine, rows = Grouped(device, launch_bytes=launch_bytes), found.sweep.rows
+    engine, rows = TiledContest(device, launch_bytes=launch_bytes), found.sweep.rows
     there = {name: getattr(rows, name).to(device) for name in ("W", "b", "default_W", "default_b", "pe")}
     on_device, energies_there = engine.forward(
         dataclasses.replace(rows, **there), group, found.sweep.S.to(device), energies=True
@@ -222,12 +222,12 @@ def test_everything_is_what_the_contest_of_the_cpu_gives(
     for dtype in (torch.float64, torch.float32):
         found = case(seed, config, shape, size, dtype, candidates)
         wanted = learnt(found, contest, optimizer, aside)
-        got = learnt(found, Grouped(device), optimizer, aside)
+        got = learnt(found, TiledContest(device), optimizer, aside)
         compare(got, wanted, found, (*ENERGIES, *GRADIENTS))
         if dtype == torch.float64:
             assert torch.equal(got["best"], wanted["best"])
         d, before = shape["width"], {"W": found.sweep.rows.W, "b": found.sweep.rows.b}
-        for engine, result in ((contest, wanted), (Grouped(device), got)):
+        for engine, result in ((contest, wanted), (TiledContest(device), got)):
             for name, value in stepped(found, engine, optimizer, aside).items():
                 way = (value - before[name]).abs() + value.abs() if name in before else value
                 what = f"{name} of {type(engine).__name__}"
@@ -245,12 +245,12 @@ def test_the_same_bits_however_the_groups_are_handed_out(
     cuts = sorted(data.draw(st.sets(st.integers(1, groups))) | {0, groups})
     parts = list(pairwise(cuts))
 
-    class InParts(Grouped):
+    class InParts(TiledContest):
         def train(self, *args: object, **options: object) -> object:
             return super().train(*args, **options, parts=iter(parts))  # type: ignore[arg-type]
 
     blocks, pairs = data.draw(st.sampled_from([1, 3, 4096])), data.draw(st.sampled_from([1, 999, 1 << 24]))
-    whole = learnt(found, Grouped(device), OPTIMIZERS["clipped"], 3)
+    whole = learnt(found, TiledContest(device), OPTIMIZERS["clipped"], 3)
     cut = learnt(found, InParts(device, piece_blocks=blocks, piece_pairs=pairs), OPTIMIZERS["clipped"], 3)
     for name, value in whole.items():
         assert torch.equal(value, cut[name]), name
@@ -258,7 +258,7 @@ def test_the_same_bits_however_the_groups_are_handed_out(
 
 def test_gradients_without_an_optimizer_are_dropped_but_for_those_set_aside() -> None:
     found = case(3, PRESETS["tuned"], {"nodes": 30, "share": 0.5, "width": 32}, (4, 20), torch.float64)
-    got, wanted = (learnt(found, engine, None, 2) for engine in (Grouped(CPU), contest))
+    got, wanted = (learnt(found, engine, None, 2) for engine in (TiledContest(CPU), contest))
     compare(got, wanted, found, (*ENERGIES, *GRADIENTS))
     assert torch.equal(got["W"], found.sweep.rows.W)
 
@@ -268,8 +268,8 @@ def test_rounded_products_are_near_the_others(precision: Precision, digits: torc
     """Factors are rounded (tf32 has as many digits as float16), products are added in float32: one rounding a term."""
     found = case(5, PRESETS["tuned"], {"nodes": 40, "share": 0.5, "width": 32}, (6, 30), torch.float32)
     before = torch.get_float32_matmul_precision()
-    got = learnt(found, Grouped(CPU, precision=precision), OPTIMIZERS["rowwise"], 3)
-    wanted = learnt(found, Grouped(CPU), OPTIMIZERS["rowwise"], 3)
+    got = learnt(found, TiledContest(CPU, precision=precision), OPTIMIZERS["rowwise"], 3)
+    wanted = learnt(found, TiledContest(CPU), OPTIMIZERS["rowwise"], 3)
     assert torch.get_float32_matmul_precision() == before
     for name in ("logsumexp", "target_energy", "dS"):
         largest = float(wanted[name].abs().max())

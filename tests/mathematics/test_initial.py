@@ -15,7 +15,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
-from sifu_graph.ops.initial import Initial, first_energies, uniform
+from sifu_graph.ops.initial import EdgeInitializer, first_energies, uniform
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 
@@ -53,7 +53,7 @@ def kneser_ney(table: np.ndarray, discounts: tuple[float, float, float]) -> np.n
 def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> None:
     config, nodes, width = PRESETS[preset], 30, 32
     index, counts, table = counted(seed, nodes, 400)
-    initial = Initial.create(
+    initial = EdgeInitializer.create(
         method="counts",
         seed=seed,
         config=config,
@@ -110,7 +110,7 @@ def test_uniform_values_are_uniform() -> None:
 @pytest.mark.parametrize("method", ["counts", "uniform"])
 def test_pages_appear_on_first_touch_with_the_same_bits(method: str) -> None:
     index, counts, _ = counted(3, 80, 30_000)
-    initial = Initial.create(
+    initial = EdgeInitializer.create(
         method=method, seed=1, config=PRESETS["tuned"], width=32, length=8, index=index, slots=index.edges,
         counts=counts,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def test_energies_are_the_same_whichever_are_asked_for_first(seed: int, data: st
     gaps = np.arange(index.edges) * 2 + 1  # every other slot is free
     index = dataclasses.replace(index, slot=gaps)
     wanted = first_energies("counts", index, counts, 2 * index.edges)
-    initial = Initial.create(
+    initial = EdgeInitializer.create(
         method="counts", seed=seed, config=PRESETS["tuned"], width=8, length=8, index=index, slots=2 * index.edges,
         counts=counts,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.forward import Batch
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.initial import Initial
+from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts
 
@@ -43,7 +43,7 @@ def random_graph(
     scattered = rng.permutation(edges)  # slots in any order: the index sorts
     index = EdgeIndex.from_slots(nodes, source[scattered], target[scattered], np.ones(edges, np.int64))
     zero = np.zeros(nodes, np.int64)
-    initial = Initial.create(
+    initial = EdgeInitializer.create(
         method="uniform", seed=seed, config=config, width=width, length=8, index=index, slots=edges,
         counts=Counts(zero, zero.astype(np.float64), zero, (0.5, 0.5, 0.5)),
     )  # fmt: skip
