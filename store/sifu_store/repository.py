@@ -1,7 +1,8 @@
-"""Which snapshot is the current one, and can it be read: opening the Icechunk repository of a store.
+"""Opening the Icechunk repository of a store: which snapshot is the current one, and whether it can be read.
 
-The head of the current branch counts if it can be read, else the last acknowledged snapshot. This module knows
-snapshots, their names, manifests and the root attributes; not pages, and not who writes.
+It is the newest commit of the current branch if that can be read, else the last acknowledged snapshot (the last commit
+that was reported as durable). This module knows snapshots, references, manifests and the root attributes; not pages and
+not locks.
 """
 
 from __future__ import annotations
@@ -26,53 +27,90 @@ from sifu_store import refs
 from sifu_store.durable import sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import resolve, snapshot_beginning
-from sifu_store.layout import ARRAYS, FORMAT_VERSION, SOURCE, Sizes
+from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
 from sifu_store.refs import EMPTY, MAIN
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What the file `acknowledged` says: the current branch, the last commit of it that was reported as saved, the
-    commit before that one, and the newest commit of every branch."""
+    """The content of the file `acknowledged`.
+
+    Parameters
+    ----------
+    snapshot
+        Id of the last commit that was reported as durable.
+    previous
+        Id of the commit before it; None: it is the first.
+    branch
+        The current branch.
+    branches
+        Id of the newest commit by branch.
+    files
+        CRC-32 of the snapshot file and of every manifest file, by path in the repository.
+    """
 
     snapshot: str
     previous: str | None = None
     branch: str = MAIN
     branches: dict[str, str] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
-    """crc32 of the snapshot file and of every manifest file, by path in the repository."""
 
 
 @dataclass(slots=True)
 class OpenRepository:
-    """A repository and the snapshot to read in it."""
+    """A repository and the snapshot to read in it.
+
+    Parameters
+    ----------
+    repository
+        The open repository.
+    snapshot
+        Id of the snapshot to read.
+    branch
+        The current branch.
+    recovered_from
+        What was wrong with the branch, if an older snapshot is read instead.
+    shadow
+        A directory of links that replaces the repository's directory while its branch cannot be read. Delete it when
+        the store is closed.
+    """
 
     repository: icechunk.Repository
     snapshot: str
     branch: str
     recovered_from: str | None = None
     shadow: tempfile.TemporaryDirectory[str] | None = None
-    """Stands in for the repository's directory while its branch cannot be read; delete at the end."""
 
 
 def storage(directory: Path) -> icechunk.Storage:
     """The Icechunk storage of the store in `directory`."""
     if "ICECHUNK_LOG" not in os.environ:
-        # It warns at every open that a local directory excludes no second committer: the writer lock does.
+        # Icechunk warns at every open that a local directory does not exclude a second writer; the writer lock does.
         icechunk.set_logs_filter("icechunk=off")
     return icechunk.local_filesystem_storage(str(directory / REPOSITORY_NAME))
 
 
 def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepository:
-    """Find the snapshot to work with.
+    """Open the repository and find the snapshot to read.
+
+    Parameters
+    ----------
+    directory
+        Directory of the store.
+    write
+        Repair branches that cannot be read; the caller holds the writer lock.
+    at
+        Name of the snapshot to read; None: the current one.
 
     Raises
     ------
     StoreDamagedError
-        Neither the branch head nor the acknowledged snapshot can be read (or, with `at`, that snapshot).
+        Neither the newest commit of the branch nor the acknowledged snapshot can be read (with `at`: that snapshot).
     StoreVersionError
-        The store has a newer format.
+        The store has a newer format version.
+    OptionError
+        `at` names no snapshot.
     """
     acknowledged = read_acknowledged(directory)
     branch = MAIN if acknowledged is None else acknowledged.branch
@@ -85,7 +123,7 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
         if acknowledged is None and at is None:
             raise StoreDamagedError(
-                f"{directory}: {problem}, and there is no acknowledged snapshot to fall back to: "
+                f"{directory}: {problem}, and no other commit was recorded as durable: "
                 "restore the directory from a backup"
             ) from error
         head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
@@ -112,7 +150,7 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
             probe(repository, acknowledged.snapshot, directory, acknowledged)
         except StoreDamagedError as error:
             raise _hopeless(directory, f"{problem}; {error}", acknowledged) from error
-        message = f"{problem}: fell back to the last acknowledged snapshot {acknowledged.snapshot}"
+        message = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
         if write:
             refs.point(directory, {branch: acknowledged.snapshot})
             _mend_branches(directory, acknowledged)
@@ -128,17 +166,20 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
 
 
 def probe(repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None) -> None:
-    """Read everything of a snapshot that is needed to find its data: metadata, settings, manifests.
+    """Check that everything needed to find the data of a snapshot can be read: metadata, settings, manifests.
 
     Raises
     ------
-    StoreDamagedError, StoreVersionError
+    StoreDamagedError
+        A part cannot be read or fails its checksum, or shapes disagree.
+    StoreVersionError
+        The snapshot has a newer format version.
     """
     where = f"snapshot {snapshot} of {directory}"
     try:
         if acknowledged is not None and acknowledged.snapshot == snapshot:
             wrong = _first_wrong(directory, acknowledged)
-            if wrong is not None:  # a collection of garbage may just have rewritten both: look again
+            if wrong is not None:  # a garbage collection may have rewritten both in the meantime: read again
                 wrong = _first_wrong(directory, read_acknowledged(directory) or acknowledged)
             if wrong is not None:
                 raise StoreDamagedError(f"{where}: {wrong} fails its checksum")
@@ -151,29 +192,32 @@ def probe(repository: icechunk.Repository, snapshot: str, directory: Path, ackno
                 )
         attributes, shapes = sync(_metadata(repository.readonly_session(snapshot_id=snapshot)))
         check_version(attributes, directory)
-        sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
-        for spec in ARRAYS:
-            expected = spec.shape(sizes)
-            found = shapes[spec.name]
-            if len(found) != len(expected) or any(
-                e is not None and e != f for e, f in zip(expected, found, strict=True)
-            ):
-                raise StoreDamagedError(f"{where}: {spec.name} has shape {found}, expected {expected}")
+        fault = shape_fault(shapes)
+        if fault is not None:
+            raise StoreDamagedError(f"{where}: {fault}")
     except StoreError:
         raise
     except KeyError as error:
         raise StoreDamagedError(f"{where} lacks {first_line(error)}") from error
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic inside Icechunk is no Exception
+    except BaseException as error:  # a panic in Icechunk is not an Exception
         raise StoreDamagedError(f"{where} cannot be read ({first_line(error)})") from error
 
 
 def check_version(attributes: dict[str, Any], directory: Path) -> None:
-    """Refuse a store of a newer format; a store without a version or settings is damaged."""
+    """Check the format version in the root attributes.
+
+    Raises
+    ------
+    StoreVersionError
+        The version is newer than `FORMAT_VERSION`.
+    StoreDamagedError
+        The attributes have no version or no settings.
+    """
     version = attributes.get("format_version")
     if not isinstance(version, int) or not isinstance(attributes.get("settings"), dict):
-        raise StoreDamagedError(f"{directory}: the root attributes hold no format_version or no settings")
+        raise StoreDamagedError(f"{directory}: the root attributes have no format_version or no settings")
     if version > FORMAT_VERSION:
         raise StoreVersionError(
             f"{directory} has format version {version}, this release reads up to {FORMAT_VERSION}: "
@@ -182,7 +226,7 @@ def check_version(attributes: dict[str, Any], directory: Path) -> None:
 
 
 def read_acknowledged(directory: Path) -> Acknowledged | None:
-    """The file `acknowledged`, or None if it is missing or makes no sense (the head is tried first)."""
+    """Read the file `acknowledged`. Returns None if it is missing or damaged."""
     try:
         content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
         if content.pop("crc32") != zlib.crc32(_canonical(content)):
@@ -202,9 +246,18 @@ def acknowledge(
     checksums: bool = True,
     without: str | None = None,
 ) -> None:
-    """Sync what the snapshot consists of, then note it as saved, and its branch as the current one.
+    """Sync the files of a snapshot, then record it as durable, and its branch as the current one.
 
-    No `checksums`: the files are about to be rewritten. `without`: that branch is about to be dropped.
+    Parameters
+    ----------
+    directory, repository
+        The store.
+    snapshot, branch
+        The newest commit of the branch that becomes the current one.
+    checksums
+        Record checksums of the files. False: they will be rewritten.
+    without
+        A branch that is not recorded, because it will be deleted.
     """
     sync_filesystem(directory)
     info = repository.lookup_snapshot(snapshot)
@@ -238,7 +291,7 @@ def _first_wrong(directory: Path, acknowledged: Acknowledged) -> Path | None:
 
 
 async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """The root attributes, and the shapes of the arrays that every store has; all at once, which is cheaper."""
+    """The root attributes, and the shapes of the required arrays by name. Concurrent requests take less time."""
     group = await zarr.api.asynchronous.open_group(session.store, mode="r")
     names = [spec.name for spec in ARRAYS]
     shapes = {}
@@ -250,9 +303,16 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
 
 
 def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
-    """A directory that can be opened as if it were the store, with these branches: links to the store's files.
+    """A temporary directory of links to the store's files that can be opened as a store, with other branches.
 
-    What is written there leaves the store as it is, as long as nothing is deleted.
+    Files created or replaced there do not change the store. Delete no chunk there: the link's target would go.
+
+    Parameters
+    ----------
+    directory
+        Directory of the store.
+    branches
+        Snapshot id by branch, with the prefix of sifu's own branches.
     """
     shadow = tempfile.TemporaryDirectory(prefix="sifu-", ignore_cleanup_errors=True)
     original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
@@ -269,7 +329,7 @@ def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDi
 def _open_beside(
     directory: Path, branches: Mapping[str, str]
 ) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
-    """Open the repository as if these were its branches, changing nothing."""
+    """Open the repository with these branches instead of the unreadable ones, without changing the store."""
     shadow = beside(directory, {**branches, **_readable_branches(directory)})
     try:
         return icechunk.Repository.open(storage(Path(shadow.name))), shadow
@@ -279,7 +339,7 @@ def _open_beside(
 
 
 def _readable_branches(directory: Path) -> dict[str, str]:
-    """What the branches say whose files can be read: Icechunk opens nothing if that of main cannot."""
+    """Snapshot id by branch, of the branches that can be read: Icechunk opens nothing if `main` cannot be read."""
     readable = {}
     for folder in (directory / REPOSITORY_NAME / "refs").glob("branch.*"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -289,7 +349,7 @@ def _readable_branches(directory: Path) -> dict[str, str]:
 
 
 def _mend_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
-    """Lets the branches that were acknowledged and cannot be read mean again what they meant."""
+    """Rewrite the acknowledged branches that cannot be read."""
     if acknowledged is not None:
         readable = _readable_branches(directory)
         lost = {name: snapshot for name, snapshot in acknowledged.branches.items() if name not in readable}
@@ -300,11 +360,13 @@ def _lost_note(repository: icechunk.Repository) -> str | None:
     others = [name for name in repository.list_branches() if name != MAIN and not name.startswith(refs.OWN)]
     if not others:
         return None
-    return f"the note of the current branch is lost: took {MAIN} (sifu switch to go to {', '.join(sorted(others))})"
+    return (
+        f"the record of the current branch is lost: reading {MAIN} (`switch()` changes to {', '.join(sorted(others))})"
+    )
 
 
 def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str | None:
-    """The commit before one, as far as it was kept."""
+    """Id of the nearest kept commit before a snapshot; None: there is none."""
     parent: str | None = info.parent_id
     if parent not in (None, EMPTY):
         return parent
