@@ -35,7 +35,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self.decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # a read may end amid a character
-        self.wait()
+        self.greeting = self.wait()
 
     def wait(self, until: str = PROMPT) -> str:
         """What came on the screen, up to and with a text."""
@@ -109,6 +109,25 @@ def test_a_person_and_the_graph_write_in_turns(terminal: Callable[..., Terminal]
     loop.type("/new")
     assert loop.type("/text").strip() == "(no text)"
     assert loop.leave() == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--host-memory", "much", "memory is 'much'"),
+        ("--device", "gpu", "device is 'gpu'"),
+        ("--device-memory", "much", "memory is 'much'"),
+        ("--precision", "bf16", "float32"),
+        ("--at", "nowhere", "'nowhere'"),
+    ],
+)
+def test_options_of_the_graph_hold_in_the_loop(
+    terminal: Callable[..., Terminal], option: str, value: str, says: str
+) -> None:
+    loop = terminal(option, value)
+    assert says in loop.greeting
+    assert PROMPT not in loop.greeting
+    assert loop.process.wait(timeout=PATIENCE_S) == 2
 
 
 def test_settings(terminal: Callable[..., Terminal]) -> None:

@@ -76,7 +76,13 @@ def test_inspecting_a_node_and_an_edge(unchanged: Path) -> None:
     assert (node["name"], len(node["targets_by_count"])) == ("春", 2)
     assert node["targets_by_count"][0]["count"] >= node["targets_by_count"][1]["count"]
     assert node["targets_by_energy"][0]["energy"] >= node["targets_by_energy"][1]["energy"]
-    for words in ("private edges out", "pages of its row", "out, by energy", "in, by count", "largest difference of share and p"):
+    for words in (
+        "private edges out",
+        "pages of its row",
+        "out, by energy",
+        "in, by count",
+        "largest difference of share and p",
+    ):
         assert words in call("inspect", "春", "--store", unchanged).out
     edge = found("inspect", "春", "風", "--store", unchanged)
     assert edge["private"]
