@@ -73,7 +73,7 @@ class PromptLoop:
                     click.echo()
                     return
                 except UnicodeDecodeError:
-                    self._complain("the line is not UTF-8")
+                    self._show_error("the line is not UTF-8")
                     continue
                 if line.startswith("/") and not line.startswith("//"):
                     if self._command(line):
@@ -92,7 +92,7 @@ class PromptLoop:
         text = before + glue + typed
         beginning = text.rpartition("\n")[2]  # a line break ends a document, and the signal with it
         if not beginning:
-            self._complain(
+            self._show_error(
                 "there is no text to continue: type something" if not text else "the text ended: type another"
             )
             return
@@ -101,7 +101,7 @@ class PromptLoop:
             another = {} if seed is None else {"seed": seed + len(self.turns)}
             pieces = self.stream(self.graph, beginning, {**self.settings, **another})
         except SifuError as error:
-            self._complain(str(error))
+            self._show_error(str(error))
             return
         if typed and pieces.unknown:
             click.secho(f"read as unknown: {' '.join(map(repr, pieces.unknown[:20]))}", dim=True, err=True)
@@ -113,7 +113,7 @@ class PromptLoop:
             click.secho(" [stopped]", dim=True)
         except SifuError as error:
             click.echo()
-            self._complain(str(error))
+            self._show_error(str(error))
         self.text = text + "".join(answer)
 
     def _show(self, typed: str, answer: Iterator[str], pieces: Stream) -> None:
@@ -132,17 +132,17 @@ class PromptLoop:
         try:
             words = shlex.split(line[1:])
         except ValueError as error:
-            self._complain(f"{line}: {error}".lower())
+            self._show_error(f"{line}: {error}".lower())
             return False
         name, rest = (words[0], words[1:]) if words else ("help", [])
         if name not in COMMANDS:
             import difflib
 
             close = difflib.get_close_matches(name, COMMANDS, n=1)
-            self._complain(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
+            self._show_error(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
             return False
         if rest and name not in ("set", "trace"):
-            self._complain(f"/{name} takes no arguments")
+            self._show_error(f"/{name} takes no arguments")
         elif name == "set":
             self._set(rest)
         elif name == "trace":
@@ -167,14 +167,16 @@ class PromptLoop:
             return
         name, values = words[0].replace("_", "-"), words[1:]
         if name not in SETTINGS:
-            self._complain(f"no setting {name!r}; there are {', '.join(SETTINGS)}")
+            self._show_error(f"no setting {name!r}; there are {', '.join(SETTINGS)}")
         elif len(values) != 1:
-            self._complain(f"/set {name} needs one value, or the word default: /set {name} {EXAMPLES.get(name, 'on')}")
+            self._show_error(
+                f"/set {name} needs one value, or the word default: /set {name} {EXAMPLES.get(name, 'on')}"
+            )
         else:
             try:
                 self.settings[name.replace("-", "_")] = self._value(name, values[0])
             except click.BadParameter as error:
-                self._complain(f"{name}: {error.message.lower()}")
+                self._show_error(f"{name}: {error.message.lower()}")
 
     def _value(self, name: str, value: str) -> Any:
         option = next(param for param in self.generate.command.params if param.name == name.replace("-", "_"))
@@ -194,21 +196,21 @@ class PromptLoop:
 
         text = self.text.rstrip("\n").rpartition("\n")[2]
         if not text:
-            self._complain("there is no text to trace: type something")
+            self._show_error("there is no text to trace: type something")
             return
         try:
             where = ["--store", str(self.graph.path), "--at", self.graph.store.snapshot]  # the snapshot of the loop
             command.main([*where, *options, "--", text], prog_name="/trace", standalone_mode=False)
         except click.ClickException as error:
-            self._complain(error.format_message().lower())
+            self._show_error(error.format_message().lower())
         except SifuError as error:
-            self._complain(with_options(str(error), command))
+            self._show_error(with_options(str(error), command))
         except (click.Abort, KeyboardInterrupt):
             click.echo()
 
     def _undo(self) -> None:
         if not self.turns:
-            self._complain("there is no turn to undo")
+            self._show_error("there is no turn to undo")
             return
         self.text = self.turns.pop()
         self._text()
@@ -220,7 +222,7 @@ class PromptLoop:
     def _text(self) -> None:
         click.echo(self.text or click.style("(no text)", dim=True))
 
-    def _complain(self, message: str) -> None:
+    def _show_error(self, message: str) -> None:
         click.secho(with_options(message, self.generate.command), fg="red", err=True)
 
 

@@ -113,6 +113,7 @@ def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
 
 
 def is_paged(array: zarr.Array[Any]) -> bool:
+    """Whether a chunk of the array is one page."""
     return bool(array.attrs.get(PAGED_ATTRIBUTE, False))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import icechunk
 
 from sifu_store.errors import OptionError, StoreError
-from sifu_store.history import Commit, Lineage, known
+from sifu_store.history import Commit, Lineage, reachable
 from sifu_store.refs import MAIN, REDO, UNDONE, check_name, drop, nearest, point
 from sifu_store.staging import REPOSITORY_NAME
 
@@ -39,7 +39,7 @@ class Moved:
     commits: tuple[Commit, ...]
 
 
-def back(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
+def plan_undo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     """Plan an undo of `steps` commits on a branch with the newest commit `head`.
 
     Raises
@@ -50,7 +50,7 @@ def back(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
         `steps` is less than 1.
     """
     require_steps(steps)
-    line = list(lineage.line(head))
+    line = list(lineage.ancestry(head))
     if len(line) == 1:
         raise StoreError(f"there is nothing to undo: {head[:8]} is the first commit of the graph ({line[0].message})")
     if steps >= len(line):
@@ -60,7 +60,7 @@ def back(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     return Moved(branch, head, line[steps].snapshot, tuple(line[:steps]))
 
 
-def forward(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
+def plan_redo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     """Plan a redo of `steps` undone commits on a branch with the newest commit `head`.
 
     Raises
@@ -83,7 +83,7 @@ def forward(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     return Moved(branch, head, path[-steps].snapshot, tuple(path[-steps:]))
 
 
-def move(directory: Path, lineage: Lineage, moved: Moved) -> None:
+def carry_out(directory: Path, lineage: Lineage, moved: Moved) -> None:
     """Make a planned undo or redo: move the branch, and keep a reference to the undone commits."""
     tip = lineage.references.redo.get(moved.branch)
     names = {}
@@ -132,7 +132,7 @@ def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) 
     if name == MAIN:
         raise OptionError(f"the branch {MAIN} cannot be deleted: every store has it")
     others = [head for other, head in branches.items() if other != name]
-    named = known(lineage, [*others, *lineage.references.tags.values()])
+    named = reachable(lineage, [*others, *lineage.references.tags.values()])
     left = {tip.snapshot, lineage.references.redo.get(name, tip.snapshot)} - set(named)
     point(directory, {UNDONE + snapshot: snapshot for snapshot in left})
     return tip

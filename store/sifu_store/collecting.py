@@ -30,9 +30,9 @@ import icechunk
 
 from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError
-from sifu_store.history import TRAIN, Commit, Lineage, known
+from sifu_store.history import TRAIN, Commit, Lineage, reachable
 from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
-from sifu_store.repository import beside, storage
+from sifu_store.repository import linked_copy, storage
 from sifu_store.staging import REPOSITORY_NAME
 
 COPIES_NAME = "collecting"
@@ -90,12 +90,14 @@ def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Pla
     """Decide what to keep, by the rules at the head of this module. Nothing is changed."""
     names = lineage.references
     heads, tagged = set(names.branches.values()), set(names.tags.values())
-    named = known(lineage, [*heads, *tagged])
-    everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
-    on_branches = known(lineage, heads)
-    groups = [list(lineage.line(head)) for head in heads]
+    named = reachable(lineage, [*heads, *tagged])
+    everything = reachable(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    on_branches = reachable(lineage, heads)
+    groups = [list(lineage.ancestry(head)) for head in heads]
     if keep_undone:
-        undone = [known(lineage, [tip]) for tip in names.redo.values()] + [known(lineage, names.undone.values())]
+        undone = [reachable(lineage, [tip]) for tip in names.redo.values()] + [
+            reachable(lineage, names.undone.values())
+        ]
         groups += [[c for c in commits.values() if c.snapshot not in on_branches] for commits in undone]
     kept = heads | tagged
     kept |= {each.snapshot for each in (everything if keep_undone else named).values() if each.kind != TRAIN}
@@ -148,7 +150,7 @@ def _undone(lineage: Lineage, plan: Plan, named: dict[str, Commit]) -> dict[str,
 
 
 def _nearest_kept(lineage: Lineage, snapshot: str | None, plan: Plan) -> str | None:
-    return next((commit.snapshot for commit in lineage.line(snapshot) if commit.snapshot in plan.kept), None)
+    return next((commit.snapshot for commit in lineage.ancestry(snapshot) if commit.snapshot in plan.kept), None)
 
 
 def collect(
@@ -175,7 +177,7 @@ def collect(
     _check_names(directory, repository)
     if dry_run:
         heads = {name: repository.lookup_branch(name) for name in repository.list_branches()}
-        with beside(directory, heads) as shadow:
+        with linked_copy(directory, heads) as shadow:
             return _collect(
                 Path(shadow),
                 icechunk.Repository.open(storage(Path(shadow))),

@@ -121,7 +121,7 @@ class Lineage:
                 ) from error
         return found
 
-    def line(self, snapshot: str | None) -> Iterator[Commit]:
+    def ancestry(self, snapshot: str | None) -> Iterator[Commit]:
         """A commit and its ancestors, newest first; nothing for None."""
         while snapshot is not None:
             commit = self.commit(snapshot)
@@ -131,7 +131,7 @@ class Lineage:
     def path(self, snapshot: str, ancestor: str) -> list[Commit] | None:
         """The commits from `snapshot` back to `ancestor`, without the ancestor; None if it is not an ancestor."""
         passed: list[Commit] = []
-        for commit in self.line(snapshot):
+        for commit in self.ancestry(snapshot):
             if commit.snapshot == ancestor:
                 return passed
             passed.append(commit)
@@ -167,7 +167,7 @@ def read_history(repository: icechunk.Repository, snapshot: str, limit: int | No
     commits: list[Commit] = []
     if limit == 0:
         return commits
-    for commit in Lineage(repository).line(snapshot):
+    for commit in Lineage(repository).ancestry(snapshot):
         commits.append(commit)
         if len(commits) == limit:
             break
@@ -179,8 +179,8 @@ def read_tree(repository: icechunk.Repository, branch: str, head: str) -> Histor
     lineage = Lineage(repository)
     names = lineage.references
     branches = {**names.branches, branch: head}
-    named = known(lineage, [*branches.values(), *names.tags.values()])
-    everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    named = reachable(lineage, [*branches.values(), *names.tags.values()])
+    everything = reachable(lineage, [*named, *names.redo.values(), *names.undone.values()])
     redo = names.redo.get(branch)
     if redo is not None and not lineage.path(redo, head):
         redo = None
@@ -194,11 +194,11 @@ def read_tree(repository: icechunk.Repository, branch: str, head: str) -> Histor
     )
 
 
-def known(lineage: Lineage, tips: Iterable[str]) -> dict[str, Commit]:
+def reachable(lineage: Lineage, tips: Iterable[str]) -> dict[str, Commit]:
     """The commits `tips` and all their ancestors, by id."""
     found: dict[str, Commit] = {}
     for tip in tips:
-        for commit in lineage.line(tip):
+        for commit in lineage.ancestry(tip):
             if commit.snapshot in found:
                 break
             found[commit.snapshot] = commit
@@ -245,8 +245,8 @@ def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> 
     Returns None if this cannot be determined: a commit between them was deleted, or a paged array was replaced.
     """
     lineage = Lineage(repository)
-    behind = {commit.snapshot for commit in lineage.line(first)}
-    common = next((commit.snapshot for commit in lineage.line(second) if commit.snapshot in behind), None)
+    behind = {commit.snapshot for commit in lineage.ancestry(first)}
+    common = next((commit.snapshot for commit in lineage.ancestry(second) if commit.snapshot in behind), None)
     if common is None:
         return None
     changed: dict[str, set[int]] = {}
@@ -296,7 +296,7 @@ def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head
     back = sum(int(step or 1) for step in steps)
     if back == 0:
         return snapshot
-    for passed, commit in enumerate(Lineage(repository).line(snapshot)):
+    for passed, commit in enumerate(Lineage(repository).ancestry(snapshot)):
         if passed == back:
             return commit.snapshot
     raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`tree()` lists them)")

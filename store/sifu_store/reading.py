@@ -224,12 +224,12 @@ class StoreReader:
     def would_undo(self, steps: int = 1) -> Moved:
         """What `Store.undo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.back(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_undo(Lineage(self._repository), self.branch, self._head(), steps)
 
     def would_redo(self, steps: int = 1) -> Moved:
         """What `Store.redo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.forward(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_redo(Lineage(self._repository), self.branch, self._head(), steps)
 
     def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
         """What `Store.collect_garbage` would delete, and its size. Takes no lock and changes nothing."""

@@ -113,12 +113,39 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
         `at` names no snapshot.
     """
     acknowledged = read_acknowledged(directory)
+    found = _open_head(directory, acknowledged, at)
+    try:
+        if at is not None:
+            found.snapshot = resolve(directory, found.repository, at, head=found.snapshot)
+            check_readable(found.repository, found.snapshot, directory, acknowledged)
+            found.recovered_from = None
+        elif found.recovered_from is not None:
+            _fall_back(found, directory, acknowledged, found.recovered_from, write=write)
+        else:
+            try:
+                check_readable(found.repository, found.snapshot, directory, acknowledged)
+            except StoreDamagedError as error:
+                _fall_back(found, directory, acknowledged, str(error), write=write)
+            else:
+                found.recovered_from = _lost_record(found.repository) if acknowledged is None else None
+                if write:
+                    _restore_branches(directory, acknowledged)
+    except BaseException:
+        if found.shadow is not None:
+            found.shadow.cleanup()
+        raise
+    return found
+
+
+def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | None) -> OpenRepository:
+    """Open the repository at the newest commit of the current branch.
+
+    If the branch cannot be read, the acknowledged snapshot takes its place, or without one the snapshot `at`.
+    """
     branch = MAIN if acknowledged is None else acknowledged.branch
-    problem: str | None = None
-    shadow: tempfile.TemporaryDirectory[str] | None = None
     try:
         repository = icechunk.Repository.open(storage(directory))
-        head = repository.lookup_branch(branch)
+        return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
         if acknowledged is None and at is None:
@@ -126,46 +153,42 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
                 f"{directory}: {problem}, and no other commit was recorded as durable: "
                 "restore the directory from a backup"
             ) from error
-        head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
-        known = acknowledged.branches if acknowledged is not None else {}
-        repository, shadow = _open_beside(directory, {MAIN: head, **known, branch: head})
+    head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
+    recorded = acknowledged.branches if acknowledged is not None else {}
+    repository, shadow = _open_linked_copy(directory, {MAIN: head, **recorded, branch: head})
+    return OpenRepository(repository, head, branch, problem, shadow)
+
+
+def _fall_back(
+    found: OpenRepository, directory: Path, acknowledged: Acknowledged | None, problem: str, *, write: bool
+) -> None:
+    """Read the acknowledged snapshot instead of a newest commit that cannot be read; with `write`, reset the branch.
+
+    Raises
+    ------
+    StoreDamagedError
+        There is no other acknowledged snapshot, or it cannot be read either.
+    """
+    if acknowledged is None or (found.recovered_from is None and acknowledged.snapshot == found.snapshot):
+        raise _unreadable(directory, problem, acknowledged)
     try:
-        if at is not None:
-            snapshot = resolve(directory, repository, at, head=head)
-            probe(repository, snapshot, directory, acknowledged)
-            return OpenRepository(repository, snapshot, branch, None, shadow)
-        if problem is None:
-            try:
-                probe(repository, head, directory, acknowledged)
-                lost = None if acknowledged is not None else _lost_note(repository)
-                if write:
-                    _mend_branches(directory, acknowledged)
-                return OpenRepository(repository, head, branch, lost)
-            except StoreDamagedError as error:
-                problem = str(error)
-                if acknowledged is None or acknowledged.snapshot == head:
-                    raise _hopeless(directory, problem, acknowledged) from error
-        assert acknowledged is not None
-        try:
-            probe(repository, acknowledged.snapshot, directory, acknowledged)
-        except StoreDamagedError as error:
-            raise _hopeless(directory, f"{problem}; {error}", acknowledged) from error
-        message = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
-        if write:
-            refs.point(directory, {branch: acknowledged.snapshot})
-            _mend_branches(directory, acknowledged)
-            repository = icechunk.Repository.open(storage(directory))
-            if shadow is not None:
-                shadow.cleanup()
-                shadow = None
-        return OpenRepository(repository, acknowledged.snapshot, branch, message, shadow)
-    except BaseException:
-        if shadow is not None:
-            shadow.cleanup()
-        raise
+        check_readable(found.repository, acknowledged.snapshot, directory, acknowledged)
+    except StoreDamagedError as error:
+        raise _unreadable(directory, f"{problem}; {error}", acknowledged) from error
+    found.snapshot = acknowledged.snapshot
+    found.recovered_from = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
+    if write:
+        refs.point(directory, {found.branch: acknowledged.snapshot})
+        _restore_branches(directory, acknowledged)
+        found.repository = icechunk.Repository.open(storage(directory))
+        if found.shadow is not None:
+            found.shadow.cleanup()
+            found.shadow = None
 
 
-def probe(repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None) -> None:
+def check_readable(
+    repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None
+) -> None:
     """Check that everything needed to find the data of a snapshot can be read: metadata, settings, manifests.
 
     Raises
@@ -177,19 +200,7 @@ def probe(repository: icechunk.Repository, snapshot: str, directory: Path, ackno
     """
     where = f"snapshot {snapshot} of {directory}"
     try:
-        if acknowledged is not None and acknowledged.snapshot == snapshot:
-            wrong = _first_wrong(directory, acknowledged)
-            if wrong is not None:  # a garbage collection may have rewritten both in the meantime: read again
-                wrong = _first_wrong(directory, read_acknowledged(directory) or acknowledged)
-            if wrong is not None:
-                raise StoreDamagedError(f"{where}: {wrong} fails its checksum")
-        for manifest in repository.lookup_snapshot(snapshot).manifests:
-            path = directory / REPOSITORY_NAME / "manifests" / manifest.id
-            size_bytes = path.stat().st_size if path.exists() else 0
-            if size_bytes != manifest.size_bytes:
-                raise StoreDamagedError(
-                    f"{where}: manifest {path} has {size_bytes} bytes instead of {manifest.size_bytes}"
-                )
+        _check_files(repository, snapshot, directory, acknowledged)
         attributes, shapes = sync(_metadata(repository.readonly_session(snapshot_id=snapshot)))
         check_version(attributes, directory)
         fault = shape_fault(shapes)
@@ -203,6 +214,24 @@ def probe(repository: icechunk.Repository, snapshot: str, directory: Path, ackno
         raise
     except BaseException as error:  # a panic in Icechunk is not an Exception
         raise StoreDamagedError(f"{where} cannot be read ({first_line(error)})") from error
+
+
+def _check_files(
+    repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None
+) -> None:
+    """Check the checksums of an acknowledged snapshot, and the sizes of the manifests of any snapshot."""
+    where = f"snapshot {snapshot} of {directory}"
+    if acknowledged is not None and acknowledged.snapshot == snapshot:
+        damaged = _first_damaged_file(directory, acknowledged)
+        if damaged is not None:  # a garbage collection may have rewritten both in the meantime: read again
+            damaged = _first_damaged_file(directory, read_acknowledged(directory) or acknowledged)
+        if damaged is not None:
+            raise StoreDamagedError(f"{where}: {damaged} fails its checksum")
+    for manifest in repository.lookup_snapshot(snapshot).manifests:
+        path = directory / REPOSITORY_NAME / "manifests" / manifest.id
+        size_bytes = path.stat().st_size if path.exists() else 0
+        if size_bytes != manifest.size_bytes:
+            raise StoreDamagedError(f"{where}: manifest {path} has {size_bytes} bytes, expected {manifest.size_bytes}")
 
 
 def check_version(attributes: dict[str, Any], directory: Path) -> None:
@@ -283,7 +312,7 @@ def _checksum(directory: Path, name: str) -> int | None:
     return zlib.crc32(path.read_bytes()) if path.exists() else None
 
 
-def _first_wrong(directory: Path, acknowledged: Acknowledged) -> Path | None:
+def _first_damaged_file(directory: Path, acknowledged: Acknowledged) -> Path | None:
     for name, checksum in acknowledged.files.items():
         if _checksum(directory, name) != checksum:
             return directory / REPOSITORY_NAME / name
@@ -302,7 +331,7 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
     return dict(group.attrs), shapes
 
 
-def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+def linked_copy(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
     """A temporary directory of links to the store's files that can be opened as a store, with other branches.
 
     Files created or replaced there do not change the store. Delete no chunk there: the link's target would go.
@@ -326,11 +355,11 @@ def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDi
     return shadow
 
 
-def _open_beside(
+def _open_linked_copy(
     directory: Path, branches: Mapping[str, str]
 ) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
     """Open the repository with these branches instead of the unreadable ones, without changing the store."""
-    shadow = beside(directory, {**branches, **_readable_branches(directory)})
+    shadow = linked_copy(directory, {**branches, **_readable_branches(directory)})
     try:
         return icechunk.Repository.open(storage(Path(shadow.name))), shadow
     except Exception as error:
@@ -348,7 +377,7 @@ def _readable_branches(directory: Path) -> dict[str, str]:
     return readable
 
 
-def _mend_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
+def _restore_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
     """Rewrite the acknowledged branches that cannot be read."""
     if acknowledged is not None:
         readable = _readable_branches(directory)
@@ -356,7 +385,7 @@ def _mend_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
         refs.point(directory, lost)
 
 
-def _lost_note(repository: icechunk.Repository) -> str | None:
+def _lost_record(repository: icechunk.Repository) -> str | None:
     others = [name for name in repository.list_branches() if name != MAIN and not name.startswith(refs.OWN)]
     if not others:
         return None
@@ -375,7 +404,7 @@ def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str
     return None
 
 
-def _hopeless(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:
+def _unreadable(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:
     previous = acknowledged.previous if acknowledged is not None else None
     older = f", or open the commit before it ({previous})" if previous else ""
     return StoreDamagedError(f"{problem}: restore {directory} from a backup{older}")

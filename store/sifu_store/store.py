@@ -26,7 +26,7 @@ from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.lock import WriterLock
 from sifu_store.refs import MAIN, branch_heads, read_references
-from sifu_store.repository import acknowledge, open_repository, probe, read_acknowledged, storage
+from sifu_store.repository import acknowledge, check_readable, open_repository, read_acknowledged, storage
 from sifu_store.staging import Staging, is_store, restore_interrupted_swap
 from sifu_store.writing import StoreWriter
 
@@ -236,7 +236,7 @@ class Store(StoreWriter):
             `steps` is less than 1.
         """
         lineage = self._lineage()
-        return self._move(lineage, branching.back(lineage, self.branch, self.snapshot, steps))
+        return self._move(lineage, branching.plan_undo(lineage, self.branch, self.snapshot, steps))
 
     def redo(self, steps: int = 1) -> Moved:
         """Restore the last `steps` undone commits.
@@ -249,7 +249,7 @@ class Store(StoreWriter):
             `steps` is less than 1.
         """
         lineage = self._lineage()
-        return self._move(lineage, branching.forward(lineage, self.branch, self.snapshot, steps))
+        return self._move(lineage, branching.plan_redo(lineage, self.branch, self.snapshot, steps))
 
     def create_branch(self, name: str, at: str = "HEAD") -> str:
         """Create a branch at a snapshot. The current branch does not change. Returns the id of the snapshot.
@@ -260,7 +260,7 @@ class Store(StoreWriter):
             The name is taken or not allowed, or `at` names no snapshot.
         """
         lineage, snapshot = self._lineage(), self.resolve(at)
-        probe(self._repository, snapshot, self._directory, None)
+        check_readable(self._repository, snapshot, self._directory, None)
         branching.create_branch(self._directory, lineage, name, snapshot)
         self._acknowledge()
         return snapshot
@@ -289,7 +289,7 @@ class Store(StoreWriter):
             Its newest snapshot cannot be read; the current branch does not change.
         """
         snapshot = branching.find_branch(self._lineage(), name)
-        probe(self._repository, snapshot, self._directory, None)
+        check_readable(self._repository, snapshot, self._directory, None)
         self._acknowledge(name, snapshot)
         return snapshot
 
@@ -304,7 +304,7 @@ class Store(StoreWriter):
             The name is taken, was the name of a deleted tag, or is not allowed, or `at` names no snapshot.
         """
         lineage, snapshot = self._lineage(), self.resolve(at)
-        probe(self._repository, snapshot, self._directory, None)
+        check_readable(self._repository, snapshot, self._directory, None)
         branching.create_tag(self._directory, lineage, name, snapshot)
         return snapshot
 
@@ -384,8 +384,8 @@ class Store(StoreWriter):
         return Lineage(self._repository, read_references(self._repository))
 
     def _move(self, lineage: Lineage, moved: Moved) -> Moved:
-        probe(self._repository, moved.snapshot, self._directory, None)
-        branching.move(self._directory, lineage, moved)
+        check_readable(self._repository, moved.snapshot, self._directory, None)
+        branching.carry_out(self._directory, lineage, moved)
         self._acknowledge(self.branch, moved.snapshot)
         return moved
 

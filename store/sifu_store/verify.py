@@ -156,18 +156,26 @@ class Verification:
         if count[free].any():
             self._report(COUNT, "a free slot has a count")
         pairs = source[~free].astype(np.int64) * (n + 1) + target[~free]
+        self._check_unique(pairs, n)
+        self._check_forbidden(contents.get(FORBIDDEN), pairs, n if counted is not None else None)
+
+    def _check_unique(self, pairs: np.ndarray, n: int) -> None:
+        """Check that no edge has two slots. `pairs` are int64 source * (n + 1) + target."""
         if len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all():  # a build sorts the pairs; edits keep them unique
-            pairs.sort()
+            pairs = np.sort(pairs)
             twice = pairs[1:] == pairs[:-1]
             if twice.any():
                 u, v = divmod(int(pairs[1:][twice][0]), n + 1)
                 self._report(SOURCE, f"{int(twice.sum())} edges have two slots, the first is ({u}, {v})")
-        forbidden = contents.get(FORBIDDEN)
-        if forbidden is not None and len(forbidden):
-            if counted is not None and (forbidden.min() < 0 or forbidden.max() >= n):
-                self._report(FORBIDDEN, "a pair refers to no node")
-            elif np.isin(forbidden[:, 0].astype(np.int64) * (n + 1) + forbidden[:, 1], pairs).any():
-                self._report(FORBIDDEN, "a forbidden pair has a slot")
+
+    def _check_forbidden(self, forbidden: np.ndarray | None, pairs: np.ndarray, n: int | None) -> None:
+        """Check that forbidden pairs [k, 2] are nodes (of `n`; None: unknown) and have no slot."""
+        if forbidden is None or not len(forbidden):
+            return
+        if n is not None and (forbidden.min() < 0 or forbidden.max() >= n):
+            self._report(FORBIDDEN, "a pair refers to no node")
+        elif np.isin(forbidden[:, 0].astype(np.int64) * ((n or 0) + 1) + forbidden[:, 1], pairs).any():
+            self._report(FORBIDDEN, "a forbidden pair has a slot")
 
     def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
         counted = contents.get("nodes/count")

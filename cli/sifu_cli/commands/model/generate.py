@@ -117,47 +117,54 @@ def command(
     With --json, prints one object per continuation, each on its own line.
     """
     if options["greedy"]:
-        for name in ("count", "temperature", "top_k", "top_p"):
-            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                option = "--" + name.replace("_", "-")
-                raise click.UsageError(f"--greedy always chooses the most probable candidate: leave out {option}", ctx)
-    vector = _read_vector(signal_vector) if signal_vector is not None else None
+        _check_greedy(ctx)
+    settings = {**options, "seed": seed}
+    settings["signal_vector"] = None if signal_vector is None else _read_vector(signal_vector)
     if prompt is None and not as_json and interactive():
         with open_graph(store, at=at, resources=resources) as graph:
-            PromptLoop(graph, ctx, {**options, "seed": seed, "signal_vector": vector}, _stream).run()
+            PromptLoop(graph, ctx, settings, _stream).run()
         return
     text = _read_prompt(ctx, prompt)
     with open_graph(store, at=at, resources=resources) as graph:
-        import sifu_graph.generation  # noqa: F401  # before the clock starts
+        from sifu_graph.generation import stream  # noqa: F401  # imported before the clock starts
 
         for k in range(count):
-            settings = {**options, "seed": None if seed is None else seed + k, "signal_vector": vector}
             started = time.perf_counter()
-            pieces = _stream(graph, text, settings)
-            if k == 0:
-                if graph.memory_note is not None:
-                    say(graph.memory_note, quiet=quiet)
-                if pieces.unknown:
-                    say(f"not among the nodes of this graph, read as unknown: {quoted(pieces.unknown)}", quiet=quiet)
-            title = f"{k + 1} of {count}" if count > 1 else None
-            if not as_json and options["explain"]:
-                _print_title(title)
-                print_explained(text, pieces, pieces)
-            elif not as_json:
-                _print_title(title)
-                _print(text, pieces)
-            continuation = "".join(pieces)  # empty where it was printed
+            chosen = {**settings, "seed": None if seed is None else seed + k}
+            pieces = _stream(graph, text, chosen)
+            if k == 0 and not quiet:
+                _say_notes(graph, pieces)
+            if not as_json:
+                if count > 1:
+                    click.secho(f"--- {k + 1} of {count}", dim=True)
+                _print(text, pieces, explain=options["explain"])
+            continuation = "".join(pieces)  # empty if it was printed
             seconds = time.perf_counter() - started
             rate = pieces.tokens / seconds
             if as_json:
                 fields = {"prompt": text, "text": continuation, "tokens": pieces.tokens, "tokens_per_s": rate}
-                fields |= {"cache": graph.cache(), "seed": settings["seed"], "unknown": pieces.unknown}
-                explained = {"choices": list(map(dataclasses.asdict, pieces.choices))} if options["explain"] else {}
-                print_json({**fields, **explained})
+                fields |= {"cache": graph.cache(), "seed": chosen["seed"], "unknown": pieces.unknown}
+                if options["explain"]:
+                    fields["choices"] = [dataclasses.asdict(choice) for choice in pieces.choices]
+                print_json(fields)
             if stats:
                 say(f"{pieces.tokens:,} tokens in {seconds:.2f} s, {rate:,.0f} tokens/s including the prompt")
         if stats:
             print_cache(graph.cache())
+
+
+def _say_notes(graph: Graph, pieces: Stream) -> None:
+    if graph.memory_note is not None:
+        say(graph.memory_note)
+    if pieces.unknown:
+        say(f"not among the nodes of this graph, read as unknown: {quoted(pieces.unknown)}")
+
+
+def _check_greedy(ctx: click.Context) -> None:
+    for name in ("count", "temperature", "top_k", "top_p"):
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"--greedy always chooses the most probable candidate: leave out {option}", ctx)
 
 
 def _stream(graph: Graph, text: str, settings: dict[str, Any]) -> Stream:
@@ -168,12 +175,10 @@ def _stream(graph: Graph, text: str, settings: dict[str, Any]) -> Stream:
     return stream(graph, prompt, GenerateOptions(**settings))
 
 
-def _print_title(title: str | None) -> None:
-    if title is not None:
-        click.secho(f"--- {title}", dim=True)
-
-
-def _print(prompt: str, pieces: Stream) -> None:
+def _print(prompt: str, pieces: Stream, *, explain: bool) -> None:
+    if explain:
+        print_explained(prompt, pieces, pieces)
+        return
     click.secho(prompt, dim=True, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)
