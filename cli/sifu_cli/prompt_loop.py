@@ -1,13 +1,12 @@
-"""The prompt loop: a person and the graph write one text in turns.
+"""The prompt loop: the user and the graph take turns writing a text.
 
-It knows terminals, the line editor of the standard library and `Graph.stream`; how text comes about is the library's
-affair. A line that begins with ``/`` is a command of `COMMANDS`; ``//`` begins a text with ``/``.
+A line that starts with ``/`` is a command of `COMMANDS`; ``//`` starts a text with ``/``. This module knows terminals
+and the line editor of the standard library; the library generates the text.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,29 +15,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sifu_cli.explained import print_explained
+from sifu_cli.library_names import with_options
+from sifu_cli.output.choices import print_explained
 
 if TYPE_CHECKING:
     from sifu_graph.generation.stream import Stream
     from sifu_graph.graph import Graph
 
 HISTORY_LINES = 1000
+"""Greatest number of typed lines that are kept."""
 SETTINGS = ("tokens", "temperature", "top-k", "top-p", "greedy", "seed", "stop", "explain")
 PROMPT = "» "
 
 
 @dataclass(slots=True)
 class PromptLoop:
-    """The state of a loop.
+    """A running prompt loop.
 
     Parameters
     ----------
+    graph
+        The open graph.
     generate
-        The context of the command that it was started from: the limits of the settings are those of its options.
+        The context of the command ``generate``: its options define the types and limits of the settings.
     settings
-        Options of generation.
+        The settings of generation, by name of the option's parameter.
     stream
-        Makes a stream of a text and options.
+        Returns a stream that continues a text with given settings.
+    text
+        The text so far.
+    turns
+        The text before each turn, oldest first.
     """
 
     graph: Graph
@@ -46,13 +53,13 @@ class PromptLoop:
     settings: dict[str, Any]
     stream: Callable[[Graph, str, dict[str, Any]], Stream]
     text: str = ""
-    turns: list[str] = field(default_factory=list)  # the text before each turn
+    turns: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Reads lines until ``/quit`` or Ctrl-D."""
+        """Read and answer lines until ``/quit`` or Ctrl-D."""
         click.secho(
-            f"{self.graph.path}: type the beginning of a text, and the graph goes on. Enter: more of it. "
-            "/help: commands. Ctrl-C: stop. Ctrl-D: leave.",
+            f"{self.graph.path}: type the beginning of a text; the graph continues it. Enter: continue. "
+            "/help: commands. Ctrl-C: stop. Ctrl-D: quit.",
             dim=True,
         )
         with _line_editor():
@@ -66,7 +73,7 @@ class PromptLoop:
                     click.echo()
                     return
                 except UnicodeDecodeError:
-                    _complain("that is not UTF-8")
+                    self._show_error("the line is not UTF-8")
                     continue
                 if line.startswith("/") and not line.startswith("//"):
                     if self._command(line):
@@ -83,28 +90,30 @@ class PromptLoop:
         before = self.text
         glue = " " if self.graph.tokenizer.level == "tokens" and before[-1:].strip() and typed else ""
         text = before + glue + typed
-        beginning = text.rpartition("\n")[2]  # the signal starts anew after the end of a document
+        beginning = text.rpartition("\n")[2]  # a line break ends a document, and the signal with it
         if not beginning:
-            _complain("there is no text to go on from: type something" if not text else "a text ended: begin another")
+            self._show_error(
+                "there is no text to continue: type something" if not text else "the text ended: type another"
+            )
             return
         try:
             seed = self.settings["seed"]
             another = {} if seed is None else {"seed": seed + len(self.turns)}
             pieces = self.stream(self.graph, beginning, {**self.settings, **another})
         except SifuError as error:
-            _complain(str(error))
+            self._show_error(str(error))
             return
         if typed and pieces.unknown:
             click.secho(f"read as unknown: {' '.join(map(repr, pieces.unknown[:20]))}", dim=True, err=True)
         self.turns.append(before)
         answer: list[str] = []
         try:
-            self._show(typed, _kept(pieces, answer), pieces)
+            self._show(typed, _collected(pieces, answer), pieces)
         except KeyboardInterrupt:
             click.secho(" [stopped]", dim=True)
         except SifuError as error:
             click.echo()
-            _complain(str(error))
+            self._show_error(str(error))
         self.text = text + "".join(answer)
 
     def _show(self, typed: str, answer: Iterator[str], pieces: Stream) -> None:
@@ -119,21 +128,21 @@ class PromptLoop:
     # ---- commands
 
     def _command(self, line: str) -> bool:
-        """Carries out a command. True: leave."""
+        """Run a command. Returns True if the loop ends."""
         try:
             words = shlex.split(line[1:])
         except ValueError as error:
-            _complain(f"{line}: {error}".lower())
+            self._show_error(f"{line}: {error}".lower())
             return False
         name, rest = (words[0], words[1:]) if words else ("help", [])
         if name not in COMMANDS:
             import difflib
 
             close = difflib.get_close_matches(name, COMMANDS, n=1)
-            _complain(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
+            self._show_error(f"no command /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists them"))
             return False
         if rest and name not in ("set", "trace"):
-            _complain(f"/{name} takes nothing after it")
+            self._show_error(f"/{name} takes no arguments")
         elif name == "set":
             self._set(rest)
         elif name == "trace":
@@ -158,14 +167,16 @@ class PromptLoop:
             return
         name, values = words[0].replace("_", "-"), words[1:]
         if name not in SETTINGS:
-            _complain(f"no setting {name!r}; there are {', '.join(SETTINGS)}")
+            self._show_error(f"no setting {name!r}; there are {', '.join(SETTINGS)}")
         elif len(values) != 1:
-            _complain(f"/set {name} needs one value, or default: /set {name} {EXAMPLES.get(name, 'on')}")
+            self._show_error(
+                f"/set {name} needs one value, or the word default: /set {name} {EXAMPLES.get(name, 'on')}"
+            )
         else:
             try:
                 self.settings[name.replace("-", "_")] = self._value(name, values[0])
             except click.BadParameter as error:
-                _complain(f"{name}: {error.message.lower()}")
+                self._show_error(f"{name}: {error.message.lower()}")
 
     def _value(self, name: str, value: str) -> Any:
         option = next(param for param in self.generate.command.params if param.name == name.replace("-", "_"))
@@ -173,33 +184,33 @@ class PromptLoop:
             return option.get_default(self.generate)
         if isinstance(option, click.Option) and option.is_flag:
             if value not in ("on", "off"):
-                raise click.BadParameter(f"{value} is neither on nor off")
+                raise click.BadParameter(f"expected on or off; found {value}")
             return value == "on"
         return option.type.convert(value, None, None)
 
     def _trace(self, options: list[str]) -> None:
-        """What `sifu trace` shows of the text that the signal has come along."""
+        """Run `sifu trace` on the last line of the text, which is the text that the signal depends on."""
         from sifu_store.errors import SifuError
 
-        from sifu_cli.commands.trace import command
+        from sifu_cli.commands.inspection.trace import command
 
         text = self.text.rstrip("\n").rpartition("\n")[2]
         if not text:
-            _complain("there is no text to trace: type something")
+            self._show_error("there is no text to trace: type something")
             return
         try:
-            where = ["--store", str(self.graph.path), "--at", self.graph.store.snapshot]  # what the loop reads
+            where = ["--store", str(self.graph.path), "--at", self.graph.store.snapshot]  # the snapshot of the loop
             command.main([*where, *options, "--", text], prog_name="/trace", standalone_mode=False)
         except click.ClickException as error:
-            _complain(error.format_message().lower())
+            self._show_error(error.format_message().lower())
         except SifuError as error:
-            _complain(str(error))
+            self._show_error(with_options(str(error), command))
         except (click.Abort, KeyboardInterrupt):
             click.echo()
 
     def _undo(self) -> None:
         if not self.turns:
-            _complain("there is nothing to take back")
+            self._show_error("there is no turn to undo")
             return
         self.text = self.turns.pop()
         self._text()
@@ -211,39 +222,40 @@ class PromptLoop:
     def _text(self) -> None:
         click.echo(self.text or click.style("(no text)", dim=True))
 
+    def _show_error(self, message: str) -> None:
+        click.secho(with_options(message, self.generate.command), fg="red", err=True)
+
 
 COMMANDS = {
-    "help": ("/help", "this list"),
-    "set": ("/set NAME VALUE", f"{', '.join(SETTINGS)}; alone: what they are"),
-    "trace": ("/trace [OPTIONS]", "why the last tokens came: sifu trace of the text so far"),
-    "text": ("/text", "the whole text so far"),
-    "undo": ("/undo", "take back the last turn: what you typed and what came"),
-    "new": ("/new", "begin a new text"),
-    "quit": ("/quit", "leave (also Ctrl-D)"),
+    "help": ("/help", "show this list"),
+    "set": ("/set NAME VALUE", f"change a setting: {', '.join(SETTINGS)}; without arguments: show them"),
+    "trace": ("/trace [OPTIONS]", "show why the last tokens were chosen: sifu trace of the text so far"),
+    "text": ("/text", "show the whole text so far"),
+    "undo": ("/undo", "remove the last turn: the text that you typed and its continuation"),
+    "new": ("/new", "start a new text"),
+    "quit": ("/quit", "quit (also Ctrl-D)"),
 }
+"""Usage and meaning by command."""
 EXAMPLES = {"tokens": "64", "temperature": "0.8", "top-k": "20", "top-p": "0.9", "seed": "1", "stop": "。"}
 
 
-def _kept(pieces: Stream, answer: list[str]) -> Iterator[str]:
-    """The pieces, each remembered before it is shown: what was shown when Ctrl-C came is part of the text."""
+def _collected(pieces: Stream, answer: list[str]) -> Iterator[str]:
+    """The pieces, each added to `answer` before it is shown, so that the answer is complete after Ctrl-C."""
     for piece in pieces:
         answer.append(piece)
         yield piece
 
 
-def _complain(message: str) -> None:
-    click.secho(message, fg="red", err=True)
-
-
 def history_file() -> Path:
-    """Where typed lines are kept from one loop to the next."""
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "sifu" / "history"
+    """The file that keeps the typed lines from one loop to the next."""
+    import platformdirs
+
+    return platformdirs.user_state_path("sifu", appauthor=False) / "history"
 
 
 @contextlib.contextmanager
 def _line_editor() -> Iterator[None]:
-    """Editing, history and completion of commands, where the standard library has a line editor."""
+    """Line editing, history and completion of commands, on systems with the module `readline`."""
     try:
         import readline
     except ImportError:

@@ -6,30 +6,35 @@ import inspect
 
 import click
 
-from sifu_cli.main import cli
+from sifu_cli.commands import COMMANDS, GROUPS, load
 
 HEAD = """\
 # The command line
 
 <!-- Generated: python -m sifu_cli.reference > docs/cli.md -->
 
-Results go to stdout; messages, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 interrupted. An error is one line, `sifu: error: ...`, and the store stays as it was; `SIFU_DEBUG=1` adds
-where it came from. `--store` and `--quiet` are understood before the command as well. With `--json` stdout
-holds one JSON object and nothing else (`train` and `generate`: one a line). `NO_COLOR` is honoured.
+Results go to stdout; messages, progress and errors go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 interrupted. An error is one line, `sifu: error: ...`, and leaves the store unchanged; with `SIFU_DEBUG=1` a
+traceback precedes it. `--store` and `--quiet` can also be given before the command. With `--json`, stdout has one JSON
+object and nothing else (`train` and `generate`: one per line). `NO_COLOR` switches colours off.
 """
 
 
 def reference() -> str:
-    """The whole document."""
-    root = click.Context(cli, info_name="sifu")
+    """The whole document, in Markdown."""
     sections = [HEAD, "| command | |\n|---|---|"]
-    commands = {name: cli.get_command(root, name) for name in cli.list_commands(root)}
-    for name, command in commands.items():
-        assert command is not None
-        sections[-1] += f"\n| [`{name}`](#sifu-{name}) | {command.get_short_help_str(200)} |"
-    sections += [_section(name, command) for name, command in commands.items() if command is not None]
+    for group in GROUPS:
+        sections[-1] += f"\n| **{group.title}** | |"
+        for name in group.modules:
+            sections[-1] += f"\n| [`{name}`](#sifu-{name}) | {_command(name).get_short_help_str(200)} |"
+    sections += [_section(name, _command(name)) for name in COMMANDS]
     return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _command(name: str) -> click.Command:
+    command = load(name)
+    assert command is not None
+    return command
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -1,6 +1,6 @@
-"""How an array of the store is made, opened and searched for damage in Zarr: chunks, codecs, keys, files.
+"""One array in Zarr: creating it, writing to it, and finding damage in it. Chunks, codecs, keys and files.
 
-Knows one array and one session at a time; not which arrays there are, and not commits.
+This module knows one array and one session at a time; not which arrays a store has, and not commits.
 """
 
 from __future__ import annotations
@@ -30,10 +30,20 @@ _DTYPE_KINDS = "biuf"
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged place.
+    """One damaged place in a store.
 
-    `page` is the index of the chunk along the first axis (None if the array as a whole is meant), `slots` the
-    first row in it and the row after its last, `path` the file, as far as it can be told.
+    Parameters
+    ----------
+    array
+        Name of the array, or "history".
+    page
+        Index of the chunk along the first axis; None: the whole array.
+    slots
+        First row of the chunk and the row after its last one.
+    path
+        The damaged file if it can be determined, else the directory of the store.
+    reason
+        What is wrong, in words.
     """
 
     array: str
@@ -52,9 +62,17 @@ class Damage:
 def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, paged: bool
 ) -> zarr.Array[Any]:
-    """Make an array (in place of one that is there): checksummed; compressed unless paged."""
+    """Create an array with checksums, compressed unless paged. An array of the same name is replaced.
+
+    Raises
+    ------
+    ValueError
+        The dtype is not a bool or a number, or the shape has no axis.
+    """
     if dtype.kind not in _DTYPE_KINDS or not shape:
-        raise ValueError(f"{name}: cannot store dtype {dtype} with shape {shape}: numbers with one axis or more")
+        raise ValueError(
+            f"{name} has dtype {dtype} and shape {shape}: expected bools or numbers, with one axis or more"
+        )
     array = group.create_array(
         name,
         shape=shape,
@@ -70,21 +88,21 @@ def create_array(
 
 
 def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, writing chunks of zeros too: a stored page has a chunk, whatever is in it."""
+    """The same array, set to write chunks of zeros too: every stored page must have a chunk."""
     return array.with_config({"write_empty_chunks": True})
 
 
 def can_take(array: zarr.Array[Any], data: np.ndarray) -> bool:
-    """Whether an array that is not paged can hold other data as it is, at most with another length."""
+    """Whether an array that is not paged can hold `data` after a change of its length at most."""
     chunks = chunk_shape(data.shape, paged=False)
     return array.dtype == data.dtype and array.shape[1:] == data.shape[1:] and array.chunks == chunks
 
 
 def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
-    """Make an array that `can_take` it hold the data; chunks that hold it already are left alone."""
+    """Write `data` to an array that `can_take` it. Chunks that already hold the same values are not written."""
     try:
         before = np.asarray(array[...])
-    except Exception:  # damaged: all of it is written anew
+    except Exception:  # damaged: every chunk is written
         before = np.empty((0, *data.shape[1:]), data.dtype)
     if array.shape != data.shape:
         array.resize(data.shape)
@@ -95,6 +113,7 @@ def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
 
 
 def is_paged(array: zarr.Array[Any]) -> bool:
+    """Whether a chunk of the array is one page."""
     return bool(array.attrs.get(PAGED_ATTRIBUTE, False))
 
 
@@ -108,7 +127,7 @@ def existing_chunks(session: icechunk.Session, name: str) -> set[int]:
 
 
 def delete_chunks(session: icechunk.Session, array: zarr.Array[Any], pages: list[int]) -> None:
-    """Drop the chunks of some pages."""
+    """Delete the chunks of some pages (their indices along the first axis)."""
     keys = [_key(array, (page, *(0 for _ in array.shape[1:]))) for page in pages]
 
     async def drop() -> None:
@@ -121,7 +140,7 @@ def delete_chunks(session: icechunk.Session, array: zarr.Array[Any], pages: list
 def find_damage(
     session: icechunk.Session, array: zarr.Array[Any], directory: Path, first: int, stop: int
 ) -> Iterator[Damage]:
-    """Read the chunks `first` to `stop` - 1 (along the first axis) one by one and name those that fail."""
+    """Read the chunks `first` to `stop` - 1 (along the first axis) one by one and yield those that cannot be read."""
     name = array.path
     for page in range(first, stop):
         if array.chunks[0] == PAGE_EDGES and is_paged(array):
@@ -145,17 +164,18 @@ def damaged(
 ) -> StoreDamagedError:
     """The error for a read of the chunks `first` to `stop` - 1 that failed with `cause`."""
     found = next(find_damage(session, array, directory, first, stop), None)
-    if found is None:  # it reads now: the fault passed, or is not in one chunk
+    if found is None:  # every chunk can be read now, so the fault was temporary or is not in one chunk
         found = Damage(array.path, None, None, str(directory / REPOSITORY_NAME), _reason(cause))
     error = StoreDamagedError(
-        f"{found}: restore that file from a backup, or open an older snapshot (sifu log); sifu verify lists all damage"
+        f"{found}: restore that file from a backup, or open an older snapshot (`tree()` lists them); `verify()` "
+        "lists all damage"
     )
     error.add_note(f"store: {directory}; snapshot: {session.snapshot_id}; cause: {cause!s:.500}")
     return error
 
 
 def chunk_count(array: zarr.Array[Any]) -> int:
-    """Chunks along the first axis."""
+    """Number of chunks along the first axis."""
     return math.ceil(array.shape[0] / array.chunks[0])
 
 
@@ -175,7 +195,7 @@ def _key(array: zarr.Array[Any], index: tuple[int, ...]) -> str:
 
 
 def _chunk_file(session: icechunk.Session, array: zarr.Array[Any], directory: Path, page: int, error: Exception) -> str:
-    """The file behind a chunk that fails: named by Icechunk, or found by what it holds."""
+    """The file of a damaged chunk: named in Icechunk's error, or found by its content."""
     chunks = directory / REPOSITORY_NAME / "chunks"
     named = re.search(r"(?:chunks/|chunk_id=)([0-9A-Z]{20})", str(error))
     if named:

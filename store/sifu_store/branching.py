@@ -1,9 +1,9 @@
-"""Moving about in the history: undo and redo, branches, tags.
+"""Undo and redo, branches, tags: the operations that move or create references to commits.
 
-A step back moves the branch to the commit before its newest one; a reference keeps the way forward until another step
-back is made from elsewhere. Every function first reads and checks, then changes references in an order in which a
-crash after any of them leaves the state before or the state after. Which branch is the current one is noted by the
-caller. This module knows commits and references; not arrays, and not who holds the lock.
+Undo moves the branch to the parent of its newest commit. A reference (`refs.REDO`) keeps the undone commits for redo,
+until an undo from another commit replaces it. Every function reads and checks first, then changes references in such an
+order that a crash after any change leaves the state before or after the operation. The caller records the current
+branch. This module knows commits and references; not arrays and not locks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,24 @@ from pathlib import Path
 import icechunk
 
 from sifu_store.errors import OptionError, StoreError
-from sifu_store.history import Commit, Lineage, known
+from sifu_store.history import Commit, Lineage, reachable
 from sifu_store.refs import MAIN, REDO, UNDONE, check_name, drop, nearest, point
 from sifu_store.staging import REPOSITORY_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A branch that was moved, or would be: from one commit to another, over these (newest first)."""
+    """An undo or redo that was made or planned.
+
+    Parameters
+    ----------
+    branch
+        The branch that moves.
+    before, snapshot
+        Ids of its newest commit before and after.
+    commits
+        The commits that are undone or redone, newest first.
+    """
 
     branch: str
     before: str
@@ -29,30 +39,36 @@ class Moved:
     commits: tuple[Commit, ...]
 
 
-def back(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
-    """Where `steps` steps back lead to.
+def plan_undo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
+    """Plan an undo of `steps` commits on a branch with the newest commit `head`.
 
     Raises
     ------
     StoreError
-        There is nothing to undo, or less than that.
+        There are fewer commits to undo.
+    OptionError
+        `steps` is less than 1.
     """
     require_steps(steps)
-    line = list(lineage.line(head))
+    line = list(lineage.ancestry(head))
     if len(line) == 1:
         raise StoreError(f"there is nothing to undo: {head[:8]} is the first commit of the graph ({line[0].message})")
     if steps >= len(line):
-        raise StoreError(f"there are {len(line) - 1} commits to undo on {branch}, not {steps}: see sifu log")
+        raise StoreError(
+            f"there are {len(line) - 1} commits to undo on {branch}, not {steps}: lower `steps` (`tree()` lists them)"
+        )
     return Moved(branch, head, line[steps].snapshot, tuple(line[:steps]))
 
 
-def forward(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
-    """Where `steps` steps forward lead to, over what was undone.
+def plan_redo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
+    """Plan a redo of `steps` undone commits on a branch with the newest commit `head`.
 
     Raises
     ------
     StoreError
-        There is nothing to redo, or less than that.
+        There are fewer commits to redo.
+    OptionError
+        `steps` is less than 1.
     """
     require_steps(steps)
     tip = lineage.references.redo.get(branch)
@@ -61,15 +77,17 @@ def forward(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
         why = "nothing was undone" if tip is None or path is not None else "other commits were made since the last undo"
         raise StoreError(f"there is nothing to redo on {branch}: {why}")
     if steps > len(path):
-        raise StoreError(f"there are {len(path)} commits to redo on {branch}, not {steps}: see sifu log")
+        raise StoreError(
+            f"there are {len(path)} commits to redo on {branch}, not {steps}: lower `steps` (`tree()` lists them)"
+        )
     return Moved(branch, head, path[-steps].snapshot, tuple(path[-steps:]))
 
 
-def move(directory: Path, lineage: Lineage, moved: Moved) -> None:
-    """Lets the branch name the other commit, and keeps the way to those that were undone."""
+def carry_out(directory: Path, lineage: Lineage, moved: Moved) -> None:
+    """Make a planned undo or redo: move the branch, and keep a reference to the undone commits."""
     tip = lineage.references.redo.get(moved.branch)
     names = {}
-    if tip is None or lineage.path(tip, moved.before) is None:  # no step back was made from here
+    if tip is None or lineage.path(tip, moved.before) is None:  # the first undo from this commit
         names[REDO + moved.branch] = moved.before
         if tip is not None:
             names[UNDONE + tip] = tip
@@ -78,78 +96,91 @@ def move(directory: Path, lineage: Lineage, moved: Moved) -> None:
 
 
 def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -> None:
-    """A new branch, at a snapshot.
+    """Create a branch at a snapshot.
 
     Raises
     ------
     OptionError
-        The name is taken, or cannot be one.
+        The name is taken or not allowed.
     """
     _check_free(directory, lineage, name, "branch")
     point(directory, {name: snapshot})
 
 
 def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) -> Commit:
-    """Makes ready to drop a branch: commits that nothing else names count as undone. Returns the newest of them.
+    """Prepare the deletion of a branch: commits that only this branch reaches become undone commits.
+
+    Parameters
+    ----------
+    current
+        Name of the current branch.
+
+    Returns
+    -------
+    Commit
+        The newest commit of the branch.
 
     Raises
     ------
     OptionError
-        There is none of that name, or it is the current one, or `main`.
+        There is no branch of that name, or it is the current branch, or `main`.
     """
     branches = lineage.references.branches
     tip = lineage.commit(find_branch(lineage, name))
     if name == current:
-        raise OptionError(f"{name} is the current branch: sifu switch to another one, then delete it")
+        raise OptionError(f"{name} is the current branch: change to another one with `switch()`, then delete it")
     if name == MAIN:
         raise OptionError(f"the branch {MAIN} cannot be deleted: every store has it")
     others = [head for other, head in branches.items() if other != name]
-    named = known(lineage, [*others, *lineage.references.tags.values()])
+    named = reachable(lineage, [*others, *lineage.references.tags.values()])
     left = {tip.snapshot, lineage.references.redo.get(name, tip.snapshot)} - set(named)
     point(directory, {UNDONE + snapshot: snapshot for snapshot in left})
     return tip
 
 
 def drop_branch(directory: Path, name: str) -> None:
-    """Drops a branch that was left. It must no longer be acknowledged: what was, the next writer puts back."""
+    """Delete a branch after `leave_branch`.
+
+    The caller must have removed it from the `acknowledged` file: the next writer restores the branches named there.
+    """
     drop(directory, [name, REDO + name])
 
 
 def find_branch(lineage: Lineage, name: str) -> str:
-    """The newest commit of a branch.
+    """Id of the newest commit of a branch.
 
     Raises
     ------
     OptionError
-        There is none of that name.
+        There is no branch of that name.
     """
     names = lineage.references
     if name in names.branches:
         return names.branches[name]
     if name in names.tags:
-        raise OptionError(f"{name} is a tag, which never moves: make a branch there with sifu branch NAME {name}")
+        raise OptionError(f"{name} is a tag, which never moves: create a branch there with `create_branch()`")
     raise OptionError(f"there is no branch {name!r}: {nearest(name, names.branches)}")
 
 
 def create_tag(directory: Path, lineage: Lineage, name: str, snapshot: str) -> None:
-    """A name for a snapshot that never moves.
+    """Create a tag: a name that always refers to the same snapshot.
 
     Raises
     ------
     OptionError
-        The name is taken, or was, or cannot be one.
+        The name is taken, was the name of a deleted tag, or is not allowed.
     """
     _check_free(directory, lineage, name, "tag")
     point(directory, {name: snapshot}, tag=True)
 
 
 def delete_tag(repository: icechunk.Repository, lineage: Lineage, name: str) -> str:
-    """Drops a tag. Returns the snapshot that it named.
+    """Delete a tag. Returns the id of its snapshot.
 
     Raises
     ------
     OptionError
-        There is none of that name.
+        There is no tag of that name.
     """
     tags = lineage.references.tags
     if name not in tags:
@@ -160,8 +191,15 @@ def delete_tag(repository: icechunk.Repository, lineage: Lineage, name: str) -> 
 
 
 def require_steps(steps: int) -> None:
+    """Check a number of steps to undo or redo.
+
+    Raises
+    ------
+    OptionError
+        It is less than 1.
+    """
     if steps < 1:
-        raise OptionError(f"steps is {steps}: it must be 1 or more")
+        raise OptionError(f"`steps` is {steps}: it must be 1 or more")
 
 
 def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None:
@@ -171,4 +209,4 @@ def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None
         if name in taken:
             raise OptionError(f"there is a {kind} {name} already, at {taken[name][:8]}: choose another name")
     if what == "tag" and (directory / REPOSITORY_NAME / "refs" / f"tag.{name}").exists():
-        raise OptionError(f"there was a tag {name} once, and a tag's name is never given twice: choose another")
+        raise OptionError(f"a tag {name} was deleted, and a tag's name cannot be reused: choose another name")

@@ -1,18 +1,19 @@
-"""The disk space of commits that are no longer wanted.
+"""Garbage collection: deletes old training commits and the chunks that no kept commit uses.
 
-Old chunks live until nothing names them. Every training commit rewrites the pages that it trained, so they are what
-takes the space: all but the last few of each branch are dropped, while every build and every edit stays readable.
+A chunk stays on disk until no commit refers to it. Training commits take most of the space, because each one rewrites
+the pages that it trained. The collection keeps the last few of each branch, and every build and every edit.
 
-What is kept, in this order:
+These commits are kept:
 
 1. the newest commit of every branch, and every commit with a tag;
-2. every commit that is not training, on a branch, below a tag, or undone;
-3. the newest training commits: so many of each branch, of what was last undone on each branch, and of everything
-   else that was undone.
+2. every commit other than training, on a branch, an ancestor of a tag, or undone;
+3. the newest `keep_training` training commits of each branch, of the commits last undone on each branch, and of all
+   other undone commits.
 
-Icechunk expires by age only, and cuts the ancestry of what it keeps. So the order of what is kept is first written
-down in references, which also hold it; then all that is as old as the newest commit to drop is expired, then what
-nothing names is collected. This module knows commits and references; not arrays.
+Icechunk can expire commits by age only, and it cuts the ancestry of the commits that it keeps. So the collection first
+writes the order of the kept commits into references, which also protect them; then it expires every commit as old as
+the newest commit to delete; then it deletes what no reference reaches. This module knows commits and references; not
+arrays.
 """
 
 from __future__ import annotations
@@ -29,29 +30,50 @@ import icechunk
 
 from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError
-from sifu_store.history import TRAIN, Commit, Lineage, known
+from sifu_store.history import TRAIN, Commit, Lineage, reachable
 from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
-from sifu_store.repository import beside, storage
+from sifu_store.repository import linked_copy, storage
 from sifu_store.staging import REPOSITORY_NAME
 
 COPIES_NAME = "collecting"
-"""Directory in the store, while Icechunk rewrites snapshots in place (without a sync): the files as they were."""
+"""Directory in the store that holds copies of the snapshot files while Icechunk rewrites them in place, unsynced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What a collection removed, or would remove."""
+    """What a collection deleted, or would delete.
+
+    Parameters
+    ----------
+    snapshots, chunks
+        Numbers of snapshots and of chunk files.
+    size_bytes
+        Their size on disk.
+    commits
+        The commits among the snapshots, newest first. The other snapshots are remains of killed processes.
+    """
 
     snapshots: int
     chunks: int
     size_bytes: int
     commits: tuple[Commit, ...] = ()
-    """The commits among them, newest first; the other snapshots were left behind by killed processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is kept, by id, and what goes, newest first; and sifu's own branches that have to say so."""
+    """What a collection does.
+
+    Parameters
+    ----------
+    kept
+        Kept commits by id.
+    dropped
+        Commits to delete, newest first.
+    names
+        Sifu's own branches to write: snapshot id by name.
+    names_dropped
+        Sifu's own branches to delete.
+    """
 
     kept: dict[str, Commit]
     dropped: tuple[Commit, ...]
@@ -60,20 +82,22 @@ class Plan:
 
     @property
     def until(self) -> datetime:
-        """All from before this moment loses its ancestry in Icechunk; the rest keeps it."""
+        """Icechunk expires commits up to this time, and cuts the ancestry of the kept ones among them."""
         return self.dropped[0].time + timedelta(microseconds=1)
 
 
 def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Plan:
-    """Decides, by the rules at the head of this module. Nothing is changed."""
+    """Decide what to keep, by the rules at the head of this module. Nothing is changed."""
     names = lineage.references
     heads, tagged = set(names.branches.values()), set(names.tags.values())
-    named = known(lineage, [*heads, *tagged])
-    everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
-    on_branches = known(lineage, heads)
-    groups = [list(lineage.line(head)) for head in heads]
+    named = reachable(lineage, [*heads, *tagged])
+    everything = reachable(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    on_branches = reachable(lineage, heads)
+    groups = [list(lineage.ancestry(head)) for head in heads]
     if keep_undone:
-        undone = [known(lineage, [tip]) for tip in names.redo.values()] + [known(lineage, names.undone.values())]
+        undone = [reachable(lineage, [tip]) for tip in names.redo.values()] + [
+            reachable(lineage, names.undone.values())
+        ]
         groups += [[c for c in commits.values() if c.snapshot not in on_branches] for commits in undone]
     kept = heads | tagged
     kept |= {each.snapshot for each in (everything if keep_undone else named).values() if each.kind != TRAIN}
@@ -98,7 +122,7 @@ def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Pla
 
 
 def _links(lineage: Lineage, plan: Plan) -> dict[str, str]:
-    """Names of the commits that come before those whose ancestry is or will be cut; they also hold them."""
+    """References to the nearest kept ancestors of commits whose ancestry is or will be cut."""
     links = {}
     for snapshot, commit in plan.kept.items():
         older = _nearest_kept(lineage, commit.parent, plan)
@@ -111,7 +135,7 @@ def _links(lineage: Lineage, plan: Plan) -> dict[str, str]:
 
 
 def _undone(lineage: Lineage, plan: Plan, named: dict[str, Commit]) -> dict[str, str]:
-    """Names of what was undone and is kept."""
+    """References to the kept commits among the undone ones."""
     names = lineage.references
     wanted = {}
     for branch, tip in names.redo.items():
@@ -126,20 +150,34 @@ def _undone(lineage: Lineage, plan: Plan, named: dict[str, Commit]) -> dict[str,
 
 
 def _nearest_kept(lineage: Lineage, snapshot: str | None, plan: Plan) -> str | None:
-    return next((commit.snapshot for commit in lineage.line(snapshot) if commit.snapshot in plan.kept), None)
+    return next((commit.snapshot for commit in lineage.ancestry(snapshot) if commit.snapshot in plan.kept), None)
 
 
 def collect(
     directory: Path, repository: icechunk.Repository, *, keep_training: int, keep_undone: bool, dry_run: bool = False
 ) -> Garbage:
-    """Drops what the plan does not keep, and whatever nothing names.
+    """Delete the commits that the plan does not keep, and everything that no reference reaches.
 
-    With `dry_run` the same is done to a directory of links to the store's files, so that what is said is what will be.
+    Parameters
+    ----------
+    directory, repository
+        The store.
+    keep_training
+        Number of training commits to keep of each branch.
+    keep_undone
+        Whether undone commits are kept by the same rules; False deletes all of them.
+    dry_run
+        Run on a directory of links to the store's files instead: the same result, and the store does not change.
+
+    Raises
+    ------
+    StoreDamagedError
+        A reference cannot be read; nothing was deleted.
     """
     _check_names(directory, repository)
     if dry_run:
         heads = {name: repository.lookup_branch(name) for name in repository.list_branches()}
-        with beside(directory, heads) as shadow:
+        with linked_copy(directory, heads) as shadow:
             return _collect(
                 Path(shadow),
                 icechunk.Repository.open(storage(Path(shadow))),
@@ -166,7 +204,7 @@ def _collect(
             raise
         _drop_copies(directory)
     drop(directory, plan.names_dropped)
-    repository = icechunk.Repository.open(storage(directory))  # expiry is not seen through its cache
+    repository = icechunk.Repository.open(storage(directory))  # its cache does not show the expiry
     summary = repository.garbage_collect(datetime.now(UTC), dry_run=dry_run)
     return Garbage(
         snapshots=summary.snapshots_deleted,
@@ -177,7 +215,7 @@ def _collect(
 
 
 def _check_names(directory: Path, repository: icechunk.Repository) -> None:
-    """Refuses if a name cannot be read: Icechunk passes over a damaged tag, and would drop what it names."""
+    """Check that every reference can be read: Icechunk ignores a damaged tag and would delete its snapshot."""
     names = read_references(repository)
     folders = [folder for folder in (directory / REPOSITORY_NAME / "refs").glob("tag.*") if any(folder.iterdir())]
     tags = {each.name.removeprefix("tag.") for each in folders if not (each / "ref.json.deleted").exists()}
@@ -185,12 +223,12 @@ def _check_names(directory: Path, repository: icechunk.Repository) -> None:
     damaged += [f"tag {name}" for name in sorted(tags - {*names.tags, *(EARLY + each for each in names.early)})]
     if damaged:
         raise StoreDamagedError(
-            f"the {damaged[0]} cannot be read, so nobody can say what it needs: nothing was collected"
+            f"the {damaged[0]} cannot be read, so the data that it needs is unknown: nothing was collected"
         )
 
 
 def restore(directory: Path) -> None:
-    """Puts the snapshots back as they were, if a collection was cut off while it rewrote them, and sweeps up."""
+    """Restore the snapshot files after a collection that was interrupted, and delete its temporary files."""
     copies = directory / COPIES_NAME
     if copies.is_dir():
         for copy in copies.iterdir():
@@ -198,12 +236,12 @@ def restore(directory: Path) -> None:
         _drop_copies(directory)
     for left in directory.glob(f".{COPIES_NAME}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    for left in directory.glob(".*.tmp"):  # small files that were being replaced
+    for left in directory.glob(".*.tmp"):  # of an interrupted `write_durably`
         left.unlink(missing_ok=True)
 
 
 def _copy(directory: Path, snapshots: Iterable[str]) -> None:
-    """Copies of these snapshots, complete as soon as they have their name."""
+    """Copy the files of these snapshots. The directory gets its final name when the copies are complete."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{COPIES_NAME}.", dir=directory))
     for snapshot in snapshots:
         shutil.copyfile(directory / REPOSITORY_NAME / "snapshots" / snapshot, temporary / snapshot)

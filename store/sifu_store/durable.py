@@ -1,7 +1,8 @@
-"""Writes that survive a power cut, and the free space that they need.
+"""Durable writes, and the check for the disk space that they need.
 
-Sibling temporary file, fsync, rename, fsync of the directory; a sync of the whole filesystem for the many
-files of a commit; an exchange of two directories in one step. This module knows files, not what is in them.
+A single file is replaced by: temporary file beside it, fsync, rename, fsync of the directory. The many files of a
+commit are synced with the whole filesystem. Two directories are exchanged in one system call. This module knows files,
+not their content.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from sifu_store.errors import DiskFullError, StoreError
 
 RESERVE_BYTES = 1 << 20
-"""Left free by every check: the metadata of a commit has to fit too."""
+"""Space that every check keeps free, for the metadata of a commit."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -28,8 +29,8 @@ _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceede
 
 
 def fsync_directory(path: Path) -> None:
-    """Make the names in a directory durable (renames, new files)."""
-    if sys.platform == "win32":  # a directory cannot be opened there
+    """Make changes of names in a directory durable (new files, renames, deletions)."""
+    if sys.platform == "win32":  # Windows cannot open a directory
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -39,7 +40,15 @@ def fsync_directory(path: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace the file at `path` in one step: after a crash it holds the old bytes or the new ones."""
+    """Replace the file at `path` in one step: after a crash it holds the old bytes or the new ones.
+
+    Raises
+    ------
+    DiskFullError
+        The disk is full; the old file is unchanged.
+    StoreError
+        The operating system reports another error; the old file is unchanged.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with disk_errors(path, f"writing {path.name}"):
         try:
@@ -55,9 +64,14 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def sync_filesystem(path: Path) -> None:
-    """Wait until everything written to the filesystem that holds `path` is on the device.
+    """Wait until all data written to the filesystem of `path` is on the storage device.
 
-    Linux has a call for one filesystem (`syncfs`), which also reports errors; elsewhere all are synced.
+    Linux syncs one filesystem (`syncfs`) and reports errors; other systems sync all filesystems.
+
+    Raises
+    ------
+    OSError
+        The sync failed (Linux).
     """
     libc = _libc()
     if libc is None or not hasattr(libc, "syncfs"):
@@ -73,7 +87,7 @@ def sync_filesystem(path: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two directories in one step; False where the system cannot (nothing has changed then)."""
+    """Exchange two directories in one step. Returns False, with nothing changed, if the system cannot do it."""
     libc = _libc()
     if libc is None or not hasattr(libc, "renameat2"):
         return False
@@ -82,21 +96,21 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
-    """Refuse a long write that cannot end well, before it begins.
+    """Check for enough free disk space before a write begins.
 
     Parameters
     ----------
     path
-        Anywhere on the filesystem that is written to; need not exist yet.
+        A path on the filesystem of the write; it need not exist.
     needed_bytes
-        What is about to be written.
+        Size of the write.
     what
-        Named in the message, e.g. "writing 40 pages of edges/weight".
+        The operation, for the message: "writing 40 pages of edges/weight".
 
     Raises
     ------
     DiskFullError
-        Fewer than `needed_bytes` (and a small reserve) are free.
+        Less than `needed_bytes` plus `RESERVE_BYTES` is free.
     """
     existing = path
     while not existing.exists() and existing != existing.parent:
@@ -112,13 +126,21 @@ def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, what: str) -> Iterator[None]:
-    """Turn "no space left", however wrapped, into `DiskFullError`; any other `OSError` into `StoreError`."""
+    """Raise `DiskFullError` for a full disk, however the cause is wrapped, and `StoreError` for other `OSError`s.
+
+    Parameters
+    ----------
+    path
+        The file or directory that is written, for the message.
+    what
+        The operation, for the message: "writing the settings".
+    """
     try:
         yield
     except Exception as error:
         if is_disk_full(error):
             raise DiskFullError(
-                f"the disk of {path} became full while {what}: nothing was committed; free some space and repeat"
+                f"the disk of {path} became full while {what}: nothing was committed; free some space and try again"
             ) from error
         if isinstance(error, OSError):
             raise StoreError(f"{what} failed at {path}: {error.strerror or error}") from error
@@ -126,7 +148,7 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """True for ENOSPC and EDQUOT, also as text inside another library's error, and in its causes."""
+    """Whether an error or one of its causes is ENOSPC or EDQUOT, as an `OSError` or as text of an Icechunk error."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _DISK_FULL:
@@ -137,14 +159,14 @@ def is_disk_full(error: BaseException) -> bool:
     return False
 
 
-def format_bytes(size_bytes: int) -> str:
-    """`3.2 GiB`, `512 bytes`: for messages."""
+def format_bytes(size_bytes: float) -> str:
+    """A size as text in binary units: `512 bytes`, `3.2 GiB`, `1,040.0 TiB`."""
     size = float(size_bytes)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1024
-    return f"{size:.1f} TiB"
+    return f"{size:,.1f} TiB"
 
 
 def _libc() -> ctypes.CDLL | None:

@@ -1,8 +1,8 @@
-"""The commits of a store: what each was, which one came before it, and all of them as a tree.
+"""The commits of a store: their metadata, the parent of each, and all of them as a tree.
 
-Icechunk names the parent of a snapshot as long as it is there. Where commits were dropped in between, a reference
-names the nearest one that is left (`refs.BEFORE`). This module knows commits, their metadata and their order; not
-arrays, and not how commits are dropped.
+Icechunk records the parent of a snapshot. Where commits between two kept ones were deleted, a reference names the
+nearest kept ancestor (`refs.BEFORE`). This module knows commits, their metadata and their order; not arrays, and not
+how commits are deleted.
 """
 
 from __future__ import annotations
@@ -17,18 +17,34 @@ from typing import Any
 import icechunk
 
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
+from sifu_store.layout import BIAS, WEIGHT
 from sifu_store.refs import EARLY, EMPTY, References, branch_heads, nearest, read_references
 from sifu_store.staging import REPOSITORY_NAME
 
 TRAIN = "train"
+"""Kind of the commits that training makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: its snapshot, when and by which command it was made, and what it changed.
+    """One commit.
 
-    `parent` is the commit before it, as far as it was kept (None: the first), `size_bytes` what it added to the
-    chunks of the store (None: not recorded).
+    Parameters
+    ----------
+    snapshot
+        Its id.
+    time
+        When it was made.
+    message
+        One line for people.
+    command
+        The command that made it.
+    changes
+        The numbers that it changed (JSON).
+    parent
+        Id of the nearest kept commit before it; None: it is the first.
+    size_bytes
+        Size of the chunk files that it added; None: not recorded.
     """
 
     snapshot: str
@@ -48,10 +64,20 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All commits of a store, the newest first and none before its children, and what names them.
+    """All commits of a store and their names.
 
-    `branch` is the current branch; `redo` the newest commit that was undone on it, if it can be redone; `undone` are
-    the commits that only a redo, or their id, brings back.
+    Parameters
+    ----------
+    branch
+        The current branch.
+    branches, tags
+        Snapshot id by name.
+    redo
+        The newest commit that `redo` can restore on the current branch; None: there is none.
+    undone
+        Ids of the commits that no branch and no tag reaches: only `redo` or their id does.
+    commits
+        Newest first; every commit comes after its children.
     """
 
     branch: str
@@ -68,7 +94,7 @@ class History:
 
 
 class Lineage:
-    """Which commit came before which. Reads each snapshot once.
+    """The ancestry of commits. Reads each snapshot once.
 
     Raises
     ------
@@ -82,7 +108,7 @@ class Lineage:
         self._commits: dict[str, Commit] = {}
 
     def commit(self, snapshot: str) -> Commit:
-        """What a snapshot is."""
+        """The commit of a snapshot id."""
         found = self._commits.get(snapshot)
         if found is None:
             try:
@@ -90,22 +116,22 @@ class Lineage:
                 found = self._commits[snapshot] = self._read(info)
             except icechunk.IcechunkError as error:
                 raise StoreDamagedError(
-                    f"snapshot {snapshot} of the history cannot be read ({first_line(error)}): "
+                    f"snapshot {snapshot} of the history cannot be read ({first_line(error)}); "
                     "the current snapshot is not affected"
                 ) from error
         return found
 
-    def line(self, snapshot: str | None) -> Iterator[Commit]:
-        """A commit and those before it, newest first."""
+    def ancestry(self, snapshot: str | None) -> Iterator[Commit]:
+        """A commit and its ancestors, newest first; nothing for None."""
         while snapshot is not None:
             commit = self.commit(snapshot)
             yield commit
             snapshot = commit.parent
 
     def path(self, snapshot: str, ancestor: str) -> list[Commit] | None:
-        """From a commit back to one before it, that one left out; None if it is not before it."""
+        """The commits from `snapshot` back to `ancestor`, without the ancestor; None if it is not an ancestor."""
         passed: list[Commit] = []
-        for commit in self.line(snapshot):
+        for commit in self.ancestry(snapshot):
             if commit.snapshot == ancestor:
                 return passed
             passed.append(commit)
@@ -127,7 +153,7 @@ class Lineage:
         )
 
     def _early(self, info: icechunk.SnapshotInfo) -> str | None:
-        """Before there were branches, what was kept was ordered by time alone."""
+        """The parent of a commit in a store written before branches existed: the next older kept commit by time."""
         times = {
             self._repository.lookup_snapshot(snapshot).written_at: snapshot
             for snapshot in self.references.early.values()
@@ -137,11 +163,11 @@ class Lineage:
 
 
 def read_history(repository: icechunk.Repository, snapshot: str, limit: int | None) -> list[Commit]:
-    """The commits from `snapshot` back to the first, newest first."""
+    """The commits from `snapshot` back to the first, newest first, at most `limit` of them (None: all)."""
     commits: list[Commit] = []
     if limit == 0:
         return commits
-    for commit in Lineage(repository).line(snapshot):
+    for commit in Lineage(repository).ancestry(snapshot):
         commits.append(commit)
         if len(commits) == limit:
             break
@@ -149,12 +175,12 @@ def read_history(repository: icechunk.Repository, snapshot: str, limit: int | No
 
 
 def read_tree(repository: icechunk.Repository, branch: str, head: str) -> History:
-    """Every commit that a branch, a tag or a redo reaches."""
+    """Every commit that a branch, a tag or a redo reaches. `branch` is the current branch, `head` its newest commit."""
     lineage = Lineage(repository)
     names = lineage.references
     branches = {**names.branches, branch: head}
-    named = known(lineage, [*branches.values(), *names.tags.values()])
-    everything = known(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    named = reachable(lineage, [*branches.values(), *names.tags.values()])
+    everything = reachable(lineage, [*named, *names.redo.values(), *names.undone.values()])
     redo = names.redo.get(branch)
     if redo is not None and not lineage.path(redo, head):
         redo = None
@@ -168,58 +194,93 @@ def read_tree(repository: icechunk.Repository, branch: str, head: str) -> Histor
     )
 
 
-def known(lineage: Lineage, tips: Iterable[str]) -> dict[str, Commit]:
-    """Every commit that these reach, by its id."""
+def reachable(lineage: Lineage, tips: Iterable[str]) -> dict[str, Commit]:
+    """The commits `tips` and all their ancestors, by id."""
     found: dict[str, Commit] = {}
     for tip in tips:
-        for commit in lineage.line(tip):
+        for commit in lineage.ancestry(tip):
             if commit.snapshot in found:
                 break
             found[commit.snapshot] = commit
     return found
 
 
-def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> dict[str, set[int]] | None:
-    """By array, the chunks (along the first axis) that were written on the way from one snapshot to the other.
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What was written between two snapshots.
 
-    None: it cannot be told, because the way is not there any more, or an array was made anew on it.
+    Parameters
+    ----------
+    chunks
+        Chunk indices along the first axis, by array name.
+    replaced
+        Names of the arrays that were created or deleted.
+    arrays
+        Names of all arrays that were written, resized, created or deleted.
+    """
+
+    chunks: dict[str, set[int]]
+    replaced: frozenset[str]
+    arrays: frozenset[str]
+
+
+def writes_between(repository: icechunk.Repository, older: str, newer: str) -> Writes | None:
+    """What was written between a snapshot and a descendant of it.
+
+    Returns None if Icechunk cannot compare the two: `older` is not an ancestor, or a commit between them was deleted.
+    """
+    try:
+        diff = repository.diff(from_snapshot_id=older, to_snapshot_id=newer)
+    except icechunk.IcechunkError:
+        return None
+    chunks = {name.lstrip("/"): {int(index[0]) for index in indices} for name, indices in diff.updated_chunks.items()}
+    replaced = frozenset(name.lstrip("/") for name in diff.new_arrays | diff.deleted_arrays)
+    updated = {name.lstrip("/") for name in diff.updated_arrays}
+    return Writes(chunks, replaced, replaced.union(chunks, updated))
+
+
+def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> dict[str, set[int]] | None:
+    """The chunks (indices along the first axis, by array) that may differ between two snapshots.
+
+    Returns None if this cannot be determined: a commit between them was deleted, or a paged array was replaced.
     """
     lineage = Lineage(repository)
-    behind = {commit.snapshot for commit in lineage.line(first)}
-    common = next((commit.snapshot for commit in lineage.line(second) if commit.snapshot in behind), None)
+    behind = {commit.snapshot for commit in lineage.ancestry(first)}
+    common = next((commit.snapshot for commit in lineage.ancestry(second) if commit.snapshot in behind), None)
     if common is None:
         return None
     changed: dict[str, set[int]] = {}
     for snapshot in {first, second} - {common}:
-        try:
-            diff = repository.diff(from_snapshot_id=common, to_snapshot_id=snapshot)
-        except icechunk.IcechunkError:
+        writes = writes_between(repository, common, snapshot)
+        if writes is None or writes.replaced & {WEIGHT, BIAS}:
             return None
-        made = {name.lstrip("/") for name in (diff.new_arrays | diff.deleted_arrays)}
-        for name, chunks in diff.updated_chunks.items():
-            changed.setdefault(name.lstrip("/"), set()).update(chunk[0] for chunk in chunks)
-        if made & {"edges/weight", "edges/bias"}:
-            return None
+        for name, chunks in writes.chunks.items():
+            changed.setdefault(name, set()).update(chunks)
     return changed
 
 
 def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head: str) -> str:
-    """The id of the snapshot that a name means.
+    """The id of the snapshot that a name stands for.
 
-    `HEAD` (the newest commit of the current branch), a branch, a tag, or the beginning of an id, in this order; with
-    `~N` after it, the N-th commit before that one.
+    Parameters
+    ----------
+    name
+        `HEAD` (the newest commit of the current branch), a branch, a tag, or the first characters of an id, in this
+        order of precedence. A suffix `~N` selects the N-th commit before it.
+    head
+        Id of the newest commit of the current branch.
 
     Raises
     ------
     OptionError
-        Nothing has that name, or too much.
+        The name stands for no snapshot, or for more than one.
     """
     text = name.strip()
     base, *steps = text.split("~")
     if not base or any(step and not step.isdecimal() for step in steps):
         raise OptionError(
-            f"{name!r} names no snapshot: give HEAD, a branch, a tag or the beginning of an id, and ~N for the N-th "
-            "commit before it (sifu log shows them)"
+            f"{name!r} names no snapshot: give HEAD, a branch, a tag or the first characters of an id, optionally "
+            "followed by ~N for the N-th commit before it (`tree()` lists them)"
         )
     if base.upper() == "HEAD":
         snapshot = head
@@ -235,35 +296,43 @@ def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head
     back = sum(int(step or 1) for step in steps)
     if back == 0:
         return snapshot
-    for passed, commit in enumerate(Lineage(repository).line(snapshot)):
+    for passed, commit in enumerate(Lineage(repository).ancestry(snapshot)):
         if passed == back:
             return commit.snapshot
-    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (sifu log)")
+    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`tree()` lists them)")
 
 
 def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] = ()) -> str:
-    """The one snapshot whose id begins so."""
+    """The one snapshot whose id starts with `prefix`, in upper or lower case.
+
+    `known` are other names, for the message of the error.
+
+    Raises
+    ------
+    OptionError
+        No snapshot, or more than one, has such an id.
+    """
     wanted = prefix.strip().upper()
     snapshots = directory / REPOSITORY_NAME / "snapshots"
     names = sorted(path.name for path in snapshots.iterdir() if path.name != EMPTY)
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])
-        many = f"{len(found)} snapshots beginning with {prefix!r} ({some}, ...)"
-        raise OptionError(f"{directory} has {many}: give more of the id (sifu log)")
+        many = f"{len(found)} snapshots with an id that starts with {prefix!r} ({some}, ...)"
+        raise OptionError(f"{directory} has {many}: give more characters (`tree()` lists the ids)")
     if not found:
-        meant = f"{nearest(prefix, known)} (sifu log shows all)" if known else "see the list of commits (sifu log)"
+        meant = f"{nearest(prefix, known)} (`tree()` lists all)" if known else "`tree()` lists the commits"
         raise OptionError(f"{directory} has no branch, no tag and no snapshot {prefix!r}: {meant}")
     return found[0]
 
 
 def metadata(command: str, changes: dict[str, Any], size_bytes: int) -> dict[str, Any]:
-    """What is stored with a commit beside its message."""
+    """The metadata that is stored with a commit, beside its message."""
     return {"command": command, "changes": changes, "size_bytes": size_bytes}
 
 
 def _ordered(commits: dict[str, Commit]) -> Iterator[Commit]:
-    """The newest first, but none before its children: a clock that was set back must not turn a line around."""
+    """Newest first, and every commit after its children, even if the clock was set back between them."""
     children = dict.fromkeys(commits, 0)
     for commit in commits.values():
         if commit.parent in children:

@@ -1,22 +1,23 @@
-"""What a store consists of, declared as data: the one source for the code and for `docs/format.md`.
+"""The arrays of a store, declared as data: names, shapes, dtypes and chunks. `docs/format.md` describes the same.
 
-Names, shapes, dtypes and chunking of the arrays. Knows no files and no zarr.
+This module knows no files and no Zarr.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 FORMAT_VERSION = 2
-"""The greatest version that is read. A store has version `FIRST_VERSION` until an edit writes what version 2 is for."""
+"""The highest format version that this release reads."""
 FIRST_VERSION = 1
+"""The version of a new store. It rises when an edit writes something that only a later version defines."""
 PAGE_EDGES = 512
-"""Slots in one page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
+"""Slots in a page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
 INDEX_CHUNK = 1 << 18
-"""Elements in a chunk of an array that is not paged."""
+"""Greatest number of elements in a chunk of an array that is not paged."""
 
 STORED = "pages/stored"
 SOURCE = "edges/source"
@@ -25,18 +26,19 @@ COUNT = "edges/count"
 WEIGHT = "edges/weight"
 BIAS = "edges/bias"
 FREE_SLOT = -1
+"""Source and target of a slot that holds no edge."""
 
 ENERGY = "edges/energy"
 ORIGIN = "edges/origin"
 FORBIDDEN = "edges/forbidden"
 USAGE = "edges/usage"
-"""How often training met the edge in each slot. Whoever moves edges without knowing of it makes it void."""
+"""Number of times that training used the edge in each slot. A program that moves edges must delete or move it too."""
 KEY = "nodes/key"
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The numbers that shapes are made of: nodes, width of the signal, slots."""
+    """The numbers that all shapes follow from: `n` nodes, signal width `d`, and `slots`."""
 
     n: int
     d: int
@@ -44,15 +46,30 @@ class Sizes:
 
     @property
     def pages(self) -> int:
+        """Number of pages that hold the slots."""
         return page_count(self.slots)
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """One array that a store MUST have.
+    """One array of the format.
 
-    `shape` gives the shape for given sizes, with None for a length that is free. `json` marks UTF-8 JSON.
-    Paged arrays are uncompressed, one chunk a page; the others are compressed. All have a checksum.
+    Parameters
+    ----------
+    name
+        Path of the array in the Zarr group.
+    dtype
+        NumPy name of the element type.
+    shape_text
+        The shape as `docs/format.md` writes it.
+    shape
+        The shape for given sizes; None stands for any length.
+    meaning
+        What the elements are, in a few words.
+    paged
+        Whether a chunk is one page, uncompressed. Other arrays are compressed. All chunks have a checksum.
+    json
+        Whether the bytes are a JSON document in UTF-8.
     """
 
     name: str
@@ -97,22 +114,55 @@ OPTIONAL: tuple[ArraySpec, ...] = (
     ArraySpec(ENERGY, "float32", "[slots]", lambda s: (s.slots,), "energy that a page is generated with, or NaN"),
     ArraySpec(FORBIDDEN, "int32", "[*, 2]", lambda s: (None, 2), "pairs (u, v) that are never chosen"),
 )
-"""What version 2 adds."""
+"""The arrays that a store MAY have; version 2 added them."""
 BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
+"""The arrays that a store MUST have, by name."""
 
 
 def page_count(slots: int) -> int:
-    """Pages that hold `slots` slots; the last one may be short."""
+    """Number of pages that hold `slots` slots; the last one may be short."""
     return -(-slots // PAGE_EDGES)
 
 
 def page_slots(page: int, slots: int) -> tuple[int, int]:
-    """First slot of a page, and the slot after its last."""
+    """First slot of a page and the slot after its last one, in a store with `slots` slots."""
     return page * PAGE_EDGES, min((page + 1) * PAGE_EDGES, slots)
 
 
+def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+    """The sizes of a store, from the shapes of its arrays by name.
+
+    Raises
+    ------
+    KeyError
+        One of the arrays that give the sizes is missing.
+    """
+    return Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
+
+
+def shape_fault(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The first array with a wrong shape, as text ("found, expected"); None if all shapes agree.
+
+    Parameters
+    ----------
+    shapes
+        Shapes by array name: all arrays that a store MUST have, and any others.
+
+    Raises
+    ------
+    KeyError
+        A required array is missing.
+    """
+    sizes = sizes_of(shapes)
+    for spec in (*ARRAYS, *(spec for spec in OPTIONAL if spec.name in shapes)):
+        found, expected = shapes[spec.name], spec.shape(sizes)
+        if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
+            return f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}"
+    return None
+
+
 def chunk_shape(shape: tuple[int, ...], *, paged: bool) -> tuple[int, ...]:
-    """Chunks are cut along the first axis only."""
+    """The chunk shape of an array: chunks are cut along the first axis only."""
     if not shape:
         return ()
     if paged:

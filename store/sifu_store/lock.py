@@ -1,7 +1,7 @@
-"""One writer at a time: an operating-system lock, and a note that says who holds it.
+"""The writer lock of a store: an operating-system file lock, and a file that names the process that holds it.
 
-The lock dies with its process, however that ends; the note (`writer.json`) may outlive it and is only read
-while the lock is held. Readers take no lock. This module does not know what is written.
+The operating system releases the lock when the process ends. The file (`writer.json`) may remain; it is read only while
+the lock is held. Readers take no lock. This module does not know what is written.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ HOLDER_NAME = "writer.json"
 
 
 class WriterLock:
-    """The right to write to the store in `directory`.
+    """The exclusive right to write to the store in `directory`, held from construction to `release`.
 
     Raises
     ------
     StoreLockedError
-        Another process (or another object in this one) holds it; raised at once, without waiting.
+        Another process, or another object in this process, holds the lock. There is no waiting.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # thread_local=False: a store opened in one thread may be closed in another
+        # thread_local=False: one thread may open a store and another close it
         self._lock = filelock.FileLock(directory / LOCK_NAME, timeout=0, thread_local=False)
         with disk_errors(directory, "taking the writer lock"):
             try:
@@ -43,14 +43,15 @@ class WriterLock:
                 raise StoreLockedError(
                     f"{directory} is being written by {describe_holder(directory)}: wait for it to end"
                 ) from None
-        with contextlib.suppress(OSError):  # the note may be missing: on a full disk `sifu gc` still has to begin
+        with contextlib.suppress(OSError):  # on a full disk, garbage collection must start without this file
             _write_holder(directory)
 
     def moved(self, directory: Path) -> None:
-        """The directory was renamed; the lock belongs to the file, not to its name, and is still held."""
+        """Record that the directory was renamed. The lock belongs to the file, not to its name: it is still held."""
         self._directory = directory
 
     def release(self) -> None:
+        """Release the lock; a second call does nothing."""
         if self._lock.is_locked:
             with contextlib.suppress(OSError):
                 (self._directory / HOLDER_NAME).unlink(missing_ok=True)
@@ -58,7 +59,7 @@ class WriterLock:
 
 
 def is_locked(directory: Path) -> bool:
-    """True if a living process holds the writer lock of `directory` (nothing is left held)."""
+    """Whether a running process holds the writer lock of `directory`. The check itself leaves no lock."""
     if not (directory / LOCK_NAME).exists():
         return False
     lock = filelock.FileLock(directory / LOCK_NAME, timeout=0, thread_local=False)
@@ -70,7 +71,10 @@ def is_locked(directory: Path) -> bool:
 
 
 def describe_holder(directory: Path) -> str:
-    """`process 4711 on alpha (sifu train), since 12:00:03`, as far as the note can be read."""
+    """The holder of the lock as text: `process 4711 on alpha (sifu train), since 2026-01-02T12:00:03+00:00`.
+
+    Returns "another process" if the holder file is missing or damaged.
+    """
     try:
         holder = json.loads((directory / HOLDER_NAME).read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
@@ -79,7 +83,7 @@ def describe_holder(directory: Path) -> str:
 
 
 def _write_holder(directory: Path) -> None:
-    # Not synced: it is read only while its process lives. Replaced in one step: a reader never sees half.
+    # Not synced, because it is read only while its process runs. Replaced in one step, so a reader sees whole JSON.
     arguments = [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv and sys.argv[0] else ["python"]
     holder = {
         "pid": os.getpid(),

@@ -1,95 +1,109 @@
-"""Which commit last changed an edge: the history, walked backwards until the edge was another one.
+"""Provenance: which commit last changed an edge or a node.
 
-Icechunk's difference between two snapshots names the chunks that were written; only where the page of the edge is among
-them are its values compared. This module knows commits, slots and pages; not nodes' names or what values mean.
+The history is walked from the newest commit backwards. Icechunk's difference between two snapshots names the written
+chunks, so values are compared only where the page of the edge is among them. This module knows commits, slots and
+pages; not the names of nodes or the meaning of values.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
-import icechunk
 import numpy as np
-import zarr
 
-from sifu_store.history import Commit
+from sifu_store.history import Commit, Writes
 from sifu_store.layout import BIAS, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
 from sifu_store.reading import StoreReader
 
 VOCABULARY, NODE_BIAS = "nodes/vocabulary", "nodes/bias"
 
 
-@dataclass(slots=True)
-class _View:
-    """One snapshot, opened when something is asked of it."""
+class _Snapshot:
+    """The nodes and edges of one snapshot. Each array is read once, when it is first needed."""
 
-    repository: icechunk.Repository
-    snapshot: str
-    _group: zarr.Group | None = None
-    _read: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, store: StoreReader, snapshot: str) -> None:
+        self._store, self._snapshot = store, snapshot
 
-    def array(self, name: str) -> Any:
-        if self._group is None:
-            session = self.repository.readonly_session(snapshot_id=self.snapshot)
-            self._group = zarr.open_group(session.store, mode="r")
-        return self._group[name]
+    @cached_property
+    def _reader(self) -> StoreReader:
+        return self._store.view(self._snapshot)
 
-    def whole(self, name: str) -> Any:
-        if name not in self._read:
-            self._read[name] = self.array(name)[...]
-        return self._read[name]
-
-    @property
+    @cached_property
     def vocabulary(self) -> list[Any]:
-        if VOCABULARY not in self._read:
-            self._read[VOCABULARY] = json.loads(self.array(VOCABULARY)[...].tobytes().decode("utf-8"))
-        found: list[Any] = self._read[VOCABULARY]
+        """The node objects of the vocabulary, by node number."""
+        found: list[Any] = self._reader.read_json(VOCABULARY)
         return found
 
+    @cached_property
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._reader.read(SOURCE), self._reader.read(TARGET)
+
+    @cached_property
+    def _stored(self) -> np.ndarray:
+        return self._reader.read(STORED)
+
+    @cached_property
+    def node_bias(self) -> np.ndarray:
+        """float32 [n, d]."""
+        return self._reader.read(NODE_BIAS)
+
     def node(self, entry: Any) -> int | None:
-        """Where an entry of the vocabulary stands here."""
+        """The number of a node object; None if it is not in the vocabulary."""
         return self.vocabulary.index(entry) if entry in self.vocabulary else None
 
     def slot(self, source: int, target: int) -> int | None:
-        found = np.flatnonzero((self.whole(SOURCE) == source) & (self.whole(TARGET) == target))
+        """The slot of an edge; None: it is a default edge."""
+        sources, targets = self._pairs
+        found = np.flatnonzero((sources == source) & (targets == target))
         return int(found[0]) if len(found) else None
 
     def stored(self, slot: int) -> bool:
-        return bool(self.whole(STORED)[slot // PAGE_EDGES])
+        """Whether the page of a slot is stored."""
+        return bool(self._stored[slot // PAGE_EDGES])
 
     def edge(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.array(WEIGHT)[slot], self.array(BIAS)[slot]
+        """W [d, d] and b [d] of a slot in a stored page."""
+        page, row = divmod(slot, PAGE_EDGES)
+        weight, bias = (self._reader.read_page(name, page)[row] for name in (WEIGHT, BIAS))
+        return weight, bias
 
 
 def edge_changed(
     store: StoreReader, source: int, target: int, slot: int | None, generated: tuple[np.ndarray, np.ndarray] | None
 ) -> Commit | None:
-    """The commit that made edge (source, target) what it is; None if the history does not reach back so far.
+    """The commit that gave edge (source, target) its current values.
 
     Parameters
     ----------
+    store
+        Open at the snapshot where the walk starts.
+    source, target
+        Numbers of the nodes in that snapshot.
     slot
-        Where its parameters lie now; None: it is a default edge.
+        The edge's slot in that snapshot; None: it is a default edge.
     generated
-        Its W and b as long as its page is not stored.
+        W [d, d] and b [d] of the edge while its page is not stored.
+
+    Returns
+    -------
+    Commit or None
+        None: the edge did not change since the oldest commit that is kept.
     """
-    commits = store.history()
     here = slot
-    for newer, older in zip(commits, [*commits[1:], None], strict=True):
+    for newer, older, writes in _steps(store):
         if older is None:
             return newer
-        chunks = _written(store, older, newer)
-        if chunks is not None and not _touches(chunks, SOURCE, TARGET, VOCABULARY):
+        if writes is not None and not writes.arrays & {SOURCE, TARGET, VOCABULARY}:
             page = None if here is None else here // PAGE_EDGES
-            if page is None or not any(page in chunks.get(name, ()) for name in (WEIGHT, BIAS)):
+            if page is None or not any(page in writes.chunks.get(name, ()) for name in (WEIGHT, BIAS)):
                 continue
-        now, before = _View(store._repository, newer.snapshot), _View(store._repository, older.snapshot)
-        if chunks is None or _touches(chunks, VOCABULARY):
+        now, before = _Snapshot(store, newer.snapshot), _Snapshot(store, older.snapshot)
+        if writes is None or VOCABULARY in writes.arrays:
             was_source, was_target = (before.node(now.vocabulary[node]) for node in (source, target))
             if was_source is None or was_target is None:
-                return newer  # one of its nodes is new, or had another name
+                return newer  # this commit added or renamed one of the nodes
             source, target = was_source, was_target
         there = before.slot(source, target)
         if (here is None) != (there is None):
@@ -101,21 +115,35 @@ def edge_changed(
 
 
 def rows_changed(store: StoreReader, node: int, pages: np.ndarray) -> tuple[Commit | None, Commit | None]:
-    """The commits that last changed the bias of a node, and that last wrote one of the pages of its row."""
-    commits = store.history()
+    """The commits that last changed the bias of a node and last wrote a page of its row.
+
+    Parameters
+    ----------
+    store
+        Open at the snapshot where the walk starts.
+    node
+        Number of the node.
+    pages
+        Indices of the pages that hold its row.
+
+    Returns
+    -------
+    tuple of (Commit or None)
+        None: no change since the oldest commit that is kept.
+    """
+    row_pages = set(pages.tolist())
     bias: Commit | None = None
     row: Commit | None = None
-    for newer, older in zip(commits, [*commits[1:], None], strict=True):
-        chunks = None if older is None else _written(store, older, newer)
+    for newer, older, writes in _steps(store):
         if row is None and (
-            chunks is None or any(chunks.get(name, set()) & set(pages.tolist()) for name in (WEIGHT, BIAS))
+            writes is None or any(writes.chunks.get(name, set()) & row_pages for name in (WEIGHT, BIAS))
         ):
             row = newer
         if bias is None:
             if older is None:
                 bias = newer
-            elif chunks is None or _touches(chunks, NODE_BIAS):
-                now, before = (_View(store._repository, each.snapshot).array(NODE_BIAS) for each in (newer, older))
+            elif writes is None or NODE_BIAS in writes.arrays:
+                now, before = (_Snapshot(store, commit.snapshot).node_bias for commit in (newer, older))
                 if before.shape != now.shape or not np.array_equal(now[node], before[node]):
                     bias = newer
         if row is not None and bias is not None:
@@ -123,28 +151,20 @@ def rows_changed(store: StoreReader, node: int, pages: np.ndarray) -> tuple[Comm
     return bias, row
 
 
-def _same(now: _View, here: int, before: _View, there: int, generated: tuple[np.ndarray, np.ndarray] | None) -> bool:
-    """Whether an edge has the same values in two snapshots. What is not stored is generated, always the same."""
+def _steps(store: StoreReader) -> Iterator[tuple[Commit, Commit | None, Writes | None]]:
+    """Each commit, newest first, with its parent and what it wrote (None: unknown)."""
+    commits = store.history()
+    for newer, older in zip(commits, [*commits[1:], None], strict=True):
+        writes = None if older is None else store.writes_between(older.snapshot, newer.snapshot)
+        yield newer, older, writes
+
+
+def _same(
+    now: _Snapshot, here: int, before: _Snapshot, there: int, generated: tuple[np.ndarray, np.ndarray] | None
+) -> bool:
+    """Whether an edge has the same values in two snapshots. Generated values never change."""
     if not now.stored(here) and not before.stored(there):
         return True
-    values = [view.edge(slot) if view.stored(slot) else generated for view, slot in ((now, here), (before, there))]
-    new, old = values
+    new = now.edge(here) if now.stored(here) else generated
+    old = before.edge(there) if before.stored(there) else generated
     return new is not None and old is not None and all(np.array_equal(a, b) for a, b in zip(new, old, strict=True))
-
-
-def _written(store: StoreReader, older: Commit, newer: Commit) -> dict[str, set[int]] | None:
-    """By array, the numbers of the chunks (along the first axis) that differ; None: Icechunk cannot tell."""
-    try:
-        found = store._repository.diff(from_snapshot_id=older.snapshot, to_snapshot_id=newer.snapshot)
-    except icechunk.IcechunkError:  # the one is no ancestor of the other: what lay between was collected
-        return None
-    chunks = {
-        name.removeprefix("/"): {int(place[0]) for place in places} for name, places in found.updated_chunks.items()
-    }
-    for name in found.new_arrays | found.updated_arrays | found.deleted_arrays:
-        chunks.setdefault(name.removeprefix("/"), set())
-    return chunks
-
-
-def _touches(chunks: dict[str, set[int]], *names: str) -> bool:
-    return any(name in chunks for name in names)

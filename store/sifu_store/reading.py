@@ -1,6 +1,6 @@
-"""The reading half of a store: one snapshot, its arrays and pages, its history and health.
+"""The reading part of a store: one snapshot, its arrays and pages, the history, verification.
 
-This module knows how to read and what to say about damage; not how a store is found, written or committed.
+This module knows how to read and how to report damage; not how a store is found, written or committed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from sifu_store.arrays import Damage
 from sifu_store.branching import Moved
 from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
-from sifu_store.history import Commit, History, Lineage
+from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.refs import MAIN
 from sifu_store.verify import Verification, VerifyReport
 
 
 class StoreReader:
-    """What `Store` can do without the writer lock.
+    """The operations of `Store` that need no writer lock.
 
     Attributes
     ----------
     path : Path
-        The directory of the store (of a new one: where it will be after the first commit).
+        The directory of the store; of a new store, the directory after the first commit.
     snapshot : str
-        Id of the snapshot that is read; of a new store, of the empty one.
+        Id of the snapshot that is read; of a new store, the id of Icechunk's empty snapshot.
     branch : str
-        The current branch, whether or not the snapshot is its newest.
+        The current branch. The snapshot may be an older commit.
     recovered_from : str or None
-        What was wrong with the branch head, if the store fell back to the last acknowledged snapshot.
+        What was wrong with the newest commit, if the store reads the last acknowledged snapshot instead.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class StoreReader:
         self.snapshot = snapshot
         self.branch = MAIN
         self.recovered_from = None
-        self._directory = directory  # where it is now: a new store is elsewhere until its first commit
+        self._directory = directory  # of a new store: the staging directory until the first commit
         self._repository = repository
         self._process = os.getpid()
         self._closed = False
@@ -77,12 +77,12 @@ class StoreReader:
 
     @property
     def format_version(self) -> int:
-        """The version of the disk format that this snapshot needs."""
+        """The version of the disk format of this snapshot."""
         self._check_usable()
         return int(cast(int, self._group.attrs["format_version"]))
 
     def has(self, name: str) -> bool:
-        """True if there is an array of this name."""
+        """Whether there is an array of this name."""
         return name in self._all_arrays()
 
     def is_paged(self, name: str) -> bool:
@@ -104,6 +104,10 @@ class StoreReader:
         ------
         StoreDamagedError
             A chunk is missing or fails its checksum; the message names it, its rows and its file.
+        StoreError
+            There is no array of that name.
+        ValueError
+            The array is paged.
         """
         self._check_usable()
         if name == STORED and self._stored is not None:
@@ -122,16 +126,16 @@ class StoreReader:
 
     @property
     def slots(self) -> int:
-        """Length of `edges/source`: slots of the paged arrays."""
+        """Number of slots: the length of `edges/source` and of every paged array."""
         return int(self._array(SOURCE).shape[0])
 
     @property
     def pages(self) -> int:
-        """Pages of `PAGE_EDGES` slots; the last one may be short."""
+        """Number of pages of `PAGE_EDGES` slots; the last one may be short."""
         return page_count(self.slots)
 
     def page_stored(self) -> np.ndarray:
-        """bool [pages]: True where the page is stored, False where it is to be generated."""
+        """bool [pages]: True where the page is stored, False where its values are generated."""
         return self.read(STORED).astype(bool)
 
     def read_page(self, name: str, page: int) -> np.ndarray:
@@ -148,7 +152,7 @@ class StoreReader:
         first, stop
             The run of pages.
         out
-            Where to put them: C-contiguous, of the array's dtype and of shape [slots in the run, ...].
+            Destination: C-contiguous, of the array's dtype, of shape [slots in the run, ...]. None: a new array.
 
         Returns
         -------
@@ -175,12 +179,12 @@ class StoreReader:
             raise self._damaged(array, first, stop, error) from error
 
     def history(self, limit: int | None = None) -> list[Commit]:
-        """The commits up to the snapshot that is read, newest first."""
+        """The commits up to the snapshot that is read, newest first, at most `limit` of them (None: all)."""
         self._check_usable()
         return history.read_history(self._repository, self.snapshot, limit)
 
     def tree(self) -> History:
-        """All commits of the store: of every branch and tag, and what was undone.
+        """All commits of the store: those of every branch and tag, and the undone ones.
 
         Raises
         ------
@@ -191,7 +195,7 @@ class StoreReader:
         return history.read_tree(self._repository, self.branch, self._head())
 
     def commit_of(self, snapshot: str) -> Commit:
-        """What a snapshot is, by its id."""
+        """The commit of a snapshot id."""
         self._check_usable()
         return Lineage(self._repository).commit(snapshot)
 
@@ -202,38 +206,51 @@ class StoreReader:
         return self.snapshot == self._head()
 
     def resolve(self, name: str) -> str:
-        """The id of the snapshot that a name means: `HEAD`, a branch, a tag, the beginning of an id, each with `~N`.
+        """The id of the snapshot that a name stands for.
+
+        Parameters
+        ----------
+        name
+            `HEAD`, a branch, a tag, or the first characters of an id; `~N` after it selects the N-th commit before.
 
         Raises
         ------
         OptionError
-            Nothing has that name, or too much.
+            The name stands for no snapshot, or for more than one.
         """
         self._check_usable()
         return history.resolve(self._directory, self._repository, name, head=self._head())
 
     def would_undo(self, steps: int = 1) -> Moved:
-        """What `undo` would do."""
+        """What `Store.undo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.back(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_undo(Lineage(self._repository), self.branch, self._head(), steps)
 
     def would_redo(self, steps: int = 1) -> Moved:
-        """What `redo` would do."""
+        """What `Store.redo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.forward(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_redo(Lineage(self._repository), self.branch, self._head(), steps)
 
     def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
-        """What `collect_garbage` would drop, and how much that would free. Takes no lock and changes nothing."""
+        """What `Store.collect_garbage` would delete, and its size. Takes no lock and changes nothing."""
         self._check_usable()
         return collecting.collect(
             self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=True
         )
 
     def changed_pages(self, other: str) -> np.ndarray | None:
-        """bool [pages]: where a stored page may differ from that of another snapshot (by its id).
+        """bool [pages]: where a stored page may differ from that of another snapshot.
 
-        False: the same chunks lie behind it in both, so that it need not be read. None: the store cannot tell,
-        because commits in between were dropped, or the pages have another shape.
+        Parameters
+        ----------
+        other
+            Id of the other snapshot.
+
+        Returns
+        -------
+        np.ndarray or None
+            False: both snapshots use the same chunks. None: this cannot be determined, because a commit between them
+            was deleted or a paged array was replaced.
         """
         self._check_usable()
         chunks = history.changed_chunks(self._repository, self.snapshot, other)
@@ -246,13 +263,29 @@ class StoreReader:
                 changed[pages] = True
         return changed
 
+    def writes_between(self, older: str, newer: str) -> Writes | None:
+        """What was written between a snapshot and a descendant of it, both by id.
+
+        Returns None if a commit between them was deleted.
+        """
+        self._check_usable()
+        return history.writes_between(self._repository, older, newer)
+
+    def view(self, snapshot: str) -> StoreReader:
+        """Another snapshot of this store, by its id, for reading. It is open as long as this store is."""
+        self._check_usable()
+        other = StoreReader(self.path, self._directory, self._repository, snapshot)
+        other.branch = self.branch
+        other._read_snapshot()
+        return other
+
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-        """Read every array and every stored page of this snapshot and check what can be checked.
+        """Read every array and every stored page of this snapshot and check them for damage and consistency.
 
         Parameters
         ----------
         progress
-            Called with (chunks done, chunks in all).
+            Called with the number of chunks read so far and in all.
         """
         self._check_usable()
         report = Verification(self._session, self._all_arrays(), self._directory, progress).run()
@@ -264,7 +297,7 @@ class StoreReader:
         return report
 
     def size_bytes(self) -> int:
-        """Bytes in the directory of the store, all snapshots together."""
+        """Size of all files in the directory of the store, in bytes: all snapshots together."""
         total = 0
         for folder, _, files in os.walk(self._directory):
             for name in files:
@@ -274,15 +307,20 @@ class StoreReader:
 
     # ---- inside
 
+    def _read_snapshot(self) -> None:
+        """Open the snapshot for reading."""
+        self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
+        self._group = zarr.open_group(self._session.store, mode="r")
+
     def _head(self) -> str:
-        """The newest commit of the current branch (what was fallen back to, if that cannot be read)."""
+        """Id of the newest readable commit of the current branch."""
         if self.recovered_from is not None:
             return self.snapshot
         return str(self._repository.lookup_branch(self.branch))
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise StoreError(f"{self.path} has been closed: open it again")
+            raise StoreError(f"{self.path} is closed: open it again")
         if self._process != os.getpid():
             raise StoreError(
                 f"{self.path} was opened in process {self._process} and cannot be used in a fork of it: "
@@ -300,7 +338,7 @@ class StoreReader:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         self._check_usable()
-        if name not in self._arrays_by_name and not self._listed:  # who reads one array does not wait for all of them
+        if name not in self._arrays_by_name and not self._listed:  # opening one array takes less time than listing all
             found = self._group.get(name)
             if isinstance(found, zarr.Array):
                 self._arrays_by_name[name] = arrays.stored_whole(found)
@@ -317,7 +355,7 @@ class StoreReader:
 
     def _slot_range(self, first: int, stop: int) -> tuple[int, int]:
         if not 0 <= first < stop <= self.pages:
-            raise ValueError(f"pages {first} to {stop - 1} of {self.pages}")
+            raise ValueError(f"pages {first} to {stop - 1} of {self.pages}: expected 0 <= first < stop <= pages")
         return page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1]
 
     def _damaged(self, array: zarr.Array[Any], first: int, stop: int, cause: Exception) -> StoreError:

@@ -1,8 +1,8 @@
-"""The names of snapshots in an Icechunk repository: branches, tags, and what sifu keeps for itself.
+"""The references of an Icechunk repository: branches, tags, and the references that sifu keeps for itself.
 
-Icechunk writes its references without a sync, so sifu writes them itself, in Icechunk's format: after a power cut a
-name means what it meant before, or what it means now. Reading is Icechunk's. This module knows names; not commits,
-and not which branch is the current one.
+Icechunk writes references without a sync, so sifu writes them itself, in Icechunk's format: after a power cut a name
+refers to the old snapshot or to the new one. Icechunk reads them. This module knows names; not commits, and not which
+branch is the current one.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ from sifu_store.errors import OptionError
 from sifu_store.staging import REPOSITORY_NAME
 
 MAIN = "main"
-"""The branch of a new store. Icechunk opens no repository without it."""
+"""The branch of a new store. Icechunk cannot open a repository without it."""
 
 EMPTY = "1CECHNKREP0F1RSTCMT0"
-"""The snapshot that every repository of Icechunk begins with."""
+"""Id of the first, empty snapshot of every Icechunk repository."""
 
 OWN = "sifu."
+"""Prefix of the branches that sifu keeps for itself."""
+
 BEFORE = "sifu.before."
-"""Branch of this name and the id of a commit: the commit before it, where those between were dropped."""
+"""Prefix of a branch that is named after a commit id and refers to the nearest kept ancestor of that commit."""
 
 REDO = "sifu.redo."
-"""Branch of this name and that of a branch: the newest commit that was undone there."""
+"""Prefix of a branch that is named after a user's branch and refers to the newest commit that was undone there."""
 
 UNDONE = "sifu.undone."
-"""Branch of this name and an id: a commit with that id that was undone and can no longer be redone."""
+"""Prefix of a branch that is named after a commit id and refers to that commit: undone, and no longer redoable."""
 
 EARLY = "history."
-"""Tag of this name and an id, in stores of before there were branches: a commit that is kept."""
+"""Prefix of a tag that is named after the id of a kept commit, in stores written before branches existed."""
 
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Every name and the id of its snapshot; those of sifu's own without their prefix."""
+    """All references: snapshot id by name. The names of sifu's own references are without their prefix."""
 
     branches: dict[str, str]
     tags: dict[str, str]
@@ -55,11 +57,11 @@ class References:
     undone: dict[str, str]
     early: dict[str, str]
     unreadable: tuple[str, ...]
-    """Branches whose file is damaged."""
+    """Names of the branches whose file is damaged."""
 
 
 def read_references(repository: icechunk.Repository) -> References:
-    """All names. A damaged one is listed, not raised."""
+    """Read all references. Damaged ones are listed in `unreadable`, without an error."""
     found: dict[str, dict[str, str]] = {prefix: {} for prefix in ("", BEFORE, REDO, UNDONE)}
     unreadable = []
     for name in sorted(repository.list_branches()):
@@ -81,7 +83,7 @@ def read_references(repository: icechunk.Repository) -> References:
 
 
 def branch_heads(repository: icechunk.Repository) -> dict[str, str]:
-    """The branches of the user and the ids of their newest commits; damaged ones are left out."""
+    """The user's branches and the ids of their newest commits, without damaged branches."""
     heads = {}
     for name in sorted(repository.list_branches()):
         if not name.startswith(OWN):
@@ -93,23 +95,24 @@ def branch_heads(repository: icechunk.Repository) -> dict[str, str]:
 
 
 def check_name(name: str, what: str) -> None:
-    """Refuses a name that a branch or tag cannot have.
+    """Check that a branch or tag can have a name. `what` is "branch" or "tag".
 
     Raises
     ------
     OptionError
+        The name has other characters than allowed, or sifu reserves it.
     """
     if not _ALLOWED.fullmatch(name):
         raise OptionError(
-            f"a {what} cannot be named {name!r}: use letters, digits, '.', '_' and '-' (a to z, up to 100, the first a "
-            "letter or a digit)"
+            f"a {what} cannot be named {name!r}: use at most 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-', "
+            "starting with a letter or a digit"
         )
     if name.upper() == "HEAD" or name.lower().startswith((OWN, EARLY)):
-        raise OptionError(f"a {what} cannot be named {name!r}: sifu uses that name itself; choose another")
+        raise OptionError(f"a {what} cannot be named {name!r}: the name is reserved; choose another")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean main?`, or which there are."""
+    """A hint for an unknown name: `did you mean main?` if a known name is similar, else a list of the known names."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
@@ -118,7 +121,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def point(directory: Path, branches: Mapping[str, str], *, tag: bool = False) -> None:
-    """Lets each name (branches, or with `tag` tags) mean a snapshot; after a crash each is the old or the new one."""
+    """Make each branch (with `tag`, each tag) refer to a snapshot, durably. A crash leaves the old or the new one.
+
+    Parameters
+    ----------
+    directory
+        Directory of the store.
+    branches
+        Snapshot id by name, with the prefix of sifu's own branches.
+    """
     if not branches:
         return
     refs = directory / REPOSITORY_NAME / "refs"
@@ -127,7 +138,7 @@ def point(directory: Path, branches: Mapping[str, str], *, tag: bool = False) ->
         try:
             for name, snapshot in branches.items():
                 folder = refs / f"{'tag' if tag else 'branch'}.{name}"
-                # Beside the folders: Icechunk takes whatever is in them for a reference.
+                # Not in the folder: Icechunk reads every file there as a reference.
                 temporary[folder] = directory / f".ref.{secrets.token_hex(8)}.tmp"
                 temporary[folder].write_text(json.dumps({"snapshot": snapshot}), encoding="utf-8")
             sync_filesystem(directory)
@@ -141,7 +152,7 @@ def point(directory: Path, branches: Mapping[str, str], *, tag: bool = False) ->
 
 
 def drop(directory: Path, branches: Iterable[str]) -> None:
-    """Removes branches, durably."""
+    """Delete branches, durably."""
     refs = directory / REPOSITORY_NAME / "refs"
     with disk_errors(directory, "removing the names of branches"):
         for name in branches:

@@ -1,7 +1,8 @@
-"""Which snapshot is the current one, and can it be read: opening the Icechunk repository of a store.
+"""Opening the Icechunk repository of a store: which snapshot is the current one, and whether it can be read.
 
-The head of the current branch counts if it can be read, else the last acknowledged snapshot. This module knows
-snapshots, their names, manifests and the root attributes; not pages, and not who writes.
+It is the newest commit of the current branch if that can be read, else the last acknowledged snapshot (the last commit
+that was reported as durable). This module knows snapshots, references, manifests and the root attributes; not pages and
+not locks.
 """
 
 from __future__ import annotations
@@ -26,154 +27,226 @@ from sifu_store import refs
 from sifu_store.durable import sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import resolve, snapshot_beginning
-from sifu_store.layout import ARRAYS, FORMAT_VERSION, SOURCE, Sizes
+from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
 from sifu_store.refs import EMPTY, MAIN
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What the file `acknowledged` says: the current branch, the last commit of it that was reported as saved, the
-    commit before that one, and the newest commit of every branch."""
+    """The content of the file `acknowledged`.
+
+    Parameters
+    ----------
+    snapshot
+        Id of the last commit that was reported as durable.
+    previous
+        Id of the commit before it; None: it is the first.
+    branch
+        The current branch.
+    branches
+        Id of the newest commit by branch.
+    files
+        CRC-32 of the snapshot file and of every manifest file, by path in the repository.
+    """
 
     snapshot: str
     previous: str | None = None
     branch: str = MAIN
     branches: dict[str, str] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
-    """crc32 of the snapshot file and of every manifest file, by path in the repository."""
 
 
 @dataclass(slots=True)
 class OpenRepository:
-    """A repository and the snapshot to read in it."""
+    """A repository and the snapshot to read in it.
+
+    Parameters
+    ----------
+    repository
+        The open repository.
+    snapshot
+        Id of the snapshot to read.
+    branch
+        The current branch.
+    recovered_from
+        What was wrong with the branch, if an older snapshot is read instead.
+    shadow
+        A directory of links that replaces the repository's directory while its branch cannot be read. Delete it when
+        the store is closed.
+    """
 
     repository: icechunk.Repository
     snapshot: str
     branch: str
     recovered_from: str | None = None
     shadow: tempfile.TemporaryDirectory[str] | None = None
-    """Stands in for the repository's directory while its branch cannot be read; delete at the end."""
 
 
 def storage(directory: Path) -> icechunk.Storage:
     """The Icechunk storage of the store in `directory`."""
     if "ICECHUNK_LOG" not in os.environ:
-        # It warns at every open that a local directory excludes no second committer: the writer lock does.
+        # Icechunk warns at every open that a local directory does not exclude a second writer; the writer lock does.
         icechunk.set_logs_filter("icechunk=off")
     return icechunk.local_filesystem_storage(str(directory / REPOSITORY_NAME))
 
 
 def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepository:
-    """Find the snapshot to work with.
+    """Open the repository and find the snapshot to read.
+
+    Parameters
+    ----------
+    directory
+        Directory of the store.
+    write
+        Repair branches that cannot be read; the caller holds the writer lock.
+    at
+        Name of the snapshot to read; None: the current one.
 
     Raises
     ------
     StoreDamagedError
-        Neither the branch head nor the acknowledged snapshot can be read (or, with `at`, that snapshot).
+        Neither the newest commit of the branch nor the acknowledged snapshot can be read (with `at`: that snapshot).
     StoreVersionError
-        The store has a newer format.
+        The store has a newer format version.
+    OptionError
+        `at` names no snapshot.
     """
     acknowledged = read_acknowledged(directory)
+    found = _open_head(directory, acknowledged, at)
+    try:
+        if at is not None:
+            found.snapshot = resolve(directory, found.repository, at, head=found.snapshot)
+            check_readable(found.repository, found.snapshot, directory, acknowledged)
+            found.recovered_from = None
+        elif found.recovered_from is not None:
+            _fall_back(found, directory, acknowledged, found.recovered_from, write=write)
+        else:
+            try:
+                check_readable(found.repository, found.snapshot, directory, acknowledged)
+            except StoreDamagedError as error:
+                _fall_back(found, directory, acknowledged, str(error), write=write)
+            else:
+                found.recovered_from = _lost_record(found.repository) if acknowledged is None else None
+                if write:
+                    _restore_branches(directory, acknowledged)
+    except BaseException:
+        if found.shadow is not None:
+            found.shadow.cleanup()
+        raise
+    return found
+
+
+def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | None) -> OpenRepository:
+    """Open the repository at the newest commit of the current branch.
+
+    If the branch cannot be read, the acknowledged snapshot takes its place, or without one the snapshot `at`.
+    """
     branch = MAIN if acknowledged is None else acknowledged.branch
-    problem: str | None = None
-    shadow: tempfile.TemporaryDirectory[str] | None = None
     try:
         repository = icechunk.Repository.open(storage(directory))
-        head = repository.lookup_branch(branch)
+        return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
         if acknowledged is None and at is None:
             raise StoreDamagedError(
-                f"{directory}: {problem}, and there is no acknowledged snapshot to fall back to: "
+                f"{directory}: {problem}, and no other commit was recorded as durable: "
                 "restore the directory from a backup"
             ) from error
-        head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
-        known = acknowledged.branches if acknowledged is not None else {}
-        repository, shadow = _open_beside(directory, {MAIN: head, **known, branch: head})
-    try:
-        if at is not None:
-            snapshot = resolve(directory, repository, at, head=head)
-            probe(repository, snapshot, directory, acknowledged)
-            return OpenRepository(repository, snapshot, branch, None, shadow)
-        if problem is None:
-            try:
-                probe(repository, head, directory, acknowledged)
-                lost = None if acknowledged is not None else _lost_note(repository)
-                if write:
-                    _mend_branches(directory, acknowledged)
-                return OpenRepository(repository, head, branch, lost)
-            except StoreDamagedError as error:
-                problem = str(error)
-                if acknowledged is None or acknowledged.snapshot == head:
-                    raise _hopeless(directory, problem, acknowledged) from error
-        assert acknowledged is not None
-        try:
-            probe(repository, acknowledged.snapshot, directory, acknowledged)
-        except StoreDamagedError as error:
-            raise _hopeless(directory, f"{problem}; {error}", acknowledged) from error
-        message = f"{problem}: fell back to the last acknowledged snapshot {acknowledged.snapshot}"
-        if write:
-            refs.point(directory, {branch: acknowledged.snapshot})
-            _mend_branches(directory, acknowledged)
-            repository = icechunk.Repository.open(storage(directory))
-            if shadow is not None:
-                shadow.cleanup()
-                shadow = None
-        return OpenRepository(repository, acknowledged.snapshot, branch, message, shadow)
-    except BaseException:
-        if shadow is not None:
-            shadow.cleanup()
-        raise
+    head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
+    recorded = acknowledged.branches if acknowledged is not None else {}
+    repository, shadow = _open_linked_copy(directory, {MAIN: head, **recorded, branch: head})
+    return OpenRepository(repository, head, branch, problem, shadow)
 
 
-def probe(repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None) -> None:
-    """Read everything of a snapshot that is needed to find its data: metadata, settings, manifests.
+def _fall_back(
+    found: OpenRepository, directory: Path, acknowledged: Acknowledged | None, problem: str, *, write: bool
+) -> None:
+    """Read the acknowledged snapshot instead of a newest commit that cannot be read; with `write`, reset the branch.
 
     Raises
     ------
-    StoreDamagedError, StoreVersionError
+    StoreDamagedError
+        There is no other acknowledged snapshot, or it cannot be read either.
+    """
+    if acknowledged is None or (found.recovered_from is None and acknowledged.snapshot == found.snapshot):
+        raise _unreadable(directory, problem, acknowledged)
+    try:
+        check_readable(found.repository, acknowledged.snapshot, directory, acknowledged)
+    except StoreDamagedError as error:
+        raise _unreadable(directory, f"{problem}; {error}", acknowledged) from error
+    found.snapshot = acknowledged.snapshot
+    found.recovered_from = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
+    if write:
+        refs.point(directory, {found.branch: acknowledged.snapshot})
+        _restore_branches(directory, acknowledged)
+        found.repository = icechunk.Repository.open(storage(directory))
+        if found.shadow is not None:
+            found.shadow.cleanup()
+            found.shadow = None
+
+
+def check_readable(
+    repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None
+) -> None:
+    """Check that everything needed to find the data of a snapshot can be read: metadata, settings, manifests.
+
+    Raises
+    ------
+    StoreDamagedError
+        A part cannot be read or fails its checksum, or shapes disagree.
+    StoreVersionError
+        The snapshot has a newer format version.
     """
     where = f"snapshot {snapshot} of {directory}"
     try:
-        if acknowledged is not None and acknowledged.snapshot == snapshot:
-            wrong = _first_wrong(directory, acknowledged)
-            if wrong is not None:  # a collection of garbage may just have rewritten both: look again
-                wrong = _first_wrong(directory, read_acknowledged(directory) or acknowledged)
-            if wrong is not None:
-                raise StoreDamagedError(f"{where}: {wrong} fails its checksum")
-        for manifest in repository.lookup_snapshot(snapshot).manifests:
-            path = directory / REPOSITORY_NAME / "manifests" / manifest.id
-            size_bytes = path.stat().st_size if path.exists() else 0
-            if size_bytes != manifest.size_bytes:
-                raise StoreDamagedError(
-                    f"{where}: manifest {path} has {size_bytes} bytes instead of {manifest.size_bytes}"
-                )
+        _check_files(repository, snapshot, directory, acknowledged)
         attributes, shapes = sync(_metadata(repository.readonly_session(snapshot_id=snapshot)))
         check_version(attributes, directory)
-        sizes = Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
-        for spec in ARRAYS:
-            expected = spec.shape(sizes)
-            found = shapes[spec.name]
-            if len(found) != len(expected) or any(
-                e is not None and e != f for e, f in zip(expected, found, strict=True)
-            ):
-                raise StoreDamagedError(f"{where}: {spec.name} has shape {found}, expected {expected}")
+        fault = shape_fault(shapes)
+        if fault is not None:
+            raise StoreDamagedError(f"{where}: {fault}")
     except StoreError:
         raise
     except KeyError as error:
         raise StoreDamagedError(f"{where} lacks {first_line(error)}") from error
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic inside Icechunk is no Exception
+    except BaseException as error:  # a panic in Icechunk is not an Exception
         raise StoreDamagedError(f"{where} cannot be read ({first_line(error)})") from error
 
 
+def _check_files(
+    repository: icechunk.Repository, snapshot: str, directory: Path, acknowledged: Acknowledged | None
+) -> None:
+    """Check the checksums of an acknowledged snapshot, and the sizes of the manifests of any snapshot."""
+    where = f"snapshot {snapshot} of {directory}"
+    if acknowledged is not None and acknowledged.snapshot == snapshot:
+        damaged = _first_damaged_file(directory, acknowledged)
+        if damaged is not None:  # a garbage collection may have rewritten both in the meantime: read again
+            damaged = _first_damaged_file(directory, read_acknowledged(directory) or acknowledged)
+        if damaged is not None:
+            raise StoreDamagedError(f"{where}: {damaged} fails its checksum")
+    for manifest in repository.lookup_snapshot(snapshot).manifests:
+        path = directory / REPOSITORY_NAME / "manifests" / manifest.id
+        size_bytes = path.stat().st_size if path.exists() else 0
+        if size_bytes != manifest.size_bytes:
+            raise StoreDamagedError(f"{where}: manifest {path} has {size_bytes} bytes, expected {manifest.size_bytes}")
+
+
 def check_version(attributes: dict[str, Any], directory: Path) -> None:
-    """Refuse a store of a newer format; a store without a version or settings is damaged."""
+    """Check the format version in the root attributes.
+
+    Raises
+    ------
+    StoreVersionError
+        The version is newer than `FORMAT_VERSION`.
+    StoreDamagedError
+        The attributes have no version or no settings.
+    """
     version = attributes.get("format_version")
     if not isinstance(version, int) or not isinstance(attributes.get("settings"), dict):
-        raise StoreDamagedError(f"{directory}: the root attributes hold no format_version or no settings")
+        raise StoreDamagedError(f"{directory}: the root attributes have no format_version or no settings")
     if version > FORMAT_VERSION:
         raise StoreVersionError(
             f"{directory} has format version {version}, this release reads up to {FORMAT_VERSION}: "
@@ -182,7 +255,7 @@ def check_version(attributes: dict[str, Any], directory: Path) -> None:
 
 
 def read_acknowledged(directory: Path) -> Acknowledged | None:
-    """The file `acknowledged`, or None if it is missing or makes no sense (the head is tried first)."""
+    """Read the file `acknowledged`. Returns None if it is missing or damaged."""
     try:
         content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
         if content.pop("crc32") != zlib.crc32(_canonical(content)):
@@ -202,9 +275,18 @@ def acknowledge(
     checksums: bool = True,
     without: str | None = None,
 ) -> None:
-    """Sync what the snapshot consists of, then note it as saved, and its branch as the current one.
+    """Sync the files of a snapshot, then record it as durable, and its branch as the current one.
 
-    No `checksums`: the files are about to be rewritten. `without`: that branch is about to be dropped.
+    Parameters
+    ----------
+    directory, repository
+        The store.
+    snapshot, branch
+        The newest commit of the branch that becomes the current one.
+    checksums
+        Record checksums of the files. False: they will be rewritten.
+    without
+        A branch that is not recorded, because it will be deleted.
     """
     sync_filesystem(directory)
     info = repository.lookup_snapshot(snapshot)
@@ -230,7 +312,7 @@ def _checksum(directory: Path, name: str) -> int | None:
     return zlib.crc32(path.read_bytes()) if path.exists() else None
 
 
-def _first_wrong(directory: Path, acknowledged: Acknowledged) -> Path | None:
+def _first_damaged_file(directory: Path, acknowledged: Acknowledged) -> Path | None:
     for name, checksum in acknowledged.files.items():
         if _checksum(directory, name) != checksum:
             return directory / REPOSITORY_NAME / name
@@ -238,7 +320,7 @@ def _first_wrong(directory: Path, acknowledged: Acknowledged) -> Path | None:
 
 
 async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """The root attributes, and the shapes of the arrays that every store has; all at once, which is cheaper."""
+    """The root attributes, and the shapes of the required arrays by name. Concurrent requests take less time."""
     group = await zarr.api.asynchronous.open_group(session.store, mode="r")
     names = [spec.name for spec in ARRAYS]
     shapes = {}
@@ -249,10 +331,17 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
     return dict(group.attrs), shapes
 
 
-def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
-    """A directory that can be opened as if it were the store, with these branches: links to the store's files.
+def linked_copy(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+    """A temporary directory of links to the store's files that can be opened as a store, with other branches.
 
-    What is written there leaves the store as it is, as long as nothing is deleted.
+    Files created or replaced there do not change the store. Delete no chunk there: the link's target would go.
+
+    Parameters
+    ----------
+    directory
+        Directory of the store.
+    branches
+        Snapshot id by branch, with the prefix of sifu's own branches.
     """
     shadow = tempfile.TemporaryDirectory(prefix="sifu-", ignore_cleanup_errors=True)
     original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
@@ -266,11 +355,11 @@ def beside(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDi
     return shadow
 
 
-def _open_beside(
+def _open_linked_copy(
     directory: Path, branches: Mapping[str, str]
 ) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
-    """Open the repository as if these were its branches, changing nothing."""
-    shadow = beside(directory, {**branches, **_readable_branches(directory)})
+    """Open the repository with these branches instead of the unreadable ones, without changing the store."""
+    shadow = linked_copy(directory, {**branches, **_readable_branches(directory)})
     try:
         return icechunk.Repository.open(storage(Path(shadow.name))), shadow
     except Exception as error:
@@ -279,7 +368,7 @@ def _open_beside(
 
 
 def _readable_branches(directory: Path) -> dict[str, str]:
-    """What the branches say whose files can be read: Icechunk opens nothing if that of main cannot."""
+    """Snapshot id by branch, of the branches that can be read: Icechunk opens nothing if `main` cannot be read."""
     readable = {}
     for folder in (directory / REPOSITORY_NAME / "refs").glob("branch.*"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -288,23 +377,25 @@ def _readable_branches(directory: Path) -> dict[str, str]:
     return readable
 
 
-def _mend_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
-    """Lets the branches that were acknowledged and cannot be read mean again what they meant."""
+def _restore_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
+    """Rewrite the acknowledged branches that cannot be read."""
     if acknowledged is not None:
         readable = _readable_branches(directory)
         lost = {name: snapshot for name, snapshot in acknowledged.branches.items() if name not in readable}
         refs.point(directory, lost)
 
 
-def _lost_note(repository: icechunk.Repository) -> str | None:
+def _lost_record(repository: icechunk.Repository) -> str | None:
     others = [name for name in repository.list_branches() if name != MAIN and not name.startswith(refs.OWN)]
     if not others:
         return None
-    return f"the note of the current branch is lost: took {MAIN} (sifu switch to go to {', '.join(sorted(others))})"
+    return (
+        f"the record of the current branch is lost: reading {MAIN} (`switch()` changes to {', '.join(sorted(others))})"
+    )
 
 
 def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str | None:
-    """The commit before one, as far as it was kept."""
+    """Id of the nearest kept commit before a snapshot; None: there is none."""
     parent: str | None = info.parent_id
     if parent not in (None, EMPTY):
         return parent
@@ -313,7 +404,7 @@ def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str
     return None
 
 
-def _hopeless(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:
+def _unreadable(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:
     previous = acknowledged.previous if acknowledged is not None else None
     older = f", or open the commit before it ({previous})" if previous else ""
     return StoreDamagedError(f"{problem}: restore {directory} from a backup{older}")

@@ -1,7 +1,7 @@
-"""A new store is built beside its place and appears there in one step, when its first commit is durable.
+"""A new store is built in a sibling directory and moved to its path in one step, when its first commit is durable.
 
-Until then nothing at the final path changes, so a failed or killed build loses nothing. This module knows
-directories and locks, not what a store contains.
+Until then nothing at the final path changes, so a failed or killed build loses nothing. This module knows directories
+and locks, not what a store contains.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from sifu_store.errors import StoreExistsError
 from sifu_store.lock import WriterLock, is_locked
 
 REPOSITORY_NAME = "repository"
+"""Directory of the Icechunk repository in a store."""
 ACKNOWLEDGED_NAME = "acknowledged"
+"""File of a store that names the last commit that was reported as durable."""
 
 
 def is_store(path: Path) -> bool:
-    """True if `path` is a directory with a store in it, damaged or not."""
+    """Whether `path` is the directory of a store, intact or damaged."""
     repository = path / REPOSITORY_NAME
     return (repository / "snapshots").is_dir() and (
         (path / ACKNOWLEDGED_NAME).exists() or (repository / "refs").is_dir()
@@ -30,12 +32,19 @@ def is_store(path: Path) -> bool:
 
 
 class Staging:
-    """A directory being built that is to become `target`. Holds the writer lock of both.
+    """The directory of a store that is being built and will be moved to `target`. Holds the writer locks of both.
+
+    Parameters
+    ----------
+    target
+        Final path of the store.
+    force
+        Whether a store at `target` is replaced.
 
     Raises
     ------
     StoreExistsError
-        There is something at `target`: a store without `force`, or anything that is not a store.
+        `target` is a store and `force` is False, or `target` is something else.
     StoreLockedError
         `target` is a store that another process writes to.
     """
@@ -46,10 +55,12 @@ class Staging:
         restore_interrupted_swap(target)
         if os.path.lexists(target):
             if not is_store(target):
-                raise StoreExistsError(f"{target} exists and is not a sifu store: name another path (it is left alone)")
+                raise StoreExistsError(
+                    f"{target} exists and is not a sifu store, so it is not replaced: name another path"
+                )
             if not force:
                 raise StoreExistsError(
-                    f"{target} is already a sifu store: name another path, or replace it with --force"
+                    f"{target} is already a sifu store: name another path, or replace it with `force=True`"
                 )
             self._old_lock = WriterLock(target)
         try:
@@ -70,15 +81,21 @@ class Staging:
             raise
 
     def publish(self) -> WriterLock:
-        """Put the directory at `target`, drop what was there, and hand over the lock."""
+        """Move the directory to `target`, delete the store that was there, and return the lock of the new one.
+
+        Raises
+        ------
+        StoreExistsError
+            Another process created `target` during the build.
+        """
         if self._old_lock is None:
             if os.path.lexists(self.target):
-                raise StoreExistsError(f"{self.target} was made by another process meanwhile: name another path")
+                raise StoreExistsError(f"another process created {self.target} during the build: name another path")
             self.directory.rename(self.target)
             old = None
         elif exchange(self.directory, self.target):
             old = self.directory
-        else:  # two steps; `restore_interrupted_swap` mends a crash between them
+        else:  # two renames; `restore_interrupted_swap` repairs a crash between them
             old = self.target.with_name(f".{self.target.name}.replaced-{os.getpid()}-{secrets.token_hex(4)}")
             self.target.rename(old)
             self.directory.rename(self.target)
@@ -91,7 +108,7 @@ class Staging:
         return self.lock
 
     def abandon(self) -> None:
-        """Leave everything as it was before."""
+        """Delete the directory and release the locks; a store at `target` is unchanged."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.lock.release()
         if self._old_lock is not None:
@@ -99,7 +116,7 @@ class Staging:
 
 
 def remove_dead_builds(target: Path) -> None:
-    """Delete what builds of `target` that were killed have left behind."""
+    """Delete the sibling directories that killed builds of `target` left."""
     for directory in target.parent.glob(f".{_escape(target.name)}.building-*"):
         owner = directory.name.rsplit("-", 2)[1]
         alive = owner.isdigit() and psutil.pid_exists(int(owner))
@@ -111,7 +128,7 @@ def remove_dead_builds(target: Path) -> None:
 
 
 def restore_interrupted_swap(target: Path) -> None:
-    """Where directories cannot be exchanged in one step, a crash may leave the old store beside its place."""
+    """Move the old store back to `target` after a crash between the two renames of `Staging.publish`."""
     if os.path.lexists(target) or not target.parent.is_dir():
         return
     left = sorted(target.parent.glob(f".{_escape(target.name)}.replaced-*"))

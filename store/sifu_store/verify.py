@@ -1,7 +1,7 @@
-"""Is everything in a store readable and consistent: every array, every stored page, the index.
+"""Verification of a snapshot: reads every array and every stored page, and checks the index for consistency.
 
-Damage is listed, never raised, so that one report names all of it. This module knows arrays and pages, not
-what signals do with them.
+Damage is listed, not raised, so that one report names all of it. This module knows arrays and pages; not what they mean
+to a graph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,19 @@ _RUN_PAGES = 8
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was read, and what is wrong (`damage` is empty in a sound store)."""
+    """What was read and what is damaged.
+
+    Parameters
+    ----------
+    snapshot
+        Id of the snapshot.
+    arrays, pages
+        Number of arrays, and of stored pages.
+    size_bytes
+        Bytes read, uncompressed.
+    damage
+        All damage that was found; empty in an intact store.
+    """
 
     snapshot: str
     arrays: int
@@ -34,11 +46,20 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
+        """Whether no damage was found."""
         return not self.damage
 
 
 class Verification:
-    """One pass over a snapshot. `progress(done, total)` counts chunks."""
+    """One pass over a snapshot.
+
+    Parameters
+    ----------
+    session, arrays, directory
+        The snapshot, its arrays by name, and the directory of the store.
+    progress
+        Called with the number of chunks read so far and in all.
+    """
 
     def __init__(
         self,
@@ -54,6 +75,7 @@ class Verification:
         self._damage: list[Damage] = []
 
     def run(self) -> VerifyReport:
+        """Read and check everything once."""
         for spec in ARRAYS:
             if spec.name not in self._arrays:
                 self._report(spec.name, "the array is missing")
@@ -125,25 +147,35 @@ class Verification:
             wrong = (values < FREE_SLOT) | (values >= n)
             if counted is not None and wrong.any():
                 slot = int(wrong.argmax())
-                self._report(name, f"{int(wrong.sum())} slots name no node, the first is slot {slot}: {values[slot]}")
+                self._report(
+                    name, f"{int(wrong.sum())} slots refer to no node, the first is slot {slot}: {values[slot]}"
+                )
         free = source == FREE_SLOT
         if (free != (target == FREE_SLOT)).any():
             self._report(TARGET, "a slot is free in only one of edges/source and edges/target")
         if count[free].any():
             self._report(COUNT, "a free slot has a count")
         pairs = source[~free].astype(np.int64) * (n + 1) + target[~free]
-        if len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all():  # sorted after a build; after edits only unique
-            pairs.sort()
+        self._check_unique(pairs, n)
+        self._check_forbidden(contents.get(FORBIDDEN), pairs, n if counted is not None else None)
+
+    def _check_unique(self, pairs: np.ndarray, n: int) -> None:
+        """Check that no edge has two slots. `pairs` are int64 source * (n + 1) + target."""
+        if len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all():  # a build sorts the pairs; edits keep them unique
+            pairs = np.sort(pairs)
             twice = pairs[1:] == pairs[:-1]
             if twice.any():
                 u, v = divmod(int(pairs[1:][twice][0]), n + 1)
                 self._report(SOURCE, f"{int(twice.sum())} edges have two slots, the first is ({u}, {v})")
-        forbidden = contents.get(FORBIDDEN)
-        if forbidden is not None and len(forbidden):
-            if counted is not None and (forbidden.min() < 0 or forbidden.max() >= n):
-                self._report(FORBIDDEN, "a pair names no node")
-            elif np.isin(forbidden[:, 0].astype(np.int64) * (n + 1) + forbidden[:, 1], pairs).any():
-                self._report(FORBIDDEN, "a pair that is never chosen has parameters of its own")
+
+    def _check_forbidden(self, forbidden: np.ndarray | None, pairs: np.ndarray, n: int | None) -> None:
+        """Check that forbidden pairs [k, 2] are nodes (of `n`; None: unknown) and have no slot."""
+        if forbidden is None or not len(forbidden):
+            return
+        if n is not None and (forbidden.min() < 0 or forbidden.max() >= n):
+            self._report(FORBIDDEN, "a pair refers to no node")
+        elif np.isin(forbidden[:, 0].astype(np.int64) * ((n or 0) + 1) + forbidden[:, 1], pairs).any():
+            self._report(FORBIDDEN, "a forbidden pair has a slot")
 
     def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
         counted = contents.get("nodes/count")
@@ -175,7 +207,7 @@ class Verification:
 
 
 def _runs(stored: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Runs of stored pages, in pieces that fit in memory many times."""
+    """Runs of stored pages (first, stop), at most `_RUN_PAGES` pages each."""
     pages = np.flatnonzero(stored)
     for run in np.split(pages, np.flatnonzero(np.diff(pages) != 1) + 1):
         for first in range(0, len(run), _RUN_PAGES):

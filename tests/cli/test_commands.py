@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from calls import call
-from sifu_cli.commands.plot import KINDS, REMARKS
+from sifu_cli.commands.inspection.plot import KINDS, REMARKS
 from sifu_store.store import Store
 
 from sifu_graph.plot.figures import FIGURES
@@ -256,7 +256,7 @@ def test_log_is_the_newest_first_and_can_be_limited(graph: Path) -> None:
 def test_verify_lists_damage_and_fails(graph: Path) -> None:
     assert call("train", "--steps", "1", "--batch", "8", "-q").code == 0
     result = call("verify")
-    assert (result.code, result.out.splitlines()[0]) == (0, "sound: all of it can be read and agrees")
+    assert (result.code, result.out.splitlines()[0]) == (0, "intact: everything is readable and consistent")
     largest = max((graph / "repository" / "chunks").iterdir(), key=lambda path: path.stat().st_size)
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 0x55
@@ -283,7 +283,7 @@ def test_gc_asks(graph: Path) -> None:
         assert call("train", "--steps", "1", "--batch", "8", "-q").code == 0
     result = call("gc", "--keep-training", "1", stdin=b"n\n", typed=True)
     assert result.code == 1
-    assert "drops 1 of 2 training commits" in result.err
+    assert "deletes 1 of 2 training commits" in result.err
     assert len(call("log").out.splitlines()) == 6
     assert call("gc", "--keep-training", "1", stdin=b"y\n", typed=True).code == 0
     assert len(call("log").out.splitlines()) == 4
@@ -313,7 +313,7 @@ def test_a_map_and_a_plot_are_drawn_and_their_figures_told(built: Path, tmp_path
         if kind == "loss":
             assert "no training of the branch main was recorded" in result.error
         else:
-            assert (result.code, result.err) == (0, f"drew {kind}.png\n")
+            assert (result.code, result.err) == (0, f"wrote {kind}.png\n")
             assert (tmp_path / f"{kind}.png").exists()
 
 

@@ -51,7 +51,7 @@ def test_an_edit_is_one_commit_and_a_dry_run_none(graph: Path, args: list[str]) 
     assert planned["dry_run"]
     assert planned["snapshot"] is None
     assert fields("log")["commits"] == before
-    assert "is as it was" in call(*args, "--dry-run").out
+    assert "was not changed" in call(*args, "--dry-run").out
     done = fields(*args)
     assert set(FIELDS[args[0]]) <= set(done)
     same = set(planned) - {"snapshot", "seconds", "dry_run", "heldout_before", "heldout_after", "note"}
@@ -130,21 +130,21 @@ def test_eval_says_what_it_left_out(graph: Path) -> None:
         (["add-node", "龘", "--like", "春", "--corpus", "tang"], 2, "give one of both"),
         (["add-node", "龘", "--corpus", "nowhere.txt"], 1, "not found"),
         (["add-node", "--from", "nowhere.txt"], 1, "No such file"),
-        (["add-node", "龘", "--train-steps", "-1"], 2, "whole number from 0"),
+        (["add-node", "龘", "--train-steps", "-1"], 2, "expected an integer, at least 0; found -1"),
         (["remove-node", "<sep>", "--yes"], 2, "<sep> is a special node"),
         (["remove-node", "龍", "--yes"], 2, "'龍' is not a node of this graph"),
-        (["edit-node", "春"], 2, "say one of --rename"),
+        (["edit-node", "春"], 2, "give exactly one of --rename"),
         (["edit-node", "春", "--rename", "風"], 2, "is a node already"),
         (["edit-node", "春", "--merge-into", "龍"], 2, "'龍' is not a node of this graph"),
-        (["edit-edge", "春", "風"], 2, "say one of --scale"),
-        (["edit-edge", "春", "風", "--forbid", "--allow"], 2, "say one of --scale"),
+        (["edit-edge", "春", "風"], 2, "give exactly one of --scale"),
+        (["edit-edge", "春", "風", "--forbid", "--allow"], 2, "give exactly one of --scale"),
         (["edit-edge", "春", "風", "--allow"], 2, "is not forbidden"),
         (["edit-edge", "春", "風", "--boost", "-99"], 2, "the least that this edge can have"),
         (["edit-edge", "春", "龍", "--forbid"], 2, "'龍' is not a node of this graph"),
-        (["edit-edge", "春", "風", "--scale", "nan"], 2, "nan is not a number"),
+        (["edit-edge", "春", "風", "--scale", "nan"], 2, "expected a number; found nan"),
         (["prune", "--yes"], 2, "--to-ratio or --min-count"),
         (["prune", "--to-ratio", "0.9", "--yes"], 2, "name a smaller ratio"),
-        (["prune", "--to-ratio", "2", "--yes"], 2, "2 is not a number from 0 to 1"),
+        (["prune", "--to-ratio", "2", "--yes"], 2, "expected a number, at least 0 and at most 1; found 2"),
         (["prune", "--to-ratio", "0", "--by", "usage", "--yes"], 2, "no usage was recorded"),
         (["grow"], 2, "--to-ratio or --min-count"),
         (["grow", "--min-count", "1", "--corpus", "nowhere.txt"], 1, "not found"),

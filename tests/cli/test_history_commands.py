@@ -43,7 +43,7 @@ def test_a_session_with_branches(graph: Path) -> None:
     assert re.search(r"^undone  \w{8}  train: step 2, ", undone)
     assert re.search(r"^trial is at  \w{8}  train: step 1, ", undone, re.MULTILINE)
     assert fields("info")["training"]["step"] == 1
-    assert "(undone; sifu undo --redo leads here)" in ok("log")
+    assert "(undone; sifu undo --redo restores it)" in ok("log")
     assert "redone" in ok("undo", "--redo")
     assert fields("info")["training"]["step"] == 2
     ok("switch", "main")
@@ -111,7 +111,7 @@ def test_dry_runs_change_nothing(graph: Path) -> None:
     assert "would undo" in ok("undo", "--dry-run", "--steps", "2")
     result = call("gc", "--dry-run", "--keep-training", "1")
     assert result.code == 0
-    assert "drops 1 of 2 training commits" in result.err and "would be" in result.out
+    assert "deletes 1 of 2 training commits" in result.err and "would be" in result.out
     said = fields("gc", "--dry-run", "--keep-training", "1", "-q")
     assert fields("info")["snapshot"] == head and len(fields("log")["commits"]) == 3
     done = fields("gc", "--yes", "--keep-training", "1", "-q")
@@ -126,14 +126,14 @@ def test_dry_runs_change_nothing(graph: Path) -> None:
     [
         (["undo"], 1, "there is nothing to undo"),
         (["undo", "--redo"], 1, "there is nothing to redo"),
-        (["undo", "--steps", "0"], 2, "0 is not a whole number from 1 on"),
+        (["undo", "--steps", "0"], 2, "expected an integer, at least 1; found 0"),
         (["switch", "mian"], 2, "there is no branch 'mian': did you mean main?"),
         (["switch"], 2, "missing argument 'BRANCH'"),
         (["branch", "main"], 2, "there is a branch main already"),
         (["branch", "a b"], 2, "cannot be named 'a b'"),
         (["branch", "new", "nowhere"], 2, "no branch, no tag and no snapshot 'nowhere'"),
         (["branch", "--delete", "main"], 2, "is the current branch"),
-        (["branch", "--delete"], 2, "--delete takes the name of one branch"),
+        (["branch", "--delete"], 2, "--delete needs the name of one branch"),
         (["tag", "HEAD"], 2, "cannot be named 'HEAD'"),
         (["tag", "--delete", "v1"], 2, "there is no tag 'v1': there are none"),
         (["diff"], 2, "HEAD has 0 commits before it"),

@@ -95,7 +95,7 @@ def test_export_brillm_of_another_signal(unchanged: Path) -> None:
 def test_eval_with_baselines(unchanged: Path) -> None:
     done = call("eval", "--baselines", "--store", unchanged)
     table = done.out.split("\n\n")[1]
-    assert "the best last" in table
+    assert "lowest perplexity last" in table
     for name in ("uniform", "unigram", "kneser-ney-2", "kneser-ney-3", "kneser-ney-4", str(unchanged)):
         assert name in table
     fields = json.loads(call("eval", "--baselines", "--store", unchanged, "--json").out)

@@ -35,7 +35,7 @@ class Terminal:
         )  # fmt: skip
         os.close(slave)
         self.decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # a read may end amid a character
-        self.wait()
+        self.greeting = self.wait()
 
     def wait(self, until: str = PROMPT) -> str:
         """What came on the screen, up to and with a text."""
@@ -104,11 +104,30 @@ def test_a_person_and_the_graph_write_in_turns(terminal: Callable[..., Terminal]
     assert loop.type("/text").strip() == first + more
     assert loop.type("/undo").strip() == first
     assert loop.type("/undo").strip() == "(no text)"
-    assert "nothing to take back" in loop.type("/undo")
+    assert "no turn to undo" in loop.type("/undo")
     assert loop.type("春").strip() == first  # the same seed for the same turn
     loop.type("/new")
     assert loop.type("/text").strip() == "(no text)"
     assert loop.leave() == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--host-memory", "much", "memory is 'much'"),
+        ("--device", "gpu", "device is 'gpu'"),
+        ("--device-memory", "much", "memory is 'much'"),
+        ("--precision", "bf16", "float32"),
+        ("--at", "nowhere", "'nowhere'"),
+    ],
+)
+def test_options_of_the_graph_hold_in_the_loop(
+    terminal: Callable[..., Terminal], option: str, value: str, says: str
+) -> None:
+    loop = terminal(option, value)
+    assert says in loop.greeting
+    assert PROMPT not in loop.greeting
+    assert loop.process.wait(timeout=PATIENCE_S) == 2
 
 
 def test_settings(terminal: Callable[..., Terminal]) -> None:
@@ -122,13 +141,13 @@ def test_settings(terminal: Callable[..., Terminal]) -> None:
     loop.type("/set tokens default")
     assert re.search(r"tokens +100\n", loop.type("/set"))
     for line, says in (
-        ("/set temperature hot", "temperature: hot is not a number from 0 on"),
-        ("/set tokens -1", "-1 is not a whole number from 0 on"),
-        ("/set greedy maybe", "maybe is neither on nor off"),
+        ("/set temperature hot", "temperature: expected a number, at least 0; found hot"),
+        ("/set tokens -1", "expected an integer, at least 0; found -1"),
+        ("/set greedy maybe", "expected on or off; found maybe"),
         ("/set colour red", "no setting 'colour'"),
         ("/set temperature", "/set temperature 0.8"),
         ("/sett", "did you mean /set?"),
-        ("/undo it", "takes nothing"),
+        ("/undo it", "takes no arguments"),
         ('/set stop "', "no closing quotation"),
     ):
         assert says in loop.type(line), line

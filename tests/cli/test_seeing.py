@@ -30,7 +30,7 @@ def test_a_trace_adds_up_in_json_and_on_the_screen(unchanged: Path) -> None:
     result = call("trace", "春風", "--store", unchanged, "--position", "1")
     assert (result.code, result.err) == (0, "")
     assert "position 1: the row of 春" in result.out
-    assert "the contest, in which 風 came" in result.out
+    assert "the contest; next token: 風" in result.out
     shown = re.findall(r"^ *[│└├─ ]*([+-]\d\.\d{4}) (?:signal|biases)", result.out, re.MULTILINE)
     margin = re.search(r"ahead of .: ([+-]\d+\.\d{4}) energy", result.out)
     assert margin is not None
@@ -76,7 +76,13 @@ def test_inspecting_a_node_and_an_edge(unchanged: Path) -> None:
     assert (node["name"], len(node["targets_by_count"])) == ("春", 2)
     assert node["targets_by_count"][0]["count"] >= node["targets_by_count"][1]["count"]
     assert node["targets_by_energy"][0]["energy"] >= node["targets_by_energy"][1]["energy"]
-    for words in ("private edges out", "pages of its row", "out, by energy", "in, by count", "least agreed"):
+    for words in (
+        "private edges out",
+        "pages of its row",
+        "out, by energy",
+        "in, by count",
+        "largest difference of share and p",
+    ):
         assert words in call("inspect", "春", "--store", unchanged).out
     edge = found("inspect", "春", "風", "--store", unchanged)
     assert edge["private"]
@@ -123,7 +129,7 @@ def test_names_of_tokens_cannot_act_on_a_terminal(tmp_path: Path) -> None:
         (["inspect", ""], "the name of a node is empty"),
         (["inspect", "<seq>"], "the nearest names: '<sep>'"),
         (["inspect", "春", "x"], "'x' is not a node of this graph"),
-        (["inspect", "春", "--top", "0"], "0 is not a whole number from 1 on"),
+        (["inspect", "春", "--top", "0"], "expected an integer, at least 1; found 0"),
     ],
 )
 def test_what_cannot_be_seen(unchanged: Path, args: list[str], says: str) -> None:

@@ -56,3 +56,21 @@ def test_the_tree_is_pinned() -> None:
         ),
     }
     assert issubclass(errors.OptionError, ValueError)
+
+
+def test_code_in_messages_can_be_replaced() -> None:
+    def spell(function: str | None, arguments: tuple[errors.Argument, ...]) -> str | None:
+        if function is not None:
+            return f"{function}{arguments}"
+        [(name, value)] = arguments
+        return None if name == "kept" else f"<{name}|{value}>"
+
+    for message, expected in (
+        ("lower `batch` or `host_memory`", "lower <batch|None> or <host_memory|None>"),
+        ("pass `force=True`", "pass <force|True>"),
+        ("pass `signal=\"paper-v1\"`, or 'x'", "pass <signal|paper-v1>, or 'x'"),
+        ("call `build_graph()`", "call build_graph()"),
+        ("call `f(a=1, b='c, d')`", "call f(('a', '1'), ('b', 'c, d'))"),
+        ("`kept` and `graph.sifu` and `A b`", "`kept` and `graph.sifu` and `A b`"),
+    ):
+        assert errors.replace_code(message, spell) == expected

@@ -140,7 +140,7 @@ def test_undo_and_redo_restore_the_same_bits(path: Path) -> None:
         assert store.undo(2).snapshot == store.snapshot and content(store) == 0.0
         with pytest.raises(StoreError, match="there are 2 commits to redo on main, not 3"):
             store.redo(3)
-        with pytest.raises(OptionError, match="steps is 0"):
+        with pytest.raises(OptionError, match="`steps` is 0"):
             store.redo(0)
         store.redo(2)
         with pytest.raises(StoreError, match="there are 2 commits to undo on main, not 3"):
@@ -190,7 +190,7 @@ def test_bad_names_and_names_that_are_taken(path: Path) -> None:
                     make(name)
         with pytest.raises(OptionError, match="no branch 'sied': did you mean side"):
             store.switch("sied")
-        with pytest.raises(OptionError, match=r"v1.0 is a tag, which never moves: make a branch there"):
+        with pytest.raises(OptionError, match=r"v1.0 is a tag, which never moves: create a branch there"):
             store.switch("v1.0")
         with pytest.raises(OptionError, match="is the current branch"):
             store.delete_branch("main")
@@ -204,7 +204,7 @@ def test_bad_names_and_names_that_are_taken(path: Path) -> None:
             store.delete_branch("main")
         store.delete_tag("v1.0")
         assert store.tree().tags == {}
-        with pytest.raises(OptionError, match="never given twice"):
+        with pytest.raises(OptionError, match="cannot be reused"):
             store.create_tag("v1.0")
 
 
@@ -256,7 +256,7 @@ def test_a_lost_note_is_said_where_it_matters(path: Path) -> None:
     (path / "acknowledged").unlink()
     with Store.open(path) as store:
         assert store.branch == "main"
-        assert "the note of the current branch is lost: took main (sifu switch to go to side)" in str(
+        assert "the record of the current branch is lost: reading main (`switch()` changes to side)" in str(
             store.recovered_from
         )
     with Store.open(path, write=True) as store:

@@ -215,8 +215,8 @@ def test_a_newer_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "slot", "value", "reason"),
     [
-        ("edges/source", 7, 60, "1 slots name no node, the first is slot 7: 60"),
-        ("edges/target", 8, -2, "1 slots name no node"),
+        ("edges/source", 7, 60, "1 slots refer to no node, the first is slot 7: 60"),
+        ("edges/target", 8, -2, "1 slots refer to no node"),
         ("edges/target", 9, -1, "free in only one of"),
         ("edges/count", 10, -5, "1 negative counts"),
         ("nodes/count", 0, -5, "1 negative counts"),

@@ -1,0 +1,55 @@
+"""The command line of a run as text that can be typed again, for the history of the store and for resuming."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Mapping
+
+import click
+from click.core import ParameterSource
+
+NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
+"""Parameters that do not change the result, so the history of the store omits them."""
+
+
+def command_line(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None) -> str:
+    """The command line: ``train --steps 5 poems.txt``.
+
+    Parameters
+    ----------
+    without
+        Names of parameters that are omitted.
+    more
+        Values of options to add, by option (with its dashes).
+    """
+    options: list[str] = []
+    arguments: list[str] = []
+    for param in ctx.command.params:
+        name = param.name or ""
+        if name in without or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[name]
+        if isinstance(param, click.Argument):
+            arguments += [str(each) for each in (value if isinstance(value, tuple) else (value,))]
+        elif isinstance(param, click.Option) and param.is_flag:
+            options.append(max(param.opts, key=len))
+        else:
+            several = isinstance(param, click.Option) and param.multiple
+            for each in value if several else (value,):
+                options += [max(param.opts, key=len), *map(str, each if isinstance(each, tuple) else (each,))]
+    for option, text in (more or {}).items():
+        options += [option, text]
+    if any(argument.startswith("-") and argument != "-" for argument in arguments):
+        arguments.insert(0, "--")
+    return " ".join(_quoted(word) for word in [ctx.info_name or "", *options, *arguments])
+
+
+def logged(ctx: click.Context) -> str:
+    """The command line as the history of the store records it."""
+    return command_line(ctx, without=NOT_LOGGED)
+
+
+def _quoted(word: str) -> str:
+    """A word quoted for a shell if necessary. `shlex.quote` would quote every letter that is not ASCII."""
+    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word)

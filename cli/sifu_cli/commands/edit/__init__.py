@@ -1,0 +1,1 @@
+"""Commands that change nodes and edges."""

@@ -1,0 +1,115 @@
+"""``sifu add-node``: adds nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from sifu_cli.command_line import logged
+from sifu_cli.number_types import Integer
+from sifu_cli.opening import open_graph
+from sifu_cli.options import common_options, dry_run_option
+from sifu_cli.output.edit_reports import common_rows
+from sifu_cli.output.formats import number
+from sifu_cli.output.messages import say
+from sifu_cli.output.results import print_json, print_table
+
+
+@click.command(
+    "add-node",
+    short_help="Add nodes: without edges, like another node, or from a text.",
+    epilog="""\b
+Examples:
+  sifu add-node 龘 --like 龍
+  sifu add-node 江南 --corpus tang --dry-run
+  sifu add-node --from words.txt
+""",
+)
+@click.argument("tokens", nargs=-1, metavar="[TOKEN ...]")
+@click.option("--from", "source", metavar="FILE", help="Read more tokens from a file, one per line; - for stdin.")
+@click.option(
+    "--like", metavar="NODE", help="Copy the private edges in both directions, the bias and the counts of NODE."
+)
+@click.option(
+    "--corpus",
+    multiple=True,
+    metavar="FILE",
+    help="Count the pairs of the new nodes in this text: frequent pairs get private edges, with energies that follow "
+    "from the counts. Can be repeated.",
+)
+@click.option(
+    "--kind", metavar="KIND", default="text", show_default=True, help="Kind of the new nodes: text, image, ..."
+)
+@click.option(
+    "--train-steps",
+    type=Integer(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Then train the edges of the new nodes, and no others, for N steps.",
+)
+@dry_run_option
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    tokens: tuple[str, ...],
+    source: str | None,
+    like: str | None,
+    corpus: tuple[str, ...],
+    kind: str,
+    train_steps: int,
+    dry_run: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Add a node for each TOKEN: a character, a word, or a name of another kind (<image:7>).
+
+    The tokenizer matches new nodes before all others, the longest first. Without --like and --corpus, all edges of a
+    new node are default edges. The command makes one commit, or none if there is an error.
+    """
+    every = [*tokens, *_lines(ctx, source)]
+    if not every:
+        raise click.UsageError("no tokens: give at least one token, or a file of tokens with --from", ctx)
+    with open_graph(store) as graph:
+        report = graph.add_node(
+            *every,
+            like=like,
+            corpus=list(corpus) or None,
+            kind=kind,
+            train_steps=train_steps,
+            dry_run=dry_run,
+            command=logged(ctx),
+        )
+    if report.missing:
+        shown = ", ".join(report.missing[:10])
+        say(
+            f"note: {len(report.missing):,} tokens do not occur in the corpus ({shown}); all their edges are default",
+            quiet=quiet,
+        )
+    if as_json:
+        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
+        return
+    added = ", ".join(report.nodes_added[:8]) + (" ..." if len(report.nodes_added) > 8 else "")
+    rows = [("added", number(len(report.nodes_added)), added)]
+    rows.append(("new private edges", number(report.private_edges_added), f"copied from {like}" if like else ""))
+    if report.occurrences is not None:
+        rows.append(("occurrences", number(report.occurrences), "in the corpus"))
+    print_table([*rows, *common_rows(report, store=store)])
+
+
+def _lines(ctx: click.Context, source: str | None) -> list[str]:
+    """The lines of a file that are not empty."""
+    if source is None:
+        return []
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{source} is not UTF-8: expected one token per line", ctx) from error
+    return [line for line in text.removeprefix("\ufeff").splitlines() if line]

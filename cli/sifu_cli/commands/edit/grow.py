@@ -1,0 +1,92 @@
+"""``sifu grow``: turns default edges that a text uses into private edges."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from sifu_cli.command_line import logged
+from sifu_cli.number_types import Float, Integer
+from sifu_cli.opening import open_graph
+from sifu_cli.options import common_options, dry_run_option
+from sifu_cli.output.edit_reports import common_rows, prune_rows
+from sifu_cli.output.messages import say
+from sifu_cli.output.results import print_json, print_table
+
+
+@click.command(
+    "grow",
+    short_help="Turn the default edges that a text uses most into private edges.",
+    epilog="""\b
+Examples:
+  sifu grow --corpus new-poems.txt --to-ratio 0.1 --dry-run
+  sifu grow --min-count 3
+""",
+)
+@click.option(
+    "--corpus",
+    multiple=True,
+    metavar="FILE",
+    help="The text. Can be repeated.  [default: the text that the graph was built from]",
+)
+@click.option(
+    "--to-ratio",
+    type=Float(min=0, max=1),
+    metavar="SHARE",
+    help="Greatest share of all pairs that are private, old and new edges together. The least useful old edges become "
+    "default.",
+)
+@click.option(
+    "--min-count",
+    type=Integer(min=1),
+    metavar="N",
+    help="Minimum count of a pair.  [default: the value of the build]",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["counts", "default"]),
+    metavar="HOW",
+    default="counts",
+    show_default=True,
+    help="Initial parameters: counts (energies that follow from the counts) or default (copies of the default edge).",
+)
+@dry_run_option
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    corpus: tuple[str, ...],
+    to_ratio: float | None,
+    min_count: int | None,
+    init: Literal["counts", "default"],
+    dry_run: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Turn the default edges that a text uses most into private edges; --to-ratio or --min-count sets how many.
+
+    With --to-ratio, private edges with lower counts may become default edges. With --dry-run, nothing changes, and the
+    perplexity on held-out text before and after is shown too.
+    """
+    with open_graph(store) as graph:
+        report = graph.grow(
+            corpus=list(corpus) or None,
+            to_ratio=to_ratio,
+            min_count=min_count,
+            init=init,
+            evaluate=dry_run,
+            dry_run=dry_run,
+            command=logged(ctx),
+        )
+    if report.note:
+        say(f"note: {report.note}", quiet=quiet)
+    if as_json:
+        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
+        return
+    print_table([*prune_rows(report), *common_rows(report, store=store, nodes=False)])

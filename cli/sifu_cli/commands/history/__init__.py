@@ -1,0 +1,1 @@
+"""Commands that list, compare and move between commits."""

@@ -1,0 +1,154 @@
+"""``sifu diff``: compares two snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sifu_cli.number_types import Integer
+from sifu_cli.options import common_options
+from sifu_cli.output.formats import commit_line, number
+from sifu_cli.output.progress import Progress
+from sifu_cli.output.results import Row, print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.inspection.diff import Difference, EdgeChange
+
+SHOWN_NAMES = 8
+LONGEST = 40
+
+
+@click.command(
+    "diff",
+    short_help="Compare two snapshots.",
+    epilog="""\b
+Examples:
+  sifu diff
+  sifu diff HEAD~2 HEAD
+  sifu diff main trial --top 20 --json
+""",
+)
+@click.argument("before", default="HEAD~1", metavar="[A]")
+@click.argument("after", default="HEAD", metavar="[B]")
+@click.option(
+    "--top",
+    type=Integer(min=0),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="List the N edges with the largest change of energy.",
+)
+@common_options
+def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_json: bool) -> None:
+    """Show the nodes, edges and settings that differ between A (default: HEAD~1) and B (default: HEAD).
+
+    A and B are HEAD, a branch, a tag or the first characters of an id, optionally with ~N for the N-th commit before
+    it. The energy of an edge (u, v) is the energy at v in the first step of a text that starts with u; if the edge is
+    not private, it is the energy of the default edge.
+    """
+    from sifu_graph.inspection.diff import diff
+
+    with Progress(quiet=quiet) as progress:
+        found = diff(
+            store,
+            before,
+            after,
+            top=top,
+            progress=lambda done, total: progress.show(f"compared {done:,} of {total:,} edges, {done / total:.0%}"),
+        )
+    if as_json:
+        print_json(_fields(found))
+        return
+    click.echo(f"from  {commit_line(found.before)}")
+    click.echo(f"to    {commit_line(found.after)}")
+    if found.empty:
+        click.echo("no difference")
+        return
+    print_table(_rows(found))
+    if found.largest:
+        click.echo()
+        _print_edges(found.largest)
+    if found.settings:
+        click.echo()
+        print_table([(each.name, _short(each.before), f"-> {_short(each.after)}") for each in found.settings])
+
+
+def _rows(found: Difference) -> list[Row]:
+    renamed = [f"{old} -> {new}" for old, new in found.nodes_renamed]
+    return [
+        ("nodes", number(found.nodes_after), f"{found.nodes_before:,} before"),
+        *_named("  added", found.nodes_added),
+        *_named("  removed", found.nodes_removed),
+        *_named("  renamed", renamed),
+        *_named("  changed", found.nodes_changed, "count or bias: "),
+        ("private edges", number(found.edges_after), f"{found.edges_before:,} before"),
+        ("  added", number(found.edges_added), ""),
+        ("  removed", number(found.edges_removed), ""),
+        ("  changed", number(found.edges_changed), "other parameters"),
+        *([("  recounted", number(found.edges_recounted), "another count")] if found.edges_recounted else []),
+        *_named("  forbidden", [" ".join(pair) for pair in found.edges_forbidden], "now forbidden: "),
+        *_named("  allowed", [" ".join(pair) for pair in found.edges_allowed], "no longer forbidden: "),
+        *((name, "changed", "in shape" if gap is None else f"by up to {gap:.3g}") for name, gap in found.arrays),
+    ]
+
+
+def _named(label: str, names: Sequence[str], what: str = "") -> list[Row]:
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+    return [(label, number(len(names)), what + " ".join(_visible(name) for name in names[:SHOWN_NAMES]) + more)]
+
+
+def _print_edges(edges: Sequence[EdgeChange]) -> None:
+    click.secho("largest changes of energy, in the first step of a text that starts with the source", dim=True)
+    for edge in edges:
+        was, now = (number(energy, 3) for energy in (edge.energy_before, edge.energy_after))
+        by = "" if edge.energy_change is None else f"{edge.energy_change:+.3f}"
+        counts = [f"{count:,}" for count in (edge.count_before, edge.count_after) if count is not None]
+        seen = counts[0] if len(set(counts)) == 1 else " -> ".join(counts)
+        name = f"{_visible(edge.source)} {_visible(edge.target)}"
+        click.echo(f"{edge.change:<7}  {was:>9} -> {now:>9}  {by:>9}  {name}  (count {seen})")
+
+
+def _visible(name: str) -> str:
+    return name if name.isprintable() and name.strip() else repr(name)
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _fields(found: Difference) -> dict[str, Any]:
+    return {
+        "before": found.before.snapshot,
+        "after": found.after.snapshot,
+        "empty": found.empty,
+        "nodes": {
+            "before": found.nodes_before,
+            "after": found.nodes_after,
+            "added": found.nodes_added,
+            "removed": found.nodes_removed,
+            "renamed": found.nodes_renamed,
+            "changed": found.nodes_changed,
+        },
+        "edges": {
+            "before": found.edges_before,
+            "after": found.edges_after,
+            "added": found.edges_added,
+            "removed": found.edges_removed,
+            "changed": found.edges_changed,
+            "recounted": found.edges_recounted,
+            "forbidden": found.edges_forbidden,
+            "allowed": found.edges_allowed,
+            "largest": [{**dataclasses.asdict(edge), "energy_change": edge.energy_change} for edge in found.largest],
+        },
+        "arrays": dict(found.arrays),
+        "settings": {each.name: {"before": each.before, "after": each.after} for each in found.settings},
+        "pages_read": found.pages_read,
+    }

@@ -1,0 +1,1 @@
+"""Commands that show what a graph is and why it predicts what it predicts."""

@@ -1,0 +1,87 @@
+"""``sifu info``: shows size, settings and training state of the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+from sifu_store.durable import format_bytes
+
+from sifu_cli.opening import open_graph
+from sifu_cli.options import at_option, common_options
+from sifu_cli.output.formats import number, percent
+from sifu_cli.output.results import Row, print_json, print_table
+
+
+@click.command(
+    "info",
+    short_help="Show size, settings and training state of the graph.",
+    epilog="""\b
+Examples:
+  sifu info --json | python -m json.tool
+  sifu info --card
+""",
+)
+@click.option("--card", is_flag=True, help="Print a model card in Markdown, with scores on part of the held-out text.")
+@at_option
+@common_options
+def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bool) -> None:
+    """Show size, settings and training state of the graph."""
+    with open_graph(store, at=at) as graph:
+        if card:
+            from sifu_graph.card import model_card
+
+            page = model_card(graph)
+            if as_json:
+                print_json({"card": page})
+            else:
+                click.echo(page, nl=False)
+            return
+        info = graph.info()
+    if as_json:
+        print_json({**dataclasses.asdict(info), "training": info.settings["training"]})
+        return
+    build = info.settings["build"]
+    print_table(
+        [
+            ("nodes", number(info.nodes), f"level {build['level']}"),
+            ("width", number(info.width), ""),
+            ("dense parameters", number(info.dense_parameters), "with a private edge for every pair of nodes"),
+            ("private edges", number(info.private_edges), f"--sparsify {build['sparsify']:g}"),
+            ("stored parameters", number(info.stored_parameters), ""),
+            ("ratio", percent(info.ratio), "stored / dense parameters"),
+            ("coverage", percent(info.coverage), "of the pairs in the text have a private edge"),
+            ("corpus tokens", number(info.corpus_tokens), _corpus(build)),
+            (
+                "signal",
+                build["signal_preset"] or "custom",
+                f"initial parameters from {info.settings['initial']['method']}",
+            ),
+            *_training(info.settings["training"]),
+            ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
+            ("store", format_bytes(info.store_bytes), info.path),
+            ("format", number(info.format_version), f"written by {info.settings['created_by']}"),
+            ("branch", info.branch, "" if info.newest else "this snapshot is not its newest"),
+            ("snapshot", info.snapshot[:8], ""),
+        ]
+    )
+
+
+def _corpus(build: dict[str, Any]) -> str:
+    sources = build["corpus"]["sources"]
+    if not sources:
+        return f"imported from {build['imported']['from']}"
+    names = [source["name"] for source in sources[:2]]
+    return ", ".join(names) + (f" and {len(sources) - 2} more" if len(sources) > 2 else "")
+
+
+def _training(training: dict[str, Any] | None) -> list[Row]:
+    if training is None:
+        return [("trained", "no", "train it with sifu train")]
+    optimizer = training["optimizer"]
+    return [
+        ("trained steps", number(training["step"]), f"{optimizer['kind']}, lr {optimizer['lr']:g}"),
+        ("trained tokens", number(training["tokens"]), f"batch {training['batch']:,}"),
+    ]

@@ -1,0 +1,157 @@
+"""``sifu inspect``: shows one node, or the edge between two nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sifu_cli.number_types import Integer
+from sifu_cli.opening import Resources, open_graph
+from sifu_cli.options import at_option, common_options, host_memory_option
+from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.messages import say
+from sifu_cli.output.results import Row, print_json, print_rich, print_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sifu_graph.inspection.inspect import Change, EdgeReport, Neighbour, NodeReport
+
+TOP = 10
+Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
+"""Title of a list, its neighbours, and the columns to show."""
+
+
+@click.command(
+    "inspect",
+    short_help="Show a node or an edge: counts, norms, neighbours, history.",
+    epilog="""\b
+Examples:
+  sifu inspect 春
+  sifu inspect 春 風
+""",
+)
+@click.argument("node", metavar="NODE")
+@click.argument("target", required=False, metavar="[NODE]")
+@click.option("--top", type=Integer(min=1), metavar="N", default=TOP, show_default=True, help="Neighbours per list.")
+@at_option
+@host_memory_option("256MiB, or the least possible")
+@common_options
+def command(
+    *,
+    node: str,
+    target: str | None,
+    top: int,
+    at: str | None,
+    host_memory: str | None,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Show NODE, or the edge from the first NODE to the second.
+
+    Energies are those of an empty mix: only the biases contribute.
+    """
+    with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
+        found = graph.inspect(node, target, top=top)
+    if graph.memory_note is not None:
+        say(graph.memory_note, quiet=quiet)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    elif target is None:
+        _print_node(found)  # type: ignore[arg-type]
+    else:
+        _print_edge(found)  # type: ignore[arg-type]
+
+
+def _print_node(found: NodeReport) -> None:
+    pages = "-" if found.pages is None else f"{found.pages[0]:,} - {found.pages[1]:,}"
+    print_table(
+        [
+            ("node", printable(found.name), f"number {found.node:,} by frequency"),
+            ("count", number(found.count), "in the corpus of the graph"),
+            ("targets", number(found.distinct_targets), f"distinct, in {found.transitions:,} transitions"),
+            ("private edges out", number(found.private_out), ""),
+            ("sources", number(found.distinct_sources), "distinct"),
+            ("private edges in", number(found.private_in), ""),
+            ("bias", number(found.bias_norm, 3), "norm"),
+            ("default energy", number(found.default_energy, 3), f"{percent(found.default_p)} for each default edge"),
+            ("pages of its row", pages, _changed(found.row_written, "last written")),
+            ("bias changed", *_when(found.bias_changed)),
+        ]
+    )
+    click.echo()
+    out: list[Shown] = [
+        ("out, by energy", found.targets_by_energy, ("energy", "p")),
+        ("out, by count", found.targets_by_count, ("count", "share")),
+        ("largest difference of share and p", found.disagreements, ("share", "p")),
+    ]
+    print_rich(_neighbours(out))
+    click.echo()
+    among = "" if found.private_in <= found.compared else f", among the {found.compared} with the highest counts"
+    into: list[Shown] = [
+        (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
+        ("in, by count", found.sources_by_count, ("count", "share")),
+    ]
+    print_rich(_neighbours(into))
+
+
+def _neighbours(lists: list[Shown]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title, _, columns in lists:
+        table.add_column(title)
+        for column in columns:
+            table.add_column(column, justify="right")
+    for at in range(max(len(found) for _, found, _ in lists)):
+        cells: list[str] = []
+        for _, found, columns in lists:
+            cells += _cells(found[at], columns) if at < len(found) else [""] * (1 + len(columns))
+        table.add_row(*cells)
+    return table
+
+
+def _cells(one: Neighbour, columns: tuple[str, ...]) -> list[str]:
+    values = {
+        "energy": f"{one.energy:.3f}",
+        "p": "" if one.p is None else percent(one.p),
+        "count": number(one.count),
+        "share": percent(one.share),
+    }
+    return [printable(one.name), *(values[column] for column in columns)]
+
+
+def _print_edge(found: EdgeReport) -> None:
+    values = found.singular_values
+    rows: list[Row] = [
+        ("edge", f"{printable(found.source)} {printable(found.target)}", "private" if found.private else "default"),
+        ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
+        ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
+        ("probability", percent(found.p), "with an empty mix"),
+        ("energy", number(found.energy, 4), f"rank {found.rank:,}; the default edge has {found.default_energy:.4f}"),
+        ("|W|", number(found.weight_norm, 4), "Frobenius norm"),
+        ("|b|", number(found.bias_norm, 4), ""),
+        ("singular values", number(values[0], 4), " ".join(f"{value:.3g}" for value in values[1:8]) + " ..."),
+    ]
+    if found.page is not None:
+        kind = "stored" if found.page_stored else "not trained: generated from the counts"
+        rows.append(("page", number(found.page), f"slot {found.slot:,}; {kind}"))
+    rows.append(("last changed", *_when(found.changed)))
+    print_table(rows)
+
+
+def _when(change: Change | None) -> tuple[str, str]:
+    return ("-", "before the oldest commit") if change is None else (change.snapshot[:8], _changed(change, "by"))
+
+
+def _changed(change: Change | None, label: str) -> str:
+    if change is None:
+        return ""
+    time = change.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    by = f"{label} {change.snapshot[:8]}" if label != "by" else label
+    return f"{by} sifu {change.command.removeprefix('sifu ')}, {time}"

@@ -1,0 +1,1 @@
+"""Commands that build, train, run and evaluate a graph."""

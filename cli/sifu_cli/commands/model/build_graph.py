@@ -1,0 +1,138 @@
+"""``sifu build-graph``: builds a new graph from a corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+from sifu_store.durable import format_bytes
+
+from sifu_cli.command_line import logged
+from sifu_cli.number_types import Float, Integer
+from sifu_cli.options import common_options, force_option, seed_option
+from sifu_cli.output.formats import duration, number, percent
+from sifu_cli.output.messages import say
+from sifu_cli.output.results import print_json, print_table
+
+
+@click.command(
+    "build-graph",
+    short_help="Build a new graph from a corpus.",
+    epilog="""\b
+Example:
+  sifu build-graph --vocab 4000 --sparsify 0.1 poems/ more.txt.gz
+""",
+)
+@click.argument("corpus", nargs=-1, metavar="[CORPUS ...]")
+@click.option(
+    "--vocab",
+    type=Integer(min=3),
+    metavar="N",
+    default=4000,
+    show_default=True,
+    help="Number of nodes: the most frequent tokens and two special nodes.",
+)
+@click.option(
+    "--sparsify",
+    type=Float(min=0, max=1),
+    metavar="SHARE",
+    default=0.1,
+    show_default=True,
+    help="Greatest share of all pairs that get a private edge; the most frequent pairs first.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["char", "bpe", "tokens"]),
+    metavar="LEVEL",
+    default="char",
+    show_default=True,
+    help="Tokenization: char (characters), bpe (byte-level BPE) or tokens (lists of tokens in .jsonl).",
+)
+@click.option(
+    "--width",
+    type=Integer(min=2),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="Width of the signal; an even number.",
+)
+@click.option(
+    "--min-count",
+    type=Integer(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Minimum count of a pair for a private edge.",
+)
+@click.option(
+    "--length",
+    type=Integer(min=2),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="Tokens per chunk of training text.",
+)
+@click.option(
+    "--holdout",
+    type=Float(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    default=0.01,
+    show_default=True,
+    help="Share of the documents held out for evaluation: not counted and not trained on.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["counts", "uniform"]),
+    metavar="HOW",
+    default="counts",
+    show_default=True,
+    help="Initial parameters: counts (a smoothed bigram model) or uniform (U(-0.5, 0.5), as in the paper).",
+)
+@click.option(
+    "--signal",
+    type=click.Choice(["paper", "paper-v1", "brillm05", "tuned"]),
+    metavar="PRESET",
+    default="tuned",
+    show_default=True,
+    help="Settings of the signal: paper, paper-v1, brillm05 (the released code) or tuned.",
+)
+@seed_option("Seed of the random numbers.", default=0)
+@force_option("Replace an existing graph.")
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context, /, *, corpus: tuple[str, ...], store: Path, quiet: bool, as_json: bool, **options: Any
+) -> None:
+    """Build a new graph: count the tokens and pairs of a corpus, select the private edges, write the store.
+
+    CORPUS: .txt or .jsonl files (plain, .gz or .xz), folders, - for stdin, or a corpus that is part of sifu:
+    tang (Chinese poems, the default) or wordnet (English). Each line is a document.
+    """
+    from sifu_graph.build import build_graph
+
+    report = build_graph(
+        corpus or ("tang",), store, **options, command=logged(ctx), say=lambda line: say(line, quiet=quiet)
+    )
+    for note in report.notes:
+        say(f"note: {note}", quiet=quiet)
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    print_table(
+        [
+            ("nodes", number(report.nodes), ""),
+            ("dense parameters", number(report.dense_parameters), "with a private edge for every pair of nodes"),
+            ("private edges", number(report.private_edges), f"of {report.distinct_pairs:,} distinct pairs in the text"),
+            ("stored parameters", number(report.stored_parameters), ""),
+            ("ratio", percent(report.ratio), "stored / dense parameters"),
+            ("coverage", percent(report.coverage), "of the pairs in the text have a private edge"),
+            ("corpus tokens", number(report.corpus_tokens), ""),
+            ("held-out tokens", number(report.heldout_tokens), "not counted, not trained on"),
+            ("unknown tokens", percent(report.unknown_share), "of the tokens are not nodes"),
+            ("store", format_bytes(report.store_bytes), report.path),
+            ("time", duration(report.seconds), ""),
+            ("snapshot", report.snapshot[:8], ""),
+        ]
+    )

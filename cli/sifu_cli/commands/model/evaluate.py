@@ -1,0 +1,165 @@
+"""``sifu eval``: measures how well the graph predicts held-out text."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sifu_cli.number_types import Integer
+from sifu_cli.opening import Resources, open_graph
+from sifu_cli.options import at_option, common_options, resource_options
+from sifu_cli.output.cache_report import print_cache
+from sifu_cli.output.formats import number, percent
+from sifu_cli.output.messages import say, warn
+from sifu_cli.output.results import Row, print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.evaluation import EvalReport
+    from sifu_graph.graph import Graph
+
+REMARKS = {
+    "uniform": "all nodes have the same probability",
+    "unigram": "counts of single tokens",
+    "kneser-ney-2": "counts of pairs (interpolated Kneser-Ney)",
+    "kneser-ney-3": "counts of three consecutive tokens",
+    "kneser-ney-4": "counts of four consecutive tokens",
+}
+
+
+@click.command(
+    "eval",
+    short_help="Measure the perplexity on held-out text, beside simple baselines.",
+    epilog="""\b
+Examples:
+  sifu eval --baselines
+  sifu eval --limit 100000 other-poems.txt
+  sifu eval --against other.sifu --against @1CECHNKR
+""",
+)
+@click.argument("files", nargs=-1, metavar="[FILE ...]")
+@click.option("--limit", type=Integer(min=1), metavar="N", help="Stop after about N tokens.")
+@click.option(
+    "--baselines", "with_baselines", is_flag=True, help="Add unigram and Kneser-Ney models of the same training text."
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="STORE[@SNAPSHOT]",
+    help="Also evaluate another graph or snapshot on the same text (@SNAPSHOT: of this store). Can be repeated.",
+)
+@click.option(
+    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot perplexity by position (.png, .svg, .pdf)."
+)
+@at_option
+@resource_options
+@common_options
+def command(
+    *,
+    files: tuple[str, ...],
+    limit: int | None,
+    with_baselines: bool,
+    against: tuple[str, ...],
+    plot: Path | None,
+    at: str | None,
+    resources: Resources,
+    stats: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Measure the perplexity on FILEs (default: the held-out part of the text that the graph was built from).
+
+    Perplexity is exp(mean loss per token): the number of equally likely tokens with the same loss. Lower is better.
+    """
+    if plot is not None:
+        from sifu_graph.plot.figures import require_plotting
+
+        require_plotting(plot)
+    reports: dict[str, EvalReport] = {}
+    with open_graph(store, at=at, resources=resources) as graph:
+        where = "the held-out part of its corpus" if not files else ", ".join(files)
+        what = f"{store} at {at}" if at else store
+        say(f"evaluating {what} on {where}", quiet=quiet)
+        nodes = int(graph.settings["nodes"])
+        report = graph.evaluate(list(files) or None, limit=limit, with_baselines=with_baselines)
+        reports[str(store)] = report
+        cache = graph.cache()
+        for name in against:
+            reports[name] = _other(name, graph, files=files, limit=limit, quiet=quiet)
+    if stats:
+        print_cache(cache)
+    if plot is not None:
+        from sifu_graph.plot.evaluation import plot_positions
+
+        plot_positions(reports, plot)
+        say(f"wrote {plot}", quiet=quiet)
+    if as_json:
+        others = [{"store": name, **dataclasses.asdict(other)} for name, other in list(reports.items())[1:]]
+        fields = {name: getattr(report, name) for name in ("perplexity", "tokens", "bits_per_token", "top1")}
+        print_json({**fields, **dataclasses.asdict(report), "nodes": nodes, "against": others, "cache": cache})
+        return
+    print_table(_rows(report))
+    if with_baselines or against:
+        click.echo()
+        print_table(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
+
+
+def _other(name: str, graph: Graph, *, files: tuple[str, ...], limit: int | None, quiet: bool) -> EvalReport:
+    """Evaluate another graph, STORE[@SNAPSHOT], on the same documents."""
+    from sifu_graph.graph import Graph
+
+    path, _, snapshot = name.partition("@")
+    say(f"evaluating {name}", quiet=quiet)
+    with Graph.open(path or graph.path, at=snapshot or None) as other:
+        mine, theirs = graph.settings["build"], other.settings["build"]
+        if not files and (mine["corpus"], mine["holdout"]) != (theirs["corpus"], theirs["holdout"]):
+            warn(f"{name} was built from another text or another held-out part: its training text may contain this one")
+        if mine["level"] != theirs["level"] or graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
+            warn(f"{name} has another tokenizer: compare the bits per character, not the perplexity")
+        return other.evaluate(list(files) or None, limit=limit, like=None if files else graph)
+
+
+def _rows(report: EvalReport) -> list[Row]:
+    rows = [
+        ("perplexity", number(report.perplexity, 1), "lower is better"),
+        ("bits per token", number(report.bits_per_token, 3), ""),
+        ("bits per character", number(report.bits_per_character, 3), ""),
+        ("top-1", percent(report.top1), "of the tokens are the most probable candidate"),
+        ("top-5", percent(report.top5), "are among the five most probable candidates"),
+        ("tokens", number(report.tokens), f"predicted, {report.part}"),
+    ]
+    if report.forbidden:
+        rows.append(("left out", number(report.forbidden), "tokens whose edge is forbidden"))
+    if report.bits_per_character is None:
+        del rows[2]
+    for label, part in (("private edges", report.private), ("default edge", report.default)):
+        if part.tokens:
+            remark = f"of the tokens; perplexity {number(part.perplexity, 1)}"
+            rows.append((label, percent(part.tokens / report.tokens), remark))
+    return rows
+
+
+def _comparison(reports: dict[str, EvalReport], *, nodes: int, with_baselines: bool) -> list[Row]:
+    """Rows with the perplexity of every model, the highest first."""
+    found: list[tuple[str, float, float | None, str]] = [
+        (name, report.perplexity, report.bits_per_character, "the graph" if i == 0 else "")
+        for i, (name, report) in enumerate(reports.items())
+    ]
+    if with_baselines:
+        first = next(iter(reports.values()))
+        characters = first.tokens / first.characters if first.characters else None
+        uniform: Any = math.log2(nodes) * characters if characters else None
+        found.append(("uniform", float(nodes), uniform, REMARKS["uniform"]))
+        found += [(b.name, b.perplexity, b.bits_per_character, REMARKS[b.name]) for b in first.baselines]
+    found.sort(key=lambda row: -row[1])
+    return [
+        ("model", "perplexity  bits/character", "lowest perplexity last"),
+        *(
+            (name, f"{number(perplexity, 1)}  {number(bits, 3):>14}", remark)
+            for name, perplexity, bits, remark in found
+        ),
+    ]

@@ -1,0 +1,304 @@
+"""``sifu train``: trains and commits; resumes the last run; Ctrl-C commits and stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from sifu_store.durable import format_bytes
+
+from sifu_cli.command_line import command_line, logged
+from sifu_cli.number_types import Float, Integer, IntegerOr
+from sifu_cli.opening import Resources, open_graph
+from sifu_cli.options import common_options, resource_options, seed_option
+from sifu_cli.output.cache_report import print_cache
+from sifu_cli.output.formats import duration, number
+from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
+from sifu_cli.output.results import print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.training.options import StepReport, TrainReport
+
+INTERRUPTED = 130
+LIMITS = ("steps", "epochs", "minutes")
+OPTIMIZER = ("lr", "eps", "beta1", "beta2", "weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps")
+"""Parameters that are fields of the library's `OptimizerConfig`; `optimizer` is its `kind`."""
+NOT_IN_CONFIG = ("config", "as_json", "quiet", "store")
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Use the values of a TOML file as defaults of the options; the command line overrides them."""
+    if path is None:
+        return None
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path}: not TOML: {error}") from error
+    options = {
+        max(each.opts, key=len).removeprefix("--"): each
+        for each in ctx.command.params
+        if isinstance(each, click.Option) and each.name not in NOT_IN_CONFIG
+    }
+    defaults = {}
+    for key, value in found.items():
+        if key not in options:
+            raise click.BadParameter(f"{path}: no option {key!r}; there are {', '.join(options)}")
+        option = options[key]
+        try:
+            defaults[option.name or key] = option.type.convert(str(value), None, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{path}: {key}: {error.message}") from error
+    ctx.default_map = defaults
+    return path
+
+
+@click.command(
+    "train",
+    short_help="Train the graph and commit; resumes the last run.",
+    epilog="""\b
+Examples:
+  sifu train --minutes 20
+  sifu train --steps 500 --lr 0.05 --eval-every 100 --plot loss.png
+""",
+)
+@click.argument("corpus", nargs=-1, metavar="[CORPUS ...]")
+@click.option("--steps", type=Integer(min=1), metavar="N", help="Train for N more steps.")
+@click.option("--epochs", type=Float(min=0, min_open=True), metavar="X", help="Train for X more passes over the text.")
+@click.option(
+    "--minutes",
+    type=Float(min=0, min_open=True),
+    metavar="X",
+    help="Train for X more minutes. The first limit that is reached ends the run.",
+)
+@click.option(
+    "--batch",
+    type=Integer(min=1),
+    metavar="N",
+    help="Chunks of text per step.  [default: last run's, else 512]",
+)
+@click.option(
+    "--lr",
+    type=Float(min=0, min_open=True),
+    metavar="X",
+    help="Learning rate.  [default: last run's, else 0.12; AdamW: 0.03]",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["rowwise", "adamw", "adamw-dense"]),
+    metavar="NAME",
+    help="rowwise (row-wise AdaGrad: one second moment per edge), adamw (updates only the edges of a step) or "
+    "adamw-dense (updates all edges).  [default: last run's, else rowwise]",
+)
+@click.option("--eps", type=Float(min=0, min_open=True), metavar="X", help="Added to the denominator of the update.")
+@click.option(
+    "--beta1", type=Float(min=0, max=1, max_open=True), metavar="X", help="Decay of the mean gradient (AdamW)."
+)
+@click.option(
+    "--beta2",
+    type=Float(min=0, max=1),
+    metavar="X",
+    help="Decay of the second moment; 1 (rowwise only): the sum of all steps.",
+)
+@click.option("--weight-decay", type=Float(min=0), metavar="X", help="Decoupled weight decay.")
+@click.option("--clip", type=Float(min=0), metavar="X", help="Greatest gradient norm of an edge; 0: no limit.")
+@click.option(
+    "--shared-rate",
+    type=Float(min=0),
+    metavar="X",
+    help="Learning rate of alpha, the default edge, the scale and the node biases, as a share of --lr.",
+)
+@click.option(
+    "--warmup", "warmup_steps", type=Integer(min=0), metavar="N", help="Steps over which the learning rate rises."
+)
+@click.option(
+    "--decay",
+    "decay_steps",
+    type=Integer(min=0),
+    metavar="N",
+    help="Steps after the warmup over which the learning rate falls; 0: constant.",
+)
+@click.option(
+    "--candidates",
+    type=IntegerOr("all", Integer(min=1)),
+    metavar="all|K",
+    help="Softmax over all nodes, or over K sampled nodes.  [default: last run's, else all]",
+)
+@click.option(
+    "--commit-every",
+    type=Integer(min=0),
+    metavar="N",
+    help="Steps between commits; 0: only at the end.  [default: every 15 minutes]",
+)
+@click.option(
+    "--eval-every",
+    type=Integer(min=0),
+    metavar="N",
+    help="Steps between evaluations on the held-out text; 0: only at the end.  [default: every 2 minutes]",
+)
+@seed_option("Seed of the order of the text.  [default: last run's, else the graph's]")
+@click.option(
+    "--contexts/--no-contexts",
+    default=None,
+    help="Start with the closed-form fit of every edge to all its contexts in the text.  [default: for a new graph "
+    "with --init counts and --signal tuned, and the row-wise optimizer]",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    is_eager=True,
+    callback=_read_config,
+    help="Read options from a file (`lr = 0.05`); options on the command line override them.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="At the end, plot the loss of all runs up to the current snapshot.",
+)
+@resource_options
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    corpus: tuple[str, ...],
+    resources: Resources,
+    stats: bool,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+    plot: Path | None,
+    config: Path | None,  # read by its callback
+    optimizer: str | None,
+    candidates: int | Literal["all"] | None,
+    **options: Any,
+) -> None:
+    """Train the graph on CORPUS (default: the text it was built from) and commit.
+
+    Resumes the last run and reuses its optimizer settings unless they are given. Without --steps, --epochs or
+    --minutes, makes one pass over the text. Ctrl-C completes the step, commits, and prints the command that
+    resumes the run; a second Ctrl-C stops at once.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    changed = {name: given.pop(name) for name in OPTIMIZER if name in given}
+    if optimizer is not None:
+        changed["kind"] = optimizer
+    no_limit = not any(name in given for name in LIMITS)
+    if no_limit:
+        given["epochs"] = 1.0
+    if plot is not None:
+        from sifu_graph.plot.figures import require_plotting
+
+        require_plotting(plot)
+    with open_graph(store, resources=resources) as graph, Progress(quiet=quiet, streams=as_json) as progress:
+        from sifu_graph.training.options import merged_optimizer
+
+        if no_limit:
+            say("no --steps, --epochs or --minutes given: training for one pass over the text", quiet=quiet)
+        shown = _Shown(progress, as_json=as_json)
+        report = graph.train(
+            list(corpus) or None,
+            **given,
+            optimizer=merged_optimizer(graph.settings["training"], **changed),
+            candidates=candidates,
+            command=logged(ctx),
+            on_step=shown.step,
+            say=progress.keep,
+        )
+    if stats:
+        print_cache(report.cache)
+    go_on = _resuming_command(ctx, report, store)
+    if as_json:
+        print_json({**_fields(dataclasses.asdict(report)), "final": True, "go_on": go_on})
+    else:
+        _print_report(report)
+    if plot is not None:
+        from sifu_graph.plot.figures import plot_training
+
+        plot_training(store, plot)
+        say(f"wrote {plot}", quiet=quiet)
+    if go_on is not None:
+        click.echo(f"interrupted; all steps are committed. To resume:\n  {go_on}", err=True)
+        ctx.exit(INTERRUPTED)
+
+
+class _Shown:
+    """Shows the progress of a run: a progress line, and a lasting line (or JSON) per evaluation and commit."""
+
+    def __init__(self, progress: Progress, *, as_json: bool) -> None:
+        self._progress, self._json = progress, as_json
+
+    def step(self, report: StepReport) -> None:
+        """Show one step."""
+        line = (
+            f"step {report.step:,}   loss {report.loss:.3f}   perplexity {number(report.perplexity, 1)}   "
+            f"{report.tokens_per_s:,.0f} tokens/s"
+        )
+        if report.eta_s is not None:
+            line += f"   {duration(report.eta_s)} left"
+        self._progress.show(line)
+        news = []
+        if report.heldout_perplexity is not None:
+            news.append(f"held-out perplexity {number(report.heldout_perplexity, 1)}")
+        if report.snapshot is not None:
+            news.append(f"committed as {report.snapshot[:8]}")
+        if news:
+            self._progress.keep(f"step {report.step:,}   {', '.join(news)}")
+        if news and self._json:
+            try:
+                print_json({**_fields(dataclasses.asdict(report)), "final": False})
+            except BrokenPipeError:  # the reader closed the pipe: go on training without output
+                self._json = False
+
+
+def _fields(report: dict[str, Any]) -> dict[str, Any]:
+    """All fields, the main ones first."""
+    first = (
+        "step", "tokens", "loss", "perplexity", "heldout_perplexity", "tokens_per_s", "peak_host_bytes",
+        "peak_device_bytes", "cache", "snapshot",
+    )  # fmt: skip
+    return {**{name: report.get(name) for name in first}, **report}
+
+
+def _print_report(report: TrainReport) -> None:
+    contexts, fitted = [], report.contexts
+    if fitted is not None:
+        how = f"closed-form fit, strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
+        contexts = [("contexts", duration(fitted.seconds), how)]
+    before, after = number(report.heldout_before, 1), number(report.heldout_perplexity, 1)
+    print_table(
+        [
+            ("step", number(report.step), f"{report.steps_done:,} in this run"),
+            ("tokens", number(report.tokens), f"{report.tokens_done:,} in this run"),
+            ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
+            ("held-out", after, f"perplexity; {before} before this run"),
+            *contexts,
+            ("tokens/s", number(report.tokens_per_s), ""),
+            ("peak memory", format_bytes(report.peak_host_bytes), ""),
+            ("time", duration(report.seconds), ""),
+            ("snapshot", report.snapshot[:8], ""),
+        ]
+    )
+
+
+def _resuming_command(ctx: click.Context, report: TrainReport, store: Path) -> str | None:
+    """The command that completes an interrupted run; None if nothing is left to do."""
+    if not report.interrupted:
+        return None
+    left = {
+        "--steps": (report.steps_left, "d"),
+        "--epochs": (report.epochs_left, ".9g"),
+        "--minutes": (report.minutes_left, ".3g"),
+    }
+    more = {option: format(value, style) for option, (value, style) in left.items() if value is not None}
+    if any(not value for value, _ in left.values() if value is not None):
+        return None
+    return "sifu " + command_line(ctx, without=(*LIMITS, "store"), more={"--store": str(store), **more})

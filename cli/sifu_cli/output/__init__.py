@@ -1,0 +1,1 @@
+"""Text output: messages on stderr, results on stdout, and how values are written."""

@@ -1,0 +1,67 @@
+"""Tables of the commands that edit a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sifu_store.durable import format_bytes
+
+from sifu_cli.output.formats import duration, number, percent
+from sifu_cli.output.results import Row
+
+if TYPE_CHECKING:
+    from sifu_graph.edit.reports import EditReport, PruneReport
+
+
+def common_rows(report: EditReport, *, store: Path, nodes: bool = True) -> list[Row]:
+    """The last rows of the table of every edit.
+
+    Parameters
+    ----------
+    report
+        What the edit did, or would do (dry run).
+    store
+        Directory of the store.
+    nodes
+        Whether the number of nodes may have changed.
+    """
+    rows: list[Row] = []
+    if nodes:
+        rows.append(("nodes", number(report.nodes_after), f"before: {report.nodes_before:,}"))
+    rows += [
+        ("private edges", number(report.private_edges_after), f"before: {report.private_edges_before:,}"),
+        (
+            "pages",
+            number(report.pages_written),
+            "written" if report.snapshot else "to write",
+        ),
+        ("time", duration(report.seconds), ""),
+    ]
+    if report.snapshot is None:
+        rows.append(("dry run", "-", f"{store} was not changed"))
+    else:
+        rows.append(("snapshot", report.snapshot[:8], ""))
+    return rows
+
+
+def prune_rows(report: PruneReport) -> list[Row]:
+    """The first rows of the tables of prune and grow."""
+    out: list[Row] = []
+    if report.edges_added:
+        out.append(("edges added", number(report.edges_added), "became private"))
+    if report.edges_removed or not out:
+        out.append(("edges removed", number(report.edges_removed), "became default"))
+    freed = report.bytes_freed
+    remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
+    out.append(("parameters", format_bytes(abs(freed)), remark))
+    out.append(
+        (
+            "of the text",
+            percent(report.corpus_share),
+            "uses the edges " + ("added" if report.edges_added else "removed"),
+        )
+    )
+    if report.heldout_before is not None:
+        out.append(("held-out", number(report.heldout_after, 2), f"perplexity; before: {report.heldout_before:.2f}"))
+    return out

@@ -1,0 +1,54 @@
+"""How values are written: numbers, shares, durations, names of nodes, commits. Sizes: `sifu_store.durable`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sifu_store.history import Commit
+
+SHOWN_NAMES = 20
+"""Names of nodes that `quoted` lists."""
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number with thousands separators, `1,234.5`; a dash for None, NaN and infinity."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def percent(share: float) -> str:
+    """A share (0 to 1) as `12.3 %`; two significant digits below 0.1 %."""
+    return f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else f"{100 * share:.2g} %"
+
+
+def duration(seconds: float) -> str:
+    """`3.4 s`, `2:05 min`, `1:02:03 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def printable(name: str) -> str:
+    """The name of a node with visible spaces and escaped control characters, so that none acts on the terminal."""
+    return "".join(
+        "\u2423" if character == " " else character if character.isprintable() else ascii(character)[1:-1]
+        for character in name
+    )
+
+
+def quoted(names: Sequence[str]) -> str:
+    """The first names of a list in quotes, and the number of the others."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return " ".join(map(repr, names[:SHOWN_NAMES])) + more
+
+
+def commit_line(commit: Commit) -> str:
+    """`ZNTDTQ0Q  train: step 16 (2026-11-22 00:15)`."""
+    time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"{click.style(commit.snapshot[:8], fg='yellow')}  {commit.message} ({time})"

@@ -1,0 +1,33 @@
+"""Messages for the user, on stderr.
+
+Parameters of the library that a message names between backticks are shown as options of the command that runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sifu_cli.library_names import with_options
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """Print a message, unless `quiet`."""
+    if not quiet:
+        click.echo(_in_options(message), err=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning on one line, also with --quiet."""
+    click.echo("sifu: warning: " + " ".join(_in_options(message).split()), err=True)
+
+
+def interactive() -> bool:
+    """Whether stdin and stdout are terminals."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _in_options(message: str) -> str:
+    ctx = click.get_current_context(silent=True)
+    return with_options(message, None if ctx is None else ctx.command)

@@ -1,0 +1,58 @@
+"""Results on stdout: JSON, aligned tables, and tables and trees of rich (imported only when one is printed)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+OFF_TERMINAL_WIDTH = 160
+"""Width in columns of rich output that does not go to a terminal."""
+
+Row = tuple[str, str, str]
+"""Label, value, remark."""
+
+
+def print_json(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line. NaN and infinity become null; a value of another type becomes its text."""
+    click.echo(json.dumps(_finite(fields), ensure_ascii=False, default=str))
+
+
+def print_table(rows: Iterable[Row]) -> None:
+    """Print aligned rows: labels left-aligned, values right-aligned, then remarks."""
+    rows = list(rows)
+    label_width = max(len(label) for label, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    for label, value, remark in rows:
+        shown = click.style(f"{label:<{label_width}}", dim=True)
+        click.echo(f"{shown}  {value:>{value_width}}  {remark}".rstrip())
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Print a table or a tree of rich, as wide as the terminal; elsewhere at most `OFF_TERMINAL_WIDTH` columns."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else OFF_TERMINAL_WIDTH
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    console = Console(width=width, highlight=False, markup=False, emoji=False, no_color=plain)
+    with console.capture() as captured:
+        console.print(renderable)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,200 @@
+"""A trace as text: a table of its positions, and a tree that explains one position. rich is imported when needed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from sifu_cli.output.formats import number, percent, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.tree import Tree
+
+    from sifu_graph.inspection.attribution import Account
+    from sifu_graph.inspection.trace import Candidate, Position, Trace
+
+CANDIDATES_IN_TABLE = 4
+"""Candidates per position in the table."""
+SIGNALS_IN_TREE = 8
+"""Signals that are listed one by one; the others are summed in one line."""
+
+
+def _strongest(position: Position) -> str:
+    shown = position.candidates[: min(CANDIDATES_IN_TABLE, position.contenders)]
+    return "  ".join(f"{_name(one)} {percent(one.p * one.among)}" for one in shown)
+
+
+def _name(candidate: Candidate) -> str:
+    """The name of a candidate. A default edge represents all default edges, because they share one energy."""
+    name = printable(candidate.name)
+    if candidate.private:
+        return name
+    return f"({name} ...)" if candidate.among > 1 else f"({name})"
+
+
+def positions_table(trace: Trace) -> Table:
+    """One row per position: token, next token with its probability, rank and loss, and the strongest candidates."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for name, right in (("", True), ("token", False), ("next", False), ("p", True), ("rank", True), ("nats", True)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    if trace.before is None:
+        table.add_column("strongest")
+        table.add_column("margin", justify="right", no_wrap=True)
+        for one in trace.positions:
+            table.add_row(*_outcome(one), _strongest(one), _margin(one))
+        return table
+    table.add_column("strongest before")
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("nats", justify="right", no_wrap=True)
+    table.add_column("strongest after")
+    by_position = {one.position: one for one in trace.positions}
+    for one in trace.before.positions:
+        after = by_position.get(one.position)
+        changed = after is not None and _seen(after) != _seen(one)
+        cells = [*_outcome(one), _strongest(one)]
+        cells += ["", "", "", "same" if after is not None else ""] if not changed else [
+            *_outcome(after)[3:], _strongest(after)  # type: ignore[arg-type]
+        ]  # fmt: skip
+        table.add_row(*cells, style=None if changed else "dim")
+    return table
+
+
+def _seen(position: Position) -> tuple[object, ...]:
+    return (position.name, position.rank, position.loss, [(one.name, one.energy, one.p) for one in position.candidates])
+
+
+def _outcome(position: Position) -> list[str]:
+    came = position.candidates[position.came_at] if position.came_at is not None else None
+    return [
+        str(position.position),
+        printable(position.name),
+        "" if position.came_name is None else printable(position.came_name),
+        "" if came is None else percent(came.p),
+        "" if position.came is None else number(position.rank),
+        "" if position.came is None else number(position.loss, 2),
+    ]
+
+
+def _margin(position: Position) -> str:
+    margin = position.margin
+    return "-" if margin is None else f"{float(margin.energy[0]):.3f}"
+
+
+def position_tree(trace: Trace, position: Position, before: Position | None, top: int) -> Tree:
+    """The mix, the candidates and the contributions of one position.
+
+    Parameters
+    ----------
+    trace
+        The trace; after the changes of ``--what-if``, if there are any.
+    position
+        A position of the trace.
+    before
+        The same position before the changes; None: there are no changes.
+    top
+        Number of candidates.
+    """
+    from rich.text import Text
+    from rich.tree import Tree
+
+    root = Tree(Text(f"position {position.position}: the row of {printable(position.name)}", style="bold"))
+    root.add(Text(f"{position.private_edges:,} private edges; all others share the default edge", style="dim"))
+    root.add(_mix(trace, position))
+    root.add(_candidates(position, top))
+    if before is not None and trace.before is not None:
+        root.add(_account(trace.before, before, "before: "))
+        root.add(_account(trace, position, "after: "))
+    else:
+        root.add(_account(trace, position, ""))
+    if position.came_at is not None and position.came_at > 1:
+        root.add(_pair(trace, position, position.came_at, 0, ""))
+    return root
+
+
+def _mix(trace: Trace, position: Position) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    order = (-position.weights).argsort(kind="stable")
+    mixed = [int(k) for k in order if position.weights[k] > 0]
+    signals = f"the mix: {len(mixed)} signal{'s' * (len(mixed) != 1)}"
+    tree = Tree(Text(signals if mixed else "the mix is empty: only the biases contribute"))
+    for k in mixed[:SIGNALS_IN_TREE]:
+        at = position.begin + k
+        tree.add(Text(f"{percent(float(position.weights[k])):>8}  {at} {printable(trace.names[trace.nodes[at]])}"))
+    if rest := mixed[SIGNALS_IN_TREE:]:
+        tree.add(Text(f"{percent(float(position.weights[rest].sum())):>8}  {len(rest)} more", style="dim"))
+    return tree
+
+
+def _candidates(position: Position, top: int) -> Tree:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+    from rich.tree import Tree
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for name in ("", "energy", "p", "rank", "edge"):
+        table.add_column(name, justify="left" if name in ("", "edge") else "right", no_wrap=True)
+    for k, one in enumerate(position.candidates):
+        if top <= k < position.contenders and k != position.came_at:
+            continue
+        private = f"private, count {one.count:,}" if one.private else f"default, one of {one.among:,}"
+        came = "bold" if k == position.came_at else None
+        table.add_row(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
+    tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))
+    tree.add(table)
+    return tree
+
+
+def _account(trace: Trace, position: Position, label: str) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    if position.margin is None:
+        return Tree(Text(f"{label}there is only one candidate: no margin to explain"))
+    return _pair(trace, position, 0, 1, label)
+
+
+def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
+    """The contributions to the energy of candidate a minus that of candidate b (indices of the candidates)."""
+    from rich.table import Table
+    from rich.text import Text
+    from rich.tree import Tree
+
+    margin: Account = position.account.margin(a, b)
+    energy = float(margin.energy[0])
+    nats = energy * trace.scale
+    ratio = f"{math.exp(min(700.0, abs(nats))):.3g} times {'as' if nats >= 0 else 'less'} likely"
+    names = [printable(position.candidates[k].name) for k in (a, b)]
+    side = "ahead of" if energy >= 0 else "behind"
+    tree = Tree(Text(f"{label}{names[0]} {side} {names[1]}: {energy:+.4f} energy, {nats:+.3f} nats, {ratio}"))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column()
+    signals = margin.signals[0]
+    mixed = [k for k in range(len(signals)) if position.weights[k] > 0]
+    strong = sorted(sorted(mixed, key=lambda k: -abs(float(signals[k])))[:SIGNALS_IN_TREE], reverse=True)
+    rest = [k for k in mixed if k not in strong]
+    lines = [
+        (float(signals[k]), f"signal of {position.begin + k} {printable(trace.names[trace.nodes[position.begin + k]])}")
+        for k in strong
+    ]
+    if rest:
+        lines.append((float(signals[rest].sum()), f"{len(rest)} other signals"))
+    lines.append((float(margin.bias[0]), "biases of the edges"))
+    if float(margin.encoding[0]):
+        lines.append((float(margin.encoding[0]), "positional encoding"))
+    most = max(abs(value) for value, _ in lines) or 1.0
+    for value, name in lines:
+        bar = "\u2588" * max(1, round(20 * abs(value) / most)) if abs(value) > 5e-5 else ""
+        table.add_row(f"{value:+.4f}", name, Text(bar, style="red" if value >= 0 else "blue"))
+    table.add_row(f"{float(margin.remainder[0]):+.0e}", "remainder (rounding)", "", style="dim")
+    tree.add(table)
+    return tree

@@ -1,0 +1,252 @@
+"""The writing part of a store: changes of arrays, pages and settings, buffered until the commit.
+
+All changes go to one Icechunk session. This module knows arrays and pages, and what must hold before a commit; not
+commits, branches, or how a store is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import numpy as np
+from numpy.typing import DTypeLike
+
+from sifu_store import arrays
+from sifu_store.durable import disk_errors, require_free_bytes
+from sifu_store.errors import StoreError, first_line
+from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
+from sifu_store.lock import WriterLock
+from sifu_store.reading import StoreReader
+from sifu_store.staging import REPOSITORY_NAME
+
+
+class StoreWriter(StoreReader):
+    """The operations of `Store` that change arrays and settings. They need a store that is open for writing.
+
+    Raises
+    ------
+    StoreError
+        From every method: the store is open for reading only, or closed.
+    DiskFullError
+        From every method that writes: too little disk space is free.
+    """
+
+    def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
+        super().__init__(path, directory, repository, snapshot)
+        self._lock: WriterLock | None = None
+        self._touched: set[int] = set()  # pages written since the last commit
+        self._chunks_before: set[str] | None = None  # names of the chunk files before the first write since then
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Write a whole array that is not paged. An array of another shape or dtype is replaced.
+
+        Chunks that already hold the same values are not written, so an edit of a large index writes only what it
+        changes. A new length of `edges/source` resizes every paged array, and `pages/stored` (0 for new pages).
+
+        Raises
+        ------
+        ValueError
+            The array is paged, or the format requires another dtype or shape.
+        """
+        self._check_writable()
+        data = np.ascontiguousarray(array)
+        spec = BY_NAME.get(name)
+        if spec is not None and (spec.paged or data.dtype != np.dtype(spec.dtype)):
+            raise ValueError(f"{name} is paged: write_pages" if spec.paged else f"{name} must be {spec.dtype}")
+        if self.has(name) and arrays.is_paged(self._array(name)):
+            raise ValueError(f"{name} is paged: write_pages")
+        if name == STORED:
+            if data.shape != (self.pages,):
+                raise ValueError(f"{name} must have one element per page ({self.pages}), found shape {data.shape}")
+            self._stored = data.astype(bool)
+            return
+        with self._writing(f"writing {name}", data.nbytes):
+            target = self._all_arrays().get(name)
+            if target is not None and arrays.can_take(target, data):
+                arrays.write_changed(target, data)
+            else:
+                target = arrays.create_array(self._group, name, data.shape, data.dtype, paged=False)
+                self._arrays_by_name[name] = target
+                if data.size:
+                    target[...] = data
+        if name == SOURCE:
+            self._resize(len(data))
+
+    def write_json(self, name: str, obj: Any) -> None:
+        """Write a JSON document as a uint8 array [bytes]."""
+        text = json.dumps(obj, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        self.write(name, np.frombuffer(text.encode("utf-8"), np.uint8))
+
+    def create_paged(self, name: str, trailing_shape: Sequence[int], dtype: DTypeLike) -> None:
+        """Create a paged array [slots, *trailing_shape] of zeros, unless it exists. Write `edges/source` first.
+
+        Raises
+        ------
+        ValueError
+            An array of that name exists with another shape or dtype.
+        """
+        self._check_writable()
+        shape, kind = (self.slots, *trailing_shape), np.dtype(dtype)
+        if self.has(name):
+            found = self._paged(name)
+            if found.shape != shape or found.dtype != kind:
+                raise ValueError(f"{name} exists with shape {found.shape} and dtype {found.dtype}")
+            return
+        with self._writing(f"creating {name}", 0):
+            self._arrays_by_name[name] = arrays.create_array(self._group, name, shape, kind, paged=True)
+
+    def delete(self, name: str) -> None:
+        """Delete an optional array.
+
+        Raises
+        ------
+        ValueError
+            The format requires the array.
+        StoreError
+            There is no array of that name.
+        """
+        self._check_writable()
+        if name in BY_NAME:
+            raise ValueError(f"{name} is part of the format: it cannot be deleted")
+        self._array(name)  # raises if it does not exist
+        with self._writing(f"deleting {name}", 0):
+            del self._group[name]
+            del self._arrays_by_name[name]
+
+    def write_pages(self, name: str, first: int, data: np.ndarray) -> None:
+        """Write whole pages of a paged array, from page `first` on. Call `mark_stored` for them before the commit.
+
+        Parameters
+        ----------
+        name
+            A paged array.
+        first
+            Index of the first page.
+        data
+            [k * PAGE_EDGES, ...], or fewer rows if the last page is short; of the array's dtype.
+
+        Raises
+        ------
+        DiskFullError
+            Too little space is free (checked before the write), or the disk became full.
+        ValueError
+            The shape or dtype is wrong.
+        """
+        self._check_writable()
+        array = self._paged(name)
+        stop = first + page_count(len(data))
+        begin, end = self._slot_range(first, stop)
+        if data.shape != (end - begin, *array.shape[1:]) or data.dtype != array.dtype:
+            raise ValueError(
+                f"{name}: pages {first} to {stop - 1} need shape {(end - begin, *array.shape[1:])} and dtype "
+                f"{array.dtype}, found {data.shape} and {data.dtype}"
+            )
+        with self._writing(f"writing {stop - first} pages of {name}", data.nbytes):
+            array[begin:end] = data
+        self._touched.update(range(first, stop))
+
+    def mark_stored(self, pages: np.ndarray) -> None:
+        """Mark pages (integer indices) as stored: their values are read, not generated."""
+        self._check_writable()
+        stored = self.page_stored()
+        stored[np.asarray(pages, dtype=np.int64)] = True
+        self._stored = stored
+
+    def set_settings(self, settings: dict[str, Any]) -> None:
+        """Replace the settings (JSON without NaN and infinity)."""
+        self._check_writable()
+        value = json.loads(json.dumps(settings, allow_nan=False))
+        with self._writing("writing the settings", 0):
+            self._group.attrs.update({"settings": value})
+
+    def require_version(self, version: int) -> None:
+        """Raise the format version of the store to `version` if it is lower. Older releases then refuse to read it."""
+        self._check_writable()
+        if version > self.format_version:
+            with self._writing("writing the format version", 0):
+                self._group.attrs.update({"format_version": version})
+
+    # ---- inside
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened for reading: open it with `write=True`")
+
+    @contextlib.contextmanager
+    def _writing(self, what: str, needed_bytes: int) -> Iterator[None]:
+        """Check the free disk space for a write, and raise its errors as sifu's own."""
+        if self._chunks_before is None:
+            self._chunks_before = {path.name for path in self._chunk_files()}
+        require_free_bytes(self._directory, needed_bytes, what)
+        with disk_errors(self.path, what):
+            try:
+                yield
+            except icechunk.IcechunkError as error:
+                raise StoreError(f"{what} failed at {self.path}: {first_line(error)}") from error
+
+    def _chunk_files(self) -> list[Path]:
+        chunks = self._directory / REPOSITORY_NAME / "chunks"
+        return list(chunks.iterdir()) if chunks.is_dir() else []
+
+    def _new_chunks(self) -> list[Path]:
+        # Only this process writes (it holds the lock), so chunk files that appeared since belong to no commit yet.
+        before = self._chunks_before
+        return [] if before is None else [path for path in self._chunk_files() if path.name not in before]
+
+    def _remove_uncommitted_chunks(self) -> None:
+        for path in self._new_chunks():
+            path.unlink(missing_ok=True)
+
+    def _resize(self, slots: int) -> None:
+        pages = page_count(slots)
+        known = self._stored is not None or self.has(STORED)
+        stored = self.page_stored() if known else np.zeros(0, bool)
+        with self._writing(f"resizing to {slots} slots", 0):
+            for array in self._all_arrays().values():
+                if arrays.is_paged(array) and array.shape[0] != slots:
+                    array.resize((slots, *array.shape[1:]))
+        self._stored = np.zeros(pages, bool)
+        self._stored[: min(pages, len(stored))] = stored[:pages]
+        self._touched = {page for page in self._touched if page < pages}
+
+    def _finish_pages(self) -> None:
+        """Write the page bitmap, delete the chunks of pages that are no longer stored, and check the arrays."""
+        if self._stored is not None:
+            missing = sorted(page for page in self._touched if not self._stored[page])
+            if missing:
+                raise ValueError(f"page {missing[0]} was written, but not marked as stored")
+            with self._writing("writing the page bitmap", self._stored.nbytes):
+                self._write_bitmap(self._stored)
+            self._stored = None
+        elif self._touched and not self.page_stored()[sorted(self._touched)].all():
+            raise ValueError("pages were written, but not marked as stored")
+        self._check_complete()
+
+    def _write_bitmap(self, stored: np.ndarray) -> None:
+        bitmap = self._all_arrays().get(STORED)
+        before = np.zeros(0, bool) if bitmap is None else np.asarray(bitmap[...]).astype(bool)
+        if bitmap is None or bitmap.shape != stored.shape:
+            bitmap = arrays.create_array(self._group, STORED, stored.shape, np.dtype(np.uint8), paged=False)
+            self._arrays_by_name[STORED] = bitmap
+        if len(stored):
+            bitmap[...] = stored.astype(np.uint8)
+        known = min(len(before), len(stored))
+        dropped = np.flatnonzero(before[:known] & ~stored[:known]).tolist()
+        for array in self._all_arrays().values():
+            if dropped and arrays.is_paged(array):
+                arrays.delete_chunks(self._session, array, dropped)
+
+    def _check_complete(self) -> None:
+        shapes = {name: array.shape for name, array in self._all_arrays().items()}
+        missing = [spec.name for spec in ARRAYS if spec.name not in shapes]
+        if missing:
+            raise ValueError(f"the store lacks {', '.join(missing)}")
+        fault = shape_fault(shapes)
+        if fault is not None:
+            raise ValueError(fault)
