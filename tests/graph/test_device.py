@@ -18,7 +18,6 @@ from small import whole, write_text
 from test_cache import NODES, OPTIMIZERS, Memory, all_values, graph_of_pages
 
 from sifu_graph import Graph, build_graph
-from sifu_graph import device as devices
 from sifu_graph.config import PRESETS
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
@@ -259,8 +258,8 @@ def test_a_gpu_that_runs_out_of_memory_loses_nothing(store: Path, monkeypatch: p
 
 
 def test_what_is_free_is_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "memory_of", lambda _: (10 << 30, 80 << 30))
+    monkeypatch.setattr(device_budget, "memory_of", lambda _: (10 << 30, 80 << 30))
     assert device_budget.budget("25%", CPU) == 20 << 30
     assert device_budget.budget(None, CPU) == int(0.8 * (10 << 30)) - WORK_BYTES
-    monkeypatch.setattr(devices, "memory_of", lambda _: (1 << 20, 80 << 30))
+    monkeypatch.setattr(device_budget, "memory_of", lambda _: (1 << 20, 80 << 30))
     assert device_budget.budget(None, CPU) == 0
