@@ -17,6 +17,7 @@ import click
 
 from sifu_cli.library_names import with_options
 from sifu_cli.output.choices import print_explained
+from sifu_cli.output.formats import quoted
 
 if TYPE_CHECKING:
     from sifu_graph.generation.stream import Stream
@@ -104,7 +105,7 @@ class PromptLoop:
             self._show_error(str(error))
             return
         if typed and pieces.unknown:
-            click.secho(f"read as unknown: {' '.join(map(repr, pieces.unknown[:20]))}", dim=True, err=True)
+            click.secho(f"read as unknown: {quoted(pieces.unknown)}", dim=True, err=True)
         self.turns.append(before)
         answer: list[str] = []
         try:

@@ -114,7 +114,7 @@ class StoreReader:
             return self._stored.astype(np.uint8)
         array = self._array(name)
         if arrays.is_paged(array):
-            raise ValueError(f"{name} is paged: read_pages")
+            raise ValueError(f"{name} is paged: use read_pages")
         try:
             return np.asarray(array[...])
         except Exception as error:
@@ -163,19 +163,23 @@ class StoreReader:
         ------
         StoreDamagedError
             A page is missing or fails its checksum; the message names it, its slots and its file.
+        ValueError
+            The array is not paged, there are no such pages, or `out` does not fit.
         """
         array = self._paged(name)
         begin, end = self._slot_range(first, stop)
+        shape = (end - begin, *array.shape[1:])
+        if out is not None and (out.shape != shape or out.dtype != array.dtype or not out.flags.c_contiguous):
+            raise ValueError(
+                f"`out` has shape {out.shape} and dtype {out.dtype}: expected shape {shape} and dtype {array.dtype}, "
+                "C-contiguous"
+            )
         try:
             if out is None:
                 return np.asarray(array[begin:end])
-            if out.shape != (end - begin, *array.shape[1:]) or out.dtype != array.dtype or not out.flags.c_contiguous:
-                raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}: cannot hold pages of {name}")
             array.get_basic_selection(slice(begin, end), out=NDBuffer.from_numpy_array(out))
             return out
         except Exception as error:
-            if isinstance(error, ValueError) and str(error).startswith("out has"):
-                raise
             raise self._damaged(array, first, stop, error) from error
 
     def history(self, limit: int | None = None) -> list[Commit]:

@@ -57,9 +57,13 @@ class StoreWriter(StoreReader):
         data = np.ascontiguousarray(array)
         spec = BY_NAME.get(name)
         if spec is not None and (spec.paged or data.dtype != np.dtype(spec.dtype)):
-            raise ValueError(f"{name} is paged: write_pages" if spec.paged else f"{name} must be {spec.dtype}")
+            raise ValueError(
+                f"{name} is paged: use write_pages"
+                if spec.paged
+                else f"{name} must be {spec.dtype}, found {data.dtype}"
+            )
         if self.has(name) and arrays.is_paged(self._array(name)):
-            raise ValueError(f"{name} is paged: write_pages")
+            raise ValueError(f"{name} is paged: use write_pages")
         if name == STORED:
             if data.shape != (self.pages,):
                 raise ValueError(f"{name} must have one element per page ({self.pages}), found shape {data.shape}")

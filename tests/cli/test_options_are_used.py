@@ -105,3 +105,17 @@ def test_device_and_memory_reach_the_library(args: list[str], monkeypatch: pytes
     options = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert call(*args, *options).error == "recorded"
     assert {name: str(opened[name]) for name in GIVEN} == GIVEN
+
+
+def test_other_graphs_of_eval_use_the_same_memory(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, original = [], Graph.open
+
+    def record(path: Path, **options: Any) -> Graph:
+        opened.append((str(path), options["host_memory"], str(options["scratch"])))
+        return original(path, **options)
+
+    monkeypatch.setattr(Graph, "open", record)
+    Path("elsewhere").mkdir()
+    memory = ("--host-memory", "24MiB", "--scratch", "elsewhere")
+    assert call("eval", "--store", built, "--against", "@HEAD", *memory).code == 0
+    assert opened == [(str(built), "24MiB", "elsewhere")] * 2

@@ -119,6 +119,7 @@ def test_a_person_and_the_graph_write_in_turns(terminal: Callable[..., Terminal]
         ("--device-memory", "much", "memory is 'much'"),
         ("--precision", "bf16", "float32"),
         ("--at", "nowhere", "'nowhere'"),
+        ("--count", "3", "--count needs a prompt"),
     ],
 )
 def test_options_of_the_graph_hold_in_the_loop(
@@ -128,6 +129,13 @@ def test_options_of_the_graph_hold_in_the_loop(
     assert says in loop.greeting
     assert PROMPT not in loop.greeting
     assert loop.process.wait(timeout=PATIENCE_S) == 2
+
+
+def test_statistics_follow_the_loop(terminal: Callable[..., Terminal]) -> None:
+    loop = terminal("--tokens", "2", "--stats")
+    loop.type("春")
+    loop.keys("\x04")
+    assert "pages were in memory" in loop.wait("waiting\n")
 
 
 def test_settings(terminal: Callable[..., Terminal]) -> None:

@@ -81,7 +81,7 @@ def test_inspecting_a_node_and_an_edge(unchanged: Path) -> None:
         "pages of its row",
         "out, by energy",
         "in, by count",
-        "largest difference of share and p",
+        "share vs. p",
     ):
         assert words in call("inspect", "春", "--store", unchanged).out
     edge = found("inspect", "春", "風", "--store", unchanged)

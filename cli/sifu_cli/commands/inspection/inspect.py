@@ -53,7 +53,8 @@ def command(
 ) -> None:
     """Show NODE, or the edge from the first NODE to the second.
 
-    Energies are those of an empty mix: only the biases contribute.
+    Energies are those of an empty mix: only the biases contribute. The list "share vs. p" has the edges whose
+    probability p differs most from their share of the counts.
     """
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
         found = graph.inspect(node, target, top=top)
@@ -87,11 +88,11 @@ def _print_node(found: NodeReport) -> None:
     out: list[Shown] = [
         ("out, by energy", found.targets_by_energy, ("energy", "p")),
         ("out, by count", found.targets_by_count, ("count", "share")),
-        ("largest difference of share and p", found.disagreements, ("share", "p")),
+        ("share vs. p", found.disagreements, ("share", "p")),
     ]
     print_rich(_neighbours(out))
     click.echo()
-    among = "" if found.private_in <= found.compared else f", among the {found.compared} with the highest counts"
+    among = "" if found.private_in <= found.compared else f", of the {found.compared} most frequent"
     into: list[Shown] = [
         (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
         ("in, by count", found.sources_by_count, ("count", "share")),

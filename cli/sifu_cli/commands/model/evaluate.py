@@ -89,7 +89,7 @@ def command(
         reports[str(store)] = report
         cache = graph.cache()
         for name in against:
-            reports[name] = _other(name, graph, files=files, limit=limit, quiet=quiet)
+            reports[name] = _other(name, graph, resources=resources, files=files, limit=limit, quiet=quiet)
     if stats:
         print_cache(cache)
     if plot is not None:
@@ -108,13 +108,13 @@ def command(
         print_table(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
 
 
-def _other(name: str, graph: Graph, *, files: tuple[str, ...], limit: int | None, quiet: bool) -> EvalReport:
+def _other(
+    name: str, graph: Graph, *, resources: Resources, files: tuple[str, ...], limit: int | None, quiet: bool
+) -> EvalReport:
     """Evaluate another graph, STORE[@SNAPSHOT], on the same documents."""
-    from sifu_graph.graph import Graph
-
     path, _, snapshot = name.partition("@")
     say(f"evaluating {name}", quiet=quiet)
-    with Graph.open(path or graph.path, at=snapshot or None) as other:
+    with open_graph(Path(path or graph.path), at=snapshot or None, resources=resources) as other:
         mine, theirs = graph.settings["build"], other.settings["build"]
         if not files and (mine["corpus"], mine["holdout"]) != (theirs["corpus"], theirs["holdout"]):
             warn(f"{name} was built from another text or another held-out part: its training text may contain this one")

@@ -121,8 +121,14 @@ def command(
     settings = {**options, "seed": seed}
     settings["signal_vector"] = None if signal_vector is None else _read_vector(signal_vector)
     if prompt is None and not as_json and interactive():
+        if ctx.get_parameter_source("count") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--count needs a prompt: the prompt loop makes one continuation per turn", ctx)
         with open_graph(store, at=at, resources=resources) as graph:
+            if graph.memory_note is not None:
+                say(graph.memory_note, quiet=quiet)
             PromptLoop(graph, ctx, settings, _stream).run()
+            if stats:
+                print_cache(graph.cache())
         return
     text = _read_prompt(ctx, prompt)
     with open_graph(store, at=at, resources=resources) as graph:
