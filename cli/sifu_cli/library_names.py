@@ -22,8 +22,17 @@ FUNCTIONS = {
     "create_branch": "branch",
     "create_tag": "tag",
     "collect_garbage": "gc",
+    "rename_node": "edit-node --rename",
+    "merge_node": "edit-node --merge-into",
+    "set_bias": "edit-node --bias-from",
+    "scale_edge": "edit-edge --scale",
+    "boost_edge": "edit-edge --boost",
+    "copy_edge": "edit-edge --copy-from",
+    "default_edge": "edit-edge --to-default",
+    "forbid_edge": "edit-edge --forbid",
+    "allow_edge": "edit-edge --allow",
 }
-"""Command by function of the library, where the names differ by more than `_` and `-`."""
+"""Command, with an option if necessary, by function of the library, where more than `_` and `-` differs."""
 
 
 def with_options(message: str, command: click.Command | None) -> str:
@@ -45,12 +54,12 @@ def with_options(message: str, command: click.Command | None) -> str:
     def spell(function: str | None, arguments: tuple[Argument, ...]) -> str | None:
         if function is None:
             return None if command is None else _option(command, *arguments[0])
-        name = FUNCTIONS.get(function, function.replace("_", "-"))
-        found = commands.load(name)
+        words = FUNCTIONS.get(function, function.replace("_", "-"))
+        found = commands.load(words.split()[0])
         if found is None:
             return None
         options = [_option(found, *argument) for argument in arguments]
-        return None if None in options else " ".join([f"sifu {name}", *filter(None, options)])
+        return None if None in options else " ".join([f"sifu {words}", *filter(None, options)])
 
     return replace_code(message, spell) if "`" in message else message
 

@@ -113,7 +113,7 @@ def resource_options(function: _Function) -> _Function:
             "--scratch",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Folder for the scratch file, which holds changed pages that do not fit in memory until the commit.  "
+            help="Folder for the scratch file, which holds the pages that are evicted from memory before a commit.  "
             "[default: the folder of the store]",
         ),
         click.option(

@@ -8,16 +8,18 @@ not their content.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sifu_store.errors import DiskFullError, StoreError
+
+if TYPE_CHECKING:
+    import ctypes
 
 RESERVE_BYTES = 1 << 20
 """Space that every check keeps free, for the metadata of a commit."""
@@ -49,7 +51,7 @@ def write_durably(path: Path, data: bytes) -> None:
     StoreError
         The operating system reports another error; the old file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     with disk_errors(path, f"writing {path.name}"):
         try:
             with temporary.open("wb") as file:
@@ -80,6 +82,8 @@ def sync_filesystem(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if libc.syncfs(descriptor) != 0:
+            import ctypes
+
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(path))
     finally:
@@ -170,4 +174,9 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    """The C library on Linux. ctypes is imported here, because the command line imports this module at its start."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)

@@ -34,6 +34,13 @@ ROOT = Path(__file__).parents[2]
         ("add-node", "`kind` is missing", "--kind is missing"),
         ("info", "give another `path`", "give another --store"),
         ("info", "`tree()` lists them; `evaluate()`", "sifu log lists them; sifu eval"),
+        ("edit-edge", "forbidden: call `allow_edge()` first", "forbidden: call sifu edit-edge --allow first"),
+        ("eval", "leave `with_baselines` out", "leave --baselines out"),
+        (
+            "eval",
+            "build with a larger `build_graph(holdout=...)`",
+            "build with a larger sifu build-graph --holdout ...",
+        ),
         (
             "info",
             "`batch` and `no_command()` and `info(no_option=1)`",
@@ -51,7 +58,11 @@ def test_without_a_command_only_calls_are_replaced() -> None:
 
 
 def test_every_function_has_a_command() -> None:
-    assert all(load(name) for name in FUNCTIONS.values())
+    for words in FUNCTIONS.values():
+        name, *options = words.split()
+        command = load(name)
+        assert command is not None, words
+        assert set(options) <= {option for param in command.params for option in param.opts}, words
 
 
 def test_an_error_names_the_options_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,12 @@ from sifu_cli.library_names import with_options
 def say(message: str, *, quiet: bool = False) -> None:
     """Print a message, unless `quiet`."""
     if not quiet:
-        click.echo(_in_options(message), err=True)
+        click.echo(in_options(message), err=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on one line, also with --quiet."""
-    click.echo("sifu: warning: " + " ".join(_in_options(message).split()), err=True)
+    click.echo("sifu: warning: " + " ".join(in_options(message).split()), err=True)
 
 
 def interactive() -> bool:
@@ -28,6 +28,7 @@ def interactive() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def _in_options(message: str) -> str:
+def in_options(message: str) -> str:
+    """A message of the library with the options of the command that runs."""
     ctx = click.get_current_context(silent=True)
     return with_options(message, None if ctx is None else ctx.command)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from sifu_cli.output.messages import in_options
+
 if TYPE_CHECKING:
     from rich.live import Live
 
@@ -72,6 +74,7 @@ class Progress:
         """Print a line that stays."""
         if self._quiet:
             return
+        line = in_options(line)
         if self._live is not None:
             self._live.console.print(line, markup=False, soft_wrap=True)
         else:
