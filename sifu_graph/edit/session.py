@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -35,7 +35,7 @@ from sifu_graph.edit.reports import (
     RemoveNodeReport,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import Corpus, is_held_out
+from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
@@ -126,6 +126,7 @@ class Edit:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
         model = None if like is None else node_edits.model_of(draft, like)
         new = draft.add_nodes(tokens, kind, like=model)
+        text: TokenFile | None = None
         edges, occurrences, missing = 0, None, []
         if model is not None:
             edges = len(node_edits.add_like(draft, new, model))
@@ -138,7 +139,7 @@ class Edit:
                 raise CorpusError(f"{_listed(tokens)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
-            self._tune(new, self._tokens(corpus), train_steps)
+            self._tune(new, self._tokens(None) if text is None else text, train_steps)
         what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {_listed(tokens)}{what}: {_number(len(tokens), 'node')}, {_number(edges, 'private edge')}")
         return AddNodeReport(
@@ -352,10 +353,15 @@ class Edit:
         return Corpus(corpus, tokens=self.draft.tokenizer.level == "tokens")
 
     def _tokens(self, corpus: Corpora | None) -> TokenFile:
-        given, holdout = self._corpus(corpus), self.draft.settings["build"]["holdout"]
-        if corpus is not None and all(is_held_out(document, fraction=holdout) for document in given.documents()):
-            holdout = 0.0  # a few lines that happen to fall on the other side: they were given to be used
-        return encode_corpus(given, self.draft.tokenizer, directory=self.graph.path / "cache", holdout=holdout)
+        encode = partial(encode_corpus, self._corpus(corpus), self.draft.tokenizer, directory=self.graph.path / "cache")
+        holdout = self.draft.settings["build"]["holdout"]
+        try:
+            return encode(holdout=holdout)
+        except CorpusError:
+            # A short text can be held out as a whole. A text that was given is then used; other errors recur.
+            if corpus is None or holdout == 0:
+                raise
+            return encode(holdout=0.0)
 
     def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
         draft, build = self.draft, self.draft.settings["build"]
@@ -375,12 +381,18 @@ class Edit:
         if optimizer.kind == "adamw-dense":
             optimizer = dataclasses.replace(optimizer, kind="adamw")
         parameters = draft.parameters(steps.edge_state_arrays(optimizer, draft.width))
-        build = draft.settings["build"]
-        slots = tune(
-            parameters, draft.config, optimizer, text.train, nodes=new, steps=count, length=build["length"],
-            seed=draft.settings["initial"]["seed"],
-        )  # fmt: skip
-        draft.put(slots, {name: parameters.edges.get(name, slots).numpy() for name in draft.paged})
+        with closing(parameters.edges) as edges:
+            slots = tune(
+                parameters,
+                draft.config,
+                optimizer,
+                text.train,
+                nodes=new,
+                steps=count,
+                length=draft.settings["build"]["length"],
+                seed=draft.settings["initial"]["seed"],
+            )
+            draft.put(slots, {name: edges.get(name, slots).numpy() for name in draft.paged})
 
     def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
         """The held-out perplexity of the graph as it is now, and why it cannot be told."""
@@ -391,9 +403,9 @@ class Edit:
         try:
             text, length = self._tokens(None).heldout, self.draft.settings["build"]["length"]
             parameters = self.draft.parameters()
-            self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
-            report = evaluate_split(parameters, self.draft.config, text, length, EVAL_TOKENS)
-            parameters.edges.close()
+            with closing(parameters.edges):
+                self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                report = evaluate_split(parameters, self.draft.config, text, length, EVAL_TOKENS)
         except CorpusError as error:
             return None, f"no perplexity: {error}"
         return report.perplexity, None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sifu_store import Store
-from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedError
+from sifu_store.errors import CorpusError, OptionError, ResourceError, SifuError, StoreLockedError
 from tables import distribution, table
 
 from sifu_graph import Graph
 from sifu_graph.edit.prune_grow import to_prune
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import is_held_out
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.text.corpus import Corpus, Document, is_held_out
 from sifu_graph.text.node_lookup import node_named
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,6 +112,68 @@ def test_a_small_text_counts_though_all_its_lines_would_be_held_out(graph: Graph
     # With one line that is not held out, that one alone is counted.
     (tmp_path / "more.txt").write_text("\n".join([*lines, not_held_out(graph)]) + "\n", encoding="utf-8")
     assert graph.add_node("風花", corpus=[tmp_path / "more.txt"]).occurrences == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_adding_a_node_reads_its_text_once(
+    graph: Graph, text: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    reads: list[str] = []
+    documents = Corpus.documents
+
+    def counted(corpus: Corpus) -> Iterator[Document]:
+        reads.append(corpus.sources[0].name)
+        return documents(corpus)
+
+    monkeypatch.setattr(Corpus, "documents", counted)
+    graph.rename_node("風", "<gone>")
+    graph.add_node("風", corpus=[text], train_steps=steps)
+    assert reads == [str(text)]
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[EdgePool]:
+    """The pools that working copies make during the test. A closed pool has no arrays."""
+    made: list[EdgePool] = []
+    parameters = WorkingCopy.parameters
+
+    def recorded(copy: WorkingCopy, *args: Any) -> Parameters:
+        found = parameters(copy, *args)
+        made.append(found.edges)
+        return found
+
+    monkeypatch.setattr(WorkingCopy, "parameters", recorded)
+    return made
+
+
+def test_an_error_in_an_evaluation_closes_the_pool(
+    graph: Graph, pools: list[EdgePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        assert [bool(pool.arrays) for pool in pools] == [True]
+        raise ResourceError("no room")
+
+    monkeypatch.setattr("sifu_graph.evaluation.evaluate_split", fails)
+    with pytest.raises(ResourceError, match="no room"):
+        graph.prune(to_ratio=0.1, evaluate=True)
+    assert [bool(pool.arrays) for pool in pools] == [False]
+
+
+def test_training_a_new_node_closes_the_pool(
+    graph: Graph, text: Path, pools: list[EdgePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.rename_node("風", "<gone>")
+    graph.add_node("風", corpus=[text], train_steps=1)
+    assert [bool(pool.arrays) for pool in pools] == [False]
+
+    def fails(*args: object, **options: object) -> None:
+        assert [bool(pool.arrays) for pool in pools] == [False, True]
+        raise ResourceError("no room")
+
+    monkeypatch.setattr("sifu_graph.training.tune_edges.tune", fails)
+    with pytest.raises(ResourceError, match="no room"):
+        graph.add_node("龍", like="月", train_steps=1)
+    assert [bool(pool.arrays) for pool in pools] == [False, False]
 
 
 def test_training_steps_change_only_edges_of_the_new_node(graph: Graph, text: Path) -> None:
