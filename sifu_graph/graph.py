@@ -246,7 +246,7 @@ class Graph(GraphSession):
         return export(self, kind, path, force=force, on_bytes=on_bytes)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-        """Counts and first energies, two sparse matrices [n, n]. See `interop.converters.to_scipy`."""
+        """Counts and energies at the first step, two sparse matrices [n, n]. See `interop.converters.to_scipy`."""
         from sifu_graph.interop.converters import to_scipy
 
         return to_scipy(self)

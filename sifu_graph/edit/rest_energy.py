@@ -1,10 +1,9 @@
-"""Energies at rest: the energy of an edge where the mix is empty (S = 0).
+"""Energies at rest in a working copy: the energy of an edge where the mix is zero (S = 0).
 
-A signal at rest has a mix of zero and the mean positional encoding of a text. An edge's energy is then
-``||GELU(b + PE)||`` and depends on nothing but the edge, so that edges can be compared, and new ones be given the
-energy that a probability asks for. In a graph that was never trained (W = 0) it is the energy in every context; in a
-trained one it is what is left when the context says nothing. It knows biases, energies and probabilities; it does not
-know where parameters lie.
+At rest, the energy of an edge is ``||GELU(b + PE)||`` with PE the mean positional encoding of a text. It depends on the
+edge alone, so edges can be compared, and the bias of a new edge can be computed from a probability. In a graph that was
+never trained (W = 0) it is the energy in every context. `sifu_graph.inspection.energies` takes the encoding of the
+first step instead. The module knows biases, energies and probabilities; it does not know where parameters lie.
 """
 
 from __future__ import annotations

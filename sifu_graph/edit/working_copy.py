@@ -45,7 +45,7 @@ from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import SMALL, read_usage
-from sifu_graph.ops.initial import EdgeInitializer, first_energies
+from sifu_graph.ops.initial import EdgeInitializer, initial_energies
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class WorkingCopy:
             self.edges[ORIGIN], self.edges[ENERGY] = store.read(ORIGIN), store.read(ENERGY)
         else:
             self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
-            self.edges[ENERGY] = first_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
+            self.edges[ENERGY] = initial_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
         self.changed = False
         self.new_tokenizer = False
 
