@@ -15,7 +15,7 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import GENERATED, Columns, WorkingCopy
+from sifu_graph.edit.working_copy import Columns, WorkingCopy
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 
@@ -164,7 +164,7 @@ def _merged_rows(
     rows = draft.generated(source, target, count, energy)
     rows[USAGE] = np.array([draft.edges[USAGE][slots].sum() for slots in members], dtype=np.int64)
     known = ~np.isnan(draft.edges[ENERGY])
-    valued = [(draft.edges["held"][slots] != GENERATED).any() or not known[slots].all() for slots in members]
+    valued = [not (draft.is_generated(slots) & known[slots]).all() for slots in members]
     which = np.flatnonzero(np.array(valued, dtype=bool))
     if not len(which):
         return rows, None

@@ -16,7 +16,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.edit.working_copy import GENERATED, WorkingCopy
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.initial import mean_encoding
 
 PART = 1 << 16  # edges whose biases are held at a time
@@ -64,7 +64,7 @@ class Rest:
     def of_edges(self, draft: WorkingCopy, slots: Ints) -> Doubles:
         """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
         out = np.asarray(draft.initial.energies(slots), np.float64)
-        read = np.flatnonzero((draft.edges["held"][slots] != GENERATED) | np.isnan(out))
+        read = np.flatnonzero(~draft.is_generated(slots) | np.isnan(out))
         for part in np.split(read, range(PART, len(read), PART)):
             out[part] = self.energy(draft.values(BIAS, slots[part]))
         return out

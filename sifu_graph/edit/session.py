@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
+from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.edit import edges as edge_edits
@@ -368,7 +369,7 @@ class Edit:
         chosen = pairs.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
         pairs.note_text(draft, text, new)
         slots = draft.add(pairs.counted_rows(draft, text, chosen, new=new))
-        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
+        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges[SOURCE][slots], new))
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
