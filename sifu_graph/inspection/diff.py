@@ -227,8 +227,9 @@ class _Comparison:
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
         """Which of these pairs of edges differ, and the energies of those."""
         slot_a, slot_b = self.a.parameters.index.slot[in_a], self.b.parameters.index.slot[in_b]
-        stored_a, stored_b = (side.stored[slots // PAGE_EDGES] for side, slots in
-                              zip(self.sides, (slot_a, slot_b), strict=True))  # fmt: skip
+        stored_a, stored_b = (
+            side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
+        )
         changed = self.b.store.changed_pages(self.a.store.snapshot)
         same = np.zeros(len(in_a), bool)
         if changed is not None:

@@ -350,9 +350,9 @@ def test_pruning_by_usage_and_energy(graph: Graph) -> None:
     usage = graph.parameters.usage
     assert usage is not None
     assert np.array_equal(usage[graph.parameters.index.slot], graph.parameters.index.count)  # one pass
-    draft = WorkingCopy(graph)
+    copy = WorkingCopy(graph)
     by_count, by_usage = (
-        set(to_prune(draft, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
+        set(to_prune(copy, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
     )
     assert by_count == by_usage
     graph.prune(to_ratio=0.1, by="energy")
@@ -456,7 +456,7 @@ def test_an_error_leaves_everything_as_it_was(graph: Graph) -> None:
     with (
         pytest.raises(OptionError, match="nothing was committed"),
         graph.edit("no") as edit,
-        contextlib.suppress(SifuError),  # the node is in the draft, its edges are not
+        contextlib.suppress(SifuError),  # the node is in the working copy, its edges are not
     ):
         edit.add_node("龍", corpus=nowhere)
     with Graph.open(graph.path) as again:
