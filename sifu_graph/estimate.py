@@ -142,9 +142,12 @@ def estimate(
     page_bytes = PAGE_EDGES * (edge_floats + state_floats) * FLOAT_BYTES
     pages = -(-slots // PAGE_EDGES)
     copied = copied_bytes(
-        slots, trained_edges=batch * length, evaluated_edges=evaluation.BATCH * length,
-        edge_bytes=page_bytes // PAGE_EDGES, bare_bytes=edge_floats * FLOAT_BYTES,
-    )  # fmt: skip
+        slots,
+        trained_edges=batch * length,
+        evaluated_edges=evaluation.BATCH * length,
+        edge_bytes=page_bytes // PAGE_EDGES,
+        bare_bytes=edge_floats * FLOAT_BYTES,
+    )
     row_pages = -(-largest // PAGE_EDGES) + 1
     least = min(pages, 2 * (row_pages + 2)) * page_bytes + copied
     memory = psutil.virtual_memory()
@@ -157,17 +160,31 @@ def estimate(
     speed = 1 / (1 / resident_speed + paging_s / (batch * length))
     index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
     return Estimate(
-        nodes=nodes, width=width, dense_parameters=dense_parameters(nodes, width), private_edges=edges,
-        stored_parameters=stored_parameters(nodes, edges, width), pages=pages, page_bytes=page_bytes,
-        whole_bytes=whole, decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
-        least_bytes=min(whole, least), host_bytes=host,
-        device_bytes=whole + copied + WORK_BYTES, device_least_bytes=least,
-        process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0), fits=host >= whole,
-        scratch_bytes=0 if host >= whole else whole + copied, store_bytes=COMMITS_KEPT * whole,
-        free_memory_bytes=memory.available, free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,
-        matrix_flops=rate, tokens_per_s=speed, resident_tokens_per_s=resident_speed, epoch_tokens=epoch_tokens,
+        nodes=nodes,
+        width=width,
+        dense_parameters=dense_parameters(nodes, width),
+        private_edges=edges,
+        stored_parameters=stored_parameters(nodes, edges, width),
+        pages=pages,
+        page_bytes=page_bytes,
+        whole_bytes=whole,
+        decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
+        least_bytes=min(whole, least),
+        host_bytes=host,
+        device_bytes=whole + copied + WORK_BYTES,
+        device_least_bytes=least,
+        process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0),
+        fits=host >= whole,
+        scratch_bytes=0 if host >= whole else whole + copied,
+        store_bytes=COMMITS_KEPT * whole,
+        free_memory_bytes=memory.available,
+        free_disk_bytes=psutil.disk_usage(str(existing(folder))).free,
+        matrix_flops=rate,
+        tokens_per_s=speed,
+        resident_tokens_per_s=resident_speed,
+        epoch_tokens=epoch_tokens,
         epoch_s=None if epoch_tokens is None else epoch_tokens / speed,
-    )  # fmt: skip
+    )
 
 
 def existing(folder: Path | None) -> Path:

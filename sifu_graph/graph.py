@@ -1,4 +1,4 @@
-"""The front door: a graph that is open, and everything that can be done with it.
+"""`Graph`: an open graph, with one method for each operation on it.
 
 Each method calls one function of a package, which documents the options; it is imported on first use, so that opening
 a graph does not load torch or matplotlib. The state of the graph, and how it is opened and closed, is in `session`.
@@ -45,10 +45,14 @@ Report = TypeVar("Report", bound="EditReport")
 
 
 class Graph(GraphSession):
-    """An open graph. Get one with `Graph.open`; close it, or use it in a ``with``.
+    """An open graph. `Graph.open` returns one; `close` it, or use it in a ``with`` statement.
 
-    The methods that change the graph make one commit each. They take ``dry_run`` (report what the change would do, and
-    commit nothing) and ``command`` (what the log says of the commit).
+    n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
+
+    Methods that change the graph make one commit each. ``dry_run`` reports what a change would do and commits nothing;
+    ``command`` is the name of the command in the log. All of them raise `StoreLockedError` if another process writes to
+    the store, `OptionError` for an unknown node, for a value without meaning, and for a graph that is open at an older
+    snapshot, `DiskFullError` if the commit does not fit, and `StoreDamagedError` for a page that cannot be read.
 
     Examples
     --------
@@ -77,7 +81,17 @@ class Graph(GraphSession):
         say: Callable[[str], None] | None = None,
         command: str = "train",
     ) -> TrainReport:
-        """Trains the graph and commits. See `training.options.TrainOptions` and `training.loop.train`."""
+        """Trains the graph and commits. ``corpus`` None: on the text that the graph was built from.
+
+        See `training.options.TrainOptions` for the other parameters.
+
+        Raises
+        ------
+        CorpusError
+            There is no text, or nothing in it to train on.
+        DivergedError
+            The loss is not finite; the last commit stays.
+        """
         from sifu_graph.training.loop import train
         from sifu_graph.training.options import TrainOptions
 
@@ -106,7 +120,13 @@ class Graph(GraphSession):
         with_baselines: bool = False,
         like: GraphSession | None = None,
     ) -> EvalReport:
-        """Held-out perplexity. See `evaluation.evaluate`."""
+        """Perplexity, bits per token and accuracy on the held-out text, or on a corpus. See `evaluation.evaluate`.
+
+        Raises
+        ------
+        CorpusError
+            There is nothing to evaluate on.
+        """
         from sifu_graph.evaluation import evaluate
 
         return evaluate(self, corpus, limit=limit, with_baselines=with_baselines, like=like)
@@ -125,7 +145,15 @@ class Graph(GraphSession):
         signal_vector: Sequence[float] | np.ndarray | None = None,
         explain: bool = False,
     ) -> Generation:
-        """Continues a prompt. See `generation.stream.GenerateOptions` and `generation.stream.generate`."""
+        """Continues a prompt and returns the whole text. See `generation.stream.GenerateOptions` for the parameters.
+
+        ``signal_vector`` is float32 [d].
+
+        Raises
+        ------
+        OptionError
+            The prompt is empty or consists of unknown characters only, or an option has no meaning.
+        """
         from sifu_graph.generation.stream import GenerateOptions, generate
 
         options = GenerateOptions(
@@ -155,7 +183,7 @@ class Graph(GraphSession):
         signal_vector: Sequence[float] | np.ndarray | None = None,
         explain: bool = False,
     ) -> Stream:
-        """Continues a prompt: an iterator over the pieces of text. See `generation.stream.stream`."""
+        """Continues a prompt: an iterator over pieces of text. Parameters and errors are those of `generate`."""
         from sifu_graph.generation.stream import GenerateOptions, stream
 
         options = GenerateOptions(
@@ -185,9 +213,15 @@ class Graph(GraphSession):
         html: str | Path | None = None,
         force: bool = False,
     ) -> Trace:
-        """What the signal does, position by position: tensors. See `inspection.trace.TraceOptions`.
+        """The signals, energies and candidates of a text, position by position, as tensors.
 
-        ``html``: a file for the trace as one page of HTML; ``force`` overwrites it.
+        See `inspection.trace.TraceOptions` for the parameters and `inspection.trace.Trace` for the shapes. ``html`` is
+        a file for the trace as one page of HTML; ``force`` overwrites it.
+
+        Raises
+        ------
+        OptionError
+            The text is empty or consists of unknown characters only, an option has no meaning, or the file exists.
         """
         from sifu_graph.inspection.trace import TraceOptions, trace
 
@@ -199,16 +233,32 @@ class Graph(GraphSession):
         return trace_to_page(self, text, options, html, force=force)
 
     def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
-        """One node, or the edge between two. See `inspect.inspect`."""
+        """One node with its ``top`` strongest edges, or the edge between two nodes, in energies at rest.
+
+        See `inspection.inspect.inspect_node` and `inspection.inspect.inspect_edge`. `OptionError`: a node is unknown.
+        """
         from sifu_graph.inspection.inspect import inspect_edge, inspect_node
 
         return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
-    def diff(self, before: str = "HEAD~1", after: str = "HEAD", *, top: int = 10) -> Difference:
-        """What is different between two snapshots. See `inspection.diff.diff`."""
+    def diff(
+        self,
+        before: str = "HEAD~1",
+        after: str = "HEAD",
+        *,
+        top: int = 10,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Difference:
+        """The differences between two snapshots, in energies at the first step. See `inspection.diff.diff`.
+
+        Raises
+        ------
+        OptionError
+            A name refers to no snapshot.
+        """
         from sifu_graph.inspection.diff import diff
 
-        return diff(self.path, before, after, top=top)
+        return diff(self.path, before, after, top=top, progress=progress)
 
     def map(
         self,
@@ -219,13 +269,25 @@ class Graph(GraphSession):
         seed: int = 0,
         force: bool = False,
     ) -> GraphMap:
-        """A map of the graph, drawn to files. See `plot.draw_map.draw_map`."""
+        """A map of the most frequent nodes and their strongest edges, drawn to files. See `plot.draw_map.draw_map`.
+
+        Raises
+        ------
+        OptionError
+            A value has no meaning, or a file exists or has another suffix.
+        """
         from sifu_graph.plot.draw_map import draw_map
 
         return draw_map(self, *files, nodes=nodes, edges=edges, by=by, seed=seed, force=force)
 
     def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
-        """One picture of the graph or of its training. See `plot.figures.plot`."""
+        """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.
+
+        Raises
+        ------
+        OptionError
+            There is no such kind, nothing to draw, or the file exists.
+        """
         from sifu_graph.plot.figures import plot
 
         return plot(self, kind, out, force=force)
@@ -240,19 +302,27 @@ class Graph(GraphSession):
         force: bool = False,
         on_bytes: Callable[[int, int], None] | None = None,
     ) -> ExportReport:
-        """Writes the graph in another format. See `interop.export.export`."""
+        """Writes the graph in another format. See `interop.export.export`.
+
+        Raises
+        ------
+        OptionError
+            There is no such format.
+        StoreExistsError
+            The target exists.
+        """
         from sifu_graph.interop.export import export
 
         return export(self, kind, path, force=force, on_bytes=on_bytes)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-        """Counts and first energies, two sparse matrices [n, n]. See `interop.converters.to_scipy`."""
+        """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""
         from sifu_graph.interop.converters import to_scipy
 
         return to_scipy(self)
 
     def to_networkx(self) -> Any:
-        """A `networkx.DiGraph`. See `interop.converters.to_networkx`."""
+        """A `networkx.DiGraph` with counts and energies at the first step. See `interop.converters.to_networkx`."""
         from sifu_graph.interop.converters import to_networkx
 
         return to_networkx(self)
@@ -273,7 +343,7 @@ class Graph(GraphSession):
 
     @contextmanager
     def edit(self, message: str, *, command: str = "edit") -> Iterator[Edit]:
-        """Several edits as one commit, or none of them if an error is raised. See `edit.session.Edit`.
+        """Several edits as one commit; nothing is committed if an error is raised. See `edit.session.Edit`.
 
         Examples
         --------
@@ -296,7 +366,7 @@ class Graph(GraphSession):
         dry_run: bool = False,
         command: str = "add-node",
     ) -> AddNodeReport:
-        """Adds nodes. See `edit.session.Edit.add_node`."""
+        """Adds nodes. See `edit.session.Edit.add_node`. `CorpusError`: the text cannot be read, or has none of them."""
         return self._edited(
             lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
             dry_run=dry_run,
@@ -304,11 +374,11 @@ class Graph(GraphSession):
         )
 
     def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
-        """Removes nodes. See `edit.session.Edit.remove_node`."""
+        """Removes nodes and their edges. See `edit.session.Edit.remove_node`."""
         return self._edited(lambda edit: edit.remove_node(*tokens), dry_run=dry_run, command=command)
 
     def rename_node(self, token: str, new: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Renames a node. See `edit.session.Edit.rename_node`."""
+        """Changes the token of a node. See `edit.session.Edit.rename_node`."""
         return self._edited(lambda edit: edit.rename_node(token, new), dry_run=dry_run, command=command)
 
     def merge_node(self, token: str, into: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
@@ -328,7 +398,7 @@ class Graph(GraphSession):
     def boost_edge(
         self, u: str, v: str, nats: float, *, dry_run: bool = False, command: str = "edit-edge"
     ) -> EditEdgeReport:
-        """Raises the energy of an edge at rest. See `edit.session.Edit.boost_edge`."""
+        """Raises the energy at rest of an edge by ``nats`` of log-odds. See `edit.session.Edit.boost_edge`."""
         return self._edited(lambda edit: edit.boost_edge(u, v, nats), dry_run=dry_run, command=command)
 
     def copy_edge(
@@ -342,11 +412,11 @@ class Graph(GraphSession):
         return self._edited(lambda edit: edit.default_edge(u, v), dry_run=dry_run, command=command)
 
     def forbid_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes an edge one that is never chosen. See `edit.session.Edit.forbid_edge`."""
+        """Sets the probability of an edge to 0. See `edit.session.Edit.forbid_edge`."""
         return self._edited(lambda edit: edit.forbid_edge(u, v), dry_run=dry_run, command=command)
 
     def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Takes `forbid_edge` back. See `edit.session.Edit.allow_edge`."""
+        """Makes a forbidden edge a default edge. See `edit.session.Edit.allow_edge`."""
         return self._edited(lambda edit: edit.allow_edge(u, v), dry_run=dry_run, command=command)
 
     def prune(
@@ -385,7 +455,7 @@ class Graph(GraphSession):
         )
 
     def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
-        """Makes every row one run of slots again. See `edit.session.Edit.compact`."""
+        """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""
         return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
 
     def _edited(self, change: Callable[[Edit], Report], *, dry_run: bool, command: str) -> Report:
@@ -396,30 +466,30 @@ class Graph(GraphSession):
     # ---- history
 
     def log(self) -> History:
-        """All commits: of every branch and tag, and what was undone."""
+        """All commits: of every branch and tag, and those undone."""
         return self.store.tree()
 
     def undo(self, steps: int = 1) -> Moved:
-        """Goes back to the commit before the newest one. See `Store.undo`."""
+        """Returns to the commit ``steps`` before the newest one. See `Store.undo`. `StoreError`: there are fewer."""
         with self.writing() as store:
             return store.undo(steps)
 
     def redo(self, steps: int = 1) -> Moved:
-        """Takes back an `undo`. See `Store.redo`."""
+        """Restores the last ``steps`` undone commits. See `Store.redo`. `StoreError`: there are fewer."""
         with self.writing() as store:
             return store.redo(steps)
 
     def branch(self, name: str, at: str = "HEAD") -> str:
-        """Makes a branch, and stays where it is. Returns the snapshot. See `Store.create_branch`."""
+        """Creates a branch; the current one stays. Returns the snapshot's id. See `Store.create_branch`."""
         with self.writing() as store:
             return store.create_branch(name, at)
 
     def switch(self, name: str) -> str:
-        """Goes to another branch. Returns its newest snapshot. See `Store.switch`."""
+        """Makes another branch the current one. Returns the id of its newest snapshot. See `Store.switch`."""
         with self.writing() as store:
             return store.switch(name)
 
     def tag(self, name: str, at: str = "HEAD") -> str:
-        """Gives a snapshot a name that never moves. See `Store.create_tag`."""
+        """Creates a tag, a fixed name of a snapshot. Returns the snapshot's id. See `Store.create_tag`."""
         with self.writing() as store:
             return store.create_tag(name, at)

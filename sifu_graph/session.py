@@ -201,7 +201,7 @@ class GraphSession:
         trained_edges, evaluated_edges
             Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
         parameters
-            Those of a draft of this graph instead of its own.
+            Those of a working copy instead of the graph's own.
 
         Raises
         ------

@@ -15,48 +15,48 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import GENERATED, Columns, WorkingCopy
+from sifu_graph.edit.working_copy import Columns, WorkingCopy
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 
 
-def add_like(draft: WorkingCopy, new: Ints, like: int) -> Ints:
+def add_like(copy: WorkingCopy, new: Ints, like: int) -> Ints:
     """Gives new nodes the edges that another one has, both ways. Returns the slots of the edges.
 
     Every edge between the other node and itself becomes one between each of them and each of them. So in every
     context each new node has the energy of its model, and after it every node has the energy that it has after the
     model.
     """
-    out, into = draft.row_slots(like), draft.column_slots(like)
-    into = into[draft.edges[SOURCE][into] != like]
-    itself = draft.slot_of(like, like)
-    out = out[draft.edges[TARGET][out] != like]
+    out, into = copy.row_slots(like), copy.column_slots(like)
+    into = into[copy.edges[SOURCE][into] != like]
+    itself = copy.slot_of(like, like)
+    out = out[copy.edges[TARGET][out] != like]
     parts = []
     for node in new.tolist():
-        parts.append({**draft.rows_of(out), SOURCE: np.full(len(out), node)})
-        parts.append({**draft.rows_of(into), TARGET: np.full(len(into), node)})
+        parts.append({**copy.rows_of(out), SOURCE: np.full(len(out), node)})
+        parts.append({**copy.rows_of(into), TARGET: np.full(len(into), node)})
     if itself is not None:
         every = np.array([like, *new.tolist()])
         u, v = (grid.ravel()[1:] for grid in np.meshgrid(every, every, indexing="ij"))  # all but (like, like)
-        parts.append({**draft.rows_of(np.full(len(u), itself)), SOURCE: u, TARGET: v})
-    pairs = draft.forbidden
+        parts.append({**copy.rows_of(np.full(len(u), itself)), SOURCE: u, TARGET: v})
+    pairs = copy.forbidden
     copies = [pairs]
     for node in new.tolist():
         for side in (0, 1):
-            copy = pairs[pairs[:, side] == like].copy()
-            copy[:, side] = node
-            copies.append(copy)
+            copied = pairs[pairs[:, side] == like].copy()
+            copied[:, side] = node
+            copies.append(copied)
     if ((pairs == like).all(axis=1)).any():
         every = np.array([like, *new.tolist()])
         copies.append(np.stack([grid.ravel() for grid in np.meshgrid(every, every, indexing="ij")], axis=1))
-    slots = draft.add(joined(parts))
+    slots = copy.add(joined(parts))
     if len(pairs):
-        draft.set_forbidden(np.concatenate(copies))
-    note_pairs(draft, slots, rows=~np.isin(draft.edges[SOURCE][slots], new))
+        copy.set_forbidden(np.concatenate(copies))
+    note_pairs(copy, slots, rows=~np.isin(copy.edges[SOURCE][slots], new))
     return slots
 
 
-def model_of(draft: WorkingCopy, token: str) -> int:
+def model_of(copy: WorkingCopy, token: str) -> int:
     """The node that new ones are to be like.
 
     Raises
@@ -64,35 +64,35 @@ def model_of(draft: WorkingCopy, token: str) -> int:
     OptionError
         There is none of that name, or it is a special one.
     """
-    node = node_named(draft.tokenizer, token)
+    node = node_named(copy.tokenizer, token)
     if node in range(len(SPECIAL)):
         raise OptionError(f"{token} is a special node: a new node cannot be like it")
     return node
 
 
-def note_pairs(draft: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
+def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
     """Takes the counts of new edges into the statistics of their sources (those where ``rows`` is true)."""
     chosen = slots if rows is None else slots[rows]
-    source, count = draft.edges[SOURCE][chosen], draft.edges[COUNT][chosen]
-    np.add.at(draft.nodes["rows/total"], source, count)
-    np.add.at(draft.nodes["rows/distinct"], source, (count > 0).astype(np.int64))
-    np.add.at(draft.nodes["rows/discounted"], source, draft.counts.discount(count))
+    source, count = copy.edges[SOURCE][chosen], copy.edges[COUNT][chosen]
+    np.add.at(copy.nodes["rows/total"], source, count)
+    np.add.at(copy.nodes["rows/distinct"], source, (count > 0).astype(np.int64))
+    np.add.at(copy.nodes["rows/discounted"], source, copy.counts.discount(count))
 
 
-def remove(draft: WorkingCopy, nodes: Sequence[int]) -> int:
+def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
     """Takes nodes out, with all their edges. Returns how many private edges went."""
-    before = draft.private
-    draft.remove_nodes(np.array(nodes, dtype=np.int64), tokenizer=draft.tokenizer.without(nodes))
-    return before - draft.private
+    before = copy.private
+    copy.remove_nodes(np.array(nodes, dtype=np.int64), tokenizer=copy.tokenizer.without(nodes))
+    return before - copy.private
 
 
-def bias_from(draft: WorkingCopy, node: int, other: int) -> None:
+def bias_from(copy: WorkingCopy, node: int, other: int) -> None:
     """Gives a node the bias of another: where a text begins with it, the signal starts as it does there."""
-    draft.nodes["nodes/bias"][node] = draft.nodes["nodes/bias"][other]
-    draft.changed = True
+    copy.nodes["nodes/bias"][node] = copy.nodes["nodes/bias"][other]
+    copy.changed = True
 
 
-def merge(draft: WorkingCopy, node: int, into: int) -> None:
+def merge(copy: WorkingCopy, node: int, into: int) -> None:
     """Merges a node into another, whose text both are from now on.
 
     Counts are added. Parameters are the mean of the private edges that become one, weighted by count; then the bias is
@@ -102,16 +102,16 @@ def merge(draft: WorkingCopy, node: int, into: int) -> None:
     """
     from scipy.special import logsumexp  # takes a while, and only merging needs it
 
-    tokenizer = draft.tokenizer.merged(node, into)  # says what cannot be merged
-    rest, parts = Rest.of(draft), (node, into)
-    ends = np.isin(draft.edges[SOURCE], parts) | np.isin(draft.edges[TARGET], parts)
+    tokenizer = copy.tokenizer.merged(node, into)  # says what cannot be merged
+    rest, parts = Rest.of(copy), (node, into)
+    ends = np.isin(copy.edges[SOURCE], parts) | np.isin(copy.edges[TARGET], parts)
     slots = np.flatnonzero(ends)
-    logits = _Logits(draft, rest, slots)
-    weight = np.maximum(draft.nodes["rows/total"][list(parts)], 1).astype(np.float64)
-    shares = np.log(weight / weight.sum()) - [rest.log_partition(draft, part) for part in parts]
+    logits = _Logits(copy, rest, slots)
+    weight = np.maximum(copy.nodes["rows/total"][list(parts)], 1).astype(np.float64)
+    shares = np.log(weight / weight.sum()) - [rest.log_partition(copy, part) for part in parts]
     groups: dict[tuple[int, int], list[int]] = {}
     for slot, u, v in zip(
-        slots.tolist(), *(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True
+        slots.tolist(), *(copy.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True
     ):
         groups.setdefault((into if u == node else u, into if v == node else v), []).append(slot)
     energy = np.empty(len(groups))
@@ -123,66 +123,66 @@ def merge(draft: WorkingCopy, node: int, into: int) -> None:
             both = [share + logits.of(x, y) for x, share in zip(parts, shares, strict=True) for y in targets]
             logit = logsumexp(both) - logsumexp(shares)
         energy[i] = max(float(logit) / rest.scale, 0.05)
-    rows, values = _merged_rows(draft, rest, groups, energy)
-    forbidden = _merged_forbidden(draft, node, into)
-    draft.drop(slots)
-    fresh = draft.add(rows)
+    rows, values = _merged_rows(copy, rest, groups, energy)
+    forbidden = _merged_forbidden(copy, node, into)
+    copy.drop(slots)
+    fresh = copy.add(rows)
     if values is not None:
         which, arrays = values
-        draft.put(fresh[which], arrays)
+        copy.put(fresh[which], arrays)
     for name in ("nodes/count", "rows/total", "rows/discounted"):
-        draft.nodes[name][into] += draft.nodes[name][node]
+        copy.nodes[name][into] += copy.nodes[name][node]
     for name in ("nodes/predecessors", "rows/distinct"):
-        draft.nodes[name][into] = max(draft.nodes[name][into], draft.nodes[name][node])
-    draft.set_forbidden(forbidden)
-    draft.remove_nodes(np.array([node]), tokenizer=tokenizer)
+        copy.nodes[name][into] = max(copy.nodes[name][into], copy.nodes[name][node])
+    copy.set_forbidden(forbidden)
+    copy.remove_nodes(np.array([node]), tokenizer=tokenizer)
 
 
 class _Logits:
     """scale * energy at rest of the edges at some slots, of default edges, and -inf of forbidden ones."""
 
-    def __init__(self, draft: WorkingCopy, rest: Rest, slots: Ints) -> None:
-        self._draft, self._default = draft, float(rest.scale * rest.default)
-        pairs = zip(*(draft.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True)
+    def __init__(self, copy: WorkingCopy, rest: Rest, slots: Ints) -> None:
+        self._copy, self._default = copy, float(rest.scale * rest.default)
+        pairs = zip(*(copy.edges[name][slots].tolist() for name in (SOURCE, TARGET)), strict=True)
         self._found: dict[tuple[int, int], float] = dict(
-            zip(pairs, (rest.scale * rest.of_edges(draft, slots)).tolist(), strict=True)
+            zip(pairs, (rest.scale * rest.of_edges(copy, slots)).tolist(), strict=True)
         )
 
     def of(self, u: int, v: int) -> float:
         if (u, v) in self._found:
             return self._found[u, v]
-        return -np.inf if self._draft.is_forbidden(u, v) else self._default
+        return -np.inf if self._copy.is_forbidden(u, v) else self._default
 
 
 def _merged_rows(
-    draft: WorkingCopy, rest: Rest, groups: dict[tuple[int, int], list[int]], energy: NDArray[np.float64]
+    copy: WorkingCopy, rest: Rest, groups: dict[tuple[int, int], list[int]], energy: NDArray[np.float64]
 ) -> tuple[Columns, tuple[Ints, dict[str, NDArray[np.float32]]] | None]:
     """Rows for the merged edges; and which of them have values of their own, with these."""
     source, target = np.array(list(groups), dtype=np.int64).reshape(-1, 2).T
     members = [np.array(slots) for slots in groups.values()]
-    count = np.array([draft.edges[COUNT][slots].sum() for slots in members], dtype=np.int64)
-    rows = draft.generated(source, target, count, energy)
-    rows[USAGE] = np.array([draft.edges[USAGE][slots].sum() for slots in members], dtype=np.int64)
-    known = ~np.isnan(draft.edges[ENERGY])
-    valued = [(draft.edges["held"][slots] != GENERATED).any() or not known[slots].all() for slots in members]
+    count = np.array([copy.edges[COUNT][slots].sum() for slots in members], dtype=np.int64)
+    rows = copy.generated(source, target, count, energy)
+    rows[USAGE] = np.array([copy.edges[USAGE][slots].sum() for slots in members], dtype=np.int64)
+    known = ~np.isnan(copy.edges[ENERGY])
+    valued = [not (copy.is_generated(slots) & known[slots]).all() for slots in members]
     which = np.flatnonzero(np.array(valued, dtype=bool))
     if not len(which):
         return rows, None
-    arrays: dict[str, list[NDArray[np.float32]]] = {name: [] for name in draft.paged}
+    arrays: dict[str, list[NDArray[np.float32]]] = {name: [] for name in copy.paged}
     for i in which.tolist():
         slots = members[i]
-        weights = np.maximum(draft.edges[COUNT][slots], 0).astype(np.float64)
+        weights = np.maximum(copy.edges[COUNT][slots], 0).astype(np.float64)
         weights = weights / weights.sum() if weights.sum() else np.full(len(slots), 1 / len(slots))
-        for name in draft.paged:
-            arrays[name].append(np.average(draft.values(name, slots), axis=0, weights=weights).astype(np.float32))
+        for name in copy.paged:
+            arrays[name].append(np.average(copy.values(name, slots), axis=0, weights=weights).astype(np.float32))
         bias = arrays[BIAS][-1].astype(np.float64)
         arrays[BIAS][-1] = rest.boosted(bias, max(energy[i], rest.least(bias) + 1e-3)).astype(np.float32)
     return rows, (which, {name: np.stack(found) for name, found in arrays.items()})
 
 
-def _merged_forbidden(draft: WorkingCopy, node: int, into: int) -> Ints:
+def _merged_forbidden(copy: WorkingCopy, node: int, into: int) -> Ints:
     """The forbidden pairs with one node in place of two: where all that become one were forbidden."""
-    pairs = {tuple(pair) for pair in draft.forbidden.tolist()}
+    pairs = {tuple(pair) for pair in copy.forbidden.tolist()}
     kept = []
     for u, v in {tuple(into if end == node else end for end in pair) for pair in pairs}:
         sources, targets = ((node, into) if end == into else (end,) for end in (u, v))

@@ -19,9 +19,9 @@ from sifu_graph.text.pair_counts import PairCounts
 Mask = NDArray[np.bool_]
 
 
-def log_probabilities(draft: WorkingCopy, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
+def log_probabilities(copy: WorkingCopy, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
     """log p(v | u) of the chosen pairs: interpolated Kneser-Ney from the text, with the discounts of the graph."""
-    discounts = np.array([0.0, *draft.counts.discounts])
+    discounts = np.array([0.0, *copy.counts.discounts])
     taken = discounts[np.minimum(text.count, 3)]
     source, target, count = text.source[chosen], text.target[chosen], text.count[chosen]
     discounted = np.bincount(text.source, weights=taken, minlength=text.n)
@@ -32,50 +32,50 @@ def log_probabilities(draft: WorkingCopy, text: PairCounts, chosen: Mask) -> NDA
     return out
 
 
-def counted_rows(draft: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
+def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
     """Rows (see `WorkingCopy.add`) for the chosen pairs of a text, each with the energy that its probability asks for.
 
     Against the other edges of its row an edge weighs what its count says: its energy is
     ``default + (log p - log share) / scale``, where ``share`` is what one default edge of the row stands for. A row
     that is new has what its own counts leave for default edges; any other tells by its edges (`log_shares`).
     """
-    rest, log_p = Rest.of(draft), log_probabilities(draft, text, chosen)
+    rest, log_p = Rest.of(copy), log_probabilities(copy, text, chosen)
     source, target, count = text.source[chosen].astype(np.int64), text.target[chosen], text.count[chosen]
     rows, place = np.unique(source, return_inverse=True)
     shares = np.empty(len(rows))
     fresh = np.isin(rows, new)
     sizes = np.bincount(place, minlength=len(rows))
     left = np.maximum(1.0 - np.bincount(place, weights=np.exp(log_p), minlength=len(rows)), 1e-9)
-    shares[fresh] = np.log(left / np.maximum(draft.n - sizes, 1))[fresh]
-    shares[~fresh] = log_shares(draft, rest, rows[~fresh])
+    shares[fresh] = np.log(left / np.maximum(copy.n - sizes, 1))[fresh]
+    shares[~fresh] = log_shares(copy, rest, rows[~fresh])
     energy = np.maximum(rest.default + (log_p - shares[place]) / rest.scale, 0.05)
-    return draft.generated(source, target.astype(np.int64), count, energy)
+    return copy.generated(source, target.astype(np.int64), count, energy)
 
 
-def note_text(draft: WorkingCopy, text: PairCounts, new: Ints) -> None:
+def note_text(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
     """Takes what a text says of new nodes into the statistics of the graph."""
-    taken = np.array([0.0, *draft.counts.discounts])[np.minimum(text.count, 3)]
-    draft.nodes["nodes/count"][new] = text.node_count[new]
-    draft.nodes["nodes/predecessors"][new] = np.bincount(text.target, minlength=text.n)[new]
-    draft.nodes["rows/total"][new] = text.row_total[new]
-    draft.nodes["rows/distinct"][new] = text.row_distinct[new]
-    draft.nodes["rows/discounted"][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
+    taken = np.array([0.0, *copy.counts.discounts])[np.minimum(text.count, 3)]
+    copy.nodes["nodes/count"][new] = text.node_count[new]
+    copy.nodes["nodes/predecessors"][new] = np.bincount(text.target, minlength=text.n)[new]
+    copy.nodes["rows/total"][new] = text.row_total[new]
+    copy.nodes["rows/distinct"][new] = text.row_distinct[new]
+    copy.nodes["rows/discounted"][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
 
 
-def of_new_nodes(draft: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
+def of_new_nodes(copy: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
     """Which pairs of new nodes become private: under the rule of the build, as far as it can be kept without others.
 
     The pair occurs ``min_count`` times; where the build's budget was used up, it is at least as frequent as the rarest
     private edge; and the most frequent come first until ``sparsify`` of all n * n pairs is private.
     """
     touches = np.isin(text.source, new) | np.isin(text.target, new)
-    old = draft.n - len(new)
-    counts = draft.index.count
+    old = copy.n - len(new)
+    counts = copy.index.count
     counted = counts[counts > 0]
-    if draft.private >= private_edge_budget(sparsify, old) and len(counted):
+    if copy.private >= private_edge_budget(sparsify, old) and len(counted):
         min_count = max(min_count, int(counted.min()))
     return most_frequent(
-        text, touches & (text.count >= min_count), private_edge_budget(sparsify, draft.n) - draft.private
+        text, touches & (text.count >= min_count), private_edge_budget(sparsify, copy.n) - copy.private
     )
 
 
@@ -88,7 +88,7 @@ def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
     return out
 
 
-def share_of_text(draft: WorkingCopy, slots: Ints) -> float:
+def share_of_text(copy: WorkingCopy, slots: Ints) -> float:
     """The share of all transitions of the text that runs over these edges."""
-    total = int(draft.nodes["rows/total"].sum())
-    return min(1.0, float(draft.edges[COUNT][slots].sum()) / total) if total else 0.0
+    total = int(copy.nodes["rows/total"].sum())
+    return min(1.0, float(copy.edges[COUNT][slots].sum()) / total) if total else 0.0

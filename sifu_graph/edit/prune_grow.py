@@ -25,7 +25,7 @@ By = Literal["count", "energy", "usage"]
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 
 
-def to_prune(draft: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
+def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
     """The slots of the private edges that become default edges.
 
     First those that occurred less than ``min_count`` times; then the least useful until ``to_ratio`` of all n * n
@@ -44,8 +44,8 @@ def to_prune(draft: WorkingCopy, *, to_ratio: float | None, min_count: int | Non
         raise OptionError(f"no criterion {by!r}; there are {', '.join(CRITERIA)}")
     if min_count is not None and min_count < 1:
         raise OptionError(f"min-count is {min_count}: it must be at least 1")
-    index = draft.index
-    useful = usefulness(draft, by)
+    index = copy.index
+    useful = usefulness(copy, by)
     order = np.lexsort((np.arange(index.edges), -index.count, -useful))  # the most useful first
     keep = np.ones(index.edges, bool)
     if min_count is not None:
@@ -53,10 +53,10 @@ def to_prune(draft: WorkingCopy, *, to_ratio: float | None, min_count: int | Non
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
             raise OptionError(f"to-ratio is {to_ratio}: it must lie in [0, 1]")
-        allowed = private_edge_budget(to_ratio, draft.n)
+        allowed = private_edge_budget(to_ratio, copy.n)
         if allowed > index.edges:
             raise OptionError(
-                f"to-ratio is {to_ratio:g}, but only {index.edges / draft.n**2:.4g} of all pairs are private: "
+                f"to-ratio is {to_ratio:g}, but only {index.edges / copy.n**2:.4g} of all pairs are private: "
                 "name a smaller ratio (sifu grow adds edges)"
             )
         ranked = order[keep[order]]
@@ -65,24 +65,24 @@ def to_prune(draft: WorkingCopy, *, to_ratio: float | None, min_count: int | Non
     return slots
 
 
-def usefulness(draft: WorkingCopy, by: By) -> NDArray[np.float64]:
+def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
     """What each private edge is worth, in index order [edges]."""
-    index = draft.index
+    index = copy.index
     if by == "count":
         return index.count.astype(np.float64)
     if by == "usage":
-        if not draft.edges[USAGE].any():
+        if not copy.edges[USAGE].any():
             raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
-        return draft.edges[USAGE][index.slot].astype(np.float64)
-    rest = Rest.of(draft)
+        return copy.edges[USAGE][index.slot].astype(np.float64)
+    rest = Rest.of(copy)
     by_page = np.argsort(index.slot, kind="stable")
     out = np.empty(index.edges)
-    out[by_page] = rest.of_edges(draft, index.slot[by_page])
+    out[by_page] = rest.of_edges(copy, index.slot[by_page])
     return out - rest.default
 
 
 def grow(
-    draft: WorkingCopy,
+    copy: WorkingCopy,
     text: PairCounts,
     *,
     own_text: bool,
@@ -104,7 +104,7 @@ def grow(
         ``counts``: an edge gets the energy that its probability asks for. ``default``: the default edge's own values,
         so that no energy changes at all.
     """
-    index = draft.index
+    index = copy.index
     if min_count < 1:
         raise OptionError(f"min-count is {min_count}: it must be at least 1")
     place = index.find(text.source.astype(np.int64), text.target.astype(np.int64))
@@ -124,19 +124,19 @@ def grow(
         is_new = np.arange(len(every)) >= index.edges
         order = np.lexsort((np.arange(len(every)), is_new, -every))
         kept = np.zeros(len(every), bool)
-        kept[order[: private_edge_budget(to_ratio, draft.n)]] = True
+        kept[order[: private_edge_budget(to_ratio, copy.n)]] = True
         demoted = index.slot[~kept[: index.edges]]
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)
     chosen[found] = True
     if init == "counts":  # before anything is dropped: the rows tell what an edge of theirs weighs
-        rows = counted_rows(draft, text, chosen, new=np.empty(0, np.int64))
-        draft.drop(demoted)
-        slots = draft.add(rows)
+        rows = counted_rows(copy, text, chosen, new=np.empty(0, np.int64))
+        copy.drop(demoted)
+        slots = copy.add(rows)
     else:
-        draft.drop(demoted)
+        copy.drop(demoted)
         source, target = (side[chosen].astype(np.int64) for side in (text.source, text.target))
-        slots = make_private(draft, source, target, text.count[chosen])
+        slots = make_private(copy, source, target, text.count[chosen])
     if not own_text:
-        note_pairs(draft, slots)
+        note_pairs(copy, slots)
     return slots, len(demoted)

@@ -1,10 +1,9 @@
-"""Energies at rest: the energy of an edge where the mix is empty (S = 0).
+"""Energies at rest in a working copy: the energy of an edge where the mix is zero (S = 0).
 
-A signal at rest has a mix of zero and the mean positional encoding of a text. An edge's energy is then
-``||GELU(b + PE)||`` and depends on nothing but the edge, so that edges can be compared, and new ones be given the
-energy that a probability asks for. In a graph that was never trained (W = 0) it is the energy in every context; in a
-trained one it is what is left when the context says nothing. It knows biases, energies and probabilities; it does not
-know where parameters lie.
+At rest, the energy of an edge is ``||GELU(b + PE)||`` with PE the mean positional encoding of a text. It depends on the
+edge alone, so edges can be compared, and the bias of a new edge can be computed from a probability. In a graph that was
+never trained (W = 0) it is the energy in every context. `sifu_graph.inspection.energies` takes the encoding of the
+first step instead. The module knows biases, energies and probabilities; it does not know where parameters lie.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.edit.working_copy import GENERATED, WorkingCopy
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.initial import mean_encoding
 
 PART = 1 << 16  # edges whose biases are held at a time
@@ -50,11 +49,11 @@ class Rest:
     scale: float
 
     @classmethod
-    def of(cls, draft: WorkingCopy) -> Rest:
-        """Of the graph of a draft."""
-        encoding = mean_encoding(draft.config, draft.width, draft.settings["build"]["length"])
-        bias = draft.small["default/bias"].astype(np.float64)
-        scale = float(draft.small["signal/scale"][0])
+    def of(cls, copy: WorkingCopy) -> Rest:
+        """Of the graph of a working copy."""
+        encoding = mean_encoding(copy.config, copy.width, copy.settings["build"]["length"])
+        bias = copy.small["default/bias"].astype(np.float64)
+        scale = float(copy.small["signal/scale"][0])
         return cls(encoding, float(np.linalg.norm(gelu(bias + encoding))), scale)
 
     def energy(self, bias: NDArray[np.floating]) -> Doubles:
@@ -62,20 +61,20 @@ class Rest:
         out: Doubles = np.linalg.norm(gelu(np.asarray(bias, np.float64) + self.encoding), axis=-1)
         return out
 
-    def of_edges(self, draft: WorkingCopy, slots: Ints) -> Doubles:
+    def of_edges(self, copy: WorkingCopy, slots: Ints) -> Doubles:
         """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
-        out = np.asarray(draft.initial.energies(slots), np.float64)
-        read = np.flatnonzero((draft.edges["held"][slots] != GENERATED) | np.isnan(out))
+        out = np.asarray(copy.initial.energies(slots), np.float64)
+        read = np.flatnonzero(~copy.is_generated(slots) | np.isnan(out))
         for part in np.split(read, range(PART, len(read), PART)):
-            out[part] = self.energy(draft.values(BIAS, slots[part]))
+            out[part] = self.energy(copy.values(BIAS, slots[part]))
         return out
 
-    def log_partition(self, draft: WorkingCopy, u: int) -> float:
+    def log_partition(self, copy: WorkingCopy, u: int) -> float:
         """The log of the sum over all candidates after u of exp(scale * energy), at rest."""
         from scipy.special import logsumexp
 
-        logits = self.scale * self.of_edges(draft, draft.row_slots(u))
-        defaults = int(draft.index.defaults()[u])
+        logits = self.scale * self.of_edges(copy, copy.row_slots(u))
+        defaults = int(copy.index.defaults()[u])
         shared = [self.scale * self.default + np.log(defaults)] if defaults else []
         return float(logsumexp([*logits, *shared]))
 
@@ -110,13 +109,13 @@ class Rest:
         return (output / norm if norm > 1e-6 else np.full(len(bias), len(bias) ** -0.5)), norm
 
 
-def log_shares(draft: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
+def log_shares(copy: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
     """log of the probability that one default edge of each of these sources stands for [len(rows)].
 
     It is read off the rows themselves: an edge of a row has the energy ``default + (log p - log share) / scale``, with
     p from the counts. So a new edge fits in with its row, whatever was pruned from it or trained since.
     """
-    index, counts = draft.index, draft.counts
+    index, counts = copy.index, copy.counts
     predecessors = counts.predecessors / max(1, int(counts.predecessors.sum()))
     out = np.empty(len(rows))
     for i, u in enumerate(rows.tolist()):
@@ -126,7 +125,7 @@ def log_shares(draft: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
         p = (count - counts.discount(count) + counts.discounted[u] * predecessors[index.target[row]]) / total
         known = np.flatnonzero((count > 0) & (p > 0))
         if len(known):
-            above = rest.scale * (rest.of_edges(draft, slots[known]) - rest.default)
+            above = rest.scale * (rest.of_edges(copy, slots[known]) - rest.default)
             out[i] = float(np.average(np.log(p[known]) - above, weights=count[known]))
         else:
             out[i] = np.log(max(1.0 - float(p.sum()), 1e-9) / max(1, index.nodes - len(slots)))

@@ -1,6 +1,6 @@
 """Editing a graph: several changes, one commit, or none of them if an error is raised.
 
-`Edit` has one method for each kind of change and keeps account of what they did; `editing` is the frame: lock, draft,
+`Edit` has one method for each kind of change and keeps account of what they did; `editing` is the frame: lock, copy,
 commit. What a change means is in `nodes`, `edges`, `pairs` and `prune_grow`; what has to be written for
 it, in `working_copy`. No change touches a bit of an energy that it is not about (DESIGN 8).
 """
@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
+from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.edit import edges as edge_edits
@@ -35,7 +36,7 @@ from sifu_graph.edit.reports import (
     RemoveNodeReport,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import Corpus, is_held_out
+from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
@@ -76,10 +77,10 @@ class Edit:
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
-        self.draft = WorkingCopy(graph)
+        self.copy = WorkingCopy(graph)
         self.messages: list[str] = []
         self.changes: dict[str, Any] = {}
-        self._nodes, self._edges = self.draft.n, self.draft.private
+        self._nodes, self._edges = self.copy.n, self.copy.private
         self.failed: str | None = None
 
     # ---- nodes
@@ -117,28 +118,29 @@ class Edit:
         CorpusError
             None of the tokens occurs in the text.
         """
-        draft, account = self.draft, self._account()
+        copy, account = self.copy, self._account()
         if not tokens:
             raise OptionError("name at least one token to add")
         if train_steps < 0:
             raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
-        model = None if like is None else node_edits.model_of(draft, like)
-        new = draft.add_nodes(tokens, kind, like=model)
+        model = None if like is None else node_edits.model_of(copy, like)
+        new = copy.add_nodes(tokens, kind, like=model)
+        text: TokenFile | None = None
         edges, occurrences, missing = 0, None, []
         if model is not None:
-            edges = len(node_edits.add_like(draft, new, model))
+            edges = len(node_edits.add_like(copy, new, model))
         elif corpus is not None:
             text = self._tokens(corpus)
-            counts = count_pairs(text, n=draft.n)
+            counts = count_pairs(text, n=copy.n)
             occurrences = int(counts.node_count[new].sum())
             missing = [token for token, node in zip(tokens, new, strict=True) if not counts.node_count[node]]
             if not occurrences:
                 raise CorpusError(f"{_listed(tokens)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
-            self._tune(new, self._tokens(corpus), train_steps)
+            self._tune(new, self._tokens(None) if text is None else text, train_steps)
         what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {_listed(tokens)}{what}: {_number(len(tokens), 'node')}, {_number(edges, 'private edge')}")
         return AddNodeReport(
@@ -151,37 +153,37 @@ class Edit:
         account = self._account()
         if not tokens:
             raise OptionError("name at least one node to remove")
-        nodes = list(dict.fromkeys(node_named(self.draft.tokenizer, token) for token in tokens))
-        edges = node_edits.remove(self.draft, nodes)
+        nodes = list(dict.fromkeys(node_named(self.copy.tokenizer, token) for token in tokens))
+        edges = node_edits.remove(self.copy, nodes)
         self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
     @_all_or_nothing
     def rename_node(self, token: str, new: str) -> EditNodeReport:
         """Another text for a node. Its edges stay; its old text is unknown from now on."""
-        account, node = self._account(), node_named(self.draft.tokenizer, token)
+        account, node = self._account(), node_named(self.copy.tokenizer, token)
         before = self.node_state(node)
-        self.draft.rename_node(node, new)
+        self.copy.rename_node(node, new)
         self._note(f"rename {token} to {new}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
     @_all_or_nothing
     def merge_node(self, token: str, into: str) -> EditNodeReport:
         """Merges a node into another: counts are added, edges combined by count, its text is read as the other."""
-        account, find = self._account(), partial(node_named, self.draft.tokenizer)
+        account, find = self._account(), partial(node_named, self.copy.tokenizer)
         node, other = find(token), find(into)
         before = self.node_state(node)
-        node_edits.merge(self.draft, node, other)
+        node_edits.merge(self.copy, node, other)
         self._note(f"merge {token} into {into}")
-        return EditNodeReport(before=before, after=self.node_state(node_named(self.draft.tokenizer, into)), **account())
+        return EditNodeReport(before=before, after=self.node_state(node_named(self.copy.tokenizer, into)), **account())
 
     @_all_or_nothing
     def set_bias(self, token: str, *, like: str) -> EditNodeReport:
         """Gives a node the bias of another: a text that begins with it starts with the other's signal."""
-        account, find = self._account(), partial(node_named, self.draft.tokenizer)
+        account, find = self._account(), partial(node_named, self.copy.tokenizer)
         node, other = find(token), find(like)
         before = self.node_state(node)
-        node_edits.bias_from(self.draft, node, other)
+        node_edits.bias_from(self.copy, node, other)
         self._note(f"give {token} the bias of {like}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
@@ -197,10 +199,10 @@ class Edit:
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Gives one edge the parameters of another private edge."""
-        find = partial(node_named, self.draft.tokenizer)
+        find = partial(node_named, self.copy.tokenizer)
         a, b = find(source[0]), find(source[1])
         return self._edge(
-            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy(d, i, j, a, b)
+            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy_parameters(d, i, j, a, b)
         )
 
     def default_edge(self, u: str, v: str) -> EditEdgeReport:
@@ -217,12 +219,12 @@ class Edit:
 
     @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None]) -> EditEdgeReport:
-        account, find = self._account(), partial(node_named, self.draft.tokenizer)
+        account, find = self._account(), partial(node_named, self.copy.tokenizer)
         pair = find(u), find(v)
-        before = edge_edits.state(self.draft, *pair)
-        change(self.draft, *pair)
+        before = edge_edits.state(self.copy, *pair)
+        change(self.copy, *pair)
         self._note(message)
-        return EditEdgeReport(before=before, after=edge_edits.state(self.draft, *pair), **account())
+        return EditEdgeReport(before=before, after=edge_edits.state(self.copy, *pair), **account())
 
     # ---- many edges
 
@@ -236,17 +238,23 @@ class Edit:
         evaluate: bool = False,
     ) -> PruneReport:
         """Makes private edges default edges: see `prune_grow.to_prune`. ``evaluate``: with perplexities."""
-        account, draft = self._account(), self.draft
-        slots = prune_grow.to_prune(draft, to_ratio=to_ratio, min_count=min_count, by=by)
-        share = pairs.share_of_text(draft, slots)
+        account, copy = self._account(), self.copy
+        slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
+        share = pairs.share_of_text(copy, slots)
         before, note = self._heldout(wanted=evaluate)
-        draft.drop(slots)
+        copy.drop(slots)
         after, _ = self._heldout(wanted=evaluate and note is None)
-        self._note(f"prune by {by}: {len(slots):,} edges became default, {draft.private:,} are private")
+        self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private")
         return PruneReport(
-            edges_added=0, edges_removed=len(slots), bytes_freed=self._edge_bytes(len(slots)), corpus_share=share,
-            heldout_before=before, heldout_after=after, note=note, **account(),
-        )  # fmt: skip
+            edges_added=0,
+            edges_removed=len(slots),
+            bytes_freed=self._edge_bytes(len(slots)),
+            corpus_share=share,
+            heldout_before=before,
+            heldout_after=after,
+            note=note,
+            **account(),
+        )
 
     @_all_or_nothing
     def grow(
@@ -265,66 +273,80 @@ class Edit:
         corpus
             None: the text that the graph was built from.
         """
-        account, draft = self._account(), self.draft
+        account, copy = self._account(), self.copy
         if to_ratio is None and min_count is None:
             raise OptionError("say how far to grow: --to-ratio or --min-count")
         if init not in ("counts", "default"):
             raise OptionError(f"no initialisation {init!r}; there are counts, default")
-        build = draft.settings["build"]
+        build = copy.settings["build"]
         given = self._corpus(corpus)
-        text = count_pairs(self._tokens(given), n=draft.n)
+        text = count_pairs(self._tokens(given), n=copy.n)
         before, note = self._heldout(wanted=evaluate)
         slots, demoted = prune_grow.grow(
-            draft, text, own_text=given.record()["sources"] == build["corpus"]["sources"], to_ratio=to_ratio,
-            min_count=build["min_count"] if min_count is None else min_count, init=init,
-        )  # fmt: skip
+            copy,
+            text,
+            own_text=given.record()["sources"] == build["corpus"]["sources"],
+            to_ratio=to_ratio,
+            min_count=build["min_count"] if min_count is None else min_count,
+            init=init,
+        )
         after, _ = self._heldout(wanted=evaluate and note is None)
-        share = pairs.share_of_text(draft, slots)
-        self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {draft.private:,} are private")
+        share = pairs.share_of_text(copy, slots)
+        self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
         return PruneReport(
-            edges_added=len(slots), edges_removed=demoted, bytes_freed=self._edge_bytes(demoted - len(slots)),
-            corpus_share=share, heldout_before=before, heldout_after=after, note=note, **account(),
-        )  # fmt: skip
+            edges_added=len(slots),
+            edges_removed=demoted,
+            bytes_freed=self._edge_bytes(demoted - len(slots)),
+            corpus_share=share,
+            heldout_before=before,
+            heldout_after=after,
+            note=note,
+            **account(),
+        )
 
     @_all_or_nothing
     def compact(self) -> CompactReport:
         """Every row becomes one run of slots again, and free slots go. No result changes by a bit."""
-        account, draft = self._account(), self.draft
-        slots, runs, pages = draft.slots, _runs(draft), int(draft.page_values().sum())
-        if slots != draft.private or runs != int((draft.index.row_sizes() > 0).sum()):
-            draft.compact()
-            self._note(f"compact: {slots - draft.slots:,} slots freed, {_runs(draft):,} runs instead of {runs:,}")
-        freed = (pages - int(draft.page_values().sum())) * draft.page_bytes()
+        account, copy = self._account(), self.copy
+        slots, runs, pages = copy.slots, _runs(copy), int(copy.page_values().sum())
+        if slots != copy.private or runs != int((copy.index.row_sizes() > 0).sum()):
+            copy.compact()
+            self._note(f"compact: {slots - copy.slots:,} slots freed, {_runs(copy):,} runs instead of {runs:,}")
+        freed = (pages - int(copy.page_values().sum())) * copy.page_bytes()
         return CompactReport(
-            slots_before=slots, slots_after=draft.slots, runs_before=runs, runs_after=_runs(draft), bytes_freed=freed,
+            slots_before=slots,
+            slots_after=copy.slots,
+            runs_before=runs,
+            runs_after=_runs(copy),
+            bytes_freed=freed,
             **account(),
-        )  # fmt: skip
+        )
 
     # ---- what is said of it
 
     def node_state(self, node: int) -> NodeState:
         """A node as it is now."""
-        draft = self.draft
+        copy = self.copy
         return NodeState(
-            token=draft.tokenizer.vocabulary[node],
-            kind=draft.vocabulary[node].get("kind", "text"),
-            count=int(draft.nodes["nodes/count"][node]),
-            edges_out=len(draft.row_slots(node)),
-            edges_in=len(draft.column_slots(node)),
-            bias_norm=float(np.linalg.norm(draft.nodes["nodes/bias"][node])),
+            token=copy.tokenizer.vocabulary[node],
+            kind=copy.vocabulary[node].get("kind", "text"),
+            count=int(copy.nodes["nodes/count"][node]),
+            edges_out=len(copy.row_slots(node)),
+            edges_in=len(copy.column_slots(node)),
+            bias_norm=float(np.linalg.norm(copy.nodes["nodes/bias"][node])),
         )
 
     def _account(self) -> Callable[[], dict[str, Any]]:
         """Counts now; called later, with those of then."""
-        nodes, edges = self.draft.n, self.draft.private
+        nodes, edges = self.copy.n, self.copy.private
 
         def close() -> dict[str, Any]:
             return {
                 "nodes_before": nodes,
-                "nodes_after": self.draft.n,
+                "nodes_after": self.copy.n,
                 "private_edges_before": edges,
-                "private_edges_after": self.draft.private,
-                "pages_written": len(self.draft.pages_to_write()),
+                "private_edges_after": self.copy.private,
+                "pages_written": len(self.copy.pages_to_write()),
             }
 
         return close
@@ -335,9 +357,9 @@ class Edit:
     def all_changes(self) -> dict[str, Any]:
         """The counts before and after the whole edit."""
         return {
-            "nodes": self.draft.n,
+            "nodes": self.copy.n,
             "nodes_before": self._nodes,
-            "private_edges": self.draft.private,
+            "private_edges": self.copy.private,
             "private_edges_before": self._edges,
             "edits": self.messages[:100],
         }
@@ -348,21 +370,26 @@ class Edit:
         if isinstance(corpus, Corpus):
             return corpus
         if corpus is None:
-            return Corpus.from_record(self.draft.settings["build"]["corpus"])
-        return Corpus(corpus, tokens=self.draft.tokenizer.level == "tokens")
+            return Corpus.from_record(self.copy.settings["build"]["corpus"])
+        return Corpus(corpus, tokens=self.copy.tokenizer.level == "tokens")
 
     def _tokens(self, corpus: Corpora | None) -> TokenFile:
-        given, holdout = self._corpus(corpus), self.draft.settings["build"]["holdout"]
-        if corpus is not None and all(is_held_out(document, fraction=holdout) for document in given.documents()):
-            holdout = 0.0  # a few lines that happen to fall on the other side: they were given to be used
-        return encode_corpus(given, self.draft.tokenizer, directory=self.graph.path / "cache", holdout=holdout)
+        encode = partial(encode_corpus, self._corpus(corpus), self.copy.tokenizer, directory=self.graph.path / "cache")
+        holdout = self.copy.settings["build"]["holdout"]
+        try:
+            return encode(holdout=holdout)
+        except CorpusError:
+            # A short text can be held out as a whole. A text that was given is then used; other errors recur.
+            if corpus is None or holdout == 0:
+                raise
+            return encode(holdout=0.0)
 
     def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
-        draft, build = self.draft, self.draft.settings["build"]
-        chosen = pairs.of_new_nodes(draft, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
-        pairs.note_text(draft, text, new)
-        slots = draft.add(pairs.counted_rows(draft, text, chosen, new=new))
-        node_edits.note_pairs(draft, slots, rows=~np.isin(draft.edges["edges/source"][slots], new))
+        copy, build = self.copy, self.copy.settings["build"]
+        chosen = pairs.of_new_nodes(copy, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
+        pairs.note_text(copy, text, new)
+        slots = copy.add(pairs.counted_rows(copy, text, chosen, new=new))
+        node_edits.note_pairs(copy, slots, rows=~np.isin(copy.edges[SOURCE][slots], new))
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
@@ -370,17 +397,23 @@ class Edit:
         from sifu_graph.training import step as steps
         from sifu_graph.training.tune_edges import tune
 
-        draft, training = self.draft, self.draft.settings["training"]
+        copy, training = self.copy, self.copy.settings["training"]
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
         if optimizer.kind == "adamw-dense":
             optimizer = dataclasses.replace(optimizer, kind="adamw")
-        parameters = draft.parameters(steps.edge_state_arrays(optimizer, draft.width))
-        build = draft.settings["build"]
-        slots = tune(
-            parameters, draft.config, optimizer, text.train, nodes=new, steps=count, length=build["length"],
-            seed=draft.settings["initial"]["seed"],
-        )  # fmt: skip
-        draft.put(slots, {name: parameters.edges.get(name, slots).numpy() for name in draft.paged})
+        parameters = copy.parameters(steps.edge_state_arrays(optimizer, copy.width))
+        with closing(parameters.edges) as edges:
+            slots = tune(
+                parameters,
+                copy.config,
+                optimizer,
+                text.train,
+                nodes=new,
+                steps=count,
+                length=copy.settings["build"]["length"],
+                seed=copy.settings["initial"]["seed"],
+            )
+            copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
 
     def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
         """The held-out perplexity of the graph as it is now, and why it cannot be told."""
@@ -389,22 +422,22 @@ class Edit:
         from sifu_graph.evaluation import BATCH, evaluate_split
 
         try:
-            text, length = self._tokens(None).heldout, self.draft.settings["build"]["length"]
-            parameters = self.draft.parameters()
-            self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
-            report = evaluate_split(parameters, self.draft.config, text, length, EVAL_TOKENS)
-            parameters.edges.close()
+            text, length = self._tokens(None).heldout, self.copy.settings["build"]["length"]
+            parameters = self.copy.parameters()
+            with closing(parameters.edges):
+                self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                report = evaluate_split(parameters, self.copy.config, text, length, EVAL_TOKENS)
         except CorpusError as error:
             return None, f"no perplexity: {error}"
         return report.perplexity, None
 
     def _edge_bytes(self, edges: int) -> int:
-        return 4 * edges * (self.draft.width**2 + self.draft.width)
+        return 4 * edges * (self.copy.width**2 + self.copy.width)
 
 
-def _runs(draft: WorkingCopy) -> int:
+def _runs(copy: WorkingCopy) -> int:
     """Runs of slots in which the edges of a row lie side by side, in order."""
-    index = draft.index
+    index = copy.index
     starts = np.zeros(index.edges + 1, bool)
     starts[index.row_start] = True
     starts[1:-1] |= np.diff(index.slot) != 1
@@ -441,11 +474,11 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
         yield edit
         if edit.failed is not None:
             raise OptionError(f"nothing was committed, because a change of this edit failed: {edit.failed}")
-        if edit.draft.changed:
-            edit.draft.write(writer)
+        if edit.copy.changed:
+            edit.copy.write(writer)
             text = message or "; ".join(edit.messages[:3]) or "edit"
             writer.commit(text, command=command, changes=edit.all_changes())
-    if edit.draft.changed:
+    if edit.copy.changed:
         graph.reload(Store.open(graph.path))
 
 

@@ -1,23 +1,25 @@
 """The working copy of a graph that an edit changes: its tables in memory, and what has to be written for a change.
 
-It knows nodes, edges, slots and pages; it does not know why anything changes, nor text. Nothing reaches the store
-before `WorkingCopy.write`. Where the values of an edge come from is one number, ``held``:
+Nothing reaches the store before `WorkingCopy.write`. Two columns of the table of edges say where the parameters and the
+optimizer state of an edge are, ``value`` and ``row``:
 
-======== ============================================================================
-held     the edge's parameters and optimizer state
-======== ============================================================================
--1       generated from its origin and energy (`EdgeInitializer`): they need no place on disk
-s >= 0   those of slot s in the snapshot that the draft began from
--2 - i   row i of what was put into the draft
-======== ============================================================================
+========= ======================================== ==============================================================
+value     row                                      the parameters
+========= ======================================== ==============================================================
+STORED    a slot of the snapshot that was copied   those of that slot
+GENERATED -1                                       computed from its key and energy (`EdgeInitializer`), not on disk
+NEW       a row of the values that were `put`      those of that row
+========= ======================================== ==============================================================
 
-An edge is moved or copied by moving or copying its row of the table. A page is written only if it holds an edge with
-values whose place it was not before; a page of generated edges alone is never written.
+An edge is moved or copied by moving or copying its row of the table. A page is written if it holds an edge whose
+parameters are stored or new and were not in the same slot before; a page of generated edges is not written. The module
+knows nodes, edges, slots and pages; it does not know texts, nor the reason of a change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +47,7 @@ from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import SMALL, read_usage
-from sifu_graph.ops.initial import EdgeInitializer, first_energies
+from sifu_graph.ops.initial import EdgeInitializer, initial_energies
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
@@ -54,7 +56,18 @@ if TYPE_CHECKING:
 
 Columns = dict[str, NDArray[Any]]
 
-GENERATED = -1
+
+class EdgeValue(IntEnum):
+    """Where the parameters and the optimizer state of an edge are (see the head of this module)."""
+
+    STORED = 0
+    GENERATED = 1
+    NEW = 2
+
+
+VALUE, ROW = "value", "row"
+"""Columns of the table of edges that the store does not have."""
+
 VERSION = 2
 """The disk format of a graph that was edited: older readers would generate other values."""
 
@@ -65,21 +78,22 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and what a free slot holds
     USAGE: (np.int64, 0),
     ORIGIN: (np.int32, -1),
     ENERGY: (np.float32, 0),
-    "held": (np.int64, GENERATED),
+    VALUE: (np.int8, EdgeValue.GENERATED),
+    ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
 _PAGES_KEPT = 6  # of the old snapshot, while edges are gathered from all over it
 
 
 class WorkingCopy:
-    """The tables of a graph, to be changed and then written, looked at, or dropped.
+    """The tables of a graph in memory, to be changed and then written or dropped.
 
     Attributes
     ----------
     nodes
         Arrays with one row a node, by their names in the store (with the optimizer's state, where there is any).
     edges
-        Columns with one row a slot: those of the store, and ``held``.
+        Columns with one row a slot: those of the store, and ``value`` and ``row`` (see the head of this module).
     forbidden : int64 [pairs, 2]
         Pairs (u, v) that are never chosen; none of them is private.
     """
@@ -102,11 +116,13 @@ class WorkingCopy:
         slots = len(self.edges[SOURCE])
         self.edges[USAGE] = read_usage(store)
         stored = np.repeat(store.page_stored(), PAGE_EDGES)[:slots]
-        self.edges["held"] = np.where(stored & (self.edges[SOURCE] >= 0), np.arange(slots), GENERATED)
+        stored &= self.edges[SOURCE] >= 0
+        self.edges[VALUE] = np.where(stored, EdgeValue.STORED, EdgeValue.GENERATED).astype(np.int8)
+        self.edges[ROW] = np.where(stored, np.arange(slots), -1)
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
         self.paged = [name for name in present if store.is_paged(name)]
-        self._fresh: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
-        self._fresh_rows = 0
+        self._new: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
+        self._new_rows = 0
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
         self._initial: EdgeInitializer | None = None
@@ -114,7 +130,7 @@ class WorkingCopy:
             self.edges[ORIGIN], self.edges[ENERGY] = store.read(ORIGIN), store.read(ENERGY)
         else:
             self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
-            self.edges[ENERGY] = first_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
+            self.edges[ENERGY] = initial_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
         self.changed = False
         self.new_tokenizer = False
 
@@ -195,18 +211,24 @@ class WorkingCopy:
 
     def values(self, name: str, slots: Ints) -> NDArray[Any]:
         """A paged array's values at these slots [k, ...]."""
-        held = self.edges["held"][slots]
+        value, row = self.edges[VALUE][slots], self.edges[ROW][slots]
         out = np.zeros((len(slots), *self._trailing(name)), np.float32)
-        if (made := held == GENERATED).any() and name in (WEIGHT, BIAS):
+        if (made := value == EdgeValue.GENERATED).any() and name in (WEIGHT, BIAS):
             found = self.initial.weight(slots[made]) if name == WEIGHT else self.initial.bias(slots[made])
             out[made] = 0.0 if found is None else found
-        kept = np.flatnonzero(held >= 0)
-        for page in np.unique(held[kept] // PAGE_EDGES).tolist():
-            here = kept[held[kept] // PAGE_EDGES == page]
-            out[here] = self._old_page(name, page)[held[here] - page * PAGE_EDGES]
-        if (put := held < GENERATED).any():
-            self._fresh[name] = [np.concatenate(self._fresh[name])]
-            out[put] = self._fresh[name][0][-2 - held[put]]
+        stored = np.flatnonzero(value == EdgeValue.STORED)
+        page_of, offset = np.divmod(row[stored], PAGE_EDGES)
+        for page in np.unique(page_of).tolist():
+            here = page_of == page
+            out[stored[here]] = self._old_page(name, page)[offset[here]]
+        if (new := value == EdgeValue.NEW).any():
+            self._new[name] = [np.concatenate(self._new[name])]
+            out[new] = self._new[name][0][row[new]]
+        return out
+
+    def is_generated(self, slots: Ints) -> NDArray[np.bool_]:
+        """Whether the parameters of these edges are generated, bool [k]."""
+        out: NDArray[np.bool_] = self.edges[VALUE][slots] == EdgeValue.GENERATED
         return out
 
     def read_pages(self, name: str, first: int, stop: int) -> NDArray[Any]:
@@ -218,17 +240,17 @@ class WorkingCopy:
         return out
 
     def page_values(self) -> NDArray[np.bool_]:
-        """Which pages hold an edge whose values must lie on disk, bool [pages]."""
-        return self._pages_with((self.edges[SOURCE] >= 0) & (self.edges["held"] != GENERATED))
+        """Which pages hold an edge whose parameters are not generated, bool [pages]."""
+        return self._pages_with((self.edges[SOURCE] >= 0) & (self.edges[VALUE] != EdgeValue.GENERATED))
 
     def pages_to_write(self) -> Ints:
         """The pages that differ from what the store has."""
-        held = self.edges["held"]
-        moved = self._pages_with((self.edges[SOURCE] >= 0) & (held != np.arange(self.slots)))
+        same = (self.edges[VALUE] == EdgeValue.STORED) & (self.edges[ROW] == np.arange(self.slots))
+        moved = self._pages_with((self.edges[SOURCE] >= 0) & ~same)
         return np.flatnonzero(self.page_values() & moved)
 
     def parameters(self, state: Mapping[str, tuple[int, ...]] | None = None) -> Parameters:
-        """The graph as it will be, to evaluate or train: pages come from the draft on first touch.
+        """The parameters with the changes, to evaluate or train: pages are read from the working copy on first use.
 
         ``state``: arrays of an optimizer, with shapes per edge; those that the graph does not have are zero.
         """
@@ -308,19 +330,20 @@ class WorkingCopy:
             USAGE: np.zeros(len(source), np.int64),
             ORIGIN: np.stack([key[source], key[target]], axis=1),
             ENERGY: energy,
-            "held": np.full(len(source), GENERATED),
+            VALUE: np.full(len(source), EdgeValue.GENERATED, np.int8),
+            ROW: np.full(len(source), -1),
         }
 
     def add(self, rows: Columns) -> Ints:
         """New private edges, none of which is private. Returns their slots, in their order.
 
-        Edges without values go to free slots of pages without values, others to pages that are wholly free, what is
-        left to the end: no page is written anew only to fill a gap in it.
+        Generated edges go to free slots of pages of generated edges, the others to pages that are entirely free, and
+        the rest to the end, so that no stored page is written again only to fill a free slot.
         """
         k = len(rows[SOURCE])
         if not k:
             return np.empty(0, np.int64)
-        valued = rows["held"] != GENERATED
+        valued = rows[VALUE] != EdgeValue.GENERATED
         used = self.edges[SOURCE] >= 0
         page = np.arange(self.slots) // PAGE_EDGES
         empty, open_ = ~self._pages_with(used), ~self.page_values()
@@ -341,11 +364,9 @@ class WorkingCopy:
             # Dense-equivalent AdamW: an edge that is new has missed nothing.
             training = self.settings["training"]
             new = slots[~valued]
-            self.put(
-                new,
-                {WEIGHT: self.values(WEIGHT, new), BIAS: self.values(BIAS, new),
-                 "optimizer/last_step": np.full(len(new), training["step"] - training["began"], np.float32)},
-            )  # fmt: skip
+            last_step = np.full(len(new), training["step"] - training["began"], np.float32)
+            values = {name: self.values(name, new) for name in (WEIGHT, BIAS)}
+            self.put(new, {**values, "optimizer/last_step": last_step})
         return slots
 
     def put(self, slots: Ints, values: Mapping[str, NDArray[Any]]) -> None:
@@ -353,9 +374,10 @@ class WorkingCopy:
         for name in self.paged:
             found = values.get(name)
             rows = np.zeros((len(slots), *self._trailing(name)), np.float32) if found is None else found
-            self._fresh[name].append(np.asarray(rows, np.float32))
-        self.edges["held"][slots] = -2 - (self._fresh_rows + np.arange(len(slots)))
-        self._fresh_rows += len(slots)
+            self._new[name].append(np.asarray(rows, np.float32))
+        self.edges[VALUE][slots] = EdgeValue.NEW
+        self.edges[ROW][slots] = self._new_rows + np.arange(len(slots))
+        self._new_rows += len(slots)
         self.changed = True
 
     def set_count(self, slots: Ints, count: Ints) -> None:

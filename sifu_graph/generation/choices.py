@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sifu_graph.generation.walk import Walk
 
@@ -49,46 +47,44 @@ class Choice:
     best: str
 
 
-class WatchedWalk(Walk):
-    """A walk that keeps the energies of its last contest."""
+def explain(walk: Walk, node: int, *, names: Sequence[str], text: str) -> Choice:
+    """The choice of ``node`` in the last contest of a walk. Call it before the signal is carried on.
 
-    _seen: tuple[NDArray[np.floating[Any]], float]
-
-    def _compete(self) -> tuple[int, int]:
-        best, edges = super()._compete()
-        self._seen = self._contest.found[:edges], self._contest.values[edges]
-        return best, edges
-
-    def explained(self, node: int, *, names: Sequence[str], text: str) -> Choice:
-        """How ``node`` fared in the last contest. To be asked before the signal moves on."""
-        index, (found, default) = self.parameters.index, self._seen
-        targets = index.target[index.row(self.node)]
-        banned = self.banned()
-        energy = np.where(np.isin(targets, banned), -np.inf, found.astype(np.float64))
-        present = np.union1d(targets, banned)
-        defaults = index.nodes - len(present)
-        place = int(np.searchsorted(targets, node))
-        private = place < len(targets) and int(targets[place]) == node
-        own = float(energy[place]) if private else default
-        best = int(energy.argmax()) if len(energy) else -1
-        by_default = defaults > 0 and (best < 0 or default >= energy[best])
-        others = np.delete(energy, place) if private else energy
-        other = float(others.max(initial=-np.inf))
-        if defaults > (0 if private else 1):
-            other = max(other, default)
-        logits = energy * self.scale
-        if defaults:
-            logits = np.append(logits, default * self.scale + np.log(defaults))
-        above = int((energy > own).sum()) + (defaults if default > own else 0)
-        winner = self.default_node(present, 0) if by_default else int(targets[best])
-        return Choice(
-            token=names[node],
-            node=node,
-            text=text,
-            energy=own,
-            margin=own - other,
-            probability=float(np.exp(own * self.scale - np.logaddexp.reduce(logits))),
-            private=private,
-            rank=1 + above,
-            best=names[node] if above == 0 else names[winner],
-        )
+    Parameters
+    ----------
+    names
+        Of all nodes [n].
+    text
+        The text that became complete with the node.
+    """
+    index, (found, default) = walk.parameters.index, walk.last_energies()
+    targets = index.target[index.row(walk.node)]
+    banned = walk.banned()
+    energy = np.where(np.isin(targets, banned), -np.inf, found.astype(np.float64))
+    present = np.union1d(targets, banned)
+    defaults = index.nodes - len(present)
+    place = int(np.searchsorted(targets, node))
+    private = place < len(targets) and int(targets[place]) == node
+    own = float(energy[place]) if private else default
+    best = int(energy.argmax()) if len(energy) else -1
+    by_default = defaults > 0 and (best < 0 or default >= energy[best])
+    others = np.delete(energy, place) if private else energy
+    other = float(others.max(initial=-np.inf))
+    if defaults > (0 if private else 1):
+        other = max(other, default)
+    logits = energy * walk.scale
+    if defaults:
+        logits = np.append(logits, default * walk.scale + np.log(defaults))
+    above = int((energy > own).sum()) + (defaults if default > own else 0)
+    winner = walk.default_node(present, 0) if by_default else int(targets[best])
+    return Choice(
+        token=names[node],
+        node=node,
+        text=text,
+        energy=own,
+        margin=own - other,
+        probability=float(np.exp(own * walk.scale - np.logaddexp.reduce(logits))),
+        private=private,
+        rank=1 + above,
+        best=names[node] if above == 0 else names[winner],
+    )

@@ -15,7 +15,7 @@ import torch
 from sifu_store.errors import OptionError
 
 from sifu_graph import device as devices
-from sifu_graph.generation.choices import Choice, WatchedWalk
+from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 
@@ -96,8 +96,7 @@ class Stream(Iterator[str]):
         self._separator = tokenizer.separator
         self.choices: list[Choice] = []
         self._names = tokenizer.vocabulary if options.explain else []
-        kind = WatchedWalk if options.explain else Walk
-        self._walk = kind(
+        self._walk = Walk(
             graph.parameters, graph.signal, forbidden=tokenizer.never_generated, r_0=_signal_vector(graph, options)
         )
         self._decoder = tokenizer.decoder()
@@ -126,8 +125,8 @@ class Stream(Iterator[str]):
             node = self._walk.choose(self._sampler, self._rng)
             self.tokens += 1
             text = self._decoder.push(node)
-            if isinstance(self._walk, WatchedWalk):
-                self.choices.append(self._walk.explained(node, names=self._names, text=text))
+            if self._options.explain:
+                self.choices.append(explain(self._walk, node, names=self._names, text=text))
             if node == self._separator:
                 self._walk.start(node)
             else:
@@ -151,11 +150,14 @@ class Stream(Iterator[str]):
             self._done = True
             out, self._held = self._held[:at], ""
             return out
-        keep = 0 if last else next(
-            (k for k in range(min(len(stop) - 1, len(self._held)), 0, -1) if self._held.endswith(stop[:k])), 0
-        )  # fmt: skip
+        keep = 0 if last else _overlap(self._held, stop)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of a text that is a beginning of the stop text, and not all of it."""
+    return next((k for k in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:k])), 0)
 
 
 def stream(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> Stream:

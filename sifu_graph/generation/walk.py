@@ -96,6 +96,7 @@ class Walk:
         self._rooms = first, second
         self._starts: dict[int, Signal] = {}
         self._signal: Signal | None = None
+        self._edges = 0  # private candidates of the last contest
 
     @property
     def signal(self) -> Signal:
@@ -146,8 +147,12 @@ class Walk:
 
         The array is valid until the next call.
         """
-        edges = self._compete()[1]
-        return self._contest.found[:edges], self._contest.values[edges]
+        self._compete()
+        return self.last_energies()
+
+    def last_energies(self) -> tuple[NDArray[np.floating[Any]], float]:
+        """What `energies` returned, or `choose` chose from; nothing is computed. Valid until the next contest."""
+        return self._contest.found[: self._edges], self._contest.values[self._edges]
 
     def _compete(self) -> tuple[int, int]:
         """Runs the contest after the current node. Returns the best private candidate (-1: none), and their number."""
@@ -155,6 +160,7 @@ class Walk:
         row, signal = self._row(self.node), self._signal
         assert signal is not None
         pe = signal.encoding if self._has_pe else None
+        self._edges = row.edges
         return self._contest.run(row, signal.mix, pe, S_at=signal.mix_at), row.edges
 
     def _row(self, node: int) -> RowPlaces:

@@ -5,9 +5,9 @@ is read only if it is stored in one of the snapshots and the store cannot say th
 both; pages that are generated are compared by what they are generated to. An edge has changed if a bit of its
 parameters has.
 
-The energies that are compared are those in a neutral context: the first step of a text that begins with the source,
-E = ||GELU(W S_1 + b + PE)|| with S_1 the mix there (DESIGN, section 3). Each snapshot's own signal leads to it. This
-module knows two open graphs; it does not know how they came to differ.
+The energies that are compared are those at the first step (`energies`), each computed with the signal of its own
+snapshot and the positional encoding of generation. The module knows two open graphs; it does not know how they came to
+differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.history import Commit
@@ -40,8 +39,7 @@ from sifu_store.layout import (
 )
 
 from sifu_graph.arrays import Floats, Ints
-from sifu_graph.ops.functional import gelu
-from sifu_graph.ops.signal import Signal
+from sifu_graph.inspection.energies import FirstStep
 from sifu_graph.session import GraphSession
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
@@ -52,7 +50,7 @@ OPTIMIZER = "optimizer/"
 class EdgeChange:
     """One edge that is different.
 
-    ``count_*`` is None where the edge is not private. ``energy_*`` is that of the edge in the neutral context (of the
+    ``count_*`` is None where the edge is not private. ``energy_*`` is that of the edge at the first step (of the
     default edge, where it is not private); None where one of its nodes is missing.
     """
 
@@ -229,8 +227,9 @@ class _Comparison:
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
         """Which of these pairs of edges differ, and the energies of those."""
         slot_a, slot_b = self.a.parameters.index.slot[in_a], self.b.parameters.index.slot[in_b]
-        stored_a, stored_b = (side.stored[slots // PAGE_EDGES] for side, slots in
-                              zip(self.sides, (slot_a, slot_b), strict=True))  # fmt: skip
+        stored_a, stored_b = (
+            side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
+        )
         changed = self.b.store.changed_pages(self.a.store.snapshot)
         same = np.zeros(len(in_a), bool)
         if changed is not None:
@@ -293,7 +292,7 @@ class _Comparison:
         index = other.parameters.index
         source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
         target = to[index.target[edges]]
-        energies = np.append(self.sides[which].default_energy(), np.float32(np.nan))
+        energies = np.append(self.sides[which].first_step.default_energies(), np.float32(np.nan))
         out: Floats = energies[np.where((source < 0) | (target < 0), -1, source)]
         return out
 
@@ -359,15 +358,7 @@ class _Side:
         self.reader = graph.edge_reader()
         self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
-        parameters = graph.parameters
-        start = Signal.start(
-            graph.signal,
-            r_0=parameters.r_0,
-            node_bias=parameters.node_bias,
-            alpha=parameters.alpha.tolist(),
-            offset=graph.signal.decode_offset,
-        )
-        self.mix, self.encoding = start.mix, start.encoding  # [n, d], [d]
+        self.first_step = FirstStep.of(graph, offset=graph.signal.decode_offset)
         own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # what is generated is compared by its values
         self.slot_arrays = [
             name
@@ -389,19 +380,9 @@ class _Side:
         return self.reader.read(WEIGHT, slots), self.reader.read(BIAS, slots)
 
     def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
-        """Of private edges, by their places in the index and their parameters, in the neutral context [k]."""
+        """At the first step [k], of private edges by their places in the index [k] and their parameters."""
         index = self.graph.parameters.index
-        source = torch.from_numpy(np.searchsorted(index.row_start, edges, side="right") - 1)
-        z = torch.einsum("ki,kio->ko", self.mix[source], torch.from_numpy(W)) + torch.from_numpy(b) + self.encoding
-        energies: Floats = gelu(z).norm(dim=-1).numpy()
-        return energies
-
-    def default_energy(self) -> Floats:
-        """Of the default edge out of every node, in the neutral context [n]."""
-        parameters = self.graph.parameters
-        z = self.mix @ parameters.default_W + parameters.default_b + self.encoding
-        energies: Floats = gelu(z).norm(dim=-1).numpy()
-        return energies
+        return self.first_step.energies(np.searchsorted(index.row_start, edges, side="right") - 1, W, b)
 
 
 def _match_nodes(a: GraphSession, b: GraphSession) -> tuple[Ints, list[int]]:

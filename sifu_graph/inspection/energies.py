@@ -1,6 +1,14 @@
-"""Energies of private edges in a context that is the same for every node.
+"""The energies of an edge in two contexts that depend on no text: at rest, and at the first step.
 
-It knows parameters and signals; it does not know texts.
+At rest
+    The mix is zero (S = 0), so that ``E = ||GELU(b + PE)||`` depends on the edge alone. PE is the positional encoding
+    of the first step. `sifu_graph.edit.rest_energy` takes the mean positional encoding of a text instead, so that an
+    edit does not favour one position.
+At the first step
+    The text begins with the source u of the edge, and S = S_1(u) is its mix there: ``E = ||GELU(W S_1 + b + PE)||``
+    (DESIGN, section 3).
+
+The module knows parameters and signals; it does not know texts.
 """
 
 from __future__ import annotations
@@ -10,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sifu_store.layout import BIAS, WEIGHT
+from torch import Tensor
 
-from sifu_graph.arrays import Doubles, Ints
+from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.edge_reader import blocks
+from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, step_encoding
 from sifu_graph.ops.signal import Signal
 
@@ -23,62 +32,112 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 
-def first_energies(graph: GraphSession) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What each edge is worth where a text begins: its energy at the first position, when all signal is r_1.
+# ---- at rest
+
+
+@dataclass(frozen=True, slots=True)
+class RowAtRest:
+    """The candidates of one node at rest: k private edges, by target, and the default edge."""
+
+    target: Ints  # [k]
+    count: Ints  # [k]
+    slot: Ints  # [k]
+    energy: Doubles  # [k]
+    probability: Doubles  # [k], of the softmax over all nodes
+    default_energy: float
+    default_probability: float  # of one default edge; 0 if the node has none
+
+
+def row_at_rest(walk: Walk, node: int) -> RowAtRest:
+    """The row of a node at rest, computed by the kernel of generation. Restarts the walk at the node."""
+    walk.silent = frozenset({0})
+    walk.start(node)
+    found, default = walk.energies()
+    index = walk.parameters.index
+    row, defaults = index.row(node), int(index.defaults()[node])
+    energies = found.astype(np.float64)
+    logits = walk.scale * np.append(energies, default)
+    with np.errstate(divide="ignore"):
+        shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
+    p = np.exp(logits - np.logaddexp.reduce(shares))
+    return RowAtRest(
+        target=index.target[row].astype(np.int64),
+        count=index.count[row],
+        slot=index.slot[row],
+        energy=energies,
+        probability=p[:-1],
+        default_energy=default,
+        default_probability=float(p[-1]) if defaults else 0.0,
+    )
+
+
+def energies_at_rest(graph: GraphSession, slots: Ints) -> Floats:
+    """The energies at rest of the private edges in these slots, float32 [k]."""
+    encoding = step_encoding(graph.signal, graph.signal.decode_offset, graph.parameters.r_0)
+    energies: Floats = gelu(graph.parameters.edges.get(BIAS, slots) + encoding).norm(dim=-1).numpy()
+    return energies
+
+
+# ---- at the first step
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStep:
+    """The first step of the texts that begin with each of the n nodes.
+
+    Attributes
+    ----------
+    mix : float32 [n, d]
+        S_1 of each node.
+    encoding : float32 [d]
+        The positional encoding of the step.
+    """
+
+    parameters: Parameters
+    mix: Tensor
+    encoding: Tensor
+
+    @classmethod
+    def of(cls, graph: GraphSession, *, offset: int) -> FirstStep:
+        """Of a graph. ``offset``: of the positional encoding, the signal's ``train_offset`` or ``decode_offset``."""
+        parameters = graph.parameters
+        start = Signal.start(
+            graph.signal,
+            r_0=parameters.r_0,
+            node_bias=parameters.node_bias,
+            alpha=parameters.alpha.tolist(),
+            offset=offset,
+        )
+        return cls(parameters, start.mix, start.encoding)
+
+    def energies(self, source: Ints, W: Floats, b: Floats) -> Floats:
+        """The energies [k] of private edges, from their sources [k], weights [k, d, d] and biases [k, d]."""
+        S = self.mix[torch.from_numpy(source)]
+        z = torch.bmm(S[:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + self.encoding
+        energies: Floats = gelu(z).norm(dim=-1).numpy()
+        return energies
+
+    def default_energies(self) -> Floats:
+        """The energy that all default edges of a node share, for each node [n]."""
+        z = self.mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
+        energies: Floats = gelu(z).norm(dim=-1).numpy()
+        return energies
+
+
+def energies_at_first_step(graph: GraphSession) -> tuple[Floats, Floats]:
+    """The energies at the first step of all edges of a graph, with the positional encoding of training.
 
     Returns
     -------
     private : float32 [edges]
-        E(v) of every private edge (u, v), in the order of the index.
+        Of every private edge, in the order of the index.
     default : float32 [n]
-        The energy that all default edges of u share.
+        Of the default edges of every node.
     """
-    parameters, config = graph.parameters, graph.signal
-    signal = Signal.start(
-        config,
-        r_0=parameters.r_0,
-        node_bias=parameters.node_bias,
-        alpha=parameters.alpha.tolist(),
-        offset=config.train_offset,
-    )
-    S, pe = signal.mix, step_encoding(config, config.train_offset, parameters.r_0)
-    default = gelu(S @ parameters.default_W + parameters.default_b + pe).norm(dim=-1)
-    source = torch.from_numpy(parameters.index.sources())
-    private = np.empty(parameters.index.edges, np.float32)
+    index, step = graph.parameters.index, FirstStep.of(graph, offset=graph.signal.train_offset)
+    source, private = index.sources(), np.empty(index.edges, np.float32)
     reader = graph.edge_reader()
-    weights, biases = reader.blocks(WEIGHT, parameters.index), reader.blocks(BIAS, parameters.index)
+    weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
     for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
-        z = torch.bmm(S[source[block]][:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + pe
-        private[block] = gelu(z).norm(dim=-1).numpy()
-    return private, default.numpy()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The contest of one node in its neutral context: the private edges out of it."""
-
-    target: Ints  # [k]
-    count: Ints  # [k]
-    energy: Doubles  # [k]
-    probability: Doubles  # [k], of the softmax over all nodes
-    default_energy: float
-
-
-def row_alone(walk: Walk, node: int) -> Row:
-    """The row of a node in its neutral context: the node alone, its mix empty (see `sifu_graph.inspection.inspect`)."""
-    walk.silent = frozenset({0})
-    walk.start(node)
-    energies, default = walk.energies()
-    index = walk.parameters.index
-    row = index.row(node)
-    logits = energies.astype(np.float64) * walk.scale
-    left = int(index.defaults()[node])
-    rest = default * walk.scale + np.log(left) if left else -np.inf
-    total = np.logaddexp(np.logaddexp.reduce(logits) if len(logits) else -np.inf, rest)
-    return Row(
-        target=index.target[row].astype(np.int64),
-        count=index.count[row],
-        energy=energies.astype(np.float64),
-        probability=np.exp(logits - total),
-        default_energy=default,
-    )
+        private[block] = step.energies(source[block], W, b)
+    return private, step.default_energies()

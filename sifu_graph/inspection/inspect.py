@@ -1,10 +1,7 @@
 """One node or one edge, looked at closely: what was counted, what was learned, and which commit last changed it.
 
-The *neutral context* of a node is the node alone: a signal that starts there and whose mix is empty (S = 0), so that
-only biases and the first positional encoding speak. Energies in it are those of generation's own kernel.
-
-Only the row of the node is read, and for its sources the pages of the most frequent ones. This module knows a graph and
-its store; not texts or screens.
+Energies and probabilities are those at rest (`energies`). Of the graph's pages, the row of the node is read, and the
+edges from its most frequent sources. The module knows a graph and its store; it does not know texts or screens.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from sifu_store.provenance import edge_changed, rows_changed
 
 from sifu_graph.config import require_positive
 from sifu_graph.generation.walk import Walk
-from sifu_graph.ops.functional import gelu, step_encoding
+from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.text.node_lookup import node_named
 
 if TYPE_CHECKING:
@@ -45,8 +42,8 @@ class Change:
 class Neighbour:
     """A private edge, seen from one of its ends.
 
-    ``share`` is its part of all transitions out of the source as they were counted, ``p`` its probability in the
-    neutral context of the source (None for an edge into the node: the source's whole row would have to be read).
+    ``share`` is its part of all transitions out of the source as they were counted. ``energy`` and ``p``, its
+    probability, are those at rest; ``p`` is None for an edge into the node, as it needs the source's whole row.
     """
 
     node: int
@@ -105,7 +102,7 @@ class EdgeReport:
         How often it was counted, and which part of all transitions out of its source that is; None for a default edge,
         whose count is not kept.
     energy, p, rank
-        In the neutral context of the source, among all nodes.
+        At rest, among all nodes.
     singular_values : descending [d]
     weight_norm
         Frobenius norm.
@@ -133,37 +130,6 @@ class EdgeReport:
     changed: Change | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Neutral:
-    """The neutral context of a node: every candidate of its row, and the default edge."""
-
-    targets: NDArray[np.int32]
-    counts: NDArray[np.int64]
-    slots: NDArray[np.int64]
-    energies: NDArray[np.float64]
-    default: float
-    p: NDArray[np.float64]
-    default_p: float  # of one default edge
-
-
-def _neutral(graph: GraphSession, node: int) -> _Neutral:
-    index = graph.parameters.index
-    walk = Walk(graph.parameters, graph.signal)
-    walk.silent = frozenset({0})
-    walk.start(node)
-    found, default = walk.energies()
-    energies = found.astype(np.float64)
-    row = index.row(node)
-    scale, defaults = walk.scale, int(index.defaults()[node])
-    logits = scale * np.append(energies, default)
-    with np.errstate(divide="ignore"):
-        shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
-    normaliser = np.logaddexp.reduce(shares)
-    p = np.exp(logits - normaliser)
-    default_p = float(p[-1]) if defaults else 0.0
-    return _Neutral(index.target[row], index.count[row], index.slot[row], energies, default, p[:-1], default_p)
-
-
 def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport:
     """Looks at a node.
 
@@ -177,31 +143,33 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     graph.fit_memory(evaluated_edges=max(SOURCES, top))
     parameters, store = graph.parameters, graph.store
     index, names = parameters.index, graph.tokenizer.vocabulary
-    neutral = _neutral(graph, node)
+    row = row_at_rest(Walk(parameters, graph.signal), node)
     total = store.read("rows/total")
-    share = neutral.counts / max(1, int(total[node]))
+    share = row.count / max(1, int(total[node]))
 
     def targets(order: NDArray[np.int64]) -> tuple[Neighbour, ...]:
         return tuple(
             Neighbour(
-                int(neutral.targets[at]), names[neutral.targets[at]], int(neutral.counts[at]), float(share[at]),
-                float(neutral.energies[at]), float(neutral.p[at]),
+                int(row.target[at]),
+                names[row.target[at]],
+                int(row.count[at]),
+                float(share[at]),
+                float(row.energy[at]),
+                float(row.probability[at]),
             )
             for at in order[:top]
-        )  # fmt: skip
+        )
 
     into = np.flatnonzero(index.target == node)
     into = into[np.argsort(-index.count[into], kind="stable")][: max(SOURCES, top)]
     sources = np.searchsorted(index.row_start, into, side="right") - 1
-    encoding = step_encoding(graph.signal, graph.signal.decode_offset, parameters.r_0)
     compared = into[:SOURCES]
-    bias = parameters.edges.get(BIAS, index.slot[into])
-    energy = gelu(bias + encoding).norm(dim=-1).tolist()
+    energy = energies_at_rest(graph, index.slot[into]).tolist()
     neighbours = [
         Neighbour(int(u), names[u], int(index.count[at]), float(index.count[at] / max(1, total[u])), e, None)
         for u, at, e in zip(sources, into, energy, strict=True)
     ]
-    pages = np.unique(neutral.slots // PAGE_EDGES)
+    pages = np.unique(row.slot // PAGE_EDGES)
     bias_changed, row_written = rows_changed(store, node, pages)
     return NodeReport(
         node=node,
@@ -210,15 +178,15 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         transitions=int(total[node]),
         distinct_targets=int(store.read("rows/distinct")[node]),
         distinct_sources=int(store.read("nodes/predecessors")[node]),
-        private_out=len(neutral.slots),
+        private_out=len(row.slot),
         private_in=int((index.target == node).sum()),
-        default_energy=neutral.default,
-        default_p=neutral.default_p,
+        default_energy=row.default_energy,
+        default_p=row.default_probability,
         bias_norm=float(parameters.node_bias[node].norm()),
         pages=(int(pages[0]), int(pages[-1])) if len(pages) else None,
-        targets_by_energy=targets(np.argsort(-neutral.energies, kind="stable")),
-        targets_by_count=targets(np.argsort(-neutral.counts, kind="stable")),
-        disagreements=targets(np.argsort(-np.abs(neutral.p - share), kind="stable")),
+        targets_by_energy=targets(np.argsort(-row.energy, kind="stable")),
+        targets_by_count=targets(np.argsort(-row.count, kind="stable")),
+        disagreements=targets(np.argsort(-np.abs(row.probability - share), kind="stable")),
         sources_by_count=tuple(neighbours[:top]),
         sources_by_energy=tuple(sorted(neighbours[: len(compared)], key=lambda found: -found.energy)[:top]),
         compared=len(compared),
@@ -238,14 +206,18 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
-    neutral = _neutral(graph, u)
-    at = int(np.searchsorted(neutral.targets, v))
-    private = at < len(neutral.targets) and int(neutral.targets[at]) == v
-    energy, p = (float(neutral.energies[at]), float(neutral.p[at])) if private else (neutral.default, neutral.default_p)
-    stronger = int((neutral.energies > energy).sum())
-    if neutral.default > energy:
+    row = row_at_rest(Walk(parameters, graph.signal), u)
+    at = int(np.searchsorted(row.target, v))
+    private = at < len(row.target) and int(row.target[at]) == v
+    energy, p = (
+        (float(row.energy[at]), float(row.probability[at]))
+        if private
+        else (row.default_energy, row.default_probability)
+    )
+    stronger = int((row.energy > energy).sum())
+    if row.default_energy > energy:
         stronger += int(parameters.index.defaults()[u])
-    slot = int(neutral.slots[at]) if private else None
+    slot = int(row.slot[at]) if private else None
     generated: tuple[np.ndarray, np.ndarray] | None = None
     if slot is not None:
         W, b = (parameters.edges.get(name, np.array([slot]))[0] for name in (WEIGHT, BIAS))
@@ -254,7 +226,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         generated = (np.zeros(W.shape, np.float32) if drawn is None else drawn[0], initial.bias(np.array([slot]))[0])
     else:
         W, b = parameters.default_W, parameters.default_b
-    count = int(neutral.counts[at]) if private else None
+    count = int(row.count[at]) if private else None
     page = None if slot is None else slot // PAGE_EDGES
     return EdgeReport(
         source=graph.tokenizer.vocabulary[u],
@@ -263,7 +235,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         count=count,
         share=None if count is None else count / max(1, int(store.read("rows/total")[u])),
         energy=energy,
-        default_energy=neutral.default,
+        default_energy=row.default_energy,
         p=p,
         rank=stronger + 1,
         weight_norm=float(W.norm()),

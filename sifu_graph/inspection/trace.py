@@ -1,21 +1,19 @@
-"""A trace: everything that the signal of one text does, position by position, and an account of who won and why.
+"""A trace: the signals and energies of one text, position by position, and how each energy is made up.
 
-The stages have names that stay: `r` (the signals), `mix` (S), `z` (what reaches a candidate, before GELU) and `energy`.
-The energies are not computed here. ``like="generate"`` walks as generation does (`walk.Walk`: its rows, its
-positional encodings, its candidates); ``like="eval"`` runs the sweep of evaluation (`step.plan`, `step.carry`,
-`contest.forward`, in the same chunks). The two differ where the settings of the signal say so (the offset of the
-positional encoding, the self edge), and in what they let win: generation never chooses <unk>.
+The stages have fixed names: `r` (the signals), `mix` (S), `z` (the input of GELU for a candidate) and `energy`. The
+energies come from `contests`, computed as generation or as evaluation does (``like``). The two differ where the signal
+settings say so (the offset of the positional encoding, the self edge), and generation never chooses <unk>.
 
-Only rows of nodes that the text meets are read. This module knows one text and a graph; not screens, pages of HTML or
-how an energy is split (`attribution`), nor what an overlay changes (`what_if`).
+Only the rows of nodes in the text are read. The module knows one text and a graph; it does not know screens, pages of
+HTML, how an energy is split (`attribution`), or what an overlay changes (`what_if`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,12 +23,10 @@ from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig, require_positive
-from sifu_graph.generation.walk import Walk
 from sifu_graph.inspection import what_if
 from sifu_graph.inspection.attribution import METHOD, Account, account
-from sifu_graph.model import forward
+from sifu_graph.inspection.contests import Contest, Contestants, Like, as_evaluation, as_generation
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
 from sifu_graph.ops.functional import mix_weights, step_encoding
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 DEFAULT_TOP, PAGE_TOP = 5, 16
-Like = Literal["generate", "eval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +53,6 @@ class TraceOptions:
         Names of nodes that are looked at closely at every position, however weak.
     what_if
         Changes of the graph, in memory only: see `what_if`. The trace then has the one without them as `before`.
-    html, force
-        Write a page to this file (`trace_html`), over one that is there.
     """
 
     top: int | None = None
@@ -182,21 +175,6 @@ class Trace:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """One position, as generation or evaluation computed it."""
-
-    position: int
-    begin: int
-    node: int
-    came: int | None
-    mix: Tensor  # [d]
-    offset: int  # of the positional encoding
-    energies: NDArray[np.floating[Any]]  # [private edges of the row]
-    default: float
-    loss: float | None  # where the kernel computed it
-
-
 def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions) -> Trace:
     """Traces a text.
 
@@ -224,8 +202,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
     changes = [what_if.parse(words) for words in options.what_if]
     graph.fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
-    real = what_if.Overlay(parameters, tokenizer, frozenset())
-    found = _trace(graph, real, text, options, ())
+    found = _trace(graph, what_if.Overlay(parameters, tokenizer), text, options)
     if changes:
         laid = what_if.lay(parameters, tokenizer, changes)
         last = len(found.nodes) - 1
@@ -234,22 +211,15 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
                 raise OptionError(f"what-if 'position {position} off': the text has the positions 0 to {last}")
         if laid.silent and options.like == "eval":
             raise OptionError("a position can be off only as in generation: leave out like eval")
-        after = _trace(graph, laid, text, options, tuple(map(str, changes)))
-        found = dataclasses.replace(after, before=found)
+        after = _trace(graph, laid, text, options)
+        found = dataclasses.replace(after, before=found, what_if=tuple(map(str, changes)))
     return found
 
 
-def _trace(
-    graph: GraphSession,
-    laid: what_if.Overlay,
-    text: str | list[str],
-    options: TraceOptions,
-    what_if: tuple[str, ...],
-) -> Trace:
+def _trace(graph: GraphSession, laid: what_if.Overlay, text: str | list[str], options: TraceOptions) -> Trace:
     ids = [SEPARATOR, *map(int, laid.tokenizer.encode(text))]
     if options.like == "eval":
         ids.append(SEPARATOR)
-    gone = {words[len("node ") : -len(" off")] for words in what_if if words.startswith("node ")}
     return follow(
         laid.parameters,
         graph.signal,
@@ -257,10 +227,9 @@ def _trace(
         names=tuple(laid.tokenizer.vocabulary),
         length=graph.settings["build"]["length"],
         silent=laid.silent,
-        also=[node_named(laid.tokenizer, name) for name in options.also if name not in gone],
+        also=[node_named(laid.tokenizer, name) for name in options.also if name not in laid.removed],
         options=options,
         unknown=tuple(laid.tokenizer.unknown_characters(text)),
-        what_if=what_if,
     )
 
 
@@ -275,257 +244,160 @@ def follow(
     silent: frozenset[int] = frozenset(),
     also: Sequence[int] = (),
     unknown: tuple[str, ...] = (),
-    what_if: tuple[str, ...] = (),
 ) -> Trace:
-    """Traces nodes, the separator at the beginning included.
+    """Traces nodes.
 
-    ``length`` is that of a chunk of evaluation (in tokens); the other parameters are those of `TraceOptions`.
+    Parameters
+    ----------
+    ids
+        The nodes, the separator at the beginning included.
+    names
+        Of all nodes [n].
+    length
+        Of a chunk of evaluation, in tokens.
+    silent
+        Positions whose signal does not enter the mix (generation only).
+    also
+        Nodes that are looked at closely at every position.
+    unknown
+        Characters of the text that are no nodes; for the report.
     """
     if options.like == "eval":
         restart = length - 1 if config.reset_after is None else min(length - 1, config.reset_after)
-        signals, contests = _as_eval(parameters, config, ids, length, options.last)
+        signals, contests = as_evaluation(parameters, config, ids, length, options.last)
     else:
         restart = len(ids) if config.reset_after is None else config.reset_after
-        signals, contests = _as_generate(parameters, config, ids, restart, options.last, silent)
-    alpha = parameters.alpha.tolist()
-    top = options.top or DEFAULT_TOP
+        signals, contests = as_generation(parameters, config, ids, restart, options.last, silent)
     first = contests[0].begin
     r = torch.stack([signals[place] for place in range(first, contests[-1].position + 1)])
-    forbidden = {UNKNOWN} if options.like == "generate" else set()
-    every = [
-        _position(parameters, config, found, r[found.begin - first : found.position - first + 1],
-                  mix_weights(config, alpha, found.position - found.begin, {k - found.begin for k in silent}),
-                  names, forbidden, also, options.like, top)
-        for found in contests
-    ]  # fmt: skip
+    view = _View(parameters, config, names, also, options.like, options.top or DEFAULT_TOP)
+    alpha = parameters.alpha.tolist()
+    every = []
+    for found in contests:
+        off = {k - found.begin for k in silent}
+        weights = mix_weights(config, alpha, found.position - found.begin, off)
+        every.append(view.position(found, r[found.begin - first : found.position - first + 1], weights))
     k = max(len(one.shown) for one in every)
     return Trace(
         names=names,
         nodes=tuple(ids),
         unknown=unknown,
         like=options.like,
-        what_if=what_if,
+        what_if=(),
         scale=float(parameters.scale),
         silent=silent,
         first=first,
         positions=tuple(one.position for one in every),
         r=r,
         mix=torch.stack([found.mix for found in contests]),
-        energy=torch.stack([one.energy for one in every]),
-        candidate=torch.stack([one.candidate for one in every]),
-        private=torch.stack([one.private for one in every]),
+        energy=torch.stack([torch.from_numpy(one.nodes.energy) for one in every]),
+        candidate=torch.stack([torch.from_numpy(one.nodes.candidate) for one in every]),
+        private=torch.stack([torch.from_numpy(one.nodes.private) for one in every]),
         shown=torch.stack([_filled(one.shown, k) for one in every]),
         z=torch.stack([_filled(one.z, k) for one in every]),
     )
 
 
 def _filled(rows: Tensor, k: int) -> Tensor:
-    """As many rows as k: the last but one again where there are fewer, so that the last stays the last."""
+    """Exactly k rows: the last but one is repeated if there are fewer, so that the last row stays the last."""
     if len(rows) == k:
         return rows
     return torch.cat([rows[:-1], rows[-2:-1].expand(k - len(rows), *rows.shape[1:]), rows[-1:]])
-
-
-# ---- the two ways to compute
-
-
-def _as_generate(
-    parameters: Parameters,
-    config: SignalConfig,
-    ids: Sequence[int],
-    restart: int,
-    last: int | None,
-    silent: frozenset[int],
-) -> tuple[dict[int, Tensor], list[Contest]]:
-    """As generation: after every token of the prompt the contest for the next one."""
-    window = 0 if last is None else max(0, len(ids) - last)
-    walk = Walk(parameters, config, forbidden=[UNKNOWN])
-    signals: dict[int, Tensor] = {}
-    contests: list[Contest] = []
-    begin = window // restart * restart
-    for position in range(begin, len(ids)):
-        if (position - begin) % restart == 0:
-            begin = position
-            walk.silent = frozenset(k - begin for k in silent if k >= begin)
-            walk.start(ids[position])
-        else:
-            walk.carry(ids[position])
-        signals[position] = walk.signal.r[0].clone()
-        if position >= window:
-            energies, default = walk.energies()
-            came = ids[position + 1] if position + 1 < len(ids) else None
-            offset = walk.signal.step + config.decode_offset
-            mix = walk.signal.mix[0].clone()
-            contests.append(Contest(position, begin, ids[position], came, mix, offset, energies.copy(), default, None))
-    return signals, contests
-
-
-def _as_eval(
-    parameters: Parameters, config: SignalConfig, ids: Sequence[int], length: int, last: int | None
-) -> tuple[dict[int, Tensor], list[Contest]]:
-    """As evaluation: the document in chunks of ``length`` tokens that overlap by one, and cut at the resets."""
-    positions = len(ids) - 1
-    window = 0 if last is None else max(0, positions - last)
-    begins = list(_begins(positions, length - 1, config.reset_after))
-    stops = [*begins[1:], positions]
-    sizes = np.array([stop - begin + 1 for begin, stop in zip(begins, stops, strict=True)])
-    tokens = np.zeros((len(begins), int(sizes.max())), np.int32)
-    for row, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
-        tokens[row, :size] = ids[begin : begin + size]
-    batch = forward.plan(parameters, config, tokens, sizes)
-    sweep = forward.carry(parameters, config, batch)
-    parts = forward.rows_in_memory(parameters.edges, batch, sweep.rows)
-    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
-    assert flat is not None
-    loss = outcome.loss(sweep.rows.scale)
-    signals, contests, at = {}, [], 0
-    row_sizes = torch.diff(batch.plan.first_edge).tolist()
-    first_position = batch.plan.first_position.tolist()
-    for group, size in enumerate(row_sizes):
-        for t in range(first_position[group], first_position[group + 1]):
-            sequence, place = divmod(int(batch.places[t]), batch.steps)
-            position = begins[sequence] + place
-            signals[position] = sweep.tape.r[sequence, place]
-            contests.append(
-                Contest(
-                    position, begins[sequence], ids[position], ids[position + 1], sweep.S[t],
-                    place + config.train_offset, flat[at : at + size].numpy(), float(outcome.default_energy[t]),
-                    float(loss[t]),
-                )
-            )  # fmt: skip
-            at += size
-    contests.sort(key=lambda found: found.position)
-    return signals, [found for found in contests if found.position >= window]
-
-
-def _begins(positions: int, stride: int, reset_after: int | None) -> Iterator[int]:
-    for chunk in range(0, positions, stride):
-        yield from range(chunk, min(chunk + stride, positions), reset_after or stride)
 
 
 # ---- one position
 
 
 @dataclass(frozen=True, slots=True)
-class _One:
+class _Seen:
+    """One position as it was seen."""
+
     position: Position
-    energy: Tensor  # [n]
-    candidate: Tensor  # [n]
-    private: Tensor  # [n]
-    shown: Tensor  # [k]
-    z: Tensor  # [k, d]
+    nodes: Contestants
+    shown: Tensor  # int64 [k + 1]
+    z: Tensor  # [k + 1, d]
 
 
-def _position(
-    parameters: Parameters,
-    config: SignalConfig,
-    found: Contest,
-    r: Tensor,
-    weights: Tensor,
-    names: tuple[str, ...],
-    forbidden: set[int],
-    also: Sequence[int],
-    like: Like,
-    top: int,
-) -> _One:
-    index = parameters.index
-    row = index.row(found.node)
-    targets, counts, slots = index.target[row], index.count[row], index.slot[row]
-    energy = np.full(index.nodes, found.default, dtype=found.energies.dtype)
-    energy[targets] = found.energies
-    private = np.zeros(index.nodes, bool)
-    private[targets] = True
-    candidate = np.ones(index.nodes, bool)
-    candidate[list(forbidden)] = False
-    if like == "generate" and not config.self_decode:
-        candidate[found.node] = False
-    candidate[index.forbidden_after(found.node)] = False
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is looked at closely at every position: the ``top`` strongest entries, ``also``, and the node that came."""
 
-    # The order of the contest: by energy; the default edges win a tie, among them the most frequent node.
-    frequency = np.arange(index.nodes)
-    if index.by_frequency is not None:
-        frequency[index.by_frequency] = np.arange(index.nodes)
-    order = np.lexsort((np.where(private, np.arange(index.nodes), frequency), private, -energy.astype(np.float64)))
-    order = order[candidate[order]]
-    rank = np.zeros(index.nodes, np.int64)
-    rank[order] = np.arange(1, len(order) + 1)
-    logits = np.where(candidate, float(parameters.scale) * energy.astype(np.float64), -np.inf)
-    normaliser = float(np.logaddexp.reduce(logits))
+    parameters: Parameters
+    config: SignalConfig
+    names: tuple[str, ...]
+    also: Sequence[int]
+    like: Like
+    top: int
 
-    defaults = int((candidate & ~private).sum())
-    ahead = order[~private[order]][:1]  # stands for all default edges
-    entries = np.concatenate([order[private[order]], ahead])
-    entries = entries[np.argsort(rank[entries], kind="stable")][: max(2, top)]
-    came = found.came
-    shown = list(dict.fromkeys([*map(int, entries), *also, *([] if came is None else [came])]))
-    if not shown:
-        raise OptionError(f"no node can follow {names[found.node]!r}: every one of them is out of the contest")
-    candidates = []
-    for node in shown:
-        is_private = bool(private[node])
-        candidates.append(
-            Candidate(
-                node=node,
-                name=names[node],
-                private=is_private,
-                count=int(counts[np.searchsorted(targets, node)]) if is_private else None,
-                among=1 if is_private else max(1, defaults),
-                energy=float(energy[node]),
-                p=float(np.exp(logits[node] - normaliser)),
-                rank=int(rank[node]) or None,
-            )
+    def position(self, found: Contest, r: Tensor, weights: Tensor) -> _Seen:
+        """One contest, with the signals r [m, d] since the start and their weights [m] in the mix."""
+        nodes = Contestants.of(self.parameters, self.config, found, self.like)
+        entries, came = nodes.top(max(2, self.top)), found.came
+        shown = list(dict.fromkeys([*map(int, entries), *self.also, *([] if came is None else [came])]))
+        if not shown:
+            raise OptionError(f"no node can follow {self.names[found.node]!r}: none of them can be chosen")
+        k, every = len(shown), np.array([*shown, shown[0] if came is None else came])
+        W, b = _edges(self.parameters, [nodes.slot_of(node) for node in every.tolist()])
+        encoding = step_encoding(self.config, found.offset, found.mix)
+        split = account(
+            self.config,
+            W=W[:k],
+            b=b[:k],
+            encoding=encoding,
+            r=r,
+            weights=weights,
+            energy=torch.from_numpy(nodes.energy[every[:k]]),
         )
-    last = shown[0] if came is None else came
-    every = np.array([*shown, last])
-    places = np.searchsorted(targets, every)
-    W, b = _edges(parameters, np.array([slots[p] if private[v] else -1 for v, p in zip(every, places, strict=True)]))
-    encoding = step_encoding(config, found.offset, found.mix)
-    loss = found.loss
-    if loss is None and came is not None and candidate[came]:
-        loss = normaliser - float(logits[came])
-    k = len(shown)
-    return _One(
-        Position(
+        position = Position(
             position=found.position,
             node=found.node,
-            name=names[found.node],
+            name=self.names[found.node],
             begin=found.begin,
-            private_edges=len(targets),
+            private_edges=len(nodes.targets),
             came=came,
-            came_name=None if came is None else names[came],
+            came_name=None if came is None else self.names[came],
             came_at=None if came is None else shown.index(came),
-            rank=None if came is None else int(rank[came]) or None,
-            loss=loss,
+            rank=None if came is None else int(nodes.rank[came]) or None,
+            loss=_loss(found, nodes),
             contenders=len(entries),
-            candidates=tuple(candidates),
+            candidates=tuple(self._candidate(nodes, node) for node in shown),
             weights=weights.numpy(),
-            account=account(
-                config,
-                W=W[:k],
-                b=b[:k],
-                encoding=encoding,
-                r=r,
-                weights=weights,
-                energy=torch.from_numpy(energy[every[:k]]),
-            ),
-        ),
-        torch.from_numpy(energy),
-        torch.from_numpy(candidate),
-        torch.from_numpy(private),
-        torch.from_numpy(every),
-        torch.from_numpy(found.mix.numpy() @ W.numpy()) + b + encoding,
-    )
+            account=split,
+        )
+        z = torch.from_numpy(found.mix.numpy() @ W.numpy()) + b + encoding
+        return _Seen(position, nodes, torch.from_numpy(every), z)
+
+    def _candidate(self, nodes: Contestants, node: int) -> Candidate:
+        private = bool(nodes.private[node])
+        return Candidate(
+            node=node,
+            name=self.names[node],
+            private=private,
+            count=nodes.count_of(node),
+            among=1 if private else max(1, len(nodes.default())),
+            energy=float(nodes.energy[node]),
+            p=nodes.probability(node),
+            rank=int(nodes.rank[node]) or None,
+        )
 
 
-def _edges(parameters: Parameters, slots: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """W [k, d, d] and b [k, d] of edges by their slots, -1: the default edge."""
-    own = slots >= 0
+def _loss(found: Contest, nodes: Contestants) -> float | None:
+    """-log p of the node that came, in nats: the kernel's where it computed one; None where the node cannot follow."""
+    if found.loss is not None or found.came is None or not nodes.candidate[found.came]:
+        return found.loss
+    return nodes.normaliser - float(nodes.logits[found.came])
+
+
+def _edges(parameters: Parameters, slots: Sequence[int | None]) -> tuple[Tensor, Tensor]:
+    """W [k, d, d] and b [k, d] of edges by their slots, None: the default edge."""
+    own = np.array([slot is not None for slot in slots])
+    taken = np.array([slot for slot in slots if slot is not None], dtype=np.int64)
     parts = []
     for name, default in ((WEIGHT, parameters.default_W), (BIAS, parameters.default_b)):
         values = np.empty((len(slots), *default.shape), dtype=default.numpy().dtype)
         values[~own] = default.numpy()
-        if own.any():
-            values[own] = parameters.edges.get(name, slots[own]).numpy()
+        if len(taken):
+            values[own] = parameters.edges.get(name, taken).numpy()
         parts.append(torch.from_numpy(values))
     return parts[0], parts[1]
 

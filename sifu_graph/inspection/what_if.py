@@ -52,8 +52,10 @@ class Overlay:
 
     parameters: Parameters
     tokenizer: Tokenizer
-    silent: frozenset[int]
-    """Positions whose signal stays out of the mix."""
+    silent: frozenset[int] = frozenset()
+    """Positions whose signal does not enter the mix."""
+    removed: frozenset[str] = frozenset()
+    """Names of the nodes that are off."""
 
 
 def parse(text: str) -> Change:
@@ -102,7 +104,8 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
             if node < len(SPECIAL):
                 raise OptionError(f"what-if {str(change)!r}: a graph cannot do without {SPECIAL[node]}")
             parameters, tokenizer = _without_node(parameters, node), _renamed(tokenizer, node)
-    return Overlay(parameters, tokenizer, silent)
+    removed = frozenset(change.names[0] for change in changes if change.kind == "node")
+    return Overlay(parameters, tokenizer, silent, removed)
 
 
 def _kept(index: EdgeIndex, keep: NDArray[np.bool_]) -> EdgeIndex:

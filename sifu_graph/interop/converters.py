@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError, StoreExistsError
 
-from sifu_graph.inspection.energies import first_energies
+from sifu_graph.inspection.energies import energies_at_first_step
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -44,8 +44,8 @@ def free_target(path: str | Path, *, force: bool = False) -> Path:
 
 
 def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-    """Counts (int64) and energies at the first position (float32) of the private edges, two [n, n] matrices."""
-    return _matrices(graph, first_energies(graph)[0])
+    """Counts (int64) and energies at the first step (float32) of the private edges, two [n, n] matrices."""
+    return _matrices(graph, energies_at_first_step(graph)[0])
 
 
 def _matrices(
@@ -61,7 +61,7 @@ def _matrices(
 
 def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
     """``counts.npz`` and ``energies.npz`` (`scipy.sparse.load_npz`), ``default_energies.npy`` [n], ``nodes.json``."""
-    energy, default = first_energies(graph)
+    energy, default = energies_at_first_step(graph)
     counts, energies = _matrices(graph, energy)
     scipy.sparse.save_npz(folder / "counts.npz", counts)
     scipy.sparse.save_npz(folder / "energies.npz", energies)
@@ -80,7 +80,7 @@ def to_networkx(graph: GraphSession) -> Any:
     """
     networkx = _library("networkx", "networkx")
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
-    energy, default = first_energies(graph)
+    energy, default = energies_at_first_step(graph)
     made = networkx.DiGraph()
     for node, name in enumerate(graph.tokenizer.vocabulary):
         made.add_node(node, token=name, count=int(counts[node]), default_energy=float(default[node]))
@@ -94,10 +94,10 @@ def to_networkx(graph: GraphSession) -> Any:
 
 def to_pyg(graph: GraphSession) -> Any:
     """A `torch_geometric.data.Data`: ``x`` (node biases) [n, d], ``edge_index`` int64 [2, edges], ``edge_attr``
-    (count, first energy) float32 [edges, 2], and the tokens."""
+    (count, energy at the first step) float32 [edges, 2], and the tokens."""
     geometric = _library("torch_geometric.data", "torch-geometric")
     index = graph.parameters.index
-    energy, _ = first_energies(graph)
+    energy, _ = energies_at_first_step(graph)
     return geometric.Data(
         x=graph.parameters.node_bias.clone(),
         edge_index=torch.from_numpy(np.stack([index.sources(), index.target.astype(np.int64)])),
@@ -108,10 +108,10 @@ def to_pyg(graph: GraphSession) -> Any:
 
 
 def to_torch_sparse(graph: GraphSession) -> Any:
-    """A `torch_sparse.SparseTensor` [n, n] with the first energies of the private edges as values."""
+    """A `torch_sparse.SparseTensor` [n, n] with the energies at the first step of the private edges as values."""
     sparse = _library("torch_sparse", "torch-sparse")
     index = graph.parameters.index
-    energy, _ = first_energies(graph)
+    energy, _ = energies_at_first_step(graph)
     return sparse.SparseTensor(
         rowptr=torch.from_numpy(index.row_start.astype(np.int64)),
         col=torch.from_numpy(index.target.astype(np.int64)),
@@ -122,7 +122,7 @@ def to_torch_sparse(graph: GraphSession) -> Any:
 
 
 def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-    """Counts and first energies [n, n] of what `to_pyg` made: the matrices of `to_scipy` again."""
+    """Counts and energies at the first step [n, n] of what `to_pyg` made: the matrices of `to_scipy` again."""
     n = int(data.num_nodes)
     place = tuple(data.edge_index.numpy())
     count, energy = data.edge_attr.numpy().T
@@ -132,7 +132,7 @@ def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]
 
 
 def from_torch_sparse(matrix: Any) -> scipy.sparse.csr_array:
-    """The first energies [n, n] of what `to_torch_sparse` made: the second matrix of `to_scipy` again."""
+    """The energies at the first step [n, n] of what `to_torch_sparse` made: the second matrix of `to_scipy` again."""
     row_start, column, value = (part.numpy() for part in matrix.csr())
     return scipy.sparse.csr_array((value, column, row_start), shape=tuple(matrix.sparse_sizes()))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from sifu_graph.inspection.energies import first_energies
+from sifu_graph.inspection.energies import energies_at_first_step
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -20,12 +20,13 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def export_graphml(graph: GraphSession, path: Path) -> None:
-    """GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and first energy.
+    """GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy at the first
+    step.
 
     Written as a stream. Characters that XML cannot hold stand as ``<0x1F>``.
     """
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
-    energy, default = first_energies(graph)
+    energy, default = energies_at_first_step(graph)
     keys = [("token", "node", "string"), ("count", "node", "long"), ("default_energy", "node", "double"),
             ("count", "edge", "long"), ("energy", "edge", "double")]  # fmt: skip
     with path.open("w", encoding="utf-8", newline="\n") as file:

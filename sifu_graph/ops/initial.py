@@ -53,7 +53,7 @@ def log_ratios(index: EdgeIndex, counts: Counts, rows: slice = slice(None)) -> F
     return np.log(p / share[source]).astype(np.float32)
 
 
-def first_energies(method: Literal["counts", "uniform"], index: EdgeIndex, counts: Counts, slots: int) -> Floats:
+def initial_energies(method: Literal["counts", "uniform"], index: EdgeIndex, counts: Counts, slots: int) -> Floats:
     """The energies that edges are generated with after the build [slots]; NaN: their values come from the hash."""
     energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
     if method == "counts":

@@ -49,7 +49,7 @@ def draw_map(
         The strongest private edges among them.
     by
         What makes an edge strong. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), what it adds to the frequencies,
-        with p(v|u) from the energies in a neutral context (`row_alone`); ``energy``: that energy itself; ``count``:
+        with p(v|u) at rest (`row_at_rest`); ``energy``: the energy of the edge at rest; ``count``:
         how often the pair occurred when the graph was built.
     seed
         Of the layout and the communities: same graph, options and seed, same map.

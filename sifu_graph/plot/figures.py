@@ -244,13 +244,13 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
     from sifu_graph.generation.walk import Walk
-    from sifu_graph.inspection.energies import row_alone
+    from sifu_graph.inspection.energies import row_at_rest
 
     index, walk = graph.parameters.index, Walk(graph.parameters, graph.signal)
     sizes = index.row_sizes()
     order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
-    rows = [row_alone(walk, node) for node in order.tolist()]
+    rows = [row_at_rest(walk, node) for node in order.tolist()]
     if not rows:
         raise OptionError(f"{graph.path} has no private edges: there are no energies to draw")
     count = np.concatenate([row.count for row in rows])
@@ -269,7 +269,7 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
     axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
     axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
-    axes.set_ylabel("energy (the source alone, its mix empty)")
+    axes.set_ylabel("energy at rest (S = 0)")
     which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
     axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
     axes.legend(frameon=False, loc="upper left")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.generation.walk import Walk
-from sifu_graph.inspection.energies import row_alone
+from sifu_graph.inspection.energies import row_at_rest
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 By = Literal["information", "energy", "count"]
 MEASURES: dict[By, str] = {
     "information": "what an edge adds to the frequencies of its nodes",
-    "energy": "what reaches the target in a neutral context",
+    "energy": "the energy of the edge at rest",
     "count": "how often the pair occurred",
 }
 """What makes an edge strong, in words."""
@@ -115,7 +115,7 @@ def _edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences:
     share = occurrences / max(1, int(occurrences.sum()))
     parts = []
     for at, node in enumerate(chosen.tolist()):
-        row = row_alone(walk, node)
+        row = row_at_rest(walk, node)
         inside = (place_of[row.target] >= 0) & (row.target != node)
         target, p = row.target[inside], row.probability[inside]
         if by == "information":

@@ -1,7 +1,7 @@
 """Training of some edges only: those that touch given nodes. All else keeps its bits.
 
 The way of a batch is that of `step.train`, with one difference: the gradients of the edges that learn are set aside,
-those of all others are dropped. It knows batches and nodes; it does not know drafts or commits.
+those of all others are dropped. It knows batches and nodes; it does not know working copies or commits.
 """
 
 from __future__ import annotations

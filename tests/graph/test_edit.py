@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sifu_store import Store
-from sifu_store.errors import CorpusError, OptionError, SifuError, StoreLockedError
+from sifu_store.errors import CorpusError, OptionError, ResourceError, SifuError, StoreLockedError
 from tables import distribution, table
 
 from sifu_graph import Graph
 from sifu_graph.edit.prune_grow import to_prune
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import is_held_out
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.text.corpus import Corpus, Document, is_held_out
 from sifu_graph.text.node_lookup import node_named
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,6 +112,68 @@ def test_a_small_text_counts_though_all_its_lines_would_be_held_out(graph: Graph
     # With one line that is not held out, that one alone is counted.
     (tmp_path / "more.txt").write_text("\n".join([*lines, not_held_out(graph)]) + "\n", encoding="utf-8")
     assert graph.add_node("風花", corpus=[tmp_path / "more.txt"]).occurrences == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_adding_a_node_reads_its_text_once(
+    graph: Graph, text: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    reads: list[str] = []
+    documents = Corpus.documents
+
+    def counted(corpus: Corpus) -> Iterator[Document]:
+        reads.append(corpus.sources[0].name)
+        return documents(corpus)
+
+    monkeypatch.setattr(Corpus, "documents", counted)
+    graph.rename_node("風", "<gone>")
+    graph.add_node("風", corpus=[text], train_steps=steps)
+    assert reads == [str(text)]
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[EdgePool]:
+    """The pools that working copies make during the test. A closed pool has no arrays."""
+    made: list[EdgePool] = []
+    parameters = WorkingCopy.parameters
+
+    def recorded(copy: WorkingCopy, *args: Any) -> Parameters:
+        found = parameters(copy, *args)
+        made.append(found.edges)
+        return found
+
+    monkeypatch.setattr(WorkingCopy, "parameters", recorded)
+    return made
+
+
+def test_an_error_in_an_evaluation_closes_the_pool(
+    graph: Graph, pools: list[EdgePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        assert [bool(pool.arrays) for pool in pools] == [True]
+        raise ResourceError("no room")
+
+    monkeypatch.setattr("sifu_graph.evaluation.evaluate_split", fails)
+    with pytest.raises(ResourceError, match="no room"):
+        graph.prune(to_ratio=0.1, evaluate=True)
+    assert [bool(pool.arrays) for pool in pools] == [False]
+
+
+def test_training_a_new_node_closes_the_pool(
+    graph: Graph, text: Path, pools: list[EdgePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.rename_node("風", "<gone>")
+    graph.add_node("風", corpus=[text], train_steps=1)
+    assert [bool(pool.arrays) for pool in pools] == [False]
+
+    def fails(*args: object, **options: object) -> None:
+        assert [bool(pool.arrays) for pool in pools] == [False, True]
+        raise ResourceError("no room")
+
+    monkeypatch.setattr("sifu_graph.training.tune_edges.tune", fails)
+    with pytest.raises(ResourceError, match="no room"):
+        graph.add_node("龍", like="月", train_steps=1)
+    assert [bool(pool.arrays) for pool in pools] == [False, False]
 
 
 def test_training_steps_change_only_edges_of_the_new_node(graph: Graph, text: Path) -> None:
@@ -284,9 +350,9 @@ def test_pruning_by_usage_and_energy(graph: Graph) -> None:
     usage = graph.parameters.usage
     assert usage is not None
     assert np.array_equal(usage[graph.parameters.index.slot], graph.parameters.index.count)  # one pass
-    draft = WorkingCopy(graph)
+    copy = WorkingCopy(graph)
     by_count, by_usage = (
-        set(to_prune(draft, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
+        set(to_prune(copy, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
     )
     assert by_count == by_usage
     graph.prune(to_ratio=0.1, by="energy")
@@ -390,7 +456,7 @@ def test_an_error_leaves_everything_as_it_was(graph: Graph) -> None:
     with (
         pytest.raises(OptionError, match="nothing was committed"),
         graph.edit("no") as edit,
-        contextlib.suppress(SifuError),  # the node is in the draft, its edges are not
+        contextlib.suppress(SifuError),  # the node is in the working copy, its edges are not
     ):
         edit.add_node("龍", corpus=nowhere)
     with Graph.open(graph.path) as again:

@@ -298,7 +298,7 @@ class Machine(RuleBasedStateMachine):
         edit = Edit(self.graph)
         edit.add_node("<lost>", like=self.node(node))
         with Store.open(self.graph.path, write=True) as writer:
-            edit.draft.write(writer)
+            edit.copy.write(writer)
 
     @invariant()
     def equal(self) -> None:

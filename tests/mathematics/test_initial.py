@@ -15,7 +15,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest
-from sifu_graph.ops.initial import EdgeInitializer, first_energies, uniform
+from sifu_graph.ops.initial import EdgeInitializer, initial_energies, uniform
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 
@@ -130,7 +130,7 @@ def test_energies_are_the_same_whichever_are_asked_for_first(seed: int, data: st
     index, counts, _ = counted(seed, nodes=150, pairs=2000)
     gaps = np.arange(index.edges) * 2 + 1  # every other slot is free
     index = dataclasses.replace(index, slot=gaps)
-    wanted = first_energies("counts", index, counts, 2 * index.edges)
+    wanted = initial_energies("counts", index, counts, 2 * index.edges)
     initial = EdgeInitializer.create(
         method="counts", seed=seed, config=PRESETS["tuned"], width=8, length=8, index=index, slots=2 * index.edges,
         counts=counts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,18 @@ def test_what_if_shows_both_and_leaves_the_graph_alone(graph: Graph) -> None:
     assert both.positions[5].weights[2] == 0.0 < plain.positions[5].weights[2]
     assert graph.parameters.index.edges == edges
     assert not graph.parameters.edges.dirty.any()
+
+
+def test_a_node_that_is_off_can_be_asked_for(graph: Graph, tmp_path: Path) -> None:
+    with Graph.open(shutil.copytree(graph.path, tmp_path / "graph.sifu")) as other:
+        other.add_node("a b", like="月")
+        both = other.trace(TEXT, what_if=["node 'a b' off"], also=["a b", "花"])
+    assert both.before is not None
+    asked = [[one.name for one in each.positions[3].candidates] for each in (both.before, both)]
+    assert "a b" in asked[0]
+    assert "a b" not in asked[1]
+    assert "花" in asked[0]
+    assert "花" in asked[1]
 
 
 def test_an_added_node_that_is_off_is_read_as_its_parts() -> None:

@@ -48,8 +48,8 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     """Show the nodes, edges and settings that differ between A (default: HEAD~1) and B (default: HEAD).
 
     A and B are HEAD, a branch, a tag or the first characters of an id, optionally with ~N for the N-th commit before
-    it. The energy of an edge (u, v) is the energy at v in the first step of a text that starts with u; if the edge is
-    not private, it is the energy of the default edge.
+    it. Energies are those at the first step of a text that starts with the source of the edge; an edge that is not
+    private has the energy of the default edge.
     """
     from sifu_graph.inspection.diff import diff
 
@@ -105,7 +105,7 @@ def _named(label: str, names: Sequence[str], what: str = "") -> list[Row]:
 
 
 def _print_edges(edges: Sequence[EdgeChange]) -> None:
-    click.secho("largest changes of energy, in the first step of a text that starts with the source", dim=True)
+    click.secho("largest changes of energy, at the first step of a text that starts with the source", dim=True)
     for edge in edges:
         was, now = (number(energy, 3) for energy in (edge.energy_before, edge.energy_after))
         by = "" if edge.energy_change is None else f"{edge.energy_change:+.3f}"

@@ -53,8 +53,9 @@ def command(
 ) -> None:
     """Show NODE, or the edge from the first NODE to the second.
 
-    Energies are those of an empty mix: only the biases contribute. The list "share vs. p" has the edges whose
-    probability p differs most from their share of the counts.
+    Energies and probabilities are those at rest: with a mix of zero, so that only the bias of an edge and the
+    positional encoding of the first step count. The list "share vs. p" has
+    the edges whose probability p differs most from their share of the counts.
     """
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
         found = graph.inspect(node, target, top=top)
@@ -133,7 +134,7 @@ def _print_edge(found: EdgeReport) -> None:
         ("edge", f"{printable(found.source)} {printable(found.target)}", "private" if found.private else "default"),
         ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
         ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
-        ("probability", percent(found.p), "with an empty mix"),
+        ("probability", percent(found.p), "at rest"),
         ("energy", number(found.energy, 4), f"rank {found.rank:,}; the default edge has {found.default_energy:.4f}"),
         ("|W|", number(found.weight_norm, 4), "Frobenius norm"),
         ("|b|", number(found.bias_norm, 4), ""),

@@ -47,8 +47,8 @@ Examples:
     metavar="NAME",
     default="information",
     show_default=True,
-    help="Measure of strength: information (pointwise mutual information of the pair), energy (at the target, with an "
-    "empty mix) or count (of the pair).",
+    help="Measure of strength: information (pointwise mutual information of the pair), energy (of the edge, at rest) "
+    "or count (of the pair).",
 )
 @seed_option("Seed of the layout.", default=0)
 @force_option("Overwrite existing files.")

@@ -172,11 +172,8 @@ def _check_greedy(ctx: click.Context) -> None:
 
 
 def _stream(graph: Graph, text: str, settings: dict[str, Any]) -> Stream:
-    """A stream that continues a text. `settings` are the fields of the library's `GenerateOptions`."""
-    from sifu_graph.generation.stream import GenerateOptions, stream
-
-    prompt = text.split() if graph.tokenizer.level == "tokens" else text
-    return stream(graph, prompt, GenerateOptions(**settings))
+    """A stream that continues a text. `settings` are the keywords of `Graph.stream`."""
+    return graph.stream(text.split() if graph.tokenizer.level == "tokens" else text, **settings)
 
 
 def _print(prompt: str, pieces: Stream, *, explain: bool) -> None:
