@@ -16,6 +16,7 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 from sifu_graph.arrays import Ints
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import GENERATED, Columns, WorkingCopy
+from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 
@@ -76,7 +77,7 @@ def note_pairs(draft: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | Non
     source, count = draft.edges[SOURCE][chosen], draft.edges[COUNT][chosen]
     np.add.at(draft.nodes["rows/total"], source, count)
     np.add.at(draft.nodes["rows/distinct"], source, (count > 0).astype(np.int64))
-    np.add.at(draft.nodes["rows/discounted"], source, draft.counts.discount(count))
+    np.add.at(draft.nodes["rows/discounted"], source, discount_of(count, draft.counts.discounts))
 
 
 def remove(draft: WorkingCopy, nodes: Sequence[int]) -> int:

@@ -35,7 +35,7 @@ from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
 from sifu_graph.interop.torch_checkpoint import open_state, release
 from sifu_graph.text.imported import SPACE, read_vocabulary
-from sifu_graph.text.kneser_ney import estimate_discounts
+from sifu_graph.text.kneser_ney import discount_of, estimate_discounts
 from sifu_graph.text.tokenizer import LEVELS, Tokenizer
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
@@ -382,7 +382,7 @@ def _write_small(
     arriving = np.bincount(edges.target, weights=edges.count, minlength=n).astype(np.int64)
     seen = edges.count > 0
     discounts = estimate_discounts(edges.count)
-    taken = np.array([0.0, *discounts])[np.minimum(edges.count, 3)]
+    taken = discount_of(edges.count, discounts)
     store.write_json("nodes/vocabulary", [{"token": token, "kind": "text"} for token in text.vocabulary])
     store.write_json("nodes/tokenizer", text.to_json())
     store.write("nodes/count", np.maximum(leaving, arriving))

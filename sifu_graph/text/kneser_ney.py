@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles
+from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
 
 Keys = NDArray[np.uint64]
+Discounts = tuple[float, float, float]
+"""Taken off n-grams that occurred once, twice, more often."""
 
 ORDERS = (2, 3, 4)
 BLOCK_TOKENS = 1 << 20
@@ -39,7 +41,7 @@ class Level:
 
     keys: Keys  # [grams], ascending
     count: NDArray[np.int64]  # [grams]
-    discounts: Doubles  # [4], by min(count, 3)
+    discounts: Discounts
     histories: Keys  # [histories], ascending
     total: Doubles  # [histories]
     left: Doubles  # [histories], share of the shorter history
@@ -47,11 +49,11 @@ class Level:
     @classmethod
     def of(cls, keys: Keys, count: NDArray[np.int64], base: np.uint64) -> Level:
         """From sorted n-grams and their counts."""
-        discounts = np.array([0.0, *estimate_discounts(count)])
+        discounts = estimate_discounts(count)
         history = keys // base
         first = np.flatnonzero(np.append(True, history[1:] != history[:-1]))
         total = np.add.reduceat(count, first).astype(np.float64)
-        left = np.add.reduceat(discounts[np.minimum(count, 3)], first) / total
+        left = np.add.reduceat(discount_of(count, discounts), first) / total
         return cls(keys, count, discounts, history[first], total, left)
 
     def interpolated(self, keys: Keys, base: np.uint64, lower: Doubles) -> Doubles:
@@ -60,7 +62,7 @@ class Level:
         at = np.searchsorted(self.histories, keys // base)
         at = np.minimum(at, len(self.histories) - 1)
         known = self.histories[at] == keys // base
-        discounted = count - self.discounts[np.minimum(count, 3)]
+        discounted = count - discount_of(count, self.discounts)
         return np.where(known, discounted / self.total[at] + self.left[at] * lower, lower)
 
 
@@ -209,21 +211,22 @@ class Counts:
         Sum of the discounts of all distinct pairs out of u, private or not.
     predecessors : int64 [n]
         Distinct nodes before v.
-    discounts : three floats
+    discounts
         Taken off pairs that occurred once, twice, more often.
     """
 
     total: NDArray[np.int64]
     discounted: Doubles
     predecessors: NDArray[np.int64]
-    discounts: tuple[float, float, float]
-
-    def discount(self, count: NDArray[np.int64]) -> Doubles:
-        """The discount of pairs with these counts."""
-        return np.array([0.0, *self.discounts])[np.minimum(count, 3)]
+    discounts: Discounts
 
 
-def estimate_discounts(count: NDArray[np.int64]) -> tuple[float, float, float]:
+def discount_of(count: Ints, discounts: Discounts) -> Doubles:
+    """The discount of each count: 0 for a count of 0, the third discount for counts of 3 and more."""
+    return np.array([0.0, *discounts])[np.minimum(count, 3)]
+
+
+def estimate_discounts(count: Ints) -> Discounts:
     """Modified Kneser-Ney discounts from the counts of all distinct pairs (Chen & Goodman 1999, equation 26)."""
     n1, n2, n3, n4 = (int((count == c).sum()) for c in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:  # too little text for an estimate
