@@ -14,30 +14,12 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from sifu_store.errors import OptionError, StoreExistsError
+from sifu_store.errors import OptionError
 
 from sifu_graph.inspection.energies import first_energies
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
-
-
-def free_target(path: str | Path, *, force: bool = False) -> Path:
-    """The path, if nothing is there or ``force`` allows to replace it.
-
-    Raises
-    ------
-    StoreExistsError, OptionError
-    """
-    target = Path(path).absolute()
-    if not target.parent.is_dir():
-        raise OptionError(f"{target.parent}: no such folder to export to")
-    if (target.exists() or target.is_symlink()) and not force:
-        raise StoreExistsError(f"{path} exists: name another, or replace it with --force")
-    return target
-
-
-# ---- edges, block by block
 
 
 # ---- scipy

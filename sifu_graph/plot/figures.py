@@ -20,6 +20,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import PAGE_EDGES
 from sifu_store.store import Store
 
+from sifu_graph.output_file import require_file
 from sifu_graph.paging.traffic import read_traffic
 from sifu_graph.training.metrics import curve, read_metrics
 
@@ -47,17 +48,7 @@ def require_plotting(out: Path, *, force: bool = True) -> None:
         raise OptionError("drawing needs matplotlib, which is not installed: pip install 'sifu-graph[plot]'")
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: the picture's name must end with one of {', '.join(FORMATS)}")
-    require_room(out, force=force)
-
-
-def require_room(out: Path, *, force: bool) -> None:
-    """Whether a file can be made at `out`; without ``force``: and is not there yet. Raises `OptionError`."""
-    if out.is_dir():
-        raise OptionError(f"{out} is a folder: name a file")
-    if not out.absolute().parent.is_dir():
-        raise OptionError(f"{out.absolute().parent}: no such folder for the picture")
-    if out.exists() and not force:
-        raise OptionError(f"{out} exists: name another file, or say --force to overwrite it")
+    require_file(out, force=force)
 
 
 def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False) -> Figures:

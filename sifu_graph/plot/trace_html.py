@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sifu_store.durable import disk_errors, write_durably
-from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.inspection.trace import PAGE_TOP, Position, Trace, TraceOptions, trace
+from sifu_graph.output_file import require_file
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 POSITIONS = 96
 """Positions on a page, the last ones of the trace; and signals of one position, all earlier ones as one."""
 NEIGHBOURS = 8  # strongest edges out of a node, and into it
-
-
-def check_file(path: Path, *, force: bool) -> None:
-    """Raises `OptionError` where a page cannot be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else "lies in no existing folder"
-        raise OptionError(f"{path} {what}: name a file for the page, such as trace.html")
-    if path.exists() and not force:
-        raise OptionError(f"{path} exists: name another file, or say --force to overwrite it")
 
 
 def trace_to_page(
@@ -55,7 +46,7 @@ def trace_to_page(
     OptionError
         As `trace`; or the page cannot be written to ``path``.
     """
-    check_file(Path(path), force=force)
+    require_file(Path(path), force=force)
     found = trace(graph, text, dataclasses.replace(options, top=options.top or PAGE_TOP))
     return dataclasses.replace(found, page_bytes=write_page(graph, found, Path(path)))
 
