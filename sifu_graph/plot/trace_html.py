@@ -1,22 +1,13 @@
-"""A trace as one page of HTML that needs no network: the picture, its data and the little script that draws it.
+"""The page of a trace: what `templates/trace.js` draws, as data.
 
-The page is put together from `templates/trace.html`, `.css` and `.js`; the trace goes in as JSON. Nothing that comes
-from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets them as
-text, and the page's own policy allows no script and no style but the two whose hashes it names, and no request at all.
-
-This module knows traces, counts and files; not how an energy comes about.
+This module knows traces, counts and files; it does not know how energies are computed.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +17,7 @@ from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.inspection.trace import PAGE_TOP, Position, Trace, TraceOptions, trace
 from sifu_graph.output_file import require_file
+from sifu_graph.plot.html_page import html_page
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
@@ -61,20 +53,7 @@ def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
 
 def trace_page(graph: GraphSession, trace: Trace) -> str:
     """The page as text."""
-    folder = resources.files("sifu_graph") / "templates"
-    html, style, script = ((folder / f"trace.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    data = json.dumps(page_data(graph, trace), separators=(",", ":"))
-    for character in "<>&":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return Template(html).substitute(POLICY=policy, STYLE=style, DATA=data, SCRIPT=script)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return html_page("trace", page_data(graph, trace))
 
 
 def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
