@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Floats
 from sifu_graph.inspection.energies import first_energies
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.
     return _matrices(graph, first_energies(graph)[0])
 
 
-def _matrices(
-    graph: GraphSession, energy: NDArray[np.float32]
-) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def _matrices(graph: GraphSession, energy: Floats) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     index = graph.parameters.index
 
     def matrix(values: NDArray[Any]) -> scipy.sparse.csr_array:

@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles, Ints
+from sifu_graph.arrays import Doubles, Ints, Keys
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
 
-Keys = NDArray[np.uint64]
 Discounts = tuple[float, float, float]
 """Taken off n-grams that occurred once, twice, more often."""
 
@@ -40,14 +39,14 @@ class Level:
     """The n-grams of one order with one kind of count, and what each history leaves to the shorter one."""
 
     keys: Keys  # [grams], ascending
-    count: NDArray[np.int64]  # [grams]
+    count: Ints  # [grams]
     discounts: Discounts
     histories: Keys  # [histories], ascending
     total: Doubles  # [histories]
     left: Doubles  # [histories], share of the shorter history
 
     @classmethod
-    def of(cls, keys: Keys, count: NDArray[np.int64], base: np.uint64) -> Level:
+    def of(cls, keys: Keys, count: Ints, base: np.uint64) -> Level:
         """From sorted n-grams and their counts."""
         discounts = estimate_discounts(count)
         history = keys // base
@@ -66,7 +65,7 @@ class Level:
         return np.where(known, discounted / self.total[at] + self.left[at] * lower, lower)
 
 
-def _looked_up(keys: Keys, wanted: Keys, values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _looked_up(keys: Keys, wanted: Keys, values: Ints) -> Ints:
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)
 
@@ -100,7 +99,7 @@ class KneserNey:
             keys, count, before = _shortened(keys, count, modulus=np.uint64((n + 1) ** (order - 1)))
             self._lower[order - 1] = Level.of(keys, before, self.base)
 
-    def probabilities(self, split: Split, places: NDArray[np.int64]) -> Iterator[tuple[str, Doubles]]:
+    def probabilities(self, split: Split, places: Ints) -> Iterator[tuple[str, Doubles]]:
         """(name, p of the token at each place), for the unigram and every order.
 
         Parameters
@@ -120,7 +119,7 @@ class KneserNey:
             if order < top:
                 p = self._lower[order].interpolated(grams[order], self.base, p)
 
-    def nats(self, split: Split, places: NDArray[np.int64]) -> dict[str, float]:
+    def nats(self, split: Split, places: Ints) -> dict[str, float]:
         """The sum of -log p over the places, by name."""
         sums: dict[str, float] = {}
         for begin in range(0, len(places), BLOCK_TOKENS):
@@ -139,7 +138,7 @@ class Baseline:
     bits_per_character: float | None
 
 
-def every_place(split: Split) -> NDArray[np.int64]:
+def every_place(split: Split) -> Ints:
     """All places of a split with something before them in their document: what there is to predict."""
     first = np.zeros(split.tokens + 1, bool)
     first[split.offsets] = True
@@ -158,7 +157,7 @@ def baselines(sums: dict[str, float], *, tokens: int, characters: int | None) ->
 # ---- counting
 
 
-def _grams(split: Split, places: NDArray[np.int64], *, n: int, order: int) -> dict[int, Keys]:
+def _grams(split: Split, places: Ints, *, n: int, order: int) -> dict[int, Keys]:
     """The n-grams that end at these places, by their order, as numbers: the last token is the lowest digit."""
     start = split.offsets[np.searchsorted(split.offsets, places, side="right") - 1]
     base, digit = np.uint64(n + 1), np.uint64(1)
@@ -174,7 +173,7 @@ def _grams(split: Split, places: NDArray[np.int64], *, n: int, order: int) -> di
     return grams
 
 
-def _count(split: Split, *, n: int, order: int) -> tuple[Keys, NDArray[np.int64]]:
+def _count(split: Split, *, n: int, order: int) -> tuple[Keys, Ints]:
     """All distinct n-grams of one order, ascending, and how often each occurs."""
     merged = MergedCounts(np.dtype(np.uint64))
     for begin in range(0, split.tokens, BLOCK_TOKENS):
@@ -187,9 +186,7 @@ def _count(split: Split, *, n: int, order: int) -> tuple[Keys, NDArray[np.int64]
     return found.astype(np.uint64), total
 
 
-def _shortened(
-    keys: Keys, count: NDArray[np.int64], *, modulus: np.uint64
-) -> tuple[Keys, NDArray[np.int64], NDArray[np.int64]]:
+def _shortened(keys: Keys, count: Ints, *, modulus: np.uint64) -> tuple[Keys, Ints, Ints]:
     """The n-grams without their first token: keys, occurrences, and how many different tokens stood before."""
     suffix = keys % modulus
     order = np.argsort(suffix, kind="stable")
@@ -215,9 +212,9 @@ class Counts:
         Taken off pairs that occurred once, twice, more often.
     """
 
-    total: NDArray[np.int64]
+    total: Ints
     discounted: Doubles
-    predecessors: NDArray[np.int64]
+    predecessors: Ints
     discounts: Discounts
 
 
