@@ -5,6 +5,8 @@ It knows numpy only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,8 @@ MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 Mi
 
 Ids = NDArray[np.int32]
 Ints = NDArray[np.int64]
+Integers = NDArray[np.integer[Any]]
+Keys = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]

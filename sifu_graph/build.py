@@ -26,7 +26,7 @@ from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import encode_corpus
-from sifu_graph.text.kneser_ney import Counts, estimate_discounts
+from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
 from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
@@ -228,7 +228,7 @@ def _write(
     """Everything of a new graph, into the store's first commit. Edge parameters need no byte: pages are lazy."""
     nodes = len(tokenizer)
     discounts = estimate_discounts(counts.count)
-    taken = np.array([0.0, *discounts])[np.minimum(counts.count, 3)]
+    taken = discount_of(counts.count, discounts)
     known = Counts(
         total=counts.row_total,
         discounted=np.bincount(counts.source, weights=taken, minlength=nodes).astype(np.float64),

@@ -16,6 +16,7 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 from sifu_graph.arrays import Ints
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
 
@@ -76,7 +77,7 @@ def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None
     source, count = copy.edges[SOURCE][chosen], copy.edges[COUNT][chosen]
     np.add.at(copy.nodes["rows/total"], source, count)
     np.add.at(copy.nodes["rows/distinct"], source, (count > 0).astype(np.int64))
-    np.add.at(copy.nodes["rows/discounted"], source, copy.counts.discount(count))
+    np.add.at(copy.nodes["rows/discounted"], source, discount_of(count, copy.counts.discounts))
 
 
 def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
 from sifu_graph.edit.rest_energy import Rest, log_shares
 from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.pair_counts import PairCounts
 
 Mask = NDArray[np.bool_]
@@ -21,8 +22,7 @@ Mask = NDArray[np.bool_]
 
 def log_probabilities(copy: WorkingCopy, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
     """log p(v | u) of the chosen pairs: interpolated Kneser-Ney from the text, with the discounts of the graph."""
-    discounts = np.array([0.0, *copy.counts.discounts])
-    taken = discounts[np.minimum(text.count, 3)]
+    taken = discount_of(text.count, copy.counts.discounts)
     source, target, count = text.source[chosen], text.target[chosen], text.count[chosen]
     discounted = np.bincount(text.source, weights=taken, minlength=text.n)
     follows = np.bincount(text.target, minlength=text.n) / max(1, len(text))
@@ -54,7 +54,7 @@ def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints
 
 def note_text(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
     """Takes what a text says of new nodes into the statistics of the graph."""
-    taken = np.array([0.0, *copy.counts.discounts])[np.minimum(text.count, 3)]
+    taken = discount_of(text.count, copy.counts.discounts)
     copy.nodes["nodes/count"][new] = text.node_count[new]
     copy.nodes["nodes/predecessors"][new] = np.bincount(text.target, minlength=text.n)[new]
     copy.nodes["rows/total"][new] = text.row_total[new]

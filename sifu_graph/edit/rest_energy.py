@@ -18,6 +18,7 @@ from sifu_store.layout import BIAS
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.initial import mean_encoding
+from sifu_graph.text.kneser_ney import discount_of
 
 PART = 1 << 16  # edges whose biases are held at a time
 
@@ -122,7 +123,8 @@ def log_shares(copy: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
         row = index.row(u)
         slots, count = index.slot[row], index.count[row]
         total = max(1, int(counts.total[u]))
-        p = (count - counts.discount(count) + counts.discounted[u] * predecessors[index.target[row]]) / total
+        follows = predecessors[index.target[row]]
+        p = (count - discount_of(count, counts.discounts) + counts.discounted[u] * follows) / total
         known = np.flatnonzero((count > 0) & (p > 0))
         if len(known):
             above = rest.scale * (rest.of_edges(copy, slots[known]) - rest.default)

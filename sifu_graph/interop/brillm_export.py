@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
+from sifu_graph.arrays import Floats
 from sifu_graph.config import preset
 from sifu_graph.interop.torch_checkpoint import Streamed, write_state
 from sifu_graph.text.imported import library_file
@@ -62,7 +62,7 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
     positions = np.concatenate([alpha, np.repeat(alpha[-1:], max(0, POSITIONS - len(alpha)))])[:POSITIONS]
     done = 0
 
-    def counted(first: NDArray[np.float32], name: str) -> Iterator[NDArray[np.float32]]:
+    def counted(first: Floats, name: str) -> Iterator[Floats]:
         nonlocal done
         yield first
         for block in graph.edge_reader().blocks(name, graph.parameters.index):

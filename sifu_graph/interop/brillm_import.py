@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import ForeignFileError, OptionError
 from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
@@ -30,12 +29,13 @@ from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph._version import __version__
+from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
 from sifu_graph.interop.torch_checkpoint import open_state, release
 from sifu_graph.text.imported import SPACE, read_vocabulary
-from sifu_graph.text.kneser_ney import estimate_discounts
+from sifu_graph.text.kneser_ney import discount_of, estimate_discounts
 from sifu_graph.text.tokenizer import LEVELS, Tokenizer
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
@@ -55,9 +55,9 @@ class Edges:
         0 where no frequency file says more.
     """
 
-    source: NDArray[np.int32]
-    target: NDArray[np.int32]
-    count: NDArray[np.int64]
+    source: Ids
+    target: Ids
+    count: Ints
 
     def __len__(self) -> int:
         return len(self.source)
@@ -283,8 +283,12 @@ class _Checkpoint:
             )
         found = cls(path, *(state[name] for name in wanted))
         rows, d = (*found.weights.shape, 0, 0)[:2]
-        shapes = {"weights": (rows, d, d), "biases": (rows, 1, d), "node_bias": (nodes, 1, d),
-                  "positions": (1, max(1, found.positions.numel()), 1)}  # fmt: skip
+        shapes = {
+            "weights": (rows, d, d),
+            "biases": (rows, 1, d),
+            "node_bias": (nodes, 1, d),
+            "positions": (1, max(1, found.positions.numel()), 1),
+        }
         for name, shape in shapes.items():
             tensor = state[name]
             if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -311,9 +315,9 @@ class _Checkpoint:
         tensors = (self.weights, self.biases, self.node_bias, self.positions)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def small(self, tensor: Tensor, name: str) -> NDArray[np.float32]:
+    def small(self, tensor: Tensor, name: str) -> Floats:
         """A copy of a few values, which must be numbers."""
-        values: NDArray[np.float32] = tensor.to(torch.float32).numpy().copy()
+        values: Floats = tensor.to(torch.float32).numpy().copy()
         if not np.isfinite(values).all():
             raise ForeignFileError(f"{self.path}: {name} holds values that are no numbers")
         return values
@@ -382,7 +386,7 @@ def _write_small(
     arriving = np.bincount(edges.target, weights=edges.count, minlength=n).astype(np.int64)
     seen = edges.count > 0
     discounts = estimate_discounts(edges.count)
-    taken = np.array([0.0, *discounts])[np.minimum(edges.count, 3)]
+    taken = discount_of(edges.count, discounts)
     store.write_json("nodes/vocabulary", [{"token": token, "kind": "text"} for token in text.vocabulary])
     store.write_json("nodes/tokenizer", text.to_json())
     store.write("nodes/count", np.maximum(leaving, arriving))

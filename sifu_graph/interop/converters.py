@@ -14,30 +14,13 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from sifu_store.errors import OptionError, StoreExistsError
+from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Floats
 from sifu_graph.inspection.energies import energies_at_first_step
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
-
-
-def free_target(path: str | Path, *, force: bool = False) -> Path:
-    """The path, if nothing is there or ``force`` allows to replace it.
-
-    Raises
-    ------
-    StoreExistsError, OptionError
-    """
-    target = Path(path).absolute()
-    if not target.parent.is_dir():
-        raise OptionError(f"{target.parent}: no such folder to export to")
-    if (target.exists() or target.is_symlink()) and not force:
-        raise StoreExistsError(f"{path} exists: name another, or replace it with --force")
-    return target
-
-
-# ---- edges, block by block
 
 
 # ---- scipy
@@ -48,9 +31,7 @@ def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.
     return _matrices(graph, energies_at_first_step(graph)[0])
 
 
-def _matrices(
-    graph: GraphSession, energy: NDArray[np.float32]
-) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def _matrices(graph: GraphSession, energy: Floats) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     index = graph.parameters.index
 
     def matrix(values: NDArray[Any]) -> scipy.sparse.csr_array:

@@ -20,6 +20,7 @@ from sifu_store.errors import OptionError, StoreExistsError
 from sifu_graph.interop import converters, graphml
 from sifu_graph.interop.brillm_export import check_brillm, write_brillm
 from sifu_graph.interop.safetensors import write_safetensors
+from sifu_graph.output_file import require_path
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -75,7 +76,9 @@ def export(
     started = time.perf_counter()
     if kind not in FORMATS:
         raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
-    target = converters.free_target(path if path is not None else graph.path.stem + FORMATS[kind], force=force)
+    given = Path(path if path is not None else graph.path.stem + FORMATS[kind])
+    require_path(given, force=force, taken=StoreExistsError)
+    target = given.absolute()
     if target == graph.path or target in graph.path.parents:
         raise OptionError(f"{target} is the graph itself, or a folder that holds it: name another place")
     if target.is_dir() and (others := {file.name for file in target.iterdir()} - FOLDERS.get(kind, set())):

@@ -27,8 +27,13 @@ def export_graphml(graph: GraphSession, path: Path) -> None:
     """
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
     energy, default = energies_at_first_step(graph)
-    keys = [("token", "node", "string"), ("count", "node", "long"), ("default_energy", "node", "double"),
-            ("count", "edge", "long"), ("energy", "edge", "double")]  # fmt: skip
+    keys = [
+        ("token", "node", "string"),
+        ("count", "node", "long"),
+        ("default_energy", "node", "double"),
+        ("count", "edge", "long"),
+        ("energy", "edge", "double"),
+    ]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
         for i, (name, owner, kind) in enumerate(keys):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from sifu_graph.arrays import Doubles, Floats
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.text.kneser_ney import Counts
+from sifu_graph.text.kneser_ney import Counts, discount_of
 
 BASE_ENERGY = 10.0
 """Energy of the default edge at the start: high enough for GELU to be linear where an edge's bias points."""
@@ -44,7 +44,7 @@ def log_ratios(index: EdgeIndex, counts: Counts, rows: slice = slice(None)) -> F
     edges = slice(int(index.row_start[first]), int(index.row_start[stop]))
     count, total = index.count[edges], np.maximum(counts.total[rows], 1).astype(np.float64)
     continuation = counts.predecessors / max(1, int(counts.predecessors.sum()))
-    p = (count - counts.discount(count)) / np.repeat(total, sizes)
+    p = (count - discount_of(count, counts.discounts)) / np.repeat(total, sizes)
     p += np.repeat(counts.discounted[rows] / total, sizes) * continuation[index.target[edges]]
     p = np.maximum(p, 1e-9)
     source = np.repeat(np.arange(len(sizes)), sizes)

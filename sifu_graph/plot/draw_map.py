@@ -13,7 +13,8 @@ import numpy as np
 from sifu_store.durable import write_durably
 from sifu_store.errors import OptionError
 
-from sifu_graph.plot.figures import FORMATS, require_plotting, require_room
+from sifu_graph.output_file import require_file
+from sifu_graph.plot.figures import FORMATS, require_plotting
 from sifu_graph.plot.graph_map import MEASURES, By, GraphMap, _edges_among, _strongest, _weights
 from sifu_graph.plot.map_layout import communities, force_layout
 from sifu_graph.text.tokenizer import UNKNOWN
@@ -106,7 +107,7 @@ def _require_file(path: Path, *, force: bool) -> None:
     if path.suffix.lower() in FORMATS:
         require_plotting(path, force=force)
     elif path.suffix.lower() == PAGE:
-        require_room(path, force=force)
+        require_file(path, force=force)
     else:
         raise OptionError(f"{path}: the map's name must end with one of {', '.join((PAGE, *FORMATS))}")
 

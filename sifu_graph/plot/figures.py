@@ -20,6 +20,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import PAGE_EDGES
 from sifu_store.store import Store
 
+from sifu_graph.output_file import require_file
 from sifu_graph.paging.traffic import read_traffic
 from sifu_graph.training.metrics import curve, read_metrics
 
@@ -47,17 +48,7 @@ def require_plotting(out: Path, *, force: bool = True) -> None:
         raise OptionError("drawing needs matplotlib, which is not installed: pip install 'sifu-graph[plot]'")
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: the picture's name must end with one of {', '.join(FORMATS)}")
-    require_room(out, force=force)
-
-
-def require_room(out: Path, *, force: bool) -> None:
-    """Whether a file can be made at `out`; without ``force``: and is not there yet. Raises `OptionError`."""
-    if out.is_dir():
-        raise OptionError(f"{out} is a folder: name a file")
-    if not out.absolute().parent.is_dir():
-        raise OptionError(f"{out.absolute().parent}: no such folder for the picture")
-    if out.exists() and not force:
-        raise OptionError(f"{out} exists: name another file, or say --force to overwrite it")
+    require_file(out, force=force)
 
 
 def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False) -> Figures:
@@ -141,15 +132,24 @@ def _loss_of(store: Store, figure: Any) -> Figures:
     axes = figure.subplots()
     few = "." if len(steps) == 1 else None  # one point is no line
     axes.plot(
-        [s["step"] for s in steps], [s["loss"] for s in steps], color=PRIVATE, linewidth=1.2, marker=few,
+        [s["step"] for s in steps],
+        [s["loss"] for s in steps],
+        color=PRIVATE,
+        linewidth=1.2,
+        marker=few,
         label="training (smoothed)",
-    )  # fmt: skip
+    )
     heldout = [s for s in steps if s.get("heldout_perplexity")]
     if heldout:
         axes.plot(
-            [s["step"] for s in heldout], [math.log(s["heldout_perplexity"]) for s in heldout],
-            color=DEFAULT, marker="o", markersize=4, linewidth=1.2, label="held-out",
-        )  # fmt: skip
+            [s["step"] for s in heldout],
+            [math.log(s["heldout_perplexity"]) for s in heldout],
+            color=DEFAULT,
+            marker="o",
+            markersize=4,
+            linewidth=1.2,
+            label="held-out",
+        )
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")
@@ -187,8 +187,13 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
     right.set_xscale("log")
     median, mean = float(np.median(out)), float(out.mean())
     for value, name in ((median, "median"), (mean, "mean")):
-        right.axvline(max(value, 1), color=DEFAULT, linestyle="-" if name == "median" else "--", linewidth=1.2,
-                      label=f"{name} {value:,.0f}")  # fmt: skip
+        right.axvline(
+            max(value, 1),
+            color=DEFAULT,
+            linestyle="-" if name == "median" else "--",
+            linewidth=1.2,
+            label=f"{name} {value:,.0f}",
+        )
     right.set_xlabel(f"private edges in a row ({empty:,} empty rows not shown)")
     right.set_ylabel("rows")
     right.legend(frameon=False)
@@ -213,8 +218,12 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
     rank = np.unique(np.geomspace(1, edges, 2000).astype(np.int64))
     axes.plot(rank, np.maximum(count[rank - 1], 0.5), color=PRIVATE, linewidth=1.8, label="count of the pair")
     cut = int(count[-1])
-    axes.axvline(edges, color=DEFAULT, linewidth=1.4, label=f"the cut: {edges:,} private edges; the rarest occurred "
-                 f"{cut:,} time{'s' if cut != 1 else ''}")  # fmt: skip
+    axes.axvline(
+        edges,
+        color=DEFAULT,
+        linewidth=1.4,
+        label=f"the cut: {edges:,} private edges; the rarest occurred {cut:,} time{'s' if cut != 1 else ''}",
+    )
     if occur > edges:
         rest = (total - int(count.sum())) / (occur - edges)
         others = f"{occur - edges:,} more pairs occurred, {rest:.2f} times on average: over the default edge"
@@ -226,8 +235,14 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
     axes.set_xlabel(f"pairs of nodes, the most frequent first (to the right end: all {index.nodes**2:,})")
     axes.set_ylabel("occurrences in the text of the build")
     covered = axes.twinx()
-    covered.plot(rank, 100 * np.cumsum(count)[rank - 1] / total, color=SOFT, linewidth=1.4, linestyle="--",
-                 label="share of all occurrences, from the left")  # fmt: skip
+    covered.plot(
+        rank,
+        100 * np.cumsum(count)[rank - 1] / total,
+        color=SOFT,
+        linewidth=1.4,
+        linestyle="--",
+        label="share of all occurrences, from the left",
+    )
     covered.set_ylabel("% of all occurrences")
     covered.set_ylim(0, 102)
     axes.grid(alpha=0.3)
@@ -264,8 +279,11 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
     figure.colorbar(shown, ax=axes, label="edges", pad=0.01)
     levels = np.unique(count[seen])
     edges = np.unique(np.geomspace(1, max(2, levels[-1]) + 1, 24).astype(np.int64))
-    middle = [(float(np.sqrt(a * (b - 1))), float(np.median(energy[(count >= a) & (count < b)])))
-              for a, b in itertools.pairwise(edges) if ((count >= a) & (count < b)).any()]  # fmt: skip
+    middle = [
+        (float(np.sqrt(a * (b - 1))), float(np.median(energy[(count >= a) & (count < b)])))
+        for a, b in itertools.pairwise(edges)
+        if ((count >= a) & (count < b)).any()
+    ]
     axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
     axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
@@ -299,8 +317,9 @@ def _alpha(graph: GraphSession, figure: Any) -> Figures:
         change.set_title("never trained", fontsize=9, color=SOFT)
     for length in sorted({max(1, len(alpha) // 4), max(1, len(alpha) // 2), len(alpha)}):
         weights = np.exp(alpha[:length] - np.logaddexp.reduce(alpha[:length]))
-        right.plot(position[:length], weights, marker="." if len(alpha) < 60 else None, linewidth=1.3,
-                   label=f"{length}")  # fmt: skip
+        right.plot(
+            position[:length], weights, marker="." if len(alpha) < 60 else None, linewidth=1.3, label=f"{length}"
+        )
     right.set_ylabel("weight in the mix: softmax of alpha")
     right.set_ylim(bottom=0)
     right.legend(frameon=False, loc="upper left", title="signals in it")
@@ -331,25 +350,48 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     traffic = read_traffic(graph.path, pages=len(stored))
     panels = figure.subplots(2, 2).ravel() if traffic is not None else figure.subplots(1, 2)
     left, right = panels[:2]
-    heat = left.imshow(grid(np.maximum(use, 0.5)), cmap="YlOrRd", norm=LogNorm(max(0.5, use.min()), max(use.max(), 1)),
-                       aspect="auto", interpolation="nearest")  # fmt: skip
+    heat = left.imshow(
+        grid(np.maximum(use, 0.5)),
+        cmap="YlOrRd",
+        norm=LogNorm(max(0.5, use.min()), max(use.max(), 1)),
+        aspect="auto",
+        interpolation="nearest",
+    )
     left.set_title("how often the text of the build runs over the page", fontsize=10)
     figure.colorbar(heat, ax=left, pad=0.01)
-    right.imshow(grid(stored.astype(float)), cmap=ListedColormap(["#e4dfd3", PRIVATE]), vmin=0, vmax=1, aspect="auto",
-                 interpolation="nearest")  # fmt: skip
-    right.set_title(f"{int(stored.sum()):,} of {len(stored):,} pages trained and stored (blue);\nthe others are "
-                    "generated when they are needed", fontsize=10)  # fmt: skip
+    right.imshow(
+        grid(stored.astype(float)),
+        cmap=ListedColormap(["#e4dfd3", PRIVATE]),
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    right.set_title(
+        f"{int(stored.sum()):,} of {len(stored):,} pages trained and stored (blue);\nthe others are "
+        "generated when they are needed",
+        fontsize=10,
+    )
     if traffic is not None:
         figure.set_size_inches(12, 8.4)
         there = int(traffic.resident.sum())
         drawn = (
-            (traffic.reads, "YlGnBu", f"last training: times brought into memory; {there:,} of {len(stored):,} pages\n"
-                                      "were there at its end"),
+            (
+                traffic.reads,
+                "YlGnBu",
+                f"last training: times brought into memory; {there:,} of {len(stored):,} pages\nwere there at its end",
+            ),
             (traffic.writes, "PuRd", "last training: times written, by a commit or to make room"),
-        )  # fmt: skip
+        )
         for axes, (values, colours, title) in zip(panels[2:], drawn, strict=True):
-            heat = axes.imshow(grid(values.astype(float)), cmap=colours, vmin=0, vmax=max(1, int(values.max())),
-                               aspect="auto", interpolation="nearest")  # fmt: skip
+            heat = axes.imshow(
+                grid(values.astype(float)),
+                cmap=colours,
+                vmin=0,
+                vmax=max(1, int(values.max())),
+                aspect="auto",
+                interpolation="nearest",
+            )
             axes.set_title(title, fontsize=10)
             figure.colorbar(heat, ax=axes, pad=0.01)
     else:
@@ -368,6 +410,11 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
 
 
 FIGURES: dict[str, Drawing] = {
-    "loss": _loss, "rows": _rows, "counts": _counts, "energy": _energy, "alpha": _alpha, "pages": _pages,
-}  # fmt: skip
+    "loss": _loss,
+    "rows": _rows,
+    "counts": _counts,
+    "energy": _energy,
+    "alpha": _alpha,
+    "pages": _pages,
+}
 WIDE = {"rows", "alpha", "pages"}

@@ -6,8 +6,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 USUAL = "DejaVu Sans"  # comes with matplotlib
-LIKELY = ("cjk", "sourcehan", "wqy", "wenquan", "pingfang", "hiragino", "msyh", "msjh", "simhei", "simsun", "heiti",
-          "songti", "mingliu", "fallback", "uming", "ukai", "arphic", "gulim", "malgun", "unifont")  # fmt: skip
+LIKELY = (
+    "cjk",
+    "sourcehan",
+    "wqy",
+    "wenquan",
+    "pingfang",
+    "hiragino",
+    "msyh",
+    "msjh",
+    "simhei",
+    "simsun",
+    "heiti",
+    "songti",
+    "mingliu",
+    "fallback",
+    "uming",
+    "ukai",
+    "arphic",
+    "gulim",
+    "malgun",
+    "unifont",
+)
 PLAIN = ("sans", "regular", "gothic")
 HEAVY = ("bold", "black", "heavy", "italic", "oblique", "light", "thin", "mono")
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles, Ints
+from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.generation.walk import Walk
 from sifu_graph.inspection.energies import row_at_rest
 
@@ -27,8 +26,20 @@ MEASURES: dict[By, str] = {
 }
 """What makes an edge strong, in words."""
 
-COLOURS = ("#c8553d", "#2f6f9f", "#5a8f3c", "#8a5aa8", "#c98a1b", "#2a9d8f", "#b5446e", "#4f6bd8", "#9c6644", "#3a9bdc",
-           "#7d9b1f", "#a0527f")  # fmt: skip
+COLOURS = (
+    "#c8553d",
+    "#2f6f9f",
+    "#5a8f3c",
+    "#8a5aa8",
+    "#c98a1b",
+    "#2a9d8f",
+    "#b5446e",
+    "#4f6bd8",
+    "#9c6644",
+    "#3a9bdc",
+    "#7d9b1f",
+    "#a0527f",
+)
 """Of the largest communities, for a light and a dark ground."""
 OTHER = "#8d887c"
 """Of the others."""
@@ -57,7 +68,7 @@ class GraphMap:
     node: Ints
     name: list[str]
     occurrences: Ints
-    place: NDArray[np.float32]
+    place: Floats
     community: Ints
     source: Ints
     target: Ints
@@ -105,9 +116,13 @@ class _Edges:
 
     def take(self, kept: Ints) -> _Edges:
         return _Edges(
-            self.source[kept], self.target[kept], self.count[kept], self.energy[kept], self.probability[kept],
+            self.source[kept],
+            self.target[kept],
+            self.count[kept],
+            self.energy[kept],
+            self.probability[kept],
             self.strength[kept],
-        )  # fmt: skip
+        )
 
 
 def _edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: Ints, by: By) -> _Edges:

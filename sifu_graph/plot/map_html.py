@@ -1,48 +1,27 @@
-"""A map as one page of HTML that needs no network: the data, sigma.js and graphology, and the script that uses them.
+"""The page of a map: what `templates/map.js` draws with sigma.js and graphology, as data.
 
-The page is put together from `templates/map.html`, `.css`, `.js` and the libraries in `templates/vendor`. Nothing
-that comes from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script
-sets them as text, and the page's own policy allows the scripts whose hashes it names and no request at all.
-
-This module knows maps and files; not how a map is made.
+This module knows maps; it does not know how they are made.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from importlib import resources
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from sifu_graph.plot.graph_map import COLOURS, MEASURES, GraphMap, printed
+from sifu_graph.plot.html_page import html_page
+
+LIBRARIES = {"GRAPHOLOGY": "graphology.umd.min.js", "SIGMA": "sigma.min.js"}
+"""File in `templates/vendor` by its placeholder in `templates/map.html`; graphology first, because sigma uses it."""
 
 NAMED = 12
-"""Nodes that stand for a community in the list of communities."""
+"""Names of nodes that the list of communities shows for each."""
 
 
 def map_page(found: GraphMap) -> str:
-    """The page."""
-    folder = resources.files("sifu_graph") / "templates"
-    html, style, script = ((folder / f"map.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    libraries = [
-        _without_map((folder / "vendor" / name).read_text(encoding="utf-8"))
-        for name in ("graphology.umd.min.js", "sigma.min.js")
-    ]
-    scripts = " ".join(f"'{_hash(text)}'" for text in (*libraries, script))
-    policy = (
-        f"default-src 'none'; script-src {scripts}; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    data = json.dumps(page_data(found), separators=(",", ":"), ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return Template(html).substitute(
-        POLICY=policy, STYLE=style, DATA=data, GRAPHOLOGY=libraries[0], SIGMA=libraries[1], SCRIPT=script
-    )
+    """The page as text."""
+    return html_page("map", page_data(found), libraries=LIBRARIES)
 
 
 def page_data(found: GraphMap) -> dict[str, Any]:
@@ -77,12 +56,3 @@ def page_data(found: GraphMap) -> dict[str, Any]:
 
 def _rounded(values: np.ndarray, digits: int) -> list[float]:
     return [round(value, digits) for value in values.tolist()]
-
-
-def _without_map(script: str) -> str:
-    """A script without the name of its source map, which no browser should look for."""
-    return "\n".join(line for line in script.splitlines() if not line.startswith("//# sourceMappingURL="))
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -9,8 +9,8 @@ import io
 import unicodedata
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sifu_graph.arrays import Bools, Doubles, Floats
 from sifu_graph.plot.graph_map import COLOURS, OTHER, GraphMap, printed
 
 INCHES, DPI = 14.0, 130
@@ -60,26 +60,34 @@ def map_picture(found: GraphMap, kind: str) -> tuple[bytes, list[str]]:
     axes.scatter(x, y, s=3 + 60 * often[points], c=np.array(colours)[points], linewidths=0, zorder=3)
     for at in np.flatnonzero(placed):
         axes.text(
-            float(place[at, 0]), float(place[at, 1]), names[at], fontsize=size[at], color=colours[at], ha="center",
-            va="center", family=families, zorder=4, parse_math=False,
-        )  # fmt: skip
+            float(place[at, 0]),
+            float(place[at, 1]),
+            names[at],
+            fontsize=size[at],
+            color=colours[at],
+            ha="center",
+            va="center",
+            family=families,
+            zorder=4,
+            parse_math=False,
+        )
     _legend(figure, found, names, families, missing)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, facecolor=PAPER)
     return buffer.getvalue(), unwritten
 
 
-def _filling(place: NDArray[np.float32]) -> NDArray[np.float32]:
+def _filling(place: Floats) -> Floats:
     """The same places, moved and stretched (both ways alike) to fill the square from -1 to 1."""
     low, high = place.min(0), place.max(0)
-    filling: NDArray[np.float32] = (place - (low + high) / 2) * (2 / max(float((high - low).max()), 1e-6))
+    filling: Floats = (place - (low + high) / 2) * (2 / max(float((high - low).max()), 1e-6))
     return filling
 
 
-def _share(strength: NDArray[np.float64]) -> NDArray[np.float64]:
+def _share(strength: Doubles) -> Doubles:
     """0 to 1, by the square root."""
     low = min(0.0, float(strength.min()))
-    out: NDArray[np.float64] = np.sqrt((strength - low) / max(float(strength.max()) - low, 1e-30))
+    out: Doubles = np.sqrt((strength - low) / max(float(strength.max()) - low, 1e-30))
     return out
 
 
@@ -88,11 +96,11 @@ def _cells(name: str) -> float:
     return sum(1.0 if unicodedata.east_asian_width(character) in "WF" else 0.62 for character in name)
 
 
-def _with_room(place: NDArray[np.float32], size: NDArray[np.float64], cells: list[float]) -> NDArray[np.bool_]:
+def _with_room(place: Floats, size: Doubles, cells: list[float]) -> Bools:
     """Which names can be written without covering one that came before; 0 cells: never."""
     unit = 2.04 / (INCHES * 0.96 * 72)  # of the map, a point
     width, height = np.array(cells) * size * unit, size * unit * 0.95
-    placed: NDArray[np.bool_] = np.zeros(len(place), bool)
+    placed: Bools = np.zeros(len(place), bool)
     for at in range(len(place)):
         others = np.flatnonzero(placed)
         apart_x = np.abs(place[others, 0] - place[at, 0]) >= (width[others] + width[at]) / 2
@@ -110,11 +118,14 @@ def _legend(figure: object, found: GraphMap, names: list[str], families: list[st
     axes.set_xlim(0, 3)
     axes.set_ylim(0, 5)
     axes.text(
-        0, 4.6,
+        0,
+        4.6,
         f"{len(names):,} of {found.graph_nodes:,} nodes, the most frequent; {len(found.source):,} of "
         f"{found.graph_edges:,} private edges, the strongest by {found.by}; colours: communities",
-        fontsize=12, color=INK, va="center",
-    )  # fmt: skip
+        fontsize=12,
+        color=INK,
+        va="center",
+    )
     shown = min(found.communities, SHOWN_COMMUNITIES)
     for group in range(shown):
         members = [names[at] for at in np.flatnonzero(found.community == group) if not missing & set(names[at])]

@@ -1,31 +1,23 @@
-"""A trace as one page of HTML that needs no network: the picture, its data and the little script that draws it.
+"""The page of a trace: what `templates/trace.js` draws, as data.
 
-The page is put together from `templates/trace.html`, `.css` and `.js`; the trace goes in as JSON. Nothing that comes
-from a token can run: names are in the JSON only, in which ``<``, ``>`` and ``&`` are escaped, the script sets them as
-text, and the page's own policy allows no script and no style but the two whose hashes it names, and no request at all.
-
-This module knows traces, counts and files; not how an energy comes about.
+This module knows traces, counts and files; it does not know how energies are computed.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sifu_store.durable import disk_errors, write_durably
-from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.inspection.trace import PAGE_TOP, Position, Trace, TraceOptions, trace
+from sifu_graph.output_file import require_file
+from sifu_graph.plot.html_page import html_page
 from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
@@ -34,15 +26,6 @@ if TYPE_CHECKING:
 POSITIONS = 96
 """Positions on a page, the last ones of the trace; and signals of one position, all earlier ones as one."""
 NEIGHBOURS = 8  # strongest edges out of a node, and into it
-
-
-def check_file(path: Path, *, force: bool) -> None:
-    """Raises `OptionError` where a page cannot be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else "lies in no existing folder"
-        raise OptionError(f"{path} {what}: name a file for the page, such as trace.html")
-    if path.exists() and not force:
-        raise OptionError(f"{path} exists: name another file, or say --force to overwrite it")
 
 
 def trace_to_page(
@@ -55,7 +38,7 @@ def trace_to_page(
     OptionError
         As `trace`; or the page cannot be written to ``path``.
     """
-    check_file(Path(path), force=force)
+    require_file(Path(path), force=force)
     found = trace(graph, text, dataclasses.replace(options, top=options.top or PAGE_TOP))
     return dataclasses.replace(found, page_bytes=write_page(graph, found, Path(path)))
 
@@ -70,20 +53,7 @@ def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
 
 def trace_page(graph: GraphSession, trace: Trace) -> str:
     """The page as text."""
-    folder = resources.files("sifu_graph") / "templates"
-    html, style, script = ((folder / f"trace.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    data = json.dumps(page_data(graph, trace), separators=(",", ":"))
-    for character in "<>&":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return Template(html).substitute(POLICY=policy, STYLE=style, DATA=data, SCRIPT=script)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return html_page("trace", page_data(graph, trace))
 
 
 def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
 
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.encoded import Split
 
 
-def chunk_table(split: Split, *, length: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def chunk_table(split: Split, *, length: int) -> tuple[Ints, NDArray[np.int32]]:
     """Cut documents into chunks of at most `length` tokens that overlap by one.
 
     Chunk j of a document covers its tokens from j * (length - 1), so that every pair of neighbours lies in
@@ -46,9 +47,9 @@ class Batch:
     """Some chunks: `tokens` int32 [B, length], padded with 0, `lengths` int32 [B], 2 to `length`, and `start` int64
     [B], where each begins in the split."""
 
-    tokens: NDArray[np.int32]
+    tokens: Ids
     lengths: NDArray[np.int32]
-    start: NDArray[np.int64]
+    start: Ints
 
 
 class Batches:
@@ -76,7 +77,7 @@ class Batches:
         self._batch = batch
         self._seed = seed
         self._start, self._n_tokens = chunk_table(split, length=length)
-        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._order: tuple[int, Ints] | None = None
 
     @property
     def chunks(self) -> int:

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
-from sifu_graph.arrays import Ids
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.corpus import Document, batched
 from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed
 
@@ -88,7 +87,7 @@ class BpeTokenizer(Tokenizer):
         found: list[int] = self._model.encode(no_surrogates(text)).ids
         return self._node_of[np.array(found, dtype=np.int32)]
 
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
         if self._pattern is not None:
             return super().encode_batch(documents)
         texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]

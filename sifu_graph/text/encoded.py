@@ -23,11 +23,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, DiskFullError, ResourceError
 
+from sifu_graph.arrays import Integers, Ints
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
 from sifu_graph.text.tokenizer import Tokenizer
 
 FORMAT = 1
-Integers = NDArray[np.integer[Any]]
 
 PARTS = ("train", "heldout")
 _PARTIAL = "partial-"
@@ -46,7 +46,7 @@ class Split:
     """
 
     ids: Integers
-    offsets: NDArray[np.int64]
+    offsets: Ints
 
     @property
     def tokens(self) -> int:

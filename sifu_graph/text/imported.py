@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from sifu_store.errors import ForeignFileError
 
-from sifu_graph.arrays import Ids
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
 from sifu_graph.text.corpus import Document
 from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Tokenizer
@@ -57,9 +56,10 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
         _check_library(library, names)
     own = {} if library is None else library["model"]["vocab"]
     added = [
-        node for node, name in enumerate(names)
+        node
+        for node, name in enumerate(names)
         if level != "tokens" and name not in own and len(name) > 1 and not is_special(name)
-    ]  # fmt: skip
+    ]
     return KINDS[level](names, added=added, unknown=unknown, separator=separator, library=library)
 
 
@@ -124,7 +124,7 @@ class ImportedTokenizer(Tokenizer):
         edge = np.array([self.separator], dtype=np.int32)
         return np.concatenate([edge, ids, edge])
 
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
         parts = [self.encode_document(document) for document in documents]
         return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
 
@@ -201,10 +201,11 @@ class ImportedBpe(ImportedTokenizer):
             self._node_of[own] = node_of.get(name, -1)
         written = set(self._added)
         self._pieces = [
-            name.encode() if node in written or is_special(name) or any(character not in BYTE_OF for character in name)
+            name.encode()
+            if node in written or is_special(name) or any(character not in BYTE_OF for character in name)
             else bytes(BYTE_OF[character] for character in name)
             for node, name in enumerate(nodes)
-        ]  # fmt: skip
+        ]
         if self.separator is not None:
             self._pieces[self.separator] = PRINTED[1].encode()
 
@@ -221,7 +222,7 @@ class ImportedBpe(ImportedTokenizer):
         found = self._model.encode(no_surrogates(text), add_special_tokens=False).ids
         return self._known(self._node_of[np.array(found, dtype=np.int64)])
 
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
         if self._pattern is not None or self.separator is not None:
             return super().encode_batch(documents)
         texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles
+from sifu_graph.arrays import Doubles, Ints, Keys
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
 
-Keys = NDArray[np.uint64]
+Discounts = tuple[float, float, float]
+"""Taken off n-grams that occurred once, twice, more often."""
 
 ORDERS = (2, 3, 4)
 BLOCK_TOKENS = 1 << 20
@@ -38,20 +39,20 @@ class Level:
     """The n-grams of one order with one kind of count, and what each history leaves to the shorter one."""
 
     keys: Keys  # [grams], ascending
-    count: NDArray[np.int64]  # [grams]
-    discounts: Doubles  # [4], by min(count, 3)
+    count: Ints  # [grams]
+    discounts: Discounts
     histories: Keys  # [histories], ascending
     total: Doubles  # [histories]
     left: Doubles  # [histories], share of the shorter history
 
     @classmethod
-    def of(cls, keys: Keys, count: NDArray[np.int64], base: np.uint64) -> Level:
+    def of(cls, keys: Keys, count: Ints, base: np.uint64) -> Level:
         """From sorted n-grams and their counts."""
-        discounts = np.array([0.0, *estimate_discounts(count)])
+        discounts = estimate_discounts(count)
         history = keys // base
         first = np.flatnonzero(np.append(True, history[1:] != history[:-1]))
         total = np.add.reduceat(count, first).astype(np.float64)
-        left = np.add.reduceat(discounts[np.minimum(count, 3)], first) / total
+        left = np.add.reduceat(discount_of(count, discounts), first) / total
         return cls(keys, count, discounts, history[first], total, left)
 
     def interpolated(self, keys: Keys, base: np.uint64, lower: Doubles) -> Doubles:
@@ -60,11 +61,11 @@ class Level:
         at = np.searchsorted(self.histories, keys // base)
         at = np.minimum(at, len(self.histories) - 1)
         known = self.histories[at] == keys // base
-        discounted = count - self.discounts[np.minimum(count, 3)]
+        discounted = count - discount_of(count, self.discounts)
         return np.where(known, discounted / self.total[at] + self.left[at] * lower, lower)
 
 
-def _looked_up(keys: Keys, wanted: Keys, values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _looked_up(keys: Keys, wanted: Keys, values: Ints) -> Ints:
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)
 
@@ -98,7 +99,7 @@ class KneserNey:
             keys, count, before = _shortened(keys, count, modulus=np.uint64((n + 1) ** (order - 1)))
             self._lower[order - 1] = Level.of(keys, before, self.base)
 
-    def probabilities(self, split: Split, places: NDArray[np.int64]) -> Iterator[tuple[str, Doubles]]:
+    def probabilities(self, split: Split, places: Ints) -> Iterator[tuple[str, Doubles]]:
         """(name, p of the token at each place), for the unigram and every order.
 
         Parameters
@@ -118,7 +119,7 @@ class KneserNey:
             if order < top:
                 p = self._lower[order].interpolated(grams[order], self.base, p)
 
-    def nats(self, split: Split, places: NDArray[np.int64]) -> dict[str, float]:
+    def nats(self, split: Split, places: Ints) -> dict[str, float]:
         """The sum of -log p over the places, by name."""
         sums: dict[str, float] = {}
         for begin in range(0, len(places), BLOCK_TOKENS):
@@ -137,7 +138,7 @@ class Baseline:
     bits_per_character: float | None
 
 
-def every_place(split: Split) -> NDArray[np.int64]:
+def every_place(split: Split) -> Ints:
     """All places of a split with something before them in their document: what there is to predict."""
     first = np.zeros(split.tokens + 1, bool)
     first[split.offsets] = True
@@ -156,7 +157,7 @@ def baselines(sums: dict[str, float], *, tokens: int, characters: int | None) ->
 # ---- counting
 
 
-def _grams(split: Split, places: NDArray[np.int64], *, n: int, order: int) -> dict[int, Keys]:
+def _grams(split: Split, places: Ints, *, n: int, order: int) -> dict[int, Keys]:
     """The n-grams that end at these places, by their order, as numbers: the last token is the lowest digit."""
     start = split.offsets[np.searchsorted(split.offsets, places, side="right") - 1]
     base, digit = np.uint64(n + 1), np.uint64(1)
@@ -172,7 +173,7 @@ def _grams(split: Split, places: NDArray[np.int64], *, n: int, order: int) -> di
     return grams
 
 
-def _count(split: Split, *, n: int, order: int) -> tuple[Keys, NDArray[np.int64]]:
+def _count(split: Split, *, n: int, order: int) -> tuple[Keys, Ints]:
     """All distinct n-grams of one order, ascending, and how often each occurs."""
     merged = MergedCounts(np.dtype(np.uint64))
     for begin in range(0, split.tokens, BLOCK_TOKENS):
@@ -185,9 +186,7 @@ def _count(split: Split, *, n: int, order: int) -> tuple[Keys, NDArray[np.int64]
     return found.astype(np.uint64), total
 
 
-def _shortened(
-    keys: Keys, count: NDArray[np.int64], *, modulus: np.uint64
-) -> tuple[Keys, NDArray[np.int64], NDArray[np.int64]]:
+def _shortened(keys: Keys, count: Ints, *, modulus: np.uint64) -> tuple[Keys, Ints, Ints]:
     """The n-grams without their first token: keys, occurrences, and how many different tokens stood before."""
     suffix = keys % modulus
     order = np.argsort(suffix, kind="stable")
@@ -209,21 +208,22 @@ class Counts:
         Sum of the discounts of all distinct pairs out of u, private or not.
     predecessors : int64 [n]
         Distinct nodes before v.
-    discounts : three floats
+    discounts
         Taken off pairs that occurred once, twice, more often.
     """
 
-    total: NDArray[np.int64]
+    total: Ints
     discounted: Doubles
-    predecessors: NDArray[np.int64]
-    discounts: tuple[float, float, float]
-
-    def discount(self, count: NDArray[np.int64]) -> Doubles:
-        """The discount of pairs with these counts."""
-        return np.array([0.0, *self.discounts])[np.minimum(count, 3)]
+    predecessors: Ints
+    discounts: Discounts
 
 
-def estimate_discounts(count: NDArray[np.int64]) -> tuple[float, float, float]:
+def discount_of(count: Ints, discounts: Discounts) -> Doubles:
+    """The discount of each count: 0 for a count of 0, the third discount for counts of 3 and more."""
+    return np.array([0.0, *discounts])[np.minimum(count, 3)]
+
+
+def estimate_discounts(count: Ints) -> Discounts:
     """Modified Kneser-Ney discounts from the counts of all distinct pairs (Chen & Goodman 1999, equation 26)."""
     n1, n2, n3, n4 = (int((count == c).sum()) for c in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:  # too little text for an estimate

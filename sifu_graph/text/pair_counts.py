@@ -14,13 +14,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Bools, Ids, Integers, Ints
 from sifu_graph.text.encoded import Split, TokenFile
-
-Counts = NDArray[np.int64]
-Integers = NDArray[np.integer[Any]]
 
 BLOCK_TOKENS = 4 << 20
 
@@ -42,10 +39,10 @@ class PairCounts:
     """
 
     n: int
-    source: NDArray[np.int32]
-    target: NDArray[np.int32]
-    count: Counts
-    node_count: Counts
+    source: Ids
+    target: Ids
+    count: Ints
+    node_count: Ints
 
     def __len__(self) -> int:
         return len(self.count)
@@ -56,17 +53,17 @@ class PairCounts:
         return int(self.count.sum())
 
     @cached_property
-    def row_start(self) -> Counts:
+    def row_start(self) -> Ints:
         """Where the pairs of each source begin, int64 [n + 1]."""
         return np.searchsorted(self.source, np.arange(self.n + 1)).astype(np.int64)
 
     @cached_property
-    def row_distinct(self) -> Counts:
+    def row_distinct(self) -> Ints:
         """How many different targets follow each source, int64 [n]."""
         return np.diff(self.row_start)
 
     @cached_property
-    def row_total(self) -> Counts:
+    def row_total(self) -> Ints:
         """How often each node is a source, int64 [n]."""
         running = np.concatenate([[0], np.cumsum(self.count)])
         return np.diff(running[self.row_start])
@@ -120,7 +117,7 @@ def count_pairs(
 
 # A block: ids, which neighbours (ids[i], ids[i + 1]) lie in one document, and how many of the ids to count as
 # nodes (the last one is shared with the next block).
-_Block = tuple[Integers, NDArray[np.bool_], int]
+_Block = tuple[Integers, Bools, int]
 
 
 def _blocks_of_split(split: Split, *, size: int) -> Iterator[_Block]:
@@ -146,7 +143,7 @@ def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
     yield from _blocks_of_split(Split.from_arrays(held), size=size)
 
 
-def _is_first(keys: Integers) -> NDArray[np.bool_]:
+def _is_first(keys: Integers) -> Bools:
     """Which of the sorted keys differ from the one before."""
     first = np.ones(len(keys), dtype=bool)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
@@ -157,14 +154,14 @@ class MergedCounts:
     """Sorted distinct keys with counts; a part is merged with the one before once it is half as large."""
 
     def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
-        self._parts: list[tuple[Integers, Counts]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
+        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
 
-    def add(self, keys: Integers, count: Counts) -> None:
+    def add(self, keys: Integers, count: Ints) -> None:
         self._parts.append((keys, count))
         while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
             self._merge_last_two()
 
-    def result(self) -> tuple[Integers, Counts]:
+    def result(self) -> tuple[Integers, Ints]:
         while len(self._parts) > 1:
             self._merge_last_two()
         return self._parts[0]
@@ -181,7 +178,7 @@ class MergedCounts:
         self._parts.append((union, total))
 
 
-def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -> NDArray[np.bool_]:
+def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -> Bools:
     """Choose the private edges: the most frequent pairs, ties by source, then target.
 
     Parameters
@@ -217,6 +214,6 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
     return mask
 
 
-def coverage(counts: PairCounts, mask: NDArray[np.bool_]) -> float:
+def coverage(counts: PairCounts, mask: Bools) -> float:
     """The share of all pair occurrences that the chosen pairs cover (0 where there is no pair)."""
     return float(counts.count[mask].sum()) / counts.total if counts.total else 0.0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
 
-from sifu_graph.arrays import Ids
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.corpus import Document, batched
 from sifu_graph.text.tokenizer import PRINTED, SEPARATOR, SPECIAL, UNKNOWN, Decoder, Tokenizer, framed
 
@@ -47,7 +47,7 @@ class CharTokenizer(Tokenizer):
     def _encode_plain(self, text: str) -> Ids:
         return self._table[_codes(text)]
 
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
         if self._pattern is not None:
             return super().encode_batch(documents)
         texts = [document if isinstance(document, str) else "".join(document) for document in documents]

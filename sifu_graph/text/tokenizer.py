@@ -18,10 +18,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Ids
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.corpus import Document
 
 UNKNOWN = 0
@@ -205,7 +204,7 @@ class Tokenizer(ABC):
         text = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def character_counts(self) -> NDArray[np.int64] | None:
+    def character_counts(self) -> Ints | None:
         """Characters of text that each node stands for, int64 [n]; None where documents are no text.
 
         A character whose bytes lie in several nodes counts for the one that holds its first byte.
@@ -235,7 +234,7 @@ class Tokenizer(ABC):
         edge = np.array([SEPARATOR], dtype=np.int32)
         return np.concatenate([edge, self.encode(document), edge])
 
-    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
         """Many documents at once: as `encode_document` of each, but faster.
 
         Returns
@@ -320,7 +319,7 @@ class Decoder:
 # ---- characters
 
 
-def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, NDArray[np.int64]]:
+def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, Ints]:
     """Put a separator before and after each run of `lengths` nodes."""
     framed_lengths = np.array(lengths, dtype=np.int64) + 2
     ends = np.cumsum(framed_lengths)

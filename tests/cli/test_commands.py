@@ -306,7 +306,7 @@ def test_a_map_and_a_plot_are_drawn_and_their_figures_told(built: Path, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"map.html", "map.png"}
     result = call("map", "map.html", "--store", built)
     assert (result.code, result.out) == (2, "")
-    assert "map.html exists: name another file, or say --force" in result.error
+    assert "map.html exists: name another path, or replace it with --force" in result.error
     assert call("map", "map.html", "--store", built, "--force", "-q").err == ""
     for kind in KINDS:
         result = call("plot", kind, "--store", built)

@@ -73,7 +73,7 @@ def test_export_and_import_safetensors(unchanged: Path) -> None:
     )
     assert found == pytest.approx(wanted)
     done = call("export", "safetensors", "copy.safetensors", "--store", unchanged)
-    assert (done.code, done.error) == (1, "copy.safetensors exists: name another, or replace it with --force")
+    assert (done.code, done.error) == (1, "copy.safetensors exists: name another path, or replace it with --force")
     done = call("import", "poems.txt", "--store", "other.sifu")
     assert done.code == 1
     assert "poems.txt" in done.error

@@ -124,7 +124,7 @@ def test_names_of_tokens_cannot_act_on_a_terminal(tmp_path: Path) -> None:
         (["trace", "春", "--what-if", "春"], 'expected "edge U V = default"'),
         (["trace", "春", "--what-if", "position 1 off", "--like", "eval"], "only as in generation"),
         (["trace", "春", "--like", "train"], "'train' is not one of 'generate', 'eval'"),
-        (["trace", "春", "--html", "none/t.html"], "lies in no existing folder"),
+        (["trace", "春", "--html", "none/t.html"], "no such folder"),
         (["trace", "春", "--also", "春風"], "the text consists of the nodes '春' '風'"),
         (["inspect", ""], "the name of a node is empty"),
         (["inspect", "<seq>"], "the nearest names: '<sep>'"),

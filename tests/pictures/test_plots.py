@@ -68,7 +68,7 @@ def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
     plot(graph, "rows", out)
     before = out.read_bytes()
-    with pytest.raises(OptionError, match="exists: name another file, or say --force"):
+    with pytest.raises(OptionError, match="exists: name another path, or replace it with `force=True`"):
         plot(graph, "counts", out)
     assert out.read_bytes() == before
     plot(graph, "counts", out, force=True)

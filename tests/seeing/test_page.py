@@ -181,12 +181,12 @@ def test_a_long_text_says_what_it_shows(graph: Graph, tmp_path: Path) -> None:
 def test_a_file_that_exists_is_kept(graph: Graph, tmp_path: Path) -> None:
     file = tmp_path / "t.html"
     file.write_text("mine")
-    with pytest.raises(OptionError, match="exists: name another file, or say --force"):
+    with pytest.raises(OptionError, match="exists: name another path, or replace it with `force=True`"):
         graph.trace("春", html=file)
     assert file.read_text() == "mine"
     graph.trace("春", html=file, force=True)
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
-    for place, says in ((tmp_path, "is a folder"), (tmp_path / "none" / "t.html", "lies in no existing folder")):
+    for place, says in ((tmp_path, "is a folder"), (tmp_path / "none" / "t.html", "no such folder")):
         with pytest.raises(OptionError, match=says):
             graph.trace("春", html=place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.html"]
