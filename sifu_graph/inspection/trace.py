@@ -3,7 +3,7 @@
 The stages have names that stay: `r` (the signals), `mix` (S), `z` (what reaches a candidate, before GELU) and `energy`.
 The energies are not computed here. ``like="generate"`` walks as generation does (`walk.Walk`: its rows, its
 positional encodings, its candidates); ``like="eval"`` runs the sweep of evaluation (`step.plan`, `step.carry`,
-`contest.forward`, in the same chunks). The two differ where the settings of the signal say so (the offset of the
+`ContestBackend.forward`, in the same chunks). The two differ where the settings of the signal say so (the offset of the
 positional encoding, the self edge), and in what they let win: generation never chooses <unk>.
 
 Only rows of nodes that the text meets are read. This module knows one text and a graph; not screens, pages of HTML or
@@ -30,7 +30,6 @@ from sifu_graph.inspection import what_if
 from sifu_graph.inspection.attribution import METHOD, Account, account
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
 from sifu_graph.ops.functional import mix_weights, step_encoding
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
@@ -375,7 +374,7 @@ def _as_eval(
     batch = forward.plan(parameters, config, tokens, sizes)
     sweep = forward.carry(parameters, config, batch)
     parts = forward.rows_in_memory(parameters.edges, batch, sweep.rows)
-    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
+    outcome, flat = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert flat is not None
     loss = outcome.loss(sweep.rows.scale)
     signals, contests, at = {}, [], 0
