@@ -36,6 +36,8 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.graph import Graph
 from sifu_graph.model import forward
 from sifu_graph.ops import contest
+from sifu_graph.ops.contest import ContestBackend
+from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.device_pool import DevicePool
@@ -139,9 +141,9 @@ def against_the_cpu(bench: Bench) -> list[Line]:
         values[WEIGHT] += 0.05 * torch.randn(values[WEIGHT].shape, generator=torch.Generator().manual_seed(0))
         assert index.edges
     found: dict[str, dict[str, torch.Tensor]] = {}
-    engines: dict[str, tuple[object, torch.device, torch.dtype]] = {
-        "float64": (contest, torch.device("cpu"), torch.float64),
-        "float32 on the CPU": (contest, torch.device("cpu"), torch.float32),
+    engines: dict[str, tuple[ContestBackend, torch.device, torch.dtype]] = {
+        "float64": (cpu_contest(parameters.width, torch.float64), torch.device("cpu"), torch.float64),
+        "float32 on the CPU": (cpu_contest(parameters.width, torch.float32), torch.device("cpu"), torch.float32),
     }
     precisions: list[Precision] = ["float32"]
     if bench.device.type == "cuda":
@@ -166,7 +168,7 @@ def against_the_cpu(bench: Bench) -> list[Line]:
 
 
 def _trained(
-    engine: object,
+    engine: ContestBackend,
     device: torch.device,
     dtype: torch.dtype,
     planned: forward.Batch,
@@ -184,7 +186,7 @@ def _trained(
     dW, db = W.new_zeros(len(aside[::7]), d, d), W.new_zeros(len(aside[::7]), d)
     sink = contest.Sink(aside, dW, db, OptimizerConfig(), 1, {"v_row": [W.new_zeros(len(W))]})
     S = sweep.S.to(dtype).to(device)
-    outcome, grads = engine.train(rows, group, S, weight=1.0 / len(S), sink=sink)  # type: ignore[attr-defined]
+    outcome, grads = engine.train(rows, group, S, weight=1.0 / len(S), sink=sink)
     loss = outcome.loss(rows.scale)
     return {name: x.cpu() for name, x in {"loss": loss, "dS": grads.dS, "dW": dW, "db": db, "W": W, "b": b}.items()}
 

@@ -21,8 +21,6 @@ from sifu_graph.edge_index import RowPlaces
 from sifu_graph.generation.sampler import DEFAULT, Sampler
 from sifu_graph.model.forward import rows_of
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
-from sifu_graph.ops.contest_tiled import TiledRowContest
 from sifu_graph.ops.signal import PathEdges, Signal, Vectors
 from sifu_graph.paging.edge_pool import KnownRow
 
@@ -74,13 +72,9 @@ class Walk:
         self._known: dict[int, KnownRow] = {}  # where they lay, under a budget
         self._reset, self._has_pe = config.reset_after, config.positional != "none"
         rows = rows_of(parameters, config, 1)
-        self._contest: contest.RowContest | TiledRowContest
-        if parameters.tier is None:
-            largest = int(parameters.index.row_sizes().max(initial=0))
-            self._contest = contest.RowContest(rows, largest=largest)
-        else:
-            self._contest = TiledRowContest(rows)
-        # What is asked for at every token, in forms that answer quickly.
+        largest = int(parameters.index.row_sizes().max(initial=0))
+        self._contest = parameters.backend.row_contest(rows, largest=largest)
+        # Read at every token: lists and buffers, whose items Python reads faster than those of arrays.
         index = parameters.index
         self._row_start: list[int] = index.row_start.tolist()
         self._targets = index.target.view(np.int32).data

@@ -1,7 +1,7 @@
 """The contests of one text: computed as generation or as evaluation does, and who takes part in each.
 
 A contest is what follows one node of the text: an energy for every node. Nothing is computed here that generation
-(`walk.Walk`) and evaluation (`forward.carry`, `contest.forward`) do not compute, so the energies are their bits. The
+(`walk.Walk`) and evaluation (`forward.carry`, `ContestBackend.forward`) do not compute, so the energies are their bits. The
 module knows nodes and energies; it does not know names, texts or how an energy is split (`attribution`).
 """
 
@@ -21,7 +21,6 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
 from sifu_graph.text.tokenizer import UNKNOWN
 
 Like = Literal["generate", "eval"]
@@ -122,7 +121,7 @@ def as_evaluation(
     batch = forward.plan(parameters, config, tokens, sizes)
     sweep = forward.carry(parameters, config, batch)
     parts = forward.rows_in_memory(parameters.edges, batch, sweep.rows)
-    outcome, flat = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
+    outcome, flat = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert flat is not None
     loss = outcome.loss(sweep.rows.scale)
     signals, contests, at = {}, [], 0

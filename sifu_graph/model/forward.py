@@ -8,9 +8,8 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,41 +25,6 @@ from sifu_graph.ops import contest, propagation
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
 from sifu_graph.paging.edge_pool import EdgePool
-
-
-class Engine(Protocol):
-    """What computes contests: the module `contest`, or a `contest_tiled.Grouped`."""
-
-    def forward(
-        self,
-        rows: contest.Rows,
-        group: contest.Plan,
-        S: Tensor,
-        *,
-        energies: bool = False,
-        parts: Iterable[contest.Range] | None = None,
-    ) -> tuple[contest.Outcome, Tensor | None]:
-        """See `contest.forward`."""
-
-    def train(
-        self,
-        rows: contest.Rows,
-        group: contest.Plan,
-        S: Tensor,
-        *,
-        weight: float,
-        sink: contest.Sink,
-        parts: Iterable[contest.Range] | None = None,
-    ) -> tuple[contest.Outcome, contest.Gradients]:
-        """See `contest.train`."""
-
-    def update_edges(self, rows: contest.Rows, sink: contest.Sink) -> None:
-        """See `contest.update_edges`."""
-
-
-def engine(parameters: Parameters) -> Engine:
-    """What computes the contests of a graph."""
-    return contest if parameters.tier is None else parameters.tier.grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +204,7 @@ def evaluate(
         return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
     sweep = carry(parameters, config, batch)
     parts = rows_in_memory(parameters.working, batch, sweep.rows)
-    outcome = engine(parameters).forward(sweep.rows, batch.plan, sweep.S, parts=parts)[0].cpu()
+    outcome = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, parts=parts)[0].cpu()
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
     return outcome.loss(sweep.rows.scale), hit
 
@@ -261,7 +225,7 @@ def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: 
     batch = plan(parameters, config, tokens, lengths)
     sweep = carry(parameters, config, batch)
     parts = rows_in_memory(parameters.working, batch, sweep.rows)
-    found, energies = engine(parameters).forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
+    found, energies = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert energies is not None
     outcome, flat = found.cpu(), energies.cpu()
     group, index, begin = batch.plan, parameters.index, 0

@@ -19,6 +19,8 @@ from torch import Tensor
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import SMALL, read_index, read_initial, read_usage
+from sifu_graph.ops.contest import ContestBackend
+from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
 
@@ -43,6 +45,11 @@ class Parameters:
     def working(self) -> EdgePool:
         """The pool that batches and walks are computed on."""
         return self.edges if self.tier is None else self.tier
+
+    @property
+    def backend(self) -> ContestBackend:
+        """What computes the contests, where the arrays of `working` are."""
+        return cpu_contest(self.width, self.r_0.dtype) if self.tier is None else self.tier.grouped
 
     def note_usage(self, slots: NDArray[np.int64]) -> None:
         """Counts the edges that a step's text took, given by their slots (-1: a default edge)."""

@@ -1,39 +1,37 @@
-"""Phase two: every candidate's energy, the softmax over all nodes, and the gradients - grouped by source.
+"""The contest: which candidates every position meets, their energies, the softmax over all nodes and its gradients.
 
 All positions whose current node is u meet the same row of private edges, and all default edges of a position have the
 same energy, so the softmax over all n nodes is
 
     log Z = logsumexp(private energies, E_default + log(n - private edges in the row))
 
-It knows positions, rows and slots; it does not know how a mix came about, nor text. Two paths compute the same
-results: the fused kernel (`kernels/contest.cpp`) where a compiler is found, and torch, which is the reference.
+This module has the data of a contest, the interface of what computes it (`ContestBackend`) and the part of the default
+edge, which all backends share. The backends are `contest_torch` (the reference), `contest_native` (the compiled kernel)
+and `contest_tiled` (devices). It knows positions, rows and slots; it does not know how a mix is computed, nor text.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import ranges
+from sifu_graph.arrays import Ints, ranges
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.edge_index import EdgeIndex, RowPlaces
-from sifu_graph.kernels import native as kernel
-from sifu_graph.ops import optim
+from sifu_graph.kernels.native import Past
 from sifu_graph.ops.functional import gelu, gelu_slope
 
-TILE_BYTES = 32 << 20  # of energies' inputs held at a time by the torch path
 OUTER = 256  # outer products summed at a time
 
 Range = tuple[int, int]
-"""Groups first .. stop - 1 of a plan. Where a contest takes an iterable of them, what it reads (`Rows.place` and the
-places themselves) need only be there from the moment that a range is handed out until the next one is asked for."""
+"""Groups first .. stop - 1 of a plan. Where a backend takes an iterable of ranges, what it reads of a range
+(`Rows.place` and the edges at these places) must stay valid until it requests the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +181,7 @@ class Sink:
     config: OptimizerConfig | None = None
     step: int = 0
     state: dict[str, list[Tensor]] | None = None
-    past: kernel.Past | None = None
+    past: Past | None = None
 
 
 def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
@@ -225,265 +223,77 @@ def total(values: Tensor) -> float:
     return float(values.double().cpu().numpy().sum())
 
 
-def native(width: int, dtype: torch.dtype, device: torch.device) -> ctypes.CDLL | None:
-    """The fused kernel, where it can be used."""
-    return kernel.load(width, dtype) if device.type == "cpu" else None
+def empty_outcome(rows: Rows, group: Plan, S: Tensor) -> Outcome:
+    """An outcome of which only the energies of the default edges are known, with these as targets and winners."""
+    energy = default_energy(rows, S, group.pe_row)
+    best = torch.full(energy.shape, -1, dtype=torch.int64, device=energy.device)
+    return Outcome(torch.empty_like(energy), energy.clone(), energy, best)
 
 
-def forward(
-    rows: Rows, group: Plan, S: Tensor, *, energies: bool = False, parts: Iterable[Range] | None = None
-) -> tuple[Outcome, Tensor | None]:
-    """The contest of T positions with mixes S [T, d] (in the order of the plan).
-
-    With ``energies`` the energies of all private candidates come along, flat: group after group,
-    [positions of the group, candidates of its row].
-    """
-    outcome = _empty_outcome(default_energy(rows, S, group.pe_row))
-    sizes = torch.diff(group.first_position) * torch.diff(group.first_edge)
-    ends = [0, *torch.cumsum(sizes, 0).tolist()]
-    flat = S.new_empty(ends[-1]) if energies else None
-    library = native(S.shape[1], S.dtype, S.device)
-    batch = _Native(rows, group, S, outcome, weight=0.0) if library is not None else None
-    for first, stop in group.whole if parts is None else parts:
-        if library is not None and batch is not None:
-            into = flat.data_ptr() + ends[first] * flat.itemsize if flat is not None else None
-            library.sifu_forward(batch.pointer(first, stop), into, torch.get_num_threads())
-            continue
-        start = ends[first]
-        for g, tile in _tiles(group, first, stop, S.shape[1], S.element_size()):
-            E = _forward_tile(rows, group, S, outcome, g, tile)[1]
-            if flat is not None:
-                flat[start : start + E.numel()] = E.reshape(-1)
-                start += E.numel()
-    return outcome, flat
+def energy_ends(group: Plan) -> Ints:
+    """Where the energies of each group begin in the flat result of `ContestBackend.forward`, and the end [G + 1]."""
+    sizes = np.diff(group.first_position.numpy()) * np.diff(group.first_edge.numpy())
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def train(
-    rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink, parts: Iterable[Range] | None = None
-) -> tuple[Outcome, Gradients]:
-    """The contest, its gradients, and the optimizer's step of every edge that ``sink`` does not set aside.
-
-    ``weight`` is the weight of one position in the loss: 1 / T for a mean.
-    """
-    outcome = _empty_outcome(default_energy(rows, S, group.pe_row))
-    dS, d_scale = torch.empty_like(S), S.new_zeros(len(group.source))
-    library = native(S.shape[1], S.dtype, S.device)
-    batch = _Native(rows, group, S, outcome, weight=weight) if library is not None else None
-    for first, stop in group.whole if parts is None else parts:
-        if library is not None and batch is not None:
-            update = native_update(sink, dS=dS, dscale=d_scale[first:])
-            library.sifu_train(batch.pointer(first, stop), ctypes.byref(update), torch.get_num_threads())
-        else:
-            _train_torch(rows, group, S, outcome, weight, sink, (first, stop), dS, d_scale)
-    d_default, default_W, default_b, d_default_scale = default_backward(rows, group, S, outcome, weight)
-    scale_gradient = total(d_scale) + d_default_scale
-    return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
-
-
-class RowContest:
-    """The contest of one signal at a time, for decoding: its buffers are made once.
-
-    Between two contests of a large row little of the program is still in the processor's caches: the way from one to
-    the next is kept short, and what is asked for at every token is found with few steps.
-
-    Parameters
-    ----------
-    rows
-        What the contest reads; the encoding comes with every call.
-    largest
-        Private edges in the largest row.
+class RowContest(Protocol):
+    """The contest of one signal at a time, for decoding.
 
     Attributes
     ----------
-    found : [largest + 1]
+    found : [edges + 1, or more]
         The energies of the private edges of the last row, in its order; after them that of the default edge.
     values : memoryview
         The same; an item is a float.
     """
 
-    def __init__(self, rows: Rows, *, largest: int) -> None:
-        self._rows, self._sign = rows, 1.0 if rows.scale >= 0 else -1.0
-        width = rows.default_b.shape[0]
-        self._library = native(width, rows.W.dtype, rows.W.device)
-        self._no_pe = rows.default_b.new_zeros(width)
-        self._out = rows.default_b.new_zeros(largest + 1)
-        self.found: NDArray[np.floating[Any]] = self._out.numpy()
-        self.values = self.found.data
-        self._edges = tuple(t.contiguous() for t in (rows.W, rows.b, rows.default_W, rows.default_b))
-        self._W, self._b, *rest = [t.data_ptr() for t in self._edges]
-        self._best = ctypes.c_int64(-1)
-        self._after = (*rest, self._out.data_ptr(), torch.get_num_threads(), self._sign, ctypes.byref(self._best))
-        self._no_pe_at = self._no_pe.data_ptr()
+    found: NDArray[np.floating[Any]]
+    values: memoryview
 
     def run(self, row: RowPlaces, S: Tensor, pe: Tensor | None, *, S_at: int = 0) -> int:
-        """Fills `found` for a mix S [1, d]; returns the rank of the first of the best private edges, or -1.
+        """Computes `found` for a mix S [1, d]; returns the rank of the first of the best private edges, or -1.
 
-        The best is that of the greatest scaled energy. ``pe`` is the positional encoding [d], or None for none;
-        ``S_at`` is the address of S, where it is known.
+        The best edge has the greatest scaled energy. ``pe`` is the positional encoding [d], or None for none;
+        ``S_at`` is the address of S on the CPU, 0: not known.
         """
-        places, pointer, edges = row
-        if self._library is not None:
-            encoding = self._no_pe_at if pe is None else pe.data_ptr()
-            mix = S_at or S.data_ptr()
-            self._library.sifu_energies(mix, encoding, self._W, self._b, pointer, edges, *self._after)
-            return self._best.value
-        at = torch.from_numpy(places)
-        W = torch.cat([self._rows.W[at], self._rows.default_W[None]])
-        b = torch.cat([self._rows.b[at], self._rows.default_b[None]])
-        z = torch.matmul(S, W)[:, 0] + b
-        self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)
-        return int((self.found[:edges] * self._sign).argmax()) if edges else -1
 
 
-def update_edges(rows: Rows, sink: Sink) -> None:
-    """The optimizer's step of the edges at ``rows.place``, whose gradients are the rows of the sink."""
-    place = rows.place
-    assert sink.config is not None and sink.state is not None
-    library = native(rows.W.shape[1], rows.W.dtype, rows.W.device)
-    if library is not None:
-        update = native_update(sink, dS=sink.dW, dscale=sink.dW)
-        library.sifu_update(
-            len(place),
-            place.data_ptr(),
-            rows.W.data_ptr(),
-            rows.b.data_ptr(),
-            ctypes.byref(update),
-            torch.get_num_threads(),
-        )
-    elif len(place):
-        _update_torch(rows, sink, place, sink.dW, sink.db)
+class ContestBackend(Protocol):
+    """What computes contests.
 
+    The tensors of `Rows`, of `Sink.dW`, `Sink.db` and `Sink.state`, and S are on the device of the backend; the plan,
+    `Rows.place` and `Sink.gradient_row` are on the CPU.
+    """
 
-def _empty_outcome(E_default: Tensor) -> Outcome:
-    best = torch.full(E_default.shape, -1, dtype=torch.int64, device=E_default.device)
-    return Outcome(torch.empty_like(E_default), E_default.clone(), E_default, best)
+    @property
+    def writes_in_file(self) -> bool:
+        """Whether its updates reach edges in the spill file (`Sink.past`). Otherwise their pages must be in memory."""
 
+    def forward(
+        self, rows: Rows, group: Plan, S: Tensor, *, energies: bool = False, parts: Iterable[Range] | None = None
+    ) -> tuple[Outcome, Tensor | None]:
+        """The contest of T positions with mixes S [T, d] (in the order of the plan).
 
-# ---- the torch path ---------------------------------------------------------------------------------------------
+        With ``energies``, the second result has the energies of all private candidates, flat: group after group,
+        [positions of the group, candidates of its row].
+        """
 
+    def train(
+        self, rows: Rows, group: Plan, S: Tensor, *, weight: float, sink: Sink, parts: Iterable[Range] | None = None
+    ) -> tuple[Outcome, Gradients]:
+        """The contest, its gradients, and the optimizer's step of every edge that ``sink`` does not set aside.
 
-def _tiles(group: Plan, first: int, stop: int, width: int, item_bytes: int) -> list[tuple[int, slice]]:
-    """(group, positions) such that one tile's candidates stay within `TILE_BYTES`."""
-    tiles: list[tuple[int, slice]] = []
-    for g in range(first, stop):
-        begin, end = int(group.first_position[g]), int(group.first_position[g + 1])
-        edges = int(group.first_edge[g + 1] - group.first_edge[g])
-        step = max(1, TILE_BYTES // max(1, edges * width * item_bytes))
-        tiles.extend((g, slice(at, min(at + step, end))) for at in range(begin, end, step))
-    return tiles
+        ``weight`` is the weight of one position in the loss: 1 / T for a mean.
+        """
 
+    def update_edges(self, rows: Rows, sink: Sink) -> None:
+        """The optimizer's step of the edges at ``rows.place``, whose gradients are the rows of the sink."""
 
-def _forward_tile(rows: Rows, group: Plan, S: Tensor, outcome: Outcome, g: int, tile: slice) -> tuple[Tensor, Tensor]:
-    """z [n, k, d] and energies [n, k] of a tile; fills the outcome."""
-    place = rows.place[group.first_edge[g] : group.first_edge[g + 1]]
-    z = torch.einsum("ni,kio->nko", S[tile], rows.W[place]) + rows.b[place] + rows.pe[group.pe_row[tile]][:, None]
-    E = gelu(z).norm(dim=-1)
-    share = rows.scale * outcome.default_energy[tile, None] + group.log_defaults[g]
-    outcome.logsumexp[tile] = torch.cat([rows.scale * E, share], 1).logsumexp(1)
-    target = group.target[tile]
-    private = target >= 0
-    if private.any():
-        outcome.target_energy[tile] = torch.where(
-            private, E.gather(1, target.clamp_min(0)[:, None])[:, 0], outcome.default_energy[tile]
-        )
-    if len(place):
-        high, best = E.max(1)
-        beaten = outcome.default_energy[tile] >= high
-        outcome.best[tile] = torch.where(beaten & torch.isfinite(group.log_defaults[g]), -1, best)
-    return z, E
+    def scatter(self, sink: Sink, row: Tensor, left: Tensor, right: Tensor) -> None:
+        """Adds left[k]^T right[k] to ``sink.dW[row[k]]`` and right[k] to ``sink.db[row[k]]``, in the order of k.
 
+        ``row`` is int64 [K] on the CPU; -1: added nowhere. ``left`` and ``right`` are [K, d].
+        """
 
-def _train_torch(
-    rows: Rows,
-    group: Plan,
-    S: Tensor,
-    outcome: Outcome,
-    weight: float,
-    sink: Sink,
-    part: Range,
-    dS: Tensor,
-    d_scale: Tensor,
-) -> None:
-    """Fills dS and d_scale of the part's positions and groups."""
-    tiles = _tiles(group, *part, S.shape[1], S.element_size())
-    for at, (g, tile) in enumerate(tiles):
-        edges = slice(int(group.first_edge[g]), int(group.first_edge[g + 1]))
-        place = rows.place[edges]
-        if at == 0 or tiles[at - 1][0] != g:
-            dW = torch.zeros_like(rows.W[place])
-            db = torch.zeros_like(rows.b[place])
-        z, E = _forward_tile(rows, group, S, outcome, g, tile)
-        p = torch.exp(rows.scale * E - outcome.logsumexp[tile, None])
-        private = group.target[tile] >= 0
-        hit = torch.zeros_like(p)
-        if private.any():
-            hit[private] = torch.nn.functional.one_hot(group.target[tile][private], len(place)).to(p.dtype)
-        d_logit = weight * (p - hit)
-        d_scale[g] += (d_logit * E).sum()
-        factor = torch.where(E > 0, rows.scale * d_logit / E.clamp_min(1e-30), 0.0)
-        dz = factor[..., None] * gelu(z) * gelu_slope(z)
-        dS[tile] = torch.einsum("nko,kio->ni", dz, rows.W[place])
-        dW += torch.einsum("ni,nko->kio", S[tile], dz)
-        db += dz.sum(0)
-        if at + 1 == len(tiles) or tiles[at + 1][0] != g:
-            aside = sink.gradient_row[edges]
-            kept = aside >= 0
-            sink.dW[aside[kept]], sink.db[aside[kept]] = dW[kept], db[kept]
-            if sink.config is not None:
-                _update_torch(rows, sink, place[~kept], dW[~kept], db[~kept])
-
-
-def _update_torch(rows: Rows, sink: Sink, place: Tensor, dW: Tensor, db: Tensor) -> None:
-    assert sink.config is not None and sink.state is not None
-    optim.update(sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW, db], state=sink.state, rows=place)
-
-
-# ---- the fused kernel --------------------------------------------------------------------------------------------
-
-
-class _Native:
-    """A filled `struct Batch`, and the tensors that it points into."""
-
-    def __init__(self, rows: Rows, group: Plan, S: Tensor, outcome: Outcome, *, weight: float) -> None:
-        structure = kernel.BatchDouble if S.dtype == torch.float64 else kernel.BatchFloat
-        self.keep = [
-            t.contiguous()
-            for t in (
-                group.first_position, group.first_edge, rows.place, S, rows.pe, group.pe_row,
-                outcome.default_energy, group.log_defaults, group.target, rows.W, rows.b,
-            )
-        ]  # fmt: skip
-        self.batch = structure(
-            len(group.source), *(t.data_ptr() for t in self.keep), rows.scale, weight,
-            outcome.logsumexp.data_ptr(), outcome.target_energy.data_ptr(), outcome.best.data_ptr(),
-        )  # fmt: skip
-
-    def pointer(self, first: int, stop: int) -> object:
-        """For the groups first .. stop - 1; positions and edges are numbered as in the whole plan."""
-        first_position, first_edge, log_defaults = self.keep[0], self.keep[1], self.keep[7]
-        self.batch.groups = stop - first
-        self.batch.first_position = first_position[first:].data_ptr()
-        self.batch.first_edge = first_edge[first:].data_ptr()
-        self.batch.log_defaults = log_defaults[first:].data_ptr()
-        return ctypes.byref(self.batch)
-
-
-def native_update(sink: Sink, *, dS: Tensor, dscale: Tensor) -> ctypes.Structure:
-    """`struct Update` for a sink."""
-    config = sink.config or OptimizerConfig()
-    structure = kernel.UpdateDouble if sink.dW.dtype == torch.float64 else kernel.UpdateFloat
-    kind = 0 if sink.config is None else 1 if config.kind == "rowwise" else 2
-    pointers = [0, 0, 0, 0, 0, 0 if sink.past is None else ctypes.addressof(sink.past)]
-    if kind == 1:
-        assert sink.state is not None
-        pointers[4] = sink.state["v_row"][0].data_ptr()
-    elif kind == 2:
-        assert sink.state is not None
-        (m_W, m_b), (v_W, v_b) = sink.state["m"], sink.state["v"]
-        pointers[:4] = [m_W.data_ptr(), v_W.data_ptr(), m_b.data_ptr(), v_b.data_ptr()]
-    step = max(1, sink.step)
-    return structure(
-        kind, sink.gradient_row.data_ptr(), sink.dW.data_ptr(), sink.db.data_ptr(), dS.data_ptr(), dscale.data_ptr(),
-        config.rate(step), config.beta1, config.beta2, config.eps, config.weight_decay, config.clip,
-        1.0 - config.beta1**step, 1.0 - config.beta2**step, *pointers,
-    )  # fmt: skip
+    def row_contest(self, rows: Rows, *, largest: int) -> RowContest:
+        """The contest for decoding: ``rows`` is what it reads, ``largest`` the number of edges of the largest row."""

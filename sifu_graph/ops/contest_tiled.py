@@ -1,4 +1,4 @@
-"""The contest in few launches, for a device that likes large ones: same results as `contest`, any torch device.
+"""The contest in few, large launches, for a GPU: same results as `contest_torch`, on any torch device.
 
 The positions of a group (one source) are cut into *tiles* of 256, 64, 16 or 4, its row into *blocks* of `BLOCK` edges.
 A *unit* is one tile of positions against one block of edges: one product [tile, d] x [d, BLOCK * d]. A *launch* is
@@ -10,7 +10,7 @@ on their group alone; every launch has the same shape, the last one filled up wi
 device takes the same way through it; sums over units run in the order of the row, sums over tiles in the order of
 the positions, and none is left to the order in which threads arrive.
 
-It knows positions, rows and places, as `contest` does; the plan, the places and the sink's rows stay on the CPU, all
+It knows positions, rows and places; the plan, the places and the sink's rows stay on the CPU, all
 other tensors are on the device. The elementwise part can be compiled (`compiled`); the products can be rounded
 (`precision`), nothing else is.
 """
@@ -97,7 +97,7 @@ class _Batch:
 
 
 class TiledContest:
-    """The functions of `contest` for tensors of a device.
+    """The backend for the tensors of a device: see `contest.ContestBackend`.
 
     Parameters
     ----------
@@ -112,6 +112,8 @@ class TiledContest:
     piece_blocks, piece_pairs
         What is held at a time. They change no result.
     """
+
+    writes_in_file = False
 
     def __init__(
         self,
@@ -130,14 +132,14 @@ class TiledContest:
         self._energies: Callable[..., Any] = torch.compile(_energies, dynamic=False) if compiled else _energies
         self._slopes: Callable[..., Any] = torch.compile(_slopes, dynamic=False) if compiled else _slopes
 
-    # ---- the interface of `contest`
+    # ---- the interface of `contest.ContestBackend`
 
     def forward(
         self, rows: Rows, group: Plan, S: Tensor, *, energies: bool = False, parts: Iterable[Range] | None = None
     ) -> tuple[Outcome, Tensor | None]:
-        """As `contest.forward`."""
+        """See `contest.ContestBackend.forward`."""
         batch = self._batch(rows, group, S)
-        ends = _ends(group)
+        ends = contest.energy_ends(group)
         flat = S.new_empty(int(ends[-1]) + 1) if energies else None
         for first, stop in group.whole if parts is None else parts:
             for piece in self._pieces(group, rows, first, stop, ends):
@@ -155,10 +157,10 @@ class TiledContest:
         sink: Sink,
         parts: Iterable[Range] | None = None,
     ) -> tuple[Outcome, Gradients]:
-        """As `contest.train`."""
+        """See `contest.ContestBackend.train`."""
         batch = self._batch(rows, group, S)
         dS, d_scale = torch.zeros_like(batch.S), S.new_zeros(group.positions + 1)
-        ends = _ends(group)
+        ends = contest.energy_ends(group)
         for first, stop in group.whole if parts is None else parts:
             for piece in self._pieces(group, rows, first, stop, ends):
                 self._train(batch, piece, weight, sink, dS, d_scale)
@@ -175,13 +177,23 @@ class TiledContest:
         return outcome, Gradients(dS[:-1] + d_default, default_W, default_b, scale_gradient)
 
     def update_edges(self, rows: Rows, sink: Sink) -> None:
-        """As `contest.update_edges`."""
+        """See `contest.ContestBackend.update_edges`."""
         assert sink.config is not None and sink.state is not None
+        parts, grads = [rows.W, rows.b], [sink.dW, sink.db]
         if len(rows.place):
-            optim.update(
-                sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[sink.dW, sink.db], state=sink.state,
-                rows=rows.place,
-            )  # fmt: skip
+            optim.update(sink.config, step=sink.step, parts=parts, grads=grads, state=sink.state, rows=rows.place)
+
+    def scatter(self, sink: Sink, row: Tensor, left: Tensor, right: Tensor) -> None:
+        """See `contest.ContestBackend.scatter`. The order of the sums does not depend on threads."""
+        rows = row.numpy()
+        private = self._send(np.flatnonzero(rows >= 0))
+        left, right = left[private], right[private]
+        scatter(sink.dW, rows[rows >= 0], left, right)
+        scatter(sink.db, rows[rows >= 0], left[:, :0], right)
+
+    def row_contest(self, rows: Rows, *, largest: int) -> TiledRowContest:
+        """See `contest.ContestBackend.row_contest`. The largest row does not matter here."""
+        return TiledRowContest(rows)
 
     # ---- cutting up
 
@@ -444,10 +456,7 @@ def _slopes(
 
 
 class TiledRowContest:
-    """The contest of one signal at a time on a device, for decoding: a few launches, and one copy back.
-
-    Its interface is that of `contest.RowContest`.
-    """
+    """The contest for decoding on a device: a few launches, and one copy back. See `contest.RowContest`."""
 
     found: NDArray[np.floating[Any]]
     values: memoryview
@@ -458,7 +467,7 @@ class TiledRowContest:
         self._sign = 1.0 if rows.scale >= 0 else -1.0
 
     def run(self, row: RowPlaces, S: Tensor, pe: Tensor | None, *, S_at: int = 0) -> int:
-        """As `contest.RowContest.run`."""
+        """See `contest.RowContest.run`."""
         place = send(row.places, S.device)
         W = torch.cat([self._rows.W[place], self._default[0]])
         z = torch.cat([self._rows.b[place], self._default[1]]) + torch.matmul(S, W)[:, 0]
@@ -505,12 +514,6 @@ def _padded(positions: Ints) -> Ints:
     return sum(
         (size * tiles for size, tiles in zip(TILES, _tile_counts(positions), strict=True)), np.zeros_like(positions)
     )
-
-
-def _ends(group: Plan) -> Ints:
-    """Where the energies of each group begin, and where the last one's end [G + 1]."""
-    sizes = np.diff(group.first_position.numpy()) * np.diff(group.first_edge.numpy())
-    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _and(values: Tensor, last: float) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,11 +18,42 @@ from torch import Tensor
 from sifu_graph import device
 from sifu_graph.arrays import Ids
 from sifu_graph.config import OptimizerConfig, SignalConfig
-from sifu_graph.model.forward import carry, engine, pages_of, path_of, plan, rows_in_memory, stage
+from sifu_graph.model.forward import Batch, PathStage, carry, pages_of, path_of, plan, rows_in_memory, stage
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest, contest_tiled, optim, propagation
+from sifu_graph.ops import contest, optim, propagation
 
-SCATTER = 2048  # path gradients formed at a time: 8 MiB for d = 32
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """The edges whose gradients are summed over the contest and the path, and that are updated after both."""
+
+    slots: NDArray[np.int64]  # [K]
+    gradient_row: Tensor  # int64 [edges of the plan], which of them each edge is; -1: another edge
+    path_row: Tensor  # int64 [B, I], which of them carries each signal at each step; -1: another edge
+
+    @classmethod
+    def on_path(cls, batch: Batch, staged: PathStage) -> _Aside:
+        """The private edges that the text takes."""
+        group, path_row = batch.plan, staged.place.T
+        group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
+        private = group.target >= 0
+        gradient_row = torch.full((len(group.slot),), -1)
+        of_target = path_row.reshape(-1)[batch.places]
+        gradient_row[(group.first_edge[group_of] + group.target)[private]] = of_target[private]
+        return cls(staged.slots, gradient_row, path_row)
+
+    @classmethod
+    def among(cls, batch: Batch, learns: Tensor) -> _Aside:
+        """The edges of the plan that learn: a mask of the slots."""
+        group = batch.plan
+        taken = learns[group.slot].nonzero()[:, 0]
+        slots, row = group.slot[taken], torch.arange(len(taken))
+        gradient_row = torch.full((len(group.slot),), -1)
+        gradient_row[taken] = row
+        row_of_slot = torch.full_like(learns, -1, dtype=torch.int64)
+        row_of_slot[slots] = row
+        path_row = torch.where(batch.path_slots >= 0, row_of_slot[batch.path_slots.clamp_min(0)], -1)
+        return cls(slots.numpy(), gradient_row, path_row)
 
 
 def train(
@@ -36,36 +68,56 @@ def train(
     rng: np.random.Generator | None = None,
     following: Ids | None = None,
 ) -> tuple[float, int]:
-    """One step (counted from 1), in place. Returns the mean loss in nats before it, and the positions seen.
+    """One step (counted from 1), in place. Returns the mean loss in nats before it, and the number of positions.
 
-    ``following``: the tokens of the batch after this one; its pages are kept or fetched where there is room.
+    ``following``: the tokens of the next batch; its pages are kept or fetched while frames are free.
     """
     batch = plan(parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    group, pool = batch.plan, parameters.working
-    if not group.positions:  # every pair is forbidden
+    positions, pool = batch.plan.positions, parameters.working
+    if not positions:  # every pair is forbidden
         return 0.0, 0
-    parameters.note_usage(group.target_slot.numpy())
+    parameters.note_usage(batch.plan.target_slot.numpy())
+    upcoming = None
+    if following is not None and pool.missing:
+        upcoming = pages_of(parameters.index, following, pool.page_edges)
+    # Of sampled candidates each update in the file would be a write of its own.
+    in_file = parameters.backend.writes_in_file and optimizer.kind != "adamw-dense" and candidates is None
+    return train_batch(parameters, config, optimizer, batch, step=step, upcoming=upcoming, in_file=in_file), positions
+
+
+def train_batch(
+    parameters: Parameters,
+    config: SignalConfig,
+    optimizer: OptimizerConfig,
+    batch: Batch,
+    *,
+    step: int,
+    upcoming: NDArray[np.int64] | None = None,
+    in_file: bool = False,
+    learns: Tensor | None = None,
+) -> float:
+    """One step on a planned batch with at least one position, in place. Returns the mean loss in nats before it.
+
+    Parameters
+    ----------
+    upcoming
+        The pages of the next batch.
+    in_file
+        Edges in the spill file are updated there, if the backend `writes_in_file`.
+    learns
+        bool [slots], the edges that learn; all other parameters keep their values. None: everything learns.
+    """
+    group, pool, backend, d = batch.plan, parameters.working, parameters.backend, parameters.width
     dense = optimizer.kind == "adamw-dense"
     staged = stage(parameters, batch)
-    taken = torch.arange(len(staged.slots), device=pool.device)
     if dense:
-        catch_up(optimizer, staged.values, taken, step - 1)
+        catch_up(optimizer, staged.values, torch.arange(len(staged.slots), device=pool.device), step - 1)
     sweep = carry(parameters, config, batch, staged)
-
-    # Gradients of the edges that the text takes are set aside: the propagation has its share to add.
-    group_of = torch.repeat_interleave(torch.arange(len(group.source)), torch.diff(group.first_position))
-    private = group.target >= 0
-    row_of = staged.place.T.reshape(-1)[batch.places][private]
-    gradient_row = torch.full((len(group.slot),), -1)
-    gradient_row[(group.first_edge[group_of] + group.target)[private]] = row_of
-    d = parameters.width
-    # Only the kernel's own updates are written in the file; of sampled candidates each would be a write of its own.
-    kernel_alone = contest.native(d, sweep.S.dtype, sweep.S.device) is not None and not dense and candidates is None
-    in_file = tuple(pool.arrays) if kernel_alone else ()
-    sink = contest.Sink(
-        gradient_row,
-        sweep.S.new_empty(len(taken), d, d),
-        sweep.S.new_empty(len(taken), d),
+    aside = _Aside.on_path(batch, staged) if learns is None else _Aside.among(batch, learns)
+    everything = contest.Sink(
+        aside.gradient_row,
+        sweep.S.new_empty(len(aside.slots), d, d),
+        sweep.S.new_empty(len(aside.slots), d),
         optimizer,
         step,
         edge_optimizer_state(pool.arrays, optimizer),
@@ -78,56 +130,29 @@ def train(
             catch_up(optimizer, pool.arrays, places.to(pool.device), step - 1)
             pool.arrays["optimizer/last_step"][places.to(pool.device)] = step
 
-    upcoming = None
-    if following is not None and pool.missing:
-        upcoming = pages_of(parameters.index, following, pool.page_edges)
-    work = engine(parameters)
-    parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=in_file, prepare=prepare)
-    outcome, grads = work.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
+    if learns is None:
+        sink, arrays = everything, tuple(pool.arrays) if in_file else ()
+        parts = rows_in_memory(pool, batch, sweep.rows, upcoming=upcoming, in_file=arrays, prepare=prepare)
+    else:
+        sink = dataclasses.replace(everything, config=None)  # drops the gradients of all other edges
+        parts = rows_in_memory(pool, batch, sweep.rows)
+    outcome, grads = backend.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=sink, parts=parts)
 
     d_mix = torch.zeros_like(sweep.tape.mix)
     d_mix.view(-1, d)[batch.places.to(pool.device)] = grads.dS
     back = propagation.backward(config, sweep.tape, d_mix, alpha=parameters.alpha, path=path_of(parameters, staged))
-    scatter = _scatter if parameters.tier is None else _scatter_on_device
-    default_W, default_b = scatter(sink, back, staged.place.T, grads)
-    values = staged.values
-    rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=taken)
-    work.update_edges(rows, dataclasses.replace(sink, state=edge_optimizer_state(values, optimizer)))
+    path_row = aside.path_row[:, : back.dz.shape[1]].reshape(-1)
+    backend.scatter(sink, path_row, back.drive.reshape(-1, d), back.dz.reshape(-1, d))
+    values = staged.values if learns is None else pool.stage(aside.slots)
+    place = torch.arange(len(aside.slots), device=pool.device)
+    rows = dataclasses.replace(sweep.rows, W=values[WEIGHT], b=values[BIAS], place=place)
+    backend.update_edges(rows, dataclasses.replace(everything, state=edge_optimizer_state(values, optimizer)))
     if dense:
         values["optimizer/last_step"][:] = step
-    pool.unstage(staged.slots, values)
-    _update_small(parameters, config, optimizer, step, back, batch.first, default_W, default_b, grads.scale)
-    return outcome.mean_loss(sweep.rows.scale), group.positions
-
-
-def _scatter(
-    sink: contest.Sink, back: propagation.PathGradient, row_at: Tensor, grads: contest.Gradients
-) -> tuple[Tensor, Tensor]:
-    """Adds the propagation's gradients to those of the edges set aside; returns the default edge's."""
-    steps = back.dz.shape[1]
-    row = row_at[:, :steps].reshape(-1)
-    d = back.dz.shape[-1]
-    drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
-    private = (row >= 0).nonzero()[:, 0]
-    for part in torch.split(private, SCATTER):
-        sink.dW.index_add_(0, row[part], drive[part, :, None] * dz[part, None, :])
-        sink.db.index_add_(0, row[part], dz[part])
-    default = row < 0
-    return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
-
-
-def _scatter_on_device(
-    sink: contest.Sink, back: propagation.PathGradient, row_at: Tensor, grads: contest.Gradients
-) -> tuple[Tensor, Tensor]:
-    """As `_scatter`, with sums whose order does not depend on threads."""
-    row = row_at[:, : back.dz.shape[1]].reshape(-1).numpy()
-    d = back.dz.shape[-1]
-    drive, dz = back.drive.reshape(-1, d), back.dz.reshape(-1, d)
-    private, default = (device.send(np.flatnonzero(which), dz.device) for which in (row >= 0, row < 0))
-    left, right = drive[private], dz[private]
-    contest_tiled.scatter(sink.dW, row[row >= 0], left, right)
-    contest_tiled.scatter(sink.db, row[row >= 0], left[:, :0], right)
-    return grads.default_W + contest.outer_sum(drive[default], dz[default]), grads.default_b + dz[default].sum(0)
+    pool.unstage(aside.slots, values)
+    if learns is None:
+        _update_small(parameters, config, optimizer, step, first=batch.first, back=back, path_row=path_row, grads=grads)
+    return outcome.mean_loss(sweep.rows.scale)
 
 
 def edge_optimizer_state(arrays: Mapping[str, Tensor], optimizer: OptimizerConfig) -> dict[str, list[Tensor]]:
@@ -165,14 +190,16 @@ def _update_small(
     config: SignalConfig,
     optimizer: OptimizerConfig,
     step: int,
-    back: propagation.PathGradient,
+    *,
     first: Tensor,
-    default_W: Tensor,
-    default_b: Tensor,
-    scale: float,
+    back: propagation.PathGradient,
+    path_row: Tensor,
+    grads: contest.Gradients,
 ) -> None:
-    """The step of alpha, the node biases, the default edge and the energy's scale, as far as they are trained."""
+    """The step of alpha, the node biases, the default edge and the energy's scale, as far as they are trained.
 
+    ``path_row`` is int64 [B (I - 1)], negative where a signal took the default edge.
+    """
     slower = dataclasses.replace(optimizer, lr=optimizer.lr * optimizer.shared_rate)
 
     def one(name: str, grad: Tensor, rows: Tensor | slice = slice(None)) -> None:
@@ -192,7 +219,9 @@ def _update_small(
         nodes = torch.arange(len(grad)) if optimizer.kind == "adamw-dense" else torch.unique(first)
         one("nodes/bias", grad[nodes], nodes)
     if config.train_default:
-        one("default/weight", default_W.cpu())
-        one("default/bias", default_b.cpu())
+        default = device.send(np.flatnonzero(path_row.numpy() < 0), back.dz.device)
+        drive, dz = (x.reshape(-1, x.shape[-1])[default] for x in (back.drive, back.dz))
+        one("default/weight", (grads.default_W + contest.outer_sum(drive, dz)).cpu())
+        one("default/bias", (grads.default_b + dz.sum(0)).cpu())
     if config.learn_scale:
-        one("signal/scale", torch.full_like(parameters.scale, scale))
+        one("signal/scale", torch.full_like(parameters.scale, grads.scale))

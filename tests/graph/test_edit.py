@@ -18,6 +18,7 @@ from sifu_graph import Graph
 from sifu_graph.edit.prune_grow import to_prune
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.contest_torch import TorchContest
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.corpus import Corpus, Document, is_held_out
 from sifu_graph.text.node_lookup import node_named
@@ -271,7 +272,7 @@ def test_scaling_copying_and_giving_up(graph: Graph) -> None:
 @pytest.mark.parametrize("path", ["torch", "native"])
 def test_a_forbidden_edge_is_never_taken(graph: Graph, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "torch":
-        monkeypatch.setattr("sifu_graph.ops.contest.native", lambda *_: None)
+        monkeypatch.setattr("sifu_graph.model.parameters.cpu_contest", lambda *_: TorchContest())
     before = distribution(graph, "春")
     graph.forbid_edge("春", "風")
     after = distribution(graph, "春")

@@ -22,7 +22,7 @@ from sifu_graph.card import model_card
 from sifu_graph.config import PRESETS
 from sifu_graph.evaluation import evaluate_split
 from sifu_graph.model import forward
-from sifu_graph.ops import contest
+from sifu_graph.ops.contest_torch import TorchContest
 from sifu_graph.text.corpus import is_held_out
 
 
@@ -40,7 +40,7 @@ def test_positions_are_those_of_the_oracle(seed: int, preset: str, share: float,
     tokens, lengths = texts(seed, nodes=9, batch=3, length=7)
     with pytest.MonkeyPatch.context() as patch:
         if path == "torch":
-            patch.setattr(contest, "native", lambda *_: None)
+            patch.setattr("sifu_graph.model.parameters.cpu_contest", lambda *_: TorchContest())
         found = forward.examine(graph.parameters, config, tokens, lengths)
     at = in_text_order(forward.plan(graph.parameters, config, tokens, lengths), config, tokens, lengths)
     wanted, wanted_losses, energy = [], [], 0.0

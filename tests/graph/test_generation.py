@@ -21,7 +21,6 @@ from sifu_graph.config import PRESETS
 from sifu_graph.generation.sampler import DEFAULT, Sampler
 from sifu_graph.generation.walk import Walk, nth_missing
 from sifu_graph.model import forward
-from sifu_graph.ops import contest
 
 configs = st.builds(
     lambda preset, reset: dataclasses.replace(PRESETS[preset], reset_after=reset),
@@ -54,7 +53,7 @@ def test_decoding_and_training_compute_the_same_energies(preset: str) -> None:
     tokens = np.random.default_rng(7).integers(0, 30, (1, 12)).astype(np.int32)
     batch = forward.plan(graph.parameters, config, tokens, np.array([12]))
     sweep = forward.carry(graph.parameters, config, batch)
-    outcome, _ = contest.forward(sweep.rows, batch.plan, sweep.S)
+    outcome, _ = graph.parameters.backend.forward(sweep.rows, batch.plan, sweep.S)
     trained = torch.empty_like(outcome.target_energy)
     trained[batch.plan.order] = outcome.target_energy
     walk = Walk(graph.parameters, config)

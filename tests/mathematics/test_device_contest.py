@@ -20,6 +20,7 @@ from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.device import Precision
 from sifu_graph.model import forward
 from sifu_graph.ops import contest, contest_tiled, optim
+from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_tiled import TiledContest
 
 OPTIMIZERS = {
@@ -69,7 +70,9 @@ def case(
     return Case(graph, config, batch, sweep)
 
 
-def learnt(found: Case, engine: object, optimizer: OptimizerConfig | None, aside: int) -> dict[str, torch.Tensor]:
+def learnt(
+    found: Case, engine: ContestBackend, optimizer: OptimizerConfig | None, aside: int
+) -> dict[str, torch.Tensor]:
     """Everything that training on the case gives, with every ``aside``-th edge's gradient set aside."""
     d, group, rows = found.graph.parameters.width, found.batch.plan, found.sweep.rows
     gradient_row = torch.full((len(group.slot),), -1)
@@ -86,7 +89,7 @@ def learnt(found: Case, engine: object, optimizer: OptimizerConfig | None, aside
     )  # fmt: skip
     small = {name: getattr(rows, name).to(device) for name in ("default_W", "default_b", "pe")}
     rows = dataclasses.replace(rows, W=W, b=b, **small)
-    outcome, grads = engine.train(rows, group, found.sweep.S.to(device), weight=WEIGHT, sink=sink)  # type: ignore[attr-defined]
+    outcome, grads = engine.train(rows, group, found.sweep.S.to(device), weight=WEIGHT, sink=sink)
     assert torch.equal(gradient_row, sink.gradient_row)
     flat = {name: torch.cat([x.flatten() for x in xs]) for name, xs in state.items()}
     results = {
@@ -109,7 +112,7 @@ def terms_of(found: Case) -> tuple[int, dict[str, float]]:
     S itself it is a row of the matrix times such a vector. The rounding of a logit moves p by the factor logit eps.
     """
     rows, group, S = found.sweep.rows, found.batch.plan, found.sweep.S
-    outcome, flat = contest.forward(rows, group, S, energies=True)
+    outcome, flat = found.graph.parameters.backend.forward(rows, group, S, energies=True)
     assert flat is not None
     scale, energy = abs(rows.scale), float(torch.cat([flat, outcome.default_energy]).max())
     logit = scale * energy + float(group.log_defaults.max().clamp_min(0))
@@ -141,7 +144,7 @@ def compare(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], at:
         assert_close(found[name], wanted[name], terms=terms, size=sizes[name], dtype=at.sweep.S.dtype, what=name)
 
 
-def stepped(found: Case, engine: object, optimizer: OptimizerConfig, aside: int) -> dict[str, torch.Tensor]:
+def stepped(found: Case, engine: ContestBackend, optimizer: OptimizerConfig, aside: int) -> dict[str, torch.Tensor]:
     """The edges and their state as the engine's own gradients move them, where they are not set aside.
 
     An optimizer divides a gradient by its length: one that cancels to nothing, but for rounding, moves an edge as far
@@ -221,13 +224,14 @@ def test_everything_is_what_the_contest_of_the_cpu_gives(
     optimizer = OPTIMIZERS[kind]
     for dtype in (torch.float64, torch.float32):
         found = case(seed, config, shape, size, dtype, candidates)
-        wanted = learnt(found, contest, optimizer, aside)
+        cpu = found.graph.parameters.backend
+        wanted = learnt(found, cpu, optimizer, aside)
         got = learnt(found, TiledContest(device), optimizer, aside)
         compare(got, wanted, found, (*ENERGIES, *GRADIENTS))
         if dtype == torch.float64:
             assert torch.equal(got["best"], wanted["best"])
         d, before = shape["width"], {"W": found.sweep.rows.W, "b": found.sweep.rows.b}
-        for engine, result in ((contest, wanted), (TiledContest(device), got)):
+        for engine, result in ((cpu, wanted), (TiledContest(device), got)):
             for name, value in stepped(found, engine, optimizer, aside).items():
                 way = (value - before[name]).abs() + value.abs() if name in before else value
                 what = f"{name} of {type(engine).__name__}"
@@ -258,7 +262,8 @@ def test_the_same_bits_however_the_groups_are_handed_out(
 
 def test_gradients_without_an_optimizer_are_dropped_but_for_those_set_aside() -> None:
     found = case(3, PRESETS["tuned"], {"nodes": 30, "share": 0.5, "width": 32}, (4, 20), torch.float64)
-    got, wanted = (learnt(found, engine, None, 2) for engine in (TiledContest(CPU), contest))
+    cpu = found.graph.parameters.backend
+    got, wanted = (learnt(found, engine, None, 2) for engine in (TiledContest(CPU), cpu))
     compare(got, wanted, found, (*ENERGIES, *GRADIENTS))
     assert torch.equal(got["W"], found.sweep.rows.W)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
-from sifu_graph.ops import contest
+from sifu_graph.ops.contest_torch import TorchContest
 from sifu_graph.training import step as steps
 
 PATHS = ["torch", "native"]
@@ -33,7 +33,7 @@ DESCENT = OptimizerConfig(
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The torch path, or the compiled one."""
     if request.param == "torch":
-        monkeypatch.setattr(contest, "native", lambda *_: None)
+        monkeypatch.setattr("sifu_graph.model.parameters.cpu_contest", lambda *_: TorchContest())
     elif kernel.compiler() is None:
         pytest.skip(needs.COMPILER)
     return str(request.param)
@@ -143,7 +143,7 @@ def test_loss_and_energies(
     tokens, lengths = texts(seed, nodes=shape["nodes"], batch=batch[0], length=batch[1])
     planned = forward.plan(graph.parameters, config, tokens, lengths)
     sweep = forward.carry(graph.parameters, config, planned)
-    outcome, energies = contest.forward(sweep.rows, planned.plan, sweep.S, energies=True)
+    outcome, energies = graph.parameters.backend.forward(sweep.rows, planned.plan, sweep.S, energies=True)
     assert energies is not None
 
     wanted = Naive.of(graph, config, tokens, lengths)
@@ -217,9 +217,9 @@ def test_sampled_candidates_are_a_softmax_over_a_part_of_the_nodes(path: str, se
     sweep = forward.carry(graph.parameters, config, exact)
     rng = np.random.default_rng(seed)
     sampled = forward.plan(graph.parameters, config, tokens, lengths, candidates=candidates, rng=rng)
-    full = contest.forward(sweep.rows, exact.plan, sweep.S)[0]
+    full = graph.parameters.backend.forward(sweep.rows, exact.plan, sweep.S)[0]
     rows = dataclasses.replace(sweep.rows, place=sampled.plan.slot)
-    part = contest.forward(rows, sampled.plan, sweep.S)[0]
+    part = graph.parameters.backend.forward(rows, sampled.plan, sweep.S)[0]
     assert torch.equal(full.target_energy, part.target_energy)
     size = float(full.logsumexp.max())
     assert bool((part.logsumexp <= full.logsumexp + bound(torch.float64, terms=40, size=size)).all())

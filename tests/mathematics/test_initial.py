@@ -14,7 +14,6 @@ from sifu_graph.config import PRESETS, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies, uniform
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
@@ -76,7 +75,7 @@ def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> N
     batch = forward.plan(parameters, config, tokens, np.full(4, 8))
     parameters.edges.require(np.arange(index.edges))
     sweep = forward.carry(parameters, config, batch)
-    outcome, energies = contest.forward(sweep.rows, batch.plan, sweep.S, energies=True)
+    outcome, energies = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, energies=True)
     assert energies is not None
     at = 0
     for g, u in enumerate(batch.plan.source):

@@ -18,6 +18,7 @@ from sifu_store.errors import OptionError
 from sifu_graph.config import PRESETS, OptimizerConfig
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops import contest, optim
+from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.training import step as steps
 
 WIDTH, SLOTS = 32, 7
@@ -71,7 +72,7 @@ def test_the_fused_update_is_the_reference(seed: int, config: OptimizerConfig, a
         sink = contest.Sink(torch.empty(0, dtype=torch.int64), dW, db, config, at, state)
         rows = contest.Rows(W, b, slot, W[0], b[0], b)
         if native:
-            contest.update_edges(rows, sink)
+            cpu_contest(WIDTH, W.dtype).update_edges(rows, sink)
         else:
             optim.update(config, step=at, parts=[W, b], grads=[dW, db], state=state, rows=slot)
         results.append([W, b, *(t for parts in state.values() for t in parts)])

@@ -24,6 +24,7 @@ from sifu_graph.config import OptimizerConfig
 from sifu_graph.generation.walk import Walk
 from sifu_graph.interop.brillm_import import import_brillm
 from sifu_graph.ops import contest, optim, propagation
+from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
 
@@ -117,7 +118,9 @@ class Model:
     def energies(self, batch: np.ndarray) -> tuple[Tensor, float]:
         """Energies [B, I, candidates] and the loss."""
         tape, plan, slots = self.run(batch)
-        outcome, flat = contest.forward(self.rows(plan), plan, tape.mix.reshape(-1, self.width), energies=True)
+        outcome, flat = cpu_contest(self.width, self.W.dtype).forward(
+            self.rows(plan), plan, tape.mix.reshape(-1, self.width), energies=True
+        )
         assert flat is not None
         every = outcome.default_energy[:, None].expand(-1, batch.shape[2]).clone()
         every[slots.reshape(len(every), -1) >= 0] = flat
@@ -130,7 +133,7 @@ class Model:
         dW, db = torch.zeros(edges, self.width, self.width), torch.zeros(edges, self.width)
         sink = contest.Sink(torch.arange(edges), dW, db)
         weight = 1.0 / plan.positions
-        outcome, found = contest.train(
+        outcome, found = cpu_contest(self.width, self.W.dtype).train(
             self.rows(plan), plan, tape.mix.reshape(-1, self.width), weight=weight, sink=sink
         )
         d_mix = found.dS.view(tape.mix.shape)

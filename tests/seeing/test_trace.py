@@ -23,7 +23,7 @@ from sifu_graph.inspection.trace import TraceOptions, follow
 from sifu_graph.inspection.what_if import Change
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops import contest
+from sifu_graph.ops.contest import RowContest
 from sifu_graph.text.corpus import is_held_out
 from sifu_graph.text.plain import CharTokenizer
 
@@ -32,9 +32,10 @@ TEXT = "春風花月夜江水山雲。人不一有"
 
 def test_the_same_bits_as_in_generation(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[np.ndarray, float]] = []
-    run = contest.RowContest.run
+    used = type(graph.parameters.backend.row_contest(forward.rows_of(graph.parameters, graph.signal, 1), largest=1))
+    run = used.run
 
-    def recorded(self: contest.RowContest, row: RowPlaces, *args: object, **options: object) -> int:
+    def recorded(self: RowContest, row: RowPlaces, *args: object, **options: object) -> int:
         best = run(self, row, *args, **options)  # type: ignore[arg-type]
         seen.append((self.found[: row.edges].copy(), self.values[row.edges]))
         return best
@@ -43,7 +44,7 @@ def test_the_same_bits_as_in_generation(graph: Graph, monkeypatch: pytest.Monkey
         trace = graph.trace(TEXT[:length])
         seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(contest.RowContest, "run", recorded)
+            patch.setattr(used, "run", recorded)
             text = graph.generate(TEXT[:length], tokens=1, greedy=True).text
         [(row, default)] = seen
         last = trace.energy[-1].numpy()

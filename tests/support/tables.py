@@ -11,7 +11,6 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph import Graph
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.model.forward import rows_of
-from sifu_graph.ops import contest
 from sifu_graph.text.node_lookup import node_named
 
 Pair = tuple[str, str]
@@ -53,7 +52,9 @@ def table(graph: Graph, *, energies: bool = False) -> Table:
     if energies:
         generator = torch.Generator().manual_seed(0)
         S = torch.randn(1, parameters.width, generator=generator)
-        one = contest.RowContest(rows_of(parameters, graph.signal, 1), largest=int(index.row_sizes().max(initial=0)))
+        one = parameters.backend.row_contest(
+            rows_of(parameters, graph.signal, 1), largest=int(index.row_sizes().max(initial=0))
+        )
         for u in range(index.nodes):
             row = index.row(u)
             places = slots[row]
