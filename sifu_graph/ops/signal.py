@@ -15,9 +15,12 @@ An edge's weight is stored input-major: element ``[i, o]`` multiplies input ``i`
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -82,9 +85,11 @@ class Vectors(NamedTuple):
         return cls(out[0], out[1], out[2], out[3], out[mix], address, *at)
 
 
-@dataclass(slots=True)
-class Signal:
+@dataclass(slots=True, kw_only=True)
+class Signal(ABC):
     """The state of B signals that flow side by side: O(d) each, however far they have come.
+
+    `start` returns a `NativeSignal` where the kernel can be used, else a `TorchSignal`.
 
     Parameters
     ----------
@@ -98,25 +103,19 @@ class Signal:
     alpha: Sequence[float]
     offset: int
     r: Tensor  # [B, d], the last signal; as the others, contiguous
-    step: int  # edges carried since the start
+    step: int = 0  # edges carried since the start
     raw_mix: Tensor  # [B, d], S before normalisation
     mix: Tensor  # [B, d], S_i, what the candidates of the next step see
     weighted: Tensor  # [B, d], the mix's numerator, scaled by exp(-peak)
-    total: float  # its denominator, scaled likewise
-    peak: float  # the greatest alpha so far
+    total: float = 0.0  # its denominator, scaled likewise
+    peak: float = -math.inf  # the greatest alpha so far
     silent: frozenset[int] = frozenset()
     """Steps whose signal never enters the mix (`what_if`); a mix in which nothing is left is zero."""
-    rooms: tuple[Vectors, Vectors] | None = None
-    """Where every other step writes, so that none has to make room: what a step returned or left in `r`, `mix`,
-    `raw_mix` and `weighted` is then gone two steps later."""
-    r_at: int = 0
-    """Address of `r`, or 0: not known."""
-    weighted_at: int = 0
     mix_at: int = 0
+    """Address of `mix`, or 0: not known."""
 
-    @classmethod
+    @staticmethod
     def start(
-        cls,
         config: SignalConfig,
         *,
         r_0: Tensor,
@@ -126,7 +125,10 @@ class Signal:
         silent: frozenset[int] = frozenset(),
         rooms: tuple[Vectors, Vectors] | None = None,
     ) -> Signal:
-        """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start."""
+        """r_1 from r_0 [d] or [B, d] and the biases [B, d] of the nodes where the signals start.
+
+        ``rooms``: see `NativeSignal`; a `TorchSignal` does not use them.
+        """
         if config.first == "biased":
             r = gelu(r_0 + node_bias + first_encoding(config, node_bias))
         else:
@@ -134,10 +136,39 @@ class Signal:
         silenced = 0 in silent
         first = torch.zeros_like(r) if silenced else r
         mix = normalised(first) if config.normalise_mix else first
-        signal = cls(config, alpha, offset, r, 0, first, mix, torch.zeros_like(r), 0.0, -math.inf, silent, rooms)
+        library = kernel.native(r)
+        make: Callable[..., Signal] = (
+            TorchSignal if library is None else partial(NativeSignal, library=library, rooms=rooms)
+        )
+        signal = make(
+            config=config,
+            alpha=alpha,
+            offset=offset,
+            r=r,
+            raw_mix=first,
+            mix=mix,
+            weighted=torch.zeros_like(r),
+            silent=silent,
+        )
         if config.mix_from == 1 and not config.skip_current and not silenced:
             signal._add()
         return signal
+
+    def carry(self, edges: PathEdges) -> Tensor:
+        """One step along an edge each. Returns z [B, d], the signal before GELU."""
+        skip, mix_from = self.config.skip_current, self.config.mix_from
+        turn = not skip or self.step + 2 > mix_from  # a signal joins the mix: the last one, or the new one
+        silenced = turn and (self.step if skip else self.step + 1) in self.silent
+        z = self._advance(edges, takes=turn and not silenced)
+        if silenced and self.total == 0.0:
+            self._set_mix(torch.zeros_like(self.r))
+        if not turn and self.step < mix_from:  # nothing to mix yet
+            self._set_mix(torch.zeros_like(self.r) if self.step in self.silent else self.r)
+        return z
+
+    @abstractmethod
+    def _advance(self, edges: PathEdges, *, takes: bool) -> Tensor:
+        """Carries the signals along the edges, and with ``takes`` one of them into the mix. Returns z [B, d]."""
 
     def _weights(self) -> tuple[float, float]:
         """What the mix so far and the signal that it takes in next weigh: the running form of the softmax."""
@@ -151,7 +182,7 @@ class Signal:
     def _add(self) -> None:
         """Takes the last signal into the mix."""
         keep, fresh = self._weights()
-        self.weighted, self.weighted_at = torch.add(self.weighted * keep, self.r, alpha=fresh), 0
+        self.weighted = torch.add(self.weighted * keep, self.r, alpha=fresh)
         self._set_mix(self.weighted / self.total)
 
     def _set_mix(self, raw: Tensor) -> None:
@@ -168,47 +199,75 @@ class Signal:
         """PE of the next step [d]."""
         return step_encoding(self.config, self.step + self.offset, self.r)
 
-    def carry(self, edges: PathEdges) -> Tensor:
-        """One step along an edge each. Returns z [B, d], the signal before GELU."""
-        skip, normalise = self.config.skip_current, self.config.normalise_mix
-        encoding = self.encoding if self.config.positional != "none" else None
-        turn = not skip or self.step + 2 > self.config.mix_from  # a signal is to join the mix: the last or the new one
-        silenced = turn and (self.step if skip else self.step + 1) in self.silent
-        takes = turn and not silenced
-        r = self.r
-        library = kernel.native(r)
-        if library is None:
-            drive = self.drive
-            W, b = edges.gather()
-            z = torch.baddbmm(b[:, None], drive[:, None], W)[:, 0]
-            if encoding is not None:
-                z = z + encoding
-            if skip and takes:
-                self._add()
-            self.r = gelu(z)
-            self.step += 1
-            if not skip and takes:
-                self._add()
-        else:
-            if not skip:
-                self.step += 1
-            keep, fresh = self._weights() if takes else (0.0, 0.0)
-            out = Vectors.like(r, normalised=normalise) if self.rooms is None else self.rooms[self.step % 2]
-            r_at, weighted_at = self.r_at or r.data_ptr(), self.weighted_at or self.weighted.data_ptr()
-            drive_at = r_at if self.config.drive == "chain" else self.mix_at or self.mix.data_ptr()
-            taken = 0 if not takes else 1 if skip else 2
-            library.sifu_carry(
-                len(r), drive_at, *edges.pointers, None if encoding is None else encoding.data_ptr(),
-                out.address, taken, r_at, weighted_at, keep, fresh, self.total, normalise, NORM_EPS,
-            )  # fmt: skip
-            z, self.r, self.r_at = out.z, out.r, out.r_at
-            if takes:
-                self.weighted, self.raw_mix, self.mix = out.weighted, out.raw_mix, out.mix
-                self.weighted_at, self.mix_at = out.weighted_at, out.mix_at
-            if skip:
-                self.step += 1
-        if silenced and self.total == 0.0:
-            self._set_mix(torch.zeros_like(self.r))
-        if not turn and self.step < self.config.mix_from:  # nothing to mix yet
-            self._set_mix(torch.zeros_like(self.r) if self.step in self.silent else self.r)
+
+@dataclass(slots=True, kw_only=True)
+class TorchSignal(Signal):
+    """Signals in torch, on any device: the reference for `NativeSignal`."""
+
+    def _advance(self, edges: PathEdges, *, takes: bool) -> Tensor:
+        skip, drive = self.config.skip_current, self.drive
+        W, b = edges.gather()
+        z = torch.baddbmm(b[:, None], drive[:, None], W)[:, 0]
+        if self.config.positional != "none":
+            z = z + self.encoding
+        if skip and takes:
+            self._add()
+        self.r = gelu(z)
+        self.step += 1
+        if not skip and takes:
+            self._add()
         return z
+
+
+@dataclass(slots=True, kw_only=True)
+class NativeSignal(Signal):
+    """Signals in the compiled kernel. Addresses of tensors are kept from one step to the next.
+
+    Parameters
+    ----------
+    library
+        What `kernels.native.load` returns for the width and dtype of the signals.
+    rooms
+        Where every other step writes, so that no step allocates: `r`, `mix`, `raw_mix`, `weighted` and the result of a
+        step are overwritten two steps later.
+    """
+
+    library: ctypes.CDLL
+    rooms: tuple[Vectors, Vectors] | None = None
+    r_at: int = 0
+    """Address of `r`, or 0: not known."""
+    weighted_at: int = 0
+
+    def _advance(self, edges: PathEdges, *, takes: bool) -> Tensor:
+        config, r = self.config, self.r
+        skip, normalise = config.skip_current, config.normalise_mix
+        encoding = None if config.positional == "none" else self.encoding
+        if not skip:
+            self.step += 1
+        keep, fresh = self._weights() if takes else (0.0, 0.0)
+        out = Vectors.like(r, normalised=normalise) if self.rooms is None else self.rooms[self.step % 2]
+        r_at, weighted_at = self.r_at or r.data_ptr(), self.weighted_at or self.weighted.data_ptr()
+        drive_at = r_at if config.drive == "chain" else self.mix_at or self.mix.data_ptr()
+        taken = 0 if not takes else 1 if skip else 2
+        self.library.sifu_carry(
+            len(r),
+            drive_at,
+            *edges.pointers,
+            None if encoding is None else encoding.data_ptr(),
+            out.address,
+            taken,
+            r_at,
+            weighted_at,
+            keep,
+            fresh,
+            self.total,
+            normalise,
+            NORM_EPS,
+        )
+        self.r, self.r_at = out.r, out.r_at
+        if takes:
+            self.weighted, self.raw_mix, self.mix = out.weighted, out.raw_mix, out.mix
+            self.weighted_at, self.mix_at = out.weighted_at, out.mix_at
+        if skip:
+            self.step += 1
+        return out.z

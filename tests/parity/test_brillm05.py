@@ -23,8 +23,8 @@ from sifu_graph import Graph
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.generation.walk import Walk
 from sifu_graph.interop.brillm_import import import_brillm
-from sifu_graph.ops import contest, optim, propagation
-from sifu_graph.ops.contest_native import cpu_contest
+from sifu_graph.ops import contest, contest_native, optim, propagation
+from sifu_graph.ops.contest_torch import TorchContest
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
 
@@ -59,7 +59,8 @@ def imported(recorded: Path, folder: Path, checkpoint: str) -> Graph:
 @pytest.fixture(params=["kernel", "torch"])
 def path_of_contest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "torch":
-        monkeypatch.setattr(contest, "native", lambda *_: None)
+        for module in ("sifu_graph.ops.contest_native", "sifu_graph.model.parameters"):
+            monkeypatch.setattr(f"{module}.cpu_contest", lambda *_: TorchContest())
     return str(request.param)
 
 
@@ -118,7 +119,7 @@ class Model:
     def energies(self, batch: np.ndarray) -> tuple[Tensor, float]:
         """Energies [B, I, candidates] and the loss."""
         tape, plan, slots = self.run(batch)
-        outcome, flat = cpu_contest(self.width, self.W.dtype).forward(
+        outcome, flat = contest_native.cpu_contest(self.width, self.W.dtype).forward(
             self.rows(plan), plan, tape.mix.reshape(-1, self.width), energies=True
         )
         assert flat is not None
@@ -133,7 +134,7 @@ class Model:
         dW, db = torch.zeros(edges, self.width, self.width), torch.zeros(edges, self.width)
         sink = contest.Sink(torch.arange(edges), dW, db)
         weight = 1.0 / plan.positions
-        outcome, found = cpu_contest(self.width, self.W.dtype).train(
+        outcome, found = contest_native.cpu_contest(self.width, self.W.dtype).train(
             self.rows(plan), plan, tape.mix.reshape(-1, self.width), weight=weight, sink=sink
         )
         d_mix = found.dS.view(tape.mix.shape)
