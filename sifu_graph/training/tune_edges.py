@@ -81,7 +81,7 @@ def _step(
     outcome, grads = contest.train(sweep.rows, group, sweep.S, weight=1.0 / group.positions, sink=aside, parts=parts)
     loss = outcome.mean_loss(sweep.rows.scale)
     if not np.isfinite(loss):
-        raise DivergedError(f"the loss of step {at} is {loss}: nothing was changed; try fewer --train-steps")
+        raise DivergedError(f"the loss of step {at} is {loss}: nothing was changed; try fewer `train_steps`")
     d_mix = torch.zeros_like(sweep.tape.mix)
     d_mix.view(-1, d)[batch.places] = grads.dS
     path_of = forward.path_of(parameters, sweep.stage)
