@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 BATCH = 256
+NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
 SEED = 0  # the order of held-out chunks: a limit takes the same ones every time
 
 
@@ -121,7 +122,7 @@ def _own(graph: GraphSession) -> TokenFile:
     if not graph.settings["build"]["corpus"]["sources"]:
         raise CorpusError(
             "baselines are counted from the text that the graph was built from, and an imported graph has none: "
-            "leave --baselines out"
+            "leave `with_baselines` out"
         )
     tokens = graph.tokens()
     if not tokens.train.transitions:
@@ -200,7 +201,7 @@ class _Tally:
     def report(self, part: str) -> EvalReport:
         """The figures."""
         if not self.tokens:
-            raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
+            raise CorpusError(NO_TEXT)
         bits, characters = float(self.nats.sum()) / math.log(2.0), self.characters or None
         return EvalReport(
             perplexity=perplexity(float(self.nats.sum()) / self.tokens),
@@ -242,7 +243,7 @@ def evaluate_split(
     """The figures of one split, in chunks of ``length`` tokens."""
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
-        raise CorpusError("no held-out text: build with a larger --holdout, or name a file to evaluate on")
+        raise CorpusError(NO_TEXT)
     nats, hits, seen = 0.0, 0, 0
     for batch in batches.epoch(0):
         loss, hit = forward.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))

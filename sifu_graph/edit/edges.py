@@ -60,7 +60,9 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     source = copy.slot_of(a, b)
     names = copy.tokenizer.vocabulary
     if source is None:
-        raise OptionError(f"{names[a]} {names[b]} is a default edge and has nothing to copy: say --to-default instead")
+        raise OptionError(
+            f"{names[a]} {names[b]} is a default edge and has nothing to copy: make the other a default edge instead"
+        )
     if (a, b) == (u, v):
         raise OptionError("an edge cannot be copied from itself: name another")
     slots = np.array([_private(copy, u, v)])
@@ -71,7 +73,7 @@ def to_default(copy: WorkingCopy, u: int, v: int) -> None:
     """A private edge becomes a default edge."""
     slot = copy.slot_of(u, v)
     if slot is None:
-        kind = "forbidden: say --allow instead" if copy.is_forbidden(u, v) else "a default edge already"
+        kind = "forbidden: allow it instead" if copy.is_forbidden(u, v) else "a default edge already"
         raise OptionError(f"{_shown(copy, u, v)} is {kind}")
     copy.drop(np.array([slot]))
 
@@ -98,7 +100,7 @@ def allow(copy: WorkingCopy, u: int, v: int) -> None:
 def _private(copy: WorkingCopy, u: int, v: int) -> int:
     """The slot of the edge; a default edge becomes private, with the default edge's values, for that."""
     if copy.is_forbidden(u, v):
-        raise OptionError(f"{_shown(copy, u, v)} is forbidden: say --allow first")
+        raise OptionError(f"{_shown(copy, u, v)} is forbidden: allow it first")
     slot = copy.slot_of(u, v)
     if slot is None:
         slot = int(make_private(copy, np.array([u]), np.array([v]), np.zeros(1, np.int64))[0])

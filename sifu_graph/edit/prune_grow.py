@@ -39,11 +39,11 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         Neither limit is given, the ratio is above the present one, or usage was never recorded.
     """
     if to_ratio is None and min_count is None:
-        raise OptionError("say how far to prune: --to-ratio or --min-count")
+        raise OptionError("say how far to prune: give `to_ratio` or `min_count`")
     if by not in CRITERIA:
-        raise OptionError(f"no criterion {by!r}; there are {', '.join(CRITERIA)}")
+        raise OptionError(f"`by` is {by!r}: expected one of {', '.join(CRITERIA)}")
     if min_count is not None and min_count < 1:
-        raise OptionError(f"min-count is {min_count}: it must be at least 1")
+        raise OptionError(f"`min_count` is {min_count}: it must be at least 1")
     index = copy.index
     useful = usefulness(copy, by)
     order = np.lexsort((np.arange(index.edges), -index.count, -useful))  # the most useful first
@@ -52,12 +52,12 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         keep &= index.count >= min_count
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
-            raise OptionError(f"to-ratio is {to_ratio}: it must lie in [0, 1]")
+            raise OptionError(f"`to_ratio` is {to_ratio}: it must lie in [0, 1]")
         allowed = private_edge_budget(to_ratio, copy.n)
         if allowed > index.edges:
             raise OptionError(
-                f"to-ratio is {to_ratio:g}, but only {index.edges / copy.n**2:.4g} of all pairs are private: "
-                "name a smaller ratio (sifu grow adds edges)"
+                f"`to_ratio` is {to_ratio:g}, but only {index.edges / copy.n**2:.4g} of all pairs are private: "
+                "name a smaller ratio (`grow()` adds edges)"
             )
         ranked = order[keep[order]]
         keep[ranked[allowed:]] = False
@@ -106,14 +106,14 @@ def grow(
     """
     index = copy.index
     if min_count < 1:
-        raise OptionError(f"min-count is {min_count}: it must be at least 1")
+        raise OptionError(f"`min_count` is {min_count}: it must be at least 1")
     place = index.find(text.source.astype(np.int64), text.target.astype(np.int64))
     candidate = (place < 0) & (text.count >= min_count) & ~index.is_forbidden(text.source, text.target)
     found = np.flatnonzero(candidate)
     demoted = np.empty(0, np.int64)
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
-            raise OptionError(f"to-ratio is {to_ratio}: it must lie in [0, 1]")
+            raise OptionError(f"`to_ratio` is {to_ratio}: it must lie in [0, 1]")
         worth = index.count.copy()
         seen = place >= 0
         if own_text:

@@ -122,9 +122,9 @@ class Edit:
         if not tokens:
             raise OptionError("name at least one token to add")
         if train_steps < 0:
-            raise OptionError(f"train-steps is {train_steps}: it must be 0 or more")
+            raise OptionError(f"`train_steps` is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
-            raise OptionError("a new node is either like another one or as a corpus has it: give one of both")
+            raise OptionError("a new node follows either `like` or `corpus`: give one of both")
         model = None if like is None else node_edits.model_of(copy, like)
         new = copy.add_nodes(tokens, kind, like=model)
         text: TokenFile | None = None
@@ -275,9 +275,9 @@ class Edit:
         """
         account, copy = self._account(), self.copy
         if to_ratio is None and min_count is None:
-            raise OptionError("say how far to grow: --to-ratio or --min-count")
+            raise OptionError("say how far to grow: give `to_ratio` or `min_count`")
         if init not in ("counts", "default"):
-            raise OptionError(f"no initialisation {init!r}; there are counts, default")
+            raise OptionError(f"`init` is {init!r}: expected counts or default")
         build = copy.settings["build"]
         given = self._corpus(corpus)
         text = count_pairs(self._tokens(given), n=copy.n)

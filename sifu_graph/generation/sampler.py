@@ -40,11 +40,11 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise OptionError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
+            raise OptionError(f"`temperature` is {self.temperature}: it must be 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
-            raise OptionError(f"top-k is {self.top_k}: it must be at least 1")
+            raise OptionError(f"`top_k` is {self.top_k}: it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise OptionError(f"top-p is {self.top_p}: it must lie in (0, 1]")
+            raise OptionError(f"`top_p` is {self.top_p}: it must lie in (0, 1]")
 
     @property
     def greedy(self) -> bool:

@@ -73,11 +73,11 @@ class Stream(Iterator[str]):
 
     def __init__(self, graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:
-            raise OptionError(f"tokens is {options.tokens}: it must be 0 or more")
+            raise OptionError(f"`tokens` is {options.tokens}: it must be 0 or more")
         if options.seed is not None and options.seed < 0:
-            raise OptionError(f"seed is {options.seed}: it must be 0 or more")
+            raise OptionError(f"`seed` is {options.seed}: it must be 0 or more")
         if options.stop == "":
-            raise OptionError("the stop text is empty: leave --stop out to go on to the end")
+            raise OptionError("the stop text is empty: leave `stop` out to generate all tokens")
         if not len(prompt):
             raise OptionError("the prompt is empty: give at least one token to start from")
         self.tokens = 0

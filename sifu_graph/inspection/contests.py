@@ -1,8 +1,8 @@
 """The contests of one text: computed as generation or as evaluation does, and who takes part in each.
 
 A contest is what follows one node of the text: an energy for every node. Nothing is computed here that generation
-(`walk.Walk`) and evaluation (`forward.carry`, `ContestBackend.forward`) do not compute, so the energies are their bits. The
-module knows nodes and energies; it does not know names, texts or how an energy is split (`attribution`).
+(`walk.Walk`) and evaluation (`forward.carry`, `ContestBackend.forward`) do not compute, so the energies are their bits.
+The module knows nodes and energies; it does not know names, texts or how an energy is split (`attribution`).
 """
 
 from __future__ import annotations

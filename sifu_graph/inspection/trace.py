@@ -193,7 +193,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
     if not len(text):
         raise OptionError("the text is empty: give at least one token to trace")
     if options.like not in ("generate", "eval"):
-        raise OptionError(f"like is {options.like!r}: expected generate or eval")
+        raise OptionError(f"`like` is {options.like!r}: expected generate or eval")
     tokenizer = graph.tokenizer
     unknown = tokenizer.unknown_characters(text)
     if not (tokenizer.encode(text) != UNKNOWN).any():
@@ -210,7 +210,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
             if position > last:
                 raise OptionError(f"what-if 'position {position} off': the text has the positions 0 to {last}")
         if laid.silent and options.like == "eval":
-            raise OptionError("a position can be off only as in generation: leave out like eval")
+            raise OptionError('a position can be off only as in generation: use `like="generate"`')
         after = _trace(graph, laid, text, options)
         found = dataclasses.replace(after, before=found, what_if=tuple(map(str, changes)))
     return found

@@ -1,6 +1,6 @@
 """What if: a change of the graph that is made in memory only, so that a trace can show before and after.
 
-    edge U V = default    the edge loses its own parameters, as after ``sifu edit-edge U V --to-default``
+    edge U V = default    the edge loses its own parameters, as after `Edit.default_edge`
     node X off            the node and all its edges are gone; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
 

@@ -289,7 +289,7 @@ def test_a_forbidden_edge_is_never_taken(graph: Graph, path: str, monkeypatch: p
     assert np.isfinite(graph.train(steps=2, batch=8).loss)
     with pytest.raises(OptionError, match="forbidden already"):
         graph.forbid_edge("春", "風")
-    with pytest.raises(OptionError, match="--allow"):
+    with pytest.raises(OptionError, match="allow it first"):
         graph.boost_edge("春", "風", 1.0)
     graph.allow_edge("春", "風")
     assert distribution(graph, "春")["風"] > 0
