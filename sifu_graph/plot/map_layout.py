@@ -108,7 +108,7 @@ def _repulsion(place: Floats, mass: Floats) -> Floats:
         np.multiply(dx, dx, out=near)
         np.multiply(dy, dy, out=square)
         near += square
-        near += 1e-2  # the distance of a node to itself must not be 0
+        near += 1e-2  # no distance is 0, not even for i = j
         np.divide(mass, near, out=near)
         force[part, 0] = mass[part] * np.einsum("ij,ij->i", dx, near)
         force[part, 1] = mass[part] * np.einsum("ij,ij->i", dy, near)
