@@ -1,7 +1,7 @@
 """A graph as the released BriLLM code loads it: a state dict and two JSON files.
 
-``model.bin``, ``vocab.json``, ``word_frequency.json``, and at level ``bpe`` ``tokenizer.json``. See `brillm_import` for
-what they mean. Everything is written as a stream.
+``model.bin``, ``vocab.json``, ``word_frequency.json``, and at level ``bpe`` ``tokenizer.json``; their content is
+described in `brillm_import`. All are written as streams.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from sifu_graph.text.imported import library_file
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-POSITIONS = 512  # the released code has so many mixing logits, and stops there
-ARROW = "->"  # it joins two tokens with this, and cuts there
+POSITIONS = 512  # mixing logits of the released code, which generates no further
+ARROW = "->"  # the released code joins the two tokens of an edge with it
 
 
 def check_brillm(graph: GraphSession) -> None:
-    """Raises `OptionError` where the released code would compute something else, or nothing."""
+    """Raise `OptionError` if the released code would compute something else, or fail."""
     if graph.signal != preset("brillm05"):
         name = graph.settings["build"]["signal_preset"] or "own"
         raise OptionError(
             f"the signal of this graph is {name!r}, the released code computes brillm05 and would decode other texts: "
-            "build one with --signal brillm05"
+            'build one with `build_graph(signal="brillm05")`'
         )
     arrows = [name for name in graph.tokenizer.raw if ARROW in name]
     if arrows:
-        raise OptionError(f"the released code cannot have a token with {ARROW!r} in it: {arrows[0]!r}")
+        raise OptionError(
+            f"the token {arrows[0]!r} contains {ARROW!r}, which separates tokens in the released code: rename it"
+        )
 
 
 def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
-    """Writes the files into an existing folder. Returns what is worth knowing about them.
+    """Write the files into an existing folder; returns notes about them for the user.
 
     Raises
     ------
@@ -57,8 +59,8 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
     require_free_bytes(folder, total + index.nodes**2 * 14, f"exporting to {folder.name}")
     alpha = parameters.alpha.numpy()
     if len(alpha) > POSITIONS:
-        notes.append(f"the released code has {POSITIONS} positions: the other {len(alpha) - POSITIONS} were left out")
-    # past the last learned one the last one holds
+        notes.append(f"the released code has {POSITIONS} positions: the other {len(alpha) - POSITIONS} are left out")
+    # the last learned logit is that of all later positions
     positions = np.concatenate([alpha, np.repeat(alpha[-1:], max(0, POSITIONS - len(alpha)))])[:POSITIONS]
     done = 0
 
@@ -86,7 +88,9 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
     )
     uncounted = int((index.count == 0).sum())
     if uncounted and index.edges < index.nodes**2:
-        notes.append(f"{uncounted:,} private edges were never counted and stand with a count of 1: 0 means default")
+        notes.append(
+            f"{uncounted:,} private edges were never counted and are written with a count of 1: 0 means default"
+        )
     _write_frequency(graph, folder / "word_frequency.json", names)
     library = library_file(graph.tokenizer)
     if library is not None:

@@ -54,7 +54,7 @@ def read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None
     except OSError as error:
         raise ForeignFileError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ForeignFileError(f"{path}: no JSON, or cut off ({error})") from error
+        raise ForeignFileError(f"{path}: not JSON, or incomplete ({error})") from error
 
 
 def frequency_rows(path: Path, names: Sequence[str]) -> list[Row]:
@@ -112,7 +112,7 @@ def _quotes(text: bytes) -> int:
 
 
 def judge_rows(path: Path, names: Sequence[str]) -> list[Row]:
-    """The same rows by the `json` module, which takes twice as long; or what is wrong with the file.
+    """The same rows by the `json` module, which takes twice as long, or an error that says what is wrong with the file.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def judge_rows(path: Path, names: Sequence[str]) -> list[Row]:
             f"{path}: the frequency file of another vocabulary: "
             + " and ".join(
                 f"{len(found):,} of its sources {what} ({', '.join(map(repr, found[:SHOWN]))})"
-                for found, what in ((foreign, "are no tokens of ours"), (missing, "are missing"))
+                for found, what in ((foreign, "are not in the vocabulary"), (missing, "are missing"))
                 if found
             )
         )
@@ -141,14 +141,14 @@ def _row_or_rows(pairs: list[tuple[str, Any]], node_of: dict[str, int], path: Pa
     if pairs and isinstance(pairs[0][1], tuple):
         rows = dict(pairs)
         if len(rows) < len(pairs) or not all(isinstance(row, tuple) for row in rows.values()):
-            raise ForeignFileError(f"{path}: a source stands there twice, or has no counts; expected each once")
+            raise ForeignFileError(f"{path}: a source is there twice, or has no counts; expected each once")
         return rows
     given, values = zip(*pairs, strict=True) if pairs else ((), ())
     try:
         target = np.fromiter(map(node_of.__getitem__, given), np.int32, len(pairs))
     except KeyError as error:
         raise ForeignFileError(
-            f"{path}: the frequency file of another vocabulary: {error.args[0]!r} is no token of ours"
+            f"{path}: the frequency file of another vocabulary: {error.args[0]!r} is not in the vocabulary"
         ) from error
     try:
         count = np.array(values or np.empty(0, np.int64))
@@ -156,7 +156,9 @@ def _row_or_rows(pairs: list[tuple[str, Any]], node_of: dict[str, int], path: Pa
         count = np.empty(0, object)
     if count.dtype.kind != "i" or count.ndim != 1:
         odd = next((name for name, value in pairs if type(value) is not int), given[0])
-        raise ForeignFileError(f"{path}: the count of {odd!r} is no whole number; expected source -> {{target: count}}")
+        raise ForeignFileError(
+            f"{path}: the count of {odd!r} is not a whole number; expected source -> {{target: count}}"
+        )
     if int(np.bincount(target, minlength=1).max()) > 1 or (count < 0).any():
-        raise ForeignFileError(f"{path}: a target stands twice with one source, or has a count below 0")
+        raise ForeignFileError(f"{path}: a target is there twice with one source, or has a count below 0")
     return target, count.astype(np.int64)

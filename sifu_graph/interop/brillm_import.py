@@ -1,12 +1,12 @@
-"""The models of the released BriLLM code: which row of a checkpoint is which edge, and how one becomes a graph.
+"""Import of models of the released BriLLM code: which row of a checkpoint is which edge.
 
 A checkpoint is a state dict: ``positions`` [1, P, 1], ``weights`` [R, d, d], ``biases`` [R, 1, d] and ``node_bias``
 [n, 1, d]. Row 0 is the default edge. The rows from 1 on belong to the private edges, sources in the order of the
 vocabulary and for each its targets in the same order; an edge is default where the frequency file gives the pair a
-count of 0, and private otherwise. So a row's place is known only if the vocabulary and the frequency file are those of
-the checkpoint: what does not fit is refused. Weights are input-major, as ours (decision 2).
+count of 0, and private otherwise. So the edge of a row is known only if the vocabulary and the frequency file are those
+of the checkpoint; files that do not match are an error. Weights are input-major, as in sifu (decision 2).
 
-This module knows these files and stores; the mathematics is the preset `brillm05`.
+The module knows these files and stores; the mathematics is the preset `brillm05`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Edges:
     ----------
     source, target : int32 [edges]
     count : int64 [edges]
-        0 where no frequency file says more.
+        0 without a frequency file.
     """
 
     source: Ids
@@ -65,7 +65,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What was imported."""
+    """The result of an import."""
 
     path: str
     nodes: int
@@ -99,9 +99,9 @@ def import_brillm(
     Parameters
     ----------
     checkpoint
-        What `torch.save` wrote: the state dict, or a training checkpoint that holds it.
+        A file of `torch.save`: the state dict, or a training checkpoint that contains it.
     path
-        Where the store will be. It appears there only when it is complete.
+        The path of the new store, which appears there when it is complete.
     vocab
         JSON: token -> id.
     frequency
@@ -111,14 +111,14 @@ def import_brillm(
     level
         None: ``bpe`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
     force
-        Replace a store that is at ``path``.
+        Replace a store at ``path``.
     on_bytes
         Called with (bytes of the checkpoint done, bytes in all).
 
     Raises
     ------
     ForeignFileError
-        A file cannot be read, or does not fit the others; nothing was written.
+        A file cannot be read, or does not match the others; nothing was written.
     OptionError, StoreExistsError, StoreLockedError, DiskFullError
     """
     started = time.perf_counter()
@@ -133,7 +133,7 @@ def import_brillm(
     _check_rows(state, edges, nodes=len(names), frequency=frequency)
     notes = [] if frequency is not None else ["no frequency file: every edge is private, and no count is known"]
     if text.unknown is None:
-        notes.append("the vocabulary has no unknown token: characters that are no node will be left out")
+        notes.append("the vocabulary has no unknown token: characters that are no node are left out")
     require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
     with Store.create(path, force=force) as store:
         _write_small(store, state, edges, names=names, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
@@ -180,7 +180,7 @@ def read_names(path: Path) -> list[str]:
     ------
     ForeignFileError
         It is not token -> id, or the ids are not 0, 1, 2, ... in the order of the file: the rows of a checkpoint
-        follow that order, so with gaps or twins nobody could say whose they are.
+        follow that order, so gaps or equal ids would leave the token of a row unknown.
     """
     pairs = read_json(path, hook=Pairs)
     if not isinstance(pairs, Pairs) or not pairs:
@@ -188,10 +188,10 @@ def read_names(path: Path) -> list[str]:
     names, ids = [str(name) for name, _ in pairs], [value for _, value in pairs]
     odd = next((name for name, value in pairs if type(value) is not int), None)
     if odd is not None:
-        raise ForeignFileError(f"{path}: the id of {odd!r} is no whole number; expected token -> id")
+        raise ForeignFileError(f"{path}: the id of {odd!r} is not a whole number; expected token -> id")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise ForeignFileError(f"{path}: the token {twice[0]!r} stands there twice; expected every token once")
+        raise ForeignFileError(f"{path}: the token {twice[0]!r} is there twice; expected every token once")
     same = [value for value, times in Counter(ids).items() if times > 1]
     if same:
         shared = [name for name, value in pairs if value == same[0]]
@@ -211,7 +211,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_edges(path: Path, names: Sequence[str]) -> Edges:
-    """The private edges that a frequency file names: all but those with a count of 0, as in the released code.
+    """The private edges of a frequency file: all pairs except those with a count of 0, as in the released code.
 
     The file is read into arrays: one of 16 million pairs takes about twice its size in memory.
 
@@ -234,7 +234,7 @@ def read_edges(path: Path, names: Sequence[str]) -> Edges:
 
 
 def every_edge(nodes: int) -> Edges:
-    """All ordered pairs, as a checkpoint without a frequency file has them."""
+    """All ordered pairs: the private edges of a checkpoint without a frequency file."""
     every = np.arange(nodes, dtype=np.int32)
     return Edges(np.repeat(every, nodes), np.tile(every, nodes), np.zeros(nodes * nodes, np.int64))
 
@@ -246,8 +246,8 @@ def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | Non
         if level == "bpe" or (level == "char" and spaced):
             shown = f" ({spaced[0]!r})" if spaced else ""
             raise OptionError(
-                f"{vocab} is a byte-level BPE vocabulary{shown}: name its tokenizer file with --tokenizer, "
-                "or --level tokens for documents that are lists of tokens"
+                f"{vocab} is a byte-level BPE vocabulary{shown}: name its file with `tokenizer`, "
+                'or say `level="tokens"` if documents are lists of tokens'
             )
         return read_vocabulary(names, level=level)
     content = read_json(Path(library))
@@ -278,7 +278,7 @@ class _Checkpoint:
         wanted = ("weights", "biases", "node_bias", "positions")
         if missing := [name for name in wanted if name not in state]:
             raise ForeignFileError(
-                f"{path}: no {', '.join(missing)} in it (it holds {', '.join(list(state)[:6]) or 'nothing'}); "
+                f"{path}: no {', '.join(missing)} in it (it has {', '.join(list(state)[:6]) or 'nothing'}); "
                 f"expected {', '.join(wanted)}"
             )
         found = cls(path, *(state[name] for name in wanted))
@@ -316,14 +316,14 @@ class _Checkpoint:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def small(self, tensor: Tensor, name: str) -> Floats:
-        """A copy of a few values, which must be numbers."""
+        """A copy of a small tensor as float32; `ForeignFileError` if a value is not finite."""
         values: Floats = tensor.to(torch.float32).numpy().copy()
         if not np.isfinite(values).all():
-            raise ForeignFileError(f"{self.path}: {name} holds values that are no numbers")
+            raise ForeignFileError(f"{self.path}: {name} has values that are not finite numbers")
         return values
 
     def runs(self, store: Store) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """First pages and what belongs there, run after run: slot s is row s + 1. The next run is read meanwhile."""
+        """Runs of pages, each as its first page and its values: slot s is row s + 1. A thread reads the next run."""
         firsts = range(0, store.pages, RUN_PAGES)
         with ThreadPoolExecutor(1) as ahead:
             upcoming = deque([ahead.submit(self._read, first, store.slots) for first in firsts[:1]])
@@ -332,35 +332,35 @@ class _Checkpoint:
                 if after is not None:
                     upcoming.append(ahead.submit(self._read, after, store.slots))
                 yield first, values
-                for tensor in (self.weights, self.biases):  # what lies in the file, not the float32 copy of a half
+                for tensor in (self.weights, self.biases):  # the mapped values, not a copy as float32
                     release(tensor[self._rows(first, store.slots)])
 
     def _rows(self, first: int, slots: int) -> slice:
         return slice(first * PAGE_EDGES + 1, min((first + RUN_PAGES) * PAGE_EDGES, slots) + 1)
 
     def _read(self, first: int, slots: int) -> dict[str, Tensor]:
-        """The values of a run of pages, read from disk and found to be numbers."""
+        """The values of a run of pages, read from disk and checked to be finite."""
         rows, found = self._rows(first, slots), {}
         for name, tensor in (("edges/weight", self.weights), ("edges/bias", self.biases[:, 0])):
             values = tensor[rows].to(torch.float32).contiguous()
-            if not math.isfinite(float(values.sum())):  # far quicker than a look at each
+            if not math.isfinite(float(values.sum())):  # much faster than a check of each value
                 fine = torch.isfinite(values).flatten(1).all(1)
                 if not fine.all():
                     at = rows.start + int(fine.int().argmin())
-                    raise ForeignFileError(f"{self.path}: row {at} of {name} holds values that are no numbers")
+                    raise ForeignFileError(f"{self.path}: row {at} of {name} has values that are not finite numbers")
             found[name] = values
         return found
 
 
 def _check_rows(state: _Checkpoint, edges: Edges, *, nodes: int, frequency: str | Path | None) -> None:
-    """Refuses a checkpoint whose rows are not those of the edges, with both numbers."""
+    """Raise `ForeignFileError` if a checkpoint has not one row for each edge."""
     rows = int(state.weights.shape[0]) - 1
     if rows == len(edges):
         return
     if frequency is None:
         raise ForeignFileError(
             f"{state.path} has {rows:,} private edges, all pairs of {nodes:,} nodes are {len(edges):,}: "
-            "name its frequency file with --frequency"
+            "name its frequency file with `frequency`"
         )
     raise ForeignFileError(
         f"{state.path} has {rows:,} private edges, {frequency} has {len(edges):,}: they do not belong together, "
@@ -380,7 +380,7 @@ def _write_small(
     text: Tokenizer,
     sources: Sequence[str | Path | None],
 ) -> None:
-    """Everything but the pages."""
+    """Write everything except the pages."""
     n, d = len(names), state.width
     leaving = np.bincount(edges.source, weights=edges.count, minlength=n).astype(np.int64)
     arriving = np.bincount(edges.target, weights=edges.count, minlength=n).astype(np.int64)

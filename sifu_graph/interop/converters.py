@@ -1,7 +1,7 @@
-"""A graph as other libraries have it: edges block by block, scipy matrices, GraphML, networkx, PyTorch Geometric.
+"""A graph in the containers of other libraries: scipy matrices, networkx, PyTorch Geometric, torch-sparse.
 
-Everything is read from the store in blocks of edges sorted by (u, v), so that a graph far larger than memory goes
-through. It knows graphs and other libraries' containers; it does not know file formats of checkpoints.
+Parameters are read from the store in blocks of edges sorted by (u, v), so that they need not fit into memory. The
+module knows graphs and these containers; it does not know file formats of checkpoints.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
     return [folder / name for name in ("counts.npz", "energies.npz", "default_energies.npy", "nodes.json")]
 
 
-# ---- GraphML and networkx
+# ---- networkx
 
 
 def to_networkx(graph: GraphSession) -> Any:
@@ -103,7 +103,7 @@ def to_torch_sparse(graph: GraphSession) -> Any:
 
 
 def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-    """Counts and energies at the first step [n, n] of what `to_pyg` made: the matrices of `to_scipy` again."""
+    """Counts and energies at the first step [n, n] of a result of `to_pyg`: the matrices of `to_scipy`."""
     n = int(data.num_nodes)
     place = tuple(data.edge_index.numpy())
     count, energy = data.edge_attr.numpy().T
@@ -113,7 +113,7 @@ def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]
 
 
 def from_torch_sparse(matrix: Any) -> scipy.sparse.csr_array:
-    """The energies at the first step [n, n] of what `to_torch_sparse` made: the second matrix of `to_scipy` again."""
+    """The energies at the first step [n, n] of a result of `to_torch_sparse`: the second matrix of `to_scipy`."""
     row_start, column, value = (part.numpy() for part in matrix.csr())
     return scipy.sparse.csr_array((value, column, row_start), shape=tuple(matrix.sparse_sizes()))
 

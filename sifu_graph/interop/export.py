@@ -1,7 +1,6 @@
-"""Exports: one function for every format, each all or nothing.
+"""Export in every format: a file or folder appears at its path when it is complete.
 
-It knows formats by name and where files go; their content is the matter of `converters`, `graphml`, `brillm_export`
-and `safetensors`.
+The module knows formats by name and paths; `converters`, `graphml`, `brillm_export` and `safetensors` know the content.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 FORMATS = {"brillm": ".brillm", "safetensors": ".safetensors", "graphml": ".graphml", "scipy": ".scipy"}
-"""Formats, and how their files' or folders' names end where none is given."""
+"""Formats, with the suffix of the default name of the file or folder."""
 FOLDERS = {
     "brillm": {"model.bin", "vocab.json", "word_frequency.json", "tokenizer.json"},
     "scipy": {"counts.npz", "energies.npz", "default_energies.npy", "nodes.json"},
 }
-"""Formats that take a folder, and what can be in it."""
+"""Formats that write a folder, with the files that it can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written."""
+    """The result of an export."""
 
     format: str
     path: str
@@ -55,7 +54,7 @@ def export(
     force: bool = False,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
-    """Writes a graph in another format. Nothing is at `path` before all of it is there.
+    """Write a graph in another format. It appears at `path` when it is complete.
 
     Parameters
     ----------
@@ -65,9 +64,9 @@ def export(
     path
         None: the name of the store with the format's ending, in the current folder.
     force
-        Replace what is at ``path``.
+        Replace a file, or a folder of an earlier export, at ``path``.
     on_bytes
-        Called with (bytes of edges done, bytes in all), where edges are copied.
+        Called with (bytes of edges done, bytes in all), in formats that copy edges.
 
     Raises
     ------
@@ -80,9 +79,9 @@ def export(
     require_path(given, force=force, taken=StoreExistsError)
     target = given.absolute()
     if target == graph.path or target in graph.path.parents:
-        raise OptionError(f"{target} is the graph itself, or a folder that holds it: name another place")
+        raise OptionError(f"{target} is the graph itself, or a folder that contains it: name another path")
     if target.is_dir() and (others := {file.name for file in target.iterdir()} - FOLDERS.get(kind, set())):
-        raise StoreExistsError(f"{target} is a folder with other things in it ({min(others)}): name another place")
+        raise StoreExistsError(f"{target} is a folder with other files in it ({min(others)}): name another path")
     if kind == "brillm":
         check_brillm(graph)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")

@@ -1,6 +1,6 @@
-"""GraphML: a graph as XML that other programs read.
+"""GraphML: a graph as XML for other programs.
 
-It knows counts and energies; it does not know parameters.
+The module knows counts and energies; it does not know parameters.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def export_graphml(graph: GraphSession, path: Path) -> None:
-    """GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy at the first
-    step.
+    """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy at the first step.
 
-    Written as a stream. Characters that XML cannot hold stand as ``<0x1F>``.
+    The file is written as a stream. Characters that XML does not allow are written as ``<0x1F>``.
     """
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
     energy, default = energies_at_first_step(graph)

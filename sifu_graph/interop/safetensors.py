@@ -1,9 +1,9 @@
-"""A graph in one `.safetensors` file, out and in: every array under its name in the store, the rest as metadata.
+"""Export to and import from one `.safetensors` file: every array under its name in the store, settings as metadata.
 
 The format (https://github.com/huggingface/safetensors): 8 bytes with the length of a JSON header, the header (name ->
-dtype, shape, place of the data), the data. It is written and read as a stream here, because the library's own writer
-wants all tensors in memory; a test reads the file with the library. What is in it: the parameters, the index, the
-nodes, the settings. What is not: the optimizer's state and the history.
+dtype, shape, place of the data), the data. Here it is written and read as a stream, because the library's writer needs
+all tensors in memory; a test reads the file with the library. The file has the parameters, the index, the nodes and the
+settings; it does not have the optimizer's state and the history.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MOST_HEADER = 1 << 24
 RUN_PAGES = 32  # read and written in one piece
 SETTINGS = "sifu_settings"
 COPIED = tuple(spec for spec in ARRAYS if spec.name != STORED)
-"""Which pages were ever trained is not said: in the file, all have their values."""
+"""Without the array that says which pages are stored: the file has the values of all pages."""
 
 
 def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
-    """Writes a graph to `path`. Edges are sorted by (u, v), whatever their slots are."""
+    """Write a graph to `path`. Edges are sorted by (u, v); slots are not written."""
     index, store = graph.parameters.index, graph.store
     small: dict[str, NDArray[Any]] = {
         "edges/source": graph.parameters.index.sources().astype(np.int32),
@@ -83,7 +83,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsReport:
-    """What was imported."""
+    """The result of an import."""
 
     path: str
     nodes: int
@@ -103,12 +103,12 @@ def import_safetensors(
     command: str = "import",
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> SafetensorsReport:
-    """Makes a graph of a file that `write_safetensors` wrote.
+    """Make a graph from a file of `write_safetensors`.
 
     Raises
     ------
     ForeignFileError
-        It is torn, or not such a file; nothing was written.
+        The file is incomplete, or not of `write_safetensors`; nothing was written.
     StoreExistsError, StoreLockedError, DiskFullError
     """
     started = time.perf_counter()
@@ -161,7 +161,7 @@ def import_safetensors(
 
 
 def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, Any], int]:
-    """Where the arrays lie, the settings, and the bytes of all arrays; everything checked against the file."""
+    """The places of the arrays, the settings, and the bytes of all arrays, each checked against the file."""
     size_bytes = path.stat().st_size
     try:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -173,12 +173,12 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
             name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()
         }
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ForeignFileError(f"{path}: not a safetensors file, or torn ({error})") from error
+        raise ForeignFileError(f"{path}: not a safetensors file, or incomplete ({error})") from error
     missing = [spec.name for spec in COPIED if spec.name not in places]
     if SETTINGS not in metadata or missing:
         lacks = ", ".join(missing[:3]) or "its settings"
         raise ForeignFileError(
-            f"{path}: no graph of sifu ({lacks} missing); expected what sifu export safetensors writes"
+            f"{path}: not a graph of sifu ({lacks} missing); expected a safetensors file of `export()`"
         )
     try:
         settings = json.loads(metadata[SETTINGS])
@@ -209,7 +209,7 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
 
 
 def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first page, values): runs of pages of a paged array, or the whole of another."""
+    """(first page, values): runs of pages of a paged array; another array as a whole."""
     rows = entry.shape[0]
     step = RUN_PAGES * PAGE_EDGES if spec.paged else max(1, rows)
     file.seek(entry.begin)
@@ -221,7 +221,7 @@ def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iter
 
 
 def _check(spec: ArraySpec, values: NDArray[Any], entries: dict[str, _Entry], path: Path) -> None:
-    """What the index must be for the store to make sense."""
+    """Raise `ForeignFileError` if an array of the index or a JSON array is not valid."""
     n = entries["nodes/count"].shape[0]
     if spec.name in ("edges/source", "edges/target") and len(values) and not (values.min() >= 0 and values.max() < n):
         raise ForeignFileError(f"{path}: {spec.name} names nodes beyond 0 to {n - 1}")
@@ -229,4 +229,4 @@ def _check(spec: ArraySpec, values: NDArray[Any], entries: dict[str, _Entry], pa
         try:
             json.loads(values.tobytes().decode("utf-8"))
         except ValueError as error:
-            raise ForeignFileError(f"{path}: {spec.name} is no JSON ({error})") from error
+            raise ForeignFileError(f"{path}: {spec.name} is not JSON ({error})") from error

@@ -1,7 +1,7 @@
 """PyTorch checkpoints of any size: opened without running code, read and written piece by piece.
 
-A checkpoint is memory-mapped by `torch.load(mmap=True, weights_only=True)`; what was read is given back to the
-system, so that a file of 9 GB never takes 9 GB. It knows tensors by name; it does not know what they are for.
+A checkpoint is memory-mapped by `torch.load(mmap=True, weights_only=True)`; pages that were read are released, so that
+a file of 9 GB needs little memory. The module knows tensors by name; it does not know their meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from sifu_store.errors import ForeignFileError
 from torch import Tensor
 
-ALIGNMENT = 64  # of a tensor's data in a file, so that it can be used where it lies
+ALIGNMENT = 64  # of a tensor's data in a file, so that it can be used memory-mapped
 POINTER = b"version https://git-lfs"
 
 
@@ -34,7 +34,7 @@ def open_state(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ForeignFileError
-        It cannot be read, is torn, or holds anything but tensors.
+        The file cannot be read, is incomplete, or has other values than tensors.
     """
     try:
         with path.open("rb") as file:
@@ -48,22 +48,22 @@ def open_state(path: Path) -> dict[str, Tensor]:
             raise ForeignFileError(f"{path}: the file ends too early ({path.stat().st_size:,} bytes): copy it again")
         if head.startswith(b"\x80"):
             raise ForeignFileError(
-                f"{path}: a bare pickle (PyTorch before 1.6 wrote such), which may run code and is not opened: "
+                f"{path}: a bare pickle (from PyTorch before 1.6), which may run code and is not opened: "
                 "load it where you trust it and torch.save its state dict"
             )
-        raise ForeignFileError(f"{path}: not a checkpoint; expected what torch.save writes")
+        raise ForeignFileError(f"{path}: not a checkpoint; expected a file of torch.save")
     try:
         loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ForeignFileError(
-            f"{path}: its pickle holds more than tensors and is not opened: it could run code ({_reason(error)})"
+            f"{path}: its pickle has more than tensors and is not opened: it could run code ({_reason(error)})"
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ForeignFileError(f"{path}: damaged, or not a checkpoint of PyTorch ({_reason(error)})") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("model_state_dict"), Mapping):
-        loaded = loaded["model_state_dict"]  # a training checkpoint, which holds the optimizer too
+        loaded = loaded["model_state_dict"]  # a training checkpoint, which has the optimizer too
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ForeignFileError(f"{path}: holds {_found(loaded)}; expected a state dict: names and tensors")
+        raise ForeignFileError(f"{path}: has {_found(loaded)}; expected a state dict: names and tensors")
     return {str(name): value for name, value in loaded.items()}
 
 
@@ -80,7 +80,7 @@ def _reason(error: Exception) -> str:
 
 
 def release(values: Tensor) -> None:
-    """Gives the memory of mapped, unchanged values back; they are read anew if they are touched again."""
+    """Release the memory of mapped, unchanged values; the next access reads them from the file again."""
     if sys.platform != "linux" or not values.is_contiguous():
         return
     begin, size_bytes = values.data_ptr(), values.numel() * values.element_size()
@@ -114,10 +114,10 @@ class _Storage:
 
 
 def write_state(path: Path, tensors: Mapping[str, Streamed]) -> None:
-    """Writes a state dict in the format of `torch.save`, without ever holding a tensor.
+    """Write a state dict in the format of `torch.save`, one piece of a tensor in memory at a time (decision 8).
 
-    The format is that of PyTorch's `torch/serialization.py`: a zip archive, not compressed, with a pickle that names
-    storages, and one entry for each of them.
+    The format (PyTorch's `torch/serialization.py`) is an uncompressed zip archive: a pickle that names storages, and
+    one entry for each storage.
     """
     storages = {name: _Storage(str(i), tensor.elements) for i, (name, tensor) in enumerate(tensors.items())}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -132,7 +132,7 @@ def write_state(path: Path, tensors: Mapping[str, Streamed]) -> None:
 
 
 def _entry(archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes | memoryview]) -> int:
-    """One file of the archive, its data aligned. Returns its size."""
+    """Write one entry of the archive, with aligned data; returns its size in bytes."""
     entry = zipfile.ZipInfo(name)
     assert archive.fp is not None
     header = 30 + len(name.encode()) + 20 + 4  # the fixed part, the name, 64-bit sizes, the head of the padding

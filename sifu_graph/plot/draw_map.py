@@ -1,4 +1,4 @@
-"""Draws a map of a graph to files: a page of HTML or a picture.
+"""Draw a map of a graph to files: a page of HTML or a picture.
 
 It knows the maps and the writers; it does not know energies or layouts.
 """
@@ -35,32 +35,31 @@ def draw_map(
     seed: int = 0,
     force: bool = False,
 ) -> GraphMap:
-    """Chooses the nodes and the edges of a map, lays them out, and draws the map.
+    """Choose the nodes and edges of a map, compute their places, and draw the map.
 
-    Every node keeps the strongest edge that it has within the map; the others are the strongest of all. Edges of a
-    node to itself are left out.
+    The map has the strongest edge of every node, and the strongest ones of the others. Self edges (u, u) are left out.
 
     Parameters
     ----------
     files
         ``.html``: a page that needs no network; ``.png``, ``.svg``, ``.pdf``: a picture (which needs matplotlib).
     nodes
-        The most frequent nodes; the node of unknown text is never one of them.
+        Number of nodes: the most frequent ones, without the node of unknown text.
     edges
-        The strongest private edges among them.
+        Number of edges: the strongest private ones among the nodes.
     by
-        What makes an edge strong. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), what it adds to the frequencies,
-        with p(v|u) at rest (`row_at_rest`); ``energy``: the energy of the edge at rest; ``count``:
-        how often the pair occurred when the graph was built.
+        The measure of strength. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), the edge's term of the mutual
+        information of neighbours, with p(v|u) at rest (`row_at_rest`); ``energy``: the energy of the edge
+        at rest; ``count``: how often the pair occurred when the graph was built.
     seed
         Of the layout and the communities: same graph, options and seed, same map.
     force
-        Overwrites files.
+        Overwrite existing files.
 
     Raises
     ------
     OptionError
-        A number is not positive, the measure is not known, there is no edge to draw, or a file cannot be written.
+        A number is not positive, the measure is unknown, there is no edge to draw, or a file cannot be written.
     """
     paths = [Path(file) for file in files]
     for path in paths:
@@ -76,7 +75,9 @@ def draw_map(
     place_of[chosen] = np.arange(len(chosen))
     found = _edges_among(graph, chosen, place_of, occurrences, by)
     if not len(found.source):
-        raise OptionError(f"there is no private edge among the {len(chosen):,} most frequent nodes: nothing to draw")
+        raise OptionError(
+            f"no private edge among the {len(chosen):,} most frequent nodes; expected at least one: raise `nodes`"
+        )
     kept = _strongest(found.source, found.target, found.strength, edges)
     part = found.take(kept)
     links = part.source, part.target, _weights(part.strength, by)
@@ -113,7 +114,7 @@ def _require_file(path: Path, *, force: bool) -> None:
 
 
 def _write(drawn: GraphMap, path: Path) -> list[str]:
-    """Returns the names that could not be written into a picture."""
+    """Write one file; returns the names that the picture leaves out."""
     if path.suffix.lower() == PAGE:
         from sifu_graph.plot.map_html import map_page
 

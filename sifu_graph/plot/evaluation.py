@@ -1,4 +1,4 @@
-"""The picture of an evaluation: perplexity as a text goes on. It knows reports and matplotlib (the extra ``plot``)."""
+"""The picture of an evaluation: perplexity by position. It knows reports and matplotlib (the extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sifu_store.durable import write_durably
 from sifu_graph.evaluation import EvalReport
 from sifu_graph.plot.figures import require_plotting
 
-FEWEST = 20  # tokens at a position: with fewer there is no point
+FEWEST = 20  # tokens at a position; positions with fewer are not drawn
 
 
 def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
-    """Draws the perplexity at each position of a text, one line for each named report.
+    """Draw the perplexity at each position of a text, one line for each report.
 
     Parameters
     ----------
     reports
-        By what the legend calls them. Baselines of the first report are drawn as level lines.
+        Reports by their name in the legend. Baselines of the first report are horizontal lines.
     out
         The picture: ``.png``, ``.svg`` or ``.pdf``.
 
     Raises
     ------
     OptionError
-        See `sifu_graph.plot.figures.require_plotting`.
+        As `sifu_graph.plot.figures.require_plotting`.
     """
     from matplotlib.figure import Figure
 
@@ -43,7 +43,7 @@ def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
         at = (1.0, baseline.perplexity)
         axes.annotate(baseline.name, at, xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
     axes.set_yscale("log")
-    axes.set_xlabel("position in the text (tokens that the signal has met)")
+    axes.set_xlabel("position in the text (tokens)")
     axes.set_ylabel("perplexity")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)

@@ -1,7 +1,7 @@
 """Pictures of a graph and of its training, each of one kind. It knows graphs, metrics files and matplotlib (``plot``).
 
-matplotlib is imported only when something is drawn. What a picture shows is computed apart from how it is drawn:
-`FIGURES` has a function for each kind that fills the axes and returns the figures to tell.
+matplotlib is imported only to draw. `FIGURES` has a function for each kind of picture, which fills the axes and returns
+the figures for the report.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg", ".pdf")
 PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
 SAMPLED_EDGES = 300_000
-"""Private edges whose energy is asked for in the plot of energies: whole rows, of nodes drawn at random."""
+"""Private edges whose energies are plotted, at most: whole rows, of nodes drawn at random."""
 
 Figures = dict[str, Any]
 Drawing = Callable[["GraphSession", Any], Figures]
 
 
 def require_plotting(out: Path, *, force: bool = True) -> None:
-    """Whether a picture can be drawn to `out`: to be asked before the work that it is to show.
+    """Check that a picture can be drawn to `out`, before the work that it shows.
 
     Raises
     ------
     OptionError
-        matplotlib is not installed, or nothing can be written there, or, without ``force``, something is there.
+        matplotlib is not installed, the format is unknown, or as `sifu_graph.output_file.require_file`.
     """
     if find_spec("matplotlib") is None:
         raise OptionError("drawing needs matplotlib, which is not installed: pip install 'sifu-graph[plot]'")
@@ -52,26 +52,27 @@ def require_plotting(out: Path, *, force: bool = True) -> None:
 
 
 def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False) -> Figures:
-    """Draws one picture of a graph.
+    """Draw one picture of a graph.
 
     Parameters
     ----------
     kind
         ``loss``: of all training runs, on training and on held-out text. ``rows``: private edges of every node.
-        ``counts``: how often pairs occurred, and where the cut is. ``energy``: of private edges, against their counts.
-        ``alpha``: the mixing logits over the position. ``pages``: which are stored, how often the corpus needs them.
+        ``counts``: how often pairs occurred, and the count below which edges are default. ``energy``: of private
+        edges, against their counts. ``alpha``: the mixing logits over the position. ``pages``: which are stored, and
+        how often the corpus uses each.
     out
         The picture: ``.png``, ``.svg`` or ``.pdf``.
 
     Returns
     -------
     dict
-        The figures that the picture shows, by name.
+        Figures of the picture, by name.
 
     Raises
     ------
     OptionError
-        See `require_plotting`; or the kind is not known, or there is nothing to draw.
+        As `require_plotting`; or the kind is unknown, or the graph has no data to draw.
     """
     if kind not in FIGURES:
         raise OptionError(f"no plot {kind!r}; there are {', '.join(FIGURES)}")
@@ -81,7 +82,7 @@ def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False
 
 
 def plot_training(graph: str | Path, out: str | Path) -> None:
-    """Draws the loss of all training runs of a graph, on training and on held-out text, over the steps.
+    """Draw the loss of all training runs of a graph, on training and on held-out text, over the steps.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
     Raises
     ------
     OptionError
-        See `require_plotting`; or no step was ever recorded.
+        As `require_plotting`; or no training step is recorded.
     """
     out = Path(out)
     require_plotting(out)
@@ -128,7 +129,9 @@ def _loss_of(store: Store, figure: Any) -> Figures:
     commits = {commit.snapshot for commit in store.history()}
     steps = curve(read_metrics(store.path / METRICS), store.branch, commits)
     if not steps:
-        raise OptionError(f"{store.path}: no training of the branch {store.branch} was recorded there: sifu train")
+        raise OptionError(
+            f"{store.path}: no training of the branch {store.branch} was recorded; expected at least a step: `train()`"
+        )
     axes = figure.subplots()
     few = "." if len(steps) == 1 else None  # one point is no line
     axes.plot(
@@ -213,7 +216,7 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
     edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
     total = max(int(store.read("rows/total").sum()), int(count.sum()), 1)
     if not edges:
-        raise OptionError(f"{graph.path} has no private edges: there are no counts to draw")
+        raise OptionError(f"{graph.path} has no private edges; expected at least one, whose count is drawn")
     axes = figure.subplots()
     rank = np.unique(np.geomspace(1, edges, 2000).astype(np.int64))
     axes.plot(rank, np.maximum(count[rank - 1], 0.5), color=PRIVATE, linewidth=1.8, label="count of the pair")
@@ -267,7 +270,7 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
     rows = [row_at_rest(walk, node) for node in order.tolist()]
     if not rows:
-        raise OptionError(f"{graph.path} has no private edges: there are no energies to draw")
+        raise OptionError(f"{graph.path} has no private edges; expected at least one, whose energy is drawn")
     count = np.concatenate([row.count for row in rows])
     energy = np.concatenate([row.energy for row in rows])
     default = np.array([row.default_energy for row in rows])
@@ -337,7 +340,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     index = graph.parameters.index
     stored = graph.store.page_stored()
     if not len(stored):
-        raise OptionError(f"{graph.path} has no private edges, so no pages: there is nothing to draw")
+        raise OptionError(f"{graph.path} has no private edges, so it has no pages; expected at least one page")
     use = np.bincount(index.slot // PAGE_EDGES, weights=index.count, minlength=len(stored))
     across = max(1, math.ceil(math.sqrt(len(stored) * 1.3)))
     down = math.ceil(len(stored) / across)
@@ -357,7 +360,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
         aspect="auto",
         interpolation="nearest",
     )
-    left.set_title("how often the text of the build runs over the page", fontsize=10)
+    left.set_title("occurrences of the page's edges in the text of the build", fontsize=10)
     figure.colorbar(heat, ax=left, pad=0.01)
     right.imshow(
         grid(stored.astype(float)),
@@ -369,7 +372,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     )
     right.set_title(
         f"{int(stored.sum()):,} of {len(stored):,} pages trained and stored (blue);\nthe others are "
-        "generated when they are needed",
+        "computed when they are read",
         fontsize=10,
     )
     if traffic is not None:
@@ -395,7 +398,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
             axes.set_title(title, fontsize=10)
             figure.colorbar(heat, ax=axes, pad=0.01)
     else:
-        figure.supxlabel("Reads, writes and residency of pages are noted by the next training.", fontsize=8, color=SOFT)
+        figure.supxlabel("The next training records reads, writes and residency of pages.", fontsize=8, color=SOFT)
     for axes in panels:
         axes.set_xlabel(f"page, row by row ({across} across; {PAGE_EDGES} edges a page)")
         axes.set_yticks([])

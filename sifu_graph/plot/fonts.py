@@ -1,4 +1,4 @@
-"""Which fonts of this machine have the characters that a picture shows. It knows matplotlib and font files only."""
+"""Installed fonts that have the characters of a picture. It knows matplotlib and font files only."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ HEAVY = ("bold", "black", "heavy", "italic", "oblique", "light", "thin", "mono")
 
 
 def families_for(characters: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Font families that together have these characters, in the order to ask them, and the characters that none has.
+    """Font families that together have these characters, in the order of use, and the characters that none has.
 
-    Every font file of the machine is considered, the likely ones first; a family is taken if it adds characters.
+    All installed font files are searched, the likely ones first; a family is used if it adds characters.
     """
     from matplotlib import font_manager, ft2font
 
@@ -53,7 +53,7 @@ def families_for(characters: Iterable[str]) -> tuple[list[str], set[str]]:
                 font_manager.fontManager.addfont(path)
                 families.append(font.family_name)
                 missing -= added
-        except (OSError, RuntimeError, ValueError):  # a file that is no font, or one of a kind that cannot be drawn
+        except (OSError, RuntimeError, ValueError):  # not a font, or of a kind that matplotlib cannot draw
             continue
     return families, {chr(code) for code in missing}
 

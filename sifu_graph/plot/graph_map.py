@@ -1,7 +1,7 @@
-"""A map of the graph: its most frequent nodes, their strongest edges, where each lies and what belongs together.
+"""A map of the graph: its most frequent nodes, their strongest edges, their places and communities.
 
-It knows graphs and energies; it does not know how a map is drawn (`map_html`, `map_image`). Energies come from
-`walk.Walk`, row by row, so that no more of the graph is in memory than the rows that are met.
+The module knows graphs and energies; it does not know how a map is drawn (`map_html`, `map_image`). Energies come from
+`walk.Walk`, one row in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEASURES: dict[By, str] = {
     "energy": "the energy of the edge at rest",
     "count": "how often the pair occurred",
 }
-"""What makes an edge strong, in words."""
+"""The measures of an edge's strength, with their meaning."""
 
 COLOURS = (
     "#c8553d",
@@ -40,7 +40,7 @@ COLOURS = (
     "#7d9b1f",
     "#a0527f",
 )
-"""Of the largest communities, for a light and a dark ground."""
+"""Of the largest communities, for light and dark backgrounds."""
 OTHER = "#8d887c"
 """Of the others."""
 
@@ -62,7 +62,7 @@ class GraphMap:
     strength : float64 [k]
         By the measure ``by``; edges are sorted by it, the strongest first.
     unwritten
-        Names that a picture leaves out because no font of this machine has them.
+        Names that a picture leaves out because no installed font has them.
     """
 
     node: Ints
@@ -84,12 +84,12 @@ class GraphMap:
 
     @property
     def communities(self) -> int:
-        """How many there are."""
+        """Number of communities."""
         return int(self.community.max(initial=-1)) + 1
 
 
 def printed(name: str) -> str:
-    """A node's name as one line that can be seen: blanks and control characters by a sign."""
+    """A node's name as one visible line: signs for blanks, codes for control characters."""
     seen = name.replace(" ", "\u2423").replace("\n", "\u23ce").replace("\t", "\u21e5")
     return "".join(character if character.isprintable() else f"<{ord(character):X}>" for character in seen)
 
@@ -143,7 +143,7 @@ def _edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences:
 
 
 def _strongest(source: Ints, target: Ints, strength: Doubles, edges: int) -> Ints:
-    """Which edges to keep, the strongest first: the first of every node, then the best of the others."""
+    """Which edges to keep, the strongest first: the strongest of every node, and the strongest of the others."""
     order = np.argsort(-strength, kind="stable")
     first = np.zeros(len(order), bool)
     ends = np.stack([source[order], target[order]], 1).reshape(-1)
@@ -154,7 +154,7 @@ def _strongest(source: Ints, target: Ints, strength: Doubles, edges: int) -> Int
 
 
 def _weights(strength: Doubles, by: By) -> Doubles:
-    """How hard an edge pulls: the square root of its strength, so that a few do not hold everything."""
+    """Weights of edges in the layout: the square root of the strength, so that a few edges do not dominate."""
     low = float(strength.min())
     above = strength - low if by == "energy" or low < 0 else strength
     weight: Doubles = np.sqrt(above / max(float(above.max()), 1e-30)) + 0.05

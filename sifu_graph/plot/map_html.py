@@ -25,7 +25,7 @@ def map_page(found: GraphMap) -> str:
 
 
 def page_data(found: GraphMap) -> dict[str, Any]:
-    """What the script draws."""
+    """The data of the page, for `templates/map.js`."""
     names = [printed(name) for name in found.name]
     return {
         "by": found.by,

@@ -1,4 +1,4 @@
-"""A map as a picture: points, lines and as many names as find room.
+"""A map as a picture: points, lines, and names without overlap.
 
 It knows maps and matplotlib (the extra ``plot``), not how a map is made.
 """
@@ -20,9 +20,9 @@ SHOWN_COMMUNITIES = 12
 
 
 def map_picture(found: GraphMap, kind: str) -> tuple[bytes, list[str]]:
-    """The picture as ``png``, ``svg`` or ``pdf``, and the names that no font of this machine can write.
+    """The picture as ``png``, ``svg`` or ``pdf``, and the names that no installed font has.
 
-    Those names are left out; their points are drawn.
+    The picture has points instead of those names.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
@@ -78,26 +78,26 @@ def map_picture(found: GraphMap, kind: str) -> tuple[bytes, list[str]]:
 
 
 def _filling(place: Floats) -> Floats:
-    """The same places, moved and stretched (both ways alike) to fill the square from -1 to 1."""
+    """The places, moved and scaled (the same in both directions) to fill the square from -1 to 1."""
     low, high = place.min(0), place.max(0)
     filling: Floats = (place - (low + high) / 2) * (2 / max(float((high - low).max()), 1e-6))
     return filling
 
 
 def _share(strength: Doubles) -> Doubles:
-    """0 to 1, by the square root."""
+    """Square root of the strength, scaled to 0 to 1."""
     low = min(0.0, float(strength.min()))
     out: Doubles = np.sqrt((strength - low) / max(float(strength.max()) - low, 1e-30))
     return out
 
 
 def _cells(name: str) -> float:
-    """How wide a name is, in sizes of its font."""
+    """Width of a name in font sizes."""
     return sum(1.0 if unicodedata.east_asian_width(character) in "WF" else 0.62 for character in name)
 
 
 def _with_room(place: Floats, size: Doubles, cells: list[float]) -> Bools:
-    """Which names can be written without covering one that came before; 0 cells: never."""
+    """Which names do not overlap an earlier one; 0 cells: never written."""
     unit = 2.04 / (INCHES * 0.96 * 72)  # of the map, a point
     width, height = np.array(cells) * size * unit, size * unit * 0.95
     placed: Bools = np.zeros(len(place), bool)

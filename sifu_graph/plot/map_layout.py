@@ -1,6 +1,6 @@
-"""Where the nodes of a picture lie: a force-directed layout and communities, the same for the same input.
+"""Places of the nodes of a map (a force-directed layout) and their communities; the same input gives the same result.
 
-It knows numbered points, weighted links and NumPy; it does not know tokens, energies or how anything is drawn.
+The module knows numbered points, weighted links and NumPy; it does not know tokens, energies or drawing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from sifu_graph.arrays import Doubles, Floats, Ints
 
 BLOCK_BYTES = 128 << 10
-"""Distances that are formed at a time: what a core's cache holds (2 MiB: twice as slow)."""
+"""Distances in memory at a time; they fit into a core's cache (2 MiB: twice as slow)."""
 LONGEST_STEP = 10.0
 
 
@@ -49,19 +49,19 @@ def force_layout(
     gravity: float = 1.0,
     seed: int = 0,
 ) -> Floats:
-    """Positions [nodes, 2] within the unit circle, in which linked nodes and nodes of one group lie close together.
+    """Positions [nodes, 2] within the unit circle, in which linked nodes and nodes of one group are close.
 
     ForceAtlas2 in its LinLog form (Jacomy et al. 2014): every pair repels with ``m_i m_j / distance``, where m is one
     more than a node's number of links; every link attracts with ``weight * log(1 + distance)``, ``within`` times as
-    much inside a group; gravity holds the pieces together; a node is the slower the more its force turns about. The
-    groups begin on a circle. All pairs are computed, block by block: 17 ms an iteration for 2,000 nodes, quadratic.
+    much inside a group; gravity keeps components together; a node moves less when its force changes direction. The
+    groups start on a circle. All pairs are computed, block by block: 17 ms an iteration for 2,000 nodes, quadratic.
 
     Parameters
     ----------
     source, target, weight
         As in `communities`.
     group : int64 [nodes]
-        Numbers from 0 on.
+        Number of the group of each node, from 0.
     """
     nodes, rng = len(group), np.random.default_rng(seed)
     mass = (1 + np.bincount(source, minlength=nodes) + np.bincount(target, minlength=nodes)).astype(np.float32)
@@ -108,7 +108,7 @@ def _repulsion(place: Floats, mass: Floats) -> Floats:
         np.multiply(dx, dx, out=near)
         np.multiply(dy, dy, out=square)
         near += square
-        near += 1e-2  # a node is at no distance from itself
+        near += 1e-2  # no distance is 0, not even for i = j
         np.divide(mass, near, out=near)
         force[part, 0] = mass[part] * np.einsum("ij,ij->i", dx, near)
         force[part, 1] = mass[part] * np.einsum("ij,ij->i", dy, near)

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 POSITIONS = 96
-"""Positions on a page, the last ones of the trace; and signals of one position, all earlier ones as one."""
+"""Largest number of positions on a page (the last ones of the trace), and of signals of a position (earlier ones are
+summed)."""
 NEIGHBOURS = 8  # strongest edges out of a node, and into it
 
 
 def trace_to_page(
     graph: GraphSession, text: str | Sequence[str], options: TraceOptions, path: str | Path, *, force: bool = False
 ) -> Trace:
-    """Traces a text and writes the trace as a page. Without ``options.top``, the page has `PAGE_TOP` candidates.
+    """Trace a text and write the trace as a page. Without ``options.top``, the page has `PAGE_TOP` candidates.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def trace_to_page(
 
 
 def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
-    """Writes the page and returns its size in bytes."""
+    """Write the page; returns its size in bytes."""
     page = trace_page(graph, trace).encode()
     with disk_errors(path, "writing the page"):
         write_durably(path, page)
@@ -57,7 +58,7 @@ def trace_page(graph: GraphSession, trace: Trace) -> str:
 
 
 def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
-    """What the script draws."""
+    """The data of the page, for `templates/trace.js`."""
     names = _Names()
     traces = [_trace(found, names) for found in ([trace] if trace.before is None else [trace.before, trace])]
     cards = _cards(graph, names, (trace.before or trace).nodes)
@@ -66,9 +67,9 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     all_of_it = shown == trace.text_positions
     part = "Every position" if all_of_it else f"The last {shown} of {trace.text_positions:,} positions"
     about = (
-        f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are signals that "
-        "the mix carries to a position; below it the candidates for what comes next, red the one that came, dashed a "
-        "default edge. Click a candidate to ask why, with Shift to compare with it."
+        f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are the signals "
+        "in the mix of a position; below it are the candidates for the next token: red is the next token of the text, "
+        "dashed are default edges. Click a candidate to explain its energy, with Shift to compare with it."
     )
     return {
         "about": about,
@@ -82,7 +83,7 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
 
 
 class _Names:
-    """Every name once; elsewhere its number."""
+    """Numbers of names, so that the data has each name once."""
 
     def __init__(self) -> None:
         self.listed: list[str] = []
@@ -108,7 +109,7 @@ def _trace(trace: Trace, names: _Names) -> dict[str, Any]:
 
 def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]:
     signals = len(position.weights)
-    cut = max(0, signals - POSITIONS)  # those before it are one on the page
+    cut = max(0, signals - POSITIONS)  # the page has the sum of the signals before it
 
     def folded(values: np.ndarray) -> list[float]:
         return [_short(float(value)) for value in ([values[:cut].sum()] if cut else []) + list(values[cut:])]
@@ -155,7 +156,7 @@ def _short(value: float, digits: int = 6) -> float:
 
 
 def _cards(graph: GraphSession, names: _Names, text: tuple[int, ...]) -> dict[int, Any]:
-    """Counts, norms and strongest edges of every node that the page names; norms of edges whose rows the text met."""
+    """Counts, norms and strongest edges of every node on the page; norms of edges only for the nodes of the text."""
     parameters, store, vocabulary = graph.parameters, graph.store, graph.tokenizer.vocabulary
     index = parameters.index
     counts = store.read("nodes/count")

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the map whose data lies in the page. Names of nodes are only ever set as text.
+// Draws the map of the page's data. Names of nodes are set as text only.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -38,7 +38,7 @@
     theme.tint = COLOURS.concat(OTHER).map((colour) => clear(colour, 0.4));
     theme.pale = clear(theme.soft, 0.1);
   };
-  const clear = (colour, alpha) => {  // the renderer blends colours that are multiplied by their alpha already
+  const clear = (colour, alpha) => {  // the renderer expects colours multiplied by their alpha
     const [r, g, b] = [1, 3, 5].map((i) => Math.round(alpha * parseInt(colour.slice(i, i + 2), 16)));
     return `rgba(${r}, ${g}, ${b}, ${alpha})`;
   };
@@ -91,7 +91,7 @@
     label(context, node, { ...settings, labelSize: settings.labelSize + 5, labelWeight: "600" });
   };
 
-  // Without a graphics card a frame takes long: then the picture that is there is moved, and drawn anew when it rests.
+  // A frame is slow without a graphics card: the last picture is moved instead, and drawn again when it stops moving.
   const REST_MS = 150, LATE_MS = 150;
   class Renderer extends Sigma {
     scheduleRender() {
@@ -104,7 +104,7 @@
       return this;
     }
     place(transform) {
-      const { mouse, ...canvases } = this.getCanvases();  // the mouse is measured from where its own lies
+      const { mouse, ...canvases } = this.getCanvases();  // positions of the mouse are relative to its canvas
       for (const canvas of Object.values(canvases)) canvas.style.transform = transform;
       this.moved = transform !== "";
     }

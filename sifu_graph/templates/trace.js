@@ -1,5 +1,5 @@
-// One page, one trace: positions from left to right, the signals that reach each of them, the candidates below.
-// Names come from text, so they are only ever set as text (textContent): nothing in them is read as HTML.
+// Draws a trace: positions from left to right, the signals that reach each of them, the candidates below.
+// Names come from text, so they are set as text (textContent) only and never parsed as HTML.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -27,7 +27,7 @@
   const html = (tag, attributes, ...children) => make(false, tag, attributes, ...children);
   const put = (id, ...children) => $(id).replaceChildren(...children.flat());
 
-  // A name as it can be read: what cannot be printed is spelled out, a space is seen.
+  // A readable name: characters that do not print are escaped, a space has a sign.
   const visible = (name) => [...name].map((c) => c === " " ? "\u2423" : /[\p{C}\p{Z}]/u.test(c)
     ? "\\u{" + c.codePointAt(0).toString(16) + "}" : c).join("");
   const label = (name) => visible(data.names[name]);
@@ -40,7 +40,7 @@
   const whole = (x) => x.toLocaleString("en-US");
   const percent = (p) => p >= 0.0995 ? (100 * p).toFixed(0) + "%" : p >= 0.001 ? (100 * p).toFixed(1) + "%" : p > 0 ? "<0.1%" : "0%";
   const shareOf = (c) => c.p * (c.private ? 1 : c.among);
-  // A text cut to what fits a width, and the size of its letters, between the least and the most.
+  // A text cut to a width, and the size of its letters, between `least` and `most`.
   function fit(text, width, least, most) {
     const ems = (part) => [...part].reduce((sum, c) => sum + (c > "\u2e80" ? 1 : .56), 0);
     let cut = text;
@@ -50,7 +50,7 @@
 
   // ---- what is shown of a position
 
-  // The fewest candidates that hold the mass (of those the page knows), and always the one that came.
+  // The fewest candidates of the page that together have the probability `mass`, and always the next token.
   function candidatesShown(position) {
     const out = [];
     let held = 0;
@@ -63,7 +63,7 @@
     return out.sort((a, b) => position.candidates[b].energy - position.candidates[a].energy);
   }
 
-  // Margin of the picked candidate over the other one, split.
+  // The parts of the margin of the picked candidate over the other one.
   function split(position) {
     const a = position.account[Math.min(state.pick, position.account.length - 1)];
     const b = position.account[Math.min(state.versus, position.account.length - 1)];
@@ -73,7 +73,7 @@
     };
   }
   const marginOf = (position) => position.candidates[state.pick].energy - position.candidates[state.versus].energy;
-  // The position of signal k of a position's list; null: all that came before what the page holds.
+  // The position of signal k of a position's list; null: the sum of all earlier signals.
   const signalAt = (position, k) => position.rest && k === 0 ? null : position.from + k;
   const signalName = (at) => trace().tokens[at - trace().first];
 
@@ -170,10 +170,10 @@
   function drawAccount() {
     const position = here(), a = position.candidates[state.pick], b = position.candidates[state.versus];
     put("contest-title", state.pick === state.versus ? "One candidate" : "Why ", state.pick === state.versus ? "" : token(a.name), state.pick === state.versus ? "" : " rather than ", state.pick === state.versus ? "" : token(b.name), state.pick === state.versus ? "" : "?");
-    const came = position.came === null ? [] : [" Here ", html("b", null, token(position.candidates[position.came].name)), position.rank
-      ? ` came: rank ${whole(position.rank)}, ${position.loss.toFixed(2)} nats.` : " came, which cannot be chosen here."];
+    const came = position.came === null ? [] : [" The next token is ", html("b", null, token(position.candidates[position.came].name)), position.rank
+      ? `: rank ${whole(position.rank)}, ${position.loss.toFixed(2)} nats.` : ", which is not a candidate here."];
     const edge = (c) => c.private ? `over a private edge counted ${whole(c.count)} times` : c.among > 1 ? `as one of ${whole(c.among)} default edges` : "over a default edge";
-    put("contest", `At position ${position.position} the mix meets the row of `, html("b", null, token(position.node)),
+    put("contest", `The source at position ${position.position} is `, html("b", null, token(position.node)),
       ` (${whole(position.edges)} private edges). `, html("b", null, token(a.name)), ` has energy ${a.energy.toFixed(3)} (${percent(a.p)}), ${edge(a)}; `,
       html("b", null, token(b.name)), ` has ${b.energy.toFixed(3)} (${percent(b.p)}), ${edge(b)}.`, came);
     const parts = split(position), margin = marginOf(position);
@@ -186,7 +186,7 @@
     if (data.encoded) lines.push([["positional encoding"], parts.encoding, "part"]);
     const most = Math.max(1e-9, ...lines.map(([, value]) => Math.abs(value)), Math.abs(margin));
     put("account", html("table", { id: "account-table" },
-      html("thead", null, html("tr", null, html("th", null, "brought by"), html("th", { class: "number" }, "energy"), html("th", null))),
+      html("thead", null, html("tr", null, html("th", null, "part"), html("th", { class: "number" }, "energy"), html("th", null))),
       html("tbody", null, lines.map(([name, value, kind]) => html("tr", { class: kind, "data-value": value }, html("td", null, name),
         html("td", { class: "number" }, signed(value, 4)), html("td", { class: "chart" }, BAR(value, most)))),
       html("tr", { class: "part", "data-value": parts.remainder }, html("td", null, "remainder (rounding)"),
@@ -200,7 +200,7 @@
     const position = here(), rows = position.weights.map((w, k) => [signalAt(position, k), w]).filter(([, w]) => w > 0);
     rows.sort((a, b) => b[1] - a[1]);
     const rest = rows.slice(12).reduce((sum, [, w]) => sum + w, 0);
-    put("mix", rows.length === 0 ? html("p", null, "Nothing: the biases decide alone.") : html("table", null,
+    put("mix", rows.length === 0 ? html("p", null, "Empty: only biases contribute.") : html("table", null,
       rows.slice(0, 12).map(([at, w]) => html("tr", null, html("td", null, signalCell(at)),
         html("td", { class: "number" }, percent(w)), html("td", { class: "chart" }, BAR(w, rows[0][1], "weight")))),
       rest > 0 ? html("tr", { class: "part" }, html("td", null, `${rows.length - 12} more`), html("td", { class: "number" }, percent(rest)), html("td")) : null));
@@ -218,7 +218,7 @@
   function drawNode() {
     const name = state.pin === null ? here().node : state.pin, card = data.cards[name];
     put("node-title", token(name), state.pin === null ? "" : [" ", html("span", { class: "tag" }, "pinned")]);
-    if (!card) return put("node", html("p", null, "This node plays no part in the trace, so the page holds nothing more about it."));
+    if (!card) return put("node", html("p", null, "The page has no data of this node."));
     put("node", html("p", null, `Counted ${whole(card.count)} times. ${whole(card.edges_out)} private edges out, ${whole(card.edges_in)} in; |b| of the node ${card.norm.toFixed(2)}.`),
       html("div", { class: "columns" }, neighbours("strongest out", card.out, card.out.some((e) => e.length > 2)), neighbours("strongest in", card.in, false)));
   }
@@ -235,7 +235,7 @@
 
   function render() { drawHead(); draw(); drawAccount(); drawMix(); drawNode(); }
 
-  // ---- what one can do
+  // ---- actions
 
   function focusOn(selector) {
     const element = document.querySelector(selector);

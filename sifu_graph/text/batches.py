@@ -1,4 +1,4 @@
-"""Chunks of an encoded text, and batches of them in an order that the seed and the epoch decide.
+"""Chunks of an encoded text, and batches of them in an order that follows from seed and epoch.
 
 It knows node ids and lengths; it does not know tokenizers or files.
 """
@@ -20,7 +20,7 @@ from sifu_graph.text.encoded import Split
 def chunk_table(split: Split, *, length: int) -> tuple[Ints, NDArray[np.int32]]:
     """Cut documents into chunks of at most `length` tokens that overlap by one.
 
-    Chunk j of a document covers its tokens from j * (length - 1), so that every pair of neighbours lies in
+    Chunk j of a document covers its tokens from j * (length - 1), so that every pair of neighbours is in
     exactly one chunk. A chunk has at least two tokens.
 
     Returns
@@ -53,16 +53,16 @@ class Batch:
 
 
 class Batches:
-    """All chunks of a split, in an order that seed and epoch decide; any batch can be had by its number.
+    """All chunks of a split, in an order that follows from seed and epoch; each batch is computed from its number.
 
     Parameters
     ----------
     split
-        Where the tokens lie.
+        The encoded text.
     length
         Tokens a chunk, at most.
     batch
-        Chunks a batch; the last batch of an epoch has what is left.
+        Chunks a batch; the last batch of an epoch has the remaining ones.
     seed
         Each epoch is shuffled by PCG64 seeded with (seed, epoch).
     """

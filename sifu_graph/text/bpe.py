@@ -1,4 +1,4 @@
-"""Byte-level BPE: text becomes the nodes that the `tokenizers` library finds, and decodes exactly.
+"""Byte-level BPE with the `tokenizers` library: every text has nodes, which decode to exactly that text.
 
 It knows bytes, merges and that library; it does not know files or edges.
 """
@@ -31,7 +31,7 @@ BYTE_OF = {character: byte for byte, character in enumerate(ALPHABET)}
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-level BPE: every text has nodes, and decodes exactly. Learned by the `tokenizers` library."""
+    """Byte-level BPE. Every text has nodes, which decode to exactly that text."""
 
     level = "bpe"
 
@@ -106,7 +106,7 @@ def _byte_level(model: Any) -> Any:
 
 
 def no_surrogates(text: str) -> str:
-    """Half a surrogate pair is no character and has no bytes: it reads as U+FFFD."""
+    """The text with U+FFFD for each half of a surrogate pair, which has no bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -115,7 +115,7 @@ def no_surrogates(text: str) -> str:
 
 
 def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
-    """Text where the bytes are text (and no other node can have that name), else ``<0xE6 0x98>``."""
+    """The text of the bytes; if they are not text, or another node can have that name, ``<0xE6 0x98>``."""
     try:
         text = piece.decode()
     except UnicodeDecodeError:
@@ -126,6 +126,7 @@ def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
 
 
 def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
+    """Learn merges from documents, which are read twice. Nodes are ordered by how often the documents use them."""
     if iter(documents) is documents:
         raise TypeError("level bpe reads the documents twice; give a list or Corpus.training(...)")
     library = _byte_level(tokenizers.models.BPE())

@@ -1,8 +1,8 @@
 """Where text comes from: files, folders, standard input and the corpora inside the package, as documents.
 
 One line is one document; blank lines are skipped. Text is streamed: memory holds a few blocks of one MiB,
-never a corpus. A line of more than `MAX_LINE_BYTES` is cut in pieces of at most that size (at a character),
-and each piece is a document of its own. This module does not know what a node is, nor how text becomes nodes.
+never a corpus. A line of more than `MAX_LINE_BYTES` is cut into pieces of at most that size (between characters),
+and each piece is a document of its own. The module does not know nodes or tokenizers.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ class Corpus:
     Raises
     ------
     CorpusError
-        A source is missing, or has a suffix that is not known. (What is wrong inside a file is raised when
-        it is read.)
+        A source is missing, or its suffix is unknown. (Errors inside a file are raised when it is read.)
     """
 
     def __init__(self, sources: Iterable[str | Path], *, tokens: bool = False, stdin: BinaryIO | None = None) -> None:
@@ -130,30 +129,30 @@ class Corpus:
             raise CorpusError(f"{names}{more}: empty, expected at least one line of text")
 
     def training(self, *, holdout: float) -> Documents:
-        """The documents that training may see; can be iterated again and again."""
+        """The documents for training; each `iter()` reads them from the start."""
         return Documents(corpus=self, holdout=holdout, held_out=False)
 
     def heldout(self, *, holdout: float) -> Documents:
-        """The documents kept for evaluation; can be iterated again and again."""
+        """The documents for evaluation; each `iter()` reads them from the start."""
         return Documents(corpus=self, holdout=holdout, held_out=True)
 
     # ---- identity
 
     def record(self) -> dict[str, Any]:
-        """What a graph keeps, so that `from_record` finds the same text again.
+        """The description of the corpus that a graph stores; `from_record` opens the corpus again.
 
         Returns
         -------
         dict
             `tokens`, and `sources`: a list of `name` (absolute path, shipped name, or `-`), `bytes` and
-            `sha256` of the file as it lies on disk.
+            `sha256` of the file (compressed, if it is).
         """
         if self._records is None:
             self._records = [_describe(source) for source in self.sources]
         return {"tokens": self.tokens, "sources": [dict(entry) for entry in self._records]}
 
     def fingerprint(self) -> str:
-        """A hash (hex) of what the corpus contains, wherever its files lie."""
+        """A hash (hex) of the content of the corpus. Paths do not change it."""
         kinds = [(source.kind, source.compression) for source in self.sources]
         hashes = [entry["sha256"] for entry in self.record()["sources"]]
         return hashlib.sha256(json.dumps([self.tokens, kinds, hashes]).encode()).hexdigest()
@@ -173,7 +172,7 @@ class Corpus:
             name = entry["name"]
             if name == "-":
                 raise CorpusError("the recorded corpus was standard input, which is gone: name a corpus")
-            if name in SHIPPED:  # even where a file of that name has appeared since
+            if name in SHIPPED:  # even if a file of that name exists
                 sources.append(_shipped(name))
             elif Path(name).is_file():
                 sources.append(_file(Path(name)))
@@ -213,10 +212,10 @@ def check_fraction(fraction: float) -> None:
 
 
 def is_held_out(document: Document, *, fraction: float) -> bool:
-    """Whether a document is kept for evaluation; depends on its content alone, the same for ever.
+    """Whether a document is kept for evaluation. This depends on its content only.
 
-    The 64-bit BLAKE2b of the UTF-8 text (line ends as ``\\n``, none at the end; a token list as compact JSON)
-    is, as a number, compared with ``fraction * 2**64``: a larger fraction holds out a superset.
+    The 64-bit BLAKE2b hash of the UTF-8 text (line ends as ``\\n``, none at the end; a token list as compact JSON)
+    is compared with ``fraction * 2**64``: a larger fraction holds out a superset.
     """
     if fraction <= 0:
         return False
@@ -251,7 +250,7 @@ def _shipped(name: str) -> Source:
 
 
 def _suffixes(name: str) -> tuple[str, str] | None:
-    """(kind, compression) of a file name, or None where it is not known."""
+    """(kind, compression) of a file name; None: unknown."""
     lower = name.lower()
     for compression in COMPRESSIONS:
         for kind in KINDS:
@@ -318,7 +317,7 @@ def _decompressed(raw: BinaryIO, *, compression: str) -> IO[bytes]:
 
 
 def _blocks(source: Source) -> Iterator[bytes]:
-    """The bytes of a source, decompressed; the next block is fetched in a thread while this one is used."""
+    """The bytes of a source, decompressed. A thread reads the next block while the caller uses this one."""
     try:
         with (
             _open_raw(source) as raw,
@@ -337,7 +336,7 @@ def _blocks(source: Source) -> Iterator[bytes]:
 
 
 def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
-    """Runs of whole lines (or one piece of a giant line) as text, each with the number of its first line."""
+    """Runs of whole lines (or one piece of a very long line) as text, each with the number of its first line."""
     line, offset, rest = 1, 0, b""
     for block in _blocks(source):
         if offset == 0 and not rest and block.startswith(_BOM):

@@ -1,8 +1,7 @@
 """The encoded corpus on disk: node ids in a flat file, the start of each document, chunks and batches.
 
-A token file is a cache: it can always be built again from the corpus and the tokenizer, whose hashes are its
-key; one that is torn or does not match is ignored and rebuilt. This module knows neither characters nor
-edges.
+A token file is a cache. Its key is made of the hashes of corpus and tokenizer; a file that is incomplete or has
+another key is ignored and written again. The module does not know characters or edges.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Split:
     Attributes
     ----------
     ids
-        [tokens] node ids (uint16 or int32; a memory map where they lie on disk), separators included.
+        [tokens] node ids (uint16 or int32; a memory map of a file, or in memory), separators included.
     offsets
         int64 [documents + 1]: where each document begins; the last is the number of tokens.
     """
@@ -60,7 +59,7 @@ class Split:
 
     @property
     def transitions(self) -> int:
-        """Number of neighbours inside documents: what there is to predict."""
+        """Number of pairs of neighbours inside documents: the tokens that can be predicted."""
         return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
 
     def document(self, index: int) -> Integers:
@@ -69,7 +68,7 @@ class Split:
 
     @classmethod
     def from_arrays(cls, documents: Sequence[Integers]) -> Split:
-        """Documents that are in memory, as they are (no separators are put in)."""
+        """Documents in memory. No separators are added."""
         lengths = np.array([len(document) for document in documents], dtype=np.int64)
         ids = np.concatenate([np.asarray(d, dtype=np.int32) for d in documents] or [np.empty(0, np.int32)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -109,21 +108,21 @@ class TokenFile:
 
 
 def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, holdout: float) -> TokenFile:
-    """Encode a corpus into `directory`, or open what an earlier call left there.
+    """Encode a corpus into `directory`, or open the files that an earlier call wrote there.
 
     Parameters
     ----------
     corpus, tokenizer
-        What is encoded, and how.
+        The text and its tokenizer.
     directory
-        A folder for such caches; made if missing. Each combination has a folder of its own in it.
+        The folder of all token files; made if missing. Each key has its own folder in it.
     holdout
         Share of the documents that goes to the held-out part (`is_held_out`).
 
     Raises
     ------
     CorpusError
-        The corpus cannot be read, or nothing is left for training.
+        The corpus cannot be read, or every document is held out.
     DiskFullError, ResourceError
         The cache cannot be written.
     """
@@ -138,7 +137,7 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, hold
         with FileLock(directory / "lock"):
             found = _open(path, key=key)  # another process may have been faster
             if found is None:
-                # whoever wrote a partial one held the lock, and is gone
+                # the writer of a partial folder held the lock, so it no longer runs
                 for abandoned in directory.glob(_PARTIAL + "*"):
                     shutil.rmtree(abandoned, ignore_errors=True)
                 _write(corpus, tokenizer, path=path, key=key, holdout=holdout)
@@ -165,7 +164,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
         tokens, documents = _write_parts(corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout)
         if documents["train"] == 0:
             raise CorpusError(
-                f"all {documents['heldout']} documents are held out (a share of {holdout:g}), none is left "
+                f"all {documents['heldout']} documents are held out (a share of {holdout:g}); expected at least one "
                 "to train on: give more documents, or hold out fewer"
             )
         meta = {
@@ -220,7 +219,7 @@ def _sync(file: IO[Any]) -> None:
 
 
 def _open(path: Path, *, key: str) -> TokenFile | None:
-    """The token file at `path`, or None where there is none, or not all of it, or another one."""
+    """The token file at `path`; None: it is missing, incomplete, or has another key."""
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT or meta["key"] != key:
@@ -241,10 +240,7 @@ def _open(path: Path, *, key: str) -> TokenFile | None:
 
 def _map(path: Path, *, dtype: str, length: int) -> NDArray[Any]:
     if path.stat().st_size != length * np.dtype(dtype).itemsize:
-        raise ValueError("not of the size that was written")
+        raise ValueError("the file has another size than was written")
     if length == 0:
         return np.empty(0, dtype=dtype)
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
-
-
-# ---- chunks and batches

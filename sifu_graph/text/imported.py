@@ -1,10 +1,10 @@
-"""Tokenizers over a vocabulary that came from elsewhere: its tokens keep their ids, and no separator is put in.
+"""Tokenizers of an imported vocabulary: its tokens keep their ids, and no separator is added.
 
-Three kinds, as there are levels: characters (longer tokens are matched first), byte-level BPE by a file of the
-`tokenizers` library that is kept as it is, and lists of tokens. Unlike the tokenizers of `tokenizer`, a document is
-nothing but its tokens, and every node can be generated: that is how the released BriLLM code has it. A vocabulary
-with our own separator (``<sep>``) is one of ours that comes home, and keeps our ways. This module knows names and
-text; it does not know checkpoints.
+One class for each level: characters (longer tokens are matched first), byte-level BPE by a file of the `tokenizers`
+library that is stored unchanged, and lists of tokens. Unlike with the tokenizers of `plain` and `bpe`, a document is
+its tokens only, and every node can be generated, as in the released BriLLM code. A vocabulary with the separator
+``<sep>`` was exported from a graph of sifu: its documents have separators. The module knows names and text; it does
+not know checkpoints.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
         The tokenizer file is not byte-level BPE, or knows none of the tokens.
     """
     unknown = next((names.index(name) for name in UNKNOWN_NAMES if name in names), None)
-    separator = names.index(SPECIAL[1]) if SPECIAL[1] in names else None  # a graph of our own that comes home
+    separator = names.index(SPECIAL[1]) if SPECIAL[1] in names else None  # exported from a graph of sifu
     if level == "bpe":
         _check_library(library, names)
     own = {} if library is None else library["model"]["vocab"]
@@ -80,14 +80,14 @@ def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None
 
 
 class ImportedTokenizer(Tokenizer):
-    """What the three kinds share.
+    """Base class of the three kinds.
 
     Parameters
     ----------
     nodes, added
         As in `Tokenizer`.
     unknown, separator
-        Ids, or None. What is no node becomes ``unknown``, and is left out where that is None.
+        Ids, or None. Text that is no node becomes ``unknown``; without an unknown node it is left out.
     library
         The tokenizer file's content.
     """
@@ -134,14 +134,14 @@ class ImportedTokenizer(Tokenizer):
         return Decoder([piece.encode() for piece in pieces], between=between, separator=self.separator)
 
     def _known(self, ids: Ids) -> Ids:
-        """The ids, in which -1 stands for what is no node."""
+        """The ids with -1 (text that is no node) replaced by the unknown node, or left out."""
         if self.unknown is None:
             return ids[ids >= 0]
         return np.where(ids >= 0, ids, self.unknown).astype(np.int32)
 
 
 class ImportedChars(ImportedTokenizer):
-    """Every character is a token; tokens of more characters are matched first, the longest first."""
+    """One node per character; tokens of several characters are matched first, the longest first."""
 
     level = "char"
 
@@ -164,7 +164,7 @@ class ImportedChars(ImportedTokenizer):
 
 
 class ImportedTokens(ImportedTokenizer):
-    """Documents are lists of tokens already; a text is cut at white space."""
+    """Documents are lists of tokens; a text is split at white space."""
 
     level = "tokens"
 
@@ -182,7 +182,7 @@ class ImportedTokens(ImportedTokenizer):
 
 
 class ImportedBpe(ImportedTokenizer):
-    """Byte-level BPE by a tokenizer file, with its own normalisation and its own special tokens."""
+    """Byte-level BPE by a tokenizer file, with the file's normalisation and special tokens."""
 
     level = "bpe"
 
@@ -190,7 +190,7 @@ class ImportedBpe(ImportedTokenizer):
         super().__init__(nodes, **options)
         try:
             self._model = tokenizers.Tokenizer.from_str(json.dumps(self._library))
-        except Exception as error:  # the library raises nothing more special
+        except Exception as error:  # the library raises no narrower class
             raise ForeignFileError(f"the tokenizers library cannot read it: {error}") from error
         self._model.no_truncation()
         self._model.no_padding()
@@ -249,7 +249,7 @@ KINDS: dict[str, type[ImportedTokenizer]] = {"char": ImportedChars, "bpe": Impor
 
 
 def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The tokenizer file that belongs to a graph at level ``bpe``, as the `tokenizers` library reads it; else None."""
+    """The tokenizer file of a graph at level ``bpe``, for the `tokenizers` library; None at other levels."""
     if tokenizer.level != "bpe":
         return None
     if isinstance(tokenizer, ImportedTokenizer):

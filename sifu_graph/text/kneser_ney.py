@@ -1,15 +1,15 @@
-"""Plain baselines on the same text: unigram, and interpolated Kneser-Ney of order 2, 3 and 4, at once from counts.
+"""Baselines on the same text from counts: unigram, and interpolated Kneser-Ney of order 2, 3 and 4.
 
 Modified Kneser-Ney with three discounts a level (Chen & Goodman 1999, section 3), interpolated down to the uniform
 distribution: for a history h and its shorter form h',
 
     p(w | h) = (c(h w) - D(c(h w))) / c(h .)  +  (sum of D over h .) / c(h .) * p(w | h')
 
-with counts of occurrences at the highest order, and below it the number of different tokens before the n-gram. A
-document begins with as many marks as the order needs, which are never predicted, so that its first tokens have a
-history too. A history that never occurred passes on to the shorter one.
+where c counts occurrences at the highest order, and below it the different tokens before the n-gram. Each document is
+padded at its start with marks that are never predicted, so that its first tokens have a history too. A history that
+never occurred gives the probability of the shorter one.
 
-It knows node ids and documents, the same as the graph sees. Memory: about 75 bytes for each distinct n-gram of the
+The module knows node ids and documents. Memory: about 75 bytes for each distinct n-gram of the
 highest order (1.0 GiB for 17.6 million tokens with 14.7 million of them).
 """
 
@@ -36,7 +36,7 @@ BLOCK_TOKENS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The n-grams of one order with one kind of count, and what each history leaves to the shorter one."""
+    """The n-grams of one order with one kind of count, and the share of each history that goes to the shorter one."""
 
     keys: Keys  # [grams], ascending
     count: Ints  # [grams]
@@ -80,8 +80,8 @@ class KneserNey:
     n
         Number of nodes.
     orders
-        Which orders will be asked for. Those whose n-grams do not fit in 64 bits are left out (`orders` says which
-        are there): order 4 fits up to 65,535 nodes.
+        The orders to compute. Those whose n-grams do not fit in 64 bits are left out (the attribute `orders` has the
+        others): order 4 fits up to 65,535 nodes.
     """
 
     def __init__(self, split: Split, *, n: int, orders: Sequence[int] = ORDERS) -> None:
@@ -130,7 +130,7 @@ class KneserNey:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a plain model reaches on the text that the graph was evaluated on."""
+    """The figures of a baseline on the text that the graph was evaluated on."""
 
     name: str
     perplexity: float
@@ -139,7 +139,7 @@ class Baseline:
 
 
 def every_place(split: Split) -> Ints:
-    """All places of a split with something before them in their document: what there is to predict."""
+    """All places of a split except the first of each document: the tokens that can be predicted."""
     first = np.zeros(split.tokens + 1, bool)
     first[split.offsets] = True
     return np.flatnonzero(~first[: split.tokens])
@@ -187,7 +187,7 @@ def _count(split: Split, *, n: int, order: int) -> tuple[Keys, Ints]:
 
 
 def _shortened(keys: Keys, count: Ints, *, modulus: np.uint64) -> tuple[Keys, Ints, Ints]:
-    """The n-grams without their first token: keys, occurrences, and how many different tokens stood before."""
+    """The n-grams without their first token: keys, occurrences, and the number of different tokens before them."""
     suffix = keys % modulus
     order = np.argsort(suffix, kind="stable")
     suffix = suffix[order]
@@ -198,7 +198,7 @@ def _shortened(keys: Keys, count: Ints, *, modulus: np.uint64) -> tuple[Keys, In
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the corpus says of every node and every pair, as far as the initialisation needs it.
+    """Counts of every node that the initial parameters are computed from.
 
     Attributes
     ----------

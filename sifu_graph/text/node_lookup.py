@@ -1,6 +1,6 @@
-"""From what a user types to a node, and what is said where there is none: the nearest names.
+"""The node of a name, or an error with the nearest names.
 
-It knows a tokenizer's vocabulary; it does not know edges or signals.
+The module knows a tokenizer's vocabulary; it does not know edges or signals.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from sifu_store.errors import OptionError
 from sifu_graph.text.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
 
 NEAREST = 5
-SAME_SCRIPT = 0x1000  # code points that two characters of one script are apart, at most
+SAME_SCRIPT = 0x1000  # largest distance of code points within a script
 
 
 def node_named(tokenizer: Tokenizer, name: str) -> int:
-    """The node of a name, as the vocabulary has it.
+    """The node of a name of the vocabulary.
 
     Raises
     ------
     OptionError
-        There is none; the message has the nearest names, or the nodes that the text consists of.
+        No node has the name; the message lists the nearest names, or the nodes of the text.
     """
     node = tokenizer.token_id(name)
     if node is not None:

@@ -1,7 +1,7 @@
-"""How often each node follows each other node, and which ordered pairs get parameters of their own.
+"""How often each node follows each other node, and which ordered pairs become private edges.
 
-Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n. This module knows
-node ids and documents, not text, and not where parameters lie.
+Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n. The module knows
+node ids and documents; it does not know text or parameters.
 """
 
 from __future__ import annotations
@@ -77,16 +77,15 @@ def count_pairs(
     Parameters
     ----------
     tokens
-        A token file (of which only the training part is counted), one part of it, or one array a document.
+        A token file (its training part is counted), one part of it, or one array for each document.
     n
         Number of nodes; every id is below it.
     block_tokens
-        How many tokens are sorted at once.
+        Tokens that are sorted at a time. The result does not depend on it.
 
     Returns
     -------
     PairCounts
-        The same for every `block_tokens`.
     """
     if isinstance(tokens, TokenFile):
         tokens = tokens.train
@@ -115,7 +114,7 @@ def count_pairs(
     )
 
 
-# A block: ids, which neighbours (ids[i], ids[i + 1]) lie in one document, and how many of the ids to count as
+# A block: ids, which neighbours (ids[i], ids[i + 1]) belong to one document, and how many of the ids to count as
 # nodes (the last one is shared with the next block).
 _Block = tuple[Integers, Bools, int]
 
@@ -151,7 +150,7 @@ def _is_first(keys: Integers) -> Bools:
 
 
 class MergedCounts:
-    """Sorted distinct keys with counts; a part is merged with the one before once it is half as large."""
+    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size."""
 
     def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
         self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
@@ -186,8 +185,8 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
     counts
         All pairs that occur.
     sparsify
-        At most this share of all n * n ordered pairs becomes private (0 to 1; rounded down, read as the
-        decimal number that it is written as).
+        At most this share of all n * n ordered pairs becomes private (0 to 1). The budget is
+        floor(sparsify * n * n), computed from the decimal number that `sparsify` prints as.
     min_count
         Pairs that occur less often stay default.
 
@@ -215,5 +214,5 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
 
 
 def coverage(counts: PairCounts, mask: Bools) -> float:
-    """The share of all pair occurrences that the chosen pairs cover (0 where there is no pair)."""
+    """The share of all pair occurrences that the chosen pairs cover (0 if there is no pair)."""
     return float(counts.count[mask].sum()) / counts.total if counts.total else 0.0

@@ -40,7 +40,7 @@ class CharTokenizer(Tokenizer):
 
     @cached_property
     def _matched(self) -> dict[str, int]:
-        """Only what is longer than a character: the table finds the others, and faster."""
+        """Names of several characters only: the table finds the others, and faster."""
         every = {**self._aliases, **{self._nodes[node]: node for node in self._added}}
         return {name: node for name, node in every.items() if len(name) > 1}
 
@@ -65,6 +65,7 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def frequent_characters(documents: Iterable[Document], *, limit: int) -> list[str]:
+    """The special nodes and the `limit` most frequent characters, ties by code point."""
     counts = np.zeros(_CODES, dtype=np.int64)
     for batch in batched(documents):
         block = np.bincount(_codes("".join(["".join(document) for document in batch])))
@@ -77,7 +78,7 @@ def frequent_characters(documents: Iterable[Document], *, limit: int) -> list[st
 
 
 class ListTokenizer(Tokenizer):
-    """Documents are lists of tokens already; a text is cut at white space.
+    """Documents are lists of tokens; a text is split at white space.
 
     `<unk>` and `<sep>` in a list mean the special nodes.
     """
@@ -103,6 +104,7 @@ class ListTokenizer(Tokenizer):
 
 
 def frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:
+    """The special nodes and the `limit` most frequent tokens, ties by the token."""
     counts: Counter[str] = Counter()
     for document in documents:
         counts.update(document.split() if isinstance(document, str) else document)

@@ -1,6 +1,6 @@
 """The kinds of tokenizers: how one is trained, and how one is read from a graph's store.
 
-It knows every kind; no kind knows it.
+The module knows every kind; no kind imports it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sifu_graph.text.tokenizer import FORMAT, LEVELS, SPECIAL, Tokenizer
 
 
 def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int) -> Tokenizer:
-    """Chooses the nodes.
+    """Choose the nodes from documents.
 
     Parameters
     ----------
     documents
         The training part of a corpus: text, or lists of tokens at level `tokens`. Level `bpe` reads it twice, so it
-        must be an iterable that can be read again (a list, `Corpus.training(...)`).
+        must be an iterable that can be read twice (a list, `Corpus.training(...)`).
     level
         `char`, `bpe` or `tokens`.
     vocab

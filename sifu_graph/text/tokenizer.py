@@ -1,9 +1,9 @@
-"""Text becomes nodes, and nodes become text: what all kinds of tokenizers share (`plain`, `bpe`, `imported`).
+"""Text to nodes and nodes to text: the base class of the tokenizers in `plain`, `bpe` and `imported`.
 
-Node 0 is `<unk>` (whatever is no node), node 1 is `<sep>` (the edge of a document; prints as a line break).
+Node 0 is `<unk>` (text that is no node), node 1 is `<sep>` (start and end of a document; prints as a line break).
 All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
 (`with_added`) are matched longest first, before the level's own rule; so is the text of nodes that were renamed or
-merged into another. This module knows neither files nor edges.
+merged into another. The module does not know files or edges.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(ABC):
-    """Text <-> nodes. Made by the functions of `registry`; never changes.
+    """Text to nodes and back. Immutable; made by the functions of `registry`.
 
     Parameters
     ----------
     nodes
-        What each node stands for, in the order of the ids, the two special nodes first.
+        The text of each node, in the order of the ids, the two special nodes first.
     added
         Ids of the nodes that are matched longest first, before the level's own rule.
     aliases
-        Text that is read as a node of another name: what was merged into it.
+        Node by text: the names of nodes that were merged into it.
     """
 
     level: ClassVar[str]
     unknown: int | None = UNKNOWN
-    """The node of whatever is no node; None: it is left out."""
+    """The node of text that is no node; None: such text is left out."""
     separator: int | None = SEPARATOR
-    """The node that stands at both edges of a document; None: nothing does."""
+    """The node at the start and the end of a document; None: there is none."""
 
     def __init__(
         self, nodes: Sequence[str], *, added: Iterable[int] = (), aliases: Mapping[str, int] | None = None
@@ -58,7 +58,7 @@ class Tokenizer(ABC):
         self._added = sorted(added)
         self._aliases = dict(aliases or {})
 
-    # ---- making another one
+    # ---- changed copies
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
@@ -67,11 +67,11 @@ class Tokenizer(ABC):
 
     @classmethod
     def _arguments(cls, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What the constructor of this kind takes besides nodes, added nodes and aliases."""
+        """The arguments of this kind's constructor besides nodes, added nodes and aliases."""
         return {}
 
     def with_added(self, tokens: Iterable[str]) -> Self:
-        """The same tokenizer with more nodes, which take the next ids and are matched longest first.
+        """A copy with more nodes, which take the next ids and are matched longest first.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Tokenizer(ABC):
         return self.from_record(record)
 
     def renamed(self, node: int, name: str) -> Self:
-        """The same tokenizer with another name for one node: from now on this text is the node, its old text is not.
+        """A copy with another name for one node: the new name is read as the node, the old one is not.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Tokenizer(ABC):
         return self.from_record(rest)
 
     def without(self, nodes: Iterable[int]) -> Self:
-        """The same tokenizer with fewer nodes; those after a missing one move up. Their text is unknown from now on.
+        """A copy with fewer nodes. The ids after a removed node move up; the text of removed nodes is unknown.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class Tokenizer(ABC):
         return self.from_record(record)
 
     def merged(self, node: int, into: int) -> Self:
-        """The same tokenizer without one node, whose text is read as another node.
+        """A copy without one node, whose text is read as another node.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Tokenizer(ABC):
         self._require_ordinary(node, "merged")
         self._require_ordinary(into, "merged into")
         record = self.to_json()
-        for key in ("aliases", "learned_aliases"):  # what was merged into it before
+        for key in ("aliases", "learned_aliases"):  # of nodes that were merged into it before
             if key in record:
                 record[key] = {name: into if old == node else old for name, old in record[key].items()}
         key = "aliases" if self.level != "bpe" or node in self._added else "learned_aliases"
@@ -153,21 +153,21 @@ class Tokenizer(ABC):
             raise OptionError(f"{SPECIAL[node]} is a special node: it cannot be {what}")
 
     def require_readable(self, node: int) -> None:
-        """Raises `OptionError` for a node that no text can ever become."""
+        """Raise `OptionError` for a node that no text encodes to."""
         name = self._nodes[node]
         broken = "\n" in name or "\r" in name
         if broken or self.encode(name).tolist() != [node]:
             why = "one line is one document" if broken else "white space separates tokens"
             raise OptionError(f"{name!r} can never be read from a text ({why}): choose another token")
 
-    # ---- what it is
+    # ---- properties
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     @property
     def vocabulary(self) -> list[str]:
-        """The name of each node, all different. Bytes that are no text alone read ``<0xE6 0x98>``."""
+        """The name of each node, all different. Bytes that are not text have a name like ``<0xE6 0x98>``."""
         return list(self._nodes)
 
     @property
@@ -182,7 +182,7 @@ class Tokenizer(ABC):
 
     @property
     def raw(self) -> list[str]:
-        """What each node stands for, as a vocabulary file has it (level `bpe`: bytes as printable characters)."""
+        """The text of each node as in a vocabulary file (level `bpe`: bytes as printable characters)."""
         return list(self._nodes)
 
     def token_id(self, token: str) -> int | None:
@@ -194,20 +194,20 @@ class Tokenizer(ABC):
         return {name: node for node, name in enumerate(self.vocabulary)}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as a value that `json` can write; `registry.read_tokenizer` reads it."""
+        """The whole tokenizer as a JSON object; `registry.read_tokenizer` reads it."""
         record = {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
         return {**record, "aliases": self._aliases} if self._aliases else record
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash (hex) of everything that decides how text becomes nodes."""
+        """A hash (hex) of everything that the encoding depends on."""
         text = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def character_counts(self) -> Ints | None:
-        """Characters of text that each node stands for, int64 [n]; None where documents are no text.
+        """Characters in the text of each node, int64 [n]; None at level `tokens`, where documents are not text.
 
-        A character whose bytes lie in several nodes counts for the one that holds its first byte.
+        A character whose bytes are in several nodes counts for the node of its first byte.
         """
         if self.level == "tokens":
             return None
@@ -216,7 +216,7 @@ class Tokenizer(ABC):
     # ---- text -> nodes
 
     def encode(self, document: Document) -> Ids:
-        """The nodes of a text, without separators (int32). What is no node becomes node 0."""
+        """The nodes of a text, int32, without separators. Text that is no node becomes node 0."""
         if not isinstance(document, str):
             document = "".join(document)
         if self._pattern is None or self._pattern.search(document) is None:
@@ -230,12 +230,12 @@ class Tokenizer(ABC):
         return np.concatenate(parts)
 
     def encode_document(self, document: Document) -> Ids:
-        """The nodes of a whole document: a separator, its tokens, a separator (int32)."""
+        """The nodes of a document, int32: a separator, its tokens, a separator."""
         edge = np.array([SEPARATOR], dtype=np.int32)
         return np.concatenate([edge, self.encode(document), edge])
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
-        """Many documents at once: as `encode_document` of each, but faster.
+        """The nodes of several documents, as `encode_document` gives them, but faster.
 
         Returns
         -------
@@ -256,7 +256,7 @@ class Tokenizer(ABC):
 
     @cached_property
     def _matched(self) -> dict[str, int]:
-        """What is matched longest first, and the nodes that it means."""
+        """Node by name, for the names that are matched longest first."""
         return {**self._aliases, **{self._nodes[node]: node for node in self._added}}
 
     @cached_property
@@ -281,19 +281,19 @@ class Tokenizer(ABC):
         return "".join([decoder.push(int(node)) for node in ids]) + decoder.flush()
 
     def decoder(self) -> Decoder:
-        """A `Decoder` for nodes that come one at a time."""
+        """A `Decoder` for a sequence of nodes."""
         return Decoder([(PRINTED[node] if node < 2 else name).encode() for node, name in enumerate(self._nodes)])
 
 
 class Decoder:
-    """Turns nodes that come one at a time into text, and never prints half a character.
+    """Decodes nodes one at a time into complete characters.
 
     Parameters
     ----------
     pieces
         The UTF-8 bytes of each node.
     between
-        What stands between two nodes that are not at the edge of a document.
+        The text between two nodes of a document.
     separator
         The node at the edge of a document, or None.
     """
@@ -306,17 +306,17 @@ class Decoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, node: int) -> str:
-        """The text that is complete after one more node; empty where a character still lacks bytes."""
+        """The characters that one more node completes; empty while a character lacks bytes."""
         gap = self._between if self._inside and node != self._separator else ""
         self._inside = node != self._separator
         return gap + self._utf8.decode(self.pieces[node])
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for bytes that never became a character."""
+        """The rest at the end: U+FFFD for bytes of an incomplete character."""
         return self._utf8.decode(b"", final=True)
 
 
-# ---- characters
+# ---- arrays of nodes
 
 
 def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, Ints]:
@@ -329,6 +329,3 @@ def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, Ints]:
     out[inner] = ids
     out[~inner] = SEPARATOR
     return out, framed_lengths
-
-
-# ---- lists of tokens

@@ -88,7 +88,7 @@ def test_export_names_its_files(unchanged: Path, kind: str) -> None:
 def test_export_brillm_of_another_signal(unchanged: Path) -> None:
     done = call("export", "brillm", "--store", unchanged)
     assert done.code == 2
-    assert "build one with --signal brillm05" in done.error
+    assert "build one with sifu build-graph --signal brillm05" in done.error
     assert call("export", "onnx", "--store", unchanged).code == 2
 
 

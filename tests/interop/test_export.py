@@ -49,7 +49,7 @@ def test_brillm_gives_back_the_files_that_were_imported(files: Files, imported: 
         row.update({name: 1 for name in NAMES if name not in row})
     report = imported.export("brillm", tmp_path / "out")
     assert report.files == ["model.bin", "vocab.json", "word_frequency.json"]
-    assert report.notes == ["2 private edges were never counted and stand with a count of 1: 0 means default"]
+    assert report.notes == ["2 private edges were never counted and are written with a count of 1: 0 means default"]
     for mmap in (False, True):
         state = torch.load(tmp_path / "out" / "model.bin", weights_only=True, mmap=mmap)
         assert list(state) == list(files.state)
@@ -199,16 +199,16 @@ def test_bad_safetensors(trained: Path, tmp_path: Path) -> None:
     header, data = whole[8 : 8 + length], whole[8 + length :]
     empty = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
     for content, message in [
-        (b"", "not a safetensors file, or torn"),
-        (b"\xff" * 64, "not a safetensors file, or torn"),
-        (whole[:200], "not a safetensors file, or torn"),
+        (b"", "not a safetensors file, or incomplete"),
+        (b"\xff" * 64, "not a safetensors file, or incomplete"),
+        (whole[:200], "not a safetensors file, or incomplete"),
         (whole[:-5], "ends too early"),
         (whole[:8] + header.replace(b'"F32"', b'"F16"', 1) + data, "expected"),
         (
             whole[:8] + header.replace(b'"format_version\\": 1', b'"format_version\\": 9') + data,
             "written by a newer release",
         ),
-        (len(json.dumps(empty)).to_bytes(8, "little") + json.dumps(empty).encode() + b"abcd", "no graph of sifu"),
+        (len(json.dumps(empty)).to_bytes(8, "little") + json.dumps(empty).encode() + b"abcd", "not a graph of sifu"),
     ]:
         (tmp_path / "bad.safetensors").write_bytes(content)
         with pytest.raises(ForeignFileError) as caught:
@@ -338,7 +338,7 @@ def test_a_target_that_exists(trained: Path, tmp_path: Path, kind: str) -> None:
         mine = tmp_path / "mine"
         mine.mkdir()
         (mine / "thesis.txt").write_text("years of work")
-        with pytest.raises(StoreExistsError, match="other things in it"):
+        with pytest.raises(StoreExistsError, match="other files in it"):
             graph.export(kind, mine, force=True)
         assert (mine / "thesis.txt").read_text() == "years of work"
         with pytest.raises((OptionError, StoreExistsError)):

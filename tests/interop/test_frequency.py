@@ -115,5 +115,5 @@ def test_quotes_and_backslashes_in_names(names: list[str], tmp_path: Path) -> No
     quoted = json.dumps(names[0])
     path.write_text(json.dumps(rows).replace("}, ", f", {quoted}: 1}}, ", 1), encoding="utf-8")
     assert read_rows(path, names) is None
-    with pytest.raises(ForeignFileError, match="a target stands twice"):
+    with pytest.raises(ForeignFileError, match="a target is there twice"):
         frequency_rows(path, names)

@@ -121,7 +121,7 @@ def test_code_in_a_pickle(files: Files, tmp_path: Path, monkeypatch: pytest.Monk
     files.checkpoint.write_bytes(pickle.dumps(Attack()))
     assert "a bare pickle" in refused(files, tmp_path)
     torch.save(files.state, files.checkpoint, _use_new_zipfile_serialization=False)
-    assert "a bare pickle (PyTorch before 1.6" in refused(files, tmp_path)
+    assert "a bare pickle (from PyTorch before 1.6" in refused(files, tmp_path)
     assert not Path("attacked").exists()
 
 
@@ -143,7 +143,7 @@ def test_torn_and_foreign_files(files: Files, tmp_path: Path) -> None:
 def test_missing_keys_and_wrong_shapes(files: Files, tmp_path: Path) -> None:
     state = files.state
     for broken, message in [
-        ({name: value for name, value in state.items() if name != "biases"}, "no biases in it (it holds positions"),
+        ({name: value for name, value in state.items() if name != "biases"}, "no biases in it (it has positions"),
         ({**state, "biases": state["biases"][:-1]}, "biases has shape"),
         ({**state, "biases": state["biases"][:, 0]}, "biases has shape"),
         ({**state, "weights": state["weights"][:, :, :4]}, "weights has shape"),
@@ -151,8 +151,8 @@ def test_missing_keys_and_wrong_shapes(files: Files, tmp_path: Path) -> None:
         ({**state, "weights": state["weights"].long()}, "weights is torch.int64"),
         ({**state, "node_bias": state["node_bias"][:-2]}, f"has {len(NAMES) - 2} nodes, "),
         ({**state, "positions": state["positions"][0]}, "positions has shape"),
-        ([1, 2], "holds a list"),
-        ({"a": 1}, "holds a dictionary of a"),
+        ([1, 2], "has a list"),
+        ({"a": 1}, "has a dictionary of a"),
     ]:
         torch.save(broken, files.checkpoint)
         assert message in refused(files, tmp_path)
@@ -161,14 +161,14 @@ def test_missing_keys_and_wrong_shapes(files: Files, tmp_path: Path) -> None:
 def test_values_that_are_no_numbers(files: Files, tmp_path: Path) -> None:
     files.state["weights"][7, 3, 2] = np.nan
     torch.save(files.state, files.checkpoint)
-    assert "row 7 of edges/weight holds values that are no numbers" in refused(files, tmp_path)
+    assert "row 7 of edges/weight has values that are not finite numbers" in refused(files, tmp_path)
 
 
 def test_a_mismatch_of_rows_names_both_numbers(files: Files, tmp_path: Path) -> None:
     edges = len(files.rows())
     message = refused(files, tmp_path, frequency=None)
     assert f"has {edges} private edges, all pairs of {len(NAMES)} nodes are {len(NAMES) ** 2:,}" in message
-    assert "--frequency" in message
+    assert "name its frequency file with `frequency`" in message
     files.counts["春"]["花"] = 0 if files.counts["春"]["花"] else 5
     files.frequency.write_text(json.dumps(files.counts), encoding="utf-8")
     message = refused(files, tmp_path)
@@ -179,17 +179,17 @@ def test_a_mismatch_of_rows_names_both_numbers(files: Files, tmp_path: Path) -> 
 def test_bad_frequency_files(files: Files, tmp_path: Path) -> None:
     counts, text = files.counts, files.frequency.read_text()
     for content, message in [
-        (text[:-40], "no JSON, or cut off"),
+        (text[:-40], "not JSON, or incomplete"),
         ("[1, 2]", "expected source -> {target: count}"),
         ("{}", "expected source -> {target: count}"),
-        (json.dumps({**counts, "鳥": counts["春"]}), "1 of its sources are no tokens of ours ('鳥')"),
+        (json.dumps({**counts, "鳥": counts["春"]}), "1 of its sources are not in the vocabulary ('鳥')"),
         (json.dumps({u: row for u, row in counts.items() if u != "春"}), "1 of its sources are missing ('春')"),
-        (json.dumps({**counts, "春": {**counts["春"], "鳥": 2}}), "'鳥' is no token of ours"),
-        (json.dumps({**counts, "春": {**counts["春"], "花": "2"}}), "the count of '花' is no whole number"),
-        (json.dumps({**counts, "春": {**counts["春"], "花": 2.5}}), "is no whole number"),
+        (json.dumps({**counts, "春": {**counts["春"], "鳥": 2}}), "'鳥' is not in the vocabulary"),
+        (json.dumps({**counts, "春": {**counts["春"], "花": "2"}}), "the count of '花' is not a whole number"),
+        (json.dumps({**counts, "春": {**counts["春"], "花": 2.5}}), "is not a whole number"),
         (json.dumps({**counts, "春": {**counts["春"], "花": -2}}), "has a count below 0"),
-        (json.dumps({**counts, "春": {}}) [:-1] + ', "春": {"花": 1}}', "a source stands there twice"),
-        (text.replace('{"', '{"\\u82b1": 1, "', 2).replace('{"\\u82b1": 1, "', '{"', 1), "a target stands twice"),
+        (json.dumps({**counts, "春": {}}) [:-1] + ', "春": {"花": 1}}', "a source is there twice"),
+        (text.replace('{"', '{"\\u82b1": 1, "', 2).replace('{"\\u82b1": 1, "', '{"', 1), "a target is there twice"),
         ("version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     ]:  # fmt: skip
         files.frequency.write_text(content, encoding="utf-8")
@@ -202,10 +202,10 @@ def test_bad_vocabularies(files: Files, tmp_path: Path) -> None:
         (json.dumps({**ids, "行": 40}), "ids run from 0 to 40, with gaps"),
         (json.dumps({**ids, "行": 7}), "the id 7 belongs to 2 tokens ('風', '行')"),
         (json.dumps({**ids, "行": 31, "白": 32}), "'白' is token number 31 and has the id 32"),
-        (json.dumps(ids)[:-1] + ', "\\u884c": 33}', "the token '行' stands there twice"),
-        (json.dumps({**ids, "行": "32"}), "the id of '行' is no whole number"),
+        (json.dumps(ids)[:-1] + ', "\\u884c": 33}', "the token '行' is there twice"),
+        (json.dumps({**ids, "行": "32"}), "the id of '行' is not a whole number"),
         (json.dumps(NAMES), "expected one JSON object, token -> id"),
-        ("{", "no JSON, or cut off"),
+        ("{", "not JSON, or incomplete"),
     ]:
         files.vocab.write_text(content, encoding="utf-8")
         assert message in refused(files, tmp_path)
@@ -266,7 +266,7 @@ def test_bpe_files_that_do_not_fit(files: Files, tmp_path: Path) -> None:
             import_brillm(checkpoint, tmp_path / "no.sifu", **{"vocab": vocab, **options})
         return str(caught.value)
 
-    assert "name its tokenizer file with --tokenizer" in line()
+    assert "name its file with `tokenizer`" in line()
     assert "goes with level bpe" in line(tokenizer=library, level="char")
     assert "none of its tokens is in the vocabulary" in line(vocab=files.vocab, tokenizer=library)
     content = json.loads(library.read_text())
