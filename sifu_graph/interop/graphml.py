@@ -20,7 +20,9 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def export_graphml(graph: GraphSession, path: Path) -> None:
-    """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy at the first step.
+    """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy.
+
+    The energies are those at the first step.
 
     The file is written as a stream. Characters that XML does not allow are written as ``<0x1F>``.
     """
