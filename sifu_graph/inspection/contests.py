@@ -68,7 +68,7 @@ def as_generation(
     Returns
     -------
     signals
-        r [d] of each position, from the last restart before the first contest on.
+        The signal r [d] of each position, from the last restart before the first contest on.
     contests
         In the order of their positions.
     """
