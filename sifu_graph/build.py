@@ -13,19 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.store import Store
 
-from sifu_graph._version import __version__
+from sifu_graph.arrays import Bools
 from sifu_graph.config import SignalConfig, preset
 from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
+from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.text.corpus import Corpus
-from sifu_graph.text.encoded import encode_corpus
+from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
@@ -55,6 +56,47 @@ class BuildReport:
     seconds: float
     snapshot: str
     notes: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """The options of a build, as `build_graph` describes them.
+
+    Raises
+    ------
+    OptionError
+        A value has no meaning.
+    """
+
+    vocab: int
+    sparsify: float
+    level: str
+    width: int
+    min_count: int
+    length: int
+    holdout: float
+    init: Literal["counts", "uniform"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.vocab <= len(SPECIAL):
+            raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
+        if not 0 <= self.sparsify <= 1:
+            raise OptionError(f"sparsify is {self.sparsify}: it must lie in [0, 1]")
+        if self.level not in LEVELS:
+            raise OptionError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
+        if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
+            raise OptionError(f"width is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
+        if self.min_count < 1:
+            raise OptionError(
+                f"min-count is {self.min_count}: it must be at least 1 (a pair that never occurs is never private)"
+            )
+        if not 2 <= self.length <= MOST_LENGTH:
+            raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
+        if self.seed < 0:
+            raise OptionError(f"seed is {self.seed}: it must be 0 or more")
+        if self.init not in ("counts", "uniform"):
+            raise OptionError(f"no initialisation {self.init!r}; there are counts, uniform")
 
 
 def build_graph(
@@ -110,166 +152,156 @@ def build_graph(
     ------
     OptionError, CorpusError, StoreExistsError, StoreLockedError, DiskFullError
     """
-    started = time.perf_counter()
-    say = say or (lambda _: None)
-    _check(
+    options = BuildOptions(
         vocab=vocab,
         sparsify=sparsify,
         level=level,
         width=width,
         min_count=min_count,
         length=length,
+        holdout=holdout,
         init=init,
         seed=seed,
     )
+    named = signal if isinstance(signal, str) else None
     config = preset(signal) if isinstance(signal, str) else signal
-    if isinstance(signal, str) and config.reset_after is not None:
+    if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     if not isinstance(corpus, Corpus):
-        named = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
-        corpus = Corpus(named or ["tang"], tokens=level == "tokens")
+        given = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
+        corpus = Corpus(given or ["tang"], tokens=level == "tokens")
     with Store.create(path, force=force) as store:
-        say("reading the corpus: which tokens are most frequent")
-        tokenizer = train_tokenizer(corpus.training(holdout=holdout), level=level, vocab=vocab)
-        nodes = len(tokenizer)
-        notes = []
-        if nodes < vocab:
-            notes.append(
-                f"the corpus has {nodes - len(SPECIAL):,} distinct tokens: {nodes:,} nodes instead of {vocab:,}"
-            )
-        say(f"encoding it with {nodes:,} nodes")
-        target = Path(path).resolve()  # named as the store under construction: if we are killed, the next build sweeps
-        prefix = f".{target.name}.building-{os.getpid()}-"
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
-            tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=holdout)
-            say(f"counting the pairs of {tokens.train.tokens:,} tokens")
-            counts = count_pairs(tokens, n=nodes)
-            private = select_private(counts, sparsify=sparsify, min_count=min_count)
-            say(f"writing {int(private.sum()):,} private edges")
-            covered = coverage(counts, private)
-            build = {
+        return _build(store, Path(path), corpus, config, named, options, command=command, say=say or (lambda _: None))
+
+
+def _build(
+    store: Store,
+    path: Path,
+    corpus: Corpus,
+    config: SignalConfig,
+    named: str | None,
+    options: BuildOptions,
+    *,
+    command: str,
+    say: Say,
+) -> BuildReport:
+    """Counts the corpus, writes the graph and commits. ``named``: the preset of ``config``, if it is one."""
+    started = time.perf_counter()
+    say("reading the corpus: which tokens are most frequent")
+    tokenizer = train_tokenizer(corpus.training(holdout=options.holdout), level=options.level, vocab=options.vocab)
+    nodes = len(tokenizer)
+    say(f"encoding it with {nodes:,} nodes")
+    target = path.resolve()  # named as the store under construction: after a kill, the next build removes it
+    prefix = f".{target.name}.building-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
+        tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout)
+        say(f"counting the pairs of {tokens.train.tokens:,} tokens")
+        counts = count_pairs(tokens, n=nodes)
+        private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
+        edges, covered = int(private.sum()), coverage(counts, private)
+        say(f"writing {edges:,} private edges")
+        graph = _new_graph(tokenizer, config, counts, private, options=options)
+        write_new_graph(
+            store,
+            graph,
+            signal=config,
+            initial={"method": options.init, "seed": options.seed, "discounts": list(graph.counts.discounts)},
+            build={
                 "corpus": corpus.record(),
-                "level": level,
-                "vocab": vocab,
-                "sparsify": sparsify,
-                "min_count": min_count,
-                "length": length,
-                "holdout": holdout,
+                "level": options.level,
+                "vocab": options.vocab,
+                "sparsify": options.sparsify,
+                "min_count": options.min_count,
+                "length": options.length,
+                "holdout": options.holdout,
                 "corpus_tokens": tokens.train.tokens,
                 "heldout_tokens": tokens.heldout.tokens,
                 "distinct_pairs": len(counts),
                 "coverage": covered,
-                "signal_preset": signal if isinstance(signal, str) else None,
-            }
-            _write(store, tokenizer, config, counts, private, build, width=width, init=init, seed=seed)
-            edges = int(private.sum())
-            snapshot = store.commit(
-                f"build: {nodes:,} nodes, {edges:,} private edges",
-                command=command,
-                changes={"nodes": nodes, "private_edges": edges, "coverage": covered},
-            )
-            shutil.move(scratch, store.path / "cache")
-        known = int(counts.node_count[len(SPECIAL) :].sum())
-        unknown = float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known)
-        return BuildReport(
-            path=str(path),
-            nodes=nodes,
-            dense_parameters=dense_parameters(nodes, width),
-            private_edges=edges,
-            stored_parameters=stored_parameters(nodes, edges, width),
-            ratio=stored_parameters(nodes, edges, width) / dense_parameters(nodes, width),
-            coverage=covered,
-            corpus_tokens=tokens.train.tokens,
-            heldout_tokens=tokens.heldout.tokens,
-            distinct_pairs=len(counts),
-            unknown_share=unknown,
-            store_bytes=store.size_bytes(),
-            seconds=time.perf_counter() - started,
-            snapshot=snapshot,
-            notes=notes,
+                "signal_preset": named,
+            },
+            format_version=FIRST_VERSION,
         )
-
-
-def _check(
-    *, vocab: int, sparsify: float, level: str, width: int, min_count: int, length: int, init: str, seed: int
-) -> None:
-    if vocab <= len(SPECIAL):
-        raise OptionError(f"vocab is {vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
-    if not 0 <= sparsify <= 1:
-        raise OptionError(f"sparsify is {sparsify}: it must lie in [0, 1]")
-    if level not in LEVELS:
-        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}")
-    if not 2 <= width <= MOST_WIDTH or width % 2:
-        raise OptionError(f"width is {width}: it must be an even number from 2 to {MOST_WIDTH:,}")
-    if min_count < 1:
-        raise OptionError(
-            f"min-count is {min_count}: it must be at least 1 (a pair that never occurs is never private)"
+        snapshot = store.commit(
+            f"build: {nodes:,} nodes, {edges:,} private edges",
+            command=command,
+            changes={"nodes": nodes, "private_edges": edges, "coverage": covered},
         )
-    if not 2 <= length <= MOST_LENGTH:
-        raise OptionError(f"length is {length}: it must be from 2 to {MOST_LENGTH:,} tokens")
-    if seed < 0:
-        raise OptionError(f"seed is {seed}: it must be 0 or more")
-    if init not in ("counts", "uniform"):
-        raise OptionError(f"no initialisation {init!r}; there are counts, uniform")
+        shutil.move(scratch, store.path / "cache")
+    seconds = time.perf_counter() - started
+    return _report(path, store, tokens, counts, private, options, seconds=seconds, snapshot=snapshot)
 
 
-def _write(
+def _report(
+    path: Path,
     store: Store,
-    tokenizer: Tokenizer,
-    config: SignalConfig,
+    tokens: TokenFile,
     counts: PairCounts,
-    private: np.ndarray,
-    build: dict[str, Any],
+    private: Bools,
+    options: BuildOptions,
     *,
-    width: int,
-    init: Literal["counts", "uniform"],
-    seed: int,
-) -> None:
-    """Everything of a new graph, into the store's first commit. Edge parameters need no byte: pages are lazy."""
-    nodes = len(tokenizer)
+    seconds: float,
+    snapshot: str,
+) -> BuildReport:
+    nodes, edges, dense = counts.n, int(private.sum()), dense_parameters(counts.n, options.width)
+    known = int(counts.node_count[len(SPECIAL) :].sum())
+    notes = []
+    if nodes < options.vocab:
+        found = nodes - len(SPECIAL)
+        notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")
+    return BuildReport(
+        path=str(path),
+        nodes=nodes,
+        dense_parameters=dense,
+        private_edges=edges,
+        stored_parameters=stored_parameters(nodes, edges, options.width),
+        ratio=stored_parameters(nodes, edges, options.width) / dense,
+        coverage=coverage(counts, private),
+        corpus_tokens=tokens.train.tokens,
+        heldout_tokens=tokens.heldout.tokens,
+        distinct_pairs=len(counts),
+        unknown_share=float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known),
+        store_bytes=store.size_bytes(),
+        seconds=seconds,
+        snapshot=snapshot,
+        notes=notes,
+    )
+
+
+def _new_graph(
+    tokenizer: Tokenizer, config: SignalConfig, counts: PairCounts, private: Bools, *, options: BuildOptions
+) -> NewGraph:
+    """The arrays of the graph with these private edges, a mask of the pairs [pairs]."""
     discounts = estimate_discounts(counts.count)
     taken = discount_of(counts.count, discounts)
     known = Counts(
         total=counts.row_total,
-        discounted=np.bincount(counts.source, weights=taken, minlength=nodes).astype(np.float64),
-        predecessors=np.bincount(counts.target, minlength=nodes),
+        discounted=np.bincount(counts.source, weights=taken, minlength=counts.n).astype(np.float64),
+        predecessors=np.bincount(counts.target, minlength=counts.n),
         discounts=discounts,
     )
     source, target, count = counts.source[private], counts.target[private], counts.count[private]
-    index = EdgeIndex.from_slots(nodes, source, target, count)
     initial = EdgeInitializer.create(
-        method=init, seed=seed, config=config, width=width, length=build["length"], index=index,
-        slots=len(source), counts=known,
-    )  # fmt: skip
-    default_W, default_b = initial.default()
-    vocabulary = [{"token": token, "kind": "text"} for token in tokenizer.vocabulary]
-    store.write_json("nodes/vocabulary", vocabulary)
-    store.write_json("nodes/tokenizer", tokenizer.to_json())
-    store.write("nodes/count", counts.node_count)
-    store.write("nodes/bias", initial.node_bias())
-    store.write("nodes/predecessors", known.predecessors.astype(np.int64))
-    store.write("rows/total", known.total)
-    store.write("rows/distinct", counts.row_distinct)
-    store.write("rows/discounted", known.discounted)
-    store.write("edges/source", source)
-    store.write("edges/target", target)
-    store.write("edges/count", count)
-    store.write("signal/alpha", (config.recency * np.arange(build["length"])).astype(np.float32))
-    store.write("signal/scale", np.ones(1, np.float32))
-    store.write("default/weight", default_W)
-    store.write("default/bias", default_b)
-    store.create_paged("edges/weight", (width, width), np.float32)
-    store.create_paged("edges/bias", (width,), np.float32)
-    store.write("pages/stored", np.zeros(store.pages, np.uint8))
-    store.set_settings(
-        {
-            "format_version": FIRST_VERSION,
-            "created_by": f"sifu-graph {__version__}",
-            "nodes": nodes,
-            "width": width,
-            "signal": config.to_json(),
-            "initial": {"method": init, "seed": seed, "discounts": list(discounts)},
-            "build": build,
-            "training": None,
-        }
+        method=options.init,
+        seed=options.seed,
+        config=config,
+        width=options.width,
+        length=options.length,
+        index=EdgeIndex.from_slots(counts.n, source, target, count),
+        slots=len(source),
+        counts=known,
+    )
+    default_weight, default_bias = initial.default()
+    return NewGraph(
+        tokenizer=tokenizer,
+        counts=known,
+        node_count=counts.node_count,
+        row_distinct=counts.row_distinct,
+        source=source,
+        target=target,
+        count=count,
+        node_bias=initial.node_bias(),
+        alpha=(config.recency * np.arange(options.length)).astype(np.float32),
+        default_weight=default_weight,
+        default_bias=default_bias,
     )

@@ -5,11 +5,12 @@ It knows reports and Markdown; it does not print.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sifu_store.errors import CorpusError
 
 from sifu_graph.evaluation import EvalReport, evaluate
+from sifu_graph.settings import BuildSettings, GraphSettings
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -52,7 +53,7 @@ def model_card(graph: GraphSession) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _text(build: dict[str, Any]) -> list[tuple[str, str]]:
+def _text(build: BuildSettings) -> list[tuple[str, str]]:
     sources = build["corpus"]["sources"]
     if not sources:
         came = build.get("imported", {})
@@ -71,7 +72,7 @@ def _text(build: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(settings: GraphSettings) -> list[tuple[str, str]]:
     build, training = settings["build"], settings["training"]
     signal = ", ".join(f"{name} {value}" for name, value in settings["signal"].items())
     rows = [

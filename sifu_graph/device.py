@@ -29,7 +29,7 @@ def parse_device(name: str) -> torch.device:
     """
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
-        raise OptionError(f"device is {name!r}: it must be cpu, cuda or cuda:N")
+        raise OptionError(f"`device` is {name!r}: it must be cpu, cuda or cuda:N")
     if name == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -38,10 +38,10 @@ def parse_device(name: str) -> torch.device:
             why = f"torch {torch.__version__} is built for the CPU only: install a build with CUDA"
         else:
             why = f"torch {torch.__version__} is built for CUDA {built}, but finds no GPU: look at its driver"
-        raise OptionError(f"--device {name}: {why}, or leave --device out")
+        raise OptionError(f"`device` is {name!r}: {why}, or leave `device` out")
     number, count = int(match[1] or 0), torch.cuda.device_count()
     if number >= count:
-        raise OptionError(f"--device {name}: the GPUs here are cuda:0 to cuda:{count - 1}")
+        raise OptionError(f"`device` is {name!r}: the GPUs here are cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", number)
 
 
@@ -55,9 +55,9 @@ def parse_precision(name: str, device: torch.device) -> Precision:
     for precision in PRECISIONS:
         if name == precision:
             if precision != "float32" and device.type == "cpu":
-                raise OptionError(f"--precision {name}: on the CPU all is float32; it goes with --device cuda")
+                raise OptionError(f'`precision` is {name!r}: on the CPU all is float32; pass `device="cuda"` with it')
             return precision
-    raise OptionError(f"precision is {name!r}: it must be {', '.join(PRECISIONS)}")
+    raise OptionError(f"`precision` is {name!r}: it must be {', '.join(PRECISIONS)}")
 
 
 def memory_of(device: torch.device) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
     """The same error, with what to do."""
     what = first_line(error).split(". ")[0]
     return DeviceMemoryError(
-        f"the GPU ran out of memory ({what}): lower --device-memory or --batch; nothing that was committed is lost"
+        f"the GPU ran out of memory ({what}): lower `device_memory` or `batch`; nothing that was committed is lost"
     )
 
 

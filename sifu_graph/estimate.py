@@ -93,6 +93,50 @@ class Estimate:
     epoch_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What the memory and the time of a run depend on."""
+
+    nodes: int
+    width: int
+    edges: int
+    length: int
+    slots: int
+    largest_row: int  # private edges
+    text_row: float  # private edges of a token's row, on average over the text
+    epoch_tokens: int | None
+
+    @classmethod
+    def of(cls, graph: GraphSession) -> _Size:
+        index, build, sizes = graph.parameters.index, graph.settings["build"], graph.parameters.index.row_sizes()
+        total = graph.store.read("rows/total")
+        return cls(
+            nodes=index.nodes,
+            width=graph.parameters.width,
+            edges=index.edges,
+            length=build["length"],
+            slots=graph.parameters.edges.slots,
+            largest_row=int(sizes.max(initial=0)),
+            text_row=float((sizes * (total / max(1, total.sum()))).sum()),
+            epoch_tokens=build["corpus_tokens"],
+        )
+
+    @classmethod
+    def planned(cls, vocab: int, sparsify: float, *, width: int, length: int) -> _Size:
+        """Of a graph to be built, with the greatest number of private edges."""
+        edges = int(sparsify * vocab * vocab)
+        return cls(
+            nodes=vocab,
+            width=width,
+            edges=edges,
+            length=length,
+            slots=edges,
+            largest_row=min(vocab, 10 * max(1, edges // vocab)),
+            text_row=min(float(vocab), TEXT_ROW * edges / vocab),
+            epoch_tokens=None,
+        )
+
+
 def estimate(
     graph: GraphSession | None = None,
     *,
@@ -123,19 +167,9 @@ def estimate(
     OptionError
         A value has no meaning.
     """
-    epoch_tokens = None
-    if graph is not None:
-        index, build = graph.parameters.index, graph.settings["build"]
-        nodes, width, edges, length = index.nodes, graph.parameters.width, index.edges, build["length"]
-        slots, sizes = graph.parameters.edges.slots, index.row_sizes()
-        largest = int(sizes.max(initial=0))
-        total = graph.store.read("rows/total")
-        text_row = float((sizes * (total / max(1, total.sum()))).sum())
-        epoch_tokens, folder = build["corpus_tokens"], graph.path
-    else:
-        nodes, edges = vocab, int(sparsify * vocab * vocab)
-        slots, largest = edges, min(nodes, 10 * max(1, edges // nodes))
-        text_row = min(float(nodes), TEXT_ROW * edges / nodes)
+    size = _Size.of(graph) if graph is not None else _Size.planned(vocab, sparsify, width=width, length=length)
+    nodes, width, edges, slots = size.nodes, size.width, size.edges, size.slots
+    folder = folder if graph is None else graph.path
     state = edge_state_arrays(OptimizerConfig.of(kind=optimizer), width)
     edge_floats = width * width + width
     state_floats = sum(int(np.prod(shape)) for shape in state.values())
@@ -143,21 +177,21 @@ def estimate(
     pages = -(-slots // PAGE_EDGES)
     copied = copied_bytes(
         slots,
-        trained_edges=batch * length,
-        evaluated_edges=evaluation.BATCH * length,
+        trained_edges=batch * size.length,
+        evaluated_edges=evaluation.BATCH * size.length,
         edge_bytes=page_bytes // PAGE_EDGES,
         bare_bytes=edge_floats * FLOAT_BYTES,
     )
-    row_pages = -(-largest // PAGE_EDGES) + 1
+    row_pages = -(-size.largest_row // PAGE_EDGES) + 1
     least = min(pages, 2 * (row_pages + 2)) * page_bytes + copied
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
     given = None if host_memory is None else parse_bytes(host_memory)
     host = min(whole, int(FREE_SHARE * memory.available) if given is None else given)
     rate = matrix_flops()
-    resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * text_row * width * width)
+    resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * size.text_row * width * width)
     paging_s = (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
-    speed = 1 / (1 / resident_speed + paging_s / (batch * length))
+    speed = 1 / (1 / resident_speed + paging_s / (batch * size.length))
     index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
     return Estimate(
         nodes=nodes,
@@ -182,8 +216,8 @@ def estimate(
         matrix_flops=rate,
         tokens_per_s=speed,
         resident_tokens_per_s=resident_speed,
-        epoch_tokens=epoch_tokens,
-        epoch_s=None if epoch_tokens is None else epoch_tokens / speed,
+        epoch_tokens=size.epoch_tokens,
+        epoch_s=None if size.epoch_tokens is None else size.epoch_tokens / speed,
     )
 
 

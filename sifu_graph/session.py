@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import COUNT, SOURCE
@@ -19,6 +19,7 @@ from sifu_store.store import Store
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.paging import budget
+from sifu_graph.settings import GraphSettings, read_settings
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
@@ -48,7 +49,7 @@ class GraphInfo:
     snapshot: str
     branch: str
     newest: bool  # the snapshot is the newest of the branch
-    settings: dict[str, Any]
+    settings: GraphSettings
 
 
 class GraphSession:
@@ -125,9 +126,14 @@ class GraphSession:
             if device_memory is not None:
                 device_budget.parse_budget(device_memory, place)
         graph = cls(
-            Store.open(path, at=at), host_memory=host_memory, modest=modest, scratch=scratch, device=device,
-            device_memory=device_memory, precision=precision,
-        )  # fmt: skip
+            Store.open(path, at=at),
+            host_memory=host_memory,
+            modest=modest,
+            scratch=scratch,
+            device=device,
+            device_memory=device_memory,
+            precision=precision,
+        )
         graph.pinned = at is not None
         return graph
 
@@ -156,7 +162,7 @@ class GraphSession:
 
     def _load(self) -> None:
         store = self.store
-        self.settings = store.settings
+        self.settings = read_settings(store)
         self.signal = SignalConfig.from_json(self.settings["signal"])
         self.tokenizer = read_tokenizer(store.read_json("nodes/tokenizer"))
         self._parameters: Parameters | None = None
@@ -211,9 +217,12 @@ class GraphSession:
         pool = (parameters or self.parameters).edges
         page_bytes = pool.page_bytes(state)
         copied = budget.copied_bytes(
-            pool.slots, trained_edges=trained_edges, evaluated_edges=evaluated_edges,
-            edge_bytes=page_bytes // pool.page_edges, bare_bytes=pool.page_bytes({}) // pool.page_edges,
-        )  # fmt: skip
+            pool.slots,
+            trained_edges=trained_edges,
+            evaluated_edges=evaluated_edges,
+            edge_bytes=page_bytes // pool.page_edges,
+            bare_bytes=pool.page_bytes({}) // pool.page_edges,
+        )
         wanted = self.host_memory
         if wanted is None and self.modest:
             wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
@@ -269,7 +278,7 @@ class GraphSession:
         changed = store.snapshot != self.store.snapshot
         self.store.close()
         self.store = store
-        self.settings = store.settings
+        self.settings = read_settings(store)
         if changed or force:
             self._forget()
             self._load()

@@ -46,8 +46,9 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Ints, runs
 from sifu_graph.config import initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.io import SMALL, read_usage
+from sifu_graph.model.io import SMALL, discounts_of, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
+from sifu_graph.settings import read_settings
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class WorkingCopy:
     def __init__(self, graph: GraphSession) -> None:
         store = graph.store
         self.graph, self.old = graph, store
-        self.settings = store.settings
+        self.settings = read_settings(store)
         self.config, self.width = graph.signal, int(self.settings["width"])
         present = store.names()
         self.small: Columns = {name: store.read(name) for name in SMALL}
@@ -190,7 +191,7 @@ class WorkingCopy:
             self.nodes["rows/total"],
             self.nodes["rows/discounted"],
             self.nodes["nodes/predecessors"],
-            tuple(self.settings["initial"]["discounts"]),
+            discounts_of(self.settings["initial"]),
         )
 
     def slot_of(self, u: int, v: int) -> int | None:
@@ -363,6 +364,7 @@ class WorkingCopy:
         if "optimizer/last_step" in self.paged and not valued.all():
             # Dense-equivalent AdamW: an edge that is new has missed nothing.
             training = self.settings["training"]
+            assert training is not None  # only training makes this array
             new = slots[~valued]
             last_step = np.full(len(new), training["step"] - training["began"], np.float32)
             values = {name: self.values(name, new) for name in (WEIGHT, BIAS)}
@@ -424,7 +426,7 @@ class WorkingCopy:
             for name in self.paged:
                 store.write_pages(name, first, self.read_pages(name, first, stop))
         store.write(STORED, stored.astype(np.uint8))
-        store.set_settings(self.settings)
+        store.set_settings({**self.settings})
         return len(pages)
 
     def page_bytes(self) -> int:

@@ -41,6 +41,7 @@ from sifu_store.layout import (
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.inspection.energies import FirstStep
 from sifu_graph.session import GraphSession
+from sifu_graph.settings import GraphSettings
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"
@@ -421,7 +422,7 @@ def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
     return differs
 
 
-def _settings(before: dict[str, Any], after: dict[str, Any]) -> Iterator[ValueChange]:
+def _settings(before: GraphSettings, after: GraphSettings) -> Iterator[ValueChange]:
     first, second = _flat(before), _flat(after)
     for flat in (first, second):  # what keys of nodes are counted from: a change of the nodes tells of it
         flat.pop("initial.keys", None)

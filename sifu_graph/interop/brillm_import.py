@@ -28,14 +28,15 @@ from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
 from sifu_store.store import Store
 from torch import Tensor
 
-from sifu_graph._version import __version__
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
 from sifu_graph.interop.torch_checkpoint import open_state, release
+from sifu_graph.model.new_graph import NewGraph, write_new_graph
+from sifu_graph.settings import BuildSettings, InitialSettings
 from sifu_graph.text.imported import SPACE, read_vocabulary
-from sifu_graph.text.kneser_ney import discount_of, estimate_discounts
+from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.tokenizer import LEVELS, Tokenizer
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
@@ -135,8 +136,12 @@ def import_brillm(
     if text.unknown is None:
         notes.append("the vocabulary has no unknown token: characters that are no node are left out")
     require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
+    graph = _new_graph(state, edges, nodes=len(names), text=text)
+    build = _build_settings(graph, edges, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
     with Store.create(path, force=force) as store:
-        _write_small(store, state, edges, names=names, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
+        initial: InitialSettings = {"method": "uniform", "seed": 0, "discounts": list(graph.counts.discounts)}
+        signal = preset("brillm05")
+        write_new_graph(store, graph, signal=signal, initial=initial, build=build, format_version=FORMAT_VERSION)
         for first, arrays in state.runs(store):
             for name, values in arrays.items():
                 store.write_pages(name, first, values.numpy())
@@ -149,18 +154,15 @@ def import_brillm(
             command=command,
             changes={"nodes": len(names), "private_edges": len(edges)},
         )
-        stored, dense = (
-            stored_parameters(len(names), len(edges), state.width),
-            dense_parameters(len(names), state.width),
-        )
+        stored = stored_parameters(len(names), len(edges), state.width)
         return ImportReport(
             path=str(path),
             nodes=len(names),
             width=state.width,
-            dense_parameters=dense,
+            dense_parameters=dense_parameters(len(names), state.width),
             private_edges=len(edges),
             stored_parameters=stored,
-            ratio=stored / dense,
+            ratio=stored / dense_parameters(len(names), state.width),
             level=text.level,
             read_bytes=state.size_bytes,
             store_bytes=store.size_bytes(),
@@ -371,67 +373,52 @@ def _check_rows(state: _Checkpoint, edges: Edges, *, nodes: int, frequency: str 
 # ---- the store
 
 
-def _write_small(
-    store: Store,
-    state: _Checkpoint,
-    edges: Edges,
-    *,
-    names: Sequence[str],
-    text: Tokenizer,
-    sources: Sequence[str | Path | None],
-) -> None:
-    """Write everything except the pages."""
-    n, d = len(names), state.width
-    leaving = np.bincount(edges.source, weights=edges.count, minlength=n).astype(np.int64)
-    arriving = np.bincount(edges.target, weights=edges.count, minlength=n).astype(np.int64)
+def _new_graph(state: _Checkpoint, edges: Edges, *, nodes: int, text: Tokenizer) -> NewGraph:
+    """Everything except the pages. The counts of the pairs stand for those of the text, which is not there."""
+    leaving = np.bincount(edges.source, weights=edges.count, minlength=nodes).astype(np.int64)
+    arriving = np.bincount(edges.target, weights=edges.count, minlength=nodes).astype(np.int64)
     seen = edges.count > 0
     discounts = estimate_discounts(edges.count)
     taken = discount_of(edges.count, discounts)
-    store.write_json("nodes/vocabulary", [{"token": token, "kind": "text"} for token in text.vocabulary])
-    store.write_json("nodes/tokenizer", text.to_json())
-    store.write("nodes/count", np.maximum(leaving, arriving))
-    store.write("nodes/bias", state.small(state.node_bias[:, 0], "node_bias"))
-    store.write("nodes/predecessors", np.bincount(edges.target[seen], minlength=n).astype(np.int64))
-    store.write("rows/total", leaving)
-    store.write("rows/distinct", np.bincount(edges.source[seen], minlength=n).astype(np.int64))
-    store.write("rows/discounted", np.bincount(edges.source, weights=taken, minlength=n).astype(np.float64))
-    store.write("edges/source", edges.source)
-    store.write("edges/target", edges.target)
-    store.write("edges/count", edges.count)
-    store.write("signal/alpha", state.small(state.positions[0, :, 0], "positions"))
-    store.write("signal/scale", np.ones(1, np.float32))
-    store.write("default/weight", state.small(state.weights[0], "weights"))
-    store.write("default/bias", state.small(state.biases[0, 0], "biases"))
-    store.create_paged("edges/weight", (d, d), np.float32)
-    store.create_paged("edges/bias", (d,), np.float32)
-    store.write("pages/stored", np.zeros(store.pages, np.uint8))
-    given = ("checkpoint", "vocab", "frequency", "tokenizer")
-    store.set_settings(
-        {
-            "format_version": FORMAT_VERSION,
-            "created_by": f"sifu-graph {__version__}",
-            "nodes": n,
-            "width": d,
-            "signal": preset("brillm05").to_json(),
-            "initial": {"method": "uniform", "seed": 0, "discounts": list(discounts)},
-            "build": {
-                "corpus": {"tokens": text.level == "tokens", "sources": []},
-                "level": text.level,
-                "vocab": n,
-                "sparsify": len(edges) / n**2,
-                "min_count": 1,
-                "length": LENGTH,
-                "holdout": HOLDOUT,
-                "corpus_tokens": int(leaving.sum()),
-                "heldout_tokens": 0,
-                "distinct_pairs": int(seen.sum()),
-                "coverage": 1.0,
-                "signal_preset": "brillm05",
-                "imported": {
-                    "from": "brillm",
-                    **{name: Path(path).name for name, path in zip(given, sources, strict=True) if path is not None},
-                },
-            },
-            "training": None,
-        }
+    return NewGraph(
+        tokenizer=text,
+        counts=Counts(
+            total=leaving,
+            discounted=np.bincount(edges.source, weights=taken, minlength=nodes).astype(np.float64),
+            predecessors=np.bincount(edges.target[seen], minlength=nodes).astype(np.int64),
+            discounts=discounts,
+        ),
+        node_count=np.maximum(leaving, arriving),
+        row_distinct=np.bincount(edges.source[seen], minlength=nodes).astype(np.int64),
+        source=edges.source,
+        target=edges.target,
+        count=edges.count,
+        node_bias=state.small(state.node_bias[:, 0], "node_bias"),
+        alpha=state.small(state.positions[0, :, 0], "positions"),
+        default_weight=state.small(state.weights[0], "weights"),
+        default_bias=state.small(state.biases[0, 0], "biases"),
     )
+
+
+def _build_settings(
+    graph: NewGraph, edges: Edges, *, text: Tokenizer, sources: Sequence[str | Path | None]
+) -> BuildSettings:
+    """What stands for the options of a build. ``sources``: checkpoint, vocabulary, frequency and tokenizer files."""
+    nodes = len(graph.node_count)
+    given = ("checkpoint", "vocab", "frequency", "tokenizer")
+    files = {name: Path(path).name for name, path in zip(given, sources, strict=True) if path is not None}
+    return {
+        "corpus": {"tokens": text.level == "tokens", "sources": []},
+        "level": text.level,
+        "vocab": nodes,
+        "sparsify": len(edges) / nodes**2,
+        "min_count": 1,
+        "length": LENGTH,
+        "holdout": HOLDOUT,
+        "corpus_tokens": int(graph.counts.total.sum()),
+        "heldout_tokens": 0,
+        "distinct_pairs": int((edges.count > 0).sum()),
+        "coverage": 1.0,
+        "signal_preset": "brillm05",
+        "imported": {"from": "brillm", **files},
+    }

@@ -14,7 +14,8 @@ from sifu_store.store import Store
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
-from sifu_graph.text.kneser_ney import Counts
+from sifu_graph.settings import InitialSettings, read_settings
+from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Arrays that are trained and not paged."""
@@ -23,13 +24,19 @@ SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal
 def read_index(store: Store) -> EdgeIndex:
     """The private edges, by (u, v)."""
     return EdgeIndex.from_slots(
-        store.settings["nodes"],
+        read_settings(store)["nodes"],
         store.read(SOURCE),
         store.read(TARGET),
         store.read(COUNT),
         forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
         node_count=store.read("nodes/count"),
     )
+
+
+def discounts_of(initial: InitialSettings) -> Discounts:
+    """The Kneser-Ney discounts that the counts of a graph are read with."""
+    first, second, third = initial["discounts"]
+    return first, second, third
 
 
 def read_usage(store: Store) -> NDArray[np.int64]:
@@ -40,31 +47,32 @@ def read_usage(store: Store) -> NDArray[np.int64]:
 
 def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeInitializer:
     """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
-    settings = store.settings
+    settings = read_settings(store)
     initial = settings["initial"]
-    common = {
-        "method": initial["method"],
-        "seed": initial["seed"],
-        "config": config,
-        "width": settings["width"],
-        "length": settings["build"]["length"],
-    }
     if store.has(ENERGY):
         return EdgeInitializer.frozen(
-            **common,
+            method=initial["method"],
+            seed=initial["seed"],
+            config=config,
+            width=settings["width"],
+            length=settings["build"]["length"],
             nodes=initial["nodes"],
             keys=initial["keys"],
             origin=store.read(ORIGIN),
             energy=store.read(ENERGY),
         )
     return EdgeInitializer.create(
-        **common,
+        method=initial["method"],
+        seed=initial["seed"],
+        config=config,
+        width=settings["width"],
+        length=settings["build"]["length"],
         index=index,
         slots=store.slots,
         counts=Counts(
             store.read("rows/total"),
             store.read("rows/discounted"),
             store.read("nodes/predecessors"),
-            tuple(initial["discounts"]),
+            discounts_of(initial),
         ),
     )

@@ -23,6 +23,7 @@ from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
+from sifu_graph.settings import read_settings
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
     exchanges its store for another view of the same snapshot.
     """
     store = current()
-    index, stored, settings = read_index(store), store.page_stored(), store.settings
+    index, stored, settings = read_index(store), store.page_stored(), read_settings(store)
 
     def rows() -> tuple[NDArray[np.float64], int]:
         return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))

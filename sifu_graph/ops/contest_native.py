@@ -122,14 +122,28 @@ class _Batch:
         self.keep = [
             t.contiguous()
             for t in (
-                group.first_position, group.first_edge, rows.place, S, rows.pe, group.pe_row,
-                outcome.default_energy, group.log_defaults, group.target, rows.W, rows.b,
+                group.first_position,
+                group.first_edge,
+                rows.place,
+                S,
+                rows.pe,
+                group.pe_row,
+                outcome.default_energy,
+                group.log_defaults,
+                group.target,
+                rows.W,
+                rows.b,
             )
-        ]  # fmt: skip
+        ]
         self.batch = structure(
-            len(group.source), *(t.data_ptr() for t in self.keep), rows.scale, weight,
-            outcome.logsumexp.data_ptr(), outcome.target_energy.data_ptr(), outcome.best.data_ptr(),
-        )  # fmt: skip
+            len(group.source),
+            *(t.data_ptr() for t in self.keep),
+            rows.scale,
+            weight,
+            outcome.logsumexp.data_ptr(),
+            outcome.target_energy.data_ptr(),
+            outcome.best.data_ptr(),
+        )
 
     def pointer(self, first: int, stop: int) -> object:
         """For the groups first .. stop - 1; positions and edges are numbered as in the whole plan."""
@@ -156,7 +170,19 @@ def _update(sink: Sink, *, dS: Tensor, dscale: Tensor) -> ctypes.Structure:
         pointers[:4] = [m_W.data_ptr(), v_W.data_ptr(), m_b.data_ptr(), v_b.data_ptr()]
     step = max(1, sink.step)
     return structure(
-        kind, sink.gradient_row.data_ptr(), sink.dW.data_ptr(), sink.db.data_ptr(), dS.data_ptr(), dscale.data_ptr(),
-        config.rate(step), config.beta1, config.beta2, config.eps, config.weight_decay, config.clip,
-        1.0 - config.beta1**step, 1.0 - config.beta2**step, *pointers,
-    )  # fmt: skip
+        kind,
+        sink.gradient_row.data_ptr(),
+        sink.dW.data_ptr(),
+        sink.db.data_ptr(),
+        dS.data_ptr(),
+        dscale.data_ptr(),
+        config.rate(step),
+        config.beta1,
+        config.beta2,
+        config.eps,
+        config.weight_decay,
+        config.clip,
+        1.0 - config.beta1**step,
+        1.0 - config.beta2**step,
+        *pointers,
+    )

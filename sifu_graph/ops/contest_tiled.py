@@ -21,7 +21,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,52 +28,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import Ints, ranges
 from sifu_graph.device import Precision, send
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.ops import contest, optim
 from sifu_graph.ops.contest import Gradients, Outcome, Plan, Range, Rows, Sink
 from sifu_graph.ops.functional import gelu, gelu_slope
+from sifu_graph.ops.tiles import (
+    BLOCK,
+    CPU_LAUNCH_BYTES,
+    LAUNCH_BYTES,
+    PIECE_BLOCKS,
+    PIECE_PAIRS,
+    Cutter,
+    Piece,
+    Tiles,
+    without_repeats,
+)
 
-BLOCK = 16  # edges
-TILES = (256, 64, 16, 4)  # positions
-LAUNCH_BYTES = 64 << 20  # of the candidates' inputs in one launch
-CPU_LAUNCH_BYTES = 1 << 20  # where large launches bring nothing
-PIECE_BLOCKS = 2048  # of whose edges the gradients are held at a time: 128 MiB for d = 32
-PIECE_PAIRS = 1 << 24  # (position, candidate) pairs whose energies are held at a time
 SCATTER = 2048  # outer products formed at a time
-
-
-@dataclass(frozen=True, slots=True)
-class _Tiles:
-    """The segments and units of one size of tile in a piece. The last segment is empty: it fills launches up."""
-
-    size: int
-    position: Tensor  # int64 [segments + 1, size], in the plan; T: none
-    segment: Tensor  # int64 [units, filled up], of every unit
-    block: Tensor  # int64 [units, filled up]
-    units: int
-    lengths: Tensor  # int64 [segments], units of each
-    first_unit: Tensor  # int64 [segments]
-    turns: list[int]  # units between which no block comes twice
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some groups of a plan, cut up. The last block is empty."""
-
-    edges: slice  # of the plan
-    place: Tensor  # int64 [blocks + 1, BLOCK], 0 where there is no edge
-    real: Tensor  # bool [blocks + 1, BLOCK]
-    base: Tensor  # int64 [blocks + 1], rank of a block's first edge
-    padded: Tensor  # int64 [edges], where each edge lies among the blocks
-    flat: Tensor  # int64 [blocks + 1], where the energies of a block's group begin, less its first position's
-    row: Tensor  # int64 [blocks + 1], edges in the row
-    tiles: list[_Tiles]
-
-    @property
-    def blocks(self) -> int:
-        return len(self.base) - 1
 
 
 @dataclass(slots=True)
@@ -127,8 +98,8 @@ class TiledContest:
     ) -> None:
         self.device, self.precision = device, precision
         usual = CPU_LAUNCH_BYTES if device.type == "cpu" else LAUNCH_BYTES
-        self.launch_bytes = usual if launch_bytes is None else launch_bytes
-        self.piece_blocks, self.piece_pairs = piece_blocks, piece_pairs
+        launch = usual if launch_bytes is None else launch_bytes
+        self._cut = Cutter(device, launch_bytes=launch, piece_blocks=piece_blocks, piece_pairs=piece_pairs)
         self._energies: Callable[..., Any] = torch.compile(_energies, dynamic=False) if compiled else _energies
         self._slopes: Callable[..., Any] = torch.compile(_slopes, dynamic=False) if compiled else _slopes
 
@@ -142,7 +113,7 @@ class TiledContest:
         ends = contest.energy_ends(group)
         flat = S.new_empty(int(ends[-1]) + 1) if energies else None
         for first, stop in group.whole if parts is None else parts:
-            for piece in self._pieces(group, rows, first, stop, ends):
+            for piece in self._cut.pieces(group, rows, first, stop, ends):
                 for tiles in piece.tiles:
                     self._rank(batch, piece, tiles, flat)
         return batch.outcome(), None if flat is None else flat[:-1]
@@ -162,7 +133,7 @@ class TiledContest:
         dS, d_scale = torch.zeros_like(batch.S), S.new_zeros(group.positions + 1)
         ends = contest.energy_ends(group)
         for first, stop in group.whole if parts is None else parts:
-            for piece in self._pieces(group, rows, first, stop, ends):
+            for piece in self._cut.pieces(group, rows, first, stop, ends):
                 self._train(batch, piece, weight, sink, dS, d_scale)
         outcome = batch.outcome()
         there = dataclasses.replace(
@@ -195,7 +166,7 @@ class TiledContest:
         """See `contest.ContestBackend.row_contest`. The largest row does not matter here."""
         return TiledRowContest(rows)
 
-    # ---- cutting up
+    # ---- computing
 
     def _batch(self, rows: Rows, group: Plan, S: Tensor) -> _Batch:
         pe_row = self._send(group.pe_row)
@@ -219,92 +190,7 @@ class TiledContest:
     def _send(self, tensor: Tensor | NDArray[Any]) -> Tensor:
         return send(tensor, self.device)
 
-    def _launch(self, size: int, width: int, item_bytes: int) -> int:
-        """Units in a launch: always so many."""
-        return max(1, self.launch_bytes // (BLOCK * width * max(size, width) * item_bytes))
-
-    def _pieces(self, group: Plan, rows: Rows, first: int, stop: int, ends: Ints) -> Iterator[_Piece]:
-        """The groups first .. stop - 1 in pieces of whole groups."""
-        positions = np.diff(group.first_position.numpy())[first:stop]
-        blocks = -(-np.diff(group.first_edge.numpy())[first:stop] // BLOCK)
-        pairs = _padded(positions) * blocks * BLOCK
-        begin = 0
-        while begin < stop - first:
-            fits = (np.cumsum(blocks[begin:]) <= self.piece_blocks) & (np.cumsum(pairs[begin:]) <= self.piece_pairs)
-            end = begin + max(1, int(fits.argmin()) if not fits.all() else len(fits))
-            if blocks[begin:end].any():
-                yield self._piece(group, rows, first + begin, first + end, ends)
-            begin = end
-
-    def _piece(self, group: Plan, rows: Rows, first: int, stop: int, ends: Ints) -> _Piece:
-        first_edge = group.first_edge.numpy()[first : stop + 1]
-        first_position = group.first_position.numpy()[first : stop + 1]
-        sizes = np.diff(first_edge)
-        blocks = -(-sizes // BLOCK)
-        first_block = np.cumsum(blocks) - blocks
-        of = np.repeat(np.arange(stop - first), blocks)  # the group of each block
-        base = (np.arange(len(of)) - first_block[of]) * BLOCK
-        rank = base[:, None] + np.arange(BLOCK)
-        real = rank < sizes[of][:, None]
-        edge = np.where(real, first_edge[of][:, None] + rank, 0)
-        place = np.where(real, rows.place.numpy()[edge], 0)
-        empty = np.zeros(1, np.int64)
-        flat = ends[first:stop][of] - first_position[of] * sizes[of]
-        launches = {size: self._launch(size, rows.W.shape[1], rows.W.element_size()) for size in TILES}
-        return _Piece(
-            edges=slice(int(first_edge[0]), int(first_edge[-1])),
-            place=self._send(np.concatenate([place, np.zeros((1, BLOCK), np.int64)])),
-            real=self._send(np.concatenate([real, np.zeros((1, BLOCK), bool)])),
-            base=self._send(np.append(base, empty)),
-            padded=self._send(ranges(first_block * BLOCK, sizes)),
-            flat=self._send(np.append(flat, empty)),
-            row=self._send(np.append(sizes[of], empty)),
-            tiles=list(self._tiles(first_position, blocks, first_block, launches)),
-        )
-
-    def _tiles(
-        self, first_position: Ints, blocks: Ints, first_block: Ints, launches: dict[int, int]
-    ) -> Iterator[_Tiles]:
-        positions, count = np.diff(first_position), len(blocks)
-        nowhere, empty = int(blocks.sum()), np.zeros(0, np.int64)
-        done = np.zeros(count, np.int64)
-        for size, tiles in zip(TILES, _tile_counts(positions), strict=True):
-            tiles = np.where(blocks > 0, tiles, 0)
-            if tiles.any():
-                of = np.repeat(np.arange(count), tiles)  # the group of each segment
-                turn = np.arange(len(of)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
-                order = np.lexsort((of, turn))
-                of, turn = of[order], turn[order]
-                begin = first_position[of] + done[of] + turn * size
-                position = begin[:, None] + np.arange(size)
-                position = np.where(position < first_position[of + 1][:, None], position, first_position[-1])
-                lengths = blocks[of]
-                ends = np.cumsum(lengths)
-                units = int(ends[-1])
-                more = -units % launches[size]
-                segment = np.append(np.repeat(np.arange(len(of)), lengths), np.full(more, len(of)))
-                block = np.append(ranges(first_block[of], lengths), np.full(more, nowhere))
-                turns = np.append(empty, ends[np.flatnonzero(np.diff(turn))])
-                yield _Tiles(
-                    size=size,
-                    position=self._positions(position, first_position),
-                    segment=self._send(segment),
-                    block=self._send(block),
-                    units=units,
-                    lengths=self._send(lengths),
-                    first_unit=self._send(ends - lengths),
-                    turns=[0, *turns.tolist(), units],
-                )
-            done += tiles * size
-
-    def _positions(self, position: Ints, first_position: Ints) -> Tensor:
-        """With the segment that fills up, and -1 (the last row of every tensor of the batch) where there is none."""
-        position = np.where(position < first_position[-1], position, -1)
-        return self._send(np.concatenate([position, np.full((1, position.shape[1]), -1)]))
-
-    # ---- computing
-
-    def _rank(self, batch: _Batch, piece: _Piece, tiles: _Tiles, flat: Tensor | None = None) -> Tensor:
+    def _rank(self, batch: _Batch, piece: Piece, tiles: Tiles, flat: Tensor | None = None) -> Tensor:
         """Fills the outcome of the tiles' positions. Returns the energies [units, filled up, size, BLOCK]."""
         like = batch.S
         shape = (len(tiles.block), tiles.size)
@@ -348,12 +234,12 @@ class TiledContest:
         batch.logsumexp[-1] = torch.inf
         return E
 
-    def _train(self, batch: _Batch, piece: _Piece, weight: float, sink: Sink, dS: Tensor, d_scale: Tensor) -> None:
+    def _train(self, batch: _Batch, piece: Piece, weight: float, sink: Sink, dS: Tensor, d_scale: Tensor) -> None:
         """Fills dS [T + 1, d] and d_scale [T + 1] of the piece's positions, and updates its edges."""
         energies = [self._rank(batch, piece, tiles) for tiles in piece.tiles]
         each = dS.new_full((), weight)
         rows, d = batch.rows, batch.S.shape[1]
-        norms = self._launch(d, d, batch.S.element_size())  # blocks whose gradients are measured at a time
+        norms = self._cut.launch(d, d, batch.S.element_size())  # blocks whose gradients are measured at a time
         blocks = -(-piece.blocks // norms) * norms
         dW, db = dS.new_zeros(blocks, BLOCK, d, d), dS.new_zeros(blocks, BLOCK, d)
         for tiles, E in zip(piece.tiles, energies, strict=True):
@@ -361,13 +247,19 @@ class TiledContest:
             for at in self._launches(tiles, dS):
                 position, block, X, W, parts = self._products(batch, piece, tiles, at)
                 dz, unit_db, unit_scale[at] = self._slopes(
-                    *parts, E[at], piece.real[block], piece.base[block], batch.logsumexp[position],
-                    batch.target[position], each, batch.scale,
-                )  # fmt: skip
+                    *parts,
+                    E=E[at],
+                    real=piece.real[block],
+                    base=piece.base[block],
+                    logsumexp=batch.logsumexp[position],
+                    target=batch.target[position],
+                    weight=each,
+                    scale=batch.scale,
+                )
                 dz = dz.flatten(2)  # [units, size, BLOCK * d]
                 unit_dS[at] = self._product(dz, W.transpose(1, 2)).flatten(1)
                 unit_dW = self._product(X.transpose(1, 2), dz).view(-1, d, BLOCK, d).transpose(1, 2)
-                for part in _without_repeats(tiles.turns, at):
+                for part in without_repeats(tiles.turns, at):
                     here = slice(part.start - at.start, part.stop - at.start)
                     dW.index_add_(0, tiles.block[part], unit_dW[here])
                     db.index_add_(0, tiles.block[part], unit_db[here])
@@ -378,7 +270,7 @@ class TiledContest:
         norm2 = torch.cat([(dW[s].flatten(2).square().sum(2) + db[s].square().sum(2)).flatten() for s in spans])
         self._update(piece, rows, sink, dW.view(-1, d, d), db.view(-1, d), norm2)
 
-    def _update(self, piece: _Piece, rows: Rows, sink: Sink, dW: Tensor, db: Tensor, norm2: Tensor) -> None:
+    def _update(self, piece: Piece, rows: Rows, sink: Sink, dW: Tensor, db: Tensor, norm2: Tensor) -> None:
         row = sink.gradient_row[piece.edges].numpy()
         aside = np.flatnonzero(row >= 0)
         if len(aside):
@@ -388,18 +280,22 @@ class TiledContest:
             assert sink.state is not None
             chosen = self._send(np.flatnonzero(row < 0))
             padded = piece.padded[chosen]
-            place = piece.place.view(-1)[padded]
             optim.update(
-                sink.config, step=sink.step, parts=[rows.W, rows.b], grads=[dW[padded], db[padded]], state=sink.state,
-                rows=place, norm2=norm2[padded],
-            )  # fmt: skip
+                sink.config,
+                step=sink.step,
+                parts=[rows.W, rows.b],
+                grads=[dW[padded], db[padded]],
+                state=sink.state,
+                rows=piece.place.view(-1)[padded],
+                norm2=norm2[padded],
+            )
 
-    def _launches(self, tiles: _Tiles, like: Tensor) -> Iterator[slice]:
-        each = self._launch(tiles.size, like.shape[1], like.element_size())
+    def _launches(self, tiles: Tiles, like: Tensor) -> Iterator[slice]:
+        each = self._cut.launch(tiles.size, like.shape[1], like.element_size())
         return (slice(begin, begin + each) for begin in range(0, tiles.units, each))
 
     def _products(
-        self, batch: _Batch, piece: _Piece, tiles: _Tiles, at: slice
+        self, batch: _Batch, piece: Piece, tiles: Tiles, at: slice
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Positions [units, size], blocks [units], S [units, size, d], W [units, d, BLOCK * d], what z consists of."""
         rows = batch.rows
@@ -437,6 +333,7 @@ def _slopes(
     z: Tensor,
     b: Tensor,
     pe: Tensor,
+    *,
     E: Tensor,
     real: Tensor,
     base: Tensor,
@@ -498,24 +395,6 @@ def scatter(into: Tensor, rows: NDArray[np.int64], left: Tensor, right: Tensor) 
         into.index_add_(0, send(row, into.device), sums.view(-1, *into.shape[1:]))
 
 
-def _tile_counts(positions: Ints) -> Iterator[Ints]:
-    """How many tiles of each size the positions of every group are cut into; at most half of one is empty."""
-    left = positions
-    for size in TILES:
-        tiles = left // size
-        rest = left - tiles * size
-        tiles = tiles + ((rest > 0) if size == TILES[-1] else (rest > size // 2))
-        left = np.maximum(0, left - tiles * size)
-        yield tiles
-
-
-def _padded(positions: Ints) -> Ints:
-    """Positions of every group with those that fill up its tiles."""
-    return sum(
-        (size * tiles for size, tiles in zip(TILES, _tile_counts(positions), strict=True)), np.zeros_like(positions)
-    )
-
-
 def _and(values: Tensor, last: float) -> Tensor:
     """The values with one row more."""
     return torch.cat([values, values.new_full((1,), last)])
@@ -524,13 +403,6 @@ def _and(values: Tensor, last: float) -> Tensor:
 def _sums(values: Tensor, lengths: Tensor) -> Tensor:
     """Sums over runs of rows [runs, ...] of values [rows, ...], each run from its first row to its last."""
     return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, initial=0.0, unsafe=True)
-
-
-def _without_repeats(turns: list[int], at: slice) -> Iterator[slice]:
-    """The real units of a launch, in runs in which no block comes twice."""
-    for begin, end in pairwise(turns):
-        if max(begin, at.start) < min(end, at.stop):
-            yield slice(max(begin, at.start), min(end, at.stop))
 
 
 @contextmanager

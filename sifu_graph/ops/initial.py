@@ -136,9 +136,16 @@ class EdgeInitializer:
         counted = method == "counts"
         pending = _Pending(index, counts, np.zeros(-(-index.nodes // BLOCK), bool)) if counted else None
         found = cls.frozen(
-            method=method, seed=seed, config=config, width=width, length=length, nodes=index.nodes,
-            keys=index.nodes + 1, origin=origin, energy=np.full(slots, 0.0 if counted else np.nan, np.float32),
-        )  # fmt: skip
+            method=method,
+            seed=seed,
+            config=config,
+            width=width,
+            length=length,
+            nodes=index.nodes,
+            keys=index.nodes + 1,
+            origin=origin,
+            energy=np.full(slots, 0.0 if counted else np.nan, np.float32),
+        )
         return replace(found, pending=pending)
 
     @classmethod

@@ -17,7 +17,7 @@ MODEST_BYTES = 2**28  # for who only looks at a few rows
 FREE_SHARE = 0.8  # of the memory that is free, taken where nobody says how much
 
 
-def parse_bytes(size: str | int, *, option: str = "host-memory", total_bytes: int | None = None) -> int:
+def parse_bytes(size: str | int, *, option: str = "host_memory", total_bytes: int | None = None) -> int:
     """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory or of ``total_bytes``), or a number.
 
     Raises
@@ -30,11 +30,11 @@ def parse_bytes(size: str | int, *, option: str = "host-memory", total_bytes: in
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|[a-zA-Z]*)\s*", size)
         unit = match[2].lower() if match else ""
         if match is None or (unit != "%" and unit not in UNITS):
-            raise OptionError(f"{option} is {size!r}: it must be a size such as 512MiB, 2GB or 50%")
+            raise OptionError(f"`{option}` is {size!r}: it must be a size such as 512MiB, 2GB or 50%")
         total_bytes = psutil.virtual_memory().total if total_bytes is None else total_bytes
         found = int(float(match[1]) * (total_bytes / 100 if unit == "%" else UNITS[unit]))
     if found <= 0:
-        raise OptionError(f"{option} is {size!r}: it must be more than 0 bytes")
+        raise OptionError(f"`{option}` is {size!r}: it must be more than 0 bytes")
     return found
 
 
@@ -57,13 +57,13 @@ def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tu
             return None, None
         return free, (
             f"the graph's edges take {format_bytes(whole_bytes)} and {format_bytes(memory.available)} of memory are "
-            f"free: {format_bytes(free)} are used for them (--host-memory)"
+            f"free: {format_bytes(free)} are used for them (`host_memory`)"
         )
     found = parse_bytes(wanted)
     note = None
     if found > memory.total:
         note = (
-            f"--host-memory {wanted} is more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
+            f"`host_memory` is {wanted}, more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
         )
     return (None if found >= whole_bytes else found), note
 

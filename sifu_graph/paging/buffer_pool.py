@@ -12,11 +12,9 @@ lies in that file can be read there too, at places past those of the frames. Not
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from threading import Event
 
@@ -31,13 +29,10 @@ from torch import Tensor
 from sifu_graph.arrays import MAX_RUN, Bools, Ints, runs
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging.mapped_array import MappedArray
+from sifu_graph.paging.page_source import READERS, Incoming, PageReader, PageSource
 from sifu_graph.paging.spill_file import SpillFile, enough_space
 
-SHORT_RUN = 8  # the same under a budget
-READERS = 4  # pieces of them that are read at a time: one after the other takes half as long again
-
-PageReader = Callable[[str, int, int], NDArray[np.generic]]
-"""(array name, first page, page after the last) -> the slots of those pages."""
+SHORT_RUN = 8  # pages of a run under a budget
 
 
 @dataclass(slots=True)
@@ -104,9 +99,9 @@ class BufferPool:
         page_edges: int = PAGE_EDGES,
     ) -> None:
         self.page_edges = page_edges
-        self.initial, self.slots, self.read, self.dtype = initial, slots, read, dtype
+        self.slots, self.dtype = slots, dtype
         self.pages = -(-slots // self.page_edges)
-        self.stored = np.zeros(self.pages, bool) if stored is None else stored
+        self.source = PageSource(initial, slots=slots, page_edges=page_edges, stored=stored, read=read)
         self.rows = rows
         self.reads = np.zeros(self.pages)
         self.largest_row_pages = 1
@@ -118,7 +113,6 @@ class BufferPool:
         self._pager: ThreadPoolExecutor | None = None
         self._halt = Event()  # for what the pager does without being asked
         self._state: dict[str, tuple[int, ...]] = {}
-        self.kept: set[str] = set()
         self._budget: tuple[int | None, Path | None, int] = (None, None, 0)
         self.dirty: Bools
         self.frame_of: Ints
@@ -166,12 +160,16 @@ class BufferPool:
             least_bytes = self.least_bytes(state) + copied_bytes
             if host_bytes < least_bytes:
                 raise HostMemoryError(
-                    f"--host-memory {format_bytes(host_bytes)}: the least that works here is "
-                    f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on --batch"
+                    f"`host_memory` is {format_bytes(host_bytes)}: the least that works here is "
+                    f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on `batch`"
                 )
             host_bytes -= copied_bytes
         budget = host_bytes, folder, copied_bytes
-        if self._laid_out and (state, set(kept), budget) == (self._state, self.kept - {WEIGHT, BIAS}, self._budget):
+        if self._laid_out and (state, set(kept), budget) == (
+            self._state,
+            self.source.kept - {WEIGHT, BIAS},
+            self._budget,
+        ):
             return
         assert not self.dirty.any(), "changes would be lost"
         weights = None
@@ -185,7 +183,7 @@ class BufferPool:
             self.close()
             raise
         self._laid_out = True
-        self.kept |= set(kept)
+        self.source.kept |= set(kept)
         if weights is not None:
             self.arrays |= weights[0]
             self.frame_of, self.missing = weights[1:]
@@ -198,6 +196,11 @@ class BufferPool:
         return self.reads, self.largest_row_pages
 
     @property
+    def initial(self) -> EdgeInitializer:
+        """What generates the values of edges that were never trained."""
+        return self.source.initial
+
+    @property
     def state(self) -> dict[str, tuple[int, ...]]:
         """The optimizer's state that pages: names, and shapes per edge."""
         return self._state
@@ -207,7 +210,7 @@ class BufferPool:
         return sum(self._page_bytes(self._shapes(self._state if state is None else state)))
 
     def _shapes(self, state: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        d = self.initial.width
+        d = self.source.initial.width
         return {WEIGHT: (d, d), BIAS: (d,), **state}
 
     def _page_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
@@ -253,7 +256,7 @@ class BufferPool:
         self.moves = 0  # grows when a page comes or goes
         self.missing = self.pages
         self.page_reads, self.page_writes = np.zeros(self.pages, np.int64), np.zeros(self.pages, np.int64)
-        self.kept = {WEIGHT, BIAS}
+        self.source.kept = {WEIGHT, BIAS}
         self.stats = CacheStats()
 
     def close(self) -> None:
@@ -335,7 +338,7 @@ class BufferPool:
         assert self.scratch is not None
         for page in victims:
             # A clean page of the store is worth its place there too: reading the store checks and decodes.
-            if self.changed[page] or (self.stored[page] and not self.scratched[page] and self._room()):
+            if self.changed[page] or (self.source.stored[page] and not self.scratched[page] and self._room()):
                 self.scratch.write(int(page), self._views(int(self.frame_of[page])))
                 self.scratched[page] = True
                 self.page_writes[page] += 1
@@ -386,39 +389,14 @@ class BufferPool:
     def _page_in(self, values: NDArray[np.generic] | None, page: int) -> NDArray[np.generic] | None:
         return None if values is None else values[page * self.page_edges : (page + 1) * self.page_edges]
 
-    def _incoming(self, pages: Ints) -> Iterator[tuple[str, int, int, NDArray[np.generic] | None]]:
-        """The values of pages that the store holds or that were never trained: array, first page, page after the last.
-
-        They come in runs, array by array; the next ones are read while some are worked on. None: they are zero.
-        """
-        stored = self.stored[pages]
-        self.stats.from_store += int(stored.sum())
-        self.stats.generated += int((~stored).sum())
-        self.stats.store_bytes_read += int(stored.sum()) * self.page_bytes()
+    def _incoming(self, pages: Ints) -> Iterator[Incoming]:
+        """The values of these pages from `source`, counted."""
+        stored = int(self.source.stored[pages].sum())
+        self.stats.from_store += stored
+        self.stats.generated += len(pages) - stored
+        self.stats.store_bytes_read += stored * self.page_bytes()
         most = (MAX_RUN if self.resident else SHORT_RUN * 2) // READERS
-        found = [(self._stored_values, run) for run in runs(pages[stored], most=most)]
-        found += [(self._initial_values, run) for run in runs(pages[~stored], most=most)]
-        todo = [(values, (name, *run)) for values, run in found for name in self.arrays]
-        if len(found) < 2 or not self.prefetch:
-            for values, run in todo:
-                yield (*run, values(*run))
-            return
-        with ThreadPoolExecutor(READERS, thread_name_prefix="sifu-reader") as readers:
-            coming = deque(readers.submit(values, *run) for values, run in todo[:READERS])
-            for (_, run), after in zip_longest(todo, todo[READERS:]):
-                now = coming.popleft().result()
-                if after is not None:
-                    coming.append(readers.submit(after[0], *after[1]))
-                yield (*run, now)
-
-    def _stored_values(self, name: str, first: int, stop: int) -> NDArray[np.generic] | None:
-        return self.read(name, first, stop) if name in self.kept and self.read is not None else None
-
-    def _initial_values(self, name: str, first: int, stop: int) -> NDArray[np.generic] | None:
-        if name not in (WEIGHT, BIAS):
-            return None
-        slots = np.arange(first * self.page_edges, min(stop * self.page_edges, self.slots))
-        return self.initial.weight(slots) if name == WEIGHT else self.initial.bias(slots)
+        return self.source.pages(pages, list(self.arrays), most=most, parallel=self.prefetch)
 
     def _amend(self, pages: Ints, frames: Ints) -> None:
         """Puts the newest values of single edges into their pages, which were read from the file."""
@@ -477,13 +455,13 @@ class BufferPool:
 
     def mark_stored(self) -> None:
         """Says that the store now holds every dirty page, of every array."""
-        self.stored |= self.dirty
+        self.source.stored |= self.dirty
         self.stats.store_bytes_written += int(self.dirty.sum()) * self.page_bytes()
         self.page_writes += self.dirty
         self.scratched &= ~self.changed  # those are newer in memory, and in the store
         self.changed[:] = False
         self.dirty[:] = False
-        self.kept = set(self.arrays)
+        self.source.kept = set(self.arrays)
 
     def report(self) -> dict[str, float | int]:
         """The figures of `CacheStats`, and the memory and disk space that the pools take."""

@@ -22,7 +22,7 @@ def parse_budget(wanted: str | int, device: torch.device) -> int:
     ------
     OptionError
     """
-    return parse_bytes(wanted, option="device-memory", total_bytes=memory_of(device)[1])
+    return parse_bytes(wanted, option="device_memory", total_bytes=memory_of(device)[1])
 
 
 def budget(wanted: str | int | None, device: torch.device, *, held_bytes: int = 0) -> int:
@@ -35,6 +35,6 @@ def budget(wanted: str | int | None, device: torch.device, *, held_bytes: int = 
 def least_error(found_bytes: int, least_bytes: int, copied_bytes: int) -> DeviceMemoryError:
     """A budget is below the least that works."""
     return DeviceMemoryError(
-        f"--device-memory {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
-        f"which {format_bytes(copied_bytes)} depend on --batch"
+        f"`device_memory` is {format_bytes(found_bytes)}: the least that works here is {format_bytes(least_bytes)}, of "
+        f"which {format_bytes(copied_bytes)} depend on `batch`"
     )

@@ -257,13 +257,12 @@ class EdgePool(BufferPool):
         page = slots // self.page_edges
         away = self.frame_of[page] < 0
         self._stage_located(np.flatnonzero(~away | self.scratched[page]), slots, out)
-        fresh = np.flatnonzero(away & ~self.scratched[page] & ~self.stored[page])
+        fresh = np.flatnonzero(away & ~self.scratched[page] & ~self.source.stored[page])
         for some in np.array_split(fresh, -(-len(fresh) // self.page_edges)) if len(fresh) else []:
-            made = {WEIGHT: self.initial.weight(slots[some]), BIAS: self.initial.bias(slots[some])}
-            for name, values in made.items():
-                if name in out and values is not None:
+            for name in out:
+                if (values := self.source.generated(name, slots[some])) is not None:
                     out[name][some] = torch.from_numpy(values).to(self.dtype)
-        unread = np.flatnonzero(away & ~self.scratched[page] & self.stored[page])
+        unread = np.flatnonzero(away & ~self.scratched[page] & self.source.stored[page])
         for pages in self._handfuls(page[unread]):
             self._place_pages(pages, pages)
             self._stage_located(unread[np.isin(page[unread], pages)], slots, out)

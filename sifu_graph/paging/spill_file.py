@@ -70,7 +70,7 @@ class SpillFile:
         except OSError as error:
             raise OptionError(
                 f"{folder}: pages that leave memory cannot be kept there ({error.strerror or error}): "
-                "name another folder with --scratch"
+                "name another folder in `scratch`"
             ) from error
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class SpillFile:
         except OSError as error:
             raise OptionError(
                 f"{self.folder}: the file for pages that leave memory cannot be mapped ({error.strerror or error}); "
-                "--scratch names another folder"
+                "`scratch` names another folder"
             ) from error
 
     def behind(self, array: int) -> FileRows:
@@ -279,5 +279,5 @@ def enough_space(scratch: SpillFile, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise DiskFullError(
             f"{scratch.folder}: pages that leave memory may take {needed_bytes / 2**30:.1f} GiB there and "
-            f"{free / 2**30:.1f} GiB are free: name another folder with --scratch, or allow more --host-memory"
+            f"{free / 2**30:.1f} GiB are free: name another folder in `scratch`, or raise `host_memory`"
         )

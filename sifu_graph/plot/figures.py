@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_store.store import Store
 
 from sifu_graph.output_file import require_file
-from sifu_graph.paging.traffic import read_traffic
+from sifu_graph.paging.traffic import Traffic, read_traffic
 from sifu_graph.training.metrics import curve, read_metrics
 
 if TYPE_CHECKING:
@@ -334,6 +334,26 @@ def _alpha(graph: GraphSession, figure: Any) -> Figures:
     return {"positions": len(alpha), "moved": moved, "last_weight": float(weights[-1])}
 
 
+def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Callable[[Any], Any]) -> None:
+    """Two maps: how often the last training read each page, and how often it wrote it."""
+    pages, there = len(traffic.reads), int(traffic.resident.sum())
+    read = f"last training: times brought into memory; {there:,} of {pages:,} pages\nwere there at its end"
+    written = "last training: times written, by a commit or to make room"
+    for axes, (values, colours, title) in zip(
+        panels, ((traffic.reads, "YlGnBu", read), (traffic.writes, "PuRd", written)), strict=True
+    ):
+        heat = axes.imshow(
+            grid(values.astype(float)),
+            cmap=colours,
+            vmin=0,
+            vmax=max(1, int(values.max())),
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axes.set_title(title, fontsize=10)
+        figure.colorbar(heat, ax=axes, pad=0.01)
+
+
 def _pages(graph: GraphSession, figure: Any) -> Figures:
     from matplotlib.colors import ListedColormap, LogNorm
 
@@ -377,26 +397,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     )
     if traffic is not None:
         figure.set_size_inches(12, 8.4)
-        there = int(traffic.resident.sum())
-        drawn = (
-            (
-                traffic.reads,
-                "YlGnBu",
-                f"last training: times brought into memory; {there:,} of {len(stored):,} pages\nwere there at its end",
-            ),
-            (traffic.writes, "PuRd", "last training: times written, by a commit or to make room"),
-        )
-        for axes, (values, colours, title) in zip(panels[2:], drawn, strict=True):
-            heat = axes.imshow(
-                grid(values.astype(float)),
-                cmap=colours,
-                vmin=0,
-                vmax=max(1, int(values.max())),
-                aspect="auto",
-                interpolation="nearest",
-            )
-            axes.set_title(title, fontsize=10)
-            figure.colorbar(heat, ax=axes, pad=0.01)
+        _draw_traffic(figure, panels[2:], traffic, grid)
     else:
         figure.supxlabel("The next training records reads, writes and residency of pages.", fontsize=8, color=SOFT)
     for axes in panels:

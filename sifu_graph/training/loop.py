@@ -7,24 +7,10 @@ step is drawn from (seed, step). The mathematics of a step is in `step`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
-
-from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
-from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, TrainReport, saved_optimizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 import dataclasses
 import math
-import signal
-import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,9 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, DivergedError, OptionError
 from sifu_store.layout import BIAS
 from sifu_store.store import Store
+from torch import Tensor
 
 from sifu_graph import device as devices
 from sifu_graph import evaluation
@@ -43,10 +31,14 @@ from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.model.parameters import write_parameters
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.paging.traffic import write_traffic
+from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.training import step as steps
 from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
+from sifu_graph.training.interrupts import interrupts
+from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
+from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, TrainReport, saved_optimizer
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -74,7 +66,7 @@ class _Progress:
     smooth: float | None = None  # the loss that is shown, of this text
 
     @classmethod
-    def resumed(cls, saved: dict[str, Any] | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
+    def resumed(cls, saved: TrainingSettings | None, options: TrainOptions, corpus: str, seed: int) -> _Progress:
         if saved is None:
             batch = DEFAULT_BATCH if options.batch is None else options.batch
             return cls(0, 0, 0, batch, seed if options.seed is None else options.seed, corpus, 0)
@@ -112,6 +104,49 @@ def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, opt
         graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.stale))
 
 
+@dataclass(slots=True)
+class _Clock:
+    """The limits of a run and its times, in seconds of `time.monotonic`."""
+
+    first_step: int  # steps before this run
+    first_token: int  # tokens before it
+    last_step: float  # the run is over after this step; infinity: no limit
+    minutes: float | None  # the run is over after so many
+    committed: int  # step of the last commit
+    started: float = 0.0
+    last_commit: float = 0.0
+    last_eval: float = 0.0
+    busy: float = 0.0  # seconds spent in steps
+
+    @classmethod
+    def of(cls, progress: _Progress, options: TrainOptions, batches: Batches) -> _Clock:
+        ends = [math.inf]
+        if options.steps is not None:
+            ends.append(progress.step + options.steps)
+        if options.epochs is not None:
+            ends.append(progress.step + math.ceil(options.epochs * batches.per_epoch - ROUNDING))
+        return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step)
+
+    def _seconds_left(self) -> float:
+        return math.inf if self.minutes is None else self.started + self.minutes * 60 - time.monotonic()
+
+    def over(self, step: int) -> bool:
+        """Whether a limit is reached after this step."""
+        return step >= self.last_step or self._seconds_left() <= 0
+
+    def left(self, step: int) -> float | None:
+        """Seconds that the run will still take, at its rate so far; None without a limit."""
+        found = [self._seconds_left()]
+        if math.isfinite(self.last_step):
+            each = (time.monotonic() - self.started) / (step - self.first_step)
+            found.append((self.last_step - step) * each)
+        return max(0.0, min(found)) if math.isfinite(min(found)) else None
+
+    def rate(self, tokens: int) -> float:
+        """Tokens per second of the steps of this run; 0 before the first."""
+        return (tokens - self.first_token) / self.busy if self.busy else 0.0
+
+
 class _Run:
     """One call of `train`."""
 
@@ -132,6 +167,8 @@ class _Run:
         )
         if not self.batches.chunks:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
+        self.clock = _Clock.of(self.progress, options, self.batches)
+        self.heldout: float | None = None  # perplexity of the last evaluation
         self.metrics = graph.path / METRICS
         self.uncommitted = False
         self.stale: list[str] = []  # state of another optimizer, to be deleted by the first commit
@@ -166,84 +203,109 @@ class _Run:
         return self.graph.parameters.working
 
     def go(self) -> TrainReport:
-        progress, options = self.progress, self.options
-        begin = dataclasses.replace(progress)
-        started = last_commit = last_eval = time.monotonic()
-        last_step = self._last_step()
-        deadline = started + options.minutes * 60 if options.minutes is not None else None
-        noted = drop_later_lines(self.metrics, progress.step, self.store.branch)
-        if noted < progress.step and progress.smooth is not None:  # killed between the commit and its line
-            figures = {"loss": progress.smooth, "perplexity": perplexity(progress.smooth)}
-            log_step(self.metrics, {"step": progress.step, "tokens": progress.tokens, **figures}, self.store.branch)
-        before = heldout = self._heldout()
+        """Runs until the first limit, or until Ctrl-C; evaluates, commits and returns the report."""
+        clock = self.clock
+        self._restore_log()
+        clock.started = clock.last_commit = clock.last_eval = time.monotonic()
+        before = self.heldout = self._heldout()
         fitted = self._fit_contexts()
         if fitted is not None:
-            heldout = self._heldout()
-        committed = progress.step
-        loss = float("nan")
-        busy = 0.0
-        with _interrupts() as interrupted:
-            while not interrupted.is_set():
-                if progress.step >= last_step or (deadline is not None and time.monotonic() >= deadline):
-                    break
-                tick = time.monotonic()
-                loss = self._step()
-                now = time.monotonic()
-                busy += now - tick
-                evaluate = _due(progress.step - begin.step, options.eval_every, now - last_eval, EVAL_EVERY_S)
-                if evaluate:
-                    heldout = self._heldout()
-                    last_eval = time.monotonic()
-                snapshot = None
-                if _due(progress.step - committed, options.commit_every, now - last_commit, COMMIT_EVERY_S):
-                    snapshot = self._commit(heldout)
-                    committed, last_commit = progress.step, time.monotonic()
-                report = StepReport(
-                    step=progress.step,
-                    tokens=progress.tokens,
-                    loss=loss,
-                    perplexity=perplexity(loss),
-                    tokens_per_s=(progress.tokens - begin.tokens) / busy,
-                    eta_s=self._eta(begin, last_step, started, deadline),
-                    heldout_perplexity=heldout if evaluate else None,
-                    snapshot=snapshot,
-                    cache=self.pool.report() if evaluate or snapshot else None,
-                )
-                log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
-                if options.on_step is not None:
-                    options.on_step(report)
+            self.heldout = self._heldout()
+        with interrupts() as interrupted:
+            while not interrupted.is_set() and not clock.over(self.progress.step):
+                self._step_and_report()
             if interrupted.is_set():
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
-            if progress.step > begin.step:
-                heldout = self._heldout()
-            snapshot = self._commit(heldout) if self.uncommitted else self.store.snapshot
-            if progress.step > begin.step:
-                final = StepReport(
-                    step=progress.step, tokens=progress.tokens, loss=loss, perplexity=perplexity(loss),
-                    tokens_per_s=(progress.tokens - begin.tokens) / busy, heldout_perplexity=heldout, snapshot=snapshot,
-                    cache=self.pool.report(),
-                )  # fmt: skip
-                log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
+            snapshot = self._finish()
         write_traffic(self.pool, graph_folder=self.graph.path)
-        done = progress.step - begin.step
-        seconds = time.monotonic() - started
+        return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
+
+    def _restore_log(self) -> None:
+        """Makes the log end at the step of the commit, which a killed run may have passed or not logged."""
+        progress = self.progress
+        noted = drop_later_lines(self.metrics, progress.step, self.store.branch)
+        if noted < progress.step and progress.smooth is not None:
+            figures = {"loss": progress.smooth, "perplexity": perplexity(progress.smooth)}
+            log_step(self.metrics, {"step": progress.step, "tokens": progress.tokens, **figures}, self.store.branch)
+
+    def _step_and_report(self) -> None:
+        """One step, and what is due after it: an evaluation, a commit; the figures go to the log and the caller."""
+        progress, options, clock = self.progress, self.options, self.clock
+        tick = time.monotonic()
+        loss = self._step()
+        now = time.monotonic()
+        clock.busy += now - tick
+        evaluate = _due(progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S)
+        if evaluate:
+            self.heldout = self._heldout()
+            clock.last_eval = time.monotonic()
+        snapshot = None
+        if _due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
+            snapshot = self._commit(self.heldout)
+            clock.committed, clock.last_commit = progress.step, time.monotonic()
+        report = StepReport(
+            step=progress.step,
+            tokens=progress.tokens,
+            loss=loss,
+            perplexity=perplexity(loss),
+            tokens_per_s=clock.rate(progress.tokens),
+            eta_s=clock.left(progress.step),
+            heldout_perplexity=self.heldout if evaluate else None,
+            snapshot=snapshot,
+            cache=self.pool.report() if evaluate or snapshot else None,
+        )
+        log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
+        if options.on_step is not None:
+            options.on_step(report)
+
+    def _finish(self) -> str:
+        """Evaluates and commits after the last step. Returns the snapshot."""
+        progress, stepped = self.progress, self.progress.step > self.clock.first_step
+        if stepped:
+            self.heldout = self._heldout()
+        snapshot = self._commit(self.heldout) if self.uncommitted else self.store.snapshot
+        if stepped:
+            final = StepReport(
+                step=progress.step,
+                tokens=progress.tokens,
+                loss=self._shown_loss(),
+                perplexity=perplexity(self._shown_loss()),
+                tokens_per_s=self.clock.rate(progress.tokens),
+                heldout_perplexity=self.heldout,
+                snapshot=snapshot,
+                cache=self.pool.report(),
+            )
+            log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
+        return snapshot
+
+    def _shown_loss(self) -> float:
+        """The smoothed loss after the steps of this run; not a number without a step."""
+        stepped, smooth = self.progress.step > self.clock.first_step, self.progress.smooth
+        return smooth if stepped and smooth is not None else math.nan
+
+    def _report(
+        self, before: float | None, fitted: ContextFit | None, snapshot: str, *, interrupted: bool
+    ) -> TrainReport:
+        progress, options, clock = self.progress, self.options, self.clock
+        done, loss = progress.step - clock.first_step, self._shown_loss()
+        seconds = time.monotonic() - clock.started
         return TrainReport(
             step=progress.step,
             steps_done=done,
             tokens=progress.tokens,
-            tokens_done=progress.tokens - begin.tokens,
+            tokens_done=progress.tokens - clock.first_token,
             loss=loss,
             perplexity=perplexity(loss),
             heldout_before=before,
             contexts=fitted,
-            heldout_perplexity=heldout,
-            tokens_per_s=(progress.tokens - begin.tokens) / busy if busy else 0.0,
+            heldout_perplexity=self.heldout,
+            tokens_per_s=clock.rate(progress.tokens),
             seconds=seconds,
             peak_host_bytes=_peak_bytes(),
             peak_device_bytes=int(self.pool.report().get("device_peak_bytes", 0)),
             cache=self.pool.report(),
             snapshot=snapshot,
-            interrupted=interrupted.is_set(),
+            interrupted=interrupted,
             steps_left=None if options.steps is None else max(0, options.steps - done),
             epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.batches.per_epoch),
             minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
@@ -254,10 +316,12 @@ class _Run:
         graph, wanted = self.graph, self.options.contexts
         parameters, host = graph.parameters, graph.parameters.edges
         why = (
-            "its preset or its initialisation is another" if not can_fit(graph.signal, host.initial)
-            else "it was trained before, or its edges were" if self.saved is not None or host.stored.any()
+            "its preset or its initialisation is another"
+            if not can_fit(graph.signal, host.initial)
+            else "it was trained before, or its edges were"
+            if self.saved is not None or host.source.stored.any()
             else None
-        )  # fmt: skip
+        )
         if wanted and why is not None:
             raise OptionError(
                 f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
@@ -267,11 +331,14 @@ class _Run:
         if wanted is None and self.optimizer.kind != "rowwise":  # steps of one size for every entry undo it
             return None
         self.uncommitted = True
-        self.say("counting the contexts of every edge (--no-contexts begins without)")
+        self.say("counting the contexts of every edge (`contexts=False` begins without)")
         fitted = fit_contexts(
-            parameters, graph.signal, self.tokens.train, length=self.length,
+            parameters,
+            graph.signal,
+            self.tokens.train,
+            length=self.length,
             folder=None if host.resident else graph.scratch or graph.path / "scratch",
-        )  # fmt: skip
+        )
         if parameters.tier is not None:
             parameters.tier.forget()
         self.say(
@@ -310,7 +377,7 @@ class _Run:
         at = self.saved["step"] if self.saved else 0
         return (
             f"{what}: training diverged. The graph stays at its last commit ({self.store.snapshot[:8]}, step {at}); "
-            f"try a lower rate than --lr {self.optimizer.lr:g}"
+            f"try a lower `lr` than {self.optimizer.lr:g}"
         )
 
     def _heldout(self) -> float | None:
@@ -345,8 +412,15 @@ class _Run:
             self.store.delete(name)
         self.stale = []
         pages = write_parameters(self.store, parameters)
-        training = {
-            **dataclasses.asdict(progress),
+        training: TrainingSettings = {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "position": progress.position,
+            "batch": progress.batch,
+            "seed": progress.seed,
+            "corpus": progress.corpus,
+            "began": progress.began,
+            "smooth": progress.smooth,
             "optimizer": self.optimizer.to_json(),
             "candidates": self.candidates,
         }
@@ -368,39 +442,23 @@ class _Run:
         self.store.collect_garbage()
         return snapshot
 
-    def _last_step(self) -> float:
-        """The step after which the run is over."""
-        ends = [math.inf]
-        if self.options.steps is not None:
-            ends.append(self.progress.step + self.options.steps)
-        if self.options.epochs is not None:
-            ends.append(self.progress.step + math.ceil(self.options.epochs * self.batches.per_epoch - ROUNDING))
-        return min(ends)
-
-    def _eta(self, begin: _Progress, last_step: float, started: float, deadline: float | None) -> float | None:
-        now = time.monotonic()
-        left = []
-        if deadline is not None:
-            left.append(deadline - now)
-        if math.isfinite(last_step):
-            each = (now - started) / (self.progress.step - begin.step)
-            left.append((last_step - self.progress.step) * each)
-        return max(0.0, min(left)) if left else None
-
 
 def _check(options: TrainOptions) -> None:
     require_positive(
-        steps=options.steps, epochs=options.epochs, minutes=options.minutes, batch=options.batch,
+        steps=options.steps,
+        epochs=options.epochs,
+        minutes=options.minutes,
+        batch=options.batch,
         candidates=None if options.candidates == "all" else options.candidates,
-    )  # fmt: skip
+    )
     if options.steps is None and options.epochs is None and options.minutes is None:
-        raise OptionError("say for how long: --steps, --epochs or --minutes")
-    for name, value in (("commit-every", options.commit_every), ("eval-every", options.eval_every)):
+        raise OptionError("the length of the run is missing: pass `steps`, `epochs` or `minutes`")
+    for name, value in (("commit_every", options.commit_every), ("eval_every", options.eval_every)):
         if value is not None and value < 0:
-            raise OptionError(f"{name} is {value}: it must be 0 (only at the end) or more steps")
+            raise OptionError(f"`{name}` is {value}: it must be 0 (only at the end) or more steps")
 
 
-def _candidates(saved: dict[str, Any] | None, options: TrainOptions) -> int | None:
+def _candidates(saved: TrainingSettings | None, options: TrainOptions) -> int | None:
     if options.candidates is None:
         return saved["candidates"] if saved else None
     return None if options.candidates == "all" else options.candidates
@@ -410,28 +468,6 @@ def _due(steps_since: int, every: int | None, seconds_since: float, every_s: flo
     if every is None:
         return seconds_since >= every_s
     return every > 0 and steps_since > 0 and steps_since % every == 0
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, where this is the main thread; the second one has its usual effect."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous: dict[int, Any] = {}
-
-    def handle(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(number, previous[number])
-
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _peak_bytes() -> int:
@@ -446,7 +482,5 @@ def _peak_bytes() -> int:
 
 
 def finite(values: Tensor | NDArray[np.float32]) -> bool:
-    """No NaN and no infinity in it."""
-    import torch
-
+    """Whether no value is NaN or infinite."""
     return bool(torch.isfinite(torch.as_tensor(values)).all())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sifu_graph.config import OptimizerConfig
+from sifu_graph.settings import TrainingSettings
 from sifu_graph.training.closed_form import ContextFit
 
 
@@ -98,11 +99,12 @@ class TrainReport:
     minutes_left: float | None
 
 
-def saved_optimizer(saved: dict[str, Any] | None) -> OptimizerConfig:
+def saved_optimizer(saved: TrainingSettings | None) -> OptimizerConfig:
+    """The optimizer of the last run, or the defaults if there was none."""
     return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
 
 
-def merged_optimizer(saved: dict[str, Any] | None, **given: Any) -> OptimizerConfig | None:
+def merged_optimizer(saved: TrainingSettings | None, **given: Any) -> OptimizerConfig | None:
     """The optimizer of the last run with some settings replaced; None where none is given.
 
     Parameters

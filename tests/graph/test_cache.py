@@ -253,10 +253,10 @@ def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path)
     def torn(name: str, first: int, stop: int) -> np.ndarray:
         raise StoreDamagedError("page torn")
 
-    pool.read = torn
+    pool.source.read = torn
     with pytest.raises(StoreDamagedError):
         pool.bring(others[pool.frame_of[others] < 0][:4])
-    pool.read = memory.read
+    pool.source.read = memory.read
     places = torch.from_numpy(pool.place_row(slots, known).row.places)
     assert torch.equal(pool.b[places], whole.b[torch.from_numpy(slots)])
     pool.close()
@@ -320,7 +320,7 @@ def test_a_file_that_cannot_be_mapped_is_said_each_time(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(mapped_array, "_map", refused)
     for _ in range(2):
-        with pytest.raises(OptionError, match="--scratch"):
+        with pytest.raises(OptionError, match="`scratch`"):
             pool.configure(host_bytes=pool.pages * pool.page_bytes() - 1, folder=tmp_path)
     monkeypatch.undo()
     pool.configure()
@@ -330,7 +330,7 @@ def test_a_file_that_cannot_be_mapped_is_said_each_time(tmp_path: Path, monkeypa
 def test_a_scratch_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(OptionError, match="--scratch"):
+    with pytest.raises(OptionError, match="`scratch`"):
         graph_of_pages(3, None, frames=1, folder=blocked / "below")
 
 
@@ -359,11 +359,11 @@ def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, mo
 
     away = np.flatnonzero(pool.frame_of < 0)[:2]  # one of them cannot be read: the amendments of the other wait on
     amended = len(late.of_pages(away[:1]))
-    pool.stored[away[1]], pool.scratched[away[1]] = True, False
+    pool.source.stored[away[1]], pool.scratched[away[1]] = True, False
     with pytest.raises(KeyError):
         pool.bring(away)
     assert len(late.of_pages(away[:1])) == amended
-    pool.stored[away[1]], pool.scratched[away[1]] = False, True
+    pool.source.stored[away[1]], pool.scratched[away[1]] = False, True
 
     for page in range(pool.pages):
         pool.bring(np.array([page]))
@@ -385,11 +385,11 @@ def test_a_page_that_cannot_be_read_stops_the_batch(loading: str, tmp_path: Path
             raise StoreDamagedError("page torn")
         return memory.read(name, first, stop)
 
-    pool.read = torn
+    pool.source.read = torn
     with pytest.raises(StoreDamagedError):
         for _ in pool.sweep(pool.parts(index.slot, index.row_start)):
             pass
-    pool.read = memory.read
+    pool.source.read = memory.read
     assert len(list(pool.sweep(pool.parts(index.slot, index.row_start)))) > 1  # and nothing is stuck
     pool.close()
 

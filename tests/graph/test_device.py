@@ -212,7 +212,7 @@ def test_a_run_on_a_device_of_any_size_writes_the_same_store(tmp_path: Path) -> 
 def test_too_little_of_the_device(store: Path) -> None:
     with Graph.open(store, device_memory="1MiB") as graph:
         before = graph.store.snapshot
-        with pytest.raises(DeviceMemoryError, match=r"--device-memory 1\.0 MiB: the least that works here is"):
+        with pytest.raises(DeviceMemoryError, match=r"`device_memory` is 1\.0 MiB: the least that works here is"):
             graph.train(steps=1, batch=8)
         assert graph.store.snapshot == before
 
@@ -221,11 +221,11 @@ def test_devices_that_are_not_there(store: Path, monkeypatch: pytest.MonkeyPatch
     for device in ("gpu", "cuda:", "cuda:x", "CPU"):
         with pytest.raises(OptionError, match="it must be cpu, cuda or cuda:N"):
             Graph.open(store, device=device)
-    with pytest.raises(OptionError, match="device-memory is 'much'"):
+    with pytest.raises(OptionError, match="`device_memory` is 'much'"):
         Graph.open(store, device_memory="much")
     with pytest.raises(OptionError, match="it must be float32, tf32, bf16"):
         Graph.open(store, precision="int8")
-    with pytest.raises(OptionError, match="it goes with --device cuda"):
+    with pytest.raises(OptionError, match='pass `device="cuda"` with it'):
         Graph.open(store, precision="bf16")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.version.hip", None)
@@ -250,7 +250,7 @@ def test_a_gpu_that_runs_out_of_memory_loses_nothing(store: Path, monkeypatch: p
         before = graph.store.snapshot
         with monkeypatch.context() as patch:
             patch.setattr(TiledContest, "train", full)
-            with pytest.raises(DeviceMemoryError, match="lower --device-memory or --batch") as error:
+            with pytest.raises(DeviceMemoryError, match="lower `device_memory` or `batch`") as error:
                 graph.train(steps=1)
             assert "\n" not in str(error.value)
         assert graph.store.snapshot == before

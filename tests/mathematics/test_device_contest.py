@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sifu_graph.config import PRESETS, OptimizerConfig, SignalConfig
 from sifu_graph.device import Precision
 from sifu_graph.model import forward
-from sifu_graph.ops import contest, contest_tiled, optim
+from sifu_graph.ops import contest, contest_tiled, optim, tiles
 from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_tiled import TiledContest
 
@@ -307,6 +307,6 @@ def test_scatter_adds_outer_products(rows: list[int], step_: int) -> None:
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=20))
 def test_tiles_hold_every_position_and_are_at_most_half_empty(positions: list[int]) -> None:
     counts = np.array(positions)
-    padded = contest_tiled._padded(counts)
+    padded = tiles._padded(counts)
     assert (padded >= counts).all()
     assert (padded <= np.maximum(2 * counts, counts + 3)).all()

@@ -55,12 +55,11 @@ def positions_table(trace: Trace) -> Table:
     by_position = {one.position: one for one in trace.positions}
     for one in trace.before.positions:
         after = by_position.get(one.position)
-        changed = after is not None and _seen(after) != _seen(one)
         cells = [*_outcome(one), _strongest(one)]
-        cells += ["", "", "", "same" if after is not None else ""] if not changed else [
-            *_outcome(after)[3:], _strongest(after)  # type: ignore[arg-type]
-        ]  # fmt: skip
-        table.add_row(*cells, style=None if changed else "dim")
+        if after is not None and _seen(after) != _seen(one):
+            table.add_row(*cells, *_outcome(after)[3:], _strongest(after))
+        else:
+            table.add_row(*cells, "", "", "", "" if after is None else "same", style="dim")
     return table
 
 

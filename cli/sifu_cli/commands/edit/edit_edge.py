@@ -77,9 +77,17 @@ def command(
         raise click.UsageError("give exactly one of " + ", ".join("--" + way.replace("_", "-") for way in WAYS), ctx)
     with open_graph(store) as graph:
         report = _changed(
-            graph, u, v, scale=scale, boost=boost, copy_from=copy_from or None, to_default=to_default, forbid=forbid,
-            dry_run=dry_run, command=logged(ctx),
-        )  # fmt: skip
+            graph,
+            u,
+            v,
+            scale=scale,
+            boost=boost,
+            copy_from=copy_from or None,
+            to_default=to_default,
+            forbid=forbid,
+            dry_run=dry_run,
+            command=logged(ctx),
+        )
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return

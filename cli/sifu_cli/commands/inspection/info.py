@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from sifu_store.durable import format_bytes
@@ -13,6 +13,9 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
 from sifu_cli.output.formats import number, percent
 from sifu_cli.output.results import Row, print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.settings import BuildSettings, TrainingSettings
 
 
 @click.command(
@@ -69,7 +72,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
     )
 
 
-def _corpus(build: dict[str, Any]) -> str:
+def _corpus(build: BuildSettings) -> str:
     sources = build["corpus"]["sources"]
     if not sources:
         return f"imported from {build['imported']['from']}"
@@ -77,7 +80,7 @@ def _corpus(build: dict[str, Any]) -> str:
     return ", ".join(names) + (f" and {len(sources) - 2} more" if len(sources) > 2 else "")
 
 
-def _training(training: dict[str, Any] | None) -> list[Row]:
+def _training(training: TrainingSettings | None) -> list[Row]:
     if training is None:
         return [("trained", "no", "train it with sifu train")]
     optimizer = training["optimizer"]

@@ -106,9 +106,7 @@ def command(
         raise click.UsageError("the text is not UTF-8", ctx) from None
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
         given = text.split() if graph.tokenizer.level == "tokens" else text
-        found = graph.trace(
-            given, top=top, last=last, like=like, also=also, what_if=what_if, html=html, force=force
-        )  # fmt: skip
+        found = graph.trace(given, top=top, last=last, like=like, also=also, what_if=what_if, html=html, force=force)
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
     if unknown := (found.before or found).unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,7 +15,10 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, host_memory_option
 from sifu_cli.output.formats import duration, number
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.results import Row, print_json, print_table
+
+if TYPE_CHECKING:
+    from sifu_graph.estimate import Estimate
 
 GRAPH_SIZES = ("vocab", "sparsify", "width", "length")
 
@@ -73,49 +76,49 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, *
         return
     if planned or not store.exists():
         say("estimate for a new graph with the greatest number of private edges:", quiet=quiet)
-    print_table(
-        [
-            (
-                "private edges",
-                number(found.private_edges),
-                f"of {found.nodes:,} nodes, {format_bytes(found.page_bytes)} per page",
-            ),
-            ("parameters", number(found.stored_parameters), f"dense: {found.dense_parameters:,}"),
-            ("to train", format_bytes(found.whole_bytes), "for all edges with the optimizer state"),
-            ("to generate", format_bytes(found.decoding_bytes), "for all edges"),
-            ("least memory", format_bytes(found.least_bytes), "the smallest possible --host-memory"),
-            (
-                "memory used",
-                format_bytes(found.host_bytes),
-                "all edges fit" if found.fits else "other pages are read when needed; the results are the same",
-            ),
-            (
-                "process",
-                format_bytes(found.process_bytes),
-                f"approximate total; {format_bytes(found.free_memory_bytes)} are free",
-            ),
-            (
-                "on a GPU",
-                format_bytes(found.device_bytes),
-                f"to train with all edges there; the least --device-memory is {format_bytes(found.device_least_bytes)}",
-            ),
-            ("scratch file", format_bytes(found.scratch_bytes), "greatest size on disk, during training"),
-            (
-                "store",
-                format_bytes(found.store_bytes),
-                f"greatest size on disk, after training; {format_bytes(found.free_disk_bytes)} are free",
-            ),
-            (
-                "tokens/s",
-                number(found.tokens_per_s),
-                "approximate rate of training"
-                if found.fits
-                else f"approximate rate of training; {number(found.resident_tokens_per_s)} if all edges fit in memory",
-            ),
-            *(
-                [("one epoch", duration(found.epoch_s), f"{found.epoch_tokens:,} tokens")]
-                if found.epoch_s is not None
-                else []
-            ),
-        ]
-    )
+    print_table(_rows(found))
+
+
+def _rows(found: Estimate) -> list[Row]:
+    rows: list[Row] = [
+        (
+            "private edges",
+            number(found.private_edges),
+            f"of {found.nodes:,} nodes, {format_bytes(found.page_bytes)} per page",
+        ),
+        ("parameters", number(found.stored_parameters), f"dense: {found.dense_parameters:,}"),
+        ("to train", format_bytes(found.whole_bytes), "for all edges with the optimizer state"),
+        ("to generate", format_bytes(found.decoding_bytes), "for all edges"),
+        ("least memory", format_bytes(found.least_bytes), "the smallest possible --host-memory"),
+        (
+            "memory used",
+            format_bytes(found.host_bytes),
+            "all edges fit" if found.fits else "other pages are read when needed; the results are the same",
+        ),
+        (
+            "process",
+            format_bytes(found.process_bytes),
+            f"approximate total; {format_bytes(found.free_memory_bytes)} are free",
+        ),
+        (
+            "on a GPU",
+            format_bytes(found.device_bytes),
+            f"to train with all edges there; the least --device-memory is {format_bytes(found.device_least_bytes)}",
+        ),
+        ("scratch file", format_bytes(found.scratch_bytes), "greatest size on disk, during training"),
+        (
+            "store",
+            format_bytes(found.store_bytes),
+            f"greatest size on disk, after training; {format_bytes(found.free_disk_bytes)} are free",
+        ),
+        (
+            "tokens/s",
+            number(found.tokens_per_s),
+            "approximate rate of training"
+            if found.fits
+            else f"approximate rate of training; {number(found.resident_tokens_per_s)} if all edges fit in memory",
+        ),
+    ]
+    if found.epoch_s is not None:
+        rows.append(("one epoch", duration(found.epoch_s), f"{found.epoch_tokens:,} tokens"))
+    return rows

@@ -262,9 +262,17 @@ class _Shown:
 def _fields(report: dict[str, Any]) -> dict[str, Any]:
     """All fields, the main ones first."""
     first = (
-        "step", "tokens", "loss", "perplexity", "heldout_perplexity", "tokens_per_s", "peak_host_bytes",
-        "peak_device_bytes", "cache", "snapshot",
-    )  # fmt: skip
+        "step",
+        "tokens",
+        "loss",
+        "perplexity",
+        "heldout_perplexity",
+        "tokens_per_s",
+        "peak_host_bytes",
+        "peak_device_bytes",
+        "cache",
+        "snapshot",
+    )
     return {**{name: report.get(name) for name in first}, **report}
 
 

@@ -1,0 +1,85 @@
+"""Everything of a new graph except the pages of its edges, into the first commit of a store.
+
+Used by the build and by imports, so that both write the same arrays and settings. It does not import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.layout import BIAS, COUNT, SOURCE, STORED, TARGET, WEIGHT
+from sifu_store.store import Store
+
+from sifu_graph._version import __version__
+from sifu_graph.arrays import Floats, Ids, Ints
+from sifu_graph.config import SignalConfig
+from sifu_graph.settings import BuildSettings, GraphSettings, InitialSettings
+from sifu_graph.text.kneser_ney import Counts
+from sifu_graph.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewGraph:
+    """The arrays of a new graph of n nodes, width d and E private edges, sorted by (u, v)."""
+
+    tokenizer: Tokenizer
+    counts: Counts
+    node_count: Ints  # [n], occurrences in the text
+    row_distinct: Ints  # [n], distinct targets of every source
+    source: Ids | NDArray[np.integer]  # [E]
+    target: Ids | NDArray[np.integer]  # [E]
+    count: Ints  # [E], occurrences of the pair
+    node_bias: Floats  # [n, d]
+    alpha: Floats  # [K], mixing logits
+    default_weight: Floats  # [d, d]
+    default_bias: Floats  # [d]
+
+
+def write_new_graph(
+    store: Store,
+    graph: NewGraph,
+    *,
+    signal: SignalConfig,
+    initial: InitialSettings,
+    build: BuildSettings,
+    format_version: int,
+) -> None:
+    """Writes the arrays and settings. No page of an edge is stored: `EdgeInitializer` generates their values.
+
+    Raises
+    ------
+    DiskFullError
+    """
+    width = len(graph.default_bias)
+    vocabulary = [{"token": token, "kind": "text"} for token in graph.tokenizer.vocabulary]
+    store.write_json("nodes/vocabulary", vocabulary)
+    store.write_json("nodes/tokenizer", graph.tokenizer.to_json())
+    store.write("nodes/count", graph.node_count)
+    store.write("nodes/bias", graph.node_bias)
+    store.write("nodes/predecessors", graph.counts.predecessors.astype(np.int64))
+    store.write("rows/total", graph.counts.total)
+    store.write("rows/distinct", graph.row_distinct)
+    store.write("rows/discounted", graph.counts.discounted)
+    store.write(SOURCE, graph.source)
+    store.write(TARGET, graph.target)
+    store.write(COUNT, graph.count)
+    store.write("signal/alpha", graph.alpha)
+    store.write("signal/scale", np.ones(1, np.float32))
+    store.write("default/weight", graph.default_weight)
+    store.write("default/bias", graph.default_bias)
+    store.create_paged(WEIGHT, (width, width), np.float32)
+    store.create_paged(BIAS, (width,), np.float32)
+    store.write(STORED, np.zeros(store.pages, np.uint8))
+    settings: GraphSettings = {
+        "format_version": format_version,
+        "created_by": f"sifu-graph {__version__}",
+        "nodes": len(graph.node_count),
+        "width": width,
+        "signal": signal.to_json(),
+        "initial": initial,
+        "build": build,
+        "training": None,
+    }
+    store.set_settings({**settings})

@@ -1,0 +1,82 @@
+"""The settings that are stored with a graph: a JSON object, whose keys and types are declared here.
+
+`docs/format.md` describes what each of them means. Keys that this release does not know stay in the object, so that
+they are written back unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from sifu_store.errors import StoreDamagedError
+from sifu_store.store import Store
+
+
+class InitialSettings(TypedDict):
+    """What the values of edges that were never trained follow from."""
+
+    method: Literal["counts", "uniform"]
+    seed: int
+    discounts: list[float]  # Kneser-Ney discounts of counts 1, 2, and 3 or more
+    nodes: NotRequired[int]  # n at the build; since the first edit
+    keys: NotRequired[int]  # keys given out so far; since the first edit
+
+
+class BuildSettings(TypedDict):
+    """The text and the options that the graph was built with."""
+
+    corpus: dict[str, Any]  # see `Corpus.record`
+    level: str
+    vocab: int
+    sparsify: float
+    min_count: int
+    length: int  # tokens of a chunk
+    holdout: float
+    corpus_tokens: int
+    heldout_tokens: int
+    distinct_pairs: int
+    coverage: float
+    signal_preset: str | None
+    imported: NotRequired[dict[str, Any]]  # the file that the graph was imported from
+
+
+class TrainingSettings(TypedDict):
+    """The state of the last training run, from which the next one resumes."""
+
+    step: int
+    tokens: int
+    position: int  # batches taken from the text
+    batch: int
+    seed: int
+    corpus: str  # key of the token file
+    began: int  # the step at which the optimizer began
+    smooth: NotRequired[float | None]  # smoothed loss in nats
+    optimizer: dict[str, Any]  # see `OptimizerConfig.to_json`
+    candidates: int | None
+
+
+class GraphSettings(TypedDict):
+    """All settings of a graph."""
+
+    format_version: int
+    created_by: str
+    nodes: int
+    width: int
+    signal: dict[str, Any]  # see `SignalConfig.to_json`
+    initial: InitialSettings
+    build: BuildSettings
+    training: TrainingSettings | None
+
+
+def read_settings(store: Store) -> GraphSettings:
+    """The settings of the graph in a store; a new object with each call.
+
+    Raises
+    ------
+    StoreDamagedError
+        A setting is missing.
+    """
+    settings = store.settings
+    if missing := sorted(GraphSettings.__required_keys__ - set(settings)):
+        raise StoreDamagedError(f"{store.path}: the settings of the graph lack {', '.join(missing)}")
+    return cast(GraphSettings, settings)
