@@ -82,7 +82,7 @@ class BuildOptions:
         if self.vocab <= len(SPECIAL):
             raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
         if not 0 <= self.sparsify <= 1:
-            raise OptionError(f"sparsify is {self.sparsify}: it must lie in [0, 1]")
+            raise OptionError(f"sparsify is {self.sparsify}: expected a number from 0 to 1")
         if self.level not in LEVELS:
             raise OptionError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
         if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
@@ -134,7 +134,7 @@ def build_graph(
     width
         d, the width of the signal.
     min_count
-        A private pair occurs at least so often.
+        Minimum count of a pair for a private edge.
     length
         Tokens in a chunk of text.
     holdout

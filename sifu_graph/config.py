@@ -52,7 +52,7 @@ class SignalConfig:
     recency: float = 0.0
     """alpha_k starts as ``recency * k``: 0 mixes all signals equally, more favours the last ones."""
     reset_after: int | None = None
-    """After so many steps the signal starts again from the current node (paper, section 3.3)."""
+    """Number of steps after which the signal starts again from the current node (paper, section 3.3)."""
     learn_scale: bool = False
     """The energy is multiplied by a learned scale before the softmax (starts at 1)."""
 
@@ -161,7 +161,7 @@ class OptimizerConfig:
             if not 0 <= value < math.inf:
                 raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
-            raise OptionError(f"betas {self.beta1}, {self.beta2}: beta1 must lie in [0, 1), beta2 in [0, 1]")
+            raise OptionError(f"betas {self.beta1}, {self.beta2}: expected beta1 in [0, 1) and beta2 in [0, 1]")
         if self.kind != "rowwise" and self.beta2 == 1:
             raise OptionError("AdamW needs beta2 below 1 (0.999 is usual)")
 

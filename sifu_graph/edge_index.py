@@ -42,7 +42,7 @@ class EdgeIndex:
         Keys of the pairs that are never chosen, ascending. None of them is private.
     by_frequency : int64 [n] or None
         The nodes, most frequent first (the special ones before them): the order in which default edges are opened.
-        None: as they are numbered.
+        None: in the order of their numbers.
     """
 
     nodes: int
@@ -160,5 +160,5 @@ def dense_parameters(nodes: int, width: int) -> int:
 
 
 def private_edge_budget(ratio: float, nodes: int) -> int:
-    """Private edges that a share of all n * n pairs allows: rounded down, the share read as it is written."""
+    """Private edges that a share of all n * n pairs allows, rounded down; the share is the decimal that it prints as."""
     return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
-TEXT_ROW = 4.0  # a token of text meets rows so many times larger than the mean (Tang + Song: 3.9)
+TEXT_ROW = 4.0  # mean row that a token of text meets, relative to the mean over all rows (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
 BASE_BYTES = 300 << 20  # Python and the libraries
 

@@ -55,7 +55,7 @@ class EvalReport:
     private, default
         Of the tokens that are reached over a private edge, and over a default edge.
     positions
-        By the number of edges that the signal had run along before: how the figures change as a text goes on.
+        Figures by the number of edges that carried the signal before the position.
     baselines
         Empty unless asked for.
     """
@@ -91,7 +91,7 @@ def evaluate(
     corpus
         None: the held-out documents of the corpus that the graph was built from.
     limit
-        Stop after about so many tokens (whole chunks, always the same ones).
+        Stop after about this number of tokens (whole chunks, always the same ones).
     with_baselines
         Add unigram and Kneser-Ney models, counted from the training part of the graph's own corpus, on the same
         tokens. They see the document from its beginning, also where a chunk of the graph's begins later.

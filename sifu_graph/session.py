@@ -274,7 +274,7 @@ class GraphSession:
         return self.parameters.working.report()
 
     def reload(self, store: Store, *, force: bool = False) -> None:
-        """Goes on with another view of the same store; what is in memory is read anew if it is of another snapshot."""
+        """Replaces the store by another view of it; values in memory are dropped if the snapshot is another."""
         changed = store.snapshot != self.store.snapshot
         self.store.close()
         self.store = store

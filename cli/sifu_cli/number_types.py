@@ -32,6 +32,10 @@ class Integer(click.IntRange):
             self.fail(f"expected {self.expected}; found {value}", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """The range in the help text; click would print the absence of both limits as `x<=None`."""
+        return "" if self.min is self.max is None else super()._describe_range()
+
     @property
     def expected(self) -> str:
         """The type and the range in words: `an integer, at least 1`."""
@@ -59,6 +63,10 @@ class Float(click.FloatRange):
             self.fail(f"expected {self.expected}; found {value}", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """The range in the help text; click would print the absence of both limits as `x<=None`."""
+        return "" if self.min is self.max is None else super()._describe_range()
+
     @property
     def expected(self) -> str:
         """The type and the range in words: `a number, above 0 and at most 1`."""
@@ -66,7 +74,7 @@ class Float(click.FloatRange):
 
 
 class IntegerOr(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    """An integer in a range, or one word, which is returned as it is."""
+    """An integer in a range, or one word, which is returned unchanged."""
 
     name = "integer or word"
 

@@ -18,7 +18,7 @@ from sifu_graph.edit.working_copy import WorkingCopy
 
 
 def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
-    """The edge (u, v) as it is now."""
+    """The current values of the edge (u, v)."""
     rest, slot = Rest.of(copy), copy.slot_of(u, v)
     forbidden = copy.is_forbidden(u, v)
     energy = rest.default if slot is None else float(rest.of_edges(copy, np.array([slot]))[0])
@@ -44,7 +44,8 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
 
 
 def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
-    """Raises the edge by so many nats against every other candidate, at rest. A default edge becomes private first."""
+    """Raises the log-odds of the edge against every other candidate by ``nats``, at rest. A default edge becomes
+    private first."""
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
     slots = np.array([_private(copy, u, v)])

@@ -52,7 +52,7 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         keep &= index.count >= min_count
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
-            raise OptionError(f"`to_ratio` is {to_ratio}: it must lie in [0, 1]")
+            raise OptionError(f"`to_ratio` is {to_ratio}: expected a number from 0 to 1")
         allowed = private_edge_budget(to_ratio, copy.n)
         if allowed > index.edges:
             raise OptionError(
@@ -113,7 +113,7 @@ def grow(
     demoted = np.empty(0, np.int64)
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
-            raise OptionError(f"`to_ratio` is {to_ratio}: it must lie in [0, 1]")
+            raise OptionError(f"`to_ratio` is {to_ratio}: expected a number from 0 to 1")
         worth = index.count.copy()
         seen = place >= 0
         if own_text:

@@ -93,7 +93,7 @@ class PruneReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactReport(EditReport):
-    """Slots and runs before and after. A run is a row's edges that lie side by side."""
+    """Slots and runs before and after. A run is a sequence of a row's edges in consecutive slots."""
 
     slots_before: int
     slots_after: int

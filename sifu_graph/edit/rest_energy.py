@@ -99,7 +99,7 @@ class Rest:
         return bias + float(brentq(missing, -norm, max(energy, norm) + 10.0)) * along
 
     def least(self, bias: Doubles) -> float:
-        """The energy that is left when an edge's output is taken back wholly."""
+        """The energy that remains when the whole output of an edge is removed."""
         along, norm = self._output(bias)
         return float(self.energy(bias - norm * along))
 

@@ -194,7 +194,7 @@ class Edit:
         return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
-        """Raises one edge by so many nats against the other candidates (at rest; see `sifu_graph.edit.rest_energy`)."""
+        """Raises the log-odds of one edge by ``nats``, at rest (see `sifu_graph.edit.rest_energy`)."""
         return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
@@ -325,7 +325,7 @@ class Edit:
     # ---- what is said of it
 
     def node_state(self, node: int) -> NodeState:
-        """A node as it is now."""
+        """The current values of a node."""
         copy = self.copy
         return NodeState(
             token=copy.tokenizer.vocabulary[node],
@@ -337,7 +337,7 @@ class Edit:
         )
 
     def _account(self) -> Callable[[], dict[str, Any]]:
-        """Counts now; called later, with those of then."""
+        """Records the counts; the returned function reports them beside the counts at the time of its call."""
         nodes, edges = self.copy.n, self.copy.private
 
         def close() -> dict[str, Any]:
@@ -416,7 +416,7 @@ class Edit:
             copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
 
     def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
-        """The held-out perplexity of the graph as it is now, and why it cannot be told."""
+        """The held-out perplexity of the working copy; or None, and the reason."""
         if not wanted:
             return None, None
         from sifu_graph.evaluation import BATCH, evaluate_split
@@ -436,7 +436,7 @@ class Edit:
 
 
 def _runs(copy: WorkingCopy) -> int:
-    """Runs of slots in which the edges of a row lie side by side, in order."""
+    """Runs of consecutive slots with edges of one row, in order."""
     index = copy.index
     starts = np.zeros(index.edges + 1, bool)
     starts[index.row_start] = True

@@ -154,7 +154,7 @@ class WorkingCopy:
 
     @property
     def index(self) -> EdgeIndex:
-        """The index of the edges as they are now."""
+        """The index of the current edges."""
         if self._index is None:
             self._index = EdgeIndex.from_slots(
                 self.n,
@@ -168,7 +168,7 @@ class WorkingCopy:
 
     @property
     def initial(self) -> EdgeInitializer:
-        """What generates the values of the edges as they are now."""
+        """What generates the values of the current edges."""
         if self._initial is None:
             initial = self.settings["initial"]
             self._initial = EdgeInitializer.frozen(

@@ -44,7 +44,7 @@ class Sampler:
         if self.top_k is not None and self.top_k < 1:
             raise OptionError(f"`top_k` is {self.top_k}: it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise OptionError(f"`top_p` is {self.top_p}: it must lie in (0, 1]")
+            raise OptionError(f"`top_p` is {self.top_p}: expected a number above 0 and at most 1")
 
     @property
     def greedy(self) -> bool:

@@ -68,8 +68,8 @@ class Generation:
 
 
 class Stream(Iterator[str]):
-    """Yields text as soon as it is complete. ``tokens`` counts the nodes so far, ``unknown`` lists the characters
-    of the prompt that are no nodes; with ``explain``, ``choices`` says how each node was chosen."""
+    """Yields text when its characters are complete. ``tokens`` counts the nodes so far, ``unknown`` lists the
+    characters of the prompt that are no nodes; with ``explain``, ``choices`` says how each node was chosen."""
 
     def __init__(self, graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:

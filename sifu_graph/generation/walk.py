@@ -68,8 +68,8 @@ class Walk:
         self.scale = float(parameters.scale)
         self._alpha = parameters.alpha.tolist()
         self._pool, self._resident = pool, pool.resident
-        self._rows: dict[int, RowPlaces] = {}  # where rows lie
-        self._known: dict[int, KnownRow] = {}  # where they lay, under a budget
+        self._rows: dict[int, RowPlaces] = {}  # places of the rows
+        self._known: dict[int, KnownRow] = {}  # their last known places, under a budget
         self._reset, self._has_pe = config.reset_after, config.positional != "none"
         rows = rows_of(parameters, config, 1)
         largest = int(parameters.index.row_sizes().max(initial=0))
@@ -99,7 +99,7 @@ class Walk:
         return self._signal
 
     def start(self, node: int) -> None:
-        """Begins anew at a node."""
+        """Starts the signal at a node."""
         self.node = node
         known = self._starts.get(node)
         if known is None or known.silent != self.silent:

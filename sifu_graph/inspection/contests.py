@@ -59,7 +59,7 @@ def as_generation(
     ids
         The nodes, the separator at the beginning included.
     restart
-        The signal starts anew after this many nodes.
+        The signal starts again after this number of nodes.
     last
         Return the contests of the last positions only, this many. None: all.
     silent

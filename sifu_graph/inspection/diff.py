@@ -1,7 +1,7 @@
 """What is different between two snapshots of a graph: nodes, edges, settings; page by page, never all at once.
 
-Edges are told apart by the names of their nodes, so an edge that only moved to another slot is the same edge. A page
-is read only if it is stored in one of the snapshots and the store cannot say that the same chunk lies behind it in
+Edges are identified by the names of their nodes, so an edge that only moved to another slot is the same edge. A page
+is read only if it is stored in one of the snapshots and the store cannot say that it is the same chunk in
 both; pages that are generated are compared by what they are generated to. An edge has changed if a bit of its
 parameters has.
 
@@ -352,7 +352,7 @@ class _Comparison:
 
 
 class _Side:
-    """The edges of one snapshot, read or generated as they are asked for, and their energies."""
+    """The edges of one snapshot, read or generated on request, and their energies."""
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph

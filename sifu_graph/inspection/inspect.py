@@ -42,7 +42,7 @@ class Change:
 class Neighbour:
     """A private edge, seen from one of its ends.
 
-    ``share`` is its part of all transitions out of the source as they were counted. ``energy`` and ``p``, its
+    ``share`` is its part of all transitions that were counted out of the source. ``energy`` and ``p``, its
     probability, are those at rest; ``p`` is None for an edge into the node, as it needs the source's whole row.
     """
 

@@ -46,7 +46,7 @@ class TraceOptions:
     top
         Candidates a position that are looked at closely, the strongest first. None: 5, or 16 for a page.
     last
-        Only the last so many positions. None: all.
+        The number of last positions to return. None: all.
     like
         Compute as ``generate`` (the default) or as ``eval``.
     also
@@ -310,7 +310,7 @@ def _filled(rows: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One position as it was seen."""
+    """The result of one position."""
 
     position: Position
     nodes: Contestants

@@ -171,7 +171,7 @@ def rows_in_memory(
     in_file: Sequence[str] = (WEIGHT, BIAS),
     prepare: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> Iterator[contest.Range]:
-    """Hands out the rows of a batch as their pages are ready. ``prepare`` is told the pages, and the edges' places.
+    """Yields ranges of rows of a batch whose pages are ready. ``prepare`` is called with pages and places of edges.
 
     ``upcoming``, ``in_file``: see `EdgePool.sweep`.
     """
@@ -187,7 +187,7 @@ def rows_in_memory(
 
 
 def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64]:
-    """The pages that the rows of these tokens lie on, in the order in which a batch meets them."""
+    """The pages with the rows of these tokens, in the order in which a batch reads them."""
     nodes = np.unique(tokens)
     start, size = index.row_start[nodes], np.diff(index.row_start)[nodes]
     page = index.slot[ranges(start, size)] // page_edges
@@ -211,7 +211,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What became of every position of a batch, T of them, in one order."""
+    """The results of all T positions of a batch, in one order."""
 
     loss: Tensor  # [T], nats
     rank: NDArray[np.int64]  # [T], 0: the target is what greedy decoding takes, 1: the next one, ...

@@ -128,7 +128,7 @@ class Rows:
 
     W: Tensor  # [places, d, d]
     b: Tensor  # [places, d]
-    place: Tensor  # int64 [edges], where the edges of `Plan.slot` lie in the pools
+    place: Tensor  # int64 [edges], places of the edges of `Plan.slot` in the pools
     default_W: Tensor  # [d, d]
     default_b: Tensor  # [d]
     pe: Tensor  # [..., d], rows for `Plan.pe_row`

@@ -12,7 +12,7 @@ It knows the index, counts and settings; it does not know stores, caches or trai
 
 An edge's values depend on its *origin*, two keys of nodes, and on its *energy* alone. At the build the keys are the
 numbers of the nodes and the energies come from the counts; the first edit stores both, so that whatever is added,
-removed, counted or moved later leaves every other edge as it is.
+removed, counted or moved later changes no other edge.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ACTIVE = 8
 
 
 def log_ratios(index: EdgeIndex, counts: Counts, rows: slice = slice(None)) -> Floats:
-    """log(p(v | u) / share of one default edge of u) of the private edges of some rows that lie side by side, in index
+    """log(p(v | u) / share of one default edge of u) of the private edges of consecutive rows, in index
     order, float32 [edges]. A row's values depend on no other row."""
     sizes = index.row_sizes()[rows]
     first, stop, _ = rows.indices(index.nodes)
@@ -63,7 +63,7 @@ def initial_energies(method: Literal["counts", "uniform"], index: EdgeIndex, cou
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """Energies from counts that are told when they are first asked for, in blocks of rows."""
+    """Energies from counts, computed on first use in blocks of rows."""
 
     index: EdgeIndex
     counts: Counts
@@ -86,8 +86,8 @@ def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
 
 
 def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[np.int64], Doubles]:
-    """The dimensions in which the positional encoding hardly moves over a text (at least `ACTIVE` of them, if there are
-    so many), and the encoding's mean [d]."""
+    """The dimensions in which the positional encoding hardly moves over a text (at least `ACTIVE` of them, if the width
+    allows), and the encoding's mean [d]."""
     if config.positional == "none":
         spread = mean = np.zeros(width)
     else:  # as the signal has it

@@ -82,7 +82,7 @@ def catch_up(
 ) -> None:
     """Gives the rows the AdamW steps that they missed, from ``last_step[rows]`` up to and including ``step``.
 
-    A missed step has a zero gradient: the moments decay, and the row moves on by what is left of them.
+    A missed step has a zero gradient: the moments decay, and the row moves by the decayed moments.
     """
     behind = last_step[rows]
     for missed in range(int(behind.min().item()) + 1 if len(rows) else step + 1, step + 1):

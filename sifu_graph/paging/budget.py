@@ -14,7 +14,7 @@ from sifu_store.errors import OptionError
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 MODEST_BYTES = 2**28  # for who only looks at a few rows
-FREE_SHARE = 0.8  # of the memory that is free, taken where nobody says how much
+FREE_SHARE = 0.8  # of the free memory: the budget where none is given
 
 
 def parse_bytes(size: str | int, *, option: str = "host_memory", total_bytes: int | None = None) -> int:

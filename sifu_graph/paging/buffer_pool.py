@@ -1,13 +1,12 @@
 """Pages in frames of memory: all of them, or as many as a budget allows; the others in a scratch file or the store.
 
-This module knows which page lies in which frame, which changed and which is read next; it does not know rows, text
-or optimizers. A page comes from the scratch file if it went there, else from the store, else it was never trained
-and is made by `EdgeInitializer`.
+This module knows which page is in which frame, which changed and which is read next; it does not know rows, text
+or optimizers. A page is read from the spill file if it was written there, else it comes from its `PageSource`.
 
 Without a budget every page has a frame of its own, a place is a slot, and nothing is looked up. With one, the
 **order of eviction** is: the page whose sources are rarest in the corpus goes first; among equals, the one that was
-used longest ago. A page that changed goes to the scratch file, never to the store: only a commit writes there. What
-lies in that file can be read there too, at places past those of the frames. Nothing here changes a result.
+used longest ago. A page that changed goes to the scratch file, never to the store: only a commit writes there. Pages
+in that file can be read there too, at places past those of the frames. Nothing here changes a result.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class BufferPool:
         Pages that the store holds; `read` reads them. None: none.
     rows
         Asked once a budget is set: how often a token of the corpus reads each page (float [pages]), and the number of
-        pages that the largest row lies on. None: all the same, and one page.
+        pages of the largest row. None: all the same, and one page.
 
     Attributes
     ----------
@@ -250,7 +249,9 @@ class BufferPool:
         self.page_of = np.full(0 if self.resident else self.frames, -1)
         self.dirty = np.zeros(self.pages, bool)
         self.changed = np.zeros(self.pages, bool)  # in memory, and differs from where it came from
-        self.scratched = np.zeros(self.pages, bool)  # is in the file: as it is, but for what `changed` or waits there
+        self.scratched = np.zeros(
+            self.pages, bool
+        )  # a copy is in the file; current unless `changed` is set or updates are pending there
         self.last_use = np.zeros(self.pages, np.int64)
         self.clock = 0
         self.moves = 0  # grows when a page comes or goes
@@ -268,7 +269,7 @@ class BufferPool:
         if self.scratch is not None:
             self.scratch.close()
             self.scratch = None
-        self.arrays, self._memory = {}, {}  # at once: whoever still knows the pool need not keep gigabytes
+        self.arrays, self._memory = {}, {}  # now: a remaining reference to the pool must not keep gigabytes
 
     @property
     def W(self) -> Tensor:
@@ -415,7 +416,7 @@ class BufferPool:
         self.changed[page] = True
 
     def _set(self, name: str, frame: int, values: NDArray[np.generic] | None) -> None:
-        """A page of one array; None: zeros. A frame that nobody used yet is zero already and stays untouched."""
+        """Writes a page of one array; None: zeros. A resident frame is written once and is zero before."""
         target = self.arrays[name].numpy()[frame * self.page_edges : (frame + 1) * self.page_edges]
         if values is not None:
             target[: len(values)] = values

@@ -12,11 +12,11 @@ from sifu_store.errors import DeviceMemoryError
 from sifu_graph.device import memory_of
 from sifu_graph.paging.budget import FREE_SHARE, parse_bytes
 
-WORK_BYTES = 2 << 30  # left to what a step computes with, where nobody says how much the pages may take
+WORK_BYTES = 2 << 30  # left for the tensors of a step, where no budget is given
 
 
 def parse_budget(wanted: str | int, device: torch.device) -> int:
-    """Bytes of a ``--device-memory``: a size, or a percentage of what the device has.
+    """Bytes of a ``device_memory``: a size, or a percentage of what the device has.
 
     Raises
     ------

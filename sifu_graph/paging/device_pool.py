@@ -110,7 +110,7 @@ class DevicePool(EdgePool):
     Parameters
     ----------
     host
-        Laid out as it is to stay: the arrays here are those that it has.
+        The pool of the host, whose layout is final: this pool has the same arrays.
     device_bytes
         Hard bound on the frames and on the copies of single edges.
     copied_bytes

@@ -4,7 +4,7 @@ The cache knows slots, rows and pages, not tokens. Where a page lies and which o
 pages of a batch's rows are made ready part by part, those of the next parts while one is worked on, single edges are
 copied out and back wherever their page is, and decoding learns where a row lies.
 
-What lies in the scratch file is read, and in training written, **where it lies**: a page comes from there into a frame
+Pages in the spill file are read, and in training written, **in that file**: a page comes from there into a frame
 only if the corpus reads it more often than one that is in a frame.
 """
 
@@ -38,7 +38,9 @@ PARTS_OF_WORK = 64  # a part is about so small a share of the batch's work, at m
 
 
 class KnownRow(NamedTuple):
-    """Where a row lay when so many pages had moved; how many pages it has, those in the file, and its edges there."""
+    """The places of a row, valid while `EdgePool.moves` equals ``moves``.
+
+    ``pages`` is the number of its pages, ``away`` are those in the file, ``past`` is the number of edges on them."""
 
     moves: int
     row: RowPlaces
@@ -49,7 +51,7 @@ class KnownRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Neighbouring rows that are worked on together: groups first .. stop - 1 of a plan, and the pages they lie on."""
+    """Neighbouring rows that are worked on together: groups first .. stop - 1 of a plan, and their pages."""
 
     first: int
     stop: int
@@ -77,12 +79,12 @@ class EdgePool(BufferPool):
     def _empty_tables(self) -> None:
         super()._empty_tables()
         self._least: tuple[int, float] | None = None  # see `_least_held`
-        self._loaded = 0  # pages of the file that decoding may have touched since it let go of them
+        self._loaded = 0  # pages of the file that decoding may have read since it released them
 
     # ---- the rows of a batch, part by part
 
     def place(self, slots: Tensor) -> Tensor:
-        """Where the slots of a part, whose pages are in memory or in the file, lie in the arrays."""
+        """The places in the arrays of the slots of a part, whose pages are in memory or in the file."""
         if self.resident:
             return slots
         places = self._places(slots.numpy())  # not torch: its threads would wait for the pager's
@@ -132,7 +134,7 @@ class EdgePool(BufferPool):
         upcoming
             The pages of the next batch: while frames are free they are brought in too.
         in_file
-            Arrays that are read, or written through `past`, where they lie in the scratch file; none: every page
+            Arrays that are read, or written through `past`, in the spill file; none: every page
             comes into a frame.
         """
         in_file = in_file if self.scratch is not None else ()
@@ -178,7 +180,9 @@ class EdgePool(BufferPool):
             for future in asked:
                 future.cancel()
             if self._pager is not None:  # closed meanwhile
-                self._pager.submit(int).result()  # whatever it was at: nobody else may touch the tables before
+                self._pager.submit(
+                    int
+                ).result()  # waits until its current job is done: it is the only other writer of the tables
 
     def _make_ready(self, pages: Ints, in_file: Sequence[str], *, pinned: Ints | None = None) -> None:
         """Brings the pages of a part into frames; with ``in_file`` those that are worth one, and reads the others.
@@ -291,7 +295,7 @@ class EdgePool(BufferPool):
         self.unstage(slots, {name: values})
 
     def _handfuls(self, page: Ints) -> Iterator[Ints]:
-        """So many pages at a time as half of the frames hold, those first that the corpus reads most often."""
+        """Pages in groups of at most half of the frames, those first that the corpus reads most often."""
         pages = np.unique(page)
         pages = pages[np.argsort(-self.reads[pages], kind="stable")]
         most = max(1, self.frames // 2)
@@ -335,7 +339,7 @@ class EdgePool(BufferPool):
                     for some, new in zip(pieces, rows(name), strict=True):
                         self.scratch.transfer(self.scratch.edge_at(slots[some], array), new, write=True)
         self.dirty[slots[which] // self.page_edges] = True
-        self.moves += 1  # a `KnownRow` must not go on reading the pages as they are
+        self.moves += 1  # a `KnownRow` must not read the old pages
 
     def _stage_away(self, which: Ints, slots: Ints, out: Mapping[str, Tensor]) -> None:
         for some in pieces_of(which):
@@ -399,7 +403,7 @@ class EdgePool(BufferPool):
         """Where the edges of a row lie.
 
         A page is given a frame if one is free or held by a page that the corpus reads more rarely; any other is read
-        where it lies in the file. ``known`` is the last answer for this row: it holds until a page moves.
+        in the file. ``known`` is the last answer for this row: it holds until a page moves.
         """
         if known is None or known.moves != self.moves:
             began = time.perf_counter()
@@ -476,7 +480,7 @@ def in_turns(waiting: Ints, work: Ints) -> list[int]:
 def row_pages(
     pages: int, source: Ints, slot: Ints, total: Ints, *, page_edges: int = PAGE_EDGES
 ) -> tuple[NDArray[np.float64], int]:
-    """How often a token of the corpus reads each page, and how many pages the largest row lies on.
+    """How often a token of the corpus reads each page, and the number of pages of the largest row.
 
     Parameters
     ----------

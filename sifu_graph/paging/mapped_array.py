@@ -86,7 +86,7 @@ class MappedArray:
         try:
             self._advise(_POPULATE_READ, first, stop)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older system: they are read as they are used
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older system reads them on use
                 raise
 
     def release(self, first: int, stop: int) -> None:

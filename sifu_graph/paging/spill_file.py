@@ -1,10 +1,10 @@
-"""A file for pages that left memory before the next commit: raw, as they lay there, array after array.
+"""A file for pages that left memory before the next commit: raw bytes, array after array.
 
 Every page has its place in it, whether it was written or not. Behind the pages wait the newest values of single edges
 (`PendingRows`), until their pages are read.
 
 It knows places in the file; it does not know what is in a page or why it had to go. The file has no name: it is
-unlinked as soon as it is open, so that nothing is left behind however the process ends.
+unlinked as soon as it is open, so that no file remains after the process, even after kill -9.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class SpillFile:
         return found.f_bavail * found.f_frsize
 
     def write(self, page: int, arrays: Buffers) -> None:
-        """A page of every array. None leaves that array's as it is; what was never written reads as zeros.
+        """Reads a page of every array. None: that array is not read. What was never written reads as zeros.
 
         Raises
         ------
@@ -247,7 +247,7 @@ class PendingRows:
         self.waiting[which] = False
 
     def settle(self, pages: NDArray[np.int64] | None = None) -> None:
-        """Writes those that wait for these pages (None: for any) into the file, for whoever reads them there.
+        """Writes the pending rows of these pages (None: of all pages) into the file, before they are read there.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """What the last training did page by page, for pictures: a small file beside the metrics.
 
 It knows pages and one file; it does not know what a page holds. The file is a note, not a part of the graph: it is
-neither committed nor synced, and whoever finds none draws none.
+neither committed nor synced; plots omit it where it is missing.
 """
 
 from __future__ import annotations

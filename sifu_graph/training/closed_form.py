@@ -11,9 +11,9 @@ all (linear discriminant analysis: Fisher 1936), the energy that a context adds 
     E(v | u, S) = energy at rest + w_uv . S - c_uv,    c_uv = w_uv . m_u + w_uv . (t_v + o_uv) / 2
 
 with m_uv, m_u, m_v and m the mean mixes before the transition u -> v, before any from u, any to v, and all. As
-W_uv = w_uv d_v^T, with d_v the direction of v, this is a graph like any other, and training goes on from it. beta and
-gamma, the shares that are believed of what many edges and of what one edge has met, are chosen on chunks that the
-means leave out.
+W_uv = w_uv d_v^T, with d_v the direction of v, this is a graph like any other, and training continues from it. beta and
+gamma, the weights of the means over many edges and of the means of one edge, are chosen on chunks that the means
+leave out.
 
 The directions come from the text as well: nodes before the same nodes (two steps on and more) point the same way (the
 singular vectors of their positive pointwise mutual information, Levy & Goldberg 2014), so that a row that has met one
@@ -72,7 +72,7 @@ RIDGE = 0.1
 SMALL = 400
 """Nodes up to which all singular vectors are computed."""
 LEFT_OUT = 32
-"""Of so many chunks one is left out, to choose beta on."""
+"""One chunk in this number is left out, to choose beta on."""
 JUDGED = 20_000
 """Positions of them that are looked at, at most."""
 TOGETHER = 16

@@ -111,7 +111,7 @@ class _Clock:
     first_step: int  # steps before this run
     first_token: int  # tokens before it
     last_step: float  # the run is over after this step; infinity: no limit
-    minutes: float | None  # the run is over after so many
+    minutes: float | None  # the run is over after this time; None: no limit
     committed: int  # step of the last commit
     started: float = 0.0
     last_commit: float = 0.0
@@ -312,7 +312,7 @@ class _Run:
         )
 
     def _fit_contexts(self) -> ContextFit | None:
-        """The closed form, where it is wanted and the graph is as it was built."""
+        """The closed form, where it is wanted and no edge was trained or edited."""
         graph, wanted = self.graph, self.options.contexts
         parameters, host = graph.parameters, graph.parameters.edges
         why = (
@@ -388,7 +388,7 @@ class _Run:
         return evaluate_split(graph.parameters, graph.signal, self.tokens.heldout, self.length, EVAL_TOKENS).perplexity
 
     def _catch_up(self) -> None:
-        """Dense-equivalent AdamW: what lies in memory is brought up to the step before it is read or stored."""
+        """Dense-equivalent AdamW: edges in memory are brought up to the step before they are read or stored."""
         if self.optimizer.kind == "adamw-dense" and self.progress.step > self.progress.began:
             pool, index = self.pool, self.graph.parameters.index
             for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):

@@ -35,7 +35,7 @@ def log_step(metrics: Path, report: dict[str, Any], branch: str) -> None:
 def drop_later_lines(metrics: Path, step: int, branch: str) -> float:
     """Takes out what an earlier run logged after its last commit on this branch: those steps never happened.
 
-    Returns the last step that is noted, infinity where none is: then nobody took notes.
+    Returns the last logged step, or infinity if the branch has no log.
     """
     if not metrics.exists():
         return math.inf

@@ -16,7 +16,7 @@ from sifu_graph.training.closed_form import ContextFit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step, as it is shown and as a line of the metrics file. ``loss`` is smoothed, in nats a token."""
+    """The figures of one step: a line of the metrics file. ``loss`` is smoothed, in nats a token."""
 
     step: int
     tokens: int
@@ -42,8 +42,8 @@ class TrainOptions:
     optimizer
         Settings, or None: those of the last run, or the defaults.
     candidates
-        ``all``: the exact softmax over all nodes. K: so many sampled candidates for every source and step. None: as
-        in the last run, or all.
+        ``all``: the exact softmax over all nodes. K: the number of sampled candidates for every source and step. None:
+        as in the last run, or all.
     commit_every, eval_every
         Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
     contexts

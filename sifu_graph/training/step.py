@@ -196,7 +196,7 @@ def _update_small(
     path_row: Tensor,
     grads: contest.Gradients,
 ) -> None:
-    """The step of alpha, the node biases, the default edge and the energy's scale, as far as they are trained.
+    """The step of alpha, the node biases, the default edge and the energy's scale, if they are trained.
 
     ``path_row`` is int64 [B (I - 1)], negative where a signal took the default edge.
     """

@@ -60,6 +60,11 @@ def test_every_command_and_option_is_explained_with_an_example(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_no_range_is_printed_for_a_number_without_limits(name: str) -> None:
+    assert "None" not in command(name).get_help(click.Context(command(name), info_name=name))
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_examples_can_be_parsed(name: str) -> None:
     for line in (command(name).epilog or "").splitlines():
         if f"sifu {name}" in line:

@@ -138,23 +138,33 @@ def command(
             pieces = _stream(graph, text, chosen)
             if k == 0 and not quiet:
                 _say_notes(graph, pieces)
-            if not as_json:
+            if as_json:
+                _print_object(graph, text, pieces, seed=chosen["seed"], explain=options["explain"], started=started)
+            else:
                 if count > 1:
                     click.secho(f"--- {k + 1} of {count}", dim=True)
                 _print(text, pieces, explain=options["explain"])
-            continuation = "".join(pieces)  # empty if it was printed
-            seconds = time.perf_counter() - started
-            rate = pieces.tokens / seconds
-            if as_json:
-                fields = {"prompt": text, "text": continuation, "tokens": pieces.tokens, "tokens_per_s": rate}
-                fields |= {"cache": graph.cache(), "seed": chosen["seed"], "unknown": pieces.unknown}
-                if options["explain"]:
-                    fields["choices"] = [dataclasses.asdict(choice) for choice in pieces.choices]
-                print_json(fields)
             if stats:
+                seconds = time.perf_counter() - started
+                rate = pieces.tokens / seconds
                 say(f"{pieces.tokens:,} tokens in {seconds:.2f} s, {rate:,.0f} tokens/s including the prompt")
         if stats:
             print_cache(graph.cache())
+
+
+def _print_object(
+    graph: Graph, prompt: str, pieces: Stream, *, seed: int | None, explain: bool, started: float
+) -> None:
+    """Generates the whole continuation, then prints it with its figures as one JSON object.
+
+    ``started`` is the time of `time.perf_counter` before the prompt was read.
+    """
+    fields: dict[str, Any] = {"prompt": prompt, "text": "".join(pieces), "tokens": pieces.tokens}
+    fields["tokens_per_s"] = pieces.tokens / (time.perf_counter() - started)
+    fields |= {"cache": graph.cache(), "seed": seed, "unknown": pieces.unknown}
+    if explain:
+        fields["choices"] = [dataclasses.asdict(choice) for choice in pieces.choices]
+    print_json(fields)
 
 
 def _say_notes(graph: Graph, pieces: Stream) -> None:

@@ -255,7 +255,7 @@ class _Shown:
         if news and self._json:
             try:
                 print_json({**_fields(dataclasses.asdict(report)), "final": False})
-            except BrokenPipeError:  # the reader closed the pipe: go on training without output
+            except BrokenPipeError:  # the reader closed the pipe: training continues without output
                 self._json = False
 
 
