@@ -160,5 +160,5 @@ def dense_parameters(nodes: int, width: int) -> int:
 
 
 def private_edge_budget(ratio: float, nodes: int) -> int:
-    """Private edges that a share of all n * n pairs allows, rounded down; the share is the decimal that it prints as."""
+    """Private edges that a share of all n * n pairs allows, rounded down; the share is read as a decimal number."""
     return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
+import msgspec
 from sifu_store.errors import StoreDamagedError
 from sifu_store.store import Store
 
@@ -74,9 +75,11 @@ def read_settings(store: Store) -> GraphSettings:
     Raises
     ------
     StoreDamagedError
-        A setting is missing.
+        A setting is missing or has another type.
     """
     settings = store.settings
-    if missing := sorted(GraphSettings.__required_keys__ - set(settings)):
-        raise StoreDamagedError(f"{store.path}: the settings of the graph lack {', '.join(missing)}")
+    try:
+        msgspec.convert(settings, GraphSettings)
+    except msgspec.ValidationError as error:
+        raise StoreDamagedError(f"{store.path}: the settings of the graph are damaged: {error}") from error
     return cast(GraphSettings, settings)

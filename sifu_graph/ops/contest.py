@@ -224,7 +224,7 @@ def total(values: Tensor) -> float:
 
 
 def empty_outcome(rows: Rows, group: Plan, S: Tensor) -> Outcome:
-    """An outcome of which only the energies of the default edges are known, with these as targets and winners."""
+    """An outcome [T] of which only the energies of the default edges are known, with these as targets and winners."""
     energy = default_energy(rows, S, group.pe_row)
     best = torch.full(energy.shape, -1, dtype=torch.int64, device=energy.device)
     return Outcome(torch.empty_like(energy), energy.clone(), energy, best)

@@ -66,7 +66,7 @@ class TorchContest:
 
 
 def scatter(sink: Sink, row: Tensor, left: Tensor, right: Tensor) -> None:
-    """As `contest.ContestBackend.scatter`, on the CPU."""
+    """As `contest.ContestBackend.scatter`, on the CPU: into [rows, d, d] and [rows, d]."""
     private = (row >= 0).nonzero()[:, 0]
     for part in torch.split(private, SCATTER):
         sink.dW.index_add_(0, row[part], left[part, :, None] * right[part, None, :])

@@ -39,13 +39,16 @@ def positional_encoding(config: SignalConfig, positions: Tensor, width: int, dty
 
 
 def gelu(z: Tensor) -> Tensor:
-    """GELU(z) = z Phi(z), exact (erf). Written out: torch's own takes 17 us for one signal on the CPU, this 10."""
+    """GELU(z) = z Phi(z), exact (erf), for z of any shape [...].
+
+    Written out: torch's own takes 17 us for one signal on the CPU, this 10.
+    """
     half = 0.5 * z
     return torch.addcmul(half, half, torch.erf(z * math.sqrt(0.5)))
 
 
 def gelu_slope(z: Tensor) -> Tensor:
-    """The derivative of GELU: Phi(z) + z phi(z)."""
+    """The derivative of GELU: Phi(z) + z phi(z), for z of any shape [...]."""
     return 0.5 * (1.0 + torch.erf(z * math.sqrt(0.5))) + z * torch.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
 
 
@@ -55,12 +58,13 @@ def alpha_at(alpha: Sequence[float], k: int) -> float:
 
 
 def normalised(mix: Tensor) -> Tensor:
-    """The mix without its mean over the width, divided by its root mean square (layer normalisation, no weights)."""
+    """The mix without its mean over the width, divided by its root mean square (layer normalisation, no
+    weights), [..., d]."""
     return torch.layer_norm(mix, mix.shape[-1:], eps=NORM_EPS)
 
 
 def normalised_backward(mix: Tensor, d_out: Tensor) -> Tensor:
-    """The gradient of `normalised` with respect to its input."""
+    """The gradient of `normalised` with respect to its input [..., d]."""
     centred = mix - mix.mean(-1, keepdim=True)
     inverse = (centred.square().mean(-1, keepdim=True) + NORM_EPS).rsqrt()
     out = centred * inverse

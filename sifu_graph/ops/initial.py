@@ -257,7 +257,8 @@ def _directions(nodes: int, keys: int, width: int, dimensions: NDArray[np.int64]
 
 
 def uniform(seed: int, u: Any, v: Any, element: Any) -> Floats:
-    """U(-0.5, 0.5) as a hash of (seed, u, v, element), broadcast: splitmix64 (Steele et al. 2014), three rounds."""
+    """U(-0.5, 0.5), float32 of the shape that u, v and element broadcast to: a hash of (seed, u, v, element) by three
+    rounds of splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         h = _mix(np.asarray(seed, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15))
         h = _mix(h ^ (np.asarray(u).astype(np.uint64) << np.uint64(32)) ^ np.asarray(v).astype(np.uint64))

@@ -4,7 +4,7 @@ Every page has its place in it, whether it was written or not. Behind the pages 
 (`PendingRows`), until their pages are read.
 
 It knows places in the file; it does not know what is in a page or why it had to go. The file has no name: it is
-unlinked as soon as it is open, so that no file remains after the process, even after kill -9.
+unlinked once opened, so that no file remains after the process, even after kill -9.
 """
 
 from __future__ import annotations

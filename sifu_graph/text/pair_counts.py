@@ -156,11 +156,13 @@ class MergedCounts:
         self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
 
     def add(self, keys: Integers, count: Ints) -> None:
+        """Adds sorted distinct keys [k] and the count of each [k]."""
         self._parts.append((keys, count))
         while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
             self._merge_last_two()
 
     def result(self) -> tuple[Integers, Ints]:
+        """All keys, sorted and distinct [k], and their counts, int64 [k]."""
         while len(self._parts) > 1:
             self._merge_last_two()
         return self._parts[0]

@@ -47,6 +47,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
 from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
+from sifu_graph.ops.threads import one_thread
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
@@ -126,7 +127,13 @@ def fit_contexts(
         Where the means lie, 4 d bytes an edge, if they are not to take memory; None: in memory.
     """
     started = time.perf_counter()
-    chunks = _Chunks.of(text, length=length)
+    with one_thread():  # the same bits whatever their number
+        return _fit(parameters, config, _Chunks.of(text, length=length), folder, started=started)
+
+
+def _fit(
+    parameters: Parameters, config: SignalConfig, chunks: _Chunks, folder: Path | None, *, started: float
+) -> ContextFit:
     directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
     mixes = _Mixes(parameters, config, directions)
     means = _Means.of(mixes, chunks.kept(), folder)

@@ -20,6 +20,13 @@ METRICS = "metrics.jsonl"
 
 
 def log_step(metrics: Path, report: dict[str, Any], branch: str) -> None:
+    """Appends the figures of one step to the log as a line of JSON, with the time in seconds since 1970.
+
+    Raises
+    ------
+    DiskFullError, StoreError
+        The line cannot be written.
+    """
     fields = {k: v for k, v in report.items() if v is not None and k != "eta_s"}
     try:
         with metrics.open("a", encoding="utf-8") as log:

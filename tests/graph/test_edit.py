@@ -508,7 +508,7 @@ def test_an_edit_begins_from_what_others_committed(store: Path) -> None:
         ("copy_edge", ("春", "風"), {"source": ("春", "風")}, "itself"),
         ("allow_edge", ("春", "風"), {}, "not forbidden"),
         ("prune", (), {"to_ratio": 0.9}, "smaller ratio"),
-        ("prune", (), {"to_ratio": 1.5}, "must lie in"),
+        ("prune", (), {"to_ratio": 1.5}, "a number from 0 to 1"),
         ("prune", (), {"min_count": 0}, "at least 1"),
         ("grow", (), {}, "say how far"),
     ],
