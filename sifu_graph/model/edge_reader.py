@@ -48,10 +48,8 @@ class EdgeReader:
 
     def generated(self, name: str, slots: Ints) -> Floats:
         """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots, before any training."""
-        if name != WEIGHT:
-            return self.initial.bias(slots)
-        weight, d = self.initial.weight(slots), self.initial.width
-        return np.zeros((len(slots), d, d), np.float32) if weight is None else weight
+        values, d = self.initial.values(name, slots), self.initial.width
+        return np.zeros((len(slots), d, d), np.float32) if values is None else values
 
     def read(self, name: str, slots: Ints) -> Floats:
         """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots."""

@@ -24,7 +24,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, propagation
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
-from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Ten
 
 
 def rows_in_memory(
-    pool: EdgePool,
+    pool: Pool,
     batch: Batch,
     rows: contest.Rows,
     *,
@@ -173,7 +173,7 @@ def rows_in_memory(
 ) -> Iterator[contest.Range]:
     """Hands out the rows of a batch as their pages are ready. ``prepare`` is told the pages, and the edges' places.
 
-    ``upcoming``, ``in_file``: see `EdgePool.sweep`.
+    ``upcoming``, ``in_file``: see `RowPager.sweep`.
     """
     slot, first_edge = batch.plan.slot, batch.plan.first_edge.numpy()
     positions = np.diff(batch.plan.first_position.numpy())

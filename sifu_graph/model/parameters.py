@@ -23,6 +23,7 @@ from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
+from sifu_graph.paging.pool import Pool
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Parameters:
     tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed where they are
 
     @property
-    def working(self) -> EdgePool:
+    def working(self) -> Pool:
         """The pool that batches and walks are computed on."""
         return self.edges if self.tier is None else self.tier
 

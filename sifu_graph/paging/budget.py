@@ -79,3 +79,8 @@ def copied_bytes(slots: int, *, trained_edges: int, evaluated_edges: int, edge_b
         An edge with the optimizer's state, and without.
     """
     return max(min(trained_edges, slots) * (edge_bytes + bare_bytes), min(evaluated_edges, slots) * bare_bytes)
+
+
+def least_bytes(pages: int, largest_row_pages: int, page_bytes: int) -> int:
+    """The smallest budget of the frames: two parts of a batch, each of at least one row."""
+    return min(pages, 2 * (largest_row_pages + 2)) * page_bytes

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sifu_graph.paging.buffer_pool import BufferPool
+    from sifu_graph.paging.page_table import PageTable
 
 TRAFFIC = "traffic.npz"
 
@@ -30,13 +30,13 @@ class Traffic:
     resident: NDArray[np.bool_]
 
 
-def write_traffic(pool: BufferPool, *, graph_folder: Path) -> None:
+def write_traffic(table: PageTable, *, graph_folder: Path) -> None:
     """Notes what a pool did. A folder that cannot be written to costs the picture, not the training."""
     path = graph_folder / TRAFFIC
     partial = path.with_name(f".{TRAFFIC}")
     with contextlib.suppress(OSError):
         with partial.open("wb") as file:
-            np.savez_compressed(file, reads=pool.page_reads, writes=pool.page_writes, resident=pool.frame_of >= 0)
+            np.savez_compressed(file, reads=table.page_reads, writes=table.page_writes, resident=table.frame_of >= 0)
         partial.replace(path)
 
 

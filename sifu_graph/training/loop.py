@@ -41,7 +41,7 @@ from sifu_graph import evaluation
 from sifu_graph.config import require_positive
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.model.parameters import write_parameters
-from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpus
@@ -161,7 +161,7 @@ class _Run:
                     parameters.state[name] = torch.from_numpy(self.store.read(name).copy())
 
     @property
-    def pool(self) -> EdgePool:
+    def pool(self) -> Pool:
         """Where the edges are worked on."""
         return self.graph.parameters.working
 
@@ -224,7 +224,7 @@ class _Run:
                     cache=self.pool.report(),
                 )  # fmt: skip
                 log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
-        write_traffic(self.pool, graph_folder=self.graph.path)
+        write_traffic(self.pool.table, graph_folder=self.graph.path)
         done = progress.step - begin.step
         seconds = time.monotonic() - started
         return TrainReport(
