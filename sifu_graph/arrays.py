@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
 
-NodeId = NewType("NodeId", int)
-"""Number of a node: 0 .. n - 1."""
 Slot = NewType("Slot", int)
 """Number of an edge in the store. Its place in memory is another number (`PageTable.places`)."""
 PageId = NewType("PageId", int)

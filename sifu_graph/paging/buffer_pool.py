@@ -24,12 +24,7 @@ from sifu_graph.paging.spilled_pages import SpilledPages
 class Backing(Protocol):
     """Where the pages of a pool come from and go to."""
 
-    @property
-    def prefetch(self) -> bool:
-        """Whether pages are loaded in the background."""
-
-    @prefetch.setter
-    def prefetch(self, on: bool) -> None: ...
+    prefetch: bool  # pages are loaded in the background
 
     def mark(self) -> None:
         """Lets pages be moved that the work launched so far uses, once that work is done."""

@@ -1,13 +1,13 @@
 """The tier above the pages in memory: pages in frames of a device, where batches are computed.
 
-A page on the device is a copy of one in the host's pool, which may be older: what changed here is written back when the
-page has to go, and before a commit (`DevicePool.write_back`). Order of eviction, parts and sweeps are those of
-`buffer_pool` and `edge_pool`; this module decides only where pages come from and go to, and how they are copied. If
-the whole graph fits, a place is a slot and nothing is looked up.
+A page on the device is a copy of a page of the pool in memory, which may be older: a page that changed here is written
+back when it is evicted, and before a commit (`DevicePool.write_back`). A `DevicePool` *has* the pool in memory
+(`EdgePool`), a `BufferPool` and a `RowPager` of its own, with the same order of eviction and the same parts; its
+backing (`HostPages`) is the pool in memory. If the whole graph fits, a place is a slot and nothing is looked up.
 
-Copies pass through two pinned buffers on a stream of their own, in the background thread of the sweep: the parts that
-come next are copied while the device works on one. A page is overwritten or read back only after the work that
-was launched before its part was handed out. On the device ``cpu`` the same code runs without streams.
+Copies pass through two pinned buffers on a separate stream, in the background thread of the sweep: the next parts are
+copied while the device works on one. A page is overwritten or read back only after the work that was launched before
+its part was handed out. On the device ``cpu`` the same code runs without streams.
 
 It does not know rows, text or formulas.
 """
@@ -34,16 +34,25 @@ from sifu_graph.paging.page_table import PageTable
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.row_pager import RowPager
 
-STAGED_PAGES = 8  # in one of the two buffers
+STAGED_PAGES = 8  # pages of one of the two buffers
 
 
 class Copies:
-    """Pages on their way between memory and the device.
+    """Copies pages between memory and a device.
 
     Parameters
     ----------
+    device
+        The device.
     shapes
-        Of one page of every array.
+        Shape [page_edges, ...] of one page, by array name.
+    dtype
+        Type of all arrays.
+
+    Attributes
+    ----------
+    bytes_in, bytes_out
+        Bytes copied to the device, and from it.
     """
 
     def __init__(self, device: torch.device, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
@@ -62,7 +71,7 @@ class Copies:
         self._turn = 0
 
     def mark(self) -> None:
-        """Says that pages may be moved for which nothing is launched from now on until they are asked for again."""
+        """Records what was launched so far: pages that later work does not use may be moved once it is done."""
         if self._launched is not None:
             self._launched.record(torch.cuda.current_stream(self.device))
 
@@ -73,7 +82,7 @@ class Copies:
         return torch.cuda.stream(self._stream)
 
     def move(self, pages: list[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> None:
-        """Copies at most `STAGED_PAGES` pages to the device, from (the first) to (the second). Does not wait."""
+        """Copies at most `STAGED_PAGES` pages, each from the first to the second of a pair. Does not wait."""
         turn, self._turn = self._turn, 1 - self._turn
         buffer = self.buffers[turn]
         if self._free:
@@ -89,12 +98,12 @@ class Copies:
                 self._free[turn].record(self._stream)
 
     def wait(self) -> None:
-        """Until what was moved is there."""
+        """Waits until all copies are done."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def fetch(self, pages: list[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """At most `STAGED_PAGES` pages of the device, in memory until the next call."""
+        """Copies at most `STAGED_PAGES` pages of the device to memory. The result is valid until the next call."""
         self.wait()
         with self._begin():
             out = []
@@ -110,6 +119,15 @@ class Copies:
 
 class HostPages:
     """The backing of frames on a device: the pages of the pool in memory, through `Copies`.
+
+    Parameters
+    ----------
+    host
+        The pool in memory.
+    copies
+        Copies the pages.
+    prefetch
+        Whether pages are copied in the background.
 
     Attributes
     ----------

@@ -208,7 +208,7 @@ class EdgePool(Pool):
         return SpilledPages(self.source, file, memory, stats=stats)
 
     def _with_state(self, state: Mapping[str, tuple[int, ...]] | None) -> PageLayout:
-        """The arrays with this state of an optimizer; None: those of now."""
+        """The arrays with this state of an optimizer; None: the current arrays."""
         if state is None:
             return self.layout
         bare = self._bare

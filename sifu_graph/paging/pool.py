@@ -140,6 +140,7 @@ class Pool(ABC):
 
     @prefetch.setter
     def prefetch(self, on: bool) -> None:
+        """Turns it on or off."""
         self.buffer.backing.prefetch = on
 
     def require(self, slots: Ints) -> None:

@@ -223,8 +223,16 @@ class RowPager:
         Parameters
         ----------
         slots : int64 [k]
+            The slots of the row.
         known
             The last result for this row, or None.
+
+        Raises
+        ------
+        StoreDamagedError
+            A page cannot be read.
+        DiskFullError
+            The spill file cannot grow.
         """
         buffer, table = self.buffer, self.buffer.table
         spilled, stats = buffer.spilled, buffer.stats

@@ -33,13 +33,17 @@ class SpilledPages:
     ----------
     source
         Where pages come from that are not in the file.
+    file
+        The spill file, with the arrays of ``source.layout`` in their order.
     memory
-        The arrays: frames, and behind them the rows of ``file``.
+        By array name: the frames, and behind them the rows of ``file``.
 
     Attributes
     ----------
     in_file : bool [pages]
         Pages that have a copy in the file. It is current, except for changes in a frame and for pending rows.
+    beyond
+        Place of slot 0 of the file in the arrays.
     past
         The file as the kernel sees it.
     """
@@ -61,6 +65,7 @@ class SpilledPages:
 
     @prefetch.setter
     def prefetch(self, on: bool) -> None:
+        """Turns it on or off."""
         self.source.prefetch = on
 
     def close(self) -> None:
@@ -149,7 +154,7 @@ class SpilledPages:
         self._load(pages, names)
 
     def prepare_row(self, pages: Ints) -> None:
-        """As `prepare`, for one row in decoding; releases what was read before from time to time."""
+        """As `prepare`, for one row in decoding. Every `LOADED_PAGES` pages it releases the memory of earlier ones."""
         self._loaded += len(pages)
         if self._loaded > LOADED_PAGES:
             self._loaded = len(pages)
@@ -212,6 +217,7 @@ class SpilledPages:
         pieces, late = pieces_of(which), self.file.late
 
         def rows(name: str) -> Iterator[NDArray[np.generic]]:
+            """One array's rows, piece by piece."""
             return (values[name][torch.from_numpy(some)].to(self.layout.dtype).numpy() for some in pieces)
 
         if all(name in values for name in self.layout.shapes):
