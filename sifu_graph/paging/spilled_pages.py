@@ -82,7 +82,7 @@ class SpilledPages:
         """As `Backing.load`: from the file, else from the source. Pending rows join their pages."""
         gone = self.in_file[pages]
         for page, frame in zip(pages[gone].tolist(), frames[gone].tolist(), strict=True):
-            self.file.read(page, self._views(frame, arrays))
+            self.file.read(PageId(page), self._views(frame, arrays))
         self.stats.from_scratch += int(gone.sum())
         self.source.load(pages[~gone], frames[~gone], arrays)
         return self._join(pages[gone], frames[gone], arrays)  # last: if anything before fails, the rows stay pending
@@ -95,7 +95,7 @@ class SpilledPages:
         written = []
         for page, frame, differs in zip(pages.tolist(), frames.tolist(), changed.tolist(), strict=True):
             if differs or (self.source.stored[page] and not self.in_file[page] and self.has_space()):
-                self.file.write(page, self._views(frame, arrays))
+                self.file.write(PageId(page), self._views(frame, arrays))
                 self.in_file[page] = True
                 written.append(page)
         return np.array(written, np.int64)
