@@ -74,7 +74,7 @@ class BufferPool:
         self.stats, self.device, self.spilled = stats, device, spilled
 
     def close(self) -> None:
-        """Drops the arrays, whatever else refers to the pool."""
+        """Drops the arrays, so that their memory is freed while other objects still refer to the pool."""
         self.arrays = {}
 
     @property

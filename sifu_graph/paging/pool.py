@@ -19,7 +19,7 @@ from sifu_graph.paging.row_pager import KnownRow, Part, RowPager
 
 
 class Pool(ABC):
-    """What both pools have in common: a buffer of frames and a pager of rows. All that is here passes on to them.
+    """A buffer of frames and a pager of rows. Methods that are not abstract only call one of them.
 
     Attributes
     ----------
