@@ -345,7 +345,7 @@ def copying(bench: Bench) -> list[Line]:
     }
     run = Run(bench)
     host, pool = run.graph.parameters.edges, run.pool
-    host.bring(np.arange(host.pages))
+    host.buffer.bring(np.arange(host.pages))
     for array in host.arrays.values():
         array += 0.0  # pages that nobody wrote to are not real memory yet
     began = time.perf_counter()
