@@ -39,7 +39,6 @@ from sifu_graph.ops import contest
 from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.ops.contest_tiled import TiledContest
-from sifu_graph.paging.buffer_pool import CacheStats
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.tokenizer import UNKNOWN
@@ -240,11 +239,8 @@ class Run:
         parameters = self.graph.parameters
         self.graph.fit_memory(state=steps.edge_state_arrays(self.optimizer, parameters.width))
         host = parameters.edges
-        page_bytes = host.page_bytes()
         grouped = TiledContest(bench.device, precision=precision, compiled=compiled)
-        device_bytes = max(
-            int(share * host.pages) * page_bytes, _least_bytes(host.pages, host.know_rows()[1], page_bytes)
-        )
+        device_bytes = max(int(share * host.pages) * host.page_bytes(), host.least_bytes())
         self.pool = parameters.tier = DevicePool(host, grouped, device_bytes=device_bytes, prefetch=prefetch)
         self.frames = self.pool.frames
         self.batches = _batches(self.graph, batch)
@@ -274,17 +270,13 @@ class Run:
         for _ in range(2):
             self.step()
         self.positions, self.flops = 0, 0.0
-        self.pool.stats = CacheStats()
+        self.pool.stats.reset()
         seconds = sum(self.step()[1] for _ in range(many))
         return self.positions / seconds, self.flops / seconds
 
     def close(self) -> None:
         """Gives the device's memory back."""
         self.graph.close()
-
-
-def _least_bytes(pages: int, largest_row_pages: int, page_bytes: int) -> int:
-    return min(pages, 2 * (largest_row_pages + 2)) * page_bytes
 
 
 def _batches(graph: Graph, batch: int) -> Batches:
@@ -353,7 +345,7 @@ def copying(bench: Bench) -> list[Line]:
     }
     run = Run(bench)
     host, pool = run.graph.parameters.edges, run.pool
-    host.bring(np.arange(host.pages))
+    host.buffer.bring(np.arange(host.pages))
     for array in host.arrays.values():
         array += 0.0  # pages that nobody wrote to are not real memory yet
     began = time.perf_counter()
@@ -384,16 +376,15 @@ def decoding(bench: Bench) -> list[Line]:
             graph.fit_memory()
             parameters, ids = graph.parameters, graph.tokens().heldout.ids[: bench.size.tokens].astype(int).tolist()
             host = parameters.edges
-            host.bring(np.arange(host.pages))
+            host.buffer.bring(np.arange(host.pages))
             if share is not None:
-                largest, page_bytes = host.know_rows()[1], host.page_bytes()
-                device_bytes = max(int(share * host.pages) * page_bytes, _least_bytes(host.pages, largest, page_bytes))
+                device_bytes = max(int(share * host.pages) * host.page_bytes(), host.least_bytes())
                 parameters.tier = DevicePool(host, TiledContest(bench.device), device_bytes=device_bytes)
                 if parameters.tier.resident:
                     parameters.tier.require(np.arange(host.slots))
             walk, sampler = Walk(parameters, graph.signal, forbidden=[UNKNOWN]), Sampler(temperature=0.0)
             rng = np.random.default_rng(0)
-            parameters.working.stats = CacheStats()
+            parameters.working.stats.reset()
             walk.start(ids[0])
             chosen, began = [], time.perf_counter()
             for node in ids[1:]:

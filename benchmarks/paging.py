@@ -171,7 +171,7 @@ def training_memory(store: Path, sizes: Sizes) -> list[Line]:
     runner = Runner(store, host_memory=budget, batch=sizes.large_batch // 2, optimizer=optimizer)
     for _ in range(2):
         runner.step()
-    touched = int(runner.pool.dirty.sum()) * runner.pool.page_bytes()
+    touched = int(runner.pool.table.dirty.sum()) * runner.pool.page_bytes()
     return [
         _memory_line(
             "training, AdamW", peak.bytes, budget, f"{touched / 2**30:.1f} GiB of pages touched", runner.pool.report()
@@ -254,7 +254,7 @@ def decoding(store: Path, sizes: Sizes) -> list[Line]:
     whole = Graph.open(store)
     whole.fit_memory()
     pool = whole.parameters.edges
-    pool.bring(np.arange(pool.pages))
+    pool.buffer.bring(np.arange(pool.pages))
     tenth = Graph.open(store, host_memory=pool.pages * pool.page_bytes() // 10, scratch=store.parent / "scratch")
     tenth.fit_memory()
     ids = whole.tokens().heldout.ids[: 4 * sizes.paging_tokens].astype(int).tolist()

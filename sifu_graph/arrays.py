@@ -1,17 +1,21 @@
-"""Aliases of array types, and two functions of integer arrays that many modules need.
+"""Aliases of array types, types of ids, and two functions of integer arrays that many modules need.
 
 It knows numpy only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NewType
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
 
+Slot = NewType("Slot", int)
+"""Number of an edge in the store. Its place in memory is another number (`PageTable.places`)."""
+PageId = NewType("PageId", int)
+"""Number of a page: its first slot is ``page * PAGE_EDGES``."""
 
 Ids = NDArray[np.int32]
 Ints = NDArray[np.int64]
@@ -30,13 +34,13 @@ def ranges(starts: Ints, sizes: Ints) -> Ints:
     return out
 
 
-def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[int, int]]:
+def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:
     """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
     if not len(pages):
         return []
     cuts = np.flatnonzero(np.diff(pages) != 1) + 1
-    out: list[tuple[int, int]] = []
+    out: list[tuple[PageId, PageId]] = []
     for run in np.split(pages, cuts):
         first, last = int(run[0]), int(run[-1]) + 1
-        out.extend((at, min(at + most, last)) for at in range(first, last, most))
+        out.extend((PageId(at), PageId(min(at + most, last))) for at in range(first, last, most))
     return out

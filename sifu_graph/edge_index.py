@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Ints
+from sifu_graph.arrays import Ints, Slot
 
 Integers = NDArray[np.integer[Any]] | np.integer[Any]
 
@@ -121,11 +121,11 @@ class EdgeIndex:
         result: Ints = np.where(found, place, -1)
         return result
 
-    def slot_of(self, source: int, target: int) -> int | None:
+    def slot_of(self, source: int, target: int) -> Slot | None:
         """The slot of one edge, or None for a default edge."""
         row = self.row(source)
         place = row.start + int(np.searchsorted(self.target[row], target))
-        return int(self.slot[place]) if place < row.stop and self.target[place] == target else None
+        return Slot(int(self.slot[place])) if place < row.stop and self.target[place] == target else None
 
     def row(self, node: int) -> slice:
         """The row of a node as a slice of the sorted arrays."""

@@ -19,7 +19,7 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.edge_index import dense_parameters, stored_parameters
-from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, parse_bytes
+from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, parse_bytes
 from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.training.step import edge_state_arrays
 
@@ -183,7 +183,7 @@ def estimate(
         bare_bytes=edge_floats * FLOAT_BYTES,
     )
     row_pages = -(-size.largest_row // PAGE_EDGES) + 1
-    least = min(pages, 2 * (row_pages + 2)) * page_bytes + copied
+    least = least_bytes(pages, row_pages, page_bytes) + copied
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
     given = None if host_memory is None else parse_bytes(host_memory)

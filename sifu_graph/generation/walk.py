@@ -9,20 +9,21 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sifu_graph.arrays import Slot
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.generation.sampler import DEFAULT, Sampler
 from sifu_graph.model.forward import rows_of
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.signal import PathEdges, Signal, Vectors
-from sifu_graph.paging.edge_pool import KnownRow
+from sifu_graph.paging.row_pager import KnownRow
 
 
 class Field(NamedTuple):
@@ -80,7 +81,7 @@ class Walk:
         self._targets = index.target.view(np.int32).data
         self._slots = index.slot
         self._slots_at = index.slot.ctypes.data
-        self._slot = index.slot.data
+        self._slot = cast("Sequence[Slot]", index.slot.data)
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy().data
         self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
@@ -120,9 +121,10 @@ class Walk:
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
         if at < stop and self._targets[at] == node:
-            place = self._slot[at]
+            slot = self._slot[at]
+            place: int = slot
             if not self._resident:
-                place = self._pool.edge(place)
+                place = self._pool.edge(slot)
             elif self._pool.missing:
                 self._pool.require(self._slots[at : at + 1])
             self._place_value[0] = place

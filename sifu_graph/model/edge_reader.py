@@ -1,6 +1,6 @@
-"""The values of private edges that no pool holds: read from the store where they were trained, else generated.
+"""Values of private edges without a pool: read from the store if their page was trained, else generated.
 
-It knows slots and pages; it does not know what the values are read for.
+It knows slots and pages; it does not know what the values are used for.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from sifu_graph.ops.initial import EdgeInitializer
 
 BLOCK_PAGES = 32
 BLOCK_EDGES = BLOCK_PAGES * PAGE_EDGES
-"""Edges that are in memory at a time: 64 MiB of weights for d = 32, and as much again while they are read."""
+"""Edges of a block: 64 MiB of weights for d = 32, and 64 MiB more while they are read."""
 
 
 def blocks(edges: int) -> Iterator[slice]:
-    """Places 0 .. edges - 1 of the sorted index in runs of at most `BLOCK_EDGES`."""
+    """Slices of at most `BLOCK_EDGES` that cover 0 .. edges - 1 of the sorted index."""
     return (slice(begin, min(begin + BLOCK_EDGES, edges)) for begin in range(0, edges, BLOCK_EDGES))
 
 
 class EdgeReader:
-    """Reads the parameters of edges by their slots; nothing stays in memory.
+    """Reads the parameters of edges by their slots, and keeps nothing in memory.
 
     Parameters
     ----------
     store
-        Where the trained pages are.
+        Holds the trained pages.
     initial
-        What the edges of all other pages are generated from.
+        Generates the edges of all other pages.
 
     Attributes
     ----------
     pages_read
-        Pages of weights that were read from the store so far.
+        Number of pages of weights that were read from the store.
     """
 
     def __init__(self, store: Store, initial: EdgeInitializer) -> None:
@@ -47,14 +47,18 @@ class EdgeReader:
         self.pages_read = 0
 
     def generated(self, name: str, slots: Ints) -> Floats:
-        """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots, before any training."""
-        if name != WEIGHT:
-            return self.initial.bias(slots)
-        weight, d = self.initial.weight(slots), self.initial.width
-        return np.zeros((len(slots), d, d), np.float32) if weight is None else weight
+        """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of slots [k] before any training, float32."""
+        values, d = self.initial.values(name, slots), self.initial.width
+        return np.zeros((len(slots), d, d), np.float32) if values is None else values
 
     def read(self, name: str, slots: Ints) -> Floats:
-        """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots."""
+        """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of slots [k], float32.
+
+        Raises
+        ------
+        StoreDamagedError
+            A page cannot be read.
+        """
         d = self.initial.width
         out = np.zeros((len(slots), d, d) if name == WEIGHT else (len(slots), d), np.float32)
         page = slots // PAGE_EDGES
@@ -69,5 +73,5 @@ class EdgeReader:
         return out
 
     def blocks(self, name: str, index: EdgeIndex) -> Iterator[Floats]:
-        """The values of all private edges, sorted by (u, v), block by block (see `blocks`)."""
+        """The values of all private edges, sorted by (u, v), block by block (see `blocks`); as `read`."""
         return (self.read(name, index.slot[block]) for block in blocks(index.edges))

@@ -1,9 +1,8 @@
 """The forward pass of one batch: its plan, the edges that its text takes, the signals, and the rows that they meet.
 
-The way of the data: tokens -> plan (positions by source, path slots) -> stage (copies of the path edges) -> carry
-(mixes S) -> rows in memory, part by part -> contest (losses). Plans and small parameters are on the CPU, everything
-else is where `Parameters.working` has its arrays. It knows batches of node ids; it does not know corpora, gradients or
-files.
+Data flow: tokens -> plan (positions by source, path slots) -> stage (copies of the path edges) -> carry (mixes S) ->
+rows in memory, part by part -> contest (losses). Plans and small parameters are on the CPU; all other tensors are on
+the device of `Parameters.working`. It knows batches of node ids; it does not know corpora, gradients or files.
 """
 
 from __future__ import annotations
@@ -24,19 +23,28 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, propagation
 from sifu_graph.ops.functional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
-from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """A batch cut at the signal's resets: B sequences of at most I positions, and which of them are real."""
+    """A batch cut at the signal's resets: B sequences of at most I positions."""
 
-    tokens: NDArray[np.int64]  # [B, I + 1]
-    real: NDArray[np.bool_]  # [B, I]
+    tokens: NDArray[np.int64]  # [B, I + 1], padded with 0
+    real: NDArray[np.bool_]  # [B, I], the position is not padding
 
     @classmethod
     def cut(cls, tokens: Ids, lengths: NDArray[np.int64], reset_after: int | None) -> Positions:
-        """Padded tokens [B, L] with their lengths [B]. A reset starts a sequence that overlaps by one token."""
+        """From padded tokens [B, L] and their lengths [B].
+
+        Parameters
+        ----------
+        tokens, lengths
+            The sequences.
+        reset_after
+            Steps after which the signal restarts: there a new sequence begins, with the last token of the one before.
+            None: never.
+        """
         wide = tokens.astype(np.int64)
         steps = wide.shape[1] - 1
         real = np.arange(steps)[None] < (lengths[:, None] - 1)
@@ -57,7 +65,7 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch, planned: which positions there are, which rows they meet, which edges the text takes."""
+    """A planned batch: its positions, the rows that they meet, and the edges that the text takes."""
 
     first: Tensor  # int64 [B], the nodes where the signals start
     path_slots: Tensor  # int64 [B, I], slot of the edge from every position to the next token; -1: default
@@ -72,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PathStage:
-    """Copies of the edges that the text takes: the signals need them before, and once more after, their rows."""
+    """Copies of the edges that the text takes, for the forward and the backward pass of the signals."""
 
     slots: NDArray[np.int64]  # [taken], ascending
     values: dict[str, Tensor]  # every array of the pool, [taken, ...]
@@ -81,7 +89,7 @@ class PathStage:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Phase one of a batch, ready for the contest."""
+    """The signals of a batch, and the rows that they meet: the input of the contest."""
 
     stage: PathStage
     tape: propagation.Tape
@@ -98,7 +106,19 @@ def plan(
     candidates: int | None = None,
     rng: np.random.Generator | None = None,
 ) -> Batch:
-    """Cuts padded tokens [B, L] with their lengths [B] at the resets, and groups them by source."""
+    """Cuts padded tokens [B, L] with their lengths [B] at the resets, and groups the positions by source.
+
+    Parameters
+    ----------
+    parameters, config
+        The graph.
+    tokens, lengths
+        The sequences.
+    candidates
+        Sampled candidates per position; None: the whole row.
+    rng
+        Draws the candidates.
+    """
     cut = Positions.cut(tokens, lengths, config.reset_after)
     steps = cut.real.shape[1]
     pe_row = np.broadcast_to(np.arange(steps) + config.train_offset, cut.real.shape)
@@ -120,7 +140,15 @@ def plan(
 
 
 def stage(parameters: Parameters, batch: Batch, names: Sequence[str] | None = None) -> PathStage:
-    """Copies the edges that a batch takes. ``names``: arrays of the pool; None: all, the optimizer's state too."""
+    """Copies the edges that the text of a batch takes.
+
+    Parameters
+    ----------
+    parameters, batch
+        The graph and the batch.
+    names
+        Names of the arrays to copy. None: all arrays of the pool, with the optimizer's state.
+    """
     private = batch.path_slots >= 0
     taken, which = torch.unique(batch.path_slots[private], return_inverse=True)
     place = torch.full_like(batch.path_slots, -1)
@@ -130,7 +158,7 @@ def stage(parameters: Parameters, batch: Batch, names: Sequence[str] | None = No
 
 
 def carry(parameters: Parameters, config: SignalConfig, batch: Batch, staged: PathStage | None = None) -> Sweep:
-    """Carries the signals along a batch."""
+    """Carries the signals along the sequences of a batch. ``staged``: the copies; None: they are made here."""
     staged = stage(parameters, batch, (WEIGHT, BIAS)) if staged is None else staged
     pool = parameters.working
     tape = propagation.forward(
@@ -147,14 +175,17 @@ def carry(parameters: Parameters, config: SignalConfig, batch: Batch, staged: Pa
 
 
 def path_of(parameters: Parameters, staged: PathStage) -> propagation.Path:
-    """The edges of every step, from their copies."""
+    """The edges of every step, from their copies; default edges have the place -1."""
     W, b = staged.values[WEIGHT], staged.values[BIAS]
     default_W, default_b, place = (x.to(W.device) for x in (parameters.default_W, parameters.default_b, staged.place))
     return lambda step: PathEdges(W, b, default_W, default_b, place[step])
 
 
 def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Tensor | None = None) -> contest.Rows:
-    """What a contest reads, with the positional encodings of ``steps`` steps of training."""
+    """The tensors that a contest reads, with the positional encodings of ``steps`` steps of training.
+
+    ``place`` int64 [edges]: places of the plan's edges in the pool; None: none.
+    """
     pe = positional_encoding(config, torch.arange(steps + 1), parameters.width, parameters.r_0.dtype)
     pool = parameters.working
     place = torch.empty(0, dtype=torch.int64) if place is None else place
@@ -163,7 +194,7 @@ def rows_of(parameters: Parameters, config: SignalConfig, steps: int, place: Ten
 
 
 def rows_in_memory(
-    pool: EdgePool,
+    pool: Pool,
     batch: Batch,
     rows: contest.Rows,
     *,
@@ -171,9 +202,21 @@ def rows_in_memory(
     in_file: Sequence[str] = (WEIGHT, BIAS),
     prepare: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> Iterator[contest.Range]:
-    """Yields ranges of rows of a batch whose pages are ready. ``prepare`` is called with pages and places of edges.
+    """Yields ranges of groups of the plan whose rows are ready, and fills ``rows.place`` for them.
 
-    ``upcoming``, ``in_file``: see `EdgePool.sweep`.
+    Parameters
+    ----------
+    pool, batch, rows
+        Where the edges are, the planned batch, and its rows.
+    upcoming, in_file
+        See `RowPager.sweep`.
+    prepare
+        Called with the pages [k] of each part and the places [edges] of its edges before it is yielded.
+
+    Raises
+    ------
+    StoreDamagedError, DiskFullError
+        See `RowPager.sweep`.
     """
     slot, first_edge = batch.plan.slot, batch.plan.first_edge.numpy()
     positions = np.diff(batch.plan.first_position.numpy())
@@ -187,7 +230,7 @@ def rows_in_memory(
 
 
 def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64]:
-    """The pages with the rows of these tokens, in the order in which a batch reads them."""
+    """The pages of the rows of these tokens, int64 [k], in the order in which a batch meets them."""
     nodes = np.unique(tokens)
     start, size = index.row_start[nodes], np.diff(index.row_start)[nodes]
     page = index.slot[ranges(start, size)] // page_edges
@@ -198,7 +241,10 @@ def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64
 def evaluate(
     parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """The loss in nats of every position of a batch [T], and whether the greatest energy was the target's [T]."""
+    """Evaluates padded tokens [B, L] with their lengths [B].
+
+    Returns the loss in nats of every position [T], and whether the target had the greatest energy, bool [T].
+    """
     batch = plan(parameters, config, tokens, lengths)
     if not batch.plan.positions:  # every pair is forbidden
         return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
@@ -211,7 +257,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The results of all T positions of a batch, in one order."""
+    """The results of the T positions of a batch, in the order of the plan."""
 
     loss: Tensor  # [T], nats
     rank: NDArray[np.int64]  # [T], 0: the target is what greedy decoding takes, 1: the next one, ...
@@ -221,7 +267,7 @@ class Examined:
 
 
 def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]) -> Examined:
-    """As `evaluate`, with all that a report can say of a position. It holds the energies of the whole batch."""
+    """As `evaluate`, with the figures of a report for each position. The energies of the whole batch are in memory."""
     batch = plan(parameters, config, tokens, lengths)
     sweep = carry(parameters, config, batch)
     parts = rows_in_memory(parameters.working, batch, sweep.rows)

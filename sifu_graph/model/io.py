@@ -1,7 +1,7 @@
 """Reading the tables of a graph from its store: the index, the origins of untrained edges, their usage.
 
-It knows the names of arrays in the store and what they become; it does not know parameters, and it does not wait for
-torch: commands that only look at a graph's tables, or edit them, need no more.
+It knows the names of arrays in the store; it does not know parameters, and does not import torch: commands that only
+read or edit the tables of a graph start without it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sifu_graph.settings import InitialSettings, read_settings
 from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
-"""Arrays that are trained and not paged."""
+"""Names of the arrays that are trained and not paged."""
 
 
 def read_index(store: Store) -> EdgeIndex:
@@ -40,13 +40,13 @@ def discounts_of(initial: InitialSettings) -> Discounts:
 
 
 def read_usage(store: Store) -> NDArray[np.int64]:
-    """How often training met each edge [slots]; zeros where that is not recorded."""
+    """How often training met each edge, int64 [slots]; zeros if that is not recorded."""
     found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
     return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
 
 
 def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeInitializer:
-    """What the pages that are not stored are generated from: frozen by the first edit, until then the counts."""
+    """The initializer of pages that are not stored: from the counts, or, after the first edit, from stored energies."""
     settings = read_settings(store)
     initial = settings["initial"]
     if store.has(ENERGY):

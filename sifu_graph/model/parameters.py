@@ -1,7 +1,7 @@
 """Everything of a graph that can be trained, and its index.
 
-It knows edges, their places and the small arrays; it does not know how pages are paged (`edge_pool`), signals,
-text or the formulas of optimizers.
+It knows edges, their places and the small arrays; it does not know where pages are (`edge_pool`), signals, text or the
+formulas of optimizers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
+from sifu_graph.paging.pool import Pool
 from sifu_graph.settings import read_settings
 
 
@@ -40,20 +41,20 @@ class Parameters:
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
     usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
-    tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed where they are
+    tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed on the CPU
 
     @property
-    def working(self) -> EdgePool:
-        """The pool that batches and walks are computed on."""
+    def working(self) -> Pool:
+        """The pool that batches and walks use."""
         return self.edges if self.tier is None else self.tier
 
     @property
     def backend(self) -> ContestBackend:
-        """What computes the contests, where the arrays of `working` are."""
+        """Computes the contests, on the device of `working`."""
         return cpu_contest(self.width, self.r_0.dtype) if self.tier is None else self.tier.grouped
 
     def note_usage(self, slots: NDArray[np.int64]) -> None:
-        """Counts the edges that a step's text took, given by their slots (-1: a default edge)."""
+        """Counts the edges that the text of a step took: slots int64 [k], -1 for a default edge."""
         if self.usage is not None:
             used, times = np.unique(slots[slots >= 0], return_counts=True)
             self.usage[used] += times
@@ -92,13 +93,25 @@ class Parameters:
 def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Parameters:
     """The parameters of the graph in a store.
 
-    Pages of edges are read when a batch or a walk needs them, then from the store that ``current`` returns: a session
-    exchanges its store for another view of the same snapshot.
+    Pages of edges are read when a batch or a walk needs them.
+
+    Parameters
+    ----------
+    current
+        Returns the store to read from: a session exchanges its store for another view of the same snapshot.
+    config
+        The signal.
+
+    Raises
+    ------
+    StoreDamagedError
+        A table cannot be read.
     """
     store = current()
     index, stored, settings = read_index(store), store.page_stored(), read_settings(store)
 
     def rows() -> tuple[NDArray[np.float64], int]:
+        """As `EdgePool` needs it."""
         return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))
 
     edges = EdgePool(
@@ -114,9 +127,9 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:
-    """Puts the small arrays and the changed pages into the store's next commit. Returns the number of pages.
+    """Writes the small arrays and the dirty pages into the store's next commit. Returns the number of pages.
 
-    The pages count as clean only after `EdgePool.mark_stored`, when the commit is durable.
+    The pages stay dirty until `EdgePool.mark_stored`, after the commit.
     """
     pool = parameters.edges
     for name, value in parameters.small.items():

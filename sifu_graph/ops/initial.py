@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sifu_store.layout import WEIGHT
 
 from sifu_graph.arrays import Doubles, Floats
 from sifu_graph.config import SignalConfig
@@ -188,6 +189,10 @@ class EdgeInitializer:
         M, Q = self.offset[node, 0], self.offset[node, 1]
         amplitude: Doubles = -M + np.sqrt(np.maximum(M**2 - Q + energy**2, 0.0))
         return amplitude
+
+    def values(self, name: str, slots: NDArray[np.int64]) -> Floats | None:
+        """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of these slots; None: zeros."""
+        return self.weight(slots) if name == WEIGHT else self.bias(slots)
 
     def weight(self, slots: NDArray[np.int64]) -> Floats | None:
         """[slots, d, d], or None for zeros."""

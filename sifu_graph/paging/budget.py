@@ -1,6 +1,6 @@
-"""How much memory a graph's edges may take: sizes as people write them, and the budget where none is given.
+"""How much memory the edges of a graph may take: sizes as users write them, and the budget if no size is given.
 
-It knows bytes; it does not know pages or what is done with them.
+It knows bytes; it does not know what the memory is used for.
 """
 
 from __future__ import annotations
@@ -13,16 +13,26 @@ from sifu_store.errors import OptionError
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-MODEST_BYTES = 2**28  # for who only looks at a few rows
-FREE_SHARE = 0.8  # of the free memory: the budget where none is given
+MODEST_BYTES = 2**28  # budget of commands that read only a few rows
+FREE_SHARE = 0.8  # of the free memory: the budget if no size is given
 
 
 def parse_bytes(size: str | int, *, option: str = "host_memory", total_bytes: int | None = None) -> int:
-    """Bytes of a size: ``512MiB``, ``2GB``, ``50%`` (of the machine's memory or of ``total_bytes``), or a number.
+    """Bytes of a size: ``512MiB``, ``2GB``, ``50%``, or a number.
+
+    Parameters
+    ----------
+    size
+        The size as the user wrote it, or bytes.
+    option
+        Name of the option, for the message.
+    total_bytes
+        What a percentage refers to; None: the machine's memory.
 
     Raises
     ------
     OptionError
+        It is no size, or not positive.
     """
     if isinstance(size, int):
         found = size
@@ -39,16 +49,21 @@ def parse_bytes(size: str | int, *, option: str = "host_memory", total_bytes: in
 
 
 def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tuple[int | None, str | None]:
-    """The bound on what a graph's edges take, None where all of them fit; and what there is to say about it.
+    """The bound on the memory of a graph's edges in bytes, None if all of them fit; and a note for the user, or None.
 
     Parameters
     ----------
     wanted
-        What the user asked for, or None.
+        The size that the user gave, or None.
     whole_bytes
-        What the whole graph takes.
+        Memory of all edges.
     held_bytes
-        What it takes already.
+        Memory that the edges take already.
+
+    Raises
+    ------
+    OptionError
+        ``wanted`` is no size.
     """
     memory = psutil.virtual_memory()
     if wanted is None:
@@ -69,13 +84,30 @@ def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tu
 
 
 def copied_bytes(slots: int, *, trained_edges: int, evaluated_edges: int, edge_bytes: int, bare_bytes: int) -> int:
-    """What the copies of the edges of a batch's text take, at most.
+    """The greatest size in bytes of the copies of the edges that the text of a batch takes.
 
     Parameters
     ----------
+    slots
+        Number of slots.
     trained_edges, evaluated_edges
-        Edges that the text takes in training and in evaluation, at most: in training with their gradients.
+        Greatest number of edges that the text takes in training and in evaluation; in training each has a gradient.
     edge_bytes, bare_bytes
-        An edge with the optimizer's state, and without.
+        Bytes of an edge with the optimizer's state, and without.
     """
     return max(min(trained_edges, slots) * (edge_bytes + bare_bytes), min(evaluated_edges, slots) * bare_bytes)
+
+
+def least_bytes(pages: int, largest_row_pages: int, page_bytes: int) -> int:
+    """The smallest budget of the frames in bytes: room for two parts of a batch, each of at least one row.
+
+    Parameters
+    ----------
+    pages
+        Number of pages of the graph.
+    largest_row_pages
+        Number of pages of the largest row.
+    page_bytes
+        Bytes of a page of all arrays.
+    """
+    return min(pages, 2 * (largest_row_pages + 2)) * page_bytes

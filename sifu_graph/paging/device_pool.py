@@ -1,20 +1,20 @@
 """The tier above the pages in memory: pages in frames of a device, where batches are computed.
 
-A page on the device is a copy of one in the host's pool, which may be older: what changed here is written back when the
-page has to go, and before a commit (`DevicePool.write_back`). Order of eviction, parts and sweeps are those of
-`buffer_pool` and `edge_pool`; this module decides only where pages come from and go to, and how they are copied. If
-the whole graph fits, a place is a slot and nothing is looked up.
+A page on the device is a copy of a page of the pool in memory, which may be older: a page that changed here is written
+back when it is evicted, and before a commit (`DevicePool.write_back`). A `DevicePool` *has* the pool in memory
+(`EdgePool`), a `BufferPool` and a `RowPager` of its own, with the same order of eviction and the same parts; its
+backing (`HostPages`) is the pool in memory. If the whole graph fits, a place is a slot and nothing is looked up.
 
-Copies pass through two pinned buffers on a stream of their own, in the background thread of the sweep: the parts that
-come next are copied while the device works on one. A page is overwritten or read back only after the work that
-was launched before its part was handed out. On the device ``cpu`` the same code runs without streams.
+Copies pass through two pinned buffers on a separate stream, in the background thread of the sweep: the next parts are
+copied while the device works on one. A page is overwritten or read back only after the work that was launched before
+its part was handed out. On the device ``cpu`` the same code runs without streams.
 
 It does not know rows, text or formulas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,23 +23,36 @@ import torch
 from torch import Tensor
 
 from sifu_graph import device as devices
-from sifu_graph.arrays import Ints
+from sifu_graph.arrays import Bools, Doubles, Ints, PageId
 from sifu_graph.device import send
 from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging import device_budget
-from sifu_graph.paging.buffer_pool import CacheStats
-from sifu_graph.paging.edge_pool import EdgePool, Part
+from sifu_graph.paging.buffer_pool import BufferPool
+from sifu_graph.paging.cache_stats import CacheStats
+from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.page_table import PageTable
+from sifu_graph.paging.pool import Pool
+from sifu_graph.paging.row_pager import RowPager
 
-STAGED_PAGES = 8  # in one of the two buffers
+STAGED_PAGES = 8  # pages of one of the two buffers
 
 
 class Copies:
-    """Pages on their way between memory and the device.
+    """Copies pages between memory and a device.
 
     Parameters
     ----------
+    device
+        The device.
     shapes
-        Of one page of every array.
+        Shape [page_edges, ...] of one page, by array name.
+    dtype
+        Type of all arrays.
+
+    Attributes
+    ----------
+    bytes_in, bytes_out
+        Bytes copied to the device, and from it.
     """
 
     def __init__(self, device: torch.device, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
@@ -58,7 +71,7 @@ class Copies:
         self._turn = 0
 
     def mark(self) -> None:
-        """Says that pages may be moved for which nothing is launched from now on until they are asked for again."""
+        """Records what was launched so far: pages that later work does not use may be moved once it is done."""
         if self._launched is not None:
             self._launched.record(torch.cuda.current_stream(self.device))
 
@@ -69,7 +82,7 @@ class Copies:
         return torch.cuda.stream(self._stream)
 
     def move(self, pages: list[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> None:
-        """Copies at most `STAGED_PAGES` pages to the device, from (the first) to (the second). Does not wait."""
+        """Copies at most `STAGED_PAGES` pages, each from the first to the second of a pair. Does not wait."""
         turn, self._turn = self._turn, 1 - self._turn
         buffer = self.buffers[turn]
         if self._free:
@@ -85,12 +98,12 @@ class Copies:
                 self._free[turn].record(self._stream)
 
     def wait(self) -> None:
-        """Until what was moved is there."""
+        """Waits until all copies are done."""
         if self._stream is not None:
             self._stream.synchronize()
 
     def fetch(self, pages: list[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """At most `STAGED_PAGES` pages of the device, in memory until the next call."""
+        """Copies at most `STAGED_PAGES` pages of the device to memory. The result is valid until the next call."""
         self.wait()
         with self._begin():
             out = []
@@ -104,17 +117,92 @@ class Copies:
         return out
 
 
-class DevicePool(EdgePool):
-    """Frames on a device, over the pool of the host.
+class HostPages:
+    """The backing of frames on a device: the pages of the pool in memory, through `Copies`.
 
     Parameters
     ----------
     host
-        The pool of the host, whose layout is final: this pool has the same arrays.
+        The pool in memory.
+    copies
+        Copies the pages.
+    prefetch
+        Whether pages are copied in the background.
+
+    Attributes
+    ----------
+    in_memory
+        Pages that were requested on the device and were in a frame of the memory.
+    """
+
+    def __init__(self, host: EdgePool, copies: Copies, *, prefetch: bool) -> None:
+        self.host, self.copies, self.prefetch = host, copies, prefetch
+        self.in_memory = 0
+        self._most = STAGED_PAGES if host.resident else max(1, min(STAGED_PAGES, host.frames // 2))
+
+    def mark(self) -> None:
+        """As `Backing.mark`."""
+        self.copies.mark()
+
+    def load(self, pages: Ints, frames: Ints, arrays: Mapping[str, Tensor]) -> Ints:
+        """As `Backing.load`."""
+        host = self.host
+        self.in_memory += int((host.table.frame_of[pages] >= 0).sum())
+        for begin in range(0, len(pages), self._most):
+            some, into = (x[begin : begin + self._most] for x in (pages, frames))
+            host.buffer.bring(some)
+            self.copies.move(
+                [
+                    (self._page(host.arrays, host_frame, page), self._page(arrays, frame, page))
+                    for page, host_frame, frame in zip(
+                        some.tolist(), host.table.frame_of[some].tolist(), into.tolist(), strict=True
+                    )
+                ]
+            )
+        self.copies.wait()
+        return pages[:0]
+
+    def save(self, pages: Ints, frames: Ints, arrays: Mapping[str, Tensor], *, changed: Bools) -> Ints:
+        """As `Backing.save`."""
+        self.write_back(pages[changed], frames[changed], arrays)
+        return pages[:0]
+
+    def write_back(self, pages: Ints, frames: Ints, arrays: Mapping[str, Tensor]) -> None:
+        """Copies pages [k] (ascending) from their frames [k] to the memory."""
+        host = self.host
+        for begin in range(0, len(pages), self._most):
+            some, of = pages[begin : begin + self._most], frames[begin : begin + self._most]
+            found = self.copies.fetch(
+                [self._page(arrays, frame, page) for page, frame in zip(some.tolist(), of.tolist(), strict=True)]
+            )
+            host.buffer.bring(some, fill=False)
+            for page, frame, values in zip(some.tolist(), host.table.frame_of[some].tolist(), found, strict=True):
+                for name, array in self._page(host.arrays, frame, page).items():
+                    array.copy_(values[name])
+            host.touch(some)
+
+    def _page(self, arrays: Mapping[str, Tensor], frame: int, page: PageId) -> dict[str, Tensor]:
+        """The slots of a page in a frame; the last page may have fewer than the others."""
+        some = self.host.layout.slots_of(page, PageId(page + 1))
+        begin = frame * self.host.page_edges
+        return {name: array[begin : begin + some.stop - some.start] for name, array in arrays.items()}
+
+
+class DevicePool(Pool):
+    """Frames on a device, over the pool in memory.
+
+    Parameters
+    ----------
+    host
+        The pool in memory, with its final arrays (`EdgePool.configure`): the arrays here are the same.
+    grouped
+        What computes on the device.
     device_bytes
         Hard bound on the frames and on the copies of single edges.
     copied_bytes
-        What the copies may take of it.
+        The part of it that the copies may take.
+    prefetch
+        Whether pages are copied in the background.
 
     Raises
     ------
@@ -126,124 +214,63 @@ class DevicePool(EdgePool):
         self, host: EdgePool, grouped: TiledContest, *, device_bytes: int, copied_bytes: int = 0, prefetch: bool = True
     ) -> None:
         self.host, self.grouped, self._bytes, self._copied = host, grouped, device_bytes, copied_bytes
-        self._host_arrays = host.arrays
-        self.in_memory = 0  # pages that were asked for, not here, but in memory
-        super().__init__(host.initial, slots=host.slots, dtype=host.dtype, page_edges=host.page_edges)
-        self.prefetch = prefetch
-
-    def _allocate(self) -> None:
-        self._state = self.host.state
-        self.device = self.grouped.device
-        page_bytes = self.page_bytes()
-        frames = max(0, self._bytes - self._copied) // page_bytes
-        self.resident = frames >= self.pages
-        if not self.resident:
-            self.reads, self.largest_row_pages = self.host.know_rows()
-            least_bytes = self.least_bytes() + self._copied
-            if self._bytes < least_bytes:
-                raise device_budget.least_error(self._bytes, least_bytes, self._copied)
-        self.frames = min(frames, self.pages)
-        shapes = self._shapes(self._state)
-        self.arrays = {
-            name: torch.zeros(self.frames * self.page_edges, *shape, dtype=self.dtype, device=self.device)
-            for name, shape in shapes.items()
+        self._host_buffer, layout, device = host.buffer, host.layout, grouped.device
+        frames = max(0, device_bytes - copied_bytes) // layout.page_bytes
+        self._frames = None if frames >= layout.pages else frames
+        self._reads: Doubles | None = None
+        largest_row_pages = 1
+        if self._frames is not None:
+            self._reads, largest_row_pages = host.know_rows()
+            least_bytes = host.least_bytes() + copied_bytes
+            if device_bytes < least_bytes:
+                raise device_budget.least_error(device_bytes, least_bytes, copied_bytes)
+        table = self._empty_table()
+        arrays = {
+            name: torch.zeros(table.frames * layout.page_edges, *shape, dtype=layout.dtype, device=device)
+            for name, shape in layout.shapes.items()
         }
-        self.copies = Copies(
-            self.device, {name: (self.page_edges, *shape) for name, shape in shapes.items()}, self.dtype
-        )
-        self._empty_tables()
-        self._edge_bytes = page_bytes // self.page_edges
+        page_shapes = {name: (layout.page_edges, *shape) for name, shape in layout.shapes.items()}
+        self.copies = Copies(device, page_shapes, layout.dtype)
+        self.host_pages = HostPages(host, self.copies, prefetch=prefetch)
+        self.buffer = BufferPool(layout, table, arrays, self.host_pages, stats=CacheStats(), device=device)
+        self.rows = RowPager(self.buffer, largest_row_pages=largest_row_pages)
+
+    def _empty_table(self) -> PageTable:
+        return PageTable(self.host.pages, self._frames, reads=self._reads)
 
     def fits(self, host: EdgePool, grouped: TiledContest, *, device_bytes: int, copied_bytes: int) -> bool:
-        """Whether this tier is what these would make."""
+        """Whether a new pool with these parameters would be equal to this one."""
         return (
             (self.host, self._bytes, self._copied) == (host, device_bytes, copied_bytes)
-            and self._host_arrays is host.arrays
+            and self._host_buffer is host.buffer
             and (self.grouped.device, self.grouped.precision) == (grouped.device, grouped.precision)
         )
 
     def close(self) -> None:
-        """Gives the device's memory back. What was not written back is gone."""
-        super().close()
+        """Frees the device's memory. What was not written back is lost."""
+        self.rows.close()
+        self.buffer.close()
         self.copies.buffers = []
 
-    # ---- where pages come from and go to
-
-    def _page(self, arrays: Mapping[str, Tensor], frame: int, page: int) -> dict[str, Tensor]:
-        """A page's slots in a frame."""
-        begin, edges = frame * self.page_edges, min(self.page_edges, self.slots - page * self.page_edges)
-        return {name: array[begin : begin + edges] for name, array in arrays.items()}
-
-    def _handful(self) -> int:
-        """Pages that are brought into memory at a time on their way here."""
-        return STAGED_PAGES if self.host.resident else max(1, min(STAGED_PAGES, self.host.frames // 2))
-
-    def _fill(self, pages: Ints, frames: Ints) -> None:
-        self.in_memory += int((self.host.frame_of[pages] >= 0).sum())
-        for begin in range(0, len(pages), self._handful()):
-            some, into = (x[begin : begin + self._handful()] for x in (pages, frames))
-            self.host.bring(some)
-            self.copies.move(
-                [
-                    (self._page(self.host.arrays, self.host.frame_of[page], page), self._page(self.arrays, frame, page))
-                    for page, frame in zip(some.tolist(), into.tolist(), strict=True)
-                ]
-            )
-        self.copies.wait()
-
-    def _evict(self, victims: Ints) -> None:
-        self._return(victims[self.changed[victims]])
-        self.page_of[self.frame_of[victims]] = -1
-        self.frame_of[victims] = -1
-        self.changed[victims] = False
-        self.missing += len(victims)
-        self.stats.evicted += len(victims)
-
-    def _return(self, pages: Ints) -> None:
-        """Writes pages (ascending) back to memory."""
-        for begin in range(0, len(pages), self._handful()):
-            some = pages[begin : begin + self._handful()]
-            found = self.copies.fetch([self._page(self.arrays, self.frame_of[page], page) for page in some.tolist()])
-            self.host.bring(some, fill=False)
-            for page, values in zip(some.tolist(), found, strict=True):
-                for name, array in self._page(self.host.arrays, self.host.frame_of[page], page).items():
-                    array.copy_(values[name])
-            self.host.touch(some)
-
     def write_back(self) -> None:
-        """Brings the host's pages up to date. They stay here too."""
+        """Copies what changed to the pool in memory. The pages keep their frames here."""
+        table = self.table
         self.copies.mark()
-        self._return(np.flatnonzero(self.changed))
-        self.changed[:] = False
-        self.dirty[:] = False
+        changed = np.flatnonzero(table.changed)
+        self.host_pages.write_back(changed, table.frame_of[changed], self.arrays)
+        table.changed[:] = False
+        table.dirty[:] = False
 
     def forget(self) -> None:
-        """Drops every page, since the host's were changed. Nothing may be dirty here."""
-        assert not self.dirty.any(), "changes would be lost"
-        self._empty_tables()
+        """Drops every page, since those in memory were changed. No page may be dirty here."""
+        assert not self.table.dirty.any(), "changes would be lost"
+        self.buffer.table = self._empty_table()
+        self.stats.reset()
 
-    # ---- what `EdgePool` does
-
-    def require(self, slots: Ints) -> None:
-        """As `BufferPool.require`."""
-        if self.missing:
-            self.copies.mark()
-            super().require(slots)
-
-    def sweep(
-        self, parts: Sequence[Part], *, upcoming: Ints | None = None, in_file: Sequence[str] = ()
-    ) -> Iterator[Part]:
-        """As `EdgePool.sweep`, but every page comes into a frame."""
-        inner = super().sweep(parts, upcoming=upcoming)
-        try:
-            for _ in parts:
-                self.copies.mark()  # the part before is launched
-                yield next(inner)
-        finally:
-            inner.close()  # type: ignore[attr-defined]
+    # ---- single edges
 
     def stage(self, slots: Ints, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """As `EdgePool.stage`: copies on the device [k, ...]."""
+        """As `Pool.stage`."""
         names = list(self.arrays) if names is None else list(names)
         here, away, place = self._whereabouts(slots)
         out = {name: self.arrays[name].new_zeros(len(slots), *self.arrays[name].shape[1:]) for name in names}
@@ -258,33 +285,28 @@ class DevicePool(EdgePool):
         return out
 
     def unstage(self, slots: Ints, values: Mapping[str, Tensor]) -> None:
-        """As `EdgePool.unstage`, from values on the device."""
+        """As `Pool.unstage`."""
         here, away, place = self._whereabouts(slots)
         if len(here):
             of = send(here, self.device)
             for name, value in values.items():
-                self.arrays[name][place] = value[of].to(self.dtype)
+                self.arrays[name][place] = value[of].to(self.layout.dtype)
             self.touch(np.unique(slots[here] // self.page_edges))
         if len(away):
             of = send(away, self.device)
             self.host.unstage(slots[away], {name: value[of].cpu() for name, value in values.items()})
 
     def _whereabouts(self, slots: Ints) -> tuple[Ints, Ints, Tensor]:
-        """Which slots are here, which are not, and the places of the former."""
-        page, at = np.divmod(slots, self.page_edges)
-        frame = self.frame_of[page]
-        here = np.flatnonzero(frame >= 0)
-        place = slots[here] if self.resident else frame[here] * self.page_edges + at[here]
-        return here, np.flatnonzero(frame < 0), send(place, self.device)
-
-    def _bring_uncounted(self, pages: Ints, *, pinned: Ints) -> None:
-        self.copies.mark()
-        super()._bring_uncounted(pages, pinned=pinned)
+        """Which slots have a frame here, which have none, and the places of the former on the device."""
+        held = self.table.frame_of[slots // self.page_edges] >= 0
+        here = np.flatnonzero(held)
+        place = slots[here] if self.resident else self.buffer.places(slots[here])
+        return here, np.flatnonzero(~held), send(place, self.device)
 
     def report(self) -> dict[str, float | int]:
-        """The host's figures, and with ``device_`` before them those of this tier."""
-        stats: CacheStats = self.stats
-        overall = (stats.hits + self.in_memory) / stats.requests if stats.requests else 1.0
+        """As `Pool.report`: the figures of the pool in memory, and those of this one with the prefix ``device_``."""
+        stats = self.stats
+        overall = (stats.hits + self.host_pages.in_memory) / stats.requests if stats.requests else 1.0
         return {
             **self.host.report(),
             "device_hit_rate": stats.hit_rate,
@@ -295,7 +317,7 @@ class DevicePool(EdgePool):
             "device_stall_s": stats.stall_s,
             "device_bytes_in": self.copies.bytes_in,
             "device_bytes_out": self.copies.bytes_out,
-            "device_pool_bytes": self.frame_bytes,
-            "device_used_bytes": (self.pages - self.missing) * self.page_bytes(),
+            "device_pool_bytes": self.buffer.frame_bytes,
+            "device_used_bytes": self.buffer.used_bytes,
             "device_peak_bytes": devices.peak_bytes(self.device),
         }

@@ -1,6 +1,6 @@
-"""Arrays of rows in memory, and behind them, read-only, the rows of a file: one index reaches both.
+"""Arrays whose first rows are in memory and whose last rows are those of a file, read-only, with one index.
 
-It knows rows and bytes of address space; it does not know pages of edges or why a row is here or there.
+It knows rows and bytes of address space; it does not know pages of edges.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-GRAIN = mmap.ALLOCATIONGRANULARITY  # where memory of a file may begin: bytes, and so as many rows of any size
+GRAIN = mmap.ALLOCATIONGRANULARITY  # a mapping of a file begins at a multiple of it, in bytes
 _FIXED = 0x10  # MAP_FIXED, on Linux and macOS
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
 
 
 class FileRows(NamedTuple):
-    """Rows of a file: ``rows`` of them, from byte ``offset`` (a multiple of `GRAIN`) on."""
+    """``rows`` rows of the file ``fd``, from byte ``offset`` (a multiple of `GRAIN`) on."""
 
     fd: int
     offset: int
@@ -28,23 +28,28 @@ class FileRows(NamedTuple):
 
 
 class MappedArray:
-    """An array [rows, ...] whose first rows are memory of its own, in huge pages, and whose last are a file's.
+    """An array [rows, ...] whose first rows are private memory, in huge pages, and whose last rows are a file's.
 
-    Memory is taken where it is touched. It is zero at first; writing to the rows of the file ends the process.
+    The memory is zero at first, and allocated by the system on first use. A write to the rows of the file ends the
+    process (SIGSEGV).
 
     Parameters
     ----------
     held
         Rows in memory.
     shape
-        Of one row.
+        Shape of one row.
+    dtype
+        Type of the array.
     behind
         The file's rows; None: there are none.
 
     Attributes
     ----------
+    rows : [rows, ...]
+        The array.
     beyond
-        The file's first row here: ``held``, rounded up to `GRAIN`.
+        Index of the file's first row: ``held``, rounded up to a multiple of `GRAIN`.
 
     Raises
     ------
@@ -76,7 +81,7 @@ class MappedArray:
             _map(self.rows.data_ptr() + self.beyond * self._row_bytes, behind.rows * self._row_bytes, behind)
 
     def load(self, first: int, stop: int) -> None:
-        """Reads rows first .. stop - 1 of the file, so that to use them later waits for nothing.
+        """Reads rows first .. stop - 1 of the file into the system's cache, so that later use does not wait.
 
         Raises
         ------
@@ -86,11 +91,11 @@ class MappedArray:
         try:
             self._advise(_POPULATE_READ, first, stop)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older system reads them on use
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):  # an older system reads them on first use
                 raise
 
     def release(self, first: int, stop: int) -> None:
-        """Says that rows first .. stop - 1 of the file need not count as this process's memory any more."""
+        """Lets the system stop counting rows first .. stop - 1 of the file as memory of this process."""
         self._advise(mmap.MADV_DONTNEED, first, stop)
 
     def _advise(self, what: int, first: int, stop: int) -> None:
@@ -100,7 +105,7 @@ class MappedArray:
 
 
 def _map(address: int, size_bytes: int, file: FileRows) -> None:
-    """Puts a file's bytes, read-only, in the place of memory."""
+    """Maps bytes of a file, read-only, at an address that is mapped already."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]

@@ -1,10 +1,10 @@
-"""A file for pages that left memory before the next commit: raw bytes, array after array.
+"""A file for pages that are evicted from memory before a commit: their bytes without conversion, array after array.
 
-Every page has its place in it, whether it was written or not. Behind the pages wait the newest values of single edges
-(`PendingRows`), until their pages are read.
+Every page has a fixed offset, whether it was written or not. After the pages, the file holds the newest values of
+single edges (`PendingRows`) until their pages are read.
 
-It knows places in the file; it does not know what is in a page or why it had to go. The file has no name: it is
-unlinked once opened, so that no file remains after the process, even after kill -9.
+It knows offsets in the file; it does not know the contents of a page or why it is evicted. The file has no name: it is
+unlinked after it is opened, so that the system frees it when the process ends in any way.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from sifu_store.durable import disk_errors
 from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
 
+from sifu_graph.arrays import PageId
 from sifu_graph.kernels import native as kernel
 from sifu_graph.paging.mapped_array import GRAIN, FileRows
 
-AT_A_TIME = 2048  # edges whose values are in memory on their way: 8 MiB for d = 32
+AT_A_TIME = 2048  # edges that are copied in one piece: 8 MiB for d = 32
 Buffers = Sequence[NDArray[np.generic] | None]
 
 
@@ -34,23 +35,25 @@ class SpillFile:
     Parameters
     ----------
     folder
-        Where the file lies. It is made if it is not there.
+        Folder of the file. It is created if it is missing.
     edge_bytes
-        Bytes of one edge in every array.
+        Bytes of one edge, for every array. Methods name an array by its number in this sequence.
     pages, page_edges
-        Pages, and edges in one.
+        Number of pages, and of slots of a page.
 
     Attributes
     ----------
     offsets
-        Where in the file each array begins.
+        Offset of each array in the file, in bytes.
     late
-        Values of edges that are newer than their pages here.
+        Values of edges that are newer than their pages in the file.
+    bytes_read, bytes_written, bytes_written_in_place
+        Bytes read and written by this class, and written by the kernel.
 
     Raises
     ------
     OptionError
-        No file can be made there.
+        No file can be created there.
     """
 
     def __init__(self, folder: Path, edge_bytes: Sequence[int], *, pages: int, page_edges: int) -> None:
@@ -74,18 +77,18 @@ class SpillFile:
             ) from error
 
     def close(self) -> None:
-        """Gives the disk space back."""
+        """Frees the disk space."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def free_bytes(self) -> int:
-        """Space left on the disk."""
+        """Free space on the disk, in bytes."""
         found = os.statvfs(self.fd)
         return found.f_bavail * found.f_frsize
 
-    def write(self, page: int, arrays: Buffers) -> None:
-        """Reads a page of every array. None: that array is not read. What was never written reads as zeros.
+    def write(self, page: PageId, arrays: Buffers) -> None:
+        """Writes a page: rows [page_edges, ...] of every array. None leaves an array unchanged.
 
         Raises
         ------
@@ -95,22 +98,33 @@ class SpillFile:
             if array is not None:
                 self.write_page(page, number, array)
 
-    def write_page(self, page: int, number: int, array: NDArray[np.generic]) -> None:
-        """The same, of one array by its number."""
+    def write_page(self, page: PageId, number: int, array: NDArray[np.generic]) -> None:
+        """Writes rows [page_edges, ...] of one array of a page.
+
+        Raises
+        ------
+        DiskFullError
+        """
         self.write_at(self._page_at(page, number), array)
 
-    def read(self, page: int, arrays: Buffers) -> None:
-        """The reverse."""
+    def read(self, page: PageId, arrays: Buffers) -> None:
+        """Fills rows [page_edges, ...] of every array with a page; zeros if it was never written. None skips an array.
+
+        Raises
+        ------
+        StoreDamagedError
+            The system cannot read them.
+        """
         for number, array in enumerate(arrays):
             if array is not None:
                 self.read_at(self._page_at(page, number), array)
 
-    def _page_at(self, page: int, array: int) -> int:
+    def _page_at(self, page: PageId, array: int) -> int:
         return self.offsets[array] + page * self.page_edges * self.edge_bytes[array]
 
     @contextmanager
     def mapping(self) -> Iterator[None]:
-        """Turns what the system says while the file is mapped into memory into an `OptionError`."""
+        """Turns an `OSError` of the block, which maps the file into memory, into an `OptionError`."""
         try:
             yield
         except OSError as error:
@@ -120,11 +134,16 @@ class SpillFile:
             ) from error
 
     def behind(self, array: int) -> FileRows:
-        """The rows of an array, by its number: those of all slots."""
+        """The rows of an array, one for each slot."""
         return FileRows(self.fd, self.offsets[array], self.pages * self.page_edges)
 
     def write_at(self, at: int, array: NDArray[np.generic]) -> None:
-        """Bytes at an offset of the file."""
+        """Writes the bytes of an array at an offset of the file.
+
+        Raises
+        ------
+        DiskFullError
+        """
         view = array.data.cast("B")
         with self.writing():
             while len(view):
@@ -133,7 +152,13 @@ class SpillFile:
                 view, at = view[written:], at + written
 
     def read_at(self, at: int, array: NDArray[np.generic]) -> None:
-        """Bytes from an offset of the file; zeros beyond its end."""
+        """Fills an array with the bytes at an offset of the file; zeros beyond its end.
+
+        Raises
+        ------
+        StoreDamagedError
+            The system cannot read them.
+        """
         view = array.data.cast("B")
         while len(view):
             try:
@@ -147,19 +172,25 @@ class SpillFile:
             view, at = view[found:], at + found
 
     def writing(self) -> AbstractContextManager[None]:
-        """Names the folder in what the system says while something is written here."""
+        """Turns an `OSError` of the block, which writes to the file, into an error that names the folder."""
         return disk_errors(self.folder, "keeping pages that left memory")
 
     def unreadable(self, error: OSError) -> StoreDamagedError:
-        """What to say where the system cannot read what was written here."""
+        """The error for an `OSError` of a read from the file."""
         return StoreDamagedError(f"{self.folder}: a page that left memory cannot be read back: {error.strerror}")
 
     def edge_at(self, slots: NDArray[np.int64], array: int) -> NDArray[np.int64]:
-        """Where in the file these edges [k] of one array, by its number, lie."""
+        """Offsets int64 [k] in the file of the slots [k] of one array."""
         return slots * self.edge_bytes[array] + self.offsets[array]
 
     def transfer(self, at: NDArray[np.int64], rows: NDArray[np.generic], *, write: bool) -> None:
-        """Rows [k, ...] of an array, each to or from an offset of the file [k]."""
+        """Writes or fills rows [k, ...], each at its offset ``at`` [k] of the file.
+
+        Raises
+        ------
+        DiskFullError, StoreDamagedError
+            The system cannot write or read them.
+        """
         library = kernel.load(32, torch.float32)  # any width: it moves bytes
         if library is None or not len(at):
             for row, where in enumerate(at.tolist()):
@@ -178,7 +209,7 @@ class SpillFile:
                 raise self.unreadable(OSError(error, os.strerror(error)))
 
     def failed_to_write(self, error: int) -> None:
-        """Raises what an error's number stands for.
+        """Raises the error of a failed write, by the system's number of it.
 
         Raises
         ------
@@ -191,16 +222,21 @@ class SpillFile:
 class PendingRows:
     """Values of single edges that are newer than their pages in the file: rows of every array, side by side.
 
-    They are of pages that are not in memory. Written into their pages they would cost the disk many times their size:
-    the system keeps track of what changed in pieces of up to megabytes, and writes those once more. So they wait
-    behind the pages until theirs is read, or written again, and join it.
+    Their pages have no frame. If they were written into their pages, the disk would write many times their size: the
+    system tracks changes in pieces of up to megabytes, and writes those again. They stay after the pages until their
+    page is read, or is needed in the file; then they join it.
+
+    Parameters
+    ----------
+    scratch
+        The file.
 
     Attributes
     ----------
     slots : int64 [k]
         The edges, ascending.
     waiting : bool [k]
-        Which of them have not joined their page yet.
+        Those of them that have not joined their page yet.
     """
 
     def __init__(self, scratch: SpillFile) -> None:
@@ -209,7 +245,7 @@ class PendingRows:
         self.slots, self.waiting = np.empty(0, np.int64), np.empty(0, bool)
 
     def keep(self, slots: NDArray[np.int64], arrays: Iterable[Iterable[NDArray[np.generic]]]) -> None:
-        """Takes rows [k, ...] of every array, piece by piece; those that were here before join their pages.
+        """Keeps values of the slots [k] (ascending): rows of every array, in pieces. Earlier rows join their pages.
 
         Raises
         ------
@@ -225,29 +261,35 @@ class PendingRows:
         self.slots, self.waiting = slots, np.ones(len(slots), bool)
 
     def find(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which amendment waits for each of these edges [m], or -1."""
+        """Number of the pending row of each of the slots [m], or -1."""
         if not self.waiting.any():
             return np.full(len(slots), -1)
         at = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
         return np.where((self.slots[at] == slots) & self.waiting[at], at, -1)
 
     def of_pages(self, pages: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those that wait for the edges of these pages."""
+        """Numbers of the pending rows of these pages."""
         page = self.slots // self._scratch.page_edges
         return np.flatnonzero(self.waiting & np.isin(page, pages))
 
     def read(self, which: NDArray[np.int64], array: int, rows: NDArray[np.generic]) -> None:
-        """Fills rows [m, ...] of one array, by its number, with the values of these amendments [m]."""
+        """Fills rows [m, ...] of one array with the pending rows of these numbers [m].
+
+        Raises
+        ------
+        StoreDamagedError
+            The system cannot read them.
+        """
         if len(which):
             at = self._offsets[array] + which * self._scratch.edge_bytes[array]
             self._scratch.transfer(at, rows, write=False)
 
     def joined(self, which: NDArray[np.int64]) -> None:
-        """Says that these are in their pages, in memory."""
+        """Notes that the pending rows of these numbers are in their pages, in memory."""
         self.waiting[which] = False
 
     def settle(self, pages: NDArray[np.int64] | None = None) -> None:
-        """Writes the pending rows of these pages (None: of all pages) into the file, before they are read there.
+        """Writes the pending rows of these pages (None: of all) into their pages in the file, so that it is current.
 
         Raises
         ------
@@ -264,12 +306,12 @@ class PendingRows:
 
 
 def pieces_of(which: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Some edges after the others: what they take at a time is small."""
+    """The numbers [k] in pieces of at most `AT_A_TIME`, so that a copy of the values of a piece is small."""
     return [which[begin : begin + AT_A_TIME] for begin in range(0, len(which), AT_A_TIME)]
 
 
 def enough_space(scratch: SpillFile, needed_bytes: int) -> None:
-    """Refuses a run whose pages may not find room.
+    """Checks that the disk has space for the pages of a run.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What the last training did page by page, for pictures: a small file beside the metrics.
+"""How often the last training read and wrote each page, for plots: a small file beside the metrics.
 
-It knows pages and one file; it does not know what a page holds. The file is a note, not a part of the graph: it is
-neither committed nor synced; plots omit it where it is missing.
+It knows pages and one file; it does not know what a page contains. The file is not a part of the graph: it is neither
+committed nor synced, and plots omit it if it is missing.
 """
 
 from __future__ import annotations
@@ -16,35 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sifu_graph.paging.buffer_pool import BufferPool
+    from sifu_graph.paging.page_table import PageTable
 
 TRAFFIC = "traffic.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Of every page: how often it was brought into memory and written, and whether it was there at the end [pages]."""
+    """What a training did with each page."""
 
-    reads: NDArray[np.int64]
-    writes: NDArray[np.int64]
-    resident: NDArray[np.bool_]
+    reads: NDArray[np.int64]  # [pages], how often it was loaded into a frame
+    writes: NDArray[np.int64]  # [pages], how often it was written, to the spill file or by a commit
+    resident: NDArray[np.bool_]  # [pages], it had a frame at the end
 
 
-def write_traffic(pool: BufferPool, *, graph_folder: Path) -> None:
-    """Notes what a pool did. A folder that cannot be written to costs the picture, not the training."""
+def write_traffic(table: PageTable, *, graph_folder: Path) -> None:
+    """Writes the counters of a page table. An error of the file system is ignored: the file is for plots only."""
     path = graph_folder / TRAFFIC
     partial = path.with_name(f".{TRAFFIC}")
     with contextlib.suppress(OSError):
         with partial.open("wb") as file:
-            np.savez_compressed(file, reads=pool.page_reads, writes=pool.page_writes, resident=pool.frame_of >= 0)
+            np.savez_compressed(file, reads=table.page_reads, writes=table.page_writes, resident=table.frame_of >= 0)
         partial.replace(path)
 
 
 def read_traffic(graph_folder: Path, *, pages: int) -> Traffic | None:
-    """What the last training did; None where none is noted, or of a graph that had another number of pages."""
+    """The counters of the last training. None: there is no readable file, or it is not of this number of pages."""
     try:
         with np.load(graph_folder / TRAFFIC, allow_pickle=False) as found:
-            noted = Traffic(found["reads"], found["writes"], found["resident"])
+            traffic = Traffic(found["reads"], found["writes"], found["resident"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return noted if noted.reads.shape == noted.writes.shape == noted.resident.shape == (pages,) else None
+    shapes = {values.shape for values in (traffic.reads, traffic.writes, traffic.resident)}
+    return traffic if shapes == {(pages,)} else None

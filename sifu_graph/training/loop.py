@@ -29,7 +29,7 @@ from sifu_graph import evaluation
 from sifu_graph.config import require_positive
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.model.parameters import write_parameters
-from sifu_graph.paging.edge_pool import EdgePool
+from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.batches import Batches
@@ -198,7 +198,7 @@ class _Run:
                     parameters.state[name] = torch.from_numpy(self.store.read(name).copy())
 
     @property
-    def pool(self) -> EdgePool:
+    def pool(self) -> Pool:
         """Where the edges are worked on."""
         return self.graph.parameters.working
 
@@ -217,7 +217,7 @@ class _Run:
             if interrupted.is_set():
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
             snapshot = self._finish()
-        write_traffic(self.pool, graph_folder=self.graph.path)
+        write_traffic(self.pool.table, graph_folder=self.graph.path)
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
 
     def _restore_log(self) -> None:

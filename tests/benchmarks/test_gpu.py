@@ -35,4 +35,4 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatc
     assert gpu.main([]) == 2
     found = capsys.readouterr()
     assert found.out == ""
-    assert found.err.startswith("error: --device cuda: torch") and found.err.count("\n") == 1
+    assert found.err.startswith("error: `device` is 'cuda': torch") and found.err.count("\n") == 1

@@ -20,7 +20,8 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
 from sifu_graph.paging import mapped_array
-from sifu_graph.paging.edge_pool import EdgePool, in_turns, row_pages
+from sifu_graph.paging.edge_pool import EdgePool, row_pages
+from sifu_graph.paging.row_pager import in_turns
 from sifu_graph.training import step as steps
 
 PAGE = 8
@@ -135,7 +136,7 @@ def test_training_under_any_budget_gives_the_same_bits(
             elif action == "c":
                 memory.commit(pool)
             elif action == "s":
-                pool.reads = shuffled.random(pool.pages)  # any order of eviction
+                pool.table.reads = shuffled.random(pool.pages)  # any order of eviction
             elif action == "w":
                 pool.prefetch = not pool.prefetch
         found.append((seen, all_values(pool), {name: value.tolist() for name, value in parameters.small.items()}))
@@ -182,9 +183,9 @@ def test_frames_stay_within_the_budget_and_count_what_they_do(tmp_path: Path) ->
     for at in range(1, 4):
         tokens, lengths = texts(at, nodes=NODES, batch=6, length=7)
         steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=at)
-        held = pool.page_of[pool.page_of >= 0]
+        held = pool.table.page_of[pool.table.page_of >= 0]
         assert len(held) == len(np.unique(held)) == pool.pages - pool.missing <= pool.frames
-        assert np.array_equal(pool.frame_of[held], np.flatnonzero(pool.page_of >= 0))
+        assert np.array_equal(pool.table.frame_of[held], np.flatnonzero(pool.table.page_of >= 0))
     report = pool.report()
     assert 0 < report["hits"] < report["requests"]
     assert report["evicted"] > 0
@@ -231,8 +232,8 @@ def test_a_disk_that_becomes_full_under_the_kernel(tmp_path: Path) -> None:
         pool.past.file = full.fileno()
         with pytest.raises(DiskFullError, match="pages that left memory"):
             steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
-    assert pool.scratch is not None
-    pool.past.file = pool.scratch.fd
+    assert pool.buffer.spilled is not None
+    pool.past.file = pool.buffer.spilled.file.fd
     steps.train(graph.parameters, PRESETS["tuned"], optimizer, tokens, lengths, step=4)
     pool.close()
 
@@ -244,10 +245,10 @@ def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path)
     slots = index.slot[index.row(0)]
     mine = np.unique(slots // PAGE)
     known = pool.place_row(slots, None)
-    pool.reads = np.ones(pool.pages)
-    pool.reads[mine] = 0  # the first to go
+    pool.table.reads = np.ones(pool.pages)
+    pool.table.reads[mine] = 0  # the first to go
     others = np.setdiff1d(np.arange(pool.pages), mine)
-    pool.bring(others[pool.frame_of[others] < 0][: int((pool.page_of < 0).sum())])
+    pool.buffer.bring(others[pool.table.frame_of[others] < 0][: int((pool.table.page_of < 0).sum())])
     known = pool.place_row(slots, known)
 
     def torn(name: str, first: int, stop: int) -> np.ndarray:
@@ -255,7 +256,7 @@ def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path)
 
     pool.source.read = torn
     with pytest.raises(StoreDamagedError):
-        pool.bring(others[pool.frame_of[others] < 0][:4])
+        pool.buffer.bring(others[pool.table.frame_of[others] < 0][:4])
     pool.source.read = memory.read
     places = torch.from_numpy(pool.place_row(slots, known).row.places)
     assert torch.equal(pool.b[places], whole.b[torch.from_numpy(slots)])
@@ -266,14 +267,14 @@ def test_what_is_rare_in_the_corpus_goes_first(tmp_path: Path) -> None:
     graph = graph_of_pages(3, None, frames=20, folder=tmp_path)
     pool = graph.parameters.edges
     last = pool.frames - 1
-    pool.bring(np.arange(pool.frames))
-    pool.reads = np.arange(pool.pages, dtype=float)[::-1].copy()  # the last page is the rarest of those in memory
-    pool.bring(np.array([last + 1]))
-    assert pool.frame_of[last] < 0 <= pool.frame_of[last - 1]
-    pool.reads[:] = 1
-    pool.bring(np.array([0]))
-    pool.bring(np.array([last + 2]), pinned=np.array([1]))
-    assert pool.frame_of[2] < 0 <= pool.frame_of[:2].min()  # 0 was used just now
+    pool.buffer.bring(np.arange(pool.frames))
+    pool.table.reads = np.arange(pool.pages, dtype=float)[::-1].copy()  # the last page is the rarest of those in memory
+    pool.buffer.bring(np.array([last + 1]))
+    assert pool.table.frame_of[last] < 0 <= pool.table.frame_of[last - 1]
+    pool.table.reads[:] = 1
+    pool.buffer.bring(np.array([0]))
+    pool.buffer.bring(np.array([last + 2]), pinned=np.array([1]))
+    assert pool.table.frame_of[2] < 0 <= pool.table.frame_of[:2].min()  # 0 was used just now
     pool.close()
 
 
@@ -285,12 +286,12 @@ def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None
     rows = sorted((part.first, part.stop) for part in parts)
     assert [0, *(stop for _, stop in rows)] == [*(first for first, _ in rows), NODES]
     for at, part in enumerate(pool.sweep(parts)):
-        assert (pool.frame_of[part.pages] >= 0).all()
+        assert (pool.table.frame_of[part.pages] >= 0).all()
         if at + 1 < len(parts):
-            assert pool._pager is not None
-            pool._pager.submit(int).result()
-            assert (pool.frame_of[parts[at + 1].pages] >= 0).all()
-            assert (pool.frame_of[part.pages] >= 0).all()
+            assert pool.rows._pager is not None
+            pool.rows._pager.submit(int).result()
+            assert (pool.table.frame_of[parts[at + 1].pages] >= 0).all()
+            assert (pool.table.frame_of[part.pages] >= 0).all()
     pool.close()
 
 
@@ -342,7 +343,7 @@ def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, mo
     pool = graph_of_pages(3, OPTIMIZERS["rowwise"], frames=1, folder=tmp_path, memory=memory).parameters.edges
     everything, rng = np.arange(pool.slots), np.random.default_rng(0)
     for page in range(pool.pages):
-        pool.bring(np.array([page]))
+        pool.buffer.bring(np.array([page]))
         pool.touch(np.array([page]))
     slots = rng.permutation(everything)[:60]
     values = {
@@ -350,23 +351,26 @@ def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, mo
         for name, array in pool.arrays.items()
     }
     pool.unstage(slots, values)
-    assert pool.scratch is not None
-    late = pool.scratch.late
+    spilled = pool.buffer.spilled
+    assert spilled is not None
+    late = spilled.file.late
     waiting = int(late.waiting.sum())
     assert waiting > 20
     for name, some in values.items():
         assert torch.equal(pool.get(name, slots), some)
 
-    away = np.flatnonzero(pool.frame_of < 0)[:2]  # one of them cannot be read: the amendments of the other wait on
+    away = np.flatnonzero(pool.table.frame_of < 0)[
+        :2
+    ]  # one of them cannot be read: the amendments of the other wait on
     amended = len(late.of_pages(away[:1]))
-    pool.source.stored[away[1]], pool.scratched[away[1]] = True, False
+    pool.stored[away[1]], spilled.in_file[away[1]] = True, False
     with pytest.raises(KeyError):
-        pool.bring(away)
+        pool.buffer.bring(away)
     assert len(late.of_pages(away[:1])) == amended
-    pool.source.stored[away[1]], pool.scratched[away[1]] = False, True
+    pool.stored[away[1]], spilled.in_file[away[1]] = False, True
 
     for page in range(pool.pages):
-        pool.bring(np.array([page]))
+        pool.buffer.bring(np.array([page]))
     assert not late.waiting.any()
     for name, some in values.items():
         assert torch.equal(pool.get(name, slots), some)
@@ -428,7 +432,7 @@ def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed
                 model[name][slots] = rng.random((len(slots), *model[name].shape[1:]), dtype=np.float32)
             pool.unstage(slots, {name: torch.from_numpy(model[name][slots]) for name in names})
         elif action == "b":
-            pool.bring(np.sort(rng.permutation(pool.pages)[: pool.frames // 2]))
+            pool.buffer.bring(np.sort(rng.permutation(pool.pages)[: pool.frames // 2]))
         elif action == "e":
             place = pool.edge(int(slots[0]))
             assert np.array_equal(pool.W[place].numpy(), model[WEIGHT][slots[0]])

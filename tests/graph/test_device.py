@@ -39,8 +39,7 @@ def tier_over(pool: object, frames: int | None, device: torch.device = CPU) -> D
     if frames is None:
         return tier
     tier.close()
-    tier.largest_row_pages = pool.know_rows()[1]  # type: ignore[attr-defined]
-    device_bytes = max(tier.least_bytes(), frames * pool.page_bytes())  # type: ignore[attr-defined]
+    device_bytes = max(pool.least_bytes(), frames * pool.page_bytes())  # type: ignore[attr-defined]
     return DevicePool(pool, TiledContest(device), device_bytes=device_bytes)  # type: ignore[arg-type]
 
 
@@ -82,7 +81,7 @@ def test_training_on_any_part_of_a_device_gives_the_same_bits(
                     tier.write_back()
                 memory.commit(pool)
             elif action == "s":
-                parameters.working.reads = shuffled.random(pool.pages)  # any order of eviction
+                parameters.working.table.reads = shuffled.random(pool.pages)  # any order of eviction
             elif action == "w":
                 parameters.working.prefetch = not parameters.working.prefetch
         values = {
@@ -161,7 +160,7 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
     before = tier.report()["device_bytes_out"]
     tier.write_back()
     assert tier.report()["device_bytes_out"] == before
-    assert set(np.flatnonzero(pool.dirty)) <= set(np.flatnonzero(tier.frame_of >= 0))
+    assert set(np.flatnonzero(pool.table.dirty)) <= set(np.flatnonzero(tier.table.frame_of >= 0))
     tier.close()
     part = parameters.tier = tier_over(pool, 1)
     steps.train(parameters, CONFIG, optimizer, tokens, lengths, step=3)

@@ -191,7 +191,7 @@ def test_options_without_meaning(graph: Graph, options: dict) -> None:
 
 def test_a_signal_vector_changes_what_the_signal_carries(graph: Graph) -> None:
     """An untrained counted graph does not look at the mix, so its weights are given values first."""
-    graph.parameters.edges.bring(np.arange(graph.parameters.edges.pages))
+    graph.parameters.edges.require(np.arange(graph.parameters.edges.slots))
     graph.parameters.edges.W.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
     usual = graph.generate("春", tokens=40, seed=1)
     assert graph.generate("春", tokens=40, seed=1, signal_vector=np.ones(32)).text == usual.text

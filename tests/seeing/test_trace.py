@@ -171,7 +171,7 @@ def test_what_if_shows_both_and_leaves_the_graph_alone(graph: Graph) -> None:
     assert (came.name, came.private) == ("風", False)
     assert both.positions[5].weights[2] == 0.0 < plain.positions[5].weights[2]
     assert graph.parameters.index.edges == edges
-    assert not graph.parameters.edges.dirty.any()
+    assert not graph.parameters.edges.table.dirty.any()
 
 
 def test_a_node_that_is_off_can_be_asked_for(graph: Graph, tmp_path: Path) -> None:
