@@ -20,6 +20,7 @@ import warnings
 from importlib import resources
 from pathlib import Path
 
+import platformdirs
 import torch
 
 SAID = "sifu: "  # how the warnings that are meant for users begin
@@ -121,7 +122,7 @@ def cache_folder() -> Path:
     """``$SIFU_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("SIFU_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sifu"
+    return Path(platformdirs.user_cache_dir("sifu", appauthor=False))
 
 
 def supported(width: int, dtype: torch.dtype) -> bool:
