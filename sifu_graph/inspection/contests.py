@@ -240,7 +240,7 @@ class Contestants:
         return self.order[self.private[self.order]]
 
     def default(self) -> Ints:
-        """The nodes that can be chosen over a default edge, int64, the most frequent first. Their energies are equal."""
+        """The nodes that can be chosen over a default edge, int64, the most frequent first; all have one energy."""
         return self.order[~self.private[self.order]]
 
     def top(self, k: int) -> Ints:
