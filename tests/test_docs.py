@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -45,10 +46,30 @@ def test_every_command_in_the_readme_and_the_guide_exists() -> None:
     from sifu_cli.main import COMMANDS
 
     for page in ("README.md", "docs/guide.md"):
-        words = {line.split()[2] for block in blocks(ROOT / page, "console")
-                 for line in block.splitlines() if line.startswith("$ sifu ")}  # fmt: skip
+        lines = [line for block in blocks(ROOT / page, "console") for line in block.splitlines()]
+        words = {line.split()[2] for line in lines if line.startswith("$ sifu ")}
         assert words
         assert words <= set(COMMANDS)
+
+
+VARIES = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{8}\b|[\d:.,]+ (?:bytes|[KMG]iB|s|min)|[\d:.,]*\d[\d:.,]*(?: %)?")
+
+
+def remarks(printed: str) -> list[str]:
+    """The lines of a table without the numbers, sizes, times and snapshots in them."""
+    return [" ".join(VARIES.sub("*", line).split()) for line in printed.splitlines() if line.strip()]
+
+
+def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
+    """The words, on a smaller graph than the page has: the figures were measured once."""
+    first, *_ = blocks(ROOT / "docs" / "guide.md", "console")
+    session = dict(part.partition("\n")[::2] for part in first.split("$ ")[1:])
+    for command, small in (
+        ("sifu build-graph --vocab 4000 --sparsify 0.1", ["build-graph", "--vocab", "200", "--sparsify", "0.9"]),
+        ("sifu train --minutes 1", ["train", "--steps", "1", "--batch", "16"]),
+    ):
+        printed = run(f"from sifu_cli.main import run; assert run({small!r}) == 0", tmp_path)
+        assert remarks(printed) == remarks(session[command])
 
 
 def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
@@ -86,6 +107,66 @@ def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+PATH = r"[\w.\-]+(?:/[\w.\-]+)*"
+KINDS = (".py", ".cpp", ".md", ".toml", ".txt", ".json", ".js", ".css", ".html", ".yml", ".cff")
+FOLDERS = (".", "sifu_graph", "tests")
+"""Where the paths on a page begin."""
+OF_A_STORE = {"repository/", "collecting/", "cache/", "scratch/", "writer.json"}
+OF_A_READER = {"FILE.toml"}
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks; of the changes, those that were not released yet."""
+    text = page.read_text(encoding="utf-8")
+    if page.name == "CHANGELOG.md":
+        text = text.split("\n## ")[1]
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def found_path(name: str) -> Path | None:
+    return next((path for folder in FOLDERS if (path := ROOT / folder / name).exists()), None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_on_a_page_exists(page: Path) -> None:
+    named = re.findall(rf"`({PATH}/?)`", prose(page))
+    paths = {name for name in named if name.endswith(("/", *KINDS)) and name not in KINDS} - OF_A_STORE - OF_A_READER
+    assert [name for name in sorted(paths) if found_path(name) is None and not (page.parent / name).exists()] == []
+
+
+def test_what_a_page_names_in_a_file_is_there() -> None:
+    """Of `file.py`, `name` and `file.py` (`name`, `name`): every name is in the file."""
+    pairs = 0
+    for page in PAGES:
+        for name, first, more in re.findall(
+            rf"`({PATH}\.(?:py|cpp))`(?:, `(\w[\w.]*)`| \((`[\w.`, ]+`)\))", prose(page)
+        ):
+            path = found_path(name)
+            assert path is not None, name
+            text = path.read_text(encoding="utf-8")
+            for names in filter(None, (first, more)):
+                if first and first.endswith(tuple(kind[1:] for kind in KINDS)):
+                    continue  # a second file
+                for each in re.findall(r"[\w.]+", names):
+                    assert re.search(rf"\b{each.split('.')[-1]}\b", text), f"{page.name}: {name} has no {each}"
+                    pairs += 1
+    assert pairs > 10
+
+
+def test_every_module_and_target_that_is_run_exists() -> None:
+    """`python -m module`, `python path` and `make target`, in code blocks and in the text."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        code = re.findall(r"`([^`\n]+)`|^ {4}(\S[^\n]*)", prose(page), re.MULTILINE)
+        for line in map("".join, code):
+            if match := re.match(r"make ([a-z-]+)", line):
+                assert match[1] in targets, f"{page.name}: {line}"
+            if match := re.match(r"python -m ([\w.]+)", line):
+                assert importlib.util.find_spec(match[1]), f"{page.name}: {line}"
+            if match := re.match(rf"(?:python|pytest(?: -m \w+)?) ({PATH}\.py)", line):
+                assert found_path(match[1]), f"{page.name}: {line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
