@@ -24,7 +24,7 @@ PART = 1 << 16  # edges whose biases are held at a time
 
 
 def gelu(z: Doubles) -> Doubles:
-    """GELU(z) = z Phi(z)."""
+    """GELU(z) = z Phi(z), without torch. Its last bit can differ from that of `functional.gelu`."""
     from scipy.special import ndtr  # takes a while, and not every edit needs it
 
     out: Doubles = z * ndtr(z)
