@@ -27,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 
 def ranges(starts: Ints, sizes: Ints) -> Ints:
-    """The concatenation of ``arange(start, start + size)``."""
+    """The concatenation of ``arange(start, start + size)`` over the pairs, int64 [sum of sizes]."""
     ends = np.cumsum(sizes)
     total = int(ends[-1]) if len(ends) else 0
     out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)

@@ -15,11 +15,14 @@ from sifu_graph.settings import BuildSettings, GraphSettings
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-TOKENS = 20_000  # held-out tokens that the scores are taken over
+TOKENS = 20_000  # held-out tokens that the scores are computed over
 
 
 def model_card(graph: GraphSession) -> str:
-    """Markdown. The scores are computed on the spot, over part of the held-out text, if it can be had."""
+    """The model card of a graph, as Markdown.
+
+    The scores are computed by this function over part of the held-out text, if the text can be read.
+    """
     info = graph.info()
     settings, build = info.settings, info.settings["build"]
     try:

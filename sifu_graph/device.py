@@ -1,7 +1,7 @@
-"""Which device computes, how much of its memory a graph may take, and what is said when it is too little.
+"""Which device computes, how much of its memory a graph may take, and the error if that is too little.
 
-It knows names and bytes; it does not know pages. ``cpu`` with a budget of "device memory" is a device too: a slice
-of the machine's own memory, with the same code as on a GPU. It is there for tests and brings no speed.
+The module knows names and bytes; it does not know pages. ``cpu`` with a ``device_memory`` is a device too: a part of
+the machine's own memory, used by the same code as a GPU's. It exists for tests and is not faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def parse_device(name: str) -> torch.device:
     Raises
     ------
     OptionError
-        There is no such device here.
+        The name is not one of these, or this machine has no such device.
     """
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
@@ -46,11 +46,12 @@ def parse_device(name: str) -> torch.device:
 
 
 def parse_precision(name: str, device: torch.device) -> Precision:
-    """The precision of the products on a device.
+    """The precision of matrix products on a device.
 
     Raises
     ------
     OptionError
+        The name is unknown, or the device does not support it.
     """
     for precision in PRECISIONS:
         if name == precision:
@@ -61,7 +62,7 @@ def parse_precision(name: str, device: torch.device) -> Precision:
 
 
 def memory_of(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free, and all of them."""
+    """Free and total memory of a device, in bytes."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(free), int(total)
@@ -70,13 +71,13 @@ def memory_of(device: torch.device) -> tuple[int, int]:
 
 
 def peak_bytes(device: torch.device | None) -> int:
-    """The most that tensors ever took of a GPU's memory in this process; 0 for none."""
+    """The largest memory that tensors took on a GPU in this process, in bytes; 0 on the CPU."""
     return int(torch.cuda.max_memory_allocated(device)) if device is not None and device.type == "cuda" else 0
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Says in one line that the device ran out of memory."""
+    """Raises `DeviceMemoryError`, with a message of one line, for torch's error of a device without free memory."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -84,7 +85,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
-    """The same error, with what to do."""
+    """The `DeviceMemoryError` for torch's error; its message says what to do."""
     what = first_line(error).split(". ")[0]
     return DeviceMemoryError(
         f"the GPU ran out of memory ({what}): lower `device_memory` or `batch`; nothing that was committed is lost"
@@ -98,7 +99,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def send(tensor: Tensor | NDArray[Any], device: torch.device) -> Tensor:
-    """A CPU tensor on a device; the CPU does not wait for it."""
+    """Copies a CPU tensor of any shape and dtype to a device, without waiting for the copy."""
     tensor = torch.from_numpy(tensor) if isinstance(tensor, np.ndarray) else tensor
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,7 +1,7 @@
-"""Which edges are private and where they lie: the (u, v) index of the graph.
+"""The (u, v) index of a graph: which edges are private, and in which slot each is stored.
 
-It knows nodes, ranks and slots; it does not know parameters or text. Rows are sorted by target; an edge's *rank* is
-its place in its row, its *slot* the place of its parameters in the store.
+The module knows nodes, ranks and slots; it does not know parameters or text. Rows are sorted by target; an edge's
+*rank* is its place in its row, its *slot* the place of its parameters in the store.
 """
 
 from __future__ import annotations
@@ -67,8 +67,18 @@ class EdgeIndex:
     ) -> EdgeIndex:
         """From the arrays of the store, in which a slot with target -1 is free.
 
-        ``forbidden`` holds pairs [pairs, 2]. Without ``node_count`` [n], how often each node occurs, the nodes count as
-        ordered by frequency.
+        Parameters
+        ----------
+        nodes
+            n.
+        source, target
+            int32 [slots].
+        count
+            int64 [slots].
+        forbidden
+            int32 [pairs, 2]: pairs that are never chosen.
+        node_count
+            int64 [n], the occurrences of each node. None: the nodes are ordered by frequency.
         """
         slot = np.flatnonzero(target >= 0)
         keys = source[slot].astype(np.int64) * nodes + target[slot]
@@ -91,29 +101,29 @@ class EdgeIndex:
         return np.repeat(np.arange(self.nodes), self.row_sizes())
 
     def row_sizes(self) -> Ints:
-        """Private edges out of every node, int64 [n]."""
+        """Number of private edges out of every node, int64 [n]."""
         return np.diff(self.row_start)
 
     def defaults(self) -> Ints:
-        """Default edges that may be chosen, out of every node, int64 [n]."""
+        """Number of default edges out of every node that can be chosen, int64 [n]."""
         out: Ints = self.nodes - self.row_sizes() - np.bincount(self.forbidden // self.nodes, minlength=self.nodes)
         return out
 
     def is_forbidden(self, source: Integers, target: Integers) -> NDArray[np.bool_]:
-        """Which of the pairs are never chosen."""
+        """Which of the pairs (integers [k]) are never chosen, bool [k]."""
         if not len(self.forbidden):
             return np.zeros(np.broadcast(source, target).shape, bool)
         return np.isin(np.asarray(source, dtype=np.int64) * self.nodes + target, self.forbidden)
 
     def forbidden_after(self, node: int) -> Ints:
-        """The nodes that are never chosen after this one, ascending."""
+        """The nodes that are never chosen after this one, int64, ascending."""
         if not len(self.forbidden):
             return self.forbidden
         first, stop = np.searchsorted(self.forbidden, [node * self.nodes, (node + 1) * self.nodes])
         return self.forbidden[first:stop] - node * self.nodes
 
     def find(self, source: Ints, target: Ints) -> Ints:
-        """The place of each pair in the sorted arrays, or -1 where the edge is a default edge."""
+        """The place of each pair (int64 [k]) in the sorted arrays, int64 [k]; -1 for a default edge."""
         keys = np.asarray(source, dtype=np.int64) * self.nodes + target
         place = np.searchsorted(self.keys, keys)
         found = place < self.edges
@@ -134,7 +144,7 @@ class EdgeIndex:
 
 def _by_frequency(count: Ints) -> Ints | None:
     """The special nodes, then the others by falling count; None where that is their own order."""
-    special = 2  # unknown and separator come first, however often they occur
+    special = 2  # unknown and separator come first, whatever their counts
     rest = special + np.argsort(-count[special:], kind="stable")
     order: Ints = np.concatenate([np.arange(min(special, len(count)), dtype=np.int64), rest])
     identity = bool((order == np.arange(len(count))).all())
@@ -142,15 +152,15 @@ def _by_frequency(count: Ints) -> Ints | None:
 
 
 class RowPlaces(NamedTuple):
-    """Where the private edges of one row lie."""
+    """Where the private edges of one row are stored."""
 
     places: Ints  # [k], contiguous
-    pointer: int  # its address: asking an array for it takes longer than a small row's contest
+    pointer: int  # address of the first place; NumPy takes longer to return it than the contest of a small row takes
     edges: int  # k
 
 
 def stored_parameters(nodes: int, edges: int, width: int) -> int:
-    """Private edges, the default edge and the node biases."""
+    """Number of stored parameters: private edges, the default edge and the node biases."""
     return (edges + 1) * (width * width + width) + nodes * width
 
 
@@ -160,5 +170,8 @@ def dense_parameters(nodes: int, width: int) -> int:
 
 
 def private_edge_budget(ratio: float, nodes: int) -> int:
-    """Private edges that a share of all n * n pairs allows, rounded down; the share is read as a decimal number."""
+    """Number of private edges that a share of all n * n pairs allows, rounded down.
+
+    The share is read as the decimal number that it prints as.
+    """
     return math.floor(Fraction(repr(float(ratio))) * nodes * nodes)

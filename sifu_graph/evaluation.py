@@ -1,6 +1,6 @@
-"""How well a graph predicts text that it has not seen: perplexity and accuracy, from the exact softmax.
+"""Held-out perplexity and accuracy of a graph, from the exact softmax.
 
-It knows batches and reports; the mathematics is in `forward` and `contest`, the baselines are in `kneser_ney`.
+The module knows batches and reports; the mathematics is in `forward` and `contest`, the baselines are in `kneser_ney`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 BATCH = 256
 NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
-SEED = 0  # the order of held-out chunks: a limit takes the same ones every time
+SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """The figures of some of the predicted tokens."""
+    """The figures of some of the predicted tokens: their number, perplexity, and share predicted by greedy decoding."""
 
     tokens: int
     perplexity: float
@@ -48,16 +48,20 @@ class EvalReport:
 
     Attributes
     ----------
-    bits_per_character
-        None at level ``tokens``.
+    perplexity, bits_per_token
+        exp of the loss in nats per token, and the loss in bits per token.
+    bits_per_character, characters
+        The loss in bits per character, and the number of characters; None at level ``tokens``.
     top1, top5
-        Shares of the tokens that greedy decoding would have taken, and that are among its first five.
+        Shares (0 to 1) of the tokens that have the greatest energy, and that are among the five greatest.
+    part
+        ``held-out``, or ``all`` for another corpus.
     private, default
-        Of the tokens that are reached over a private edge, and over a default edge.
+        Figures of the tokens that are reached over a private edge, and over a default edge.
     positions
         Figures by the number of edges that carried the signal before the position.
     baselines
-        Empty unless asked for.
+        Figures of the baselines; empty unless requested.
     """
 
     perplexity: float
@@ -73,7 +77,7 @@ class EvalReport:
     positions: list[PartReport]
     baselines: list[Baseline]
     forbidden: int = 0
-    """Further tokens that were left out: their edge is forbidden, so that they have no probability."""
+    """Number of further tokens without a probability, because their pair is forbidden."""
 
 
 def evaluate(
@@ -88,20 +92,24 @@ def evaluate(
 
     Parameters
     ----------
+    graph
+        The open graph.
     corpus
         None: the held-out documents of the corpus that the graph was built from.
     limit
-        Stop after about this number of tokens (whole chunks, always the same ones).
+        Stop after about this number of tokens (whole chunks, in an order that is always the same).
     with_baselines
         Add unigram and Kneser-Ney models, counted from the training part of the graph's own corpus, on the same
-        tokens. They see the document from its beginning, also where a chunk of the graph's begins later.
+        tokens. Their histories begin with the document, also where the graph's chunk begins later.
     like
-        Take the held-out documents of this graph's corpus instead (without ``corpus``): to compare graphs.
+        Use the held-out documents of this graph's corpus instead (without ``corpus``), to compare graphs.
 
     Raises
     ------
     CorpusError
         There is nothing to evaluate on, or nothing to count.
+    OptionError
+        ``limit`` is not positive.
     """
     require_positive(limit=limit)
     graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
@@ -131,7 +139,7 @@ def _own(graph: GraphSession) -> TokenFile:
 
 
 def _tokens_of(graph: GraphSession, other: GraphSession) -> TokenFile:
-    """The corpus of another graph, as this one sees it."""
+    """The corpus of another graph, encoded by the tokenizer of this one."""
     build = other.settings["build"]
     if not build["corpus"]["sources"]:
         raise CorpusError("the graph was imported and has no text of its own: name a corpus")
@@ -141,7 +149,7 @@ def _tokens_of(graph: GraphSession, other: GraphSession) -> TokenFile:
 
 @dataclass(slots=True)
 class _Tally:
-    """Sums over the positions seen so far; by step of the signal where an array is meant."""
+    """Sums over the positions evaluated so far; arrays are by step of the signal."""
 
     characters_of: NDArray[np.int64] | None
     length: int
@@ -229,7 +237,7 @@ def _part(nats: NDArray[np.float64], seen: NDArray[np.int64], first: NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """The figures that training shows."""
+    """The figures that training prints."""
 
     perplexity: float
     bits_per_token: float
@@ -240,7 +248,13 @@ class SplitReport:
 def evaluate_split(
     parameters: Parameters, config: SignalConfig, split: Split, length: int, limit: int | None
 ) -> SplitReport:
-    """The figures of one split, in chunks of ``length`` tokens."""
+    """The figures of one split, in chunks of ``length`` tokens, over about ``limit`` tokens (None: all).
+
+    Raises
+    ------
+    CorpusError
+        The split has no two tokens in a row, or every pair is forbidden.
+    """
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
         raise CorpusError(NO_TEXT)
@@ -258,5 +272,5 @@ def evaluate_split(
 
 
 def perplexity(nats: float) -> float:
-    """exp of a loss in nats a token; infinite where that is beyond a float."""
+    """exp of a loss in nats per token; infinity if a float cannot hold it."""
     return math.exp(nats) if not nats > 700.0 else math.inf

@@ -1,6 +1,6 @@
 """The settings that are stored with a graph: a JSON object, whose keys and types are declared here.
 
-`docs/format.md` describes what each of them means. Keys that this release does not know stay in the object, so that
+`docs/format.md` describes the meaning of each key. Keys that this release does not know stay in the object, so that
 they are written back unchanged.
 """
 
@@ -14,7 +14,7 @@ from sifu_store.store import Store
 
 
 class InitialSettings(TypedDict):
-    """What the values of edges that were never trained follow from."""
+    """The inputs from which the parameters of untrained edges are computed."""
 
     method: Literal["counts", "uniform"]
     seed: int

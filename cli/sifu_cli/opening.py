@@ -1,4 +1,4 @@
-"""Opening the graph or the store of a command. A warning tells if an older snapshot is read than the newest one."""
+"""Opening the graph or the store of a command. A warning reports that an older snapshot than the newest one is read."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Editing a graph: nodes, edges, pruning and growing, as one commit or none."""
+"""Edits of a graph: nodes, edges, pruning and growing. An edit is one commit."""

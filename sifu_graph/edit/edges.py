@@ -34,7 +34,13 @@ def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
 
 
 def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
-    """Multiplies W and b of the edge. A default edge becomes private first."""
+    """Multiplies W and b of the edge by a finite factor. A default edge becomes private first.
+
+    Raises
+    ------
+    OptionError
+        The factor is not finite, or the edge is forbidden.
+    """
     if not math.isfinite(factor):
         raise OptionError(f"scale is {factor}: it must be a finite number")
     slots = np.array([_private(copy, u, v)])
@@ -44,8 +50,15 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
 
 
 def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
-    """Raises the log-odds of the edge against every other candidate by ``nats``, at rest. A default edge becomes
-    private first."""
+    """Adds ``nats`` to the log-odds that the edge has at rest against all other candidates of its row.
+
+    A default edge becomes private first. Only the bias changes (`Rest.boosted`).
+
+    Raises
+    ------
+    OptionError
+        ``nats`` is not finite, the edge is forbidden, or its energy cannot become so low.
+    """
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
     slots = np.array([_private(copy, u, v)])
@@ -57,7 +70,13 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
 
 
 def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
-    """Gives (u, v) the parameters and the optimizer's state of the private edge (a, b). Its count stays its own."""
+    """Copies the parameters and the optimizer's state of the private edge (a, b) to (u, v); the count is not copied.
+
+    Raises
+    ------
+    OptionError
+        (a, b) is not private or is (u, v) itself, or (u, v) is forbidden.
+    """
     source = copy.slot_of(a, b)
     names = copy.tokenizer.vocabulary
     if source is None:
@@ -71,7 +90,13 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
 
 
 def to_default(copy: WorkingCopy, u: int, v: int) -> None:
-    """A private edge becomes a default edge."""
+    """Makes a private edge a default edge.
+
+    Raises
+    ------
+    OptionError
+        The edge is not private.
+    """
     slot = copy.slot_of(u, v)
     if slot is None:
         kind = "forbidden: allow it instead" if copy.is_forbidden(u, v) else "a default edge already"
@@ -80,7 +105,13 @@ def to_default(copy: WorkingCopy, u: int, v: int) -> None:
 
 
 def forbid(copy: WorkingCopy, u: int, v: int) -> None:
-    """The edge is never chosen again: probability 0 everywhere. Parameters of its own are given up."""
+    """Sets the probability of the edge to 0 in training, evaluation and generation, and deletes its parameters.
+
+    Raises
+    ------
+    OptionError
+        The edge is forbidden already, or is the last edge out of u that can be chosen.
+    """
     if copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is forbidden already")
     index, slot = copy.index, copy.slot_of(u, v)
@@ -92,14 +123,20 @@ def forbid(copy: WorkingCopy, u: int, v: int) -> None:
 
 
 def allow(copy: WorkingCopy, u: int, v: int) -> None:
-    """A forbidden edge becomes a default edge."""
+    """Makes a forbidden edge a default edge.
+
+    Raises
+    ------
+    OptionError
+        The edge is not forbidden.
+    """
     if not copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is not forbidden")
     copy.set_forbidden(copy.forbidden[(copy.forbidden != [u, v]).any(axis=1)])
 
 
 def _private(copy: WorkingCopy, u: int, v: int) -> int:
-    """The slot of the edge; a default edge becomes private, with the default edge's values, for that."""
+    """The slot of the edge. A default edge becomes private, with the parameters of the default edge."""
     if copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is forbidden: allow it first")
     slot = copy.slot_of(u, v)
@@ -110,7 +147,18 @@ def _private(copy: WorkingCopy, u: int, v: int) -> int:
 
 
 def make_private(copy: WorkingCopy, source: np.ndarray, target: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Default edges become private with the default edge's own values: no energy changes. Returns their slots."""
+    """Makes default edges private, with the parameters of the default edge: no energy changes.
+
+    Parameters
+    ----------
+    source, target, count
+        int64 [k]: the edges, none of which is private, and their counts.
+
+    Returns
+    -------
+    slots : int64 [k]
+        The slots of the edges.
+    """
     k = len(source)
     slots = copy.add(copy.generated(source, target, count, np.full(k, Rest.of(copy).default)))
     W, b = (copy.small[name] for name in ("default/weight", "default/bias"))

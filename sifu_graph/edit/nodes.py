@@ -1,6 +1,6 @@
 """Adding, removing, renaming and merging nodes of a working copy.
 
-It knows what such an edit means for edges, biases and counts; it does not know slots and pages (`working_copy`),
+It knows how such an edit changes edges, biases and counts; it does not know slots and pages (`working_copy`),
 commits (`session`), nor how the text of a corpus is counted (`pairs`).
 """
 
@@ -22,11 +22,23 @@ from sifu_graph.text.tokenizer import SPECIAL
 
 
 def add_like(copy: WorkingCopy, new: Ints, like: int) -> Ints:
-    """Gives new nodes the edges that another one has, both ways. Returns the slots of the edges.
+    """Copies the edges of a node, out of it and into it, to new nodes.
 
-    Every edge between the other node and itself becomes one between each of them and each of them. So in every
-    context each new node has the energy of its model, and after it every node has the energy that it has after the
-    model.
+    A self edge (like, like) is copied to every pair of nodes among ``like`` and the new ones; forbidden pairs are
+    copied in the same way. So in every context a new node has the energy of ``like``, and after a new node every node
+    has the energy that it has after ``like``.
+
+    Parameters
+    ----------
+    new
+        int64 [k]: nodes without edges.
+    like
+        The node whose edges are copied.
+
+    Returns
+    -------
+    slots : int64 [edges]
+        The slots of the new edges.
     """
     out, into = copy.row_slots(like), copy.column_slots(like)
     into = into[copy.edges[SOURCE][into] != like]
@@ -58,12 +70,12 @@ def add_like(copy: WorkingCopy, new: Ints, like: int) -> Ints:
 
 
 def model_of(copy: WorkingCopy, token: str) -> int:
-    """The node that new ones are to be like.
+    """The node of the parameter ``like`` of `Edit.add_node`, by its name.
 
     Raises
     ------
     OptionError
-        There is none of that name, or it is a special one.
+        No node has that name, or it is a special node.
     """
     node = node_named(copy.tokenizer, token)
     if node in range(len(SPECIAL)):
@@ -72,7 +84,15 @@ def model_of(copy: WorkingCopy, token: str) -> int:
 
 
 def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
-    """Takes the counts of new edges into the statistics of their sources (those where ``rows`` is true)."""
+    """Adds the counts of new edges to the statistics of their sources.
+
+    Parameters
+    ----------
+    slots
+        int64 [k]: the slots of the edges.
+    rows
+        bool [k]: which of them are added. None: all.
+    """
     chosen = slots if rows is None else slots[rows]
     source, count = copy.edges[SOURCE][chosen], copy.edges[COUNT][chosen]
     np.add.at(copy.nodes["rows/total"], source, count)
@@ -81,29 +101,34 @@ def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None
 
 
 def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
-    """Takes nodes out, with all their edges. Returns how many private edges went."""
+    """Removes nodes and all their edges. Returns the number of private edges that were removed."""
     before = copy.private
     copy.remove_nodes(np.array(nodes, dtype=np.int64), tokenizer=copy.tokenizer.without(nodes))
     return before - copy.private
 
 
 def bias_from(copy: WorkingCopy, node: int, other: int) -> None:
-    """Gives a node the bias of another: where a text begins with it, the signal starts as it does there."""
+    """Copies the bias of ``other``: a text that begins with ``node`` starts with the signal of ``other``."""
     copy.nodes["nodes/bias"][node] = copy.nodes["nodes/bias"][other]
     copy.changed = True
 
 
 def merge(copy: WorkingCopy, node: int, into: int) -> None:
-    """Merges a node into another, whose text both are from now on.
+    """Merges ``node`` into ``into``: the text of both is read as ``into``.
 
-    Counts are added. Parameters are the mean of the private edges that become one, weighted by count; then the bias is
-    moved so that at rest the merged node has the probabilities that its parts had together: as a target
-    ``p(a) + p(b)``, as a source the mean of both rows, weighted by how often they occurred. Where both are default the
-    merged edge is default; where both are forbidden it is forbidden.
+    Counts are added. The parameters of a merged edge are the mean of its private parts, weighted by count; then its
+    bias is moved so that at rest the merged node has the probability of its parts together: as a target ``p(a) +
+    p(b)``, as a source the mean of both rows, weighted by their transitions. An edge whose parts are all default edges
+    is a default edge; an edge whose parts are all forbidden is forbidden.
+
+    Raises
+    ------
+    OptionError
+        One of the nodes is a special node, or both are the same.
     """
-    from scipy.special import logsumexp  # takes a while, and only merging needs it
+    from scipy.special import logsumexp  # imported here: it loads slowly, and only merging needs it
 
-    tokenizer = copy.tokenizer.merged(node, into)  # says what cannot be merged
+    tokenizer = copy.tokenizer.merged(node, into)  # raises OptionError for nodes that cannot be merged
     rest, parts = Rest.of(copy), (node, into)
     ends = np.isin(copy.edges[SOURCE], parts) | np.isin(copy.edges[TARGET], parts)
     slots = np.flatnonzero(ends)
@@ -120,7 +145,7 @@ def merge(copy: WorkingCopy, node: int, into: int) -> None:
         targets = parts if v == into else (v,)
         if u != into:
             logit = logsumexp([logits.of(u, y) for y in targets])
-        else:  # the mean of two rows, against what it leaves for one default edge
+        else:  # the mean of both rows, relative to one default edge of it
             both = [share + logits.of(x, y) for x, share in zip(parts, shares, strict=True) for y in targets]
             logit = logsumexp(both) - logsumexp(shares)
         energy[i] = max(float(logit) / rest.scale, 0.05)
@@ -140,7 +165,7 @@ def merge(copy: WorkingCopy, node: int, into: int) -> None:
 
 
 class _Logits:
-    """scale * energy at rest of the edges at some slots, of default edges, and -inf of forbidden ones."""
+    """scale * energy at rest: of the private edges at some slots, of default edges, and -inf for forbidden edges."""
 
     def __init__(self, copy: WorkingCopy, rest: Rest, slots: Ints) -> None:
         self._copy, self._default = copy, float(rest.scale * rest.default)
@@ -158,7 +183,7 @@ class _Logits:
 def _merged_rows(
     copy: WorkingCopy, rest: Rest, groups: dict[tuple[int, int], list[int]], energy: NDArray[np.float64]
 ) -> tuple[Columns, tuple[Ints, dict[str, NDArray[np.float32]]] | None]:
-    """Rows for the merged edges; and which of them have values of their own, with these."""
+    """Rows for the merged edges; and which of them have stored parameters, with these."""
     source, target = np.array(list(groups), dtype=np.int64).reshape(-1, 2).T
     members = [np.array(slots) for slots in groups.values()]
     count = np.array([copy.edges[COUNT][slots].sum() for slots in members], dtype=np.int64)
@@ -182,7 +207,7 @@ def _merged_rows(
 
 
 def _merged_forbidden(copy: WorkingCopy, node: int, into: int) -> Ints:
-    """The forbidden pairs with one node in place of two: where all that become one were forbidden."""
+    """The forbidden pairs after the merge: a pair is forbidden if all of its parts were."""
     pairs = {tuple(pair) for pair in copy.forbidden.tolist()}
     kept = []
     for u, v in {tuple(into if end == node else end for end in pair) for pair in pairs}:
@@ -193,5 +218,5 @@ def _merged_forbidden(copy: WorkingCopy, node: int, into: int) -> Ints:
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The rows of several tables in one."""
+    """The rows of several tables as one table."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,7 +1,7 @@
 """Edges from counts: which pairs of a text become private edges, and with which energies.
 
-It knows the counts of a text and the rows of a working copy; it does not know how text becomes counts
-(`pair_counts`), nor what is done with the edges (`prune_grow`, `session`).
+It knows the counts of a text and the rows of a working copy; it does not know how a text is counted
+(`pair_counts`), nor which edit needs the edges (`prune_grow`, `session`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ Mask = NDArray[np.bool_]
 
 
 def log_probabilities(copy: WorkingCopy, text: PairCounts, chosen: Mask) -> NDArray[np.float64]:
-    """log p(v | u) of the chosen pairs: interpolated Kneser-Ney from the text, with the discounts of the graph."""
+    """log p(v | u) of the pairs in the mask, float64: interpolated Kneser-Ney of the text.
+
+    The discounts are those of the graph. ``chosen`` is bool [pairs].
+    """
     taken = discount_of(text.count, copy.counts.discounts)
     source, target, count = text.source[chosen], text.target[chosen], text.count[chosen]
     discounted = np.bincount(text.source, weights=taken, minlength=text.n)
@@ -33,11 +36,20 @@ def log_probabilities(copy: WorkingCopy, text: PairCounts, chosen: Mask) -> NDAr
 
 
 def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
-    """Rows (see `WorkingCopy.add`) for the chosen pairs of a text, each with the energy that its probability asks for.
+    """Rows (see `WorkingCopy.add`) for some pairs of a text, with energies computed from their probabilities.
 
-    Against the other edges of its row an edge weighs what its count says: its energy is
-    ``default + (log p - log share) / scale``, where ``share`` is what one default edge of the row stands for. A row
-    that is new has what its own counts leave for default edges; any other tells by its edges (`log_shares`).
+    The energy of an edge is ``default + (log p - log share) / scale``, where ``share`` is the probability of one
+    default edge of its row. For a new node, ``share`` is the probability that its counts leave to default edges,
+    divided by their number; for any other node it is estimated from the edges of the row (`log_shares`).
+
+    Parameters
+    ----------
+    text
+        The counts of the text.
+    chosen
+        bool [pairs]: the pairs of the text that become edges.
+    new
+        int64: the new nodes.
     """
     rest, log_p = Rest.of(copy), log_probabilities(copy, text, chosen)
     source, target, count = text.source[chosen].astype(np.int64), text.target[chosen], text.count[chosen]
@@ -53,7 +65,7 @@ def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints
 
 
 def note_text(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
-    """Takes what a text says of new nodes into the statistics of the graph."""
+    """Sets the statistics of new nodes (int64 [k]) to those of the text."""
     taken = discount_of(text.count, copy.counts.discounts)
     copy.nodes["nodes/count"][new] = text.node_count[new]
     copy.nodes["nodes/predecessors"][new] = np.bincount(text.target, minlength=text.n)[new]
@@ -63,10 +75,11 @@ def note_text(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
 
 
 def of_new_nodes(copy: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:
-    """Which pairs of new nodes become private: under the rule of the build, as far as it can be kept without others.
+    """Which pairs of new nodes become private, bool [pairs]: by the rule of the build, without changing other edges.
 
-    The pair occurs ``min_count`` times; where the build's budget was used up, it is at least as frequent as the rarest
-    private edge; and the most frequent come first until ``sparsify`` of all n * n pairs is private.
+    Candidates are pairs with at least ``min_count`` occurrences; if the build used its whole budget, also at least as
+    many as the rarest private edge. The most frequent candidates are taken until the share ``sparsify`` of all n * n
+    pairs is private.
     """
     touches = np.isin(text.source, new) | np.isin(text.target, new)
     old = copy.n - len(new)
@@ -80,7 +93,7 @@ def of_new_nodes(copy: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: fl
 
 
 def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
-    """The ``limit`` most frequent of the pairs in the mask, ties by source, then target."""
+    """The ``limit`` most frequent of the pairs in the mask, bool [pairs]; ties by source, then target."""
     found = np.flatnonzero(mask)
     best = found[np.argsort(-text.count[found], kind="stable")][: max(0, limit)]
     out = np.zeros(len(text), bool)
@@ -89,6 +102,6 @@ def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
 
 
 def share_of_text(copy: WorkingCopy, slots: Ints) -> float:
-    """The share of all transitions of the text that runs over these edges."""
+    """The share (0 to 1) of the transitions of the text that take one of these edges."""
     total = int(copy.nodes["rows/total"].sum())
     return min(1.0, float(copy.edges[COUNT][slots].sum()) / total) if total else 0.0

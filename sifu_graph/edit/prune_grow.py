@@ -26,17 +26,26 @@ CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 
 
 def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
-    """The slots of the private edges that become default edges.
+    """The slots of the private edges that become default edges, int64 [k].
 
-    First those that occurred less than ``min_count`` times; then the least useful until ``to_ratio`` of all n * n
-    pairs is private. ``by`` says what is useful: the ``count`` in the text, the ``energy`` at rest over the default
-    edge's, or the ``usage`` in training. Of equals the one with the greater count stays,
+    Edges with a count below ``min_count`` are pruned first. Then the edges with the lowest usefulness are pruned until
+    the share ``to_ratio`` of all n * n pairs is private. Among equal edges, the one with the greater count is kept,
     then the one with the smaller (u, v).
+
+    Parameters
+    ----------
+    to_ratio
+        Share of all n * n pairs, 0 to 1. None: no limit.
+    min_count
+        Occurrences in the text. None: no limit.
+    by
+        The measure of usefulness: ``count`` in the text, ``energy`` at rest above that of the default edge, or
+        ``usage`` in training.
 
     Raises
     ------
     OptionError
-        Neither limit is given, the ratio is above the present one, or usage was never recorded.
+        Neither limit is given, a value has no meaning, the ratio is above the current one, or no usage was recorded.
     """
     if to_ratio is None and min_count is None:
         raise OptionError("say how far to prune: give `to_ratio` or `min_count`")
@@ -66,7 +75,7 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
 
 
 def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
-    """What each private edge is worth, in index order [edges]."""
+    """The usefulness of each private edge in the order of the index, float64 [edges]. See `to_prune` for ``by``."""
     index = copy.index
     if by == "count":
         return index.count.astype(np.float64)
@@ -90,19 +99,38 @@ def grow(
     min_count: int,
     init: Literal["counts", "default"],
 ) -> tuple[Ints, int]:
-    """Makes the default edges that a text uses most private. Returns their slots, and how many edges gave way to them.
+    """Makes the default edges that a text uses most often private.
 
-    With ``to_ratio``, that share of all n * n pairs is the budget for old and new edges together: those that occur
-    most (in the text that the graph knows, and in this one) have it, an edge that is private before one that is not.
-    Without, every pair that occurs ``min_count`` times becomes private, and none gives way.
+    With ``to_ratio``, that share of all n * n pairs is the budget of old and new edges together: the pairs with the
+    greatest counts (in the graph's own text and this one together) are private; among equal counts, private edges come
+    first. Private edges outside the budget become default edges. Without ``to_ratio``, every pair with at least
+    ``min_count`` occurrences becomes private, and no edge becomes default.
 
     Parameters
     ----------
+    text
+        The counts of the text.
     own_text
-        The text is the one that the graph was built from: its counts are not added to those that the graph has.
+        The text is the one that the graph was built from: its counts are not added to those of the graph.
+    to_ratio
+        Share of all n * n pairs, 0 to 1; or None.
+    min_count
+        At least 1.
     init
-        ``counts``: an edge gets the energy that its probability asks for. ``default``: the default edge's own values,
-        so that no energy changes at all.
+        ``counts``: the energy of an edge is computed from its probability (`pairs.counted_rows`). ``default``: the edge
+        gets the parameters of the default edge, so that no energy changes.
+
+    Returns
+    -------
+    slots : int64 [k]
+        The slots of the new private edges.
+    demoted : int
+        The number of private edges that became default.
+
+    Raises
+    ------
+    OptionError
+        ``to_ratio`` or ``min_count`` is out of range.
     """
     index = copy.index
     if min_count < 1:
@@ -129,7 +157,7 @@ def grow(
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)
     chosen[found] = True
-    if init == "counts":  # before anything is dropped: the rows tell what an edge of theirs weighs
+    if init == "counts":  # before edges are dropped: the shares are estimated from all edges of the rows
         rows = counted_rows(copy, text, chosen, new=np.empty(0, np.int64))
         copy.drop(demoted)
         slots = copy.add(rows)

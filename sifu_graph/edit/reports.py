@@ -1,4 +1,4 @@
-"""What an edit did: one report for each kind of edit.
+"""The results of edits: one report for each kind of edit.
 
 It knows figures and names only.
 """
@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditReport:
-    """What an edit did to the graph as a whole. ``snapshot`` is None if nothing was committed (yet)."""
+    """Sizes of the graph before and after an edit.
+
+    Attributes
+    ----------
+    pages_written
+        Pages that the commit writes, or would write.
+    seconds
+        Duration of the edit in seconds.
+    snapshot
+        Id of the commit; None if nothing was committed.
+    """
 
     nodes_before: int
     nodes_after: int
@@ -23,7 +33,19 @@ class EditReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddNodeReport(EditReport):
-    """Nodes that were added. ``occurrences``: how often they occur in the corpus that was given, or None."""
+    """Nodes that were added.
+
+    Attributes
+    ----------
+    nodes_added
+        Their tokens.
+    private_edges_added
+        Private edges out of them and into them.
+    occurrences
+        Their occurrences in the given corpus; None without a corpus.
+    missing
+        Tokens that do not occur in the given corpus.
+    """
 
     nodes_added: list[str]
     private_edges_added: int
@@ -34,7 +56,7 @@ class AddNodeReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNodeReport(EditReport):
-    """Nodes that were removed."""
+    """Nodes that were removed: their tokens, and the number of private edges removed with them."""
 
     nodes_removed: list[str]
     private_edges_removed: int
@@ -42,7 +64,7 @@ class RemoveNodeReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeState:
-    """One node: its name, how often it occurred, the private edges out of it and into it, its bias's length."""
+    """One node: its name and kind, its count, its numbers of private edges out and in, and the L2 norm of its bias."""
 
     token: str
     kind: str
@@ -54,7 +76,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditNodeReport(EditReport):
-    """A node that was changed. ``after`` is that of the node that is left."""
+    """A node that was changed. After a merge, ``after`` is the node that remains."""
 
     before: NodeState
     after: NodeState
@@ -62,7 +84,7 @@ class EditNodeReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditEdgeReport(EditReport):
-    """An edge that was changed."""
+    """An edge that was changed: its state before and after."""
 
     before: EdgeState
     after: EdgeState
@@ -74,12 +96,16 @@ class PruneReport(EditReport):
 
     Attributes
     ----------
+    edges_added, edges_removed
+        Numbers of edges that became private and default.
     bytes_freed
-        What the parameters of the edges that went take (negative: that more came). `compact` gives it back on disk.
+        Bytes of the parameters of removed edges less those of added edges. `compact` frees them on disk.
     corpus_share
-        The share of the text's transitions that ran over the edges that became default, or now does over new ones.
+        The share (0 to 1) of the text's transitions that take the pruned edges (after `grow`: the new private edges).
     heldout_before, heldout_after
-        Held-out perplexity (over up to 20,000 tokens); None where it was not asked for or cannot be told.
+        Held-out perplexity over up to 20,000 tokens; None if it was not requested or cannot be computed.
+    note
+        Why there is no perplexity, or None.
     """
 
     edges_added: int
@@ -93,7 +119,7 @@ class PruneReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactReport(EditReport):
-    """Slots and runs before and after. A run is a sequence of a row's edges in consecutive slots."""
+    """Slots and runs before and after. A run is a sequence of edges of one row in consecutive slots."""
 
     slots_before: int
     slots_after: int
@@ -104,7 +130,10 @@ class CompactReport(EditReport):
 
 @dataclass(frozen=True, slots=True)
 class EdgeState:
-    """One edge: what it is, how often it occurred, and its energy and probability at rest (see `rest_energy`)."""
+    """One edge: its kind (``private``, ``default``, ``forbidden``), count, and energy and probability at rest.
+
+    See `rest_energy` for energies at rest.
+    """
 
     source: str
     target: str

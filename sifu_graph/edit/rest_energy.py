@@ -3,7 +3,7 @@
 At rest, the energy of an edge is ``||GELU(b + PE)||`` with PE the mean positional encoding of a text. It depends on the
 edge alone, so edges can be compared, and the bias of a new edge can be computed from a probability. In a graph that was
 never trained (W = 0) it is the energy in every context. `sifu_graph.inspection.energies` takes the encoding of the
-first step instead. The module knows biases, energies and probabilities; it does not know where parameters lie.
+first step instead. The module knows biases, energies and probabilities; it does not know where parameters are stored.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.initial import mean_encoding
 from sifu_graph.text.kneser_ney import discount_of
 
-PART = 1 << 16  # edges whose biases are held at a time
+PART = 1 << 16  # edges whose biases are in memory at a time
 
 
 def gelu(z: Doubles) -> Doubles:
-    """GELU(z) = z Phi(z), without torch. Its last bit can differ from that of `functional.gelu`."""
-    from scipy.special import ndtr  # takes a while, and not every edit needs it
+    """GELU(z) = z Phi(z), elementwise, float64."""
+    from scipy.special import ndtr  # imported here: it loads slowly, and not every edit needs it
 
     out: Doubles = z * ndtr(z)
     return out
@@ -33,7 +33,7 @@ def gelu(z: Doubles) -> Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """How to tell energies at rest in one graph.
+    """The constants of a graph that energies at rest are computed from.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Rest:
     default : float
         The energy of the default edge at rest.
     scale : float
-        What energies are multiplied by before the softmax.
+        Factor of the energies before the softmax.
     """
 
     encoding: Doubles
@@ -51,7 +51,7 @@ class Rest:
 
     @classmethod
     def of(cls, copy: WorkingCopy) -> Rest:
-        """Of the graph of a working copy."""
+        """The constants of the graph of a working copy."""
         encoding = mean_encoding(copy.config, copy.width, copy.settings["build"]["length"])
         bias = copy.small["default/bias"].astype(np.float64)
         scale = float(copy.small["signal/scale"][0])
@@ -63,7 +63,10 @@ class Rest:
         return out
 
     def of_edges(self, copy: WorkingCopy, slots: Ints) -> Doubles:
-        """Energies [k] of private edges. Those that are generated know theirs; of the others the biases are read."""
+        """Energies [k] of the private edges at slots int64 [k].
+
+        Generated edges have a known energy; for the others the biases are read.
+        """
         out = np.asarray(copy.initial.energies(slots), np.float64)
         read = np.flatnonzero(~copy.is_generated(slots) | np.isnan(out))
         for part in np.split(read, range(PART, len(read), PART)):
@@ -80,11 +83,17 @@ class Rest:
         return float(logsumexp([*logits, *shared]))
 
     def boosted(self, bias: Doubles, energy: float) -> Doubles:
-        """The bias [d] moved along the edge's own output, until the edge at rest has this energy.
+        """The bias [d], moved along the output of the edge until the edge has the given energy at rest.
 
-        Moving the bias shifts the energy of every context by about the same; scaling the edge would stretch it.
+        A move of the bias changes the energy by about the same amount in every context; a multiple of the edge would
+        not.
+
+        Raises
+        ------
+        OptionError
+            The energy is below the least that the edge can have (`least`).
         """
-        from scipy.optimize import brentq  # takes a while, and only boosting and merging need it
+        from scipy.optimize import brentq  # imported here: it loads slowly, and only boosting and merging need it
 
         along, norm = self._output(bias)
 
@@ -99,22 +108,23 @@ class Rest:
         return bias + float(brentq(missing, -norm, max(energy, norm) + 10.0)) * along
 
     def least(self, bias: Doubles) -> float:
-        """The energy that remains when the whole output of an edge is removed."""
+        """The lowest energy that `boosted` can reach for a bias [d]."""
         along, norm = self._output(bias)
         return float(self.energy(bias - norm * along))
 
     def _output(self, bias: Doubles) -> tuple[Doubles, float]:
-        """The direction of an edge's output at rest, and its length."""
+        """The direction [d] of the edge's output at rest, and the length of the output."""
         output = gelu(bias + self.encoding)
         norm = float(np.linalg.norm(output))
         return (output / norm if norm > 1e-6 else np.full(len(bias), len(bias) ** -0.5)), norm
 
 
 def log_shares(copy: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
-    """log of the probability that one default edge of each of these sources stands for [len(rows)].
+    """log of the probability of one default edge of each of these sources, float64 [len(rows)].
 
-    It is read off the rows themselves: an edge of a row has the energy ``default + (log p - log share) / scale``, with
-    p from the counts. So a new edge fits in with its row, whatever was pruned from it or trained since.
+    An edge of a row has the energy ``default + (log p - log share) / scale``, with p from the counts. The share is
+    solved for from the energies of the row's private edges and averaged by count. So a new edge is comparable with the
+    edges of its row, also after pruning or training.
     """
     index, counts = copy.index, copy.counts
     predecessors = counts.predecessors / max(1, int(counts.predecessors.sum()))

@@ -1,8 +1,8 @@
-"""Editing a graph: several changes, one commit, or none of them if an error is raised.
+"""Editing a graph: several changes as one commit, or none of them if an error is raised.
 
-`Edit` has one method for each kind of change and keeps account of what they did; `editing` is the frame: lock, copy,
-commit. What a change means is in `nodes`, `edges`, `pairs` and `prune_grow`; what has to be written for
-it, in `working_copy`. No change touches a bit of an energy that it is not about (DESIGN 8).
+`Edit` has one method for each kind of change and records the results; `editing` takes the lock, makes the working copy
+and commits. `nodes`, `edges`, `pairs` and `prune_grow` compute a change; `working_copy` determines what is written. A
+change keeps every bit of the energies that do not involve the edited nodes and edges (DESIGN 8).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 Corpora = Corpus | Sequence[str | Path]
-EVAL_TOKENS = 20_000  # held-out tokens that a forecast looks at: the same as training does
+EVAL_TOKENS = 20_000  # held-out tokens that the perplexity is computed over, as in training
 
 
 Report = TypeVar("Report", bound=EditReport)
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 def _all_or_nothing(method: Callable[P, T]) -> Callable[P, T]:
-    """A change that fails halfway spoils the whole edit, even where the caller catches the error."""
+    """Marks the whole edit as failed if the method raises an error, even if the caller catches it."""
 
     @functools.wraps(method)
     def guarded(*args: P.args, **options: P.kwargs) -> T:
@@ -69,10 +69,10 @@ def _all_or_nothing(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class Edit:
-    """An edit that is being put together. Get one with `Graph.edit`; every method is one change of it.
+    """Changes that will be one commit. `Graph.edit` returns an `Edit`; every method makes one change.
 
-    Tokens and edges are named by the tokens of their nodes. Every method raises `OptionError` for a node that is not
-    there (naming the nearest) and for what has no meaning; then nothing of the whole edit is committed.
+    Nodes and the ends of edges are named by their tokens. Every method raises `OptionError` for an unknown node (the
+    message has the nearest names) and for a value without meaning; then the whole edit commits nothing.
     """
 
     def __init__(self, graph: GraphSession) -> None:
@@ -94,27 +94,28 @@ class Edit:
         kind: str = "text",
         train_steps: int = 0,
     ) -> AddNodeReport:
-        """Adds nodes: sources and targets at once, found by the tokenizer before anything else.
+        """Adds nodes. The tokenizer matches added nodes before its own rules.
 
         Parameters
         ----------
         tokens
-            What the nodes stand for.
+            The texts of the nodes.
         like
-            A node whose private edges (both ways), bias and counts each of them gets.
+            A node whose private edges (out and in), bias and counts are copied to each new node.
         corpus
-            A text: the new nodes' pairs in it are counted, the frequent ones become private under the rule of the
-            build, with the energies that the counts ask for. Documents that the graph holds out are not counted,
-            unless there are no others.
+            A text in which the pairs of the new nodes are counted. The frequent ones become private by the rule of the
+            build, with energies computed from the counts. Documents that the graph holds out are not counted, unless
+            all documents are held out.
         kind
-            What the nodes are: ``text``, ``image``, ...
+            The kind of the nodes, which is stored with them: ``text``, ``image``, ...
         train_steps
-            Steps of training on that text (or the graph's own), of the edges that touch the new nodes only.
+            Steps of training on that text (without ``corpus``: on the graph's own), of the edges of the new nodes only.
 
         Raises
         ------
         OptionError
-            A token is a node already, is empty, or can never be read from a text.
+            A token is a node already, is empty, or can never be read from a text; both ``like`` and ``corpus`` are
+            given.
         CorpusError
             None of the tokens occurs in the text.
         """
@@ -149,7 +150,7 @@ class Edit:
 
     @_all_or_nothing
     def remove_node(self, *tokens: str) -> RemoveNodeReport:
-        """Removes nodes and all their edges. Their text is unknown from now on; no other edge changes."""
+        """Removes nodes and all their edges. Their text is unknown afterwards; no other edge changes."""
         account = self._account()
         if not tokens:
             raise OptionError("name at least one node to remove")
@@ -160,7 +161,7 @@ class Edit:
 
     @_all_or_nothing
     def rename_node(self, token: str, new: str) -> EditNodeReport:
-        """Another text for a node. Its edges stay; its old text is unknown from now on."""
+        """Changes the text of a node. Its edges do not change; its old text is unknown afterwards."""
         account, node = self._account(), node_named(self.copy.tokenizer, token)
         before = self.node_state(node)
         self.copy.rename_node(node, new)
@@ -169,7 +170,7 @@ class Edit:
 
     @_all_or_nothing
     def merge_node(self, token: str, into: str) -> EditNodeReport:
-        """Merges a node into another: counts are added, edges combined by count, its text is read as the other."""
+        """Merges ``token`` into ``into``: counts are added, edges averaged by count, both texts read as ``into``."""
         account, find = self._account(), partial(node_named, self.copy.tokenizer)
         node, other = find(token), find(into)
         before = self.node_state(node)
@@ -179,7 +180,7 @@ class Edit:
 
     @_all_or_nothing
     def set_bias(self, token: str, *, like: str) -> EditNodeReport:
-        """Gives a node the bias of another: a text that begins with it starts with the other's signal."""
+        """Copies the bias of ``like``: a text that begins with ``token`` starts with the signal of ``like``."""
         account, find = self._account(), partial(node_named, self.copy.tokenizer)
         node, other = find(token), find(like)
         before = self.node_state(node)
@@ -190,15 +191,15 @@ class Edit:
     # ---- edges
 
     def scale_edge(self, u: str, v: str, factor: float) -> EditEdgeReport:
-        """Multiplies W and b of one edge. A default edge becomes private for that."""
+        """Multiplies W and b of the edge (u, v) by a finite factor. A default edge becomes private first."""
         return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
-        """Raises the log-odds of one edge by ``nats``, at rest (see `sifu_graph.edit.rest_energy`)."""
+        """Adds ``nats`` to the log-odds of the edge at rest (`rest_energy`). A default edge becomes private first."""
         return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
-        """Gives one edge the parameters of another private edge."""
+        """Copies the parameters of the private edge ``source`` to the edge (u, v), which becomes private."""
         find = partial(node_named, self.copy.tokenizer)
         a, b = find(source[0]), find(source[1])
         return self._edge(
@@ -206,15 +207,15 @@ class Edit:
         )
 
     def default_edge(self, u: str, v: str) -> EditEdgeReport:
-        """One private edge becomes a default edge."""
+        """Makes the private edge (u, v) a default edge."""
         return self._edge(f"make {u} {v} default", u, v, edge_edits.to_default)
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
-        """One edge is never chosen again, in training, evaluation and generation: its probability is 0."""
+        """Sets the probability of the edge (u, v) to 0 in training, evaluation and generation."""
         return self._edge(f"forbid {u} {v}", u, v, edge_edits.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
-        """One forbidden edge becomes a default edge."""
+        """Makes the forbidden edge (u, v) a default edge."""
         return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
 
     @_all_or_nothing
@@ -237,7 +238,7 @@ class Edit:
         by: prune_grow.By = "count",
         evaluate: bool = False,
     ) -> PruneReport:
-        """Makes private edges default edges: see `prune_grow.to_prune`. ``evaluate``: with perplexities."""
+        """Makes private edges default: see `prune_grow.to_prune`. ``evaluate``: the report has perplexities."""
         account, copy = self._account(), self.copy
         slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
         share = pairs.share_of_text(copy, slots)
@@ -266,12 +267,9 @@ class Edit:
         init: Literal["counts", "default"] = "counts",
         evaluate: bool = False,
     ) -> PruneReport:
-        """Default edges that a text uses often become private: see `sifu_graph.edit.prune_grow.grow`.
+        """Makes default edges that a text uses often private: see `prune_grow.grow`.
 
-        Parameters
-        ----------
-        corpus
-            None: the text that the graph was built from.
+        ``corpus`` None: the text that the graph was built from. ``evaluate``: the report has held-out perplexities.
         """
         account, copy = self._account(), self.copy
         if to_ratio is None and min_count is None:
@@ -306,7 +304,7 @@ class Edit:
 
     @_all_or_nothing
     def compact(self) -> CompactReport:
-        """Every row becomes one run of slots again, and free slots go. No result changes by a bit."""
+        """Stores every row as one run of slots and removes free slots. No result changes by a bit."""
         account, copy = self._account(), self.copy
         slots, runs, pages = copy.slots, _runs(copy), int(copy.page_values().sum())
         if slots != copy.private or runs != int((copy.index.row_sizes() > 0).sum()):
@@ -322,7 +320,7 @@ class Edit:
             **account(),
         )
 
-    # ---- what is said of it
+    # ---- reports
 
     def node_state(self, node: int) -> NodeState:
         """The current values of a node."""
@@ -416,7 +414,7 @@ class Edit:
             copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
 
     def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
-        """The held-out perplexity of the working copy; or None, and the reason."""
+        """The held-out perplexity of the working copy, or None and the reason."""
         if not wanted:
             return None, None
         from sifu_graph.evaluation import BATCH, evaluate_split
@@ -456,14 +454,16 @@ def _listed(tokens: Sequence[str]) -> str:
 
 @contextmanager
 def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterator[Edit]:
-    """Makes what is done to the `Edit` one commit, with a message or that of its changes; on an error, nothing.
+    """Commits the changes of the `Edit` that it yields as one commit, or nothing if an error is raised.
+
+    ``message`` None: the messages of the changes. ``command`` is stored with the commit.
 
     Raises
     ------
     StoreLockedError
         Another process writes to the store.
     OptionError
-        The graph is open at an older snapshot.
+        The graph is open at an older snapshot, or a change failed.
     """
     if graph.pinned:
         raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one to edit")
@@ -483,7 +483,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
 
 
 def apply(graph: GraphSession, change: Callable[[Edit], Report], *, command: str, dry_run: bool) -> Report:
-    """One change as one commit; with ``dry_run`` only the report of what it would do."""
+    """Makes one change as one commit. With ``dry_run``, commits nothing and returns the report of the change."""
     started = time.perf_counter()
     if dry_run:
         report = change(Edit(graph))

@@ -1,4 +1,4 @@
-"""The working copy of a graph that an edit changes: its tables in memory, and what has to be written for a change.
+"""The working copy of a graph that an edit changes: its tables in memory, and the pages that a change must write.
 
 Nothing reaches the store before `WorkingCopy.write`. Two columns of the table of edges say where the parameters and the
 optimizer state of an edge are, ``value`` and ``row``:
@@ -13,7 +13,7 @@ NEW       a row of the values that were `put`      those of that row
 
 An edge is moved or copied by moving or copying its row of the table. A page is written if it holds an edge whose
 parameters are stored or new and were not in the same slot before; a page of generated edges is not written. The module
-knows nodes, edges, slots and pages; it does not know texts, nor the reason of a change.
+knows nodes, edges, slots and pages; it does not know texts or the reason of a change.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 class EdgeValue(IntEnum):
-    """Where the parameters and the optimizer state of an edge are (see the head of this module)."""
+    """Where the parameters and the optimizer state of an edge are (see the module's docstring)."""
 
     STORED = 0
     GENERATED = 1
@@ -72,7 +72,7 @@ VALUE, ROW = "value", "row"
 VERSION = 2
 """The disk format of a graph that was edited: older readers would generate other values."""
 
-_FREE: dict[str, tuple[Any, int]] = {  # dtype, and what a free slot holds
+_FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     SOURCE: (np.int32, -1),
     TARGET: (np.int32, -1),
     COUNT: (np.int64, 0),
@@ -83,18 +83,18 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and what a free slot holds
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
-_PAGES_KEPT = 6  # of the old snapshot, while edges are gathered from all over it
+_PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
 class WorkingCopy:
-    """The tables of a graph in memory, to be changed and then written or dropped.
+    """The tables of a graph in memory, to be changed and then written or discarded.
 
     Attributes
     ----------
     nodes
-        Arrays with one row a node, by their names in the store (with the optimizer's state, where there is any).
+        Arrays [n, ...] by their names in the store, with the optimizer's state if the graph has one.
     edges
-        Columns with one row a slot: those of the store, and ``value`` and ``row`` (see the head of this module).
+        Columns [slots, ...]: those of the store, and ``value`` and ``row`` (see the module's docstring).
     forbidden : int64 [pairs, 2]
         Pairs (u, v) that are never chosen; none of them is private.
     """
@@ -112,7 +112,7 @@ class WorkingCopy:
         names = [*_BY_NODE, *(name for name in present if name.startswith("optimizer/nodes/"))]
         self.nodes: Columns = {name: store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
-        self.keys = int(self.settings["initial"].get("keys", n + 1))  # given out so far; n is the default edge's
+        self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
         self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
         slots = len(self.edges[SOURCE])
         self.edges[USAGE] = read_usage(store)
@@ -135,7 +135,7 @@ class WorkingCopy:
         self.changed = False
         self.new_tokenizer = False
 
-    # ---- what it is now
+    # ---- reading it
 
     @property
     def n(self) -> int:
@@ -168,7 +168,7 @@ class WorkingCopy:
 
     @property
     def initial(self) -> EdgeInitializer:
-        """What generates the values of the current edges."""
+        """The initializer that generates the parameters of the current edges."""
         if self._initial is None:
             initial = self.settings["initial"]
             self._initial = EdgeInitializer.frozen(
@@ -186,7 +186,7 @@ class WorkingCopy:
 
     @property
     def counts(self) -> Counts:
-        """The statistics of the text, as far as initial values need them."""
+        """The counts of the text that initial parameters are computed from."""
         return Counts(
             self.nodes["rows/total"],
             self.nodes["rows/discounted"],
@@ -199,11 +199,11 @@ class WorkingCopy:
         return self.index.slot_of(u, v)
 
     def row_slots(self, u: int) -> Ints:
-        """The slots of a row, by target."""
+        """The slots of the private edges out of a node, by target, int64 [k]."""
         return self.index.slot[self.index.row(u)]
 
     def column_slots(self, v: int) -> Ints:
-        """The slots of the private edges into a node."""
+        """The slots of the private edges into a node, int64 [k]."""
         return np.flatnonzero(self.edges[TARGET] == v)
 
     def is_forbidden(self, u: int, v: int) -> bool:
@@ -211,7 +211,7 @@ class WorkingCopy:
         return bool(self.index.is_forbidden(np.int64(u), np.int64(v)))
 
     def values(self, name: str, slots: Ints) -> NDArray[Any]:
-        """A paged array's values at these slots [k, ...]."""
+        """The values of a paged array at these slots, [k, ...]."""
         value, row = self.edges[VALUE][slots], self.edges[ROW][slots]
         out = np.zeros((len(slots), *self._trailing(name)), np.float32)
         if (made := value == EdgeValue.GENERATED).any() and name in (WEIGHT, BIAS):
@@ -233,7 +233,7 @@ class WorkingCopy:
         return out
 
     def read_pages(self, name: str, first: int, stop: int) -> NDArray[Any]:
-        """The pages ``first`` to ``stop`` - 1 of an array, as they will be; zeros in free slots."""
+        """Pages ``first`` to ``stop`` - 1 of a paged array after the changes, [slots, ...]; zeros in free slots."""
         slots = np.arange(page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1])
         used = self.edges[SOURCE][slots] >= 0
         out = np.zeros((len(slots), *self._trailing(name)), np.float32)
@@ -245,15 +245,16 @@ class WorkingCopy:
         return self._pages_with((self.edges[SOURCE] >= 0) & (self.edges[VALUE] != EdgeValue.GENERATED))
 
     def pages_to_write(self) -> Ints:
-        """The pages that differ from what the store has."""
+        """The pages that differ from those of the store, int64, ascending."""
         same = (self.edges[VALUE] == EdgeValue.STORED) & (self.edges[ROW] == np.arange(self.slots))
         moved = self._pages_with((self.edges[SOURCE] >= 0) & ~same)
         return np.flatnonzero(self.page_values() & moved)
 
     def parameters(self, state: Mapping[str, tuple[int, ...]] | None = None) -> Parameters:
-        """The parameters with the changes, to evaluate or train: pages are read from the working copy on first use.
+        """The parameters after the changes, for evaluation or training.
 
-        ``state``: arrays of an optimizer, with shapes per edge; those that the graph does not have are zero.
+        Pages are read from the working copy on first use. ``state`` names arrays of an optimizer with their shapes per
+        edge; arrays that the graph does not have are zero.
         """
         import torch
 
@@ -271,7 +272,15 @@ class WorkingCopy:
     # ---- changing it
 
     def add_nodes(self, tokens: Sequence[str], kind: str, *, like: int | None = None) -> Ints:
-        """New nodes without edges; with the bias, the counts and the state of another one. Returns their ids."""
+        """Adds nodes without edges. Returns their ids, int64 [k].
+
+        With ``like``, they get the bias, the counts and the optimizer state of that node.
+
+        Raises
+        ------
+        OptionError
+            A token is a node already, is empty, or can never be read from a text.
+        """
         first, k = self.n, len(tokens)
         self.tokenizer = self.tokenizer.with_added(tokens)
         for node in range(first, first + k):
@@ -289,7 +298,10 @@ class WorkingCopy:
         return np.arange(first, first + k)
 
     def remove_nodes(self, nodes: Ints, *, tokenizer: Any) -> None:
-        """Takes nodes out, with all their edges; those after them move up. ``tokenizer`` is the one without them."""
+        """Removes nodes (int64 [k]) and all their edges; the ids after a removed node decrease.
+
+        ``tokenizer`` is the tokenizer without these nodes.
+        """
         gone = np.isin(np.arange(self.n), nodes)
         self.drop(np.flatnonzero(_taken(gone, self.edges[SOURCE]) | _taken(gone, self.edges[TARGET])))
         self.forbidden = self.forbidden[~gone[self.forbidden].any(axis=1)]
@@ -304,25 +316,34 @@ class WorkingCopy:
         self._touched(nodes=True)
 
     def rename_node(self, node: int, name: str) -> None:
-        """Another name for a node."""
+        """Changes the name of a node.
+
+        Raises
+        ------
+        OptionError
+            The name is empty, is a node already, or can never be read from a text; or the node is a special one.
+        """
         self.tokenizer = self.tokenizer.renamed(node, name)
         self.tokenizer.require_readable(node)
         self.vocabulary[node] = {**self.vocabulary[node], "token": name}
         self._touched(nodes=True)
 
     def drop(self, slots: Ints) -> None:
-        """Private edges become default edges; their slots are free."""
+        """Makes the private edges at these slots default edges; the slots become free."""
         if len(slots):
             for name, (_, free) in _FREE.items():
                 self.edges[name][slots] = free
             self._touched()
 
     def rows_of(self, slots: Ints) -> Columns:
-        """The rows of the table at these slots: what `add` takes. Values come along."""
+        """The rows of the table at these slots, as `add` takes them: a copy of them has the same parameters."""
         return {name: column[slots] for name, column in self.edges.items()}
 
     def generated(self, source: Ints, target: Ints, count: Ints, energy: NDArray[np.float64]) -> Columns:
-        """Rows for new edges whose values are generated: along the direction of their target, with these energies."""
+        """Rows for new edges with generated parameters: along the direction of the target, with these energies.
+
+        ``source``, ``target`` and ``count`` are int64 [k], ``energy`` float64 [k].
+        """
         key = self.nodes[KEY]
         return {
             SOURCE: source,
@@ -336,10 +357,10 @@ class WorkingCopy:
         }
 
     def add(self, rows: Columns) -> Ints:
-        """New private edges, none of which is private. Returns their slots, in their order.
+        """Adds private edges from rows [k]; none of the pairs is private. Returns their slots, int64 [k].
 
-        Generated edges go to free slots of pages of generated edges, the others to pages that are entirely free, and
-        the rest to the end, so that no stored page is written again only to fill a free slot.
+        Generated edges get free slots of pages of generated edges, the others free slots of entirely free pages, and
+        the remaining ones slots at the end. So no stored page is written again only to fill a free slot.
         """
         k = len(rows[SOURCE])
         if not k:
@@ -353,7 +374,7 @@ class WorkingCopy:
         for wanted, pages in ((np.flatnonzero(valued), empty), (np.flatnonzero(~valued), open_)):
             gaps = np.flatnonzero(~used & pages[page])[: len(wanted)]
             slots[wanted[: len(gaps)]] = gaps
-            open_[page[gaps]] &= pages is open_  # what takes values is no place for edges without
+            open_[page[gaps]] &= pages is open_  # pages with stored values get no generated edges
             more = len(wanted) - len(gaps)
             slots[wanted[len(gaps) :]] = np.arange(end, end + more)
             end += more
@@ -362,7 +383,7 @@ class WorkingCopy:
             column[slots] = rows[name]
         self._touched()
         if "optimizer/last_step" in self.paged and not valued.all():
-            # Dense-equivalent AdamW: an edge that is new has missed nothing.
+            # adamw-dense: a new edge has no steps to catch up on.
             training = self.settings["training"]
             assert training is not None  # only training makes this array
             new = slots[~valued]
@@ -372,7 +393,7 @@ class WorkingCopy:
         return slots
 
     def put(self, slots: Ints, values: Mapping[str, NDArray[Any]]) -> None:
-        """Other values for edges: every paged array that is named; optimizer state that is not begins as zeros."""
+        """Sets the values of edges: arrays [k, ...] by name. Paged arrays that are not named become 0 there."""
         for name in self.paged:
             found = values.get(name)
             rows = np.zeros((len(slots), *self._trailing(name)), np.float32) if found is None else found
@@ -383,17 +404,17 @@ class WorkingCopy:
         self.changed = True
 
     def set_count(self, slots: Ints, count: Ints) -> None:
-        """Other counts for edges. No energy changes: that of a generated edge was frozen when it was made."""
+        """Sets the counts of edges, int64 [k]. No energy changes: the energy of a generated edge is stored."""
         self.edges[COUNT][slots] = count
         self._touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
-        """The pairs [pairs, 2] that are never chosen. None may be private."""
+        """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""
         self.forbidden = np.unique(pairs.reshape(-1, 2), axis=0)
         self._touched()
 
     def compact(self) -> None:
-        """Every row becomes one run of slots, in order; free slots go."""
+        """Stores every row as one run of slots, in the order of the index, without free slots."""
         order = self.index.slot
         self.edges = {name: column[order] for name, column in self.edges.items()}
         self._touched()
@@ -401,7 +422,13 @@ class WorkingCopy:
     # ---- writing it
 
     def write(self, store: Store) -> int:
-        """Puts everything that changed into the store's next commit. Returns the number of pages written."""
+        """Writes all changes to the store, without a commit. Returns the number of pages written.
+
+        Raises
+        ------
+        DiskFullError
+            Too little disk space is free.
+        """
         initial = self.settings["initial"]
         initial.setdefault("nodes", self.settings["nodes"])
         initial["keys"] = self.keys
@@ -410,7 +437,7 @@ class WorkingCopy:
         store.require_version(VERSION)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
-        store.write(SOURCE, self.edges[SOURCE])  # first: its length is that of the paged arrays
+        store.write(SOURCE, self.edges[SOURCE])  # first: it sets the length of the paged arrays
         for name in (TARGET, COUNT, ORIGIN, ENERGY):
             store.write(name, self.edges[name])
         if store.has(USAGE) or self.edges[USAGE].any():
@@ -430,7 +457,7 @@ class WorkingCopy:
         return len(pages)
 
     def page_bytes(self) -> int:
-        """What one page takes on disk."""
+        """Size of one page on disk, in bytes, with the optimizer's state."""
         return 4 * PAGE_EDGES * sum(int(np.prod(self._trailing(name), dtype=np.int64)) for name in self.paged)
 
     # ---- inside
@@ -448,7 +475,7 @@ class WorkingCopy:
                 self.edges[name] = np.concatenate([column, np.full((more, *column.shape[1:]), free, dtype)])
 
     def _pages_with(self, slots: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which pages hold one of these slots, bool [slots] -> bool [pages]."""
+        """Which pages hold one of these slots: bool [slots] -> bool [pages]."""
         padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
         padded[: self.slots] = slots
         return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
@@ -467,6 +494,6 @@ class WorkingCopy:
 
 
 def _taken(gone: NDArray[np.bool_], column: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which slots name a node that is gone."""
+    """Which slots hold an edge of a removed node, bool [slots]."""
     out: NDArray[np.bool_] = (column >= 0) & gone[np.maximum(column, 0)]
     return out

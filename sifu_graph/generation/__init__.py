@@ -1,1 +1,1 @@
-"""Decoding: a signal that flows and chooses its way, and the text that it leaves."""
+"""Decoding: a signal that chooses its path through the graph, and the text of that path."""

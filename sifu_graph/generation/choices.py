@@ -1,7 +1,7 @@
-"""How each token of a generated text was chosen: its energy, its margin, its edge, and what would have been best.
+"""How each token of a generated text was chosen: its energy, its margin, its edge, and the best candidate.
 
-It knows one signal on its way (`walk.Walk`) and the energies that the choice saw; nothing is computed twice, so
-they are the same bits as without it. Plain generation does not pass here.
+The module reads the energies of the last contest of a `walk.Walk`; it computes no energy, so the bits are those that
+the choice used. Generation without explanations does not call it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Choice:
     energy
         || GELU(W S + b + PE) ||_2 of its edge.
     margin
-        Its energy less the greatest of all other candidates: negative where another one would have been best.
+        Its energy minus the greatest energy of the other candidates; negative if the token is not the best candidate.
     probability
-        Of the softmax over all candidates at temperature 1, whatever the sampling options.
+        Probability (0 to 1) of the softmax over all candidates at temperature 1, for any sampling options.
     private
-        Whether it came over a private edge.
+        Whether its edge is private.
     rank
         1 for the best: one more than the number of candidates with more energy.
     best
@@ -48,12 +48,16 @@ class Choice:
 
 
 def explain(walk: Walk, node: int, *, names: Sequence[str], text: str) -> Choice:
-    """The choice of ``node`` in the last contest of a walk. Call it before the signal is carried on.
+    """The choice of ``node`` in the last contest of a walk. Call it before the signal is carried to the node.
 
     Parameters
     ----------
+    walk
+        The walk that chose the node.
+    node
+        The chosen node.
     names
-        Of all nodes [n].
+        The names of all nodes [n].
     text
         The text that became complete with the node.
     """

@@ -1,7 +1,7 @@
 """Choosing the next node from the energies of its candidates: greedy, temperature, top-k, top-p.
 
-All default edges of a position share one energy, so they are one entry with a multiplicity, drawn as one and then
-opened. It knows energies and counts; it does not know what a node is.
+All default edges of a position have the same energy, so they are one entry with a multiplicity: one of them is drawn
+after the entry was chosen. The module knows energies and counts; it does not know nodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """How to choose.
+    """The rule by which a candidate is chosen.
 
     Attributes
     ----------
@@ -31,7 +31,12 @@ class Sampler:
     top_k
         Only the k candidates of greatest energy. None: all.
     top_p
-        Only the fewest candidates of greatest energy that hold this much probability. None: all.
+        Only the fewest candidates of greatest energy whose probabilities add up to this (0 to 1). None: all.
+
+    Raises
+    ------
+    OptionError
+        A value has no meaning.
     """
 
     temperature: float = 1.0
@@ -48,18 +53,27 @@ class Sampler:
 
     @property
     def greedy(self) -> bool:
-        """Always the greatest energy."""
+        """Whether the candidate of greatest energy is always chosen."""
         return self.temperature == 0 or self.top_k == 1
 
     def weights(self, energy: Reals, default_energy: float, defaults: int) -> tuple[Doubles, float, int]:
-        """Unnormalised probabilities of the private candidates, of one default candidate, and how many remain.
+        """Unnormalised probabilities after temperature, top-k and top-p.
 
         Parameters
         ----------
         energy
             [k], scaled energies of the private candidates; -inf: not a candidate.
         default_energy, defaults
-            The energy that the default candidates share, and their number.
+            The scaled energy of every default candidate, and their number.
+
+        Returns
+        -------
+        p : float64 [k]
+            Of the private candidates; 0 for those that are left out.
+        p_default : float
+            Of one default candidate.
+        defaults : int
+            The number of default candidates that are left.
         """
         peak = max(float(energy.max(initial=-np.inf)), default_energy if defaults else -np.inf)
         p = np.exp((energy.astype(np.float64) - peak) / self.temperature)
@@ -71,7 +85,10 @@ class Sampler:
         return p, p_default, defaults
 
     def choose(self, energy: Reals, default_energy: float, defaults: int, rng: np.random.Generator) -> tuple[int, int]:
-        """(rank, 0) of a private candidate, or (DEFAULT, j): the j-th default candidate."""
+        """Draws a candidate: (rank, 0) for a private one, (DEFAULT, j) for the j-th default candidate.
+
+        The parameters are those of `weights`.
+        """
         if self.greedy:
             best = int(energy.argmax()) if len(energy) else DEFAULT
             if best == DEFAULT or (defaults and default_energy >= energy[best]):

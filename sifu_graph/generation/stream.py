@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """How to continue a prompt.
+    """Options of a continuation.
 
     Attributes
     ----------
     tokens
-        How many to generate.
+        Number of tokens to generate, 0 or more.
     temperature, top_k, top_p, greedy
         See `sifu_graph.generation.sampler.Sampler`.
     seed
-        Same graph, prompt, options and seed: same text. None: another one each time.
+        0 or more: the same graph, prompt, options and seed give the same text. None: a random seed.
     stop
-        Generation ends when the text contains this; what comes after it is not shown.
+        Generation ends where the text contains this; it is not part of the result.
     signal_vector
-        r_0 [d], the initial signal, instead of the graph's own.
+        r_0, float32 [d], the initial signal. None: that of the graph.
     explain
-        Keeps how each token was chosen, as `sifu_graph.generation.choices.Choice`.
+        Records how each token was chosen, as `sifu_graph.generation.choices.Choice`.
     """
 
     tokens: int = 100
@@ -56,7 +56,21 @@ class GenerateOptions:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A finished continuation."""
+    """A finished continuation.
+
+    Attributes
+    ----------
+    prompt, text
+        The prompt, and the text that follows it.
+    tokens
+        Number of tokens that were generated.
+    seconds, tokens_per_s
+        Duration, and tokens per second.
+    unknown
+        Characters of the prompt that are no nodes.
+    choices
+        How each token was chosen; empty without ``explain``.
+    """
 
     prompt: str
     text: str
@@ -68,8 +82,16 @@ class Generation:
 
 
 class Stream(Iterator[str]):
-    """Yields text when its characters are complete. ``tokens`` counts the nodes so far, ``unknown`` lists the
-    characters of the prompt that are no nodes; with ``explain``, ``choices`` says how each node was chosen."""
+    """An iterator over pieces of generated text; a piece has complete characters only.
+
+    ``tokens`` is the number of nodes so far, ``unknown`` lists the characters of the prompt that are no nodes; with
+    ``explain``, ``choices`` lists how each node was chosen.
+
+    Raises
+    ------
+    OptionError
+        The prompt is empty or consists of unknown characters only, or an option has no meaning.
+    """
 
     def __init__(self, graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> None:
         if options.tokens < 0:
@@ -107,7 +129,7 @@ class Stream(Iterator[str]):
         self._follow(ids if self._separator is None else np.concatenate([[self._separator], ids]))
 
     def _follow(self, ids: np.ndarray) -> None:
-        """Carries the signal along the prompt. With resets only what comes after the last one matters."""
+        """Carries the signal along the prompt. With resets, only the part after the last reset is carried."""
         reset = self._walk.config.reset_after
         begin = 0 if reset is None else (len(ids) - 1) // reset * reset
         self._walk.start(int(ids[begin]))
@@ -140,7 +162,7 @@ class Stream(Iterator[str]):
         raise StopIteration
 
     def _release(self, text: str, *, last: bool = False) -> str:
-        """Text that cannot be part of the stop text any more."""
+        """The text that can be returned: without the end that may be the beginning of the stop text."""
         stop = self._options.stop
         if stop is None:
             return text
@@ -172,7 +194,7 @@ def stream(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOp
 
 
 def generate(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> Generation:
-    """Continues a prompt and returns when it is done."""
+    """Continues a prompt and returns the whole text. Raises what `stream` raises."""
     started = time.perf_counter()
     pieces = stream(graph, prompt, options)
     text = "".join(pieces)

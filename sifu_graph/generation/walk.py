@@ -1,7 +1,7 @@
-"""One signal that flows and chooses its way: O(1) memory and time a token, however long the text is.
+"""One signal that chooses its path: memory and time per token do not depend on the length of the text.
 
-It knows nodes, rows and energies; it does not know text. Every step of the signal is `Signal.carry`, every contest
-the kernel of training.
+The module knows nodes, rows and energies; it does not know text. Each step of the signal is `Signal.carry`, each
+contest is the kernel of training.
 """
 
 from __future__ import annotations
@@ -27,28 +27,30 @@ from sifu_graph.paging.row_pager import KnownRow
 
 
 class Field(NamedTuple):
-    """Who stands for choice after a node."""
+    """The candidates after a node."""
 
-    targets: NDArray[np.integer[Any]]  # [k], of its private edges
+    targets: NDArray[np.integer[Any]]  # [k], the targets of its private edges
     never: NDArray[np.int64]  # the nodes that cannot be chosen, ascending
-    banned: list[int]  # the ranks of those among the targets
-    defaults: int  # nodes behind default edges that can be chosen
+    banned: list[int]  # their places in `targets`
+    defaults: int  # number of default edges that can be chosen
 
 
 class Walk:
-    """A signal on its way through the graph.
+    """A signal on a path through the graph.
 
     Parameters
     ----------
+    parameters, config
+        The parameters of the graph, and its settings of the signal.
     forbidden
         Nodes that are never chosen.
     r_0
-        The initial signal [d]; None: the graph's.
+        The initial signal, float32 [d]; None: that of the graph.
 
     Attributes
     ----------
     silent
-        Steps after the next `start` whose signal never enters the mix.
+        Steps after the next `start` whose signal does not enter the mix.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Walk:
 
     @property
     def signal(self) -> Signal:
-        """The signal; there is one after `start`."""
+        """The current signal; `start` must have been called."""
         assert self._signal is not None
         return self._signal
 
@@ -111,12 +113,12 @@ class Walk:
                 alpha=self._alpha,
                 offset=self.config.decode_offset,
                 silent=self.silent,
-                rooms=None if self.silent else self._rooms,  # a silent step keeps what earlier ones left
+                rooms=None if self.silent else self._rooms,  # a silent step keeps the vectors of earlier steps
             )
         self._signal = copy.copy(known)
 
     def carry(self, node: int) -> None:
-        """Along the edge to a node."""
+        """Carries the signal along the edge from the current node to ``node``."""
         self._restart_if_due()
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
@@ -139,7 +141,7 @@ class Walk:
             self.start(self.node)
 
     def energies(self) -> tuple[NDArray[np.floating[Any]], float]:
-        """Energies of the row of the current node [k], in the order of the row, and that of its default edges.
+        """Energies [k] of the row of the current node, in the order of the row, and the energy of its default edges.
 
         The array is valid until the next call.
         """
@@ -147,7 +149,7 @@ class Walk:
         return self.last_energies()
 
     def last_energies(self) -> tuple[NDArray[np.floating[Any]], float]:
-        """What `energies` returned, or `choose` chose from; nothing is computed. Valid until the next contest."""
+        """The energies of the last contest (`energies` or `choose`), not computed again. Valid until the next one."""
         return self._contest.found[: self._edges], self._contest.values[self._edges]
 
     def _compete(self) -> tuple[int, int]:
@@ -174,7 +176,7 @@ class Walk:
         return known.row
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
-        """The next node. Does not move."""
+        """Chooses the next node by a contest after the current one. The signal does not move."""
         best, edges = self._compete()
         field = self._fields.get(self.node)
         if field is None:
@@ -200,7 +202,7 @@ class Walk:
         return Field(targets, never, banned.tolist(), index.nodes - len(targets) - (len(never) - len(banned)))
 
     def banned(self) -> NDArray[np.int64]:
-        """The nodes that cannot be chosen now, ascending."""
+        """The nodes that cannot be chosen after the current node, int64, ascending."""
         never = self.parameters.index.forbidden_after(self.node)
         if not len(never) and self.config.self_decode:
             return self._never
@@ -210,7 +212,7 @@ class Walk:
         return np.array(sorted(nodes), dtype=np.int64)
 
     def default_node(self, others: NDArray[np.integer[Any]], which: int) -> int:
-        """The ``which``-th of the nodes that are not among the sorted ``others``, the most frequent first."""
+        """Node number ``which``, by frequency, of the nodes that are not in ``others`` (ascending)."""
         order = self.parameters.index.by_frequency
         if order is None:
             return nth_missing(others, which)
@@ -218,6 +220,6 @@ class Walk:
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:
-    """The ``which``-th number from 0 on that is not among the sorted ``present``: nodes by frequency."""
+    """Number ``which`` (from 0) of the natural numbers that are not in ``present`` (ascending)."""
     missing_before = present - np.arange(len(present))  # how many numbers below present[i] are missing
     return which + int(np.searchsorted(missing_before, which, side="right"))

@@ -1,1 +1,1 @@
-"""Looking into a graph: nodes and edges, traces, attributions, what-if changes, differences of snapshots."""
+"""Reading a graph: nodes and edges, traces, attributions, what-if changes, differences between snapshots."""

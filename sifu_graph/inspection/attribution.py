@@ -1,23 +1,23 @@
-"""An account of an energy that adds up: how much of it each signal, the bias and the positional encoding bring.
+"""An exact decomposition of an energy into the contributions of each signal, the bias and the positional encoding.
 
 For a candidate with weight W and bias b, mix S = sum_k x_k (x_k = w_k r_k) and positional encoding P::
 
     z = S W + b + P,    y = GELU(z) = z Phi(z),    E = |y|
 
 GELU is its argument times a gate, and a length is the product of the vector with its own direction. So, with
-c = Phi(z) y / E, the energy is *linear* in what z is made of::
+c = Phi(z) y / E, the energy is *linear* in the terms of z::
 
     E = sum_j c_j z_j = sum_k (x_k W) . c  +  b . c  +  P . c
 
-That is exact: nothing is left over. The method is called `METHOD`, because the gates Phi(z) and the direction y / E
-are held at what they are. Where the mix is normalised, S = (M - mean M) / s with M = sum_k w_k r_k, its divisor s is
-held as well, and x_k = w_k (r_k - mean r_k) / s. The margin between two candidates is the difference of their accounts.
+The sum is exact. The gates Phi(z) and the direction y / E are held constant, hence the name in `METHOD`. Where the mix
+is normalised, S = (M - mean M) / s with M = sum_k w_k r_k, its divisor s is held constant too, and x_k = w_k (r_k -
+mean r_k) / s. The margin between two candidates is the difference of their accounts.
 
-An account says what the energy consists of, not what would become of it without a part: the gates would open otherwise.
-`what_if` answers that.
+An account says which terms the energy consists of. It does not say what the energy would be without a term, because
+the gates would change; `what_if` computes that.
 
-Everything here is computed in float64. What the sum then lacks against the energy that the kernel computed (float32,
-Phi to 2e-7) is the remainder. The module knows vectors; it does not know texts or where parameters lie.
+Everything here is computed in float64. The remainder is the difference between the sum and the energy that the
+kernel computed (float32, Phi to 2e-7). The module knows vectors; it does not know texts or where parameters are stored.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ METHOD = "frozen gates"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The energies of k candidates, split. float64; each row and its remainder add up to the energy.
+    """The energies of k candidates, decomposed. float64; each row and its remainder add up to the energy.
 
     Attributes
     ----------
     energy : [k]
-        As the kernel computed them.
+        The energies that the kernel computed.
     signals : [k, m]
-        What each of the m signals brings.
+        The contribution of each of the m signals.
     bias, encoding, remainder : [k]
-        What the edge's bias and the positional encoding bring, and what is left over.
+        The contributions of the edge's bias and of the positional encoding, and the rest of the energy.
     """
 
     energy: Tensor
@@ -56,7 +56,7 @@ class Account:
     remainder: Tensor
 
     def margin(self, a: int, b: int) -> Account:
-        """The account of candidate a less that of candidate b, as one row."""
+        """The account of candidate a minus that of candidate b, as one row."""
         parts = (self.energy, self.signals, self.bias, self.encoding, self.remainder)
         return Account(*((part[a] - part[b])[None] for part in parts))
 
@@ -75,16 +75,18 @@ def account(
 
     Parameters
     ----------
+    config
+        The settings of the signal.
     W, b
-        [k, d, d] and [k, d], their edges.
+        [k, d, d] and [k, d], the parameters of their edges.
     encoding
         [d], the positional encoding of the step.
     r, weights
-        [m, d] and [m]: the signals and what they weigh in the mix.
+        [m, d] and [m]: the signals, and their weights in the mix.
     energy
-        [k], as the kernel computed them.
+        [k], the energies that the kernel computed.
     """
-    # In NumPy: vectors so small are done before torch has woken its threads.
+    # NumPy, because torch takes longer to start its threads than these small products take.
     matrices, biases, code, vectors, energies = (
         part.numpy().astype(np.float64) for part in (W, b, encoding, r, energy)
     )

@@ -1,8 +1,8 @@
-"""The contests of one text: computed as generation or as evaluation does, and who takes part in each.
+"""The contests of one text, computed as generation or as evaluation does, and the candidates of each.
 
-A contest is what follows one node of the text: an energy for every node. Nothing is computed here that generation
-(`walk.Walk`) and evaluation (`forward.carry`, `ContestBackend.forward`) do not compute, so the energies are their bits.
-The module knows nodes and energies; it does not know names, texts or how an energy is split (`attribution`).
+A contest gives an energy for every node that can follow a position of the text. The module calls what generation
+(`walk.Walk`) and evaluation (`forward.carry`, `ContestBackend.forward`) call, so the energies have the same bits.
+The module knows nodes and energies; it does not know names, texts or how an energy is decomposed (`attribution`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ Like = Literal["generate", "eval"]
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One position: the energies after its node, as generation or evaluation computed them."""
+    """One position: the energies after its node, as generation or evaluation computed them.
+
+    ``begin`` is the position where the signal started, ``came`` the next node of the text (None at its end),
+    ``default`` the energy of the default edges, ``loss`` the loss of ``came`` in nats (evaluation only).
+    """
 
     position: int
     begin: int
@@ -38,7 +42,7 @@ class Contest:
     offset: int  # of the positional encoding
     energies: NDArray[np.floating[Any]]  # [private edges of the row]
     default: float
-    loss: float | None  # where the kernel computed it
+    loss: float | None  # in nats; evaluation only
 
 
 # ---- the two ways to compute
@@ -56,19 +60,21 @@ def as_generation(
 
     Parameters
     ----------
+    parameters, config
+        The parameters of the graph, and its settings of the signal.
     ids
-        The nodes, the separator at the beginning included.
+        The nodes, with the separator at the beginning.
     restart
         The signal starts again after this number of nodes.
     last
-        Return the contests of the last positions only, this many. None: all.
+        Number of last positions whose contests are returned. None: all.
     silent
         Positions whose signal does not enter the mix.
 
     Returns
     -------
     signals
-        The signal r [d] of each position, from the last restart before the first contest on.
+        The signal r [d] by position, from the last restart before the first returned contest.
     contests
         In the order of their positions.
     """
@@ -106,7 +112,7 @@ def as_generation(
 def as_evaluation(
     parameters: Parameters, config: SignalConfig, ids: Sequence[int], length: int, last: int | None
 ) -> tuple[dict[int, Tensor], list[Contest]]:
-    """The contests of a document, computed as evaluation does. Returns what `as_generation` does.
+    """The contests of a document, computed as evaluation does. Returns what `as_generation` returns.
 
     The document is cut into chunks of ``length`` tokens that overlap by one, and at the resets of the signal.
     """
@@ -155,14 +161,14 @@ def _begins(positions: int, stride: int, reset_after: int | None) -> Iterator[in
         yield from range(chunk, min(chunk + stride, positions), reset_after or stride)
 
 
-# ---- who takes part
+# ---- the candidates
 
 
 @dataclass(frozen=True, slots=True)
 class Contestants:
     """All n nodes at one position, in the order of the contest.
 
-    The order is by energy; among equal energies default edges come first, the most frequent node before the others.
+    The order is by energy; among equal energies default edges come first, by the frequency of their nodes.
 
     Attributes
     ----------
@@ -173,7 +179,7 @@ class Contestants:
     private, candidate : bool [n]
         Which nodes are reached over a private edge, and which can be chosen.
     order : int64 [candidates]
-        The nodes that can be chosen, the strongest first.
+        The nodes that can be chosen, by descending energy.
     rank : int64 [n]
         1 for the first of ``order``; 0 for nodes that cannot be chosen.
     logits : float64 [n]
@@ -195,7 +201,7 @@ class Contestants:
 
     @classmethod
     def of(cls, parameters: Parameters, config: SignalConfig, found: Contest, like: Like) -> Contestants:
-        """Of a contest. Generation never chooses <unk>, nor the node itself without ``self_decode``."""
+        """The candidates of a contest. Generation never chooses <unk>, nor the node itself without ``self_decode``."""
         index = parameters.index
         row, n = index.row(found.node), index.nodes
         targets = index.target[row]
@@ -230,15 +236,15 @@ class Contestants:
         )
 
     def row(self) -> Ints:
-        """The nodes that can be chosen over a private edge, the strongest first."""
+        """The nodes that can be chosen over a private edge, int64, by descending energy."""
         return self.order[self.private[self.order]]
 
     def default(self) -> Ints:
-        """The nodes that can be chosen over a default edge, the most frequent first. They share one energy."""
+        """The nodes that can be chosen over a default edge, int64, the most frequent first; all have one energy."""
         return self.order[~self.private[self.order]]
 
     def top(self, k: int) -> Ints:
-        """The k strongest entries: private edges, and the first default edge, which stands for all of them."""
+        """The k entries of greatest energy, int64: private edges, and one default edge for all of them."""
         entries = np.concatenate([self.row(), self.default()[:1]])
         best: Ints = entries[np.argsort(self.rank[entries], kind="stable")][:k]
         return best
@@ -252,5 +258,5 @@ class Contestants:
         return int(self.counts[np.searchsorted(self.targets, node)]) if self.private[node] else None
 
     def probability(self, node: int) -> float:
-        """Of the softmax over all nodes that can be chosen."""
+        """The probability (0 to 1) of a node: the softmax over all nodes that can be chosen."""
         return float(np.exp(self.logits[node] - self.normaliser))

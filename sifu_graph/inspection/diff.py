@@ -1,13 +1,12 @@
-"""What is different between two snapshots of a graph: nodes, edges, settings; page by page, never all at once.
+"""The differences between two snapshots of a graph: nodes, edges, settings. Pages are compared one block at a time.
 
-Edges are identified by the names of their nodes, so an edge that only moved to another slot is the same edge. A page
-is read only if it is stored in one of the snapshots and the store cannot say that it is the same chunk in
-both; pages that are generated are compared by what they are generated to. An edge has changed if a bit of its
-parameters has.
+Edges are identified by the names of their nodes, so an edge that only moved to another slot is the same edge. A page is
+read only if it is stored in one of the snapshots and the store does not report the same chunk in both; pages that are
+generated are compared by their generated values. An edge has changed if a bit of its parameters has.
 
 The energies that are compared are those at the first step (`energies`), each computed with the signal of its own
-snapshot and the positional encoding of generation. The module knows two open graphs; it does not know how they came to
-differ.
+snapshot and the positional encoding of generation. The module knows two open graphs; it does not know the commits
+between them.
 """
 
 from __future__ import annotations
@@ -49,10 +48,10 @@ OPTIMIZER = "optimizer/"
 
 @dataclass(frozen=True, slots=True)
 class EdgeChange:
-    """One edge that is different.
+    """One edge that differs.
 
-    ``count_*`` is None where the edge is not private. ``energy_*`` is that of the edge at the first step (of the
-    default edge, where it is not private); None where one of its nodes is missing.
+    ``count_*`` is None where the edge is not private. ``energy_*`` is the energy at the first step (of the default
+    edge, where the edge is not private); None where one of its nodes is missing.
     """
 
     source: str
@@ -65,7 +64,7 @@ class EdgeChange:
 
     @property
     def energy_change(self) -> float | None:
-        """By how much the energy rose."""
+        """The energy after minus the energy before; None if one of them is None."""
         if self.energy_before is None or self.energy_after is None:
             return None
         return self.energy_after - self.energy_before
@@ -73,7 +72,7 @@ class EdgeChange:
 
 @dataclass(frozen=True, slots=True)
 class ValueChange:
-    """A setting, by its dotted path, or the greatest absolute difference in a small array. None: it is not there."""
+    """A setting (by its dotted path) before and after; None where it is missing."""
 
     name: str
     before: Any
@@ -82,26 +81,26 @@ class ValueChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """From ``before`` to ``after``.
+    """The difference from ``before`` to ``after``.
 
     Attributes
     ----------
     nodes_renamed
-        (name before, name after).
+        Pairs (name before, name after).
     nodes_changed
-        Names of nodes that are in both and have another count or another bias.
+        Names of nodes in both snapshots with another count or another bias.
     edges_added, edges_removed, edges_changed
-        Private edges: only in ``after``, only in ``before``, in both with other parameters.
+        Numbers of private edges: only in ``after``, only in ``before``, in both with other parameters.
     edges_recounted
         Private edges in both with another count.
     edges_forbidden, edges_allowed
         Pairs that are never chosen in ``after`` only, and in ``before`` only.
     largest
-        The edges among the first three whose energy changed most, largest first.
+        The edges with the largest change of energy, among those added, removed or changed.
     arrays
-        Names of the small arrays that differ, and by how much at most (None: in shape).
+        Names of the small arrays that differ, and the largest absolute difference (None: the shapes differ).
     pages_read
-        Pages that had to be read, of both snapshots together.
+        Number of pages that were read, of both snapshots together.
     """
 
     before: Commit
@@ -127,7 +126,7 @@ class Difference:
 
     @property
     def empty(self) -> bool:
-        """The graphs are the same; at most they were saved another time."""
+        """Whether nothing differs except the commits themselves."""
         numbers = (self.edges_added, self.edges_removed, self.edges_changed, self.edges_recounted)
         names = (self.nodes_added, self.nodes_removed, self.nodes_renamed, self.nodes_changed)
         pairs = (self.edges_forbidden, self.edges_allowed)
@@ -146,17 +145,19 @@ def diff(
 
     Parameters
     ----------
+    path
+        The directory of the store.
     before, after
-        Any names of snapshots: ``HEAD``, a branch, a tag, the beginning of an id, each with ``~N``.
+        Names of snapshots: ``HEAD``, a branch, a tag, the beginning of an id, each with ``~N``.
     top
-        How many edges are named.
+        Number of edges in ``largest``.
     progress
-        Called with (edges looked at, edges in all).
+        Called with (edges compared, edges in all).
 
     Raises
     ------
     OptionError
-        Nothing has one of the names.
+        One of the names refers to no snapshot.
     StoreNotFoundError, StoreDamagedError
     """
     if top < 0:
@@ -226,7 +227,7 @@ class _Comparison:
     # ---- edges
 
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
-        """Which of these pairs of edges differ, and the energies of those."""
+        """The pairs of edges that differ, int64 [k], and their energies before and after, float32 [k] each."""
         slot_a, slot_b = self.a.parameters.index.slot[in_a], self.b.parameters.index.slot[in_b]
         stored_a, stored_b = (
             side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
@@ -270,7 +271,7 @@ class _Comparison:
         return np.concatenate(found), np.concatenate(energies[0]), np.concatenate(energies[1])
 
     def _other_slot_arrays(self, slot_a: Ints, slot_b: Ints) -> NDArray[np.bool_]:
-        """Where further arrays of one number a slot say something else of an edge."""
+        """Whether further arrays [slots] have different values for an edge, bool [edges]."""
         differs = np.zeros(len(slot_a), bool)
         for name in sorted({*self.sides[0].slot_arrays, *self.sides[1].slot_arrays}):
             first, second = (side.slot_array(name) for side in self.sides)
@@ -278,7 +279,7 @@ class _Comparison:
         return differs
 
     def _energies(self, which: int, edges: Ints) -> Floats:
-        """Of edges that only one snapshot has."""
+        """The energies of edges that only one snapshot has, float32 [edges]."""
         side = self.sides[which]
         slots = side.graph.parameters.index.slot[edges]
         out = np.zeros(len(edges), np.float32)
@@ -288,7 +289,7 @@ class _Comparison:
         return out
 
     def _default_energies(self, which: int, edges: Ints) -> Floats:
-        """Of the default edge in this snapshot, where the other one has these edges; NaN where a node is missing."""
+        """The energies of this snapshot's default edges in place of the other's edges; NaN: a node is missing."""
         other, to = (self.b, self.to_a) if which == 0 else (self.a, self.to_b)
         index = other.parameters.index
         source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
@@ -360,7 +361,7 @@ class _Side:
         self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
         self.first_step = FirstStep.of(graph, offset=graph.signal.decode_offset)
-        own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # what is generated is compared by its values
+        own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # generated edges are compared by their values
         self.slot_arrays = [
             name
             for name in graph.store.names()
@@ -424,7 +425,7 @@ def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _settings(before: GraphSettings, after: GraphSettings) -> Iterator[ValueChange]:
     first, second = _flat(before), _flat(after)
-    for flat in (first, second):  # what keys of nodes are counted from: a change of the nodes tells of it
+    for flat in (first, second):  # they change only with the nodes, which are compared by name
         flat.pop("initial.keys", None)
         flat.pop("initial.nodes", None)
     for name in sorted({*first, *second}):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RowAtRest:
-    """The candidates of one node at rest: k private edges, by target, and the default edge."""
+    """The candidates of one node at rest: its k private edges, by target, and the default edge."""
 
     target: Ints  # [k]
     count: Ints  # [k]
@@ -99,7 +99,10 @@ class FirstStep:
 
     @classmethod
     def of(cls, graph: GraphSession, *, offset: int) -> FirstStep:
-        """Of a graph. ``offset``: of the positional encoding, the signal's ``train_offset`` or ``decode_offset``."""
+        """The first steps in a graph.
+
+        ``offset`` of the positional encoding is `train_offset` or `decode_offset` of the signal.
+        """
         parameters = graph.parameters
         start = Signal.start(
             graph.signal,
@@ -111,14 +114,14 @@ class FirstStep:
         return cls(parameters, start.mix, start.encoding)
 
     def energies(self, source: Ints, W: Floats, b: Floats) -> Floats:
-        """The energies [k] of private edges, from their sources [k], weights [k, d, d] and biases [k, d]."""
+        """Energies, float32 [k], of private edges with sources [k], weights [k, d, d] and biases [k, d]."""
         S = self.mix[torch.from_numpy(source)]
         z = torch.bmm(S[:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
     def default_energies(self) -> Floats:
-        """The energy that all default edges of a node share, for each node [n]."""
+        """The energy of the default edges of each node, float32 [n]."""
         z = self.mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies

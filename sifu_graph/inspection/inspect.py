@@ -1,7 +1,7 @@
-"""One node or one edge, looked at closely: what was counted, what was learned, and which commit last changed it.
+"""One node or one edge in detail: its counts, its parameters, and the commit that last changed it.
 
-Energies and probabilities are those at rest (`energies`). Of the graph's pages, the row of the node is read, and the
-edges from its most frequent sources. The module knows a graph and its store; it does not know texts or screens.
+Energies and probabilities are those at rest (`energies`). Of the graph's pages, only the row of the node and the edges
+from its most frequent sources are read. The module knows a graph and its store; it does not know texts or screens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOURCES = 32  # whose pages are read to compare their energies
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A commit."""
+    """A commit that changed a node or an edge."""
 
     snapshot: str
     time: datetime
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A private edge, seen from one of its ends.
+    """A private edge of the inspected node, and the node at its other end.
 
     ``share`` is its part of all transitions that were counted out of the source. ``energy`` and ``p``, its
     probability, are those at rest; ``p`` is None for an edge into the node, as it needs the source's whole row.
@@ -56,16 +56,22 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node is. Lists have ``top`` entries at most, the strongest first.
+    """One node. Each list has at most ``top`` entries, sorted by the measure in its name, descending.
 
     Attributes
     ----------
+    transitions
+        Occurrences of all pairs out of the node.
     targets_by_energy, targets_by_count
         Private edges out of the node.
     disagreements
-        Those where the probability and the counted share differ most.
+        Private edges out of the node with the largest difference between probability and counted share.
     sources_by_count, sources_by_energy
         Private edges into the node; by energy among the ``compared`` most frequent ones.
+    bias_norm
+        L2 norm.
+    pages
+        First and last page of the row, both included; None: the row is empty.
     bias_changed, row_written
         The commit that last changed the bias of the node, and that last wrote a page of its row.
     """
@@ -94,20 +100,21 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
-    """What an edge is.
+    """One edge.
 
     Attributes
     ----------
     count, share
-        How often it was counted, and which part of all transitions out of its source that is; None for a default edge,
-        whose count is not kept.
+        Occurrences of the pair, and their share (0 to 1) of all transitions out of the source; None for a default edge,
+        whose count is not stored.
     energy, p, rank
-        At rest, among all nodes.
-    singular_values : descending [d]
+        Energy, probability and rank among all nodes, at rest.
     weight_norm
-        Frobenius norm.
+        Frobenius norm of W.
+    singular_values
+        Of W, descending [d].
     slot, page
-        Where its parameters lie; None for a default edge.
+        Where its parameters are stored; None for a default edge.
     changed
         The commit that last changed its parameters, or made it private or default.
     """
@@ -131,12 +138,21 @@ class EdgeReport:
 
 
 def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport:
-    """Looks at a node.
+    """The report of a node.
+
+    Parameters
+    ----------
+    graph
+        The open graph.
+    name
+        The name of the node.
+    top
+        Length of each list of edges.
 
     Raises
     ------
     OptionError
-        There is no node of this name; the message has the nearest ones.
+        No node has this name; the message has the nearest names.
     """
     require_positive(top=top)
     node = node_named(graph.tokenizer, name)
@@ -196,12 +212,12 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
 
 
 def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
-    """Looks at the edge from one node to another.
+    """The report of the edge from one node to another.
 
     Raises
     ------
     OptionError
-        There is no node of one of the names; the message has the nearest ones.
+        No node has one of the names; the message has the nearest names.
     """
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)

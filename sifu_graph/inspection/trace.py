@@ -1,11 +1,11 @@
-"""A trace: the signals and energies of one text, position by position, and how each energy is made up.
+"""A trace: the signals and energies of one text, position by position, and the decomposition of each energy.
 
 The stages have fixed names: `r` (the signals), `mix` (S), `z` (the input of GELU for a candidate) and `energy`. The
 energies come from `contests`, computed as generation or as evaluation does (``like``). The two differ where the signal
 settings say so (the offset of the positional encoding, the self edge), and generation never chooses <unk>.
 
 Only the rows of nodes in the text are read. The module knows one text and a graph; it does not know screens, pages of
-HTML, how an energy is split (`attribution`), or what an overlay changes (`what_if`).
+HTML, how an energy is decomposed (`attribution`), or what an overlay changes (`what_if`).
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ DEFAULT_TOP, PAGE_TOP = 5, 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceOptions:
-    """What to trace.
+    """Options of a trace.
 
     Attributes
     ----------
     top
-        Candidates a position that are looked at closely, the strongest first. None: 5, or 16 for a page.
+        Number of candidates in detail at each position, those of greatest energy. None: 5, or 16 for a page.
     last
-        The number of last positions to return. None: all.
+        Number of last positions to return. None: all.
     like
         Compute as ``generate`` (the default) or as ``eval``.
     also
-        Names of nodes that are looked at closely at every position, however weak.
+        Names of nodes that are shown in detail at every position, whatever their energy.
     what_if
         Changes of the graph, in memory only: see `what_if`. The trace then has the one without them as `before`.
     """
@@ -64,10 +64,10 @@ class TraceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node that the signal may go to next. All default edges of a position share one energy: they are one entry.
+    """A candidate for the next node. All default edges of a position have the same energy and are one entry.
 
-    ``among`` is their number (1 for a private edge), ``node`` then the most frequent of them unless one was asked for;
-    ``p`` is the probability of one of them, ``count`` how often the pair was counted (None: not known).
+    ``among`` is their number (1 for a private edge), ``node`` the most frequent of them (or the one in ``also``);
+    ``p`` is the probability of one of them, ``count`` the occurrences of the pair (None: not known).
     """
 
     node: int
@@ -85,8 +85,9 @@ class Candidate:
 class Position:
     """One contest: the row of ``node`` after the text so far.
 
-    ``candidates`` are the ``contenders`` strongest entries, the winner and the runner-up first, then those that were
-    asked for and the node that came, where they are not among them. Row i of ``account`` belongs to candidate i.
+    ``candidates`` has the ``contenders`` entries of greatest energy, the winner and the runner-up first, then the nodes
+    of ``also`` and the next node of the text (``came``), if they are not among them. Row i of ``account`` belongs to
+    candidate i. ``loss`` is in nats.
     """
 
     position: int
@@ -96,7 +97,7 @@ class Position:
     private_edges: int
     came: int | None
     came_name: str | None
-    came_at: int | None  # its place in `candidates`
+    came_at: int | None  # index of `came` in `candidates`
     rank: int | None
     loss: float | None
     contenders: int
@@ -106,34 +107,34 @@ class Position:
 
     @property
     def margin(self) -> Account | None:
-        """The winner's account less the runner-up's; None where there is only one candidate."""
+        """The account of the winner minus that of the runner-up; None if there is only one candidate."""
         return self.account.margin(0, 1) if self.contenders > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What `trace` found. I = positions shown, m = signals they mix, n = nodes, k = `top` and what else was asked for.
+    """The result of `trace`. I: positions shown, m: signals in their mixes, n: nodes, k: candidates in detail.
 
     Attributes
     ----------
     silent
-        Positions whose signal was kept out of the mix.
+        Positions whose signal does not enter the mix.
     first
-        The position of ``r[0]``: the signals before it play no part in what is shown.
+        The position of ``r[0]``; earlier signals do not enter any mix shown.
     r : [m, d]
         The signals.
     mix : [I, d]
-        S, as the candidates see it.
+        S, the input of the candidates' edges.
     energy : [I, n]
         Of every node, the same bits as in generation (or evaluation); default edges have that of the default edge.
     candidate, private : bool [I, n]
-        Which of them can be chosen, and which come over a private edge.
+        Which nodes can be chosen, and which are reached over a private edge.
     shown : int64 [I, k]
-        Nodes that were looked at closely; the last column is the node that came (where none came: the winner).
+        Nodes in detail; the last column is the next node of the text (at its end: the winner).
     z : [I, k, d]
-        What reaches the shown nodes, before GELU (computed by torch: the kernel hands out energies only).
+        The input of GELU for the nodes in detail (computed by torch: the kernel returns energies only).
     scale
-        Energies times this are the logits: a margin of energy times this is in nats.
+        Factor from energies to logits: a margin times this is in nats.
     """
 
     names: tuple[str, ...]
@@ -180,8 +181,12 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
 
     Parameters
     ----------
+    graph
+        The open graph.
     text
-        Taken as `generate` takes a prompt; with ``like="eval"`` as one document of a corpus.
+        Encoded as a prompt of `generate`; with ``like="eval"`` as one document of a corpus.
+    options
+        The options.
 
     Raises
     ------
@@ -249,16 +254,20 @@ def follow(
 
     Parameters
     ----------
+    parameters, config
+        The parameters of the graph, and its settings of the signal.
     ids
-        The nodes, the separator at the beginning included.
+        The nodes, with the separator at the beginning.
     names
-        Of all nodes [n].
+        The names of all nodes [n].
     length
-        Of a chunk of evaluation, in tokens.
+        Tokens in a chunk of evaluation.
+    options
+        The options; ``also`` and ``what_if`` are not read.
     silent
         Positions whose signal does not enter the mix (generation only).
     also
-        Nodes that are looked at closely at every position.
+        Nodes that are shown in detail at every position.
     unknown
         Characters of the text that are no nodes; for the report.
     """
@@ -320,7 +329,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What is looked at closely at every position: the ``top`` strongest entries, ``also``, and the node that came."""
+    """The nodes in detail at every position: the ``top`` entries of greatest energy, ``also``, and the next node."""
 
     parameters: Parameters
     config: SignalConfig
@@ -382,7 +391,7 @@ class _View:
 
 
 def _loss(found: Contest, nodes: Contestants) -> float | None:
-    """-log p of the node that came, in nats: the kernel's where it computed one; None where the node cannot follow."""
+    """-log p of the next node of the text, in nats, by the kernel if it computed it; None: it cannot follow."""
     if found.loss is not None or found.came is None or not nodes.candidate[found.came]:
         return found.loss
     return nodes.normaliser - float(nodes.logits[found.came])

@@ -1,14 +1,14 @@
-"""What if: a change of the graph that is made in memory only, so that a trace can show before and after.
+"""Changes of the graph in memory only, so that a trace can compare before and after.
 
     edge U V = default    the edge loses its own parameters, as after `Edit.default_edge`
-    node X off            the node and all its edges are gone; the text reads it as unknown
+    node X off            the node and all its edges are removed; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
 
-The first two are real edits, made on a copy of the index: everything behind it runs as ever, so its bits are those of
-the edited graph. The last is a question about one text; no edit answers it. The signal still flows through the
-position, the others share its weight, and a mix in which nothing is left is zero.
+The first two are edits of a copy of the index, so the bits are those of the edited graph. The last changes one text and
+has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
+signals is zero.
 
-This module knows the index and the tokenizer; not pages, stores or how a contest is computed.
+The module knows the index and the tokenizer; it does not know pages, stores or how a contest is computed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FORMS = '"edge U V = default", "node X off" or "position K off"'
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is different."""
+    """One change: ``names`` are the nodes of an edge or a node, ``position`` is that of a position."""
 
     kind: Literal["edge", "node", "position"]
     names: tuple[str, ...] = ()
@@ -48,7 +48,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A graph as it would be. The edges' parameters are shared with the real one; nothing is written to them."""
+    """A graph with changes. The parameters of edges are shared with the original graph and are not written.
+
+    ``removed`` are the names of removed nodes, ``silent`` the positions whose signal does not enter the mix.
+    """
 
     parameters: Parameters
     tokenizer: Tokenizer
@@ -59,12 +62,12 @@ class Overlay:
 
 
 def parse(text: str) -> Change:
-    """One change from its words.
+    """Parses one change.
 
     Raises
     ------
     OptionError
-        It is none of the three forms.
+        The text has none of the three forms.
     """
     try:
         words = shlex.split(text)
@@ -86,7 +89,7 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
     Raises
     ------
     OptionError
-        A node is unknown, an edge has no parameters of its own, or a special node is to be off.
+        A node is unknown, an edge is not private, or a special node is to be removed.
     """
     silent = frozenset(change.position for change in changes if change.kind == "position")
     index = parameters.index

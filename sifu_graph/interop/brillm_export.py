@@ -29,7 +29,13 @@ ARROW = "->"  # the released code joins the two tokens of an edge with it
 
 
 def check_brillm(graph: GraphSession) -> None:
-    """Raise `OptionError` if the released code would compute something else, or fail."""
+    """Checks that the released code can load the graph and computes the same.
+
+    Raises
+    ------
+    OptionError
+        The preset is not `brillm05`, or a token contains ``->``.
+    """
     if graph.signal != preset("brillm05"):
         name = graph.settings["build"]["signal_preset"] or "own"
         raise OptionError(
@@ -44,12 +50,16 @@ def check_brillm(graph: GraphSession) -> None:
 
 
 def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
-    """Write the files into an existing folder; returns notes about them for the user.
+    """Writes the files into an existing folder. Returns notes about them for the user.
+
+    ``on_bytes`` is called with (bytes written, bytes in all).
 
     Raises
     ------
     OptionError
-        See `check_brillm`.
+        As `check_brillm`.
+    DiskFullError
+        Too little disk space is free.
     """
     check_brillm(graph)
     parameters, index = graph.parameters, graph.parameters.index

@@ -75,8 +75,8 @@ def read_rows(path: Path, names: Sequence[str]) -> list[Row] | None:
     Returns
     -------
     list of (int32 [k], int64 [k])
-        Targets and counts of every token, in the order of the vocabulary. None: something is wrong with the file;
-        `judge_rows` says what.
+        Targets and counts of every token, in the order of the vocabulary. None: the file has a fault, which
+        `judge_rows` reports.
     """
     node_of = {name: node for node, name in enumerate(names)}
     try:
@@ -112,11 +112,12 @@ def _quotes(text: bytes) -> int:
 
 
 def judge_rows(path: Path, names: Sequence[str]) -> list[Row]:
-    """The same rows by the `json` module, which takes twice as long, or an error that says what is wrong with the file.
+    """The rows of `read_rows` by the `json` module, which takes twice as long, or an error that names the fault.
 
     Raises
     ------
     ForeignFileError
+        The file is not source -> {target: count}, or is not of this vocabulary.
     """
     node_of = {name: node for node, name in enumerate(names)}
     rows = read_json(path, hook=lambda pairs: _row_or_rows(pairs, node_of, path))

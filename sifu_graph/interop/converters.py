@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-    """Counts (int64) and energies at the first step (float32) of the private edges, two [n, n] matrices."""
+    """Counts (int64) and energies at the first step (float32) of the private edges, two matrices [n, n]."""
     return _matrices(graph, energies_at_first_step(graph)[0])
 
 
@@ -57,7 +57,7 @@ def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
 def to_networkx(graph: GraphSession) -> Any:
     """A `networkx.DiGraph`: nodes with ``token`` and ``count``, edges with ``count`` and ``energy``.
 
-    It holds a dictionary for every edge: about 500 bytes each.
+    The energies are those at the first step. The graph holds a dictionary for every edge: about 500 bytes each.
     """
     networkx = _library("networkx", "networkx")
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
@@ -74,8 +74,16 @@ def to_networkx(graph: GraphSession) -> Any:
 
 
 def to_pyg(graph: GraphSession) -> Any:
-    """A `torch_geometric.data.Data`: ``x`` (node biases) [n, d], ``edge_index`` int64 [2, edges], ``edge_attr``
-    (count, energy at the first step) float32 [edges, 2], and the tokens."""
+    """A `torch_geometric.data.Data`.
+
+    ``x`` (node biases) float32 [n, d], ``edge_index`` int64 [2, edges], ``edge_attr`` (count, energy at the first step)
+    float32 [edges, 2], and ``token``, the names.
+
+    Raises
+    ------
+    OptionError
+        PyTorch Geometric is not installed.
+    """
     geometric = _library("torch_geometric.data", "torch-geometric")
     index = graph.parameters.index
     energy, _ = energies_at_first_step(graph)
@@ -89,7 +97,13 @@ def to_pyg(graph: GraphSession) -> Any:
 
 
 def to_torch_sparse(graph: GraphSession) -> Any:
-    """A `torch_sparse.SparseTensor` [n, n] with the energies at the first step of the private edges as values."""
+    """A `torch_sparse.SparseTensor` [n, n], float32: the energies at the first step of the private edges.
+
+    Raises
+    ------
+    OptionError
+        torch-sparse is not installed.
+    """
     sparse = _library("torch_sparse", "torch-sparse")
     index = graph.parameters.index
     energy, _ = energies_at_first_step(graph)
@@ -103,7 +117,7 @@ def to_torch_sparse(graph: GraphSession) -> Any:
 
 
 def from_pyg(data: Any) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-    """Counts and energies at the first step [n, n] of a result of `to_pyg`: the matrices of `to_scipy`."""
+    """Counts (int64) and energies (float32) [n, n] of a result of `to_pyg`: the matrices of `to_scipy`."""
     n = int(data.num_nodes)
     place = tuple(data.edge_index.numpy())
     count, energy = data.edge_attr.numpy().T

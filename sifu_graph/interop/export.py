@@ -35,7 +35,17 @@ FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """The result of an export."""
+    """The result of an export.
+
+    Attributes
+    ----------
+    path, files
+        The file or folder, and the names of the files in it.
+    size_bytes
+        Size of the files, in bytes.
+    notes
+        Remarks about the files for the user.
+    """
 
     format: str
     path: str

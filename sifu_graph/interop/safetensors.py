@@ -36,7 +36,10 @@ COPIED = tuple(spec for spec in ARRAYS if spec.name != STORED)
 
 
 def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
-    """Write a graph to `path`. Edges are sorted by (u, v); slots are not written."""
+    """Writes a graph to `path`. Edges are sorted by (u, v); slots are not written.
+
+    ``on_bytes`` is called with (bytes written, bytes in all).
+    """
     index, store = graph.parameters.index, graph.store
     small: dict[str, NDArray[Any]] = {
         "edges/source": graph.parameters.index.sources().astype(np.int32),
@@ -103,7 +106,18 @@ def import_safetensors(
     command: str = "import",
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> SafetensorsReport:
-    """Make a graph from a file of `write_safetensors`.
+    """Makes a graph from a file of `write_safetensors`.
+
+    Parameters
+    ----------
+    file
+        The `.safetensors` file.
+    path
+        The path of the new store, which appears there when it is complete.
+    force
+        Replace a store at ``path``.
+    on_bytes
+        Called with (bytes read, bytes in all).
 
     Raises
     ------

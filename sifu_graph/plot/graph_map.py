@@ -51,16 +51,18 @@ class GraphMap:
 
     Attributes
     ----------
-    node
+    node : int64 [m]
         The nodes' ids in the graph, the most frequent first.
-    occurrences
-        In the corpus.
+    occurrences : int64 [m]
+        Counts in the corpus.
     place : float32 [m, 2]
-        Within the unit circle.
+        Positions within the unit circle.
     community : int64 [m]
-        0 is the largest.
+        Number of the community; 0 is the largest.
+    energy, probability : float64 [k]
+        Of the edges, at rest.
     strength : float64 [k]
-        By the measure ``by``; edges are sorted by it, the strongest first.
+        The measure ``by``; edges are sorted by it in descending order.
     unwritten
         Names that a picture leaves out because no installed font has them.
     """

@@ -1,10 +1,10 @@
 """Pages of HTML that need no network: a template with its style, scripts and data, under a strict content policy.
 
 Text of tokens cannot run. It is in the page's JSON only, in which ``<``, ``>`` and ``&`` are escaped; the scripts of
-`templates` set it as text; and the content security policy allows the scripts and the style whose hashes it lists, and
-no request.
+`templates` set it as text; and the content security policy allows only the scripts and the style whose hashes it
+lists, and no request.
 
-It knows the files in `templates`; it does not know what a page shows.
+It knows the files in `templates`; it does not know the content of a page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ surrogate pair, have no bytes."""
 
 
 def html_page(name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str] | None = None) -> str:
-    """A page with all that it needs.
+    """A page of HTML with its style, scripts and data.
 
     Parameters
     ----------

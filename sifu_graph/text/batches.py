@@ -44,8 +44,17 @@ def chunk_table(split: Split, *, length: int) -> tuple[Ints, NDArray[np.int32]]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some chunks: `tokens` int32 [B, length], padded with 0, `lengths` int32 [B], 2 to `length`, and `start` int64
-    [B], where each begins in the split."""
+    """Some chunks of a text.
+
+    Attributes
+    ----------
+    tokens : int32 [B, length]
+        Node ids, padded with 0.
+    lengths : int32 [B]
+        Number of tokens of each chunk, 2 to ``length``.
+    start : int64 [B]
+        Where each chunk begins in the split.
+    """
 
     tokens: Ids
     lengths: NDArray[np.int32]
@@ -90,7 +99,13 @@ class Batches:
         return -(-self.chunks // self._batch)
 
     def batch_at(self, step: int) -> Batch:
-        """Batch number `step`, counted from 0 through all epochs."""
+        """Batch number `step`, counted from 0 through all epochs.
+
+        Raises
+        ------
+        CorpusError
+            The text has no two tokens in a row.
+        """
         if self.chunks == 0:
             raise CorpusError("the text has no two tokens in a row; expected at least one pair")
         epoch, index = divmod(step, self.per_epoch)

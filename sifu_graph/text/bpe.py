@@ -31,7 +31,17 @@ BYTE_OF = {character: byte for byte, character in enumerate(ALPHABET)}
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-level BPE. Every text has nodes, which decode to exactly that text."""
+    """Byte-level BPE. Every text has nodes, which decode to exactly that text.
+
+    Parameters
+    ----------
+    nodes, added, aliases
+        As in `Tokenizer`. Learned nodes are pieces of bytes, each byte as its printable character (`ALPHABET`).
+    merges
+        The pairs that were learned, in order.
+    learned_aliases
+        Node by piece: the pieces of learned nodes that were merged into other nodes.
+    """
 
     level = "bpe"
 
@@ -77,9 +87,11 @@ class BpeTokenizer(Tokenizer):
 
     @property
     def vocabulary(self) -> list[str]:
+        """The name of each node: its text, or ``<0xE6 0x98>`` for bytes that are not text."""
         return list(self._names)
 
     def to_json(self) -> dict[str, Any]:
+        """The whole tokenizer as a JSON object, with its merges."""
         record = {**super().to_json(), "merges": [list(pair) for pair in self._merges]}
         return {**record, "learned_aliases": self._learned_aliases} if self._learned_aliases else record
 
@@ -88,6 +100,10 @@ class BpeTokenizer(Tokenizer):
         return self._node_of[np.array(found, dtype=np.int32)]
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
+        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)].
+
+        The `tokenizers` library encodes the documents in parallel, unless there are added nodes.
+        """
         if self._pattern is not None:
             return super().encode_batch(documents)
         texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
@@ -96,6 +112,7 @@ class BpeTokenizer(Tokenizer):
         return framed(ids, [len(part) for part in encoded])
 
     def decoder(self) -> Decoder:
+        """A `Decoder` with the bytes of each node."""
         return Decoder(self._pieces)
 
 
@@ -115,7 +132,7 @@ def no_surrogates(text: str) -> str:
 
 
 def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
-    """The text of the bytes; if they are not text, or another node can have that name, ``<0xE6 0x98>``."""
+    """The bytes as text, or as ``<0xE6 0x98>`` if they are no text or another node could have that name."""
     try:
         text = piece.decode()
     except UnicodeDecodeError:
@@ -126,7 +143,22 @@ def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
 
 
 def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
-    """Learn merges from documents, which are read twice. Nodes are ordered by how often the documents use them."""
+    """Learns merges from documents, which are read twice. Nodes are ordered by how often the documents use them.
+
+    Parameters
+    ----------
+    documents
+        An iterable that can be read twice (a list, `Corpus.training(...)`).
+    vocab
+        Number of nodes, the two special ones included.
+
+    Raises
+    ------
+    CorpusError
+        There is no document.
+    TypeError
+        ``documents`` is an iterator.
+    """
     if iter(documents) is documents:
         raise TypeError("level bpe reads the documents twice; give a list or Corpus.training(...)")
     library = _byte_level(tokenizers.models.BPE())

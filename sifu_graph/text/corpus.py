@@ -193,7 +193,15 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documents:
-    """One side of the held-out split of a corpus. Every `iter()` reads it from the start."""
+    """One side of the held-out split of a corpus. Every `iter()` reads it from the start.
+
+    ``holdout`` is the share (0 to below 1) of held-out documents, ``held_out`` selects the side.
+
+    Raises
+    ------
+    OptionError
+        From `iter()`: the share is out of range.
+    """
 
     corpus: Corpus
     holdout: float

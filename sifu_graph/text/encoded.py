@@ -63,12 +63,12 @@ class Split:
         return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
 
     def document(self, index: int) -> Integers:
-        """The nodes of one document."""
+        """The nodes of one document, [tokens]."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
     def from_arrays(cls, documents: Sequence[Integers]) -> Split:
-        """Documents in memory. No separators are added."""
+        """Documents in memory, as arrays of node ids. No separators are added."""
         lengths = np.array([len(document) for document in documents], dtype=np.int64)
         ids = np.concatenate([np.asarray(d, dtype=np.int32) for d in documents] or [np.empty(0, np.int32)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -86,7 +86,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFile:
-    """Both parts of an encoded corpus, read from `path` by memory map."""
+    """Both parts of an encoded corpus, as memory maps of the files in `path`; `n` is the number of nodes."""
 
     path: Path
     n: int

@@ -80,16 +80,16 @@ def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None
 
 
 class ImportedTokenizer(Tokenizer):
-    """Base class of the three kinds.
+    """Base class of the tokenizers of an imported vocabulary.
 
     Parameters
     ----------
-    nodes, added
+    nodes, added, aliases
         As in `Tokenizer`.
     unknown, separator
         Ids, or None. Text that is no node becomes ``unknown``; without an unknown node it is left out.
     library
-        The tokenizer file's content.
+        The content of the tokenizer file; None at other levels than ``bpe``.
     """
 
     def __init__(
@@ -111,13 +111,19 @@ class ImportedTokenizer(Tokenizer):
 
     @property
     def never_generated(self) -> list[int]:
+        """Nodes that are never chosen.
+
+        The unknown node if the vocabulary has a separator; else none, as in the released BriLLM code.
+        """
         return [] if self.unknown is None or self.separator is None else [self.unknown]
 
     def to_json(self) -> dict[str, Any]:
+        """The whole tokenizer as a JSON object, with the content of the tokenizer file."""
         imported = {"unknown": self.unknown, "separator": self.separator, "library": self._library}
         return {**super().to_json(), "imported": imported}
 
     def encode_document(self, document: Document) -> Ids:
+        """The nodes of a document, int32 [tokens]; with separators only if the vocabulary has one."""
         ids = self.encode(document)
         if self.separator is None:
             return ids
@@ -125,10 +131,12 @@ class ImportedTokenizer(Tokenizer):
         return np.concatenate([edge, ids, edge])
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
+        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)]."""
         parts = [self.encode_document(document) for document in documents]
         return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
 
     def decoder(self) -> Decoder:
+        """A `Decoder` with the names as text; at level ``tokens`` with a space between nodes."""
         pieces = [PRINTED[1] if node == self.separator else name for node, name in enumerate(self._nodes)]
         between = " " if self.level == "tokens" else ""
         return Decoder([piece.encode() for piece in pieces], between=between, separator=self.separator)
@@ -156,6 +164,7 @@ class ImportedChars(ImportedTokenizer):
         return self._known(self._find(text))
 
     def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct characters that are no node, in order of appearance."""
         text = document if isinstance(document, str) else "".join(document)
         if self._pattern is not None:
             text = "".join(plain for plain, _ in self._split(text))
@@ -169,6 +178,7 @@ class ImportedTokens(ImportedTokenizer):
     level = "tokens"
 
     def encode(self, document: Document) -> Ids:
+        """The nodes of a list of tokens, or of a text split at white space, int32 [tokens]."""
         tokens = document.split() if isinstance(document, str) else document
         find = self._ids_by_name.get
         return self._known(np.fromiter((find(token, -1) for token in tokens), np.int32, len(tokens)))
@@ -177,12 +187,19 @@ class ImportedTokens(ImportedTokenizer):
         return self.encode(text)
 
     def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct tokens that are no node, in order of appearance."""
         tokens = document.split() if isinstance(document, str) else document
         return [token for token in dict.fromkeys(tokens) if token not in self._ids_by_name]
 
 
 class ImportedBpe(ImportedTokenizer):
-    """Byte-level BPE by a tokenizer file, with the file's normalisation and special tokens."""
+    """Byte-level BPE by a tokenizer file, with the file's normalisation and special tokens.
+
+    Raises
+    ------
+    ForeignFileError
+        The `tokenizers` library cannot read the file.
+    """
 
     level = "bpe"
 
@@ -211,6 +228,7 @@ class ImportedBpe(ImportedTokenizer):
 
     @property
     def vocabulary(self) -> list[str]:
+        """The name of each node: its text, or ``<0xE6 0x98>`` for bytes that are not text."""
         plain = {*self._added, *(node for node, name in enumerate(self._nodes) if is_special(name))}
         taken = {self._nodes[node] for node in plain}
         return [
@@ -223,6 +241,10 @@ class ImportedBpe(ImportedTokenizer):
         return self._known(self._node_of[np.array(found, dtype=np.int64)])
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
+        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)].
+
+        The `tokenizers` library encodes the documents in parallel, unless there are added nodes or separators.
+        """
         if self._pattern is not None or self.separator is not None:
             return super().encode_batch(documents)
         texts = [no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents]
@@ -231,6 +253,7 @@ class ImportedBpe(ImportedTokenizer):
         return np.concatenate([*parts, np.empty(0, np.int32)]), np.array([len(part) for part in parts], dtype=np.int64)
 
     def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct characters at which unknown pieces begin, in order of appearance."""
         text = document if isinstance(document, str) else "".join(document)
         if self._pattern is not None:
             text = "".join(plain for plain, _ in self._split(text))
@@ -241,6 +264,7 @@ class ImportedBpe(ImportedTokenizer):
         return list(dict.fromkeys(text[begin] for begin in missed if begin < len(text)))
 
     def decoder(self) -> Decoder:
+        """A `Decoder` with the bytes of each node."""
         return Decoder(self._pieces, separator=self.separator)
 
 

@@ -36,7 +36,19 @@ BLOCK_TOKENS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The n-grams of one order with one kind of count, and the share of each history that goes to the shorter one."""
+    """The n-grams of one order with one kind of count.
+
+    Attributes
+    ----------
+    keys, count
+        uint64 and int64 [grams]: the n-grams, ascending, and their counts.
+    discounts
+        The discounts of counts of 1, 2, and 3 or more.
+    histories, total
+        uint64 and float64 [histories]: the histories, ascending, and the sum of the counts after each.
+    left
+        float64 [histories]: the probability that goes to the shorter history.
+    """
 
     keys: Keys  # [grams], ascending
     count: Ints  # [grams]
@@ -47,7 +59,7 @@ class Level:
 
     @classmethod
     def of(cls, keys: Keys, count: Ints, base: np.uint64) -> Level:
-        """From sorted n-grams and their counts."""
+        """From sorted n-grams, uint64 [grams], and their counts, int64 [grams]."""
         discounts = estimate_discounts(count)
         history = keys // base
         first = np.flatnonzero(np.append(True, history[1:] != history[:-1]))
@@ -56,7 +68,10 @@ class Level:
         return cls(keys, count, discounts, history[first], total, left)
 
     def interpolated(self, keys: Keys, base: np.uint64, lower: Doubles) -> Doubles:
-        """p of the last token of each n-gram, given that of the shorter history."""
+        """p of the last token of each n-gram, float64 [m].
+
+        ``keys`` are the n-grams, uint64 [m]; ``lower`` is p by the shorter history, float64 [m].
+        """
         count = _looked_up(self.keys, keys, self.count)
         at = np.searchsorted(self.histories, keys // base)
         at = np.minimum(at, len(self.histories) - 1)
@@ -100,10 +115,12 @@ class KneserNey:
             self._lower[order - 1] = Level.of(keys, before, self.base)
 
     def probabilities(self, split: Split, places: Ints) -> Iterator[tuple[str, Doubles]]:
-        """(name, p of the token at each place), for the unigram and every order.
+        """Yields (name, p of the token at each place, float64 [m]) for the unigram and every order.
 
         Parameters
         ----------
+        split
+            The documents that are predicted.
         places
             int64 [m], places in ``split.ids``, none of which is the first of its document.
         """
@@ -120,7 +137,7 @@ class KneserNey:
                 p = self._lower[order].interpolated(grams[order], self.base, p)
 
     def nats(self, split: Split, places: Ints) -> dict[str, float]:
-        """The sum of -log p over the places, by name."""
+        """The sum of -log p (in nats) over the places, int64 [m], by the name of the model."""
         sums: dict[str, float] = {}
         for begin in range(0, len(places), BLOCK_TOKENS):
             for name, p in self.probabilities(split, places[begin : begin + BLOCK_TOKENS]):
@@ -130,7 +147,10 @@ class KneserNey:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The figures of a baseline on the text that the graph was evaluated on."""
+    """The figures of a baseline on the text that the graph was evaluated on.
+
+    ``bits_per_character`` is None where the text has no characters.
+    """
 
     name: str
     perplexity: float
@@ -139,14 +159,14 @@ class Baseline:
 
 
 def every_place(split: Split) -> Ints:
-    """All places of a split except the first of each document: the tokens that can be predicted."""
+    """All places of a split except the first of each document, int64: the tokens that can be predicted."""
     first = np.zeros(split.tokens + 1, bool)
     first[split.offsets] = True
     return np.flatnonzero(~first[: split.tokens])
 
 
 def baselines(sums: dict[str, float], *, tokens: int, characters: int | None) -> list[Baseline]:
-    """The figures of summed nats."""
+    """The figures of each model, from its sum of nats over ``tokens`` tokens with ``characters`` characters."""
     made = []
     for name, nats in sums.items():
         bits = nats / math.log(2.0)
@@ -209,7 +229,7 @@ class Counts:
     predecessors : int64 [n]
         Distinct nodes before v.
     discounts
-        Taken off pairs that occurred once, twice, more often.
+        The discounts of counts of 1, 2, and 3 or more.
     """
 
     total: Ints
@@ -219,12 +239,15 @@ class Counts:
 
 
 def discount_of(count: Ints, discounts: Discounts) -> Doubles:
-    """The discount of each count: 0 for a count of 0, the third discount for counts of 3 and more."""
+    """The discount of each count, float64 [k] for int64 [k]: 0 for a count of 0, the third discount for 3 and more."""
     return np.array([0.0, *discounts])[np.minimum(count, 3)]
 
 
 def estimate_discounts(count: Ints) -> Discounts:
-    """Modified Kneser-Ney discounts from the counts of all distinct pairs (Chen & Goodman 1999, equation 26)."""
+    """Modified Kneser-Ney discounts from the counts of all distinct pairs, int64 [pairs].
+
+    Chen & Goodman 1999, equation 26; 0.5, 0.75 and 0.75 if there is too little text for an estimate.
+    """
     n1, n2, n3, n4 = (int((count == c).sum()) for c in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) == 0:  # too little text for an estimate
         return 0.5, 0.75, 0.75

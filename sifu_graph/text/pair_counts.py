@@ -1,4 +1,4 @@
-"""How often each node follows each other node, and which ordered pairs become private edges.
+"""Counts of pairs: how often each node follows each other node, and which ordered pairs become private edges.
 
 Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n. The module knows
 node ids and documents; it does not know text or parameters.

@@ -40,7 +40,7 @@ class CharTokenizer(Tokenizer):
 
     @cached_property
     def _matched(self) -> dict[str, int]:
-        """Names of several characters only: the table finds the others, and faster."""
+        """Names of several characters only; those of one character are found in the table, which is faster."""
         every = {**self._aliases, **{self._nodes[node]: node for node in self._added}}
         return {name: node for name, node in every.items() if len(name) > 1}
 
@@ -48,12 +48,17 @@ class CharTokenizer(Tokenizer):
         return self._table[_codes(text)]
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
+        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)].
+
+        The documents are encoded in one table look-up, unless a node has several characters.
+        """
         if self._pattern is not None:
             return super().encode_batch(documents)
         texts = [document if isinstance(document, str) else "".join(document) for document in documents]
         return framed(self._encode_plain("".join(texts)), [len(text) for text in texts])
 
     def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct characters that are no node, in order of appearance."""
         text = document if isinstance(document, str) else "".join(document)
         if self._pattern is not None:
             text = "".join(plain for plain, _ in self._split(text))
@@ -65,7 +70,13 @@ def _codes(text: str) -> NDArray[np.uint32]:
 
 
 def frequent_characters(documents: Iterable[Document], *, limit: int) -> list[str]:
-    """The special nodes and the `limit` most frequent characters, ties by code point."""
+    """The special nodes and the `limit` most frequent characters, ties by code point.
+
+    Raises
+    ------
+    CorpusError
+        There is no character.
+    """
     counts = np.zeros(_CODES, dtype=np.int64)
     for batch in batched(documents):
         block = np.bincount(_codes("".join(["".join(document) for document in batch])))
@@ -86,6 +97,10 @@ class ListTokenizer(Tokenizer):
     level = "tokens"
 
     def encode(self, document: Document) -> Ids:
+        """The nodes of a list of tokens, or of a text split at white space, int32 [tokens].
+
+        Unknown tokens become node 0.
+        """
         tokens = document.split() if isinstance(document, str) else document
         find = {**self._aliases, **self._ids_by_name}.get if self._aliases else self._ids_by_name.get
         return np.fromiter((find(token, UNKNOWN) for token in tokens), dtype=np.int32, count=len(tokens))
@@ -94,17 +109,25 @@ class ListTokenizer(Tokenizer):
         return self.encode(text)
 
     def unknown_characters(self, document: Document) -> list[str]:
+        """The distinct tokens that are no node, in order of appearance."""
         tokens = document.split() if isinstance(document, str) else document
         known = {*self._ids_by_name, *self._aliases}
         return [token for token in dict.fromkeys(tokens) if token not in known]
 
     def decoder(self) -> Decoder:
+        """A `Decoder` that writes a space between tokens."""
         pieces = [SPECIAL[0].encode(), PRINTED[1].encode(), *(name.encode() for name in self._nodes[2:])]
         return Decoder(pieces, between=" ")
 
 
 def frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:
-    """The special nodes and the `limit` most frequent tokens, ties by the token."""
+    """The special nodes and the `limit` most frequent tokens, ties by the token.
+
+    Raises
+    ------
+    CorpusError
+        There is no token.
+    """
     counts: Counter[str] = Counter()
     for document in documents:
         counts.update(document.split() if isinstance(document, str) else document)

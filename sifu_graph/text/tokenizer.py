@@ -216,7 +216,7 @@ class Tokenizer(ABC):
     # ---- text -> nodes
 
     def encode(self, document: Document) -> Ids:
-        """The nodes of a text, int32, without separators. Text that is no node becomes node 0."""
+        """The nodes of a text, int32 [tokens], without separators. Text that is no node becomes node 0."""
         if not isinstance(document, str):
             document = "".join(document)
         if self._pattern is None or self._pattern.search(document) is None:
@@ -230,7 +230,7 @@ class Tokenizer(ABC):
         return np.concatenate(parts)
 
     def encode_document(self, document: Document) -> Ids:
-        """The nodes of a document, int32: a separator, its tokens, a separator."""
+        """The nodes of a document, int32 [tokens + 2]: a separator, its tokens, a separator."""
         edge = np.array([SEPARATOR], dtype=np.int32)
         return np.concatenate([edge, self.encode(document), edge])
 
@@ -320,7 +320,22 @@ class Decoder:
 
 
 def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, Ints]:
-    """Put a separator before and after each run of `lengths` nodes."""
+    """Puts a separator before and after each document.
+
+    Parameters
+    ----------
+    ids
+        int32 [tokens], the documents one after another.
+    lengths
+        The number of nodes of each document.
+
+    Returns
+    -------
+    ids : int32 [tokens + 2 * documents]
+        With separators.
+    lengths : int64 [documents]
+        The numbers of nodes with separators.
+    """
     framed_lengths = np.array(lengths, dtype=np.int64) + 2
     ends = np.cumsum(framed_lengths)
     out = np.empty(len(ids) + 2 * len(lengths), dtype=np.int32)

@@ -1,1 +1,1 @@
-"""Commands that show what a graph is and why it predicts what it predicts."""
+"""Commands that show the content of a graph and the reasons of its predictions."""
