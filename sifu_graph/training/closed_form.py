@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -375,7 +376,7 @@ def _chosen_strengths(
         order = np.argsort(found.source, kind="stable")
         sources, first = np.unique(found.source[order], return_index=True)
         rows = zip(sources.tolist(), np.split(order, first[1:]), strict=True)
-        for parts in in_order(lambda row, found=found: judge.losses(found, *row), rows, threads=mixes.threads):
+        for parts in in_order(partial(judge.losses, found), rows, threads=mixes.threads):
             for loss in parts:
                 losses += loss
         positions += len(order)
@@ -394,23 +395,24 @@ class _Judge:
     pairs: Tensor  # [P, 2], beta and gamma
     log_defaults: Tensor  # [n], log of the number of default edges of each node
 
-    def losses(self, found: _Positions, u: int, of_u: Ints) -> list[Tensor]:
-        """The summed losses in nats, float64 [P], of the positions ``of_u``, whose source is u: a term for each
-        `TOGETHER` of them."""
+    def losses(self, found: _Positions, row: tuple[int, Ints]) -> list[Tensor]:
+        """The summed losses in nats, float64 [P], of the positions of one source, ``row``: the node
+        and its positions. A term for each `TOGETHER` of them."""
+        u, of_u = row
         index, mixes, means = self.mixes.index, self.mixes, self.means
         beta, gamma = self.pairs[:, :1, None], self.pairs[:, 1:, None]
-        row = index.row(u)
-        own, target = means.own[row], means.target[index.target[row]]
+        edges = index.row(u)
+        own, target = means.own[edges], means.target[index.target[edges]]
         w = torch.cat([target, own]) @ means.inverse
         half = 0.5 * (w.view(2, -1, w.shape[1]) * (target + own)).sum(2)
-        rest = mixes.scale * torch.from_numpy(mixes.energy[row] - mixes.default)
+        rest = mixes.scale * torch.from_numpy(mixes.energy[edges] - mixes.default)
         terms = []
         for here in np.array_split(of_u, -(-len(of_u) // TOGETHER)):
             along = ((found.S[here] - means.source[u]) @ w.T).view(len(here), 2, -1)
             of_target, of_own = (mixes.scale * (along - half)).unbind(1)
             # Of every pair of strengths, position and candidate; those of the default edges are 0.
             logits = torch.nn.functional.pad(rest + beta * of_target + gamma * of_own, (0, 1))
-            place = torch.from_numpy(np.where(found.place[here] >= 0, found.place[here] - row.start, -1))
+            place = torch.from_numpy(np.where(found.place[here] >= 0, found.place[here] - edges.start, -1))
             reached = logits.gather(2, (place % logits.shape[2]).expand(len(self.pairs), -1)[..., None])[..., 0]
             logits[..., -1] = self.log_defaults[u]
             terms.append((logits.logsumexp(2) - reached).double().sum(1))
