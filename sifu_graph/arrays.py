@@ -35,7 +35,7 @@ def ranges(starts: Ints, sizes: Ints) -> Ints:
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:
-    """Sorted page numbers as runs (first, page after the last) of at most ``most`` pages."""
+    """Sorted page numbers, int64 [k], as runs (first, page after the last) of at most ``most`` pages."""
     if not len(pages):
         return []
     cuts = np.flatnonzero(np.diff(pages) != 1) + 1

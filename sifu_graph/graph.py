@@ -183,7 +183,7 @@ class Graph(GraphSession):
         signal_vector: Sequence[float] | np.ndarray | None = None,
         explain: bool = False,
     ) -> Stream:
-        """Continues a prompt: an iterator over pieces of text. Parameters and errors are those of `generate`."""
+        """Continues a prompt: an iterator over pieces of text. For parameters and errors, see `generate`."""
         from sifu_graph.generation.stream import GenerateOptions, stream
 
         options = GenerateOptions(

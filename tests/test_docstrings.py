@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -18,7 +19,11 @@ import sifu_graph
 
 PACKAGES = (sifu_store, sifu_graph, sifu_cli)
 RUN = {"sifu_cli.__main__"}  # imported, it runs the program
+ARRAY = re.compile(r"Tensor|NDArray|ndarray|\b(Ints|Integers|Ids|Floats|Doubles|Reals|Bools)\b")
 SHAPE = re.compile(r"\[|shape|float32|float64|int64|int32|bool", re.IGNORECASE)
+REFERENCE = re.compile(r"\b[Ss]ee `")
+WITH_SHAPES = ("text", "edit", "generation", "inspection", "interop", "plot")
+"""Packages of `sifu_graph` in which methods are checked too."""
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -26,6 +31,37 @@ def modules(package: ModuleType) -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if found.name not in RUN:
             yield importlib.import_module(found.name)
+
+
+def function_of(member: Any) -> Any:
+    """The function behind a method, a class method or a property."""
+    if isinstance(member, property):
+        return member.fget
+    if isinstance(member, functools.cached_property):
+        return member.func
+    return getattr(member, "__func__", member)
+
+
+def described(value: Any) -> bool:
+    """Whether there is a docstring; that of a class has to be its own, not one that `dataclass` made."""
+    if inspect.isclass(value):
+        own = vars(value).get("__doc__") or ""
+        return bool(own) and not own.startswith(f"{value.__name__}(")
+    return bool(inspect.getdoc(value))
+
+
+def without_shapes(module: ModuleType, *, methods: bool) -> list[str]:
+    """Functions with arrays among their parameters or as their result, but no shape or type in the docstring."""
+    silent = []
+    for name, value in public(module):
+        plain = function_of(value)
+        if not inspect.isfunction(plain) or ("." in name and not methods):
+            continue
+        annotations = " ".join(map(str, plain.__annotations__.values()))
+        text = inspect.getdoc(value) or ""
+        if ARRAY.search(annotations) and not SHAPE.search(text) and not (methods and REFERENCE.search(text)):
+            silent.append(f"{module.__name__}.{name}")
+    return silent
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -36,8 +72,8 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
         if inspect.isclass(value):
             yield name, value
             for method, member in vars(value).items():
-                plain = getattr(member, "__func__", member)
-                if not method.startswith("_") and (inspect.isfunction(plain) or isinstance(member, property)):
+                plain = function_of(member)
+                if not method.startswith("_") and inspect.isfunction(plain):
                     yield f"{name}.{method}", getattr(value, method)
         elif inspect.isfunction(value):
             yield name, value
@@ -45,25 +81,23 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_every_public_name_has_a_docstring(package: ModuleType) -> None:
-    """A method that overrides one with a docstring inherits it (`inspect.getdoc`)."""
+    """A method that overrides one with a docstring may inherit it (`inspect.getdoc`)."""
     missing = []
     for module in modules(package):
         if not module.__doc__:
             missing.append(module.__name__)
-        missing += [f"{module.__name__}.{name}" for name, value in public(module) if not inspect.getdoc(value)]
+        missing += [f"{module.__name__}.{name}" for name, value in public(module) if not described(value)]
     assert missing == []
 
 
 def test_the_mathematics_gives_shapes() -> None:
-    """Public functions of `sifu_graph.ops` with arrays among their parameters or as their result."""
-    silent = []
-    for module in modules(importlib.import_module("sifu_graph.ops")):
-        for name, value in public(module):
-            if not inspect.isfunction(value) or "." in name:
-                continue
-            annotations = " ".join(map(str, value.__annotations__.values()))
-            if re.search(r"Tensor|NDArray|Ints|Floats|Doubles", annotations) and not SHAPE.search(
-                inspect.getdoc(value)
-            ):
-                silent.append(f"{module.__name__}.{name}")
-    assert silent == []
+    """Public functions of `sifu_graph.ops`; its classes refer to the abstract ones."""
+    package = importlib.import_module("sifu_graph.ops")
+    assert [name for module in modules(package) for name in without_shapes(module, methods=False)] == []
+
+
+@pytest.mark.parametrize("name", [f"sifu_graph.{name}" for name in WITH_SHAPES] + ["sifu_store"])
+def test_functions_and_methods_give_shapes(name: str) -> None:
+    """A docstring gives the shape or the type of its arrays, or refers to one that does ("see `name`")."""
+    package = importlib.import_module(name)
+    assert [found for module in modules(package) for found in without_shapes(module, methods=True)] == []

@@ -102,6 +102,6 @@ def most_frequent(text: PairCounts, mask: Mask, limit: int) -> Mask:
 
 
 def share_of_text(copy: WorkingCopy, slots: Ints) -> float:
-    """The share (0 to 1) of the transitions of the text that take one of these edges."""
+    """The share (0 to 1) of the transitions of the text that take the edges at these slots, int64 [k]."""
     total = int(copy.nodes["rows/total"].sum())
     return min(1.0, float(copy.edges[COUNT][slots].sum()) / total) if total else 0.0

@@ -329,14 +329,14 @@ class WorkingCopy:
         self._touched(nodes=True)
 
     def drop(self, slots: Ints) -> None:
-        """Makes the private edges at these slots default edges; the slots become free."""
+        """Makes the private edges at these slots, int64 [k], default edges; the slots become free."""
         if len(slots):
             for name, (_, free) in _FREE.items():
                 self.edges[name][slots] = free
             self._touched()
 
     def rows_of(self, slots: Ints) -> Columns:
-        """The rows of the table at these slots, as `add` takes them: a copy of them has the same parameters."""
+        """The rows of the table at these slots, [k, ...], as `add` takes them. A copy has the same parameters."""
         return {name: column[slots] for name, column in self.edges.items()}
 
     def generated(self, source: Ints, target: Ints, count: Ints, energy: NDArray[np.float64]) -> Columns:

@@ -87,7 +87,7 @@ class Sampler:
     def choose(self, energy: Reals, default_energy: float, defaults: int, rng: np.random.Generator) -> tuple[int, int]:
         """Draws a candidate: (rank, 0) for a private one, (DEFAULT, j) for the j-th default candidate.
 
-        The parameters are those of `weights`.
+        ``energy`` [k], ``default_energy`` and ``defaults`` are those of `weights`.
         """
         if self.greedy:
             best = int(energy.argmax()) if len(energy) else DEFAULT

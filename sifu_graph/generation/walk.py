@@ -149,7 +149,10 @@ class Walk:
         return self.last_energies()
 
     def last_energies(self) -> tuple[NDArray[np.floating[Any]], float]:
-        """The energies of the last contest (`energies` or `choose`), not computed again. Valid until the next one."""
+        """The energies [k] of the last contest (`energies` or `choose`), not computed again.
+
+        The array is valid until the next contest.
+        """
         return self._contest.found[: self._edges], self._contest.values[self._edges]
 
     def _compete(self) -> tuple[int, int]:
@@ -212,7 +215,7 @@ class Walk:
         return np.array(sorted(nodes), dtype=np.int64)
 
     def default_node(self, others: NDArray[np.integer[Any]], which: int) -> int:
-        """Node number ``which``, by frequency, of the nodes that are not in ``others`` (ascending)."""
+        """Node number ``which``, by frequency, of the nodes that are not in ``others`` (integers [k], ascending)."""
         order = self.parameters.index.by_frequency
         if order is None:
             return nth_missing(others, which)
@@ -220,6 +223,6 @@ class Walk:
 
 
 def nth_missing(present: np.ndarray, which: int) -> int:
-    """Number ``which`` (from 0) of the natural numbers that are not in ``present`` (ascending)."""
+    """Number ``which`` (from 0) of the natural numbers that are not in ``present`` (integers [k], ascending)."""
     missing_before = present - np.arange(len(present))  # how many numbers below present[i] are missing
     return which + int(np.searchsorted(missing_before, which, side="right"))

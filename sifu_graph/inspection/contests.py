@@ -112,7 +112,7 @@ def as_generation(
 def as_evaluation(
     parameters: Parameters, config: SignalConfig, ids: Sequence[int], length: int, last: int | None
 ) -> tuple[dict[int, Tensor], list[Contest]]:
-    """The contests of a document, computed as evaluation does. Returns what `as_generation` returns.
+    """The contests of a document, computed as evaluation does. For the result, see `as_generation`.
 
     The document is cut into chunks of ``length`` tokens that overlap by one, and at the resets of the signal.
     """

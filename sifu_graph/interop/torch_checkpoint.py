@@ -29,7 +29,7 @@ POINTER = b"version https://git-lfs"
 
 
 def open_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, by name, memory-mapped. Nothing of their content is read yet.
+    """The tensors of a state dict, by name, in their stored shapes and dtypes, memory-mapped. No value is read yet.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _reason(error: Exception) -> str:
 
 
 def release(values: Tensor) -> None:
-    """Release the memory of mapped, unchanged values; the next access reads them from the file again."""
+    """Releases the memory of a mapped, unchanged tensor of any shape; the next access reads the file again."""
     if sys.platform != "linux" or not values.is_contiguous():
         return
     begin, size_bytes = values.data_ptr(), values.numel() * values.element_size()

@@ -68,7 +68,7 @@ class Split:
 
     @classmethod
     def from_arrays(cls, documents: Sequence[Integers]) -> Split:
-        """Documents in memory, as arrays of node ids. No separators are added."""
+        """Documents in memory, as arrays of node ids [tokens]. No separators are added."""
         lengths = np.array([len(document) for document in documents], dtype=np.int64)
         ids = np.concatenate([np.asarray(d, dtype=np.int32) for d in documents] or [np.empty(0, np.int32)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

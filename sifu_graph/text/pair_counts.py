@@ -77,7 +77,7 @@ def count_pairs(
     Parameters
     ----------
     tokens
-        A token file (its training part is counted), one part of it, or one array for each document.
+        A token file (its training part is counted), one part of it, or one array [tokens] for each document.
     n
         Number of nodes; every id is below it.
     block_tokens
@@ -216,5 +216,5 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
 
 
 def coverage(counts: PairCounts, mask: Bools) -> float:
-    """The share of all pair occurrences that the chosen pairs cover (0 if there is no pair)."""
+    """The share (0 to 1) of all pair occurrences that the chosen pairs, bool [pairs], cover; 0 without pairs."""
     return float(counts.count[mask].sum()) / counts.total if counts.total else 0.0

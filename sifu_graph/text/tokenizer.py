@@ -276,7 +276,7 @@ class Tokenizer(ABC):
     # ---- nodes -> text
 
     def decode(self, ids: Iterable[int] | Ids) -> str:
-        """The text of nodes: separators as line breaks, node 0 and broken bytes as U+FFFD."""
+        """The text of nodes [tokens]: separators as line breaks, node 0 and broken bytes as U+FFFD."""
         decoder = self.decoder()
         return "".join([decoder.push(int(node)) for node in ids]) + decoder.flush()
 

@@ -93,13 +93,13 @@ def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
 
 
 def can_take(array: zarr.Array[Any], data: np.ndarray) -> bool:
-    """Whether an array that is not paged can hold `data` after a change of its length at most."""
+    """Whether an unpaged array can hold `data`: dtypes, chunk shapes, and all axes but the first are the same."""
     chunks = chunk_shape(data.shape, paged=False)
     return array.dtype == data.dtype and array.shape[1:] == data.shape[1:] and array.chunks == chunks
 
 
 def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
-    """Write `data` to an array that `can_take` it. Chunks that already hold the same values are not written."""
+    """Write `data`, of any shape, to an array that `can_take` it. Chunks that hold the same values are not written."""
     try:
         before = np.asarray(array[...])
     except Exception:  # damaged: every chunk is written

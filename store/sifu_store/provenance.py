@@ -124,7 +124,7 @@ def rows_changed(store: StoreReader, node: int, pages: np.ndarray) -> tuple[Comm
     node
         Number of the node.
     pages
-        Indices of the pages that hold its row.
+        int64 [k], the indices of the pages that hold its row.
 
     Returns
     -------

@@ -98,7 +98,7 @@ class StoreReader:
         return sorted(self._all_arrays())
 
     def read(self, name: str) -> np.ndarray:
-        """A whole array that is not paged.
+        """A whole array that is not paged, in its stored shape and dtype (`docs/format.md`).
 
         Raises
         ------

@@ -155,7 +155,7 @@ class StoreWriter(StoreReader):
         self._touched.update(range(first, stop))
 
     def mark_stored(self, pages: np.ndarray) -> None:
-        """Mark pages (integer indices) as stored: their values are read, not generated."""
+        """Mark pages (integers [k]) as stored: their values are read, not generated."""
         self._check_writable()
         stored = self.page_stored()
         stored[np.asarray(pages, dtype=np.int64)] = True
