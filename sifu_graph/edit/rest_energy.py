@@ -24,7 +24,7 @@ PART = 1 << 16  # edges whose biases are in memory at a time
 
 
 def gelu(z: Doubles) -> Doubles:
-    """GELU(z) = z Phi(z), elementwise, float64."""
+    """GELU(z) = z Phi(z), elementwise, float64, without torch: its last bit can differ from `functional.gelu`."""
     from scipy.special import ndtr  # imported here: it loads slowly, and not every edit needs it
 
     out: Doubles = z * ndtr(z)

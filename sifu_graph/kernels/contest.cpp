@@ -320,7 +320,7 @@ struct Past {
 // What happens to the gradient of an edge: written to row gradient_row[edge] of dW and db where that is >= 0,
 // otherwise consumed by the optimizer at once (`kind`; none: dropped).
 struct Update {
-    int64_t kind;                 // 0 none, 1 row-wise, 2 AdamW
+    int64_t kind;                 // 0 none, 1 row-wise AdaGrad, 2 AdamW
     const int64_t* gradient_row;  // [edges]
     real* dW;                     // [...][D][D]
     real* db;                     // [...][D]
@@ -332,7 +332,7 @@ struct Update {
     real* v_W;
     real* m_b;  // [slots][D]
     real* v_b;
-    real* v_edge;  // [slots] (row-wise)
+    real* v_edge;  // [slots] (row-wise AdaGrad)
     Past* past;  // null: every place is in memory
 };
 
@@ -757,6 +757,13 @@ bool read_all(int64_t file, char* next, int64_t left, int64_t at) {
 }  // namespace
 
 extern "C" {
+
+// The sizes in bytes of the structs that callers fill: `kernels/native.py` compares them with its own.
+void sifu_sizes(int64_t* sizes) {
+    sizes[0] = sizeof(Batch);
+    sizes[1] = sizeof(Update);
+    sizes[2] = sizeof(Past);
+}
 
 // Energies, log-normaliser and winner of every position. `energy` may be null; otherwise it holds the energies of
 // the whole row for every position, group after group: [positions of the group][edges of its row].

@@ -137,7 +137,11 @@ def native(like: torch.Tensor) -> ctypes.CDLL | None:
 
 @functools.cache
 def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The library for a width and dtype, compiled on first use (2-3 s); None where it cannot be had."""
+    """The library for signals [..., width] of a dtype (float32 or float64), compiled on first use (2-3 s).
+
+    None where there is no compiler, the width is not `supported` or, with a warning, the kernel cannot be compiled or
+    does not have the structures of this module.
+    """
     chosen = compiler()
     if chosen is None or not supported(width, dtype):
         return None
@@ -151,7 +155,7 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
     ).hexdigest()[:20]
     library = cache_folder() / f"contest-{identity}.so"
     if not library.exists() and not _compile(chosen, text, defines, library):
-        # The cache folder cannot be written, or the compiler is too old: a folder of this process's own tells.
+        # The cache folder cannot be written, or the compiler is too old: a temporary folder shows which.
         library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
         atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
         if not _compile(chosen, text, defines, library):
@@ -162,9 +166,17 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
             )
             return None
     try:
-        return _declared(ctypes.CDLL(str(library)), dtype)
+        loaded = ctypes.CDLL(str(library))
     except OSError:
         return None
+    if not _same_sizes(loaded, dtype):
+        warnings.warn(
+            f"{SAID}the structures of the kernel in {library} have other sizes than those of native.py: torch computes "
+            "the same, several times slower; delete the file and install sifu again",
+            stacklevel=2,
+        )
+        return None
+    return _declared(loaded, dtype)
 
 
 def _processor() -> str:
@@ -189,6 +201,15 @@ def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> boo
     except (OSError, subprocess.SubprocessError):
         return False
     return False
+
+
+def _same_sizes(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """Whether the structures of the library have the sizes of those that are filled here."""
+    batch, update = (BatchDouble, UpdateDouble) if dtype == torch.float64 else (BatchFloat, UpdateFloat)
+    expected = [ctypes.sizeof(structure) for structure in (batch, update, Past)]
+    sizes = (_Int * len(expected))()
+    library.sifu_sizes(sizes)
+    return list(sizes) == expected
 
 
 def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:

@@ -26,6 +26,7 @@ from sifu_graph.config import OptimizerConfig
 from sifu_graph.edge_index import EdgeIndex, RowPlaces
 from sifu_graph.kernels.native import Past
 from sifu_graph.ops.functional import gelu, gelu_slope
+from sifu_graph.ops.threads import product
 
 OUTER = 256  # outer products summed at a time
 
@@ -186,7 +187,7 @@ class Sink:
 
 def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
     """The energy of the default edges at every position [T]: they all share one."""
-    energy: Tensor = gelu(S @ rows.default_W + rows.default_b + rows.pe[pe_row]).norm(dim=-1)
+    energy: Tensor = gelu(product(S, rows.default_W) + rows.default_b + rows.pe[pe_row]).norm(dim=-1)
     return energy
 
 
@@ -199,10 +200,10 @@ def default_backward(
     energy = outcome.default_energy
     p = torch.exp(rows.scale * energy + log_count - outcome.logsumexp)
     d_logit = weight * (p - (group.target < 0).to(p.dtype))
-    z = S @ rows.default_W + rows.default_b + rows.pe[group.pe_row]
+    z = product(S, rows.default_W) + rows.default_b + rows.pe[group.pe_row]
     factor = torch.where(energy > 0, rows.scale * d_logit / energy.clamp_min(1e-30), 0.0)
     dz = factor[:, None] * gelu(z) * gelu_slope(z)
-    return dz @ rows.default_W.T, outer_sum(S, dz), dz.sum(0), total(d_logit * energy)
+    return product(dz, rows.default_W.T), outer_sum(S, dz), dz.sum(0), total(d_logit * energy)
 
 
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:

@@ -239,7 +239,10 @@ class EdgeInitializer:
 
 
 def _gelu(mean: Doubles) -> Doubles:
-    """GELU of the mean encoding [d], as the signal has it; of zeros without torch."""
+    """GELU of the mean encoding [d]; of zeros without torch.
+
+    Not `functional.gelu`, whose last bit is another: the values of every edge that was never trained depend on it.
+    """
     if not mean.any():
         return mean
     import torch

@@ -1,14 +1,14 @@
 """Optimizers for parameters of which a step touches only some rows.
 
 It knows rows of parameters and their state; it does not know what a row means. The functions here are the reference
-and the path for machines without a compiler; the same updates stand fused in `kernels/contest.cpp`, and a property
-test holds the two together.
+and the path for machines without a compiler; `kernels/contest.cpp` has the same updates, fused, and a property test
+compares the two.
 
 ``rowwise``
-    One second moment per row (an edge, a node bias), as in the sparse-embedding world:
-    ``v += |g|^2`` (or its running mean where beta2 < 1), ``w -= lr g / (sqrt(v) + eps)``.
+    Row-wise AdaGrad (Duchi et al. 2011, with one second moment per row: an edge, a node bias), the usual optimizer of
+    sparse embeddings: ``v += |g|^2`` (or its running mean where beta2 < 1), ``w -= lr g / (sqrt(v) + eps)``.
 ``adamw``
-    AdamW (Loshchilov & Hutter 2019) on the rows that a step touches; the others stand still ("lazy").
+    AdamW (Loshchilov & Hutter 2019) on the rows that a step touches; the others keep their values ("lazy").
 ``adamw-dense``
     AdamW with the result that `torch.optim.AdamW` has on the dense graph: before a row is read, it catches up with
     the steps that it missed.
@@ -40,10 +40,12 @@ def update(
     rows: Tensor | slice,
     norm2: Tensor | None = None,
 ) -> None:
-    """One step of the rows ``rows`` of a parameter that consists of ``parts`` ([rows, ...] each), in place.
+    """One step, counted from 1, of the rows ``rows`` of a parameter that consists of ``parts`` ([rows, ...] each).
+
+    It changes ``parts`` and ``state`` in place.
 
     ``grads[j]`` is the gradient of ``parts[j][rows]``; ``state`` holds per name one tensor per part, but a single
-    one for ``v_row``. ``norm2``: the squared length of every row's gradient over all parts, where it is known.
+    one for ``v_row``. ``norm2`` [K]: the squared length of every row's gradient over all parts, where it is known.
     """
     grads = [g.flatten(1) if g.dim() > 1 else g[:, None] for g in grads]
     lr = config.rate(step)
@@ -80,7 +82,7 @@ def catch_up(
     last_step: Tensor,
     step: int,
 ) -> None:
-    """Gives the rows the AdamW steps that they missed, from ``last_step[rows]`` up to and including ``step``.
+    """Gives the rows (int64 [K]) the AdamW steps that they missed, in place: from ``last_step[rows]`` to ``step``.
 
     A missed step has a zero gradient: the moments decay, and the row moves by the decayed moments.
     """

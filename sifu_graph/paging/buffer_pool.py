@@ -52,9 +52,19 @@ class BufferPool:
 
     Parameters
     ----------
+    layout
+        The arrays that page together.
+    table
+        Which page is in which frame.
     arrays
         By name: ``edges/weight`` [places, d, d], ``edges/bias`` [places, d], and the optimizer's state in training.
         Frame f has the places from ``f * page_edges`` on; a resident pool has a place for every slot.
+    backing
+        Where pages come from and go to.
+    stats
+        Counters of the pool; those of the backing in memory are the same object.
+    device
+        Where the arrays are.
     spilled
         The backing, if rows can be read in the spill file: their places are ``spilled.beyond + slot``.
     """
@@ -88,7 +98,7 @@ class BufferPool:
         return (self.table.pages - self.table.missing) * self.layout.page_bytes
 
     def require(self, slots: Ints) -> None:
-        """Brings the pages of slots [k] into frames; under a budget they must fit."""
+        """Brings the pages of slots [k] into frames; under a budget they must fit. Raises what `bring` raises."""
         table = self.table
         if table.missing:
             self.backing.mark()
@@ -105,6 +115,13 @@ class BufferPool:
             False: the pages get a frame whose values are not set, since all of them are about to be written.
         counted
             Counts the pages as requests.
+
+        Raises
+        ------
+        StoreDamagedError
+            A page cannot be read.
+        DiskFullError
+            A page that is evicted cannot be saved.
         """
         table = self.table
         absent = table.use(pages)
@@ -142,6 +159,11 @@ class BufferPool:
             All pages of the row or the part: they keep their frames.
         busy
             Pages that stay where they are, in a frame or in the file.
+
+        Raises
+        ------
+        StoreDamagedError, DiskFullError
+            As `bring`.
         """
         if not len(absent):
             return

@@ -303,7 +303,7 @@ class EdgePool(Pool):
     def dirty_runs(self) -> list[tuple[PageId, PageId]]:
         """Runs of dirty pages, as (first, page after the last)."""
         if self.buffer.spilled is not None:
-            self.buffer.spilled.file.late.settle()
+            self.buffer.spilled.settle()
         return runs(np.flatnonzero(self.table.dirty), most=MAX_RUN if self.resident else SHORT_RUN)
 
     def values(self, name: str, first: PageId, stop: PageId) -> NDArray[np.float32]:

@@ -244,7 +244,7 @@ class RowPager:
             stats.request(len(pages), absent=len(absent))
             buffer.admit(absent, pages)
             if spilled is not None:
-                spilled.file.late.settle()
+                spilled.settle()
             places = buffer.places(slots)
             row = RowPlaces(places, places.ctypes.data, len(places))
             away = table.absent(pages)
@@ -272,7 +272,7 @@ class RowPager:
         if frame >= 0:
             return frame * buffer.layout.page_edges + at
         assert spilled is not None
-        spilled.file.late.settle()
+        spilled.settle()
         spilled.prepare_row(np.array([page]))
         return spilled.beyond + slot
 

@@ -150,8 +150,17 @@ class SpilledPages:
         DiskFullError
             Pending rows cannot be written into their pages.
         """
-        self.file.late.settle(pages)
+        self.settle(pages)
         self._load(pages, names)
+
+    def settle(self, pages: Ints | None = None) -> None:
+        """Writes the pending rows of pages [k] (None: of all) into their pages in the file, so that it is current.
+
+        Raises
+        ------
+        DiskFullError
+        """
+        self.file.late.settle(pages)
 
     def prepare_row(self, pages: Ints) -> None:
         """As `prepare`, for one row in decoding. Every `LOADED_PAGES` pages it releases the memory of earlier ones."""

@@ -29,10 +29,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
@@ -47,7 +49,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
 from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
-from sifu_graph.ops.threads import one_thread
+from sifu_graph.ops.threads import in_order, one_thread
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
@@ -78,6 +80,8 @@ JUDGED = 20_000
 """Positions of them that are looked at, at most."""
 TOGETHER = 16
 """Positions of one source that are looked at together, for every beta and gamma."""
+THREADS = 4
+"""Threads that compute mixes and losses, at most: each holds those of `CHUNKS` chunks."""
 CHUNKS = 1024
 """Chunks that are held at a time: 4 MiB of mixes at 31 positions and d = 32."""
 WRITTEN = 4
@@ -127,19 +131,14 @@ def fit_contexts(
         Where the means lie, 4 d bytes an edge, if they are not to take memory; None: in memory.
     """
     started = time.perf_counter()
-    with one_thread():  # the same bits whatever their number
-        return _fit(parameters, config, _Chunks.of(text, length=length), folder, started=started)
-
-
-def _fit(
-    parameters: Parameters, config: SignalConfig, chunks: _Chunks, folder: Path | None, *, started: float
-) -> ContextFit:
-    directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
-    mixes = _Mixes(parameters, config, directions)
-    means = _Means.of(mixes, chunks.kept(), folder)
-    strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
-    if any(strengths):
-        _write(parameters, mixes, means, strengths)
+    chunks = _Chunks.of(text, length=length)
+    with one_thread() as threads:  # within an operation; whole operations run side by side
+        directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
+        mixes = _Mixes(parameters, config, directions, threads=min(threads, THREADS))
+        means = _Means.of(mixes, chunks.kept(), folder)
+        strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
+        if any(strengths):
+            _write(parameters, mixes, means, strengths)
     beta, gamma = strengths
     return ContextFit(
         target_strength=beta,
@@ -216,7 +215,7 @@ def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float =
         vectors[:, :rank] = U * np.sqrt(s)
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 1e-9)
-    entries = np.maximum(1 + SPREAD * np.sqrt(width) * vectors @ _centred_basis(width), LEAST)
+    entries = np.maximum(1 + SPREAD * np.sqrt(width) * vectors @ scipy.linalg.helmert(width), LEAST)
     entries = np.concatenate([entries, np.ones((1, width))])
     out: Floats = (entries / np.linalg.norm(entries, axis=1, keepdims=True)).astype(np.float32)
     return out
@@ -255,15 +254,6 @@ def _blocks(chunks: _Chunks, nodes: int) -> list[int]:
     return sorted({0, *inner.tolist(), nodes})
 
 
-def _centred_basis(width: int) -> NDArray[np.float64]:
-    """Orthonormal vectors [d - 1, d] that sum to zero each (Helmert)."""
-    out = np.zeros((width - 1, width))
-    for i in range(1, width):
-        out[i - 1, :i], out[i - 1, i] = 1, -i
-    unit: NDArray[np.float64] = out / np.linalg.norm(out, axis=1, keepdims=True)
-    return unit
-
-
 # ---- mixes
 
 
@@ -280,15 +270,20 @@ class _Positions:
 class _Mixes:
     """What reaches each position, in a graph of these directions whose weights are zero."""
 
-    def __init__(self, parameters: Parameters, config: SignalConfig, directions: Floats) -> None:
+    def __init__(self, parameters: Parameters, config: SignalConfig, directions: Floats, *, threads: int) -> None:
         self.index: EdgeIndex = parameters.index
+        self.threads = threads
         self.config, self.directions = config, torch.from_numpy(directions)
         self.alpha, self.scale = parameters.alpha, float(parameters.scale)
         self.energy = parameters.edges.initial.energies(self.index.slot) + np.float32(RAISED)
         self.default = BASE_ENERGY + RAISED
 
-    def positions(self, tokens: Ints, size: NDArray[np.int32]) -> _Positions:
-        """Of chunks of tokens [B, length] with their lengths [B]."""
+    def each(self, chunks: Iterator[Chunk]) -> Iterator[_Positions]:
+        """The positions of every group of chunks."""
+        return in_order(self._positions, chunks, threads=self.threads)
+
+    def _positions(self, chunk: Chunk) -> _Positions:
+        tokens, size = chunk
         source, target = tokens[:, :-1], tokens[:, 1:]
         place = self.index.find(source.ravel(), target.ravel()).reshape(source.shape)
         private = place >= 0
@@ -323,8 +318,7 @@ class _Means:
         out_of, into = np.zeros((index.nodes, width)), np.zeros((index.nodes, width))
         left, arrived = np.zeros(index.nodes), np.zeros(index.nodes)
         second = np.zeros((width, width))
-        for tokens, size in chunks:
-            found = mixes.positions(tokens, size)
+        for found in mixes.each(chunks):
             S = found.S.numpy()
             second += (S.T @ S).astype(np.float64)
             private = found.place >= 0
@@ -375,35 +369,54 @@ def _chosen_strengths(
     mixes: _Mixes, means: _Means, chunks: Iterator[Chunk]
 ) -> tuple[tuple[float, float], float, float, int]:
     """beta and gamma, the perplexity without and with them, and how many positions that was asked of."""
-    index, positions = mixes.index, 0
     pairs = torch.cartesian_prod(torch.tensor(STRENGTHS), torch.tensor(STRENGTHS))
-    beta, gamma = pairs[:, :1, None], pairs[:, 1:, None]
-    losses = torch.zeros(len(pairs), dtype=torch.float64)
-    log_defaults = torch.log(torch.from_numpy(index.defaults()).double()).float()
-    for tokens, size in chunks:
-        found = mixes.positions(tokens, size)
+    judge = _Judge(mixes, means, pairs, torch.log(torch.from_numpy(mixes.index.defaults()).double()).float())
+    losses, positions = torch.zeros(len(pairs), dtype=torch.float64), 0
+    for found in mixes.each(chunks):
         order = np.argsort(found.source, kind="stable")
         sources, first = np.unique(found.source[order], return_index=True)
-        for u, begin, end in zip(sources.tolist(), first.tolist(), [*first[1:].tolist(), len(order)], strict=True):
-            row = index.row(u)
-            own, target = means.own[row], means.target[index.target[row]]
-            w = torch.cat([target, own]) @ means.inverse
-            half = 0.5 * (w.view(2, -1, w.shape[1]) * (target + own)).sum(2)
-            rest = mixes.scale * torch.from_numpy(mixes.energy[row] - mixes.default)
-            for here in np.array_split(order[begin:end], -(-(end - begin) // TOGETHER)):
-                along = ((found.S[here] - means.source[u]) @ w.T).view(len(here), 2, -1)
-                of_target, of_own = (mixes.scale * (along - half)).unbind(1)
-                # Of every pair of strengths, position and candidate; those of the default edges are 0.
-                logits = torch.nn.functional.pad(rest + beta * of_target + gamma * of_own, (0, 1))
-                place = torch.from_numpy(np.where(found.place[here] >= 0, found.place[here] - row.start, -1))
-                reached = logits.gather(2, (place % logits.shape[2]).expand(len(pairs), -1)[..., None])[..., 0]
-                logits[..., -1] = log_defaults[u]
-                losses += (logits.logsumexp(2) - reached).double().sum(1)
+        rows = zip(sources.tolist(), np.split(order, first[1:]), strict=True)
+        for parts in in_order(partial(judge.losses, found), rows, threads=mixes.threads):
+            for loss in parts:
+                losses += loss
         positions += len(order)
     best = int(losses.argmin())
     perplexity = torch.exp(losses / max(1, positions)).tolist()
     chosen = STRENGTHS[best // len(STRENGTHS)], STRENGTHS[best % len(STRENGTHS)]
     return chosen, perplexity[0], perplexity[best], positions
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """The loss of every pair of strengths."""
+
+    mixes: _Mixes
+    means: _Means
+    pairs: Tensor  # [P, 2], beta and gamma
+    log_defaults: Tensor  # [n], log of the number of default edges of each node
+
+    def losses(self, found: _Positions, row: tuple[int, Ints]) -> list[Tensor]:
+        """The summed losses in nats, float64 [P], of the positions of one source, ``row``: the node
+        and its positions. A term for each `TOGETHER` of them."""
+        u, of_u = row
+        index, mixes, means = self.mixes.index, self.mixes, self.means
+        beta, gamma = self.pairs[:, :1, None], self.pairs[:, 1:, None]
+        edges = index.row(u)
+        own, target = means.own[edges], means.target[index.target[edges]]
+        w = torch.cat([target, own]) @ means.inverse
+        half = 0.5 * (w.view(2, -1, w.shape[1]) * (target + own)).sum(2)
+        rest = mixes.scale * torch.from_numpy(mixes.energy[edges] - mixes.default)
+        terms = []
+        for here in np.array_split(of_u, -(-len(of_u) // TOGETHER)):
+            along = ((found.S[here] - means.source[u]) @ w.T).view(len(here), 2, -1)
+            of_target, of_own = (mixes.scale * (along - half)).unbind(1)
+            # Of every pair of strengths, position and candidate; those of the default edges are 0.
+            logits = torch.nn.functional.pad(rest + beta * of_target + gamma * of_own, (0, 1))
+            place = torch.from_numpy(np.where(found.place[here] >= 0, found.place[here] - edges.start, -1))
+            reached = logits.gather(2, (place % logits.shape[2]).expand(len(self.pairs), -1)[..., None])[..., 0]
+            logits[..., -1] = self.log_defaults[u]
+            terms.append((logits.logsumexp(2) - reached).double().sum(1))
+        return terms
 
 
 def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strengths: tuple[float, float]) -> None:

@@ -48,8 +48,8 @@ class TrainOptions:
         Steps between commits and between looks at the held-out text; None: every 15 and 2 minutes. 0: only at the end.
     contexts
         Begin with the closed form (`closed_form`): it takes part of the time. None: where the graph was never trained,
-        its mathematics allows it, and the optimizer is row-wise: AdamW's steps, of one size for every entry, undo it (a
-        graph of 40 nodes: perplexity 1.7 to 57 in two steps).
+        its mathematics allows it, and the optimizer is row-wise AdaGrad: AdamW's steps, of one size for every
+        entry, undo it (a graph of 40 nodes: perplexity 1.7 to 57 in two steps).
     on_step
         Called after every step.
     command

@@ -359,9 +359,8 @@ def test_amendments_wait_for_their_page_and_join_it(way: str, tmp_path: Path, mo
     for name, some in values.items():
         assert torch.equal(pool.get(name, slots), some)
 
-    away = np.flatnonzero(pool.table.frame_of < 0)[
-        :2
-    ]  # one of them cannot be read: the amendments of the other wait on
+    # One of two pages cannot be read: the amendments of the other remain pending.
+    away = np.flatnonzero(pool.table.frame_of < 0)[:2]
     amended = len(late.of_pages(away[:1]))
     pool.stored[away[1]], spilled.in_file[away[1]] = True, False
     with pytest.raises(KeyError):

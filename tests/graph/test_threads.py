@@ -1,16 +1,23 @@
-"""The number of threads changes no bit: closed form, a step of training, evaluation."""
+"""The number of threads changes no bit: closed form, steps of training with many and few positions, evaluation."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+import torch
+
+from sifu_graph.ops.threads import in_order, product
 
 SCRIPT = """
 import hashlib, sys
 import numpy as np
 from sifu_graph import Graph, build_graph
+from sifu_graph.model.forward import evaluate
 
 build_graph([sys.argv[1]], sys.argv[2], vocab=600, sparsify=0.2, holdout=0.05)
 with Graph.open(sys.argv[2]) as graph:
@@ -19,6 +26,14 @@ with Graph.open(sys.argv[2]) as graph:
     pool.require(graph.parameters.index.slot)
     bits = hashlib.sha256(pool.W.numpy().tobytes() + pool.b.numpy().tobytes())
     print(bits.hexdigest(), report.contexts.before, report.contexts.after, graph.evaluate(limit=4000).perplexity)
+    # Batches of few positions, where a BLAS divides a product in another way.
+    for length in range(2, 34):
+        tokens = np.arange(length, dtype=np.int32)[None] * 7 % 500
+        losses, _ = evaluate(graph.parameters, graph.signal, tokens, np.array([length]))
+        print(length, hashlib.sha256(losses.numpy().tobytes()).hexdigest())
+    graph.train(steps=20, batch=1, eval_every=0)
+    for name, value in graph.parameters.small.items():
+        print(name, hashlib.sha256(value.numpy().tobytes()).hexdigest())
 """
 
 
@@ -27,6 +42,38 @@ def run(folder: Path, text: Path, *, threads: int) -> str:
     environment = {**os.environ, **dict.fromkeys(names, str(threads))}
     command = [sys.executable, "-c", SCRIPT, str(text), str(folder / f"{threads}.sifu")]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_results_come_in_the_order_of_the_items(threads: int) -> None:
+    def work(item: int) -> int:
+        time.sleep(0.001 * (item % 3))
+        return item * item
+
+    assert list(in_order(work, range(20), threads=threads)) == [item * item for item in range(20)]
+
+
+def test_an_error_of_a_thread_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // item, [3, 2, 1, 0, 1], threads=2))
+
+
+@pytest.mark.parametrize("width", [16, 32, 64, 128])
+def test_a_product_of_few_rows_does_not_depend_on_threads(width: int) -> None:
+    usual = torch.get_num_threads()
+    generator = torch.Generator().manual_seed(width)
+    right = torch.randn(width, width, generator=generator)
+    lefts = [torch.randn(rows, width, generator=generator) for rows in (*range(1, 34), 255, 256, 257)]
+    try:
+        found = []
+        for threads in (1, 2, 3, 8, 16):
+            torch.set_num_threads(threads)
+            found.append([product(left, right) for left in lefts])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(usual)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
