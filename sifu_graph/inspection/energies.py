@@ -25,7 +25,8 @@ from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.edge_reader import blocks
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.functional import gelu, step_encoding
+from sifu_graph.ops.functional import gelu
+from sifu_graph.ops.positional import step_encoding
 from sifu_graph.ops.signal import Signal
 
 if TYPE_CHECKING:

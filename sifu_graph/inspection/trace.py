@@ -27,7 +27,8 @@ from sifu_graph.inspection import what_if
 from sifu_graph.inspection.attribution import METHOD, Account, account
 from sifu_graph.inspection.contests import Contest, Contestants, Like, as_evaluation, as_generation
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.functional import mix_weights, step_encoding
+from sifu_graph.ops.functional import mix_weights
+from sifu_graph.ops.positional import step_encoding
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 

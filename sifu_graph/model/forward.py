@@ -21,7 +21,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops import contest, propagation
-from sifu_graph.ops.functional import positional_encoding
+from sifu_graph.ops.positional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
 from sifu_graph.paging.pool import Pool
 

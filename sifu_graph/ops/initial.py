@@ -94,7 +94,7 @@ def _dimensions(config: SignalConfig, width: int, length: int) -> tuple[NDArray[
     else:  # as the signal has it
         import torch
 
-        from sifu_graph.ops.functional import positional_encoding
+        from sifu_graph.ops.positional import positional_encoding
 
         positions = torch.arange(length) + config.train_offset
         encoding = positional_encoding(config, positions, width, torch.float64).numpy()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig
-from sifu_graph.ops.functional import first_encoding, gelu_slope, mixing_matrix, normalised_backward
+from sifu_graph.ops.functional import gelu_slope, mixing_matrix, normalised_backward
+from sifu_graph.ops.positional import first_encoding
 from sifu_graph.ops.signal import PathEdges, Signal
 
 Path = Callable[[int], PathEdges]

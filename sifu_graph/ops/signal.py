@@ -28,7 +28,8 @@ from torch import Tensor
 
 from sifu_graph.config import SignalConfig
 from sifu_graph.kernels import native as kernel
-from sifu_graph.ops.functional import NORM_EPS, alpha_at, first_encoding, gelu, normalised, step_encoding
+from sifu_graph.ops.functional import NORM_EPS, alpha_at, gelu, normalised
+from sifu_graph.ops.positional import first_encoding, step_encoding
 
 
 class PathEdges:

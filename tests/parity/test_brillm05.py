@@ -25,7 +25,7 @@ from sifu_graph.generation.walk import Walk
 from sifu_graph.interop.brillm_import import import_brillm
 from sifu_graph.ops import contest, contest_native, optim, propagation
 from sifu_graph.ops.contest_torch import TorchContest
-from sifu_graph.ops.functional import positional_encoding
+from sifu_graph.ops.positional import positional_encoding
 from sifu_graph.ops.signal import PathEdges
 
 pytestmark = pytest.mark.usefixtures("one_thread")
