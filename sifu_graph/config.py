@@ -6,19 +6,13 @@ tables of a graph does not either.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from sifu_store.errors import OptionError
-
-if TYPE_CHECKING:
-    pass
-
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from sifu_store.errors import OptionError
 
 Positional = Literal["sinusoid", "brillm05", "none"]
 

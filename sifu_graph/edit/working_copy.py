@@ -403,11 +403,6 @@ class WorkingCopy:
         self._new_rows += len(slots)
         self.changed = True
 
-    def set_count(self, slots: Ints, count: Ints) -> None:
-        """Sets the counts of edges, int64 [k]. No energy changes: the energy of a generated edge is stored."""
-        self.edges[COUNT][slots] = count
-        self._touched()
-
     def set_forbidden(self, pairs: Ints) -> None:
         """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""
         self.forbidden = np.unique(pairs.reshape(-1, 2), axis=0)

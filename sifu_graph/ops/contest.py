@@ -191,10 +191,18 @@ def default_energy(rows: Rows, S: Tensor, pe_row: Tensor) -> Tensor:
     return energy
 
 
-def default_backward(
-    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, weight: float
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """dS [T, d], dW0, db0 and the scale's gradient, of the default edge's share in the contest."""
+def with_default(
+    rows: Rows, group: Plan, S: Tensor, outcome: Outcome, *, weight: float, dS: Tensor, d_scale: Tensor
+) -> Gradients:
+    """The gradients of a contest, from those of its private edges: adds the share of the default edge.
+
+    Parameters
+    ----------
+    rows, group, S, outcome, weight
+        As in `ContestBackend.train`; the tensors of ``group`` are where S is.
+    dS, d_scale
+        Of the private edges: [T, d], and the terms of the scale's gradient, of any length.
+    """
     positions = torch.diff(group.first_position)
     log_count = torch.repeat_interleave(group.log_defaults, positions)
     energy = outcome.default_energy
@@ -203,7 +211,8 @@ def default_backward(
     z = product(S, rows.default_W) + rows.default_b + rows.pe[group.pe_row]
     factor = torch.where(energy > 0, rows.scale * d_logit / energy.clamp_min(1e-30), 0.0)
     dz = factor[:, None] * gelu(z) * gelu_slope(z)
-    return product(dz, rows.default_W.T), outer_sum(S, dz), dz.sum(0), total(d_logit * energy)
+    scale = total(d_scale) + total(d_logit * energy)
+    return Gradients(dS + product(dz, rows.default_W.T), outer_sum(S, dz), dz.sum(0), scale)
 
 
 def outer_sum(left: Tensor, right: Tensor) -> Tensor:

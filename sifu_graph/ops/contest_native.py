@@ -65,9 +65,7 @@ class NativeContest:
         for first, stop in group.whole if parts is None else parts:
             update = _update(sink, dS=dS, dscale=d_scale[first:])
             self._library.sifu_train(batch.pointer(first, stop), ctypes.byref(update), torch.get_num_threads())
-        d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, group, S, outcome, weight)
-        scale_gradient = contest.total(d_scale) + d_default_scale
-        return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
+        return outcome, contest.with_default(rows, group, S, outcome, weight=weight, dS=dS, d_scale=d_scale)
 
     def update_edges(self, rows: Rows, sink: Sink) -> None:
         """See `contest.ContestBackend.update_edges`."""

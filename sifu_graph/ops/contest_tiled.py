@@ -143,9 +143,8 @@ class TiledContest:
             log_defaults=self._send(group.log_defaults),
             pe_row=self._send(group.pe_row),
         )
-        d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, there, S, outcome, weight)
-        scale_gradient = contest.total(d_scale[:-1]) + d_default_scale
-        return outcome, Gradients(dS[:-1] + d_default, default_W, default_b, scale_gradient)
+        dS, d_scale = dS[:-1], d_scale[:-1]
+        return outcome, contest.with_default(rows, there, S, outcome, weight=weight, dS=dS, d_scale=d_scale)
 
     def update_edges(self, rows: Rows, sink: Sink) -> None:
         """See `contest.ContestBackend.update_edges`."""

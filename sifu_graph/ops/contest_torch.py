@@ -47,9 +47,7 @@ class TorchContest:
         dS, d_scale = torch.empty_like(S), S.new_zeros(len(group.source))
         for part in group.whole if parts is None else parts:
             _train_part(rows, group, S, outcome, part, weight=weight, sink=sink, dS=dS, d_scale=d_scale)
-        d_default, default_W, default_b, d_default_scale = contest.default_backward(rows, group, S, outcome, weight)
-        scale_gradient = contest.total(d_scale) + d_default_scale
-        return outcome, Gradients(dS + d_default, default_W, default_b, scale_gradient)
+        return outcome, contest.with_default(rows, group, S, outcome, weight=weight, dS=dS, d_scale=d_scale)
 
     def update_edges(self, rows: Rows, sink: Sink) -> None:
         """See `contest.ContestBackend.update_edges`."""
