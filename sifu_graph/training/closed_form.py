@@ -29,7 +29,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,7 +48,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
 from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
-from sifu_graph.ops.threads import in_order, one_thread
+from sifu_graph.ops.threads import one_thread
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
@@ -80,8 +79,6 @@ JUDGED = 20_000
 """Positions of them that are looked at, at most."""
 TOGETHER = 16
 """Positions of one source that are looked at together, for every beta and gamma."""
-THREADS = 4
-"""Threads that compute mixes and losses, at most: each holds those of `CHUNKS` chunks."""
 CHUNKS = 1024
 """Chunks that are held at a time: 4 MiB of mixes at 31 positions and d = 32."""
 WRITTEN = 4
@@ -132,9 +129,9 @@ def fit_contexts(
     """
     started = time.perf_counter()
     chunks = _Chunks.of(text, length=length)
-    with one_thread() as threads:  # within an operation; whole operations run side by side
+    with one_thread():
         directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
-        mixes = _Mixes(parameters, config, directions, threads=min(threads, THREADS))
+        mixes = _Mixes(parameters, config, directions)
         means = _Means.of(mixes, chunks.kept(), folder)
         strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
         if any(strengths):
@@ -270,9 +267,8 @@ class _Positions:
 class _Mixes:
     """What reaches each position, in a graph of these directions whose weights are zero."""
 
-    def __init__(self, parameters: Parameters, config: SignalConfig, directions: Floats, *, threads: int) -> None:
+    def __init__(self, parameters: Parameters, config: SignalConfig, directions: Floats) -> None:
         self.index: EdgeIndex = parameters.index
-        self.threads = threads
         self.config, self.directions = config, torch.from_numpy(directions)
         self.alpha, self.scale = parameters.alpha, float(parameters.scale)
         self.energy = parameters.edges.initial.energies(self.index.slot) + np.float32(RAISED)
@@ -280,7 +276,7 @@ class _Mixes:
 
     def each(self, chunks: Iterator[Chunk]) -> Iterator[_Positions]:
         """The positions of every group of chunks."""
-        return in_order(self._positions, chunks, threads=self.threads)
+        return map(self._positions, chunks)
 
     def _positions(self, chunk: Chunk) -> _Positions:
         tokens, size = chunk
@@ -376,8 +372,8 @@ def _chosen_strengths(
         order = np.argsort(found.source, kind="stable")
         sources, first = np.unique(found.source[order], return_index=True)
         rows = zip(sources.tolist(), np.split(order, first[1:]), strict=True)
-        for parts in in_order(partial(judge.losses, found), rows, threads=mixes.threads):
-            for loss in parts:
+        for row in rows:
+            for loss in judge.losses(found, row):
                 losses += loss
         positions += len(order)
     best = int(losses.argmin())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from sifu_graph.ops.threads import in_order, product
+from sifu_graph.ops.threads import product
 
 SCRIPT = """
 import hashlib, sys
@@ -42,20 +41,6 @@ def run(folder: Path, text: Path, *, threads: int) -> str:
     environment = {**os.environ, **dict.fromkeys(names, str(threads))}
     command = [sys.executable, "-c", SCRIPT, str(text), str(folder / f"{threads}.sifu")]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_results_come_in_the_order_of_the_items(threads: int) -> None:
-    def work(item: int) -> int:
-        time.sleep(0.001 * (item % 3))
-        return item * item
-
-    assert list(in_order(work, range(20), threads=threads)) == [item * item for item in range(20)]
-
-
-def test_an_error_of_a_thread_is_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda item: 1 // item, [3, 2, 1, 0, 1], threads=2))
 
 
 @pytest.mark.parametrize("width", [16, 32, 64, 128])
