@@ -27,6 +27,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__) || defined(__i386__)
 #include <xmmintrin.h>
@@ -40,33 +41,74 @@
 #endif
 
 typedef REAL real;
+#define INLINE static inline __attribute__((always_inline))
+
+// A vector is 64 bytes on every processor, so that sums have one order everywhere; it is made of parts, the vectors
+// that the processor has. (GCC lowers one type of 64 bytes badly where a register is shorter: training took five times
+// as long.)
+#if defined(__AVX512F__)
+constexpr int PART_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int PART_BYTES = 32;
+#else
+constexpr int PART_BYTES = 16;
+#endif
 constexpr int D = WIDTH;
 constexpr int LANES = 64 / sizeof(real);
+constexpr int PARTS = 64 / PART_BYTES, PART_LANES = LANES / PARTS;
 constexpr int VECS = D / LANES;
 constexpr int BLOCK = 64;        // edges in a block of work
 constexpr int64_t TILE = 128;    // positions whose energies are held at a time
 constexpr int64_t CHUNK = 8192;  // edges in a sweep: their rows stay in the outer cache from the first pass to the second
 static_assert(D % LANES == 0, "the width must be a multiple of the vector length");
 
-typedef real vec __attribute__((vector_size(64), aligned(64)));
-typedef real uvec __attribute__((vector_size(64), aligned(sizeof(real)), may_alias));
+typedef real part __attribute__((vector_size(PART_BYTES)));
+typedef real loose_part __attribute__((vector_size(PART_BYTES), aligned(sizeof(real)), may_alias));
+#define EACH_PART for (int k = 0; k < PARTS; ++k)
 
-static inline vec load(const real* p) { return (vec) * (const uvec*)p; }
-static inline void store(real* p, vec v) { *(uvec*)p = (uvec)v; }
-static inline vec splat(real x) { return x - vec{}; }
+struct vec {
+    part p[PARTS];
+    real& operator[](int lane) { return ((real*)p)[lane]; }
+};
+
+INLINE vec load(const real* from) {
+    vec v;
+    EACH_PART v.p[k] = (part) * (const loose_part*)(from + k * PART_LANES);
+    return v;
+}
+INLINE void store(real* to, vec v) { EACH_PART *(loose_part*)(to + k * PART_LANES) = (loose_part)v.p[k]; }
+INLINE vec splat(real x) {
+    vec v;
+    EACH_PART v.p[k] = x - part{};
+    return v;
+}
+#define OPERATOR(op)                         \
+    INLINE vec operator op(vec a, vec b) {   \
+        EACH_PART a.p[k] = a.p[k] op b.p[k]; \
+        return a;                            \
+    }
+OPERATOR(+)
+OPERATOR(-)
+OPERATOR(*)
+OPERATOR(/)
+#undef OPERATOR
+INLINE void operator+=(vec& a, vec b) { EACH_PART a.p[k] += b.p[k]; }
+INLINE vec operator-(vec a) {
+    EACH_PART a.p[k] = -a.p[k];
+    return a;
+}
+// a < b ? yes : no, lane by lane
+INLINE vec where_less(vec a, vec b, vec yes, vec no) {
+    EACH_PART yes.p[k] = a.p[k] < b.p[k] ? yes.p[k] : no.p[k];
+    return yes;
+}
 
 // Sums the lanes, halves first: a fixed tree.
-static inline real sum(vec v) {
-#if defined(REAL_IS_DOUBLE)
-    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
-    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
-    v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
-#else
-    v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-    v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-#endif
+INLINE real sum(vec v) {
+    for (int half = PARTS / 2; half; half /= 2)
+        for (int k = 0; k < half; ++k) v.p[k] += v.p[k + half];
+    for (int half = PART_LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; ++lane) v[lane] += v[lane + half];
     return v[0];
 }
 
@@ -74,11 +116,11 @@ static inline real sum(vec v) {
 
 #ifdef REAL_IS_DOUBLE
 
-static inline vec vexp(vec x) {
+INLINE vec vexp(vec x) {
     for (int i = 0; i < LANES; ++i) x[i] = std::exp(x[i]);
     return x;
 }
-static inline void phi(vec z, vec& cdf, vec& pdf) {
+INLINE void phi(vec z, vec& cdf, vec& pdf) {
     for (int i = 0; i < LANES; ++i) {
         cdf[i] = 0.5 * std::erfc(-z[i] * 0.70710678118654752440);
         pdf[i] = 0.39894228040143267794 * std::exp(-0.5 * z[i] * z[i]);
@@ -87,11 +129,11 @@ static inline void phi(vec z, vec& cdf, vec& pdf) {
 
 #else
 
-typedef int32_t ivec __attribute__((vector_size(64), aligned(64)));
+typedef int32_t int_part __attribute__((vector_size(PART_BYTES)));
 
 // exp(x) for x <= 88, to 1 ulp or so: 2^n * 2^f with |f| <= 1/2, and a polynomial for 2^f.
-static inline vec vexp(vec x) {
-    x = x < splat(-87.0f) ? splat(-87.0f) : x;
+INLINE vec vexp(vec x) {
+    x = where_less(x, splat(-87.0f), splat(-87.0f), x);
     vec scaled = x * splat(1.44269504f);
     vec shifted = scaled + splat(12582912.0f);  // 1.5 * 2^23: rounds to the nearest integer in the low bits
     vec n = shifted - splat(12582912.0f);
@@ -103,12 +145,13 @@ static inline vec vexp(vec x) {
     p = p * f + splat(1.6666665459e-1f);
     p = p * f + splat(5.0000001201e-1f);
     p = p * f * f + f + splat(1.0f);
-    return (vec)((ivec)p + (((ivec)shifted - 0x4B400000) << 23));
+    EACH_PART p.p[k] = (part)((int_part)p.p[k] + (((int_part)shifted.p[k] - 0x4B400000) << 23));
+    return p;
 }
 
 // Phi(-a) exp(a*a/2) for a >= 0 as a polynomial in t = 1/(1 + 0.3 a), fitted for the least relative error (2e-7).
-static inline void phi(vec z, vec& cdf, vec& pdf) {
-    vec a = z < vec{} ? -z : z;
+INLINE void phi(vec z, vec& cdf, vec& pdf) {
+    vec a = where_less(z, vec{}, -z, z);
     vec e = vexp(z * z * splat(-0.5f));
     vec t = splat(1.0f) / (splat(1.0f) + a * splat(0.3f));
     constexpr float c[] = {6.59259149e-06f, 0.119497471f, 0.121850826f, 0.0949544087f, 0.14190121f, -0.0755901709f, 0.227860466f, -0.168779701f, 0.0382989123f};
@@ -116,7 +159,7 @@ static inline void phi(vec z, vec& cdf, vec& pdf) {
     vec p = splat(c[n - 1]);
     for (int i = n - 2; i >= 0; --i) p = p * t + splat(c[i]);
     vec tail = p * e;
-    cdf = z < vec{} ? tail : splat(1.0f) - tail;
+    cdf = where_less(z, vec{}, tail, splat(1.0f) - tail);
     pdf = e * splat(0.39894228f);
 }
 
@@ -126,7 +169,7 @@ static inline void phi(vec z, vec& cdf, vec& pdf) {
 
 // out[n] = start[n] + x[n] M for the rows x[n] of a [NB][D] tile and a matrix M [D][D].
 template <int NB>
-static inline void multiply(const real* x, const real* M, vec (&out)[NB][VECS]) {
+INLINE void multiply(const real* x, const real* M, vec (&out)[NB][VECS]) {
     for (int i = 0; i < D; ++i) {
         vec row[VECS];
         for (int c = 0; c < VECS; ++c) row[c] = load(M + i * D + c * LANES);
@@ -138,7 +181,7 @@ static inline void multiply(const real* x, const real* M, vec (&out)[NB][VECS]) 
 }
 
 template <int NB>
-static inline void preactivation(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
+INLINE void preactivation(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
                                  vec (&z)[NB][VECS]) {
     for (int n = 0; n < NB; ++n)
         for (int c = 0; c < VECS; ++c) z[n][c] = load(b + c * LANES) + load(pe + pe_row[n] * D + c * LANES);
@@ -146,7 +189,7 @@ static inline void preactivation(const real* S, const real* W, const real* b, co
 }
 
 // |GELU(z)|
-static inline real energy_of(const vec (&z)[VECS]) {
+INLINE real energy_of(const vec (&z)[VECS]) {
     vec square = {};
     for (int c = 0; c < VECS; ++c) {
         vec cdf, pdf;
@@ -168,7 +211,7 @@ static inline void energies_of(const real* S, const real* W, const real* b, cons
 // One position, ABREAST edges at once: as many streams from memory, which is what decoding waits for. Meanwhile the
 // edges at `place` + ABREAST are asked for, if there are `more`.
 constexpr int ABREAST = 4;  // eight were no faster
-static inline void energies_abreast(const real* S, const real* W, const real* b, const real* pe, const int64_t* place,
+INLINE void energies_abreast(const real* S, const real* W, const real* b, const real* pe, const int64_t* place,
                                     bool more, real* energy) {
     vec z[ABREAST][VECS];
     const real *at[ABREAST], *next[ABREAST];
@@ -223,7 +266,7 @@ static inline void backward_of(Edge& edge, const real* S, const real* pe, const 
     }
     vec E = load(energy);
     vec dlogit = splat(edge.weight) * (vexp(splat(edge.scale) * E - load(normaliser)) - load(hit));
-    vec factor = E > vec{} ? splat(edge.scale) * dlogit / E : vec{};
+    vec factor = where_less(vec{}, E, splat(edge.scale) * dlogit / E, vec{});
     for (int n = 0; n < NB; ++n) edge.dscale += dlogit[n] * energy[n];
     vec db[VECS];
     for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
@@ -257,27 +300,28 @@ static inline void backward_of(Edge& edge, const real* S, const real* pe, const 
     }
 }
 
-// W_t = W^T in tiles of LANES x LANES: log2(LANES) perfect shuffles of the rows transpose a tile.
-static inline void transpose(const real* W, real* W_t) {
-    for (int i = 0; i < D; i += LANES)
-        for (int o = 0; o < D; o += LANES) {
-            vec rows[LANES], next[LANES];
-            for (int r = 0; r < LANES; ++r) rows[r] = load(W + (i + r) * D + o);
-            for (int stage = 1; stage < LANES; stage *= 2) {
-                for (int r = 0; r < LANES / 2; ++r) {
-                    vec a = rows[r], b = rows[r + LANES / 2];
-#if defined(REAL_IS_DOUBLE)
-                    next[2 * r] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-                    next[2 * r + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-#else
-                    next[2 * r] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-                    next[2 * r + 1] =
-                        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-#endif
+// Lanes of two parts in turn, from the one half of both or from the other: a perfect shuffle.
+template <int HALF, int... I>
+INLINE part shuffled(part a, part b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (HALF * PART_LANES / 2 + I / 2 + I % 2 * PART_LANES)...);
+}
+
+// W_t = W^T in tiles of PART_LANES x PART_LANES: log2(PART_LANES) perfect shuffles of the rows transpose a tile.
+INLINE void transpose(const real* W, real* W_t) {
+    constexpr int N = PART_LANES;
+    constexpr std::make_integer_sequence<int, N> lanes;
+    for (int i = 0; i < D; i += N)
+        for (int o = 0; o < D; o += N) {
+            part rows[N], next[N];
+            for (int r = 0; r < N; ++r) rows[r] = (part) * (const loose_part*)(W + (i + r) * D + o);
+            for (int stage = 1; stage < N; stage *= 2) {
+                for (int r = 0; r < N / 2; ++r) {
+                    next[2 * r] = shuffled<0>(rows[r], rows[r + N / 2], lanes);
+                    next[2 * r + 1] = shuffled<1>(rows[r], rows[r + N / 2], lanes);
                 }
-                for (int r = 0; r < LANES; ++r) rows[r] = next[r];
+                for (int r = 0; r < N; ++r) rows[r] = next[r];
             }
-            for (int r = 0; r < LANES; ++r) store(W_t + (o + r) * D + i, rows[r]);
+            for (int r = 0; r < N; ++r) *(loose_part*)(W_t + (o + r) * D + i) = (loose_part)rows[r];
         }
 }
 
@@ -338,7 +382,7 @@ struct Update {
 
 }  // extern "C"
 
-static inline void adamw(real* w, const real* g, real* m, real* v, int64_t size, real factor, const Update& u) {
+INLINE void adamw(real* w, const real* g, real* m, real* v, int64_t size, real factor, const Update& u) {
     vec keep = splat(1 - u.lr * u.weight_decay), rate = splat(u.lr / u.correction1);
     vec root2 = splat(1 / std::sqrt(u.correction2));
     for (int64_t i = 0; i < size; i += LANES) {
@@ -353,7 +397,7 @@ static inline void adamw(real* w, const real* g, real* m, real* v, int64_t size,
     }
 }
 
-static inline void scaled_step(real* w, const real* g, int64_t size, real rate, real keep) {
+INLINE void scaled_step(real* w, const real* g, int64_t size, real rate, real keep) {
     for (int64_t i = 0; i < size; i += LANES) store(w + i, load(w + i) * splat(keep) - load(g + i) * splat(rate));
 }
 
@@ -377,12 +421,9 @@ static void update_edge(real* W, real* b, const real* dW, const real* db, int64_
 
 namespace {
 
-// Runs f<8>, f<4>, f<2>, f<1> over the positions [first, last).
-#ifdef __AVX512F__
-constexpr int NB = 8;
-#else
-constexpr int NB = 4;
-#endif
+// Runs f<NB> over the positions [first, last), then f<4>, f<2>, f<1> over what is left. The registers hold what NB
+// positions accumulate and a row of W.
+constexpr int NB = PARTS == 1 ? 8 : PARTS == 2 ? 3 : 2;
 #define FOR_POSITIONS(first, last, CALL)              \
     do {                                              \
         int64_t n = (first);                          \
@@ -652,7 +693,7 @@ struct Sweep {
                 vec s = {};
                 for (int64_t e = 0; e < BLOCK; e += LANES) {
                     vec v = load(x + e);
-                    s += v < splat(-80) ? vec{} : vexp(v);
+                    s += where_less(v, splat(-80), vec{}, vexp(v));
                 }
                 int64_t at = item.scratch + (n - begin);
                 peak[at] = high;
@@ -809,9 +850,9 @@ void sifu_train(const Batch* batch, const Update* update, int64_t threads) {
 
 // The update of single edges whose gradients were gathered elsewhere (row i of dW and db belongs to slot[i]).
 void sifu_update(int64_t edges, const int64_t* slot, real* W, real* b, const Update* update, int64_t threads) {
-    constexpr int64_t PART = 64;
-    parallel((edges + PART - 1) / PART, threads, [&](int64_t part) {
-        for (int64_t i = part * PART; i < edges && i < (part + 1) * PART; ++i)
+    constexpr int64_t SHARE = 64;
+    parallel((edges + SHARE - 1) / SHARE, threads, [&](int64_t share) {
+        for (int64_t i = share * SHARE; i < edges && i < (share + 1) * SHARE; ++i)
             update_edge(W + slot[i] * D * D, b + slot[i] * D, update->dW + i * D * D, update->db + i * D, slot[i], *update);
     });
 }
@@ -835,13 +876,13 @@ int64_t sifu_transfer(int64_t file, int64_t pieces, const int64_t* at, char* con
 void sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* place, int64_t edges,
                    const real* default_W, const real* default_b, real* energy, int64_t threads, real sign, int64_t* best) {
     static const int64_t first_row = 0;
-    constexpr int64_t PART = 64;
-    parallel((edges + PART) / PART, threads, [&](int64_t part) {
-        int64_t e = part * PART, last = (part + 1) * PART < edges ? (part + 1) * PART : edges;
+    constexpr int64_t SHARE = 64;
+    parallel((edges + SHARE) / SHARE, threads, [&](int64_t share) {
+        int64_t e = share * SHARE, last = (share + 1) * SHARE < edges ? (share + 1) * SHARE : edges;
         for (; e + ABREAST <= last; e += ABREAST)
             energies_abreast(S, W, b, pe, place + e, e + 2 * ABREAST <= last, energy + e);
         for (; e < last; ++e) energies_of<1>(S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, energy + e);
-        if ((part + 1) * PART > edges) energies_of<1>(S, default_W, default_b, pe, &first_row, energy + edges);
+        if ((share + 1) * SHARE > edges) energies_of<1>(S, default_W, default_b, pe, &first_row, energy + edges);
     });
     *best = -1;
     real high = 0;
