@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from small import write_poems
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,6 +21,13 @@ def run(code: str, folder: Path) -> str:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def on_few_poems(code: str, folder: Path) -> str:
+    """Python code that builds from a small file in place of the shipped poems."""
+    write_poems(folder / "few.txt", poems=3000)
+    assert '"tang"' in code
+    return code.replace('"tang"', '"few.txt"')
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -31,14 +39,15 @@ def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     found = blocks(ROOT / page, "python")
     assert found
     for block in found:
-        small = block.replace("vocab=4000", "vocab=300")
+        small = on_few_poems(block.replace("vocab=4000", "vocab=300"), tmp_path)
         assert small != block
         assert run(small, tmp_path)
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
     code = (ROOT / "examples" / "first_graph.py").read_text(encoding="utf-8")
-    printed = run(code.replace("VOCAB = 4000", "VOCAB = 300").replace("STEPS = 4", "STEPS = 1"), tmp_path)
+    code = on_few_poems(code.replace("VOCAB = 4000", "VOCAB = 300").replace("STEPS = 4", "STEPS = 1"), tmp_path)
+    printed = run(code, tmp_path)
     assert len(printed.splitlines()) == 6
 
 
@@ -62,10 +71,14 @@ def remarks(printed: str) -> list[str]:
 
 def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
     """The words, on a smaller graph than the page has: the figures were measured once."""
+    write_poems(tmp_path / "few.txt", poems=3000)
     first, *_ = blocks(ROOT / "docs" / "guide.md", "console")
     session = dict(part.partition("\n")[::2] for part in first.split("$ ")[1:])
     for command, small in (
-        ("sifu build-graph --vocab 4000 --sparsify 0.1", ["build-graph", "--vocab", "200", "--sparsify", "0.9"]),
+        (
+            "sifu build-graph --vocab 4000 --sparsify 0.1",
+            ["build-graph", "few.txt", "--vocab", "200", "--sparsify", "0.9"],
+        ),
         ("sifu train --minutes 1", ["train", "--steps", "1", "--batch", "16"]),
     ):
         printed = run(f"from sifu_cli.main import run; assert run({small!r}) == 0", tmp_path)
@@ -77,8 +90,10 @@ def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
     page = ROOT / "docs" / "seeing.md"
     lines = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     assert len(lines) == 8
+    write_poems(tmp_path / "few.txt", poems=3000)
     small = [
-        line.replace("--vocab 1000", "--vocab 200").replace("--minutes 4", "--steps 1 --batch 64") for line in lines
+        line.replace("--vocab 1000", "few.txt --vocab 200").replace("--minutes 4", "--steps 1 --batch 64")
+        for line in lines
     ]
     words = [shlex.split(line) for line in small]
     assert {first for first, *_ in words} == {"sifu"}

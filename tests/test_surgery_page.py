@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs" / "surgery.md"
@@ -16,15 +18,25 @@ VARIES = re.compile(
 )
 
 
-def sifu(command: str, folder: Path) -> str:
-    """What a command prints, as the page shows it."""
+RUN = """
+import contextlib, io, json, sys
+from sifu_cli.main import run
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run(words) == 0, words
+    print(json.dumps(printed.getvalue()))
+"""
+
+
+def sifu(commands: Sequence[str], folder: Path) -> list[str]:
+    """What commands print, one after another, as the page shows it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TZ": "UTC", "COLUMNS": "120"}
+    words = json.dumps([shlex.split(command)[1:] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-m", "sifu_cli", *shlex.split(command)[1:]],
-        cwd=folder, capture_output=True, encoding="utf-8", env=environment, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", RUN], cwd=folder, capture_output=True, encoding="utf-8", env=environment, input=words
+    )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def plain(text: str) -> list[str]:
@@ -44,9 +56,10 @@ def sessions(page: str) -> list[tuple[str, str]]:
 
 def test_the_page_is_what_happens(tmp_path: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert len(sessions(page)) > 10
-    for command, output in sessions(page):
-        found, shown = plain(sifu(command, tmp_path)), plain(output)
+    commands, outputs = zip(*sessions(page), strict=True)
+    assert len(commands) > 10
+    for command, printed, output in zip(commands, sifu(commands, tmp_path), outputs, strict=True):
+        found, shown = plain(printed), plain(output)
         if command.startswith("sifu generate"):  # the chosen tokens may depend on the last bit of an energy
             found, shown = [found[0][:2]], [shown[0][:2]]
         assert found == shown, command
@@ -61,17 +74,18 @@ def write() -> None:
     import tempfile
 
     page = PAGE.read_text(encoding="utf-8")
+    commands = [command for command, _ in sessions(page)]
     with tempfile.TemporaryDirectory() as folder:
+        printed = iter(sifu(commands, Path(folder)))
 
-        def filled(block: re.Match[str]) -> str:
-            parts = []
-            for part in block[1].split("$ ")[1:]:
-                command = part.partition("\n")[0]
-                shown = "\n".join(line.rstrip() for line in sifu(command, Path(folder)).splitlines())
-                parts.append(f"$ {command}\n{shown}".rstrip() + "\n")
-            return "```console\n" + "\n".join(parts) + "```"
+    def filled(block: re.Match[str]) -> str:
+        parts = []
+        for part in block[1].split("$ ")[1:]:
+            shown = "\n".join(line.rstrip() for line in next(printed).splitlines())
+            parts.append(f"$ {part.partition(chr(10))[0]}\n{shown}".rstrip() + "\n")
+        return "```console\n" + "\n".join(parts) + "```"
 
-        PAGE.write_text(re.sub(r"```console\n(.*?)```", filled, page, flags=re.DOTALL), encoding="utf-8")
+    PAGE.write_text(re.sub(r"```console\n(.*?)```", filled, page, flags=re.DOTALL), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sifu_store import Store
 from sifu_store.errors import DeviceMemoryError, OptionError
-from small import whole, write_text
+from small import whole, write_poems, write_text
 from test_cache import NODES, OPTIMIZERS, Memory, all_values, graph_of_pages
 
 from sifu_graph import Graph, build_graph
@@ -186,7 +186,8 @@ def store(tmp_path: Path) -> Path:
 
 def test_a_run_on_a_device_of_any_size_writes_the_same_store(tmp_path: Path) -> None:
     store, other = tmp_path / "graph.sifu", tmp_path / "other.sifu"
-    build_graph("tang", store, vocab=200, sparsify=0.3, length=16)
+    text = write_poems(tmp_path / "poems.txt", poems=3000)
+    build_graph([text], store, vocab=200, sparsify=0.3, length=16, holdout=0.02)
     shutil.copytree(store, other)
     made = {}
     for path, device_memory in {store: "1GiB", other: "40MiB"}.items():

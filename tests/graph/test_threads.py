@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import write_poems
 
 from sifu_graph.ops.threads import product
 
@@ -62,9 +63,5 @@ def test_a_product_of_few_rows_does_not_depend_on_threads(width: int) -> None:
 
 
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
-    from sifu_graph.text.corpus import Corpus
-
-    text = tmp_path / "poems.txt"
-    documents = [str(document) for _, document in zip(range(1200), Corpus(["tang"]).documents(), strict=False)]
-    text.write_text("\n\n".join(documents), encoding="utf-8")
+    text = write_poems(tmp_path / "poems.txt", poems=600)
     assert run(tmp_path, text, threads=1) == run(tmp_path, text, threads=2)

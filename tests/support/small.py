@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from sifu_store import Store
 
+from sifu_graph.text.corpus import Corpus
+
 
 def write_text(path: Path, *, documents: int = 400, seed: int = 0) -> Path:
     """Lines over a few characters in which some pairs are far more frequent than others."""
@@ -16,6 +18,13 @@ def write_text(path: Path, *, documents: int = 400, seed: int = 0) -> Path:
     weights = [1.0 / (i + 1) for i in range(len(alphabet))]
     lines = ("".join(rng.choices(alphabet, weights, k=rng.randint(2, 24))) + "。" for _ in range(documents))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_poems(path: Path, *, poems: int) -> Path:
+    """The first of the shipped poems, with an empty line between them."""
+    documents = (str(document) for document, _ in zip(Corpus(["tang"]).documents(), range(poems), strict=False))
+    path.write_text("\n\n".join(documents), encoding="utf-8")
     return path
 
 
