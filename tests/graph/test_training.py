@@ -261,7 +261,7 @@ def crash(path: Path, kills: int, seed: int) -> None:
 
 
 def test_kill_9(store: Path) -> None:
-    crash(store, kills=4, seed=1)
+    crash(store, kills=2, seed=1)
 
 
 @pytest.mark.slow

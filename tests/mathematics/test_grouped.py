@@ -186,7 +186,7 @@ def test_gradients(path: str, dtype: torch.dtype, seed: int, config: SignalConfi
         assert_close(found[name], value, terms=wanted.gradient_terms(), size=size, dtype=dtype, what=name)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 300]))
 def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConfig, threads: int, chunks: int) -> None:
     if kernel.compiler() is None:

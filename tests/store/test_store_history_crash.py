@@ -68,8 +68,8 @@ def crash(path: Path, kills: int) -> None:
             assert store.verify().ok
 
 
-def test_six_kills(tmp_path: Path) -> None:
-    crash(tmp_path / "s", 6)
+def test_three_kills(tmp_path: Path) -> None:
+    crash(tmp_path / "s", 3)
 
 
 @pytest.mark.slow
