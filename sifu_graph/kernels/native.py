@@ -1,8 +1,7 @@
-"""Compiles and loads `kernels/contest.cpp`: the fused contest and carry, for machines with a C++ compiler.
+"""Compiles and loads the sources of this folder, for machines with a C++ compiler.
 
-It knows compilers and structures; it does not know the mathematics. One small library per (source, width, dtype,
-compiler, processor) is kept in the user's cache folder. Without a compiler, `load` returns None and the torch path of
-`contest.py` does the work.
+It knows compilers; it does not know the mathematics. One small library per (source, width, dtype, compiler, processor)
+is kept in the user's cache folder. Without a compiler, `load` returns None and torch does the work.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ FLAGS = (
     "-fno-signed-zeros",
     "-ffp-contract=fast",
 )
+HEADERS = ("vectors.hpp", "threads.hpp")
 _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
 
@@ -137,28 +137,48 @@ def native(like: torch.Tensor) -> ctypes.CDLL | None:
 
 @functools.cache
 def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The library for signals [..., width] of a dtype (float32 or float64), compiled on first use (2-3 s).
+    """The library of `contest.cpp` for signals [..., width] of a dtype (float32 or float64).
 
-    None where there is no compiler, the width is not `supported` or, with a warning, the kernel cannot be compiled or
-    does not have the structures of this module.
+    None where `compiled` returns None or, with a warning, the library has other structures than this module.
+    """
+    loaded = compiled("contest", width, dtype)
+    if loaded is None:
+        return None
+    if not _same_sizes(loaded, dtype):
+        warnings.warn(
+            f"{SAID}the structures of the kernel in {loaded._name} have other sizes than those of native.py: torch "
+            "computes the same, several times slower; delete the file and install sifu again",
+            stacklevel=2,
+        )
+        return None
+    return _declared(loaded, dtype)
+
+
+@functools.cache
+def compiled(name: str, width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The library of a source of this folder, compiled on first use (2-3 s).
+
+    None where there is no compiler, the width is not `supported` or, with a warning, the source cannot be compiled.
     """
     chosen = compiler()
     if chosen is None or not supported(width, dtype):
         return None
-    source = resources.files("sifu_graph") / "kernels" / "contest.cpp"
-    text = source.read_bytes()
+    folder = resources.files("sifu_graph") / "kernels"
+    sources = {file: (folder / file).read_bytes() for file in (f"{name}.cpp", *HEADERS)}
     defines = [f"-DWIDTH={width}", "-DREAL=double" if dtype == torch.float64 else "-DREAL=float"]
     if dtype == torch.float64:
         defines.append("-DREAL_IS_DOUBLE")
     identity = hashlib.sha256(
-        b"\0".join([text, chosen.encode(), *(f.encode() for f in (*FLAGS, *defines)), _processor().encode()])
+        b"\0".join(
+            [*sources.values(), chosen.encode(), *(f.encode() for f in (*FLAGS, *defines)), _processor().encode()]
+        )
     ).hexdigest()[:20]
-    library = cache_folder() / f"contest-{identity}.so"
-    if not library.exists() and not _compile(chosen, text, defines, library):
+    library = cache_folder() / f"{name}-{identity}.so"
+    if not library.exists() and not _compile(chosen, sources, defines, library):
         # The cache folder cannot be written, or the compiler is too old: a temporary folder shows which.
         library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
         atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
-        if not _compile(chosen, text, defines, library):
+        if not _compile(chosen, sources, defines, library):
             warnings.warn(
                 f"{SAID}{chosen} cannot compile the kernel (GCC 12 or Clang can): torch computes the same, several "
                 "times slower; CXX names another compiler, SIFU_KERNEL=torch says that this is meant",
@@ -166,17 +186,9 @@ def load(width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
             )
             return None
     try:
-        loaded = ctypes.CDLL(str(library))
+        return ctypes.CDLL(str(library))
     except OSError:
         return None
-    if not _same_sizes(loaded, dtype):
-        warnings.warn(
-            f"{SAID}the structures of the kernel in {library} have other sizes than those of native.py: torch computes "
-            "the same, several times slower; delete the file and install sifu again",
-            stacklevel=2,
-        )
-        return None
-    return _declared(loaded, dtype)
 
 
 def _processor() -> str:
@@ -188,12 +200,14 @@ def _processor() -> str:
         return platform.processor() + platform.machine()
 
 
-def _compile(chosen: str, text: bytes, defines: list[str], library: Path) -> bool:
+def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> bool:
+    """Compiles the first of the sources, by their names."""
     try:
         library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-            source, result = Path(scratch) / "contest.cpp", Path(scratch) / "contest.so"
-            source.write_bytes(text)
+            for name, text in sources.items():
+                (Path(scratch) / name).write_bytes(text)
+            source, result = Path(scratch) / next(iter(sources)), Path(scratch) / "library.so"
             command = [chosen, *FLAGS, *defines, str(source), "-o", str(result)]
             if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
                 result.replace(library)

@@ -1,0 +1,61 @@
+"""Documents as parallel streams: windows that follow one another, for models that carry a state along the text.
+
+It knows node ids and documents; it does not know models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sifu_graph.arrays import Bools, Ids
+from sifu_graph.text.encoded import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of every stream: B streams of T tokens.
+
+    Attributes
+    ----------
+    token
+        int32 [B, T].
+    target
+        int32 [B, T]: the next token of the document; -1 at its last token and in padding.
+    restart
+        bool [B, T]: the token begins a document or its stream, so that no state comes in.
+    """
+
+    token: Ids
+    target: Ids
+    restart: Bools
+
+
+def windows(split: Split, *, streams: int, steps: int) -> Iterator[Window]:
+    """Cuts a text into streams of equal length and yields their windows, from the beginning to the end.
+
+    Every token but the last one of each document is a target once, whatever the number of streams: a stream that
+    begins within a document begins with the last token of the stream before it. The last window is padded.
+
+    Parameters
+    ----------
+    split
+        The documents, at least two tokens.
+    streams, steps
+        B and T, each at least 1. Fewer streams are used for a text with fewer pairs of neighbours.
+    """
+    first = np.zeros(split.tokens + 1, bool)
+    first[split.offsets] = True
+    places = split.tokens - 1  # a place is a token with the one after it
+    streams = max(1, min(streams, places))
+    length = -(-places // streams)
+    begin = np.arange(streams) * length
+    for step in range(0, length, steps):
+        within = step + np.arange(steps)
+        at = np.minimum(begin[:, None] + within, places - 1)
+        real = (within < length) & (begin[:, None] + within < places)
+        token = np.asarray(split.ids[at], np.int32)
+        target = np.where(real & ~first[at + 1], np.asarray(split.ids[at + 1]), -1).astype(np.int32)
+        yield Window(token, target, first[at] | (within == 0))

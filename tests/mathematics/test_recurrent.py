@@ -1,0 +1,239 @@
+"""The shared recurrence: the pair model, the losses and the gradients against naive versions in double precision."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import needs
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sifu_graph.kernels import native as kernel
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, RecurrentBackend, TorchRecurrent
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.kneser_ney import estimate_discounts
+from sifu_graph.text.pair_counts import count_pairs
+from sifu_graph.text.streams import windows
+
+
+def random_text(seed: int, *, nodes: int, documents: int, length: int = 20) -> Split:
+    """Documents over nodes of which the first are the most frequent."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, length, documents)
+    weights = 1.0 / np.arange(1, nodes + 1)
+    ids = rng.choice(nodes, sizes.sum(), p=weights / weights.sum()).astype(np.int32)
+    return Split(ids, np.append(0, np.cumsum(sizes)))
+
+
+def model_of(text: Split, nodes: int) -> PairModel:
+    return PairModel.of(count_pairs(text, n=nodes))
+
+
+def naive_probability(
+    pairs: dict[tuple[int, int], int], source: int, target: int, nodes: int, *, without: bool = False
+) -> float:
+    """p of the docstring of `pair_model`, from the counts; ``without`` one occurrence of the pair itself."""
+    d = (0.0, *estimate_discounts(np.array(list(pairs.values()), np.int64)))
+    before = [len({u for u, v in pairs if v == node}) for node in range(nodes)]
+    d_lower = (0.0, *estimate_discounts(np.array([a for a in before if a], np.int64)))
+    a, floor = sum(before), sum(d_lower[min(x, 3)] for x in before)
+    row = {v: c for (u, v), c in pairs.items() if u == source}
+    mine = before[target]
+    if without and target in row:
+        mine -= row[target] == 1
+        row[target] -= 1
+    q = (mine - d_lower[min(mine, 3)]) / a + floor / a / nodes
+    total = sum(row.values())
+    if not total:
+        return q
+    left = sum(d[min(c, 3)] for c in row.values()) / total
+    count = row.get(target, 0)
+    return (count - d[min(count, 3)]) / total + left * q
+
+
+def counted(text: Split, nodes: int) -> dict[tuple[int, int], int]:
+    found = count_pairs(text, n=nodes)
+    return {(int(u), int(v)): int(c) for u, v, c in zip(found.source, found.target, found.count, strict=True)}
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 12), documents=st.integers(1, 40))
+def test_rows_are_those_of_the_counts(seed: int, nodes: int, documents: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    model, pairs = model_of(text, nodes), counted(text, nodes)
+    every = np.arange(nodes)
+    rows = model.rows(every)
+    assert np.exp(rows).sum(1) == pytest.approx(1.0)
+    for u in range(nodes):
+        for v in range(nodes):
+            assert math.exp(rows[u, v]) == pytest.approx(naive_probability(pairs, u, v, nodes), rel=1e-9)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 12), documents=st.integers(1, 40))
+def test_a_row_without_an_occurrence_is_that_of_the_other_counts(seed: int, nodes: int, documents: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    model, pairs = model_of(text, nodes), counted(text, nodes)
+    source, target = (np.array(x, np.int64) for x in zip(*pairs, strict=True))
+    rows = model.rows_without(source, target)
+    for row, u, v in zip(rows, source, target, strict=True):
+        assert math.exp(row[v]) == pytest.approx(
+            naive_probability(pairs, int(u), int(v), nodes, without=True), rel=1e-9
+        )
+        other = int(v + 1) % nodes
+        rest = dict(pairs)
+        rest[u, v] -= 1
+        # The discounts and the lower order stay those of the whole text.
+        count, d = rest.get((u, other), 0), (0.0, *model.discounts)
+        total = sum(c for (s, _), c in rest.items() if s == u)
+        left = sum(d[min(c, 3)] for (s, _), c in rest.items() if s == u) / total if total else 1.0
+        expected = (count - d[min(count, 3)]) / max(total, 1) + left * math.exp(model.log_lower[other])
+        assert math.exp(row[other]) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**16), documents=st.integers(1, 30), streams=st.integers(1, 9), steps=st.integers(1, 12))
+def test_streams_meet_every_pair_once(seed: int, documents: int, streams: int, steps: int) -> None:
+    text = random_text(seed, nodes=5, documents=documents)
+    found: dict[tuple[int, int], int] = {}
+    last: np.ndarray | None = None
+    for window in windows(text, streams=streams, steps=steps):
+        assert window.token.shape == window.target.shape == window.restart.shape
+        for row in range(len(window.token)):
+            for step, (token, target) in enumerate(zip(window.token[row], window.target[row], strict=True)):
+                if target >= 0:
+                    found[int(token), int(target)] = found.get((int(token), int(target)), 0) + 1
+                    if step + 1 < steps and window.target[row, step + 1] >= 0:
+                        assert window.token[row, step + 1] == target  # a document's last token is never scored
+            if last is not None and last[row] >= 0 and window.target[row, 0] >= 0 and not window.restart[row, 0]:
+                assert window.token[row, 0] == last[row]
+        last = window.target[:, -1]
+    assert found == counted(text, 5)
+
+
+def random_model(seed: int, nodes: int, width: int) -> Recurrent:
+    """All parameters away from their initial values, float64."""
+    initial = Recurrent.initial(nodes, width, seed=seed, dtype=torch.float64).tensors()
+    generator = torch.Generator().manual_seed(seed)
+    return Recurrent(
+        **{k: v + 0.3 * torch.randn(v.shape, generator=generator, dtype=v.dtype) for k, v in initial.items()}
+    )
+
+
+def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
+    return Recurrent(**{name: value.to(dtype) for name, value in model.tensors().items()})
+
+
+def backends(pairs: PairModel, width: int, dtype: torch.dtype) -> list[RecurrentBackend]:
+    library = kernel.compiled("recurrent", width, dtype)
+    if library is None:
+        pytest.skip(needs.COMPILER)
+    return [TorchRecurrent(pairs), NativeRecurrent(library, pairs, dtype)]
+
+
+def naive_losses(
+    pairs: PairModel, model: Recurrent, token: list[int], target: list[int], *, without: bool
+) -> list[float]:
+    """One stream from its start, a loop over every node in plain numpy."""
+    W, gain, node, r, n, c, s = (x.numpy() for x in model.tensors().values())
+    out = []
+    for u, t in zip(token, target, strict=True):
+        h = r @ W
+        h = h - h.mean()
+        z = gain * h / math.sqrt((h * h).mean() + 1e-6) + node[u]
+        r = np.array([x * 0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
+        one = np.array([u]), np.array([t])
+        row = (pairs.rows_without(*one) if without else pairs.rows(one[0]))[0]
+        energy = [s[0] * row[v] + n[v] @ r + c[v] for v in range(pairs.nodes)]
+        top = max(energy)
+        out.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
+    return out
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 40), length=st.integers(1, 12))
+def test_torch_is_the_equations(seed: int, nodes: int, length: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=30)
+    pairs, model = model_of(text, nodes), random_model(seed, nodes, 16)
+    rng = np.random.default_rng(seed)
+    token, target = rng.integers(0, nodes, (2, length)).astype(np.int32)
+    first = torch.zeros(1, length, dtype=torch.bool)
+    first[0, 0] = True
+    inputs = (torch.from_numpy(token)[None], torch.from_numpy(target)[None], first)
+    backend = TorchRecurrent(pairs)
+    found = backend.losses(model, *inputs, torch.zeros(1, 16, dtype=torch.float64))[0]
+    assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target, without=False), rel=1e-9)
+    found, _ = backend.gradients(model, *inputs, torch.zeros(1, 16, dtype=torch.float64), weight=1.0)
+    assert found[0].tolist() == pytest.approx(naive_losses(pairs, model, token, target, without=True), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@settings(max_examples=12)
+@given(
+    seed=st.integers(0, 2**16), nodes=st.integers(2, 70), documents=st.integers(1, 60), streams=st.integers(2, 5),
+    steps=st.integers(1, 12), width=st.sampled_from([16, 32]),
+)  # fmt: skip
+def test_the_kernel_is_torch(
+    dtype: torch.dtype, seed: int, nodes: int, documents: int, streams: int, steps: int, width: int
+) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    pairs, model = model_of(text, nodes), random_model(seed, nodes, width)
+    torch_path, kernel_path = TorchRecurrent(pairs), backends(pairs, width, dtype)[1]
+    close = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-4}
+    mine = cast(model, dtype)
+    one = two = None
+    for window in islice(windows(text, streams=streams, steps=steps), 3):
+        token, target, restart = (torch.from_numpy(x) for x in (window.token, window.target, window.restart))
+        if one is None:
+            one = torch.zeros(len(token), width, dtype=torch.float64)
+            two = torch.zeros(len(token), width, dtype=dtype)
+        assert two is not None
+        before = one.clone(), two.clone()
+        wanted, found = (b.losses(m, token, target, restart, r) for b, m, r in
+                         ((torch_path, model, before[0]), (kernel_path, mine, before[1])))  # fmt: skip
+        torch.testing.assert_close(found.double(), wanted, **close)
+        wanted, wanted_gradient = torch_path.gradients(model, token, target, restart, one, weight=0.5)
+        found, found_gradient = kernel_path.gradients(mine, token, target, restart, two, weight=0.5)
+        torch.testing.assert_close(found.double(), wanted, **close)
+        torch.testing.assert_close(two.double(), one, **close)
+        for name, gradient in wanted_gradient.tensors().items():
+            size = float(gradient.abs().max()) if gradient.numel() else 0.0
+            bound = {"rtol": close["rtol"], "atol": close["atol"] * max(1.0, size)}
+            torch.testing.assert_close(found_gradient.tensors()[name].double(), gradient, **bound, msg=name)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    text = random_text(1, nodes=300, documents=200)
+    pairs, model = model_of(text, 300), cast(random_model(1, 300, 32), torch.float32)
+    backend = backends(pairs, 32, torch.float32)[1]
+    window = next(windows(text, streams=7, steps=30))
+    inputs = [torch.from_numpy(x) for x in (window.token, window.target, window.restart)]
+    usual, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            signal = torch.zeros(7, 32)
+            losses, gradient = backend.gradients(model, *inputs, signal, weight=1.0)
+            results.append([losses, signal, *gradient.tensors().values()])
+    finally:
+        torch.set_num_threads(usual)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+def test_untrained_it_is_the_pair_model() -> None:
+    text = random_text(3, nodes=30, documents=50)
+    pairs, model = model_of(text, 30), Recurrent.initial(30, 16, seed=0, dtype=torch.float64)
+    window = next(windows(text, streams=3, steps=12))
+    inputs = [torch.from_numpy(x) for x in (window.token, window.target, window.restart)]
+    found = TorchRecurrent(pairs).losses(model, *inputs, torch.zeros(3, 16, dtype=torch.float64))
+    scored = window.target >= 0
+    rows = pairs.rows(window.token[scored].astype(np.int64))
+    wanted = -rows[np.arange(len(rows)), window.target[scored]]
+    assert found.numpy()[scored] == pytest.approx(wanted, rel=1e-12)
+    assert not found.numpy()[~scored].any()
