@@ -124,7 +124,8 @@ class PairModel:
         taken = discount_of(count, self.discounts)
         total = count.sum(1, keepdims=True)
         left = np.where(total > 0, taken.sum(1, keepdims=True) / np.maximum(total, 1), 1.0)
-        return np.log((count - taken) / np.maximum(total, 1) + left * np.exp(lower))
+        found: Doubles = np.log((count - taken) / np.maximum(total, 1) + left * np.exp(lower))
+        return found
 
     def _pairs_of(self, source: Ints) -> tuple[Ints, Ints]:
         """The pairs of these sources: which of the sources, and which pair, int64 [k]."""

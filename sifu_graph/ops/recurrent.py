@@ -203,14 +203,14 @@ class NativeRecurrent:
 
     def losses(self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.losses`."""
-        _, tape = self._carry(model, token, restart, signal)
+        _, tape = self._carry(model, token, target, restart, signal)
         return self._contest(model, token, target, tape["r"], leave_one_out=False, weight=0.0)
 
     def gradients(
         self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor, *, weight: float
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
-        recurrence, tape = self._carry(model, token, restart, signal)
+        recurrence, tape = self._carry(model, token, target, restart, signal)
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
         d_r = torch.empty_like(tape["r"])
         into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
@@ -222,7 +222,7 @@ class NativeRecurrent:
         return losses, found
 
     def _carry(
-        self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor
+        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor
     ) -> tuple[ctypes.Structure, dict[str, Tensor]]:
         """Carries the signals; the structure is valid as long as its tensors."""
         streams, steps = token.shape
@@ -232,8 +232,10 @@ class NativeRecurrent:
         tape["inverse"] = model.W.new_empty(streams, steps)
         tape["restart"] = restart.to(torch.uint8)
         inputs = (token, tape["restart"], signal, model.start, model.W, model.gain, model.node)
-        for tensor in (*inputs, model.target, model.bias):
-            assert tensor.is_contiguous()
+        if not all(tensor.is_contiguous() for tensor in (*inputs, model.target, model.bias)):
+            raise ValueError("all tensors must be contiguous")
+        if int(token.min()) < 0 or int(token.max()) >= len(model.node) or int(target.max()) >= len(model.node):
+            raise ValueError(f"a token is not one of the {len(model.node):,} nodes")
         results = (tape[name] for name in ("before", "unit", "inverse", "z", "r"))
         recurrence = _Recurrence(
             streams, steps, len(model.node), *(x.data_ptr() for x in inputs), *(x.data_ptr() for x in results)

@@ -56,6 +56,6 @@ def windows(split: Split, *, streams: int, steps: int) -> Iterator[Window]:
         within = step + np.arange(steps)
         at = np.minimum(begin[:, None] + within, places - 1)
         real = (within < length) & (begin[:, None] + within < places)
-        token = np.asarray(split.ids[at], np.int32)
-        target = np.where(real & ~first[at + 1], np.asarray(split.ids[at + 1]), -1).astype(np.int32)
+        token = split.ids[at].astype(np.int32)
+        target = np.where(real & ~first[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
         yield Window(token, target, first[at] | (within == 0))

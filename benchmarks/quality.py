@@ -1,0 +1,156 @@
+"""Models of the next token side by side: the same text, the same minutes, the same held-out documents.
+
+    python benchmarks/quality.py                                  # Tang and Song, 2 minutes each, 4,000 nodes
+    python benchmarks/quality.py --minutes 20 --models transformer recurrent
+    python benchmarks/quality.py --corpus a.txt --level bpe --nodes 1000
+
+Kneser-Ney models count. ``recurrent`` is the recurrence that all edges share (`sifu_graph/ops/recurrent.py`), before
+and after training. ``lstm`` and ``transformer`` are in `torch_models.py`. Prints a table in Markdown and writes it,
+with the numbers behind it, to ``--output``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import machine
+import torch
+from main_job import DATA, TEXTS
+
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import Recurrent, cpu_recurrent
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
+from sifu_graph.text.kneser_ney import KneserNey, every_place
+from sifu_graph.text.pair_counts import count_pairs
+from sifu_graph.text.registry import train_tokenizer
+from sifu_graph.training.recurrent_loop import score_recurrent, train_recurrent
+
+HERE = Path(__file__).resolve().parent
+MODELS = ("kneser-ney", "recurrent", "lstm", "transformer")
+HOLDOUT = 0.01
+WIDTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model.
+
+    Attributes
+    ----------
+    perplexity
+        Held-out.
+    parameters
+        Numbers that training changes; None: counts.
+    tokens, seconds
+        Of training.
+    """
+
+    model: str
+    perplexity: float
+    parameters: int | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--corpus", nargs="+", help="files; default: Tang and Song beside the project, else `tang`")
+    parser.add_argument("--level", choices=["char", "bpe"], default="char")
+    parser.add_argument("--nodes", type=int, default=4000, help="default: 4000")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, for each model (default: 2)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="default: all cores")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "quality", help="folder of the table")
+    options = parser.parse_args(arguments)
+    if options.corpus is None:
+        options.corpus = [str(DATA / name) for name in TEXTS if (DATA / name).is_file()] or ["tang"]
+    return options
+
+
+def encoded(options: argparse.Namespace, folder: Path) -> tuple[TokenFile, int]:
+    """The token file, and the number of nodes."""
+    corpus = Corpus([text if text == "tang" else Path(text) for text in options.corpus])
+    tokenizer = train_tokenizer(corpus.training(holdout=HOLDOUT), level=options.level, vocab=options.nodes)
+    return encode_corpus(corpus, tokenizer, directory=folder, holdout=HOLDOUT), len(tokenizer)
+
+
+def kneser_ney(train: Split, heldout: Split, nodes: int) -> list[Row]:
+    """Orders 2, 3 and 4."""
+    places = every_place(heldout)
+    started = time.perf_counter()
+    nats = KneserNey(train, n=nodes).nats(heldout, places)
+    seconds = time.perf_counter() - started
+    return [
+        Row(name, math.exp(sum_ / len(places)), tokens=train.tokens, seconds=seconds) for name, sum_ in nats.items()
+    ]
+
+
+def recurrent(train: Split, heldout: Split, nodes: int, options: argparse.Namespace) -> list[Row]:
+    """Before and after training."""
+    model = Recurrent.initial(nodes, WIDTH, seed=options.seed)
+    backend = cpu_recurrent(PairModel.of(count_pairs(train, n=nodes)), WIDTH, torch.float32)
+    size = sum(value.numel() for value in model.tensors().values())
+    rows = []
+    for minutes in (0.0, options.minutes):
+        report = train_recurrent(model, backend, train, minutes=minutes) if minutes else None
+        nats, count = score_recurrent(model, backend, heldout)
+        name = "recurrent" if report else "recurrent, untrained"
+        tokens, seconds = (report.tokens, report.seconds) if report else (0, 0.0)
+        rows.append(Row(name, math.exp(nats / count), size, tokens, seconds))
+    return rows
+
+
+def rows_of(name: str, train: Split, heldout: Split, nodes: int, options: argparse.Namespace) -> list[Row]:
+    """The rows of one model."""
+    torch.manual_seed(options.seed)
+    if name == "kneser-ney":
+        return kneser_ney(train, heldout, nodes)
+    if name == "recurrent":
+        return recurrent(train, heldout, nodes, options)
+    import torch_models
+
+    found = torch_models.run(name, train, heldout, nodes=nodes, minutes=options.minutes)
+    return [Row(name, *found)]
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table."""
+    lines = ["| model | held-out perplexity | parameters | training tokens | seconds |", "|---|---|---|---|---|"]
+    for row in rows:
+        size = "counts" if row.parameters is None else f"{row.parameters:,}"
+        lines.append(f"| {row.model} | {row.perplexity:.1f} | {size} | {row.tokens:,} | {row.seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the chosen models one after another."""
+    options = parsed(arguments)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens, nodes = encoded(options, Path(folder))
+        places = len(every_place(tokens.heldout))
+        text = f"{nodes:,} nodes, {tokens.train.tokens:,} tokens, {places:,} held-out, {options.threads} threads"
+        print(f"{', '.join(Path(name).name for name in options.corpus)}: {text}, {machine.processor()}")
+        rows = []
+        for name in options.models:
+            rows += rows_of(name, tokens.train, tokens.heldout, nodes, options)
+            print(markdown(rows), flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "quality.md").write_text(f"{text}\n\n{markdown(rows)}", encoding="utf-8")
+    record = {"text": text, "minutes": options.minutes, "rows": [dataclasses.asdict(row) for row in rows]}
+    (options.output / "quality.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

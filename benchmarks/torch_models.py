@@ -1,0 +1,126 @@
+"""An LSTM and a Transformer of usual design, in torch alone, to compare with. They know node ids and documents.
+
+Both read windows of parallel streams (`sifu_graph/text/streams.py`) with a learned vector added to the first token of
+a document, share the vectors of tokens between input and output, and train by AdamW with a warm-up and a half cosine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.streams import windows
+
+STREAMS, CONTEXT = 32, 64
+RATES = {"lstm": 3e-3, "transformer": 2e-3}
+WARMUP_STEPS, FINAL_FRACTION = 50, 0.05
+
+
+class Lstm(nn.Module):
+    """One layer of 256 units; its state passes from window to window."""
+
+    def __init__(self, nodes: int, width: int = 256) -> None:
+        super().__init__()
+        self.token = nn.Embedding(nodes, width)
+        nn.init.normal_(self.token.weight, std=0.05)
+        self.restart = nn.Parameter(torch.zeros(width))
+        self.layer = nn.LSTM(width, width, batch_first=True)
+        self.bias = nn.Parameter(torch.zeros(nodes))
+        self.state: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, token: Tensor, restart: Tensor) -> Tensor:
+        """Energies [B, T, n] for int64 [B, T] and bool [B, T]."""
+        x = self.token(token) + restart[..., None] * self.restart
+        out, state = self.layer(x, self.state)
+        self.state = (state[0].detach(), state[1].detach())
+        return out @ self.token.weight.T + self.bias
+
+
+class Transformer(nn.Module):
+    """4 layers of width 192 with 6 heads, normalisation first, learned positions; a window is all it sees."""
+
+    def __init__(self, nodes: int, width: int = 192, layers: int = 4, heads: int = 6) -> None:
+        super().__init__()
+        self.token = nn.Embedding(nodes, width)
+        self.place = nn.Embedding(CONTEXT, width)
+        for table in (self.token, self.place):
+            nn.init.normal_(table.weight, std=0.02)
+        self.restart = nn.Parameter(torch.zeros(width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(nodes))
+        self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(CONTEXT))
+
+    def forward(self, token: Tensor, restart: Tensor) -> Tensor:
+        """Energies [B, T, n] for int64 [B, T] and bool [B, T], T at most `CONTEXT`."""
+        steps = token.shape[1]
+        x = self.token(token) + self.place.weight[:steps] + restart[..., None] * self.restart
+        x = self.layers(x, mask=self.mask[:steps, :steps], is_causal=True)
+        return self.norm(x) @ self.token.weight.T + self.bias
+
+
+def _batches(split: Split, *, streams: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    for window in windows(split, streams=streams, steps=CONTEXT):
+        yield (
+            torch.from_numpy(window.token).long(),
+            torch.from_numpy(window.target).long(),
+            torch.from_numpy(window.restart),
+        )
+
+
+def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) -> tuple[float, int, int, float]:
+    """Held-out perplexity, parameters, tokens and seconds of training of ``lstm`` or ``transformer``."""
+    model: Lstm | Transformer = Lstm(nodes) if name == "lstm" else Transformer(nodes)
+    adam = torch.optim.AdamW(model.parameters(), lr=RATES[name], betas=(0.9, 0.99), weight_decay=0.01)
+    started, done, step = time.perf_counter(), 0, 0
+    while (finished := (time.perf_counter() - started) / (60 * minutes)) < 1.0:
+        if isinstance(model, Lstm):
+            model.state = None
+        for token, target, restart in _batches(train, streams=STREAMS):
+            finished = (time.perf_counter() - started) / (60 * minutes)
+            if finished >= 1.0:
+                break
+            step += 1
+            cosine = FINAL_FRACTION + (1 - FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * finished))
+            adam.param_groups[0]["lr"] = RATES[name] * cosine * min(1.0, step / WARMUP_STEPS)
+            energy = model(token, restart)
+            loss = nn.functional.cross_entropy(energy.flatten(0, 1), target.flatten(), ignore_index=-1)
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            adam.step()
+            done += int((target >= 0).sum())
+    seconds = time.perf_counter() - started
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return perplexity(model.eval(), heldout), size, done, seconds
+
+
+@torch.no_grad()
+def perplexity(model: Lstm | Transformer, heldout: Split) -> float:
+    """Over all tokens that follow another. The Transformer sees at least half a window before each, if there is one."""
+    nats, count = 0.0, 0
+    if isinstance(model, Lstm):
+        model.state = None
+        for token, target, restart in _batches(heldout, streams=STREAMS):
+            energy = model(token, restart).flatten(0, 1)
+            nats += float(nn.functional.cross_entropy(energy, target.flatten(), ignore_index=-1, reduction="sum"))
+            count += int((target >= 0).sum())
+        return math.exp(nats / count)
+    half, before = CONTEXT // 2, None
+    for window in windows(heldout, streams=STREAMS, steps=half):
+        now = torch.from_numpy(window.token).long(), torch.from_numpy(window.restart)
+        token, restart = now if before is None else tuple(torch.cat(pair, 1) for pair in zip(before, now, strict=True))
+        target = torch.from_numpy(window.target).long()
+        energy = model(token, restart)[:, -half:].flatten(0, 1)
+        nats += float(nn.functional.cross_entropy(energy, target.flatten(), ignore_index=-1, reduction="sum"))
+        count += int((target >= 0).sum())
+        before = now
+    return math.exp(nats / count)
