@@ -51,14 +51,33 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert len(printed.splitlines()) == 6
 
 
-def test_every_command_in_the_readme_and_the_guide_exists() -> None:
-    from sifu_cli.main import COMMANDS
+def commands_on(page: Path) -> list[list[str]]:
+    """The words of every `sifu ...` on a page: in its console blocks and between backticks in its text."""
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:\$ |    )(sifu .*?)(?:  +#.*)?$", text, re.MULTILINE)
+    found = [part for line in (*lines, *re.findall(r"`(sifu [^`\n]*)`", text)) for part in re.split(r"[;|&]+ ", line)]
+    return [shlex.split(command) for command in found if command.startswith("sifu ")]
 
-    for page in ("README.md", "docs/guide.md"):
-        lines = [line for block in blocks(ROOT / page, "console") for line in block.splitlines()]
-        words = {line.split()[2] for line in lines if line.startswith("$ sifu ")}
-        assert words
-        assert words <= set(COMMANDS)
+
+def test_every_command_and_option_on_a_page_exists() -> None:
+    import click
+    from sifu_cli.main import COMMANDS, cli
+
+    context, seen = click.Context(cli), 0
+    common = {option for parameter in cli.params for option in parameter.opts}
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for _, *words in commands_on(page):
+            name = next((word for word in words if not word.startswith("-")), None)
+            if name is None or name.isupper():  # `sifu --help`, `sifu COMMAND`
+                continue
+            assert name in COMMANDS, (page.name, words)
+            command = cli.get_command(context, name)
+            assert command is not None
+            known = {"--help", *common, *(o for p in command.params for o in (*p.opts, *p.secondary_opts))}
+            options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            assert options <= known, (page.name, words)
+            seen += len(options)
+    assert seen > 80
 
 
 VARIES = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{8}\b|[\d:.,]+ (?:bytes|[KMG]iB|s|min)|[\d:.,]*\d[\d:.,]*(?: %)?")
