@@ -19,7 +19,7 @@ typedef REAL real;
 #define INLINE static inline __attribute__((always_inline))
 
 // A vector is 64 bytes on every processor, so that sums have one order everywhere; it is made of parts, the vectors
-// that the processor has. (GCC lowers one type of 64 bytes badly where a register is shorter: training took five times
+// that the processor has. (GCC lowers one type of 64 bytes badly where a register is shorter: training took 3.5 times
 // as long.)
 #if defined(__AVX512F__)
 constexpr int PART_BYTES = 64;
