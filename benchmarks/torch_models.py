@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from sifu_graph.config import OptimizerConfig
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import windows
 
 STREAMS, CONTEXT = 32, 64
 RATES = {"lstm": 3e-3, "transformer": 2e-3}
-WARMUP_STEPS, FINAL_FRACTION = 50, 0.05
 
 
 class Lstm(nn.Module):
@@ -67,8 +67,8 @@ class Transformer(nn.Module):
         return self.norm(x) @ self.token.weight.T + self.bias
 
 
-def _batches(split: Split, *, streams: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    for window in windows(split, streams=streams, steps=CONTEXT):
+def _batches(split: Split) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    for window in windows(split, streams=STREAMS, steps=CONTEXT):
         yield (
             torch.from_numpy(window.token).long(),
             torch.from_numpy(window.target).long(),
@@ -79,18 +79,21 @@ def _batches(split: Split, *, streams: int) -> Iterator[tuple[Tensor, Tensor, Te
 def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) -> tuple[float, int, int, float]:
     """Held-out perplexity, parameters, tokens and seconds of training of ``lstm`` or ``transformer``."""
     model: Lstm | Transformer = Lstm(nodes) if name == "lstm" else Transformer(nodes)
-    adam = torch.optim.AdamW(model.parameters(), lr=RATES[name], betas=(0.9, 0.99), weight_decay=0.01)
-    started, done, step = time.perf_counter(), 0, 0
-    while (finished := (time.perf_counter() - started) / (60 * minutes)) < 1.0:
+    optimizer = OptimizerConfig(
+        kind="adamw", lr=RATES[name], beta2=0.99, weight_decay=0.01, warmup_steps=50, final_fraction=0.05
+    )
+    betas = optimizer.beta1, optimizer.beta2
+    adam = torch.optim.AdamW(model.parameters(), lr=optimizer.lr, betas=betas, weight_decay=optimizer.weight_decay)
+    started, done, step, finished = time.perf_counter(), 0, 0, 0.0
+    while finished < 1.0:
         if isinstance(model, Lstm):
             model.state = None
-        for token, target, restart in _batches(train, streams=STREAMS):
+        for token, target, restart in _batches(train):
             finished = (time.perf_counter() - started) / (60 * minutes)
             if finished >= 1.0:
                 break
             step += 1
-            cosine = FINAL_FRACTION + (1 - FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * finished))
-            adam.param_groups[0]["lr"] = RATES[name] * cosine * min(1.0, step / WARMUP_STEPS)
+            adam.param_groups[0]["lr"] = optimizer.rate_at(step, finished)
             energy = model(token, restart)
             loss = nn.functional.cross_entropy(energy.flatten(0, 1), target.flatten(), ignore_index=-1)
             adam.zero_grad(set_to_none=True)
@@ -109,7 +112,7 @@ def perplexity(model: Lstm | Transformer, heldout: Split) -> float:
     nats, count = 0.0, 0
     if isinstance(model, Lstm):
         model.state = None
-        for token, target, restart in _batches(heldout, streams=STREAMS):
+        for token, target, restart in _batches(heldout):
             energy = model(token, restart).flatten(0, 1)
             nats += float(nn.functional.cross_entropy(energy, target.flatten(), ignore_index=-1, reduction="sum"))
             count += int((target >= 0).sum())

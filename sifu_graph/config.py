@@ -166,13 +166,18 @@ class OptimizerConfig:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 1."""
-        lr = self.lr
-        if self.warmup_steps:
-            lr *= min(1.0, step / self.warmup_steps)
-        if self.decay_steps:
-            done = min(1.0, max(0.0, (step - self.warmup_steps) / self.decay_steps))
-            lr *= self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
-        return lr
+        if not self.decay_steps:
+            return self._warm(step)
+        return self.rate_at(step, min(1.0, max(0.0, (step - self.warmup_steps) / self.decay_steps)))
+
+    def rate_at(self, step: int, done: float) -> float:
+        """As `rate`, of a run of which the share ``done`` in [0, 1] is over, whatever ``decay_steps`` is."""
+        return self._warm(step) * (
+            self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+        )
+
+    def _warm(self, step: int) -> float:
+        return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""

@@ -113,7 +113,7 @@ def train_recurrent(
         with one_torch_thread():  # the order of the norm's sum depends on the number of threads
             if optimizer.clip:
                 torch.nn.utils.clip_grad_norm_(parameters, optimizer.clip)
-            adam.param_groups[0]["lr"] = _rate(optimizer, count, finished)
+            adam.param_groups[0]["lr"] = optimizer.rate_at(count, finished)
             adam.step()
         loss = float(losses.double().sum()) / scored
         smooth = loss if math.isnan(smooth) else 0.99 * smooth + 0.01 * loss
@@ -134,12 +134,6 @@ def score_recurrent(model: Recurrent, backend: RecurrentBackend, split: Split) -
         nats += float(backend.losses(model, *_tensors(window), signal).double().sum())
         count += int((window.target >= 0).sum())
     return nats, count
-
-
-def _rate(optimizer: OptimizerConfig, step: int, finished: float) -> float:
-    warm = min(1.0, step / optimizer.warmup_steps) if optimizer.warmup_steps else 1.0
-    low = optimizer.final_fraction
-    return optimizer.lr * warm * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * finished)))
 
 
 def _endless(split: Split, *, streams: int, steps: int) -> Iterator[Window]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from itertools import islice
 
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.kernels import native as kernel
+from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, RecurrentBackend, TorchRecurrent
+from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, TorchRecurrent
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import estimate_discounts
 from sifu_graph.text.pair_counts import count_pairs
@@ -130,11 +132,11 @@ def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
     return Recurrent(**{name: value.to(dtype) for name, value in model.tensors().items()})
 
 
-def backends(pairs: PairModel, width: int, dtype: torch.dtype) -> list[RecurrentBackend]:
+def native(pairs: PairModel, width: int, dtype: torch.dtype) -> NativeRecurrent:
     library = kernel.compiled("recurrent", width, dtype)
     if library is None:
         pytest.skip(needs.COMPILER)
-    return [TorchRecurrent(pairs), NativeRecurrent(library, pairs, dtype)]
+    return NativeRecurrent(library, pairs, dtype)
 
 
 def naive_losses(
@@ -184,7 +186,7 @@ def test_the_kernel_is_torch(
 ) -> None:
     text = random_text(seed, nodes=nodes, documents=documents)
     pairs, model = model_of(text, nodes), random_model(seed, nodes, width)
-    torch_path, kernel_path = TorchRecurrent(pairs), backends(pairs, width, dtype)[1]
+    torch_path, kernel_path = TorchRecurrent(pairs), native(pairs, width, dtype)
     close = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-4}
     mine = cast(model, dtype)
     one = two = None
@@ -208,10 +210,24 @@ def test_the_kernel_is_torch(
             torch.testing.assert_close(found_gradient.tensors()[name].double(), gradient, **bound, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_structures_have_the_sizes_of_the_kernel(dtype: torch.dtype) -> None:
+    backend = native(model_of(random_text(0, nodes=3, documents=3), 3), 16, dtype)
+    library = kernel.compiled("recurrent", 16, dtype)
+    assert library is not None
+    structures = (
+        recurrent._Recurrence, recurrent._RecurrenceGradient, recurrent._Pairs, backend._candidates,
+        recurrent._CandidateGradient,
+    )  # fmt: skip
+    sizes = (ctypes.c_int64 * len(structures))()
+    library.sifu_recurrent_sizes(sizes)
+    assert list(sizes) == [ctypes.sizeof(structure) for structure in structures]
+
+
 def test_any_number_of_threads_gives_the_same_bits() -> None:
     text = random_text(1, nodes=300, documents=200)
     pairs, model = model_of(text, 300), cast(random_model(1, 300, 32), torch.float32)
-    backend = backends(pairs, 32, torch.float32)[1]
+    backend = native(pairs, 32, torch.float32)
     window = next(windows(text, streams=7, steps=30))
     inputs = [torch.from_numpy(x) for x in (window.token, window.target, window.restart)]
     usual, results = torch.get_num_threads(), []
