@@ -243,10 +243,6 @@ def crash(path: Path, kills: int, seed: int) -> None:
         assert graph.train(steps=1, eval_every=0).step > last
 
 
-def test_kill_9_under_eviction(paged: Path) -> None:
-    crash(paged, kills=2, seed=1)
-
-
 @pytest.mark.slow
 def test_kill_9_under_eviction_fifty_times(paged: Path) -> None:
     crash(paged, kills=50, seed=2)
@@ -255,7 +251,7 @@ def test_kill_9_under_eviction_fifty_times(paged: Path) -> None:
 def test_a_killed_run_within_a_budget_ends_with_the_same_bits(paged: Path, tmp_path: Path) -> None:
     """As one that was never killed nor short of memory."""
     other = Path(shutil.copytree(paged, tmp_path / "other.sifu"))
-    crash(other, kills=1, seed=3)
+    crash(other, kills=2, seed=3)
     with Store.open(other) as store:
         done = store.settings["training"]["step"]
     with Graph.open(other, host_memory=BUDGET) as graph:

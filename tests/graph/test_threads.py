@@ -63,5 +63,5 @@ def test_a_product_of_few_rows_does_not_depend_on_threads(width: int) -> None:
 
 
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
-    text = write_poems(tmp_path / "poems.txt", poems=600)
+    text = write_poems(tmp_path / "poems.txt", poems=300)
     assert run(tmp_path, text, threads=1) == run(tmp_path, text, threads=2)
