@@ -4,8 +4,8 @@
     python benchmarks/quality.py --minutes 20 --models transformer recurrent
     python benchmarks/quality.py --corpus a.txt --level bpe --nodes 1000
 
-Kneser-Ney models count. ``recurrent`` is the recurrence that all edges share (`sifu_graph/ops/recurrent.py`), before
-and after training. ``lstm`` and ``transformer`` are in `torch_models.py`. Prints a table in Markdown and writes it,
+Kneser-Ney models count. ``recurrent`` is a graph whose edges share a base (`--signal recurrent`), before and after
+`sifu train`. ``lstm`` and ``transformer`` are in `torch_models.py`. Prints a table in Markdown and writes it,
 with the numbers behind it, to ``--output``.
 """
 
@@ -24,19 +24,15 @@ import machine
 import torch
 from main_job import DATA, TEXTS
 
-from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import Recurrent, cpu_recurrent
+from sifu_graph import Graph, build_graph
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import KneserNey, every_place
-from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.text.registry import train_tokenizer
-from sifu_graph.training.recurrent_loop import score_recurrent, train_recurrent
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("kneser-ney", "recurrent", "lstm", "transformer")
 HOLDOUT = 0.01
-WIDTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +73,14 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def corpus_of(options: argparse.Namespace) -> Corpus:
+    """The text."""
+    return Corpus([text if text == "tang" else Path(text) for text in options.corpus])
+
+
 def encoded(options: argparse.Namespace, folder: Path) -> tuple[TokenFile, int]:
     """The token file, and the number of nodes."""
-    corpus = Corpus([text if text == "tang" else Path(text) for text in options.corpus])
+    corpus = corpus_of(options)
     tokenizer = train_tokenizer(corpus.training(holdout=HOLDOUT), level=options.level, vocab=options.nodes)
     return encode_corpus(corpus, tokenizer, directory=folder, holdout=HOLDOUT), len(tokenizer)
 
@@ -95,28 +96,36 @@ def kneser_ney(train: Split, heldout: Split, nodes: int) -> list[Row]:
     ]
 
 
-def recurrent(train: Split, heldout: Split, nodes: int, options: argparse.Namespace) -> list[Row]:
-    """Before and after training."""
-    model = Recurrent.initial(nodes, WIDTH, seed=options.seed)
-    backend = cpu_recurrent(PairModel.of(count_pairs(train, n=nodes)), WIDTH, torch.float32)
-    size = sum(value.numel() for value in model.tensors().values())
-    rows = []
-    for minutes in (0.0, options.minutes):
-        report = train_recurrent(model, backend, train, minutes=minutes) if minutes else None
-        nats, count = score_recurrent(model, backend, heldout)
-        name = "recurrent" if report else "recurrent, untrained"
-        tokens, seconds = (report.tokens, report.seconds) if report else (0, 0.0)
-        rows.append(Row(name, math.exp(nats / count), size, tokens, seconds))
+def recurrent(corpus: Corpus, options: argparse.Namespace, folder: Path) -> list[Row]:
+    """A graph whose edges share a base, before and after `Graph.train`."""
+    path, rows = folder / "graph.sifu", []
+    build_graph(
+        corpus,
+        path,
+        vocab=options.nodes,
+        level=options.level,
+        holdout=HOLDOUT,
+        signal="recurrent",
+        seed=options.seed,
+    )
+    with Graph.open(path) as graph:
+        size = graph.info().base_parameters
+        rows.append(Row("recurrent, untrained", graph.evaluate().perplexity, size))
+        report = graph.train(minutes=options.minutes)
+        rows.append(
+            Row("recurrent", graph.evaluate().perplexity, size, tokens=report.tokens_done, seconds=report.seconds)
+        )
     return rows
 
 
-def rows_of(name: str, train: Split, heldout: Split, nodes: int, options: argparse.Namespace) -> list[Row]:
+def rows_of(name: str, text: TokenFile, nodes: int, options: argparse.Namespace, folder: Path) -> list[Row]:
     """The rows of one model."""
+    train, heldout = text.train, text.heldout
     torch.manual_seed(options.seed)
     if name == "kneser-ney":
         return kneser_ney(train, heldout, nodes)
     if name == "recurrent":
-        return recurrent(train, heldout, nodes, options)
+        return recurrent(corpus_of(options), options, folder)
     import torch_models
 
     found = torch_models.run(name, train, heldout, nodes=nodes, minutes=options.minutes)
@@ -143,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{', '.join(Path(name).name for name in options.corpus)}: {text}, {machine.processor()}")
         rows = []
         for name in options.models:
-            rows += rows_of(name, tokens.train, tokens.heldout, nodes, options)
+            rows += rows_of(name, tokens, nodes, options, Path(folder))
             print(markdown(rows), flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "quality.md").write_text(f"{text}\n\n{markdown(rows)}", encoding="utf-8")

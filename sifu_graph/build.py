@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import FIRST_VERSION
+from sifu_store.layout import BASE_VERSION, FIRST_VERSION
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools
@@ -25,6 +25,8 @@ from sifu_graph.config import SignalConfig, preset
 from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.settings import InitialSettings
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
@@ -165,6 +167,8 @@ def build_graph(
     )
     named = signal if isinstance(signal, str) else None
     config = preset(signal) if isinstance(signal, str) else signal
+    if config.base and init != "counts":
+        raise OptionError(f"init is {init}: a graph whose edges share a base begins with the counts")
     if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     if not isinstance(corpus, Corpus):
@@ -205,7 +209,7 @@ def _build(
             store,
             graph,
             signal=config,
-            initial={"method": options.init, "seed": options.seed, "discounts": list(graph.counts.discounts)},
+            initial=_initial_settings(options, graph, config),
             build={
                 "corpus": corpus.record(),
                 "level": options.level,
@@ -220,7 +224,7 @@ def _build(
                 "coverage": covered,
                 "signal_preset": named,
             },
-            format_version=FIRST_VERSION,
+            format_version=BASE_VERSION if config.base else FIRST_VERSION,
         )
         snapshot = store.commit(
             f"build: {nodes:,} nodes, {edges:,} private edges",
@@ -292,6 +296,12 @@ def _new_graph(
         counts=known,
     )
     default_weight, default_bias = initial.default()
+    node_bias, base = initial.node_bias(), {}
+    if config.base:
+        from sifu_graph.model.base import initial_arrays  # imported here: it loads torch
+
+        base = initial_arrays(counts.n, options.width, seed=options.seed)
+        default_weight, node_bias = base.pop("default/weight"), base.pop("nodes/bias")
     return NewGraph(
         tokenizer=tokenizer,
         counts=known,
@@ -300,8 +310,22 @@ def _new_graph(
         source=source,
         target=target,
         count=count,
-        node_bias=initial.node_bias(),
+        node_bias=node_bias,
         alpha=(config.recency * np.arange(options.length)).astype(np.float32),
         default_weight=default_weight,
         default_bias=default_bias,
+        pairs=PairModel.of(counts) if config.base else None,
+        base=base,
     )
+
+
+def _initial_settings(options: BuildOptions, graph: NewGraph, config: SignalConfig) -> InitialSettings:
+    found: InitialSettings = {
+        "method": options.init,
+        "seed": options.seed,
+        "discounts": list(graph.counts.discounts),
+    }
+    if config.base:  # its edges have keys from the beginning
+        nodes = len(graph.node_count)
+        found |= {"nodes": nodes, "keys": nodes + 1}
+    return found

@@ -44,6 +44,11 @@ def model_card(graph: GraphSession) -> str:
                 ("width of the signal", f"{info.width:,}"),
                 ("private edges", f"{info.private_edges:,}"),
                 ("stored parameters", f"{info.stored_parameters:,}, {info.ratio:.1%} of the dense graph's"),
+                *(
+                    [("parameters that all edges share", f"{info.base_parameters:,}")]
+                    if info.base_parameters is not None
+                    else []
+                ),
                 ("dense parameters", f"{info.dense_parameters:,}"),
                 ("pairs of the text on private edges", f"{info.coverage:.1%}"),
                 ("trained pages", f"{info.trained_pages:,} of {info.pages:,}"),

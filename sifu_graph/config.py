@@ -49,14 +49,20 @@ class SignalConfig:
     """Number of steps after which the signal starts again from the current node (paper, section 3.3)."""
     learn_scale: bool = False
     """The energy is multiplied by a learned scale before the softmax (starts at 1)."""
+    base: bool = False
+    """All edges share a recurrence, whose contest adds to the counts of pairs (`ops.recurrent`). The settings above
+    do not apply."""
 
     def __post_init__(self) -> None:
         if self.reset_after is not None and self.reset_after < 1:
             raise OptionError(f"signal reset after {self.reset_after} steps: it must be at least 1")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as a JSON object."""
-        return dataclasses.asdict(self)
+        """The settings as a JSON object. ``base`` is left out where it is off: earlier releases do not know it."""
+        found = dataclasses.asdict(self)
+        if not self.base:
+            del found["base"]
+        return found
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> SignalConfig:
@@ -88,6 +94,7 @@ PRESETS: dict[str, SignalConfig] = {
         train_default=True,
         learn_scale=True,
     ),
+    "recurrent": SignalConfig(positional="none", train_default=True, learn_scale=True, base=True),
 }
 
 
@@ -106,6 +113,20 @@ def initial_signal(config: SignalConfig, width: int, seed: int) -> np.ndarray:
 
 
 Kind = Literal["rowwise", "adamw", "adamw-dense"]
+
+
+BASE: dict[str, Any] = {
+    "kind": "adamw",
+    "lr": 8e-3,
+    "beta2": 0.99,
+    "eps": 1e-8,
+    "clip": 1.0,
+    "shared_rate": 1.0,
+    "warmup_steps": 50,
+    "final_fraction": 0.05,
+}
+"""Of a graph whose edges share a base. On 5 million tokens of Tang and Song poems, in windows of 64 streams of 32
+tokens, a rate of 8e-3 gave a held-out perplexity of 132.5; 32 streams and 4e-3 gave 133.3."""
 
 
 ADAMW: dict[str, Any] = {"lr": 3e-2, "beta2": 0.999, "eps": 1e-4}  # DESIGN 7: a smaller eps undoes the counts

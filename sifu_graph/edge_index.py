@@ -159,6 +159,11 @@ def stored_parameters(nodes: int, edges: int, width: int) -> int:
     return (edges + 1) * (width * width + width) + nodes * width
 
 
+def base_parameters(nodes: int, width: int) -> int:
+    """Number of parameters that all edges share: W, gain, start and scale, and two vectors and a bias for each node."""
+    return width * width + 2 * width + 1 + nodes * (2 * width + 1)
+
+
 def dense_parameters(nodes: int, width: int) -> int:
     """n * n * (d * d + d): every ordered pair with parameters of its own (paper, section 4)."""
     return nodes * nodes * (width * width + width)

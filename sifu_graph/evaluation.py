@@ -5,6 +5,7 @@ The module knows batches and reports; the mathematics is in `forward` and `conte
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from sifu_store.errors import CorpusError
 
 from sifu_graph import device as devices
 from sifu_graph.config import SignalConfig, require_positive
-from sifu_graph.model import forward
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model import base_forward, forward
+from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.contest import total
 from sifu_graph.text.batches import Batches
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
+MOST_STEPS = 64  # of a document that have figures of their own; the last ones are those of all later steps
 SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
 
@@ -59,7 +63,8 @@ class EvalReport:
     private, default
         Figures of the tokens that are reached over a private edge, and over a default edge.
     positions
-        Figures by the number of edges that carried the signal before the position.
+        Figures by the number of edges that carried the signal before the position; with a base, the last ones are
+        those of all later positions.
     baselines
         Figures of the baselines; empty unless requested.
     """
@@ -174,7 +179,13 @@ class _Tally:
         limit: int | None,
         plain: KneserNey | None,
     ) -> None:
-        """One split, in chunks of ``length`` tokens, until ``limit`` tokens were seen in all."""
+        """One split, in chunks of ``length`` tokens, until ``limit`` tokens were seen in all.
+
+        A graph with a base reads whole documents instead.
+        """
+        if parameters.base is not None:
+            self._add_documents(parameters.base, parameters.index, split, limit=limit, plain=plain)
+            return
         batches = Batches(split, length=self.length, batch=BATCH, seed=SEED)
         places: list[NDArray[np.int64]] = []
         for batch in batches.epoch(0) if batches.chunks else ():
@@ -189,6 +200,20 @@ class _Tally:
         if plain is not None and places:
             for name, nats in plain.nats(split, np.sort(np.concatenate(places))).items():
                 self.plain[name] = self.plain.get(name, 0.0) + nats
+
+    def _add_documents(
+        self, base: Base, index: EdgeIndex, split: Split, *, limit: int | None, plain: KneserNey | None
+    ) -> None:
+        if not split.transitions:
+            return
+        chosen, place = base_forward.documents_of(split, limit, seed=SEED)
+        places: list[NDArray[np.int64]] = []
+        for found, at in base_forward.examine(base, index, chosen):
+            self._add(dataclasses.replace(found, step=np.minimum(found.step, MOST_STEPS - 1)))
+            places.append(place[at])
+        self.forbidden += chosen.transitions - sum(map(len, places))
+        if plain is not None and places:
+            self.plain = plain.nats(split, np.sort(np.concatenate(places)))
 
     def _add(self, found: forward.Examined) -> None:
         steps = max(self.nats.shape[1], int(found.step.max(initial=0)) + 1)
@@ -255,6 +280,8 @@ def evaluate_split(
     CorpusError
         The split has no two tokens in a row, or every pair is forbidden.
     """
+    if parameters.base is not None:
+        return _split_by_documents(parameters.base, parameters.index, split, limit)
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
         raise CorpusError(NO_TEXT)
@@ -266,6 +293,20 @@ def evaluate_split(
         seen += len(loss)
         if limit is not None and seen >= limit:
             break
+    if not seen:
+        raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
+    return SplitReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen)
+
+
+def _split_by_documents(base: Base, index: EdgeIndex, split: Split, limit: int | None) -> SplitReport:
+    if not split.transitions:
+        raise CorpusError(NO_TEXT)
+    chosen, _ = base_forward.documents_of(split, limit, seed=SEED)
+    nats, hits, seen = 0.0, 0, 0
+    for found, _ in base_forward.examine(base, index, chosen):
+        nats += total(found.loss)
+        hits += int((found.rank == 0).sum())
+        seen += len(found.rank)
     if not seen:
         raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
     return SplitReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen)

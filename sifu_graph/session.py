@@ -12,12 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sifu_store.errors import CorpusError, OptionError
+from sifu_store.durable import format_bytes
+from sifu_store.errors import CorpusError, HostMemoryError, OptionError
 from sifu_store.layout import COUNT, SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
-from sifu_graph.edge_index import dense_parameters, stored_parameters
+from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.paging import budget
 from sifu_graph.settings import GraphSettings, read_settings
 from sifu_graph.text.corpus import Corpus
@@ -48,6 +49,7 @@ class GraphInfo:
     format_version: int
     snapshot: str
     branch: str
+    base_parameters: int | None  # of what all edges share; None: every edge stands alone
     newest: bool  # the snapshot is the newest of the branch
     settings: GraphSettings
 
@@ -214,6 +216,9 @@ class GraphSession:
         HostMemoryError, DeviceMemoryError
             It is less than the least that works.
         """
+        if (base := (parameters or self.parameters).base) is not None:  # no page of an edge is read
+            self._fit_base(base.memory_bytes)
+            return
         pool = (parameters or self.parameters).edges
         page_bytes = pool.page_bytes(state)
         copied = budget.copied_bytes(
@@ -240,6 +245,16 @@ class GraphSession:
         )
         if parameters is None:
             self._fit_device(copied)
+
+    def _fit_base(self, least_bytes: int) -> None:
+        """Checks that the base fits the memory that the graph may take; it is never paged."""
+        if self.device != "cpu" or self.device_memory is not None:
+            raise OptionError("`device`: a graph whose edges share a base computes on the CPU")
+        if self.host_memory is not None and budget.parse_bytes(self.host_memory) < least_bytes:
+            raise HostMemoryError(
+                f"`host_memory` is {self.host_memory}: the least that works here is {format_bytes(least_bytes)}, what "
+                "all edges share"
+            )
 
     def _fit_device(self, copied_bytes: int) -> None:
         """Lays the frames of the device out, where one computes."""
@@ -306,6 +321,7 @@ class GraphSession:
             format_version=self.store.format_version,
             snapshot=self.store.snapshot,
             branch=self.store.branch,
+            base_parameters=base_parameters(nodes, width) if self.signal.base else None,
             newest=self.store.newest,
             settings=self.settings,
         )

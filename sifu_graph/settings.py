@@ -54,6 +54,8 @@ class TrainingSettings(TypedDict):
     smooth: NotRequired[float | None]  # smoothed loss in nats
     optimizer: dict[str, Any]  # see `OptimizerConfig.to_json`
     candidates: int | None
+    schedule: NotRequired[int]  # the step at which the fall of the learning rate begins
+    ends: NotRequired[int | None]  # the step at which that run would have ended
 
 
 class GraphSettings(TypedDict):

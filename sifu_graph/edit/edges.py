@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import BIAS, COUNT, WEIGHT
+from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 
+from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
@@ -19,22 +20,29 @@ from sifu_graph.edit.working_copy import WorkingCopy
 
 def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
     """The current values of the edge (u, v)."""
-    rest, slot = Rest.of(copy), copy.slot_of(u, v)
-    forbidden = copy.is_forbidden(u, v)
-    energy = rest.default if slot is None else float(rest.of_edges(copy, np.array([slot]))[0])
-    logit = -math.inf if forbidden else rest.scale * energy
+    slot, forbidden = copy.slot_of(u, v), copy.is_forbidden(u, v)
+    if copy.pairs is not None:
+        row = energies_at_rest(copy, u)
+        energy = float(row[v])
+        log_p = energy - float(np.logaddexp.reduce(row))
+    else:
+        rest = Rest.of(copy)
+        energy = rest.default if slot is None else float(rest.of_edges(copy, np.array([slot]))[0])
+        log_p = -math.inf if forbidden else rest.scale * energy - rest.log_partition(copy, u)
     return EdgeState(
         source=copy.tokenizer.vocabulary[u],
         target=copy.tokenizer.vocabulary[v],
         kind="forbidden" if forbidden else "default" if slot is None else "private",
         count=0 if slot is None else int(copy.edges[COUNT][slot]),
         energy=energy,
-        probability=math.exp(logit - rest.log_partition(copy, u)),
+        probability=math.exp(log_p),
     )
 
 
 def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
-    """Multiplies W and b of the edge by a finite factor. A default edge becomes private first.
+    """Multiplies W and b of the edge by a finite factor; with a base, what the edge adds to it.
+
+    A default edge becomes private first.
 
     Raises
     ------
@@ -44,6 +52,9 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     if not math.isfinite(factor):
         raise OptionError(f"scale is {factor}: it must be a finite number")
     slots = np.array([_private(copy, u, v)])
+    if copy.pairs is not None:
+        copy.add_energy(slots, (factor - 1.0) * copy.edges[ENERGY][slots])
+        return
     values = {name: copy.values(name, slots) for name in copy.paged}
     values[WEIGHT], values[BIAS] = values[WEIGHT] * np.float32(factor), values[BIAS] * np.float32(factor)
     copy.put(slots, values)
@@ -62,6 +73,9 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
     slots = np.array([_private(copy, u, v)])
+    if copy.pairs is not None:
+        copy.add_energy(slots, np.array([nats]))
+        return
     rest = Rest.of(copy)
     values = {name: copy.values(name, slots) for name in copy.paged}
     bias = values[BIAS][0].astype(np.float64)
@@ -86,6 +100,9 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     if (a, b) == (u, v):
         raise OptionError("an edge cannot be copied from itself: name another")
     slots = np.array([_private(copy, u, v)])
+    if copy.pairs is not None:
+        copy.add_energy(slots, copy.edges[ENERGY][[source]] - copy.edges[ENERGY][slots])
+        return
     copy.put(slots, {name: copy.values(name, np.array([source])) for name in copy.paged})
 
 
@@ -160,6 +177,8 @@ def make_private(copy: WorkingCopy, source: np.ndarray, target: np.ndarray, coun
         The slots of the edges.
     """
     k = len(source)
+    if copy.pairs is not None:  # a new edge adds nothing to the base
+        return copy.add(copy.generated(source, target, count, np.zeros(k)))
     slots = copy.add(copy.generated(source, target, count, np.full(k, Rest.of(copy).default)))
     W, b = (copy.small[name] for name in ("default/weight", "default/bias"))
     values = {WEIGHT: np.broadcast_to(W, (k, *W.shape)), BIAS: np.broadcast_to(b, (k, *b.shape))}

@@ -7,6 +7,7 @@ commits (`session`), nor how the text of a corpus is counted (`pairs`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
+from sifu_graph.edit import base_edits
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import Columns, WorkingCopy
 from sifu_graph.text.kneser_ney import discount_of
@@ -86,6 +88,8 @@ def model_of(copy: WorkingCopy, token: str) -> int:
 def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
     """Adds the counts of new edges to the statistics of their sources.
 
+    With a base these stay as they are: the energies of all edges of a source are computed from them.
+
     Parameters
     ----------
     slots
@@ -93,6 +97,8 @@ def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None
     rows
         bool [k]: which of them are added. None: all.
     """
+    if copy.pairs is not None:
+        return
     chosen = slots if rows is None else slots[rows]
     source, count = copy.edges[SOURCE][chosen], copy.edges[COUNT][chosen]
     np.add.at(copy.nodes["rows/total"], source, count)
@@ -129,6 +135,9 @@ def merge(copy: WorkingCopy, node: int, into: int) -> None:
     from scipy.special import logsumexp  # imported here: it loads slowly, and only merging needs it
 
     tokenizer = copy.tokenizer.merged(node, into)  # raises OptionError for nodes that cannot be merged
+    if copy.pairs is not None:
+        _merge_on_base(copy, node, into, tokenizer)
+        return
     rest, parts = Rest.of(copy), (node, into)
     ends = np.isin(copy.edges[SOURCE], parts) | np.isin(copy.edges[TARGET], parts)
     slots = np.flatnonzero(ends)
@@ -156,12 +165,37 @@ def merge(copy: WorkingCopy, node: int, into: int) -> None:
     if values is not None:
         which, arrays = values
         copy.put(fresh[which], arrays)
+    _add_counts(copy, node, into)
+    copy.set_forbidden(forbidden)
+    copy.remove_nodes(np.array([node]), tokenizer=tokenizer)
+
+
+def _merge_on_base(copy: WorkingCopy, node: int, into: int, tokenizer: Any) -> None:
+    """A merged edge adds the mean of what its private parts added to the base, weighted by count."""
+    base_edits.merge(copy, node, into)
+    parts = (node, into)
+    slots = np.flatnonzero(np.isin(copy.edges[SOURCE], parts) | np.isin(copy.edges[TARGET], parts))
+    ends = np.stack([copy.edges[name][slots] for name in (SOURCE, TARGET)])
+    ends[ends == node] = into
+    (source, target), group = np.unique(ends, axis=1, return_inverse=True)
+    count = np.bincount(group, copy.edges[COUNT][slots], minlength=len(source)).astype(np.int64)
+    weight = np.maximum(copy.edges[COUNT][slots], 1e-9)
+    sums = np.bincount(group, weight * copy.edges[ENERGY][slots], minlength=len(source))
+    energy = sums / np.maximum(np.bincount(group, weight, minlength=len(source)), 1e-30)
+    forbidden = _merged_forbidden(copy, node, into)
+    copy.drop(slots)
+    copy.add(copy.generated(source.astype(np.int64), target.astype(np.int64), count, energy))
+    _add_counts(copy, node, into)
+    copy.set_forbidden(forbidden)
+    copy.remove_nodes(np.array([node]), tokenizer=tokenizer)
+
+
+def _add_counts(copy: WorkingCopy, node: int, into: int) -> None:
+    """Adds the counts of a node to those of another."""
     for name in ("nodes/count", "rows/total", "rows/discounted"):
         copy.nodes[name][into] += copy.nodes[name][node]
     for name in ("nodes/predecessors", "rows/distinct"):
         copy.nodes[name][into] = max(copy.nodes[name][into], copy.nodes[name][node])
-    copy.set_forbidden(forbidden)
-    copy.remove_nodes(np.array([node]), tokenizer=tokenizer)
 
 
 class _Logits:

@@ -38,6 +38,8 @@ def log_probabilities(copy: WorkingCopy, text: PairCounts, chosen: Mask) -> NDAr
 def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints) -> Columns:
     """Rows (see `WorkingCopy.add`) for some pairs of a text, with energies computed from their probabilities.
 
+    In a graph whose edges share a base, which has the counts of all pairs, a new edge adds nothing to it.
+
     The energy of an edge is ``default + (log p - log share) / scale``, where ``share`` is the probability of one
     default edge of its row. For a new node, ``share`` is the probability that its counts leave to default edges,
     divided by their number; for any other node it is estimated from the edges of the row (`log_shares`).
@@ -51,8 +53,10 @@ def counted_rows(copy: WorkingCopy, text: PairCounts, chosen: Mask, *, new: Ints
     new
         int64: the new nodes.
     """
-    rest, log_p = Rest.of(copy), log_probabilities(copy, text, chosen)
     source, target, count = text.source[chosen].astype(np.int64), text.target[chosen], text.count[chosen]
+    if copy.pairs is not None:
+        return copy.generated(source, target.astype(np.int64), count, np.zeros(len(source)))
+    rest, log_p = Rest.of(copy), log_probabilities(copy, text, chosen)
     rows, place = np.unique(source, return_inverse=True)
     shares = np.empty(len(rows))
     fresh = np.isin(rows, new)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
-from sifu_store.layout import USAGE
+from sifu_store.layout import ENERGY, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
@@ -39,8 +39,8 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
     min_count
         Occurrences in the text. None: no limit.
     by
-        The measure of usefulness: ``count`` in the text, ``energy`` at rest above that of the default edge, or
-        ``usage`` in training.
+        The measure of usefulness: ``count`` in the text, ``energy`` at rest above that of the default edge (with a
+        base: how much the edge adds to it), or ``usage`` in training.
 
     Raises
     ------
@@ -83,6 +83,8 @@ def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
         if not copy.edges[USAGE].any():
             raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
         return copy.edges[USAGE][index.slot].astype(np.float64)
+    if copy.pairs is not None:
+        return np.abs(copy.edges[ENERGY][index.slot]).astype(np.float64)
     rest = Rest.of(copy)
     by_page = np.argsort(index.slot, kind="stable")
     out = np.empty(index.edges)

@@ -22,9 +22,9 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
+from sifu_graph.edit import base_edits, pairs, prune_grow
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
-from sifu_graph.edit import pairs, prune_grow
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
@@ -386,12 +386,18 @@ class Edit:
         copy, build = self.copy, self.copy.settings["build"]
         chosen = pairs.of_new_nodes(copy, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
         pairs.note_text(copy, text, new)
+        if copy.pairs is not None:
+            base_edits.add_counted(copy, text, new)
         slots = copy.add(pairs.counted_rows(copy, text, chosen, new=new))
         node_edits.note_pairs(copy, slots, rows=~np.isin(copy.edges[SOURCE][slots], new))
         return slots
 
     def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
+        if self.copy.pairs is not None:
+            base_edits.tune(self.copy, text.train, new, count)
+            return
         from sifu_graph.config import OptimizerConfig
+        from sifu_graph.edit.preview import parameters_of
         from sifu_graph.training import step as steps
         from sifu_graph.training.tune_edges import tune
 
@@ -399,7 +405,7 @@ class Edit:
         optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
         if optimizer.kind == "adamw-dense":
             optimizer = dataclasses.replace(optimizer, kind="adamw")
-        parameters = copy.parameters(steps.edge_state_arrays(optimizer, copy.width))
+        parameters = parameters_of(copy, steps.edge_state_arrays(optimizer, copy.width))
         with closing(parameters.edges) as edges:
             slots = tune(
                 parameters,
@@ -417,11 +423,12 @@ class Edit:
         """The held-out perplexity of the working copy, or None and the reason."""
         if not wanted:
             return None, None
+        from sifu_graph.edit.preview import parameters_of
         from sifu_graph.evaluation import BATCH, evaluate_split
 
         try:
             text, length = self._tokens(None).heldout, self.copy.settings["build"]["length"]
-            parameters = self.copy.parameters()
+            parameters = parameters_of(self.copy)
             with closing(parameters.edges):
                 self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
                 report = evaluate_split(parameters, self.copy.config, text, length, EVAL_TOKENS)

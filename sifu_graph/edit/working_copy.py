@@ -26,16 +26,22 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.layout import (
+    BASE_VERSION,
     BIAS,
     COUNT,
+    EDITED_VERSION,
     ENERGY,
     FORBIDDEN,
     KEY,
+    LOG_LESS,
+    LOG_LOWER,
     ORIGIN,
     PAGE_EDGES,
     SOURCE,
     STORED,
     TARGET,
+    TARGET_BIAS,
+    TARGET_VECTOR,
     USAGE,
     WEIGHT,
     page_count,
@@ -43,16 +49,16 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Ints, runs
-from sifu_graph.config import initial_signal
+from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.io import SMALL, discounts_of, read_usage
+from sifu_graph.edit.pair_table import PairTable
+from sifu_graph.model.io import discounts_of, read_usage, small_names
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import read_settings
 from sifu_graph.text.kneser_ney import Counts
 
 if TYPE_CHECKING:
-    from sifu_graph.model.parameters import Parameters
     from sifu_graph.session import GraphSession
 
 Columns = dict[str, NDArray[Any]]
@@ -69,9 +75,6 @@ class EdgeValue(IntEnum):
 VALUE, ROW = "value", "row"
 """Columns of the table of edges that the store does not have."""
 
-VERSION = 2
-"""The disk format of a graph that was edited: older readers would generate other values."""
-
 _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     SOURCE: (np.int32, -1),
     TARGET: (np.int32, -1),
@@ -83,6 +86,7 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
+_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, LOG_LOWER, LOG_LESS)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -95,6 +99,8 @@ class WorkingCopy:
         Arrays [n, ...] by their names in the store, with the optimizer's state if the graph has one.
     edges
         Columns [slots, ...]: those of the store, and ``value`` and ``row`` (see the module's docstring).
+    pairs
+        The counts of all pairs, of a graph whose edges share a base; None: they do not.
     forbidden : int64 [pairs, 2]
         Pairs (u, v) that are never chosen; none of them is private.
     """
@@ -105,11 +111,13 @@ class WorkingCopy:
         self.settings = read_settings(store)
         self.config, self.width = graph.signal, int(self.settings["width"])
         present = store.names()
-        self.small: Columns = {name: store.read(name) for name in SMALL}
+        self.small: Columns = {name: store.read(name) for name in small_names(graph.signal)}
+        self.pairs = PairTable(store) if graph.signal.base else None
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        names = [*_BY_NODE, *(name for name in present if name.startswith("optimizer/nodes/"))]
+        columns = (*_BY_NODE, *_BASE_BY_NODE) if graph.signal.base else _BY_NODE
+        names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
         self.nodes: Columns = {name: store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
@@ -132,8 +140,7 @@ class WorkingCopy:
         else:
             self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
             self.edges[ENERGY] = initial_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
-        self.changed = False
-        self.new_tokenizer = False
+        self.changed = self.new_tokenizer = False
 
     # ---- reading it
 
@@ -194,6 +201,13 @@ class WorkingCopy:
             discounts_of(self.settings["initial"]),
         )
 
+    def pair_model(self) -> PairModel:
+        """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
+        assert self.pairs is not None
+        index, energy = self.index, self.edges[ENERGY].astype(np.float64)
+        found = self.pairs.model(self.nodes, self.counts.discounts)
+        return found.with_edges(index.keys, energy[index.slot], index.forbidden)
+
     def slot_of(self, u: int, v: int) -> int | None:
         """The slot of one edge, or None for a default edge."""
         return self.index.slot_of(u, v)
@@ -213,7 +227,7 @@ class WorkingCopy:
     def values(self, name: str, slots: Ints) -> NDArray[Any]:
         """The values of a paged array at these slots, [k, ...]."""
         value, row = self.edges[VALUE][slots], self.edges[ROW][slots]
-        out = np.zeros((len(slots), *self._trailing(name)), np.float32)
+        out = np.zeros((len(slots), *self.trailing(name)), np.float32)
         if (made := value == EdgeValue.GENERATED).any() and name in (WEIGHT, BIAS):
             found = self.initial.weight(slots[made]) if name == WEIGHT else self.initial.bias(slots[made])
             out[made] = 0.0 if found is None else found
@@ -227,6 +241,11 @@ class WorkingCopy:
             out[new] = self._new[name][0][row[new]]
         return out
 
+    def trailing(self, name: str) -> tuple[int, ...]:
+        """The shape of a paged array, per slot."""
+        fixed = {WEIGHT: (self.width, self.width), BIAS: (self.width,)}
+        return fixed[name] if name in fixed else tuple(self.old.shape(name)[1:])
+
     def is_generated(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether the parameters of these edges are generated, bool [k]."""
         out: NDArray[np.bool_] = self.edges[VALUE][slots] == EdgeValue.GENERATED
@@ -236,7 +255,7 @@ class WorkingCopy:
         """Pages ``first`` to ``stop`` - 1 of a paged array after the changes, [slots, ...]; zeros in free slots."""
         slots = np.arange(page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1])
         used = self.edges[SOURCE][slots] >= 0
-        out = np.zeros((len(slots), *self._trailing(name)), np.float32)
+        out = np.zeros((len(slots), *self.trailing(name)), np.float32)
         out[used] = self.values(name, slots[used])
         return out
 
@@ -249,25 +268,6 @@ class WorkingCopy:
         same = (self.edges[VALUE] == EdgeValue.STORED) & (self.edges[ROW] == np.arange(self.slots))
         moved = self._pages_with((self.edges[SOURCE] >= 0) & ~same)
         return np.flatnonzero(self.page_values() & moved)
-
-    def parameters(self, state: Mapping[str, tuple[int, ...]] | None = None) -> Parameters:
-        """The parameters after the changes, for evaluation or training.
-
-        Pages are read from the working copy on first use. ``state`` names arrays of an optimizer with their shapes per
-        edge; arrays that the graph does not have are zero.
-        """
-        import torch
-
-        from sifu_graph.model.parameters import Parameters
-        from sifu_graph.paging.edge_pool import EdgePool
-
-        pool = EdgePool(self.initial, slots=self.slots, stored=self.page_values(), read=self.read_pages)
-        kept = [name for name in self.paged if name not in (WEIGHT, BIAS)]
-        pool.configure(state={**{name: self._trailing(name) for name in kept}, **(state or {})}, kept=kept)
-        small = {**self.small, "nodes/bias": self.nodes["nodes/bias"]}
-        r_0 = initial_signal(self.config, self.width, self.settings["initial"]["seed"])
-        copies = {name: torch.from_numpy(value.copy()) for name, value in small.items()}
-        return Parameters(self.index, pool, torch.from_numpy(r_0), copies)
 
     # ---- changing it
 
@@ -291,6 +291,8 @@ class WorkingCopy:
             row = np.zeros_like(column[:1]) if like is None else column[like : like + 1]
             self.nodes[name] = np.concatenate([column, np.repeat(row, k, axis=0)])
         self.nodes[KEY][first:] = keys
+        if self.pairs is not None and like is not None:
+            self.pairs.add_like(np.arange(first, first + k), like)
         self.vocabulary += [{"token": token, "kind": kind} for token in tokens]
         self._touched(nodes=True)
         if like is None:
@@ -310,6 +312,8 @@ class WorkingCopy:
             used = self.edges[name] >= 0
             self.edges[name] = np.where(used, place[self.edges[name]], -1).astype(np.int32)
         self.forbidden = place[self.forbidden]
+        if self.pairs is not None:
+            self.pairs.remove(gone, place)
         self.nodes = {name: column[~gone] for name, column in self.nodes.items()}
         self.vocabulary = [record for record, out in zip(self.vocabulary, gone, strict=True) if not out]
         self.tokenizer = tokenizer
@@ -396,12 +400,17 @@ class WorkingCopy:
         """Sets the values of edges: arrays [k, ...] by name. Paged arrays that are not named become 0 there."""
         for name in self.paged:
             found = values.get(name)
-            rows = np.zeros((len(slots), *self._trailing(name)), np.float32) if found is None else found
+            rows = np.zeros((len(slots), *self.trailing(name)), np.float32) if found is None else found
             self._new[name].append(np.asarray(rows, np.float32))
         self.edges[VALUE][slots] = EdgeValue.NEW
         self.edges[ROW][slots] = self._new_rows + np.arange(len(slots))
         self._new_rows += len(slots)
         self.changed = True
+
+    def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
+        """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
+        self.edges[ENERGY][slots] += nats.astype(np.float32)
+        self._touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
         """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""
@@ -428,8 +437,8 @@ class WorkingCopy:
         initial.setdefault("nodes", self.settings["nodes"])
         initial["keys"] = self.keys
         self.settings["nodes"] = self.n
-        self.settings["format_version"] = VERSION
-        store.require_version(VERSION)
+        self.settings["format_version"] = version = EDITED_VERSION if self.pairs is None else BASE_VERSION
+        store.require_version(version)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
         store.write(SOURCE, self.edges[SOURCE])  # first: it sets the length of the paged arrays
@@ -441,6 +450,8 @@ class WorkingCopy:
             store.write(FORBIDDEN, self.forbidden.astype(np.int32))
         for name, column in self.nodes.items():
             store.write(name, column)
+        if self.pairs is not None:
+            self.pairs.write(store, self.n)
         if self.new_tokenizer:
             store.write_json("nodes/vocabulary", self.vocabulary)
             store.write_json("nodes/tokenizer", self.tokenizer.to_json())
@@ -453,7 +464,7 @@ class WorkingCopy:
 
     def page_bytes(self) -> int:
         """Size of one page on disk, in bytes, with the optimizer's state."""
-        return 4 * PAGE_EDGES * sum(int(np.prod(self._trailing(name), dtype=np.int64)) for name in self.paged)
+        return 4 * PAGE_EDGES * sum(int(np.prod(self.trailing(name), dtype=np.int64)) for name in self.paged)
 
     # ---- inside
 
@@ -474,10 +485,6 @@ class WorkingCopy:
         padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
         padded[: self.slots] = slots
         return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
-
-    def _trailing(self, name: str) -> tuple[int, ...]:
-        fixed = {WEIGHT: (self.width, self.width), BIAS: (self.width,)}
-        return fixed[name] if name in fixed else tuple(self.old.shape(name)[1:])
 
     def _old_page(self, name: str, page: int) -> NDArray[Any]:
         found = self._pages_read.get((name, page))

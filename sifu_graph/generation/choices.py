@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.walk import Walk
 
 
@@ -23,7 +24,7 @@ class Choice:
     token, node, text
         Its name, its id, and the text that became complete with it.
     energy
-        || GELU(W S + b + PE) ||_2 of its edge.
+        Of its edge: || GELU(W S + b + PE) ||_2, or that of `ops.recurrent`.
     margin
         Its energy minus the greatest energy of the other candidates; negative if the token is not the best candidate.
     probability
@@ -47,7 +48,7 @@ class Choice:
     best: str
 
 
-def explain(walk: Walk, node: int, *, names: Sequence[str], text: str) -> Choice:
+def explain(walk: AnyWalk, node: int, *, names: Sequence[str], text: str) -> Choice:
     """The choice of ``node`` in the last contest of a walk. Call it before the signal is carried to the node.
 
     Parameters
@@ -62,25 +63,25 @@ def explain(walk: Walk, node: int, *, names: Sequence[str], text: str) -> Choice
         The text that became complete with the node.
     """
     index, (found, default) = walk.parameters.index, walk.last_energies()
-    targets = index.target[index.row(walk.node)]
+    targets = walk.targets
     banned = walk.banned()
     energy = np.where(np.isin(targets, banned), -np.inf, found.astype(np.float64))
     present = np.union1d(targets, banned)
     defaults = index.nodes - len(present)
     place = int(np.searchsorted(targets, node))
-    private = place < len(targets) and int(targets[place]) == node
-    own = float(energy[place]) if private else default
+    listed = place < len(targets) and int(targets[place]) == node
+    own = float(energy[place]) if listed else default
     best = int(energy.argmax()) if len(energy) else -1
     by_default = defaults > 0 and (best < 0 or default >= energy[best])
-    others = np.delete(energy, place) if private else energy
+    others = np.delete(energy, place) if listed else energy
     other = float(others.max(initial=-np.inf))
-    if defaults > (0 if private else 1):
+    if defaults > (0 if listed else 1):
         other = max(other, default)
     logits = energy * walk.scale
     if defaults:
         logits = np.append(logits, default * walk.scale + np.log(defaults))
     above = int((energy > own).sum()) + (defaults if default > own else 0)
-    winner = walk.default_node(present, 0) if by_default else int(targets[best])
+    winner = walk.default_node(present, 0) if by_default and isinstance(walk, Walk) else int(targets[best])
     return Choice(
         token=names[node],
         node=node,
@@ -88,7 +89,7 @@ def explain(walk: Walk, node: int, *, names: Sequence[str], text: str) -> Choice
         energy=own,
         margin=own - other,
         probability=float(np.exp(own * walk.scale - np.logaddexp.reduce(logits))),
-        private=private,
+        private=index.slot_of(walk.node, node) is not None,
         rank=1 + above,
         best=names[node] if above == 0 else names[winner],
     )

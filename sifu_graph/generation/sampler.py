@@ -98,8 +98,8 @@ class Sampler:
         running = np.cumsum(p)
         private = float(running[-1]) if len(running) else 0.0
         at = rng.random() * (private + p_default * defaults)
-        if at < private:
-            return int(np.searchsorted(running, at, side="right")), 0
+        if at < private or not defaults:
+            return min(int(np.searchsorted(running, at, side="right")), len(running) - 1), 0
         return DEFAULT, min(int((at - private) / p_default), defaults - 1)
 
 

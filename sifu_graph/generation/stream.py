@@ -15,9 +15,9 @@ import torch
 from sifu_store.errors import OptionError
 
 from sifu_graph import device as devices
+from sifu_graph.generation.base_walk import walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
-from sifu_graph.generation.walk import Walk
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -118,7 +118,7 @@ class Stream(Iterator[str]):
         self._separator = tokenizer.separator
         self.choices: list[Choice] = []
         self._names = tokenizer.vocabulary if options.explain else []
-        self._walk = Walk(
+        self._walk = walk_of(
             graph.parameters, graph.signal, forbidden=tokenizer.never_generated, r_0=_signal_vector(graph, options)
         )
         self._decoder = tokenizer.decoder()

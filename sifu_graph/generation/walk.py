@@ -101,6 +101,11 @@ class Walk:
         assert self._signal is not None
         return self._signal
 
+    @property
+    def targets(self) -> NDArray[np.integer[Any]]:
+        """The nodes whose energies `energies` returns, [k]: the targets of the current node's private edges."""
+        return self.parameters.index.target[self.parameters.index.row(self.node)]
+
     def start(self, node: int) -> None:
         """Starts the signal at a node."""
         self.node = node

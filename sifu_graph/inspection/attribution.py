@@ -29,7 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sifu_graph.arrays import Ints
 from sifu_graph.config import SignalConfig
+from sifu_graph.model.base import Base
 from sifu_graph.ops.functional import NORM_EPS
 
 METHOD = "frozen gates"
@@ -45,19 +47,21 @@ class Account:
         The energies that the kernel computed.
     signals : [k, m]
         The contribution of each of the m signals.
-    bias, encoding, remainder : [k]
-        The contributions of the edge's bias and of the positional encoding, and the rest of the energy.
+    bias, encoding, counts, remainder : [k]
+        The contributions of the edge's bias (with a base: of the target's bias and of what the edge adds), of the
+        positional encoding and of the counts of pairs (with a base only), and the rest of the energy.
     """
 
     energy: Tensor
     signals: Tensor
     bias: Tensor
     encoding: Tensor
+    counts: Tensor
     remainder: Tensor
 
     def margin(self, a: int, b: int) -> Account:
         """The account of candidate a minus that of candidate b, as one row."""
-        parts = (self.energy, self.signals, self.bias, self.encoding, self.remainder)
+        parts = (self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder)
         return Account(*((part[a] - part[b])[None] for part in parts))
 
 
@@ -101,5 +105,47 @@ def account(
     c = np.divide(gate * y, length, out=np.zeros_like(y), where=length > 0)
     signals = (matrices @ c[..., None])[..., 0] @ x.T
     by_bias, by_encoding = (c * biases).sum(-1), c @ code
-    parts = (energies, signals, by_bias, by_encoding, energies - signals.sum(-1) - by_bias - by_encoding)
+    rest = energies - signals.sum(-1) - by_bias - by_encoding
+    parts = (energies, signals, by_bias, by_encoding, np.zeros_like(rest), rest)
     return Account(*map(torch.from_numpy, parts))
+
+
+def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, energy: Tensor) -> Account:
+    """The account of k candidates of one position in a graph whose edges share a base.
+
+    The energy s log p(v | u) + n_v . r + c_v + a_uv is a sum; r is that of the signals that begin at each position::
+
+        r = r^(1) = (r^(1) - r^(2)) + (r^(2) - r^(3)) + ... + r^(m)
+
+    r^(j) is the signal here, had it begun at the j-th position. A term is what knowing one more position changes.
+
+    Parameters
+    ----------
+    base
+        The base of the graph.
+    source, target
+        The node of the position, and the candidates, int64 [k].
+    began
+        r^(j), [m, d].
+    energy
+        [k], the energies that the contest computed.
+    """
+    vectors, signals = base.model.target[torch.from_numpy(target)].double(), began.double()
+    moved = signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])
+    by_signal = vectors @ moved.T
+    row = np.array([source])
+    counts = torch.from_numpy(float(base.model.scale) * base.pairs.rows(row)[0, target])
+    added = torch.from_numpy(base.pairs.added_rows(row)[0, target])
+    bias = base.model.bias[torch.from_numpy(target)].double() + added
+    energies = energy.double()
+    rest = torch.where(torch.isfinite(energies), energies - by_signal.sum(1) - counts - bias, 0.0)
+    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest)
+
+
+def moved_shares(began: Tensor) -> Tensor:
+    """How far each position moved the signal, as shares that add up to 1, float64 [m]; for ``began`` [m, d] see
+    `account_on_base`."""
+    signals = began.double()
+    length = (signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])).norm(dim=1)
+    shares: Tensor = length / length.sum().clamp_min(1e-30)
+    return shares

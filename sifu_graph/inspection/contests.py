@@ -43,6 +43,9 @@ class Contest:
     energies: NDArray[np.floating[Any]]  # [private edges of the row]
     default: float
     loss: float | None  # in nats; evaluation only
+    began: Tensor | None = None
+    """[m, d], of a graph with a base: the signal here, had it begun at each of the m positions from ``begin`` on. The
+    energies are then those of all nodes."""
 
 
 # ---- the two ways to compute
@@ -186,6 +189,8 @@ class Contestants:
         Energy times scale; -inf for nodes that cannot be chosen.
     normaliser : float
         log of the sum of exp(logits).
+    alike : bool
+        All default edges have one energy.
     """
 
     targets: NDArray[np.int32]
@@ -198,6 +203,7 @@ class Contestants:
     rank: Ints
     logits: Doubles
     normaliser: float
+    alike: bool
 
     @classmethod
     def of(cls, parameters: Parameters, config: SignalConfig, found: Contest, like: Like) -> Contestants:
@@ -205,8 +211,11 @@ class Contestants:
         index = parameters.index
         row, n = index.row(found.node), index.nodes
         targets = index.target[row]
-        energy = np.full(n, found.default, dtype=found.energies.dtype)
-        energy[targets] = found.energies
+        if found.began is None:
+            energy = np.full(n, found.default, dtype=found.energies.dtype)
+            energy[targets] = found.energies
+        else:
+            energy = found.energies
         private, candidate = np.zeros(n, bool), np.ones(n, bool)
         private[targets] = True
         if like == "generate":
@@ -221,7 +230,8 @@ class Contestants:
         order = order[candidate[order]]
         rank = np.zeros(n, np.int64)
         rank[order] = np.arange(1, len(order) + 1)
-        logits = np.where(candidate, float(parameters.scale) * energy.astype(np.float64), -np.inf)
+        scale = 1.0 if found.began is not None else float(parameters.scale)
+        logits = np.where(candidate, scale * energy.astype(np.float64), -np.inf)
         return cls(
             targets=targets,
             slots=index.slot[row],
@@ -233,6 +243,7 @@ class Contestants:
             rank=rank,
             logits=logits,
             normaliser=float(np.logaddexp.reduce(logits)),
+            alike=found.began is None,
         )
 
     def row(self) -> Ints:
@@ -244,7 +255,9 @@ class Contestants:
         return self.order[~self.private[self.order]]
 
     def top(self, k: int) -> Ints:
-        """The k entries of greatest energy, int64: private edges, and one default edge for all of them."""
+        """The k entries of greatest energy, int64: private edges, and one default edge for all that are alike."""
+        if not self.alike:
+            return self.order[:k]
         entries = np.concatenate([self.row(), self.default()[:1]])
         best: Ints = entries[np.argsort(self.rank[entries], kind="stable")][:k]
         return best

@@ -384,7 +384,8 @@ class _Side:
     def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
         """At the first step [k], of private edges by their places in the index [k] and their parameters."""
         index = self.graph.parameters.index
-        return self.first_step.energies(np.searchsorted(index.row_start, edges, side="right") - 1, W, b)
+        source = np.searchsorted(index.row_start, edges, side="right") - 1
+        return self.first_step.energies(source, index.target[edges].astype(np.int64), W, b)
 
 
 def _match_nodes(a: GraphSession, b: GraphSession) -> tuple[Ints, list[int]]:

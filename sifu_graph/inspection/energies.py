@@ -8,6 +8,9 @@ At the first step
     The text begins with the source u of the edge, and S = S_1(u) is its mix there: ``E = ||GELU(W S_1 + b + PE)||``
     (DESIGN, section 3).
 
+In a graph whose edges share a base, the energies are those of `ops.recurrent`, with r = 0 at rest; "the energy of the
+default edges" is then the log of the mean of exp(E) over them, so that their probabilities add up.
+
 The module knows parameters and signals; it does not know texts.
 """
 
@@ -18,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sifu_store.layout import BIAS, WEIGHT
+from sifu_store.layout import BIAS, SOURCE, TARGET, WEIGHT
 from torch import Tensor
 
 from sifu_graph.arrays import Doubles, Floats, Ints
-from sifu_graph.generation.walk import Walk
+from sifu_graph.generation.base_walk import AnyWalk, BaseWalk
 from sifu_graph.model.edge_reader import blocks
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu
@@ -49,14 +52,21 @@ class RowAtRest:
     default_probability: float  # of one default edge; 0 if the node has none
 
 
-def row_at_rest(walk: Walk, node: int) -> RowAtRest:
+def row_at_rest(walk: AnyWalk, node: int) -> RowAtRest:
     """The row of a node at rest, computed by the kernel of generation. Restarts the walk at the node."""
-    walk.silent = frozenset({0})
-    walk.start(node)
+    if isinstance(walk, BaseWalk):
+        walk.rest(node)
+    else:
+        walk.silent = frozenset({0})
+        walk.start(node)
     found, default = walk.energies()
     index = walk.parameters.index
     row, defaults = index.row(node), int(index.defaults()[node])
     energies = found.astype(np.float64)
+    if isinstance(walk, BaseWalk):
+        others = np.delete(energies, index.target[row])
+        default = float(np.logaddexp.reduce(others, initial=-np.inf)) - float(np.log(max(1, defaults)))
+        energies = energies[index.target[row]]
     logits = walk.scale * np.append(energies, default)
     with np.errstate(divide="ignore"):
         shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
@@ -74,6 +84,11 @@ def row_at_rest(walk: Walk, node: int) -> RowAtRest:
 
 def energies_at_rest(graph: GraphSession, slots: Ints) -> Floats:
     """The energies at rest of the private edges in these slots, float32 [k]."""
+    base = graph.parameters.base
+    if base is not None:
+        source, target = graph.store.read(SOURCE)[slots], graph.store.read(TARGET)[slots]
+        r = torch.zeros(len(slots), graph.parameters.width)
+        return base.edge_energies(source.astype(np.int64), target.astype(np.int64), r)
     encoding = step_encoding(graph.signal, graph.signal.decode_offset, graph.parameters.r_0)
     energies: Floats = gelu(graph.parameters.edges.get(BIAS, slots) + encoding).norm(dim=-1).numpy()
     return energies
@@ -89,7 +104,7 @@ class FirstStep:
     Attributes
     ----------
     mix : float32 [n, d]
-        S_1 of each node.
+        S_1 of each node; with a base, its signal r_1.
     encoding : float32 [d]
         The positional encoding of the step.
     """
@@ -105,6 +120,12 @@ class FirstStep:
         ``offset`` of the positional encoding is `train_offset` or `decode_offset` of the signal.
         """
         parameters = graph.parameters
+        if parameters.base is not None:
+            token = torch.arange(parameters.index.nodes, dtype=torch.int32)[:, None]
+            model = parameters.base.model
+            signal = model.start.repeat(len(token), 1)
+            r = parameters.base.backend.carry(model, token, torch.ones_like(token, dtype=torch.bool), signal)
+            return cls(parameters, r[:, 0], torch.zeros_like(model.start))
         start = Signal.start(
             graph.signal,
             r_0=parameters.r_0,
@@ -114,8 +135,10 @@ class FirstStep:
         )
         return cls(parameters, start.mix, start.encoding)
 
-    def energies(self, source: Ints, W: Floats, b: Floats) -> Floats:
-        """Energies, float32 [k], of private edges with sources [k], weights [k, d, d] and biases [k, d]."""
+    def energies(self, source: Ints, target: Ints, W: Floats, b: Floats) -> Floats:
+        """Energies, float32 [k], of private edges with these ends [k], weights [k, d, d] and biases [k, d]."""
+        if self.parameters.base is not None:
+            return self.parameters.base.edge_energies(source, target, self.mix[torch.from_numpy(source)])
         S = self.mix[torch.from_numpy(source)]
         z = torch.bmm(S[:, None], torch.from_numpy(W))[:, 0] + torch.from_numpy(b) + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
@@ -123,6 +146,8 @@ class FirstStep:
 
     def default_energies(self) -> Floats:
         """The energy of the default edges of each node, float32 [n]."""
+        if self.parameters.base is not None:
+            return self.parameters.base.default_energies(self.parameters.index, self.mix)
         z = self.mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
@@ -143,5 +168,5 @@ def energies_at_first_step(graph: GraphSession) -> tuple[Floats, Floats]:
     reader = graph.edge_reader()
     weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
     for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
-        private[block] = step.energies(source[block], W, b)
+        private[block] = step.energies(source[block], index.target[block].astype(np.int64), W, b)
     return private, step.default_energies()

@@ -18,7 +18,7 @@ from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
 
 from sifu_graph.config import require_positive
-from sifu_graph.generation.walk import Walk
+from sifu_graph.generation.base_walk import walk_of
 from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.text.node_lookup import node_named
 
@@ -159,7 +159,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     graph.fit_memory(evaluated_edges=max(SOURCES, top))
     parameters, store = graph.parameters, graph.store
     index, names = parameters.index, graph.tokenizer.vocabulary
-    row = row_at_rest(Walk(parameters, graph.signal), node)
+    row = row_at_rest(walk_of(parameters, graph.signal), node)
     total = store.read("rows/total")
     share = row.count / max(1, int(total[node]))
 
@@ -222,7 +222,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
-    row = row_at_rest(Walk(parameters, graph.signal), u)
+    row = row_at_rest(walk_of(parameters, graph.signal), u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
     energy, p = (

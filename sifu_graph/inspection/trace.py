@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.inspection import what_if
-from sifu_graph.inspection.attribution import METHOD, Account, account
+from sifu_graph.inspection.attribution import METHOD, Account, account, account_on_base, moved_shares
+from sifu_graph.inspection.base_contests import on_base
 from sifu_graph.inspection.contests import Contest, Contestants, Like, as_evaluation, as_generation
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
@@ -103,7 +104,7 @@ class Position:
     loss: float | None
     contenders: int
     candidates: tuple[Candidate, ...]
-    weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on
+    weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on; with a base: `moved_shares`
     account: Account
 
     @property
@@ -125,7 +126,7 @@ class Trace:
     r : [m, d]
         The signals.
     mix : [I, d]
-        S, the input of the candidates' edges.
+        S, the input of the candidates' edges; with a base, the signal.
     energy : [I, n]
         Of every node, the same bits as in generation (or evaluation); default edges have that of the default edge.
     candidate, private : bool [I, n]
@@ -133,7 +134,7 @@ class Trace:
     shown : int64 [I, k]
         Nodes in detail; the last column is the next node of the text (at its end: the winner).
     z : [I, k, d]
-        The input of GELU for the nodes in detail (computed by torch: the kernel returns energies only).
+        The input of GELU for the nodes in detail (computed by torch: the kernel returns energies only); 0 with a base.
     scale
         Factor from energies to logits: a margin times this is in nats.
     """
@@ -154,6 +155,8 @@ class Trace:
     private: Tensor
     shown: Tensor
     z: Tensor
+    base: bool = False
+    """All edges share a base: every node has an energy of its own."""
     before: Trace | None = None
     page_bytes: int | None = None
     """Size of the page, if one was written."""
@@ -272,7 +275,9 @@ def follow(
     unknown
         Characters of the text that are no nodes; for the report.
     """
-    if options.like == "eval":
+    if config.base:
+        signals, contests = on_base(parameters, config, ids, like=options.like, last=options.last, silent=silent)
+    elif options.like == "eval":
         restart = length - 1 if config.reset_after is None else min(length - 1, config.reset_after)
         signals, contests = as_evaluation(parameters, config, ids, length, options.last)
     else:
@@ -285,7 +290,11 @@ def follow(
     every = []
     for found in contests:
         off = {k - found.begin for k in silent}
-        weights = mix_weights(config, alpha, found.position - found.begin, off)
+        weights = (
+            mix_weights(config, alpha, found.position - found.begin, off)
+            if found.began is None
+            else moved_shares(found.began)
+        )
         every.append(view.position(found, r[found.begin - first : found.position - first + 1], weights))
     k = max(len(one.shown) for one in every)
     return Trace(
@@ -294,7 +303,7 @@ def follow(
         unknown=unknown,
         like=options.like,
         what_if=(),
-        scale=float(parameters.scale),
+        scale=1.0 if config.base else float(parameters.scale),
         silent=silent,
         first=first,
         positions=tuple(one.position for one in every),
@@ -305,6 +314,7 @@ def follow(
         private=torch.stack([torch.from_numpy(one.nodes.private) for one in every]),
         shown=torch.stack([_filled(one.shown, k) for one in every]),
         z=torch.stack([_filled(one.z, k) for one in every]),
+        base=config.base,
     )
 
 
@@ -347,17 +357,19 @@ class _View:
         if not shown:
             raise OptionError(f"no node can follow {self.names[found.node]!r}: none of them can be chosen")
         k, every = len(shown), np.array([*shown, shown[0] if came is None else came])
-        W, b = _edges(self.parameters, [nodes.slot_of(node) for node in every.tolist()])
-        encoding = step_encoding(self.config, found.offset, found.mix)
-        split = account(
-            self.config,
-            W=W[:k],
-            b=b[:k],
-            encoding=encoding,
-            r=r,
-            weights=weights,
-            energy=torch.from_numpy(nodes.energy[every[:k]]),
-        )
+        energy = torch.from_numpy(nodes.energy[every[:k]])
+        if found.began is not None:
+            assert self.parameters.base is not None
+            target = every[:k].astype(np.int64)
+            split = account_on_base(
+                self.parameters.base, source=found.node, target=target, began=found.began, energy=energy
+            )
+            z = found.mix.new_zeros(len(every), len(found.mix))
+        else:
+            W, b = _edges(self.parameters, [nodes.slot_of(node) for node in every.tolist()])
+            encoding = step_encoding(self.config, found.offset, found.mix)
+            split = account(self.config, W=W[:k], b=b[:k], encoding=encoding, r=r, weights=weights, energy=energy)
+            z = torch.from_numpy(found.mix.numpy() @ W.numpy()) + b + encoding
         position = Position(
             position=found.position,
             node=found.node,
@@ -374,7 +386,6 @@ class _View:
             weights=weights.numpy(),
             account=split,
         )
-        z = torch.from_numpy(found.mix.numpy() @ W.numpy()) + b + encoding
         return _Seen(position, nodes, torch.from_numpy(every), z)
 
     def _candidate(self, nodes: Contestants, node: int) -> Candidate:
@@ -384,7 +395,7 @@ class _View:
             name=self.names[node],
             private=private,
             count=nodes.count_of(node),
-            among=1 if private else max(1, len(nodes.default())),
+            among=1 if private or not nodes.alike else max(1, len(nodes.default())),
             energy=float(nodes.energy[node]),
             p=nodes.probability(node),
             rank=int(nodes.rank[node]) or None,
@@ -448,5 +459,6 @@ def _account_json(found: Account, at: int) -> dict[str, Any]:
         "signals": found.signals[at].tolist(),
         "bias": float(found.bias[at]),
         "encoding": float(found.encoding[at]),
+        "counts": float(found.counts[at]),
         "remainder": float(found.remainder[at]),
     }

@@ -6,7 +6,7 @@
 
 The first two are edits of a copy of the index, so the bits are those of the edited graph. The last changes one text and
 has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
-signals is zero.
+signals is zero. In a graph whose edges share a base, the signal passes the position without a change.
 
 The module knows the index and the tokenizer; it does not know pages, stores or how a contest is computed.
 """
@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
+from sifu_store.layout import TARGET_BIAS, TARGET_VECTOR
 
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
@@ -100,6 +103,9 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
             if place < 0:
                 raise OptionError(f"what-if {str(change)!r}: the edge is a default edge already")
             index = _kept(index, np.arange(index.edges) != place)
+            if parameters.base is not None:
+                pairs = parameters.base.pairs.without_edge(u, v)
+                parameters = dataclasses.replace(parameters, base=Base.of(parameters.small, pairs))
     parameters = dataclasses.replace(parameters, index=index)
     for change in changes:
         if change.kind == "node":
@@ -150,9 +156,13 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
         forbidden=banned[0] * nodes + banned[1],
         by_frequency=order,
     )
-    bias = parameters.node_bias
-    others = [other for other in range(len(bias)) if other != node]
-    return dataclasses.replace(parameters, index=index, small={**parameters.small, "nodes/bias": bias[others]})
+    others = torch.arange(nodes + 1) != node
+    by_node = ("nodes/bias", TARGET_VECTOR, TARGET_BIAS)
+    small = {name: value[others] if name in by_node else value for name, value in parameters.small.items()}
+    base = parameters.base
+    if base is not None:
+        base = Base.of(small, base.pairs.without_node(node))
+    return dataclasses.replace(parameters, index=index, small=small, base=base)
 
 
 def _renamed(tokenizer: Tokenizer, node: int) -> Tokenizer:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import ForeignFileError, OptionError
-from sifu_store.layout import FORMAT_VERSION, PAGE_EDGES
+from sifu_store.layout import EDITED_VERSION, PAGE_EDGES
 from sifu_store.store import Store
 from torch import Tensor
 
@@ -141,7 +141,7 @@ def import_brillm(
     with Store.create(path, force=force) as store:
         initial: InitialSettings = {"method": "uniform", "seed": 0, "discounts": list(graph.counts.discounts)}
         signal = preset("brillm05")
-        write_new_graph(store, graph, signal=signal, initial=initial, build=build, format_version=FORMAT_VERSION)
+        write_new_graph(store, graph, signal=signal, initial=initial, build=build, format_version=EDITED_VERSION)
         for first, arrays in state.runs(store):
             for name, values in arrays.items():
                 store.write_pages(name, first, values.numpy())

@@ -21,8 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import ForeignFileError
-from sifu_store.layout import ARRAYS, BY_NAME, FORMAT_VERSION, PAGE_EDGES, STORED, ArraySpec, Sizes
+from sifu_store.layout import (
+    ARRAYS,
+    BASE,
+    BASE_VERSION,
+    EDITED_VERSION,
+    ENERGY,
+    FORMAT_VERSION,
+    OPTIONAL,
+    ORIGIN,
+    PAGE_EDGES,
+    STORED,
+    ArraySpec,
+    Sizes,
+)
 from sifu_store.store import Store
+
+from sifu_graph.settings import GraphSettings
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -31,8 +46,14 @@ DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "floa
 MOST_HEADER = 1 << 24
 RUN_PAGES = 32  # read and written in one piece
 SETTINGS = "sifu_settings"
-COPIED = tuple(spec for spec in ARRAYS if spec.name != STORED)
-"""Without the array that says which pages are stored: the file has the values of all pages."""
+BY_SLOT = (ORIGIN, ENERGY)
+"""Optional arrays [slots, ...], of which a graph with a base has one row for each private edge."""
+
+
+def copied(settings: dict[str, Any] | GraphSettings) -> tuple[ArraySpec, ...]:
+    """The arrays in the file: without the one that says which pages are stored, for it has the values of all pages."""
+    always = tuple(spec for spec in ARRAYS if spec.name != STORED)
+    return (*always, *OPTIONAL, *BASE) if settings["signal"].get("base") else always
 
 
 def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
@@ -46,7 +67,9 @@ def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[in
         "edges/target": index.target,
         "edges/count": index.count,
     }
-    small |= {spec.name: store.read(spec.name) for spec in COPIED if not spec.paged and spec.name not in small}
+    specs = {spec.name: spec for spec in copied(graph.settings)}
+    small |= {name: _of_store(store, spec) for name, spec in specs.items() if not spec.paged and name not in small}
+    small |= {name: small[name][index.slot] for name in BY_SLOT if name in small}
     d = graph.parameters.width
     shapes = {name: values.shape for name, values in small.items()}
     shapes |= {"edges/weight": (index.edges, d, d), "edges/bias": (index.edges, d)}
@@ -60,10 +83,10 @@ def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[in
     }
     end = 0
     # widest elements first: then every array is aligned
-    order = sorted(shapes, key=lambda name: (-np.dtype(BY_NAME[name].dtype).itemsize, name))
+    order = sorted(shapes, key=lambda name: (-np.dtype(specs[name].dtype).itemsize, name))
     for name in order:
-        begin, end = end, end + math.prod(shapes[name]) * np.dtype(BY_NAME[name].dtype).itemsize
-        header[name] = {"dtype": DTYPES[BY_NAME[name].dtype], "shape": shapes[name], "data_offsets": [begin, end]}
+        begin, end = end, end + math.prod(shapes[name]) * np.dtype(specs[name].dtype).itemsize
+        header[name] = {"dtype": DTYPES[specs[name].dtype], "shape": shapes[name], "data_offsets": [begin, end]}
     require_free_bytes(path.parent, end, f"writing {path.name}")
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -76,6 +99,13 @@ def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[in
                 done += file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
                 if on_bytes is not None:
                     on_bytes(done, end)
+
+
+def _of_store(store: Store, spec: ArraySpec) -> NDArray[Any]:
+    """An array, or an empty one if the store lacks an optional one."""
+    if store.has(spec.name):
+        return store.read(spec.name)
+    return np.zeros([size or 0 for size in spec.shape(Sizes(n=0, d=0, slots=0))], spec.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +167,7 @@ def import_safetensors(
         require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
         done = 0
         with Store.create(path, force=force) as store:
-            for spec in sorted(COPIED, key=lambda spec: spec.paged):
+            for spec in sorted(copied(settings), key=lambda spec: spec.paged):
                 if spec.paged:
                     store.create_paged(spec.name, entries[spec.name].shape[1:], spec.dtype)
                 for first, values in _pieces(opened, entries[spec.name], spec, given):
@@ -156,7 +186,9 @@ def import_safetensors(
             store.write(STORED, np.ones(store.pages, np.uint8))
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
             build = {**settings["build"], "imported": imported}
-            store.set_settings({**settings, "training": None, "format_version": FORMAT_VERSION, "build": build})
+            version = BASE_VERSION if settings["signal"].get("base") else EDITED_VERSION
+            store.require_version(version)
+            store.set_settings({**settings, "training": None, "format_version": version, "build": build})
             snapshot = store.commit(
                 f"import: {n:,} nodes, {edges:,} private edges from {given.name}",
                 command=command,
@@ -188,23 +220,27 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
         }
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ForeignFileError(f"{path}: not a safetensors file, or incomplete ({error})") from error
-    missing = [spec.name for spec in COPIED if spec.name not in places]
-    if SETTINGS not in metadata or missing:
-        lacks = ", ".join(missing[:3]) or "its settings"
+    if SETTINGS not in metadata:
         raise ForeignFileError(
-            f"{path}: not a graph of sifu ({lacks} missing); expected a safetensors file of `export()`"
+            f"{path}: not a graph of sifu (its settings missing); expected a safetensors file of `export()`"
         )
     try:
         settings = json.loads(metadata[SETTINGS])
         version = int(settings["format_version"])
         sizes = Sizes(n=int(settings["nodes"]), d=int(settings["width"]), slots=places["edges/source"][1][0])
-        settings["build"], settings["signal"], settings["initial"], settings["training"]
+        settings["build"], settings["initial"], settings["training"]
+        specs = copied(settings)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ForeignFileError(f"{path}: its settings cannot be read ({error!r})") from error
     if version > FORMAT_VERSION:
         raise ForeignFileError(f"{path}: format {version}, written by a newer release; this one reads {FORMAT_VERSION}")
+    missing = [spec.name for spec in specs if spec.name not in places]
+    if missing:
+        raise ForeignFileError(
+            f"{path}: not a graph of sifu ({', '.join(missing[:3])} missing); expected a safetensors file of `export()`"
+        )
     total = 0
-    for spec in COPIED:
+    for spec in specs:
         dtype, shape, begin, end = places[spec.name]
         wanted = spec.shape(sizes)
         fits = len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
@@ -218,7 +254,7 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
                 f"{path}: ends too early, at {size_bytes:,} bytes, within {spec.name}: copy it again"
             )
         total += expected
-    entries = {spec.name: _Entry(places[spec.name][1], 8 + length + places[spec.name][2]) for spec in COPIED}
+    entries = {spec.name: _Entry(places[spec.name][1], 8 + length + places[spec.name][2]) for spec in specs}
     return entries, settings, total
 
 

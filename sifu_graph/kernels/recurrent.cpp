@@ -84,6 +84,7 @@ struct Pairs {
     const real* left;         // [nodes], the probability of the lower order
     const real* log_lower;    // [nodes], log q
     const real* log_less;     // [nodes], log q of a target with one predecessor less
+    const real* added;        // [pairs], what an edge adds to its energy; null: nothing
     double discount[4];       // of counts 0, 1, 2, and 3 or more
 };
 
@@ -211,7 +212,7 @@ Without row_for(const Pairs& q, int64_t source, int32_t target, bool leave_one_o
     if (low == q.first[source + 1] || q.target[low] != target) return row;
     row.rank = low - first;
     row.own = q.ratio[low];
-    if (!leave_one_out) return row;
+    if (!leave_one_out || q.count[low] == 0) return row;
     int64_t count = q.count[low], total = q.total[source];
     if (count == 1) row.log_lower = q.log_less[target];
     if (total <= 1) {
@@ -325,6 +326,11 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 real own = row.log_lower - log_lower[goal] + std::log1p(row.own);  // log p less what `rest` has
                 real E_goal = E[goal] + a->scale * own;
                 for (int64_t i = 0; i < length; ++i) E[others[i]] += a->scale * log_ratio[i];
+                if (pairs->added) {
+                    const real* added = pairs->added + first;
+                    for (int64_t i = 0; i < length; ++i) E[others[i]] += added[i];
+                    if (row.rank >= 0) E_goal += added[row.rank];
+                }
                 E[goal] = E_goal;
                 vec highest = load(E), total = {};
                 for (int64_t v = LANES; v < n; v += LANES) {

@@ -8,17 +8,42 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import COUNT, ENERGY, FORBIDDEN, ORIGIN, SOURCE, TARGET, USAGE
+from sifu_store.layout import (
+    COUNT,
+    ENERGY,
+    FORBIDDEN,
+    GAIN,
+    LOG_LESS,
+    LOG_LOWER,
+    ORIGIN,
+    PAIR_COUNT,
+    PAIR_FIRST,
+    PAIR_TARGET,
+    SOURCE,
+    START,
+    TARGET,
+    TARGET_BIAS,
+    TARGET_VECTOR,
+    USAGE,
+)
 from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings, read_settings
 from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Names of the arrays that are trained and not paged."""
+BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS)
+"""Those of a graph whose edges share a base, besides `SMALL`."""
+
+
+def small_names(config: SignalConfig) -> tuple[str, ...]:
+    """Names of the arrays of a graph that are trained and not paged."""
+    return (*SMALL, *BASE_SMALL) if config.base else SMALL
 
 
 def read_index(store: Store) -> EdgeIndex:
@@ -76,3 +101,18 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeIn
             discounts_of(initial),
         ),
     )
+
+
+def read_pairs(store: Store, index: EdgeIndex) -> PairModel:
+    """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
+    model = PairModel(
+        first=store.read(PAIR_FIRST),
+        target=store.read(PAIR_TARGET),
+        count=store.read(PAIR_COUNT),
+        total=store.read("rows/total"),
+        discounted=store.read("rows/discounted"),
+        discounts=discounts_of(read_settings(store)["initial"]),
+        log_lower=store.read(LOG_LOWER),
+        log_less=store.read(LOG_LESS),
+    )
+    return model.with_edges(index.keys, store.read(ENERGY)[index.slot].astype(np.float64), index.forbidden)

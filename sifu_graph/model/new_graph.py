@@ -5,16 +5,34 @@ Used by the build and by imports, so that both write the same arrays and setting
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import BIAS, COUNT, SOURCE, STORED, TARGET, WEIGHT
+from sifu_store.layout import (
+    BASE_VERSION,
+    BIAS,
+    COUNT,
+    ENERGY,
+    KEY,
+    LOG_LESS,
+    LOG_LOWER,
+    ORIGIN,
+    PAIR_COUNT,
+    PAIR_FIRST,
+    PAIR_TARGET,
+    SOURCE,
+    STORED,
+    TARGET,
+    WEIGHT,
+)
 from sifu_store.store import Store
 
 from sifu_graph._version import __version__
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import SignalConfig
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import BuildSettings, GraphSettings, InitialSettings
 from sifu_graph.text.kneser_ney import Counts
 from sifu_graph.text.tokenizer import Tokenizer
@@ -35,6 +53,8 @@ class NewGraph:
     alpha: Floats  # [K], mixing logits
     default_weight: Floats  # [d, d]
     default_bias: Floats  # [d]
+    pairs: PairModel | None = None  # counts of all pairs, of a graph with a base
+    base: Mapping[str, Floats] = field(default_factory=dict)  # the other arrays of that base, by name
 
 
 def write_new_graph(
@@ -72,6 +92,8 @@ def write_new_graph(
     store.create_paged(WEIGHT, (width, width), np.float32)
     store.create_paged(BIAS, (width,), np.float32)
     store.write(STORED, np.zeros(store.pages, np.uint8))
+    if graph.pairs is not None:
+        _write_base(store, graph.pairs, graph)
     settings: GraphSettings = {
         "format_version": format_version,
         "created_by": f"sifu-graph {__version__}",
@@ -83,3 +105,18 @@ def write_new_graph(
         "training": None,
     }
     store.set_settings({**settings})
+
+
+def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
+    """The counts of all pairs, what all edges share, and an energy of 0 for every private edge: it adds nothing yet."""
+    store.require_version(BASE_VERSION)
+    store.write(PAIR_FIRST, pairs.first)
+    store.write(PAIR_TARGET, pairs.target)
+    store.write(PAIR_COUNT, pairs.count)
+    store.write(LOG_LOWER, pairs.log_lower)
+    store.write(LOG_LESS, pairs.log_less)
+    for name, values in graph.base.items():
+        store.write(name, values)
+    store.write(KEY, np.arange(len(graph.node_count), dtype=np.int32))
+    store.write(ORIGIN, np.stack([graph.source, graph.target], axis=1).astype(np.int32))
+    store.write(ENERGY, np.zeros(len(graph.source), np.float32))

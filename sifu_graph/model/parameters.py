@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.io import SMALL, read_index, read_initial, read_usage
+from sifu_graph.model.base import Base
+from sifu_graph.model.io import read_index, read_initial, read_pairs, read_usage, small_names
 from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
@@ -42,6 +43,7 @@ class Parameters:
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
     usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
     tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed on the CPU
+    base: Base | None = None  # what all edges share; None: each edge stands alone
 
     @property
     def working(self) -> Pool:
@@ -122,8 +124,9 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
         rows=rows,
     )
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
-    small = {name: torch.from_numpy(store.read(name).copy()) for name in SMALL}
-    return Parameters(index, edges, r_0, small, usage=read_usage(store))
+    small = {name: torch.from_numpy(store.read(name).copy()) for name in small_names(config)}
+    base = Base.of(small, read_pairs(store, index)) if config.base else None
+    return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
 
 
 def write_parameters(store: Store, parameters: Parameters) -> int:
@@ -148,3 +151,8 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
         store.mark_stored(np.arange(first, stop))
         written += stop - first
     return written
+
+
+def finite(values: Tensor | NDArray[np.float32]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(torch.isfinite(torch.as_tensor(values)).all())

@@ -165,7 +165,10 @@ class EdgeInitializer:
     ) -> EdgeInitializer:
         """From stored origins [slots, 2] and energies [slots]; ``nodes`` at the build, ``keys`` given out since."""
         dimensions, mean = _dimensions(config, width, length)
-        direction = _directions(nodes, keys, width, dimensions, seed)
+        if config.base:  # an edge adds nothing to the base until it is trained
+            direction = np.zeros((keys, width), np.float32)
+        else:
+            direction = _directions(nodes, keys, width, dimensions, seed)
         still = _gelu(mean) ** 2
         on = direction > 0
         offset = np.stack(

@@ -261,10 +261,10 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
-    from sifu_graph.generation.walk import Walk
+    from sifu_graph.generation.base_walk import walk_of
     from sifu_graph.inspection.energies import row_at_rest
 
-    index, walk = graph.parameters.index, Walk(graph.parameters, graph.signal)
+    index, walk = graph.parameters.index, walk_of(graph.parameters, graph.signal)
     sizes = index.row_sizes()
     order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]

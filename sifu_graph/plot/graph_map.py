@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sifu_graph.arrays import Doubles, Floats, Ints
-from sifu_graph.generation.walk import Walk
+from sifu_graph.generation.base_walk import walk_of
 from sifu_graph.inspection.energies import row_at_rest
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Edges:
 
 
 def _edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: Ints, by: By) -> _Edges:
-    walk = Walk(graph.parameters, graph.signal)
+    walk = walk_of(graph.parameters, graph.signal)
     share = occurrences / max(1, int(occurrences.sum()))
     parts = []
     for at, node in enumerate(chosen.tolist()):

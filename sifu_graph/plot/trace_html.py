@@ -76,6 +76,7 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
         "between": " " if graph.tokenizer.level == "tokens" else "",
         "scale": _short(trace.scale),
         "encoded": graph.signal.positional != "none",
+        "base": graph.signal.base,
         "traces": traces,
         "cards": cards,
         "names": names.listed,
@@ -144,6 +145,7 @@ def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]
                 "signals": folded(position.account.signals[k].numpy()),
                 "bias": _short(float(position.account.bias[k]), 9),
                 "encoding": _short(float(position.account.encoding[k]), 9),
+                "counts": _short(float(position.account.counts[k]), 9),
                 "remainder": _short(float(position.account.remainder[k]), 3),
             }
             for k in range(len(position.candidates))

@@ -69,7 +69,7 @@
     const b = position.account[Math.min(state.versus, position.account.length - 1)];
     return {
       signals: a.signals.map((x, k) => x - b.signals[k]), bias: a.bias - b.bias,
-      encoding: a.encoding - b.encoding, remainder: a.remainder - b.remainder,
+      encoding: a.encoding - b.encoding, counts: a.counts - b.counts, remainder: a.remainder - b.remainder,
     };
   }
   const marginOf = (position) => position.candidates[state.pick].energy - position.candidates[state.versus].energy;
@@ -182,6 +182,7 @@
     const lines = strong.map(([k, value]) => [signalCell(signalAt(position, k)), value, "signal"]);
     const rest = mixed.reduce((sum, [, value]) => sum + value, 0) - strong.reduce((sum, [, value]) => sum + value, 0);
     if (mixed.length > strong.length) lines.push([[`${mixed.length - strong.length} other signals`], rest, "part"]);
+    if (data.base) lines.push([["counts of the pairs"], parts.counts, "part"]);
     lines.push([["biases of the two edges"], parts.bias, "part"]);
     if (data.encoded) lines.push([["positional encoding"], parts.encoding, "part"]);
     const most = Math.max(1e-9, ...lines.map(([, value]) => Math.abs(value)), Math.abs(margin));

@@ -33,7 +33,7 @@ class Window:
     restart: Bools
 
 
-def windows(split: Split, *, streams: int, steps: int) -> Iterator[Window]:
+def windows(split: Split, *, streams: int, steps: int, first: int = 0) -> Iterator[Window]:
     """Cuts a text into streams of equal length and yields their windows, from the beginning to the end.
 
     Every token but the last one of each document is a target once, whatever the number of streams: a stream that
@@ -45,17 +45,29 @@ def windows(split: Split, *, streams: int, steps: int) -> Iterator[Window]:
         The documents, at least two tokens.
     streams, steps
         B and T, each at least 1. Fewer streams are used for a text with fewer pairs of neighbours.
+    first
+        Number of the first window that is yielded.
     """
-    first = np.zeros(split.tokens + 1, bool)
-    first[split.offsets] = True
-    places = split.tokens - 1  # a place is a token with the one after it
-    streams = max(1, min(streams, places))
-    length = -(-places // streams)
+    begins = np.zeros(split.tokens + 1, bool)
+    begins[split.offsets] = True
+    places, streams, length = _sizes(split, streams)
     begin = np.arange(streams) * length
-    for step in range(0, length, steps):
+    for step in range(first * steps, length, steps):
         within = step + np.arange(steps)
         at = np.minimum(begin[:, None] + within, places - 1)
         real = (within < length) & (begin[:, None] + within < places)
         token = split.ids[at].astype(np.int32)
-        target = np.where(real & ~first[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
-        yield Window(token, target, first[at] | (within == 0))
+        target = np.where(real & ~begins[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
+        yield Window(token, target, begins[at] | (within == 0))
+
+
+def window_count(split: Split, *, streams: int, steps: int) -> int:
+    """Number of windows of one pass."""
+    return -(-_sizes(split, streams)[2] // steps)
+
+
+def _sizes(split: Split, streams: int) -> tuple[int, int, int]:
+    """Places of a text (a place is a token with the one after it), streams, and places of a stream."""
+    places = split.tokens - 1
+    streams = max(1, min(streams, places))
+    return places, streams, -(-places // streams)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sifu_graph.config import OptimizerConfig
+from sifu_graph.config import BASE, OptimizerConfig
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.training.closed_form import ContextFit
 
@@ -38,7 +38,7 @@ class TrainOptions:
     steps, epochs, minutes
         More of them, from where the graph stands.
     batch
-        Chunks of text in a step.
+        Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens in a step.
     optimizer
         Settings, or None: those of the last run, or the defaults.
     candidates
@@ -72,6 +72,7 @@ class TrainOptions:
 
 
 DEFAULT_BATCH = 512
+EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +100,22 @@ class TrainReport:
     minutes_left: float | None
 
 
-def saved_optimizer(saved: TrainingSettings | None) -> OptimizerConfig:
-    """The optimizer of the last run, or the defaults if there was none."""
-    return OptimizerConfig(**saved["optimizer"]) if saved else OptimizerConfig()
+def saved_optimizer(saved: TrainingSettings | None, *, base: bool) -> OptimizerConfig:
+    """The optimizer of the last run, or the defaults of edges or of the base that they share."""
+    if saved is not None:
+        return OptimizerConfig(**saved["optimizer"])
+    return OptimizerConfig(**BASE) if base else OptimizerConfig()
 
 
-def merged_optimizer(saved: TrainingSettings | None, **given: Any) -> OptimizerConfig | None:
+def merged_optimizer(saved: TrainingSettings | None, *, base: bool = False, **given: Any) -> OptimizerConfig | None:
     """The optimizer of the last run with some settings replaced; None where none is given.
 
     Parameters
     ----------
     saved
         ``settings["training"]`` of the graph: the last run, or None.
+    base
+        Whether the edges of the graph share a base.
     given
         Fields of `OptimizerConfig`. A ``kind`` other than that of the last run begins from the defaults of that kind.
 
@@ -121,7 +126,7 @@ def merged_optimizer(saved: TrainingSettings | None, **given: Any) -> OptimizerC
     """
     if not given:
         return None
-    last = saved_optimizer(saved).to_json()
+    last = saved_optimizer(saved, base=base).to_json()
     kind = given.get("kind", last["kind"])
     if kind != last["kind"]:
         return OptimizerConfig.of(**{"kind": kind, **given})

@@ -9,10 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The highest format version that this release reads."""
 FIRST_VERSION = 1
-"""The version of a new store. It rises when an edit writes something that only a later version defines."""
+"""The version of a new store. It rises when something is written that only a later version defines."""
+EDITED_VERSION = 2
+"""The version of a store that was edited."""
+BASE_VERSION = 3
+"""The version of a store whose edges share a base."""
 PAGE_EDGES = 512
 """Slots in a page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
@@ -34,6 +38,15 @@ FORBIDDEN = "edges/forbidden"
 USAGE = "edges/usage"
 """Number of times that training used the edge in each slot. A program that moves edges must delete or move it too."""
 KEY = "nodes/key"
+LOG_LOWER = "nodes/log_lower"
+LOG_LESS = "nodes/log_less"
+PAIR_FIRST = "pairs/first"
+PAIR_TARGET = "pairs/target"
+PAIR_COUNT = "pairs/count"
+GAIN = "base/gain"
+START = "base/start"
+TARGET_VECTOR = "base/target"
+TARGET_BIAS = "base/bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,18 @@ OPTIONAL: tuple[ArraySpec, ...] = (
     ArraySpec(FORBIDDEN, "int32", "[*, 2]", lambda s: (None, 2), "pairs (u, v) that are never chosen"),
 )
 """The arrays that a store MAY have; version 2 added them."""
+BASE: tuple[ArraySpec, ...] = (
+    ArraySpec(PAIR_FIRST, "int64", "[n + 1]", lambda s: (s.n + 1,), "where the pairs of each source begin"),
+    ArraySpec(PAIR_TARGET, "int32", "[*]", lambda s: (None,), "v of each distinct pair, ascending within a source"),
+    ArraySpec(PAIR_COUNT, "int64", "[*]", lambda s: (None,), "occurrences of the pair"),
+    ArraySpec(LOG_LOWER, "float64", "[n]", lambda s: (s.n,), "log q_v, the model below the pairs"),
+    ArraySpec(LOG_LESS, "float64", "[n]", lambda s: (s.n,), "log q_v with one predecessor less"),
+    ArraySpec(GAIN, "float32", "[d]", lambda s: (s.d,), "factors of the normalised signal"),
+    ArraySpec(START, "float32", "[d]", lambda s: (s.d,), "the signal before the first token"),
+    ArraySpec(TARGET_VECTOR, "float32", "[n, d]", lambda s: (s.n, s.d), "vectors of the nodes as targets, n_v"),
+    ArraySpec(TARGET_BIAS, "float32", "[n]", lambda s: (s.n,), "biases of the nodes as targets, c_v"),
+)
+"""The arrays of a graph whose edges share a base; version 3 added them. A store has all of them or none."""
 BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
 """The arrays that a store MUST have, by name."""
 
@@ -154,7 +179,7 @@ def shape_fault(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         A required array is missing.
     """
     sizes = sizes_of(shapes)
-    for spec in (*ARRAYS, *(spec for spec in OPTIONAL if spec.name in shapes)):
+    for spec in (*ARRAYS, *(spec for spec in (*OPTIONAL, *BASE) if spec.name in shapes)):
         found, expected = shapes[spec.name], spec.shape(sizes)
         if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
             return f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}"

@@ -102,9 +102,10 @@ def position_tree(trace: Trace, position: Position, before: Position | None, top
     from rich.tree import Tree
 
     root = Tree(Text(f"position {position.position}: the row of {printable(position.name)}", style="bold"))
-    root.add(Text(f"{position.private_edges:,} private edges; all others share the default edge", style="dim"))
+    others = "every node has an energy of its own" if trace.base else "all others share the default edge"
+    root.add(Text(f"{position.private_edges:,} private edges; {others}", style="dim"))
     root.add(_mix(trace, position))
-    root.add(_candidates(position, top))
+    root.add(_candidates(trace, position, top))
     if before is not None and trace.before is not None:
         root.add(_account(trace.before, before, "before: "))
         root.add(_account(trace, position, "after: "))
@@ -121,7 +122,8 @@ def _mix(trace: Trace, position: Position) -> Tree:
 
     order = (-position.weights).argsort(kind="stable")
     mixed = [int(k) for k in order if position.weights[k] > 0]
-    signals = f"the mix: {len(mixed)} signal{'s' * (len(mixed) != 1)}"
+    what = "the signal was moved by" if trace.base else "the mix:"
+    signals = f"{what} {len(mixed)} {'position' if trace.base else 'signal'}{'s' * (len(mixed) != 1)}"
     tree = Tree(Text(signals if mixed else "the mix is empty: only the biases contribute"))
     for k in mixed[:SIGNALS_IN_TREE]:
         at = position.begin + k
@@ -131,7 +133,7 @@ def _mix(trace: Trace, position: Position) -> Tree:
     return tree
 
 
-def _candidates(position: Position, top: int) -> Tree:
+def _candidates(trace: Trace, position: Position, top: int) -> Tree:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -143,7 +145,8 @@ def _candidates(position: Position, top: int) -> Tree:
     for k, one in enumerate(position.candidates):
         if top <= k < position.contenders and k != position.came_at:
             continue
-        private = f"private, count {one.count:,}" if one.private else f"default, one of {one.among:,}"
+        default = "default" if trace.base else f"default, one of {one.among:,}"
+        private = f"private, count {one.count:,}" if one.private else default
         came = "bold" if k == position.came_at else None
         table.add_row(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
     tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))
@@ -187,7 +190,9 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
     ]
     if rest:
         lines.append((float(signals[rest].sum()), f"{len(rest)} other signals"))
-    lines.append((float(margin.bias[0]), "biases of the edges"))
+    if float(margin.counts[0]):
+        lines.append((float(margin.counts[0]), "counts of the pairs"))
+    lines.append((float(margin.bias[0]), "biases of the nodes and edges" if trace.base else "biases of the edges"))
     if float(margin.encoding[0]):
         lines.append((float(margin.encoding[0]), "positional encoding"))
     most = max(abs(value) for value, _ in lines) or 1.0

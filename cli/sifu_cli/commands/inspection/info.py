@@ -54,6 +54,11 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
             ("dense parameters", number(info.dense_parameters), "with a private edge for every pair of nodes"),
             ("private edges", number(info.private_edges), f"--sparsify {build['sparsify']:g}"),
             ("stored parameters", number(info.stored_parameters), ""),
+            *(
+                [("base parameters", number(info.base_parameters), "shared by all edges; counts of pairs apart")]
+                if info.base_parameters is not None
+                else []
+            ),
             ("ratio", percent(info.ratio), "stored / dense parameters"),
             ("coverage", percent(info.coverage), "of the pairs in the text have a private edge"),
             ("corpus tokens", number(info.corpus_tokens), _corpus(build)),

@@ -80,20 +80,20 @@ Examples:
     "--batch",
     type=Integer(min=1),
     metavar="N",
-    help="Chunks of text per step.  [default: last run's, else 512]",
+    help="Chunks of text per step.  [default: last run's, else 512; with --signal recurrent: 64]",
 )
 @click.option(
     "--lr",
     type=Float(min=0, min_open=True),
     metavar="X",
-    help="Learning rate.  [default: last run's, else 0.12; AdamW: 0.03]",
+    help="Learning rate.  [default: last run's, else 0.12; AdamW: 0.03; with --signal recurrent: 0.008]",
 )
 @click.option(
     "--optimizer",
     type=click.Choice(["rowwise", "adamw", "adamw-dense"]),
     metavar="NAME",
     help="rowwise (row-wise AdaGrad: one second moment per edge), adamw (updates only the edges of a step) or "
-    "adamw-dense (updates all edges).  [default: last run's, else rowwise]",
+    "adamw-dense (updates all edges).  [default: last run's, else rowwise; with --signal recurrent: adamw]",
 )
 @click.option("--eps", type=Float(min=0, min_open=True), metavar="X", help="Added to the denominator of the update.")
 @click.option(
@@ -207,7 +207,7 @@ def command(
         report = graph.train(
             list(corpus) or None,
             **given,
-            optimizer=merged_optimizer(graph.settings["training"], **changed),
+            optimizer=merged_optimizer(graph.settings["training"], base=graph.signal.base, **changed),
             candidates=candidates,
             command=logged(ctx),
             on_step=shown.step,

@@ -1,0 +1,124 @@
+"""One signal through a graph whose edges share a base: as `walk.Walk`, with an energy of its own for every node.
+
+Each step of the signal is the kernel of training. The module knows nodes and energies; it does not know text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sifu_graph.arrays import Floats, Ints
+from sifu_graph.config import SignalConfig
+from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.walk import Walk
+from sifu_graph.model.parameters import Parameters
+
+
+class BaseWalk:
+    """A signal on a path through the graph. There are no default edges in its contests: every node is a candidate.
+
+    Parameters
+    ----------
+    parameters, config, forbidden
+        See `walk.Walk`.
+    r_0
+        The signal before the first token, float32 [d]; None: that of the graph.
+
+    Attributes
+    ----------
+    silent
+        Steps after the next `start` whose nodes do not move the signal.
+    r
+        The signal after the current node, [d].
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        config: SignalConfig,
+        *,
+        forbidden: Sequence[int] = (),
+        r_0: Tensor | None = None,
+    ) -> None:
+        base = parameters.base
+        assert base is not None
+        self.parameters, self.config = parameters, config
+        self.forbidden = sorted(set(forbidden))
+        self.silent: frozenset[int] = frozenset()
+        self.node, self.step, self.scale = -1, 0, 1.0
+        model = base.model if r_0 is None else dataclasses.replace(base.model, start=r_0.contiguous())
+        self._base = base
+        self._step, self._initial = base.backend.stepper(model), model.start
+        self._vectors: Floats = model.target.numpy()
+        self._rest = base.at_rest()
+        self._nodes = np.arange(parameters.index.nodes, dtype=np.int64)
+        self._never = np.array(self.forbidden, dtype=np.int64)
+        self._found: Floats = np.zeros(len(self._nodes) + 1, np.float32)
+        self._begins = True  # the next node is the first one that moves the signal
+        self.r = self._initial
+
+    @property
+    def targets(self) -> Ints:
+        """The nodes whose energies `energies` returns, int64 [n]: all."""
+        return self._nodes
+
+    def start(self, node: int) -> None:
+        """Starts the signal at a node."""
+        self.step, self._begins, self.r = 0, True, self._initial
+        self._advance(node)
+
+    def carry(self, node: int) -> None:
+        """Carries the signal along the edge from the current node to ``node``."""
+        self.step += 1
+        self._advance(node)
+
+    def rest(self, node: int) -> None:
+        """Makes a node the current one, with a signal of 0. `start` must be called next."""
+        self.node, self.r = node, torch.zeros_like(self._initial)
+
+    def _advance(self, node: int) -> None:
+        self.node = node
+        if self.step not in self.silent:
+            self.r, self._begins = self._step(node, self._begins), False
+
+    def energies(self) -> tuple[Floats, float]:
+        """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise.
+
+        The array is valid until the next call.
+        """
+        found = self._found[:-1]
+        np.dot(self._vectors, self.r.numpy(), out=found)
+        found += self._rest
+        self._base.add_row(found, self.node)
+        return found, -np.inf
+
+    def last_energies(self) -> tuple[Floats, float]:
+        """The energies of the last contest (`energies` or `choose`), not computed again."""
+        return self._found[:-1], -np.inf
+
+    def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
+        """Chooses the next node by a contest after the current one. The signal does not move."""
+        logits = self.energies()[0].copy()
+        logits[self._never] = -np.inf
+        return sampler.choose(logits, -np.inf, 0, rng)[0]
+
+    def banned(self) -> NDArray[np.int64]:
+        """The nodes that cannot be chosen after the current node, int64, ascending."""
+        return np.union1d(self._never, self.parameters.index.forbidden_after(self.node))
+
+
+AnyWalk = Walk | BaseWalk
+
+
+def walk_of(
+    parameters: Parameters, config: SignalConfig, *, forbidden: Sequence[int] = (), r_0: Tensor | None = None
+) -> AnyWalk:
+    """The walk of a graph, with or without a base. For the parameters, see `walk.Walk`."""
+    kind = BaseWalk if config.base else Walk
+    return kind(parameters, config, forbidden=forbidden, r_0=r_0)

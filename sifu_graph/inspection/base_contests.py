@@ -1,0 +1,75 @@
+"""The contests of one text in a graph whose edges share a base, as generation or evaluation computes them.
+
+It calls what generation (`base_walk.BaseWalk`) and evaluation (`base_forward.examine`) call, so the energies have the
+same bits. It knows nodes and energies; it does not know names or how an energy is decomposed (`attribution`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sifu_graph.config import SignalConfig
+from sifu_graph.generation.base_walk import BaseWalk
+from sifu_graph.inspection.contests import Contest, Like
+from sifu_graph.model.parameters import Parameters
+from sifu_graph.text.tokenizer import UNKNOWN
+
+
+def on_base(
+    parameters: Parameters,
+    config: SignalConfig,
+    ids: Sequence[int],
+    *,
+    like: Like,
+    last: int | None,
+    silent: frozenset[int],
+) -> tuple[dict[int, Tensor], list[Contest]]:
+    """The contest after every node of a text. For parameters and result, see `contests.as_generation`.
+
+    ``silent``: positions that the signal passes without a change.
+    """
+    base = parameters.base
+    assert base is not None
+    positions = len(ids) - (like == "eval")
+    window = 0 if last is None else max(0, positions - last)
+    walk = BaseWalk(parameters, config, forbidden=[UNKNOWN])
+    walk.silent = silent
+    began = base.model.start.new_empty(0, len(base.model.start))
+    signals: dict[int, Tensor] = {}
+    contests: list[Contest] = []
+    for position in range(positions):
+        node = ids[position]
+        (walk.carry if position else walk.start)(node)
+        began = torch.cat([began, base.model.start[None]])
+        if position not in silent:
+            token = torch.full((len(began), 1), node, dtype=torch.int32)
+            base.backend.carry(base.model, token, torch.zeros_like(token, dtype=torch.bool), began)
+        r = signals[position] = walk.r.clone()
+        if position < window:
+            continue
+        came = ids[position + 1] if position + 1 < len(ids) else None
+        loss = None
+        if like == "eval":
+            energies = base.energies(np.array([node]), r[None])[0]
+            loss = float(torch.logsumexp(torch.from_numpy(energies), 0)) - float(energies[came])
+        else:
+            energies = walk.energies()[0].copy()
+        contests.append(
+            Contest(
+                position=position,
+                begin=0,
+                node=node,
+                came=came,
+                mix=r,
+                offset=0,
+                energies=energies,
+                default=-np.inf,
+                loss=loss,
+                began=began.clone(),
+            )
+        )
+    return signals, contests

@@ -1,0 +1,120 @@
+"""The base of a graph: what all its edges share, with the counts of its pairs.
+
+Its numbers lie among the small arrays of `Parameters`, under their names in the store. It knows the names of arrays;
+the mathematics is in `ops.recurrent`, the training in `training.base_trainer`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sifu_store.layout import GAIN, START, TARGET_BIAS, TARGET_VECTOR
+from torch import Tensor
+
+from sifu_graph.arrays import Floats, Ints
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
+
+NAMES = {
+    "W": "default/weight",
+    "gain": GAIN,
+    "node": "nodes/bias",
+    "start": START,
+    "target": TARGET_VECTOR,
+    "bias": TARGET_BIAS,
+    "scale": "signal/scale",
+}
+"""The array of each field of `Recurrent`: W is the matrix of the default edge, and e the node bias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What all edges share.
+
+    Attributes
+    ----------
+    model
+        The parameters; the tensors are those of ``Parameters.small``.
+    pairs
+        The counts of pairs.
+    backend
+        Computes windows of text.
+    """
+
+    model: Recurrent
+    pairs: PairModel
+    backend: RecurrentBackend
+
+    @classmethod
+    def of(cls, small: Mapping[str, Tensor], pairs: PairModel) -> Base:
+        """From the small arrays of a graph, and its counts."""
+        model = Recurrent(**{field: small[name] for field, name in NAMES.items()})
+        return cls(model, pairs, cpu_recurrent(pairs, len(model.gain), model.W.dtype))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the counts, of the copies that the kernel reads, and of the parameters with their gradients and
+        their optimizer's state, in bytes."""
+        real = self.model.W.element_size()
+        pairs, parameters = len(self.pairs.target), sum(x.numel() for x in self.model.tensors().values())
+        return pairs * (3 * 8 + 2 * 4 + 8 + 2 * real) + self.pairs.nodes * (6 * 8 + 4 * real) + 8 * parameters * real
+
+    def at_rest(self) -> Floats:
+        """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""
+        lower: Floats = (float(self.model.scale) * self.pairs.log_lower + self.model.bias.numpy()).astype(np.float32)
+        return lower
+
+    def add_row(self, energy: Floats, source: int) -> None:
+        """Adds the part that depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a node."""
+        pairs, scale = self.pairs, float(self.model.scale)
+        row = slice(int(pairs.first[source]), int(pairs.first[source + 1]))
+        energy += np.float32(scale * math.log(pairs.left[source]))
+        energy[pairs.target[row]] += (scale * np.log1p(pairs.ratio[row])).astype(np.float32)
+        if pairs.added is not None:
+            energy[pairs.target[row]] += pairs.added[row].astype(np.float32)
+
+    def edge_energies(self, source: Ints, target: Ints, r: Tensor) -> Floats:
+        """The energies of single edges, int64 [k] each, after signals r [k, d]: float32 [k]."""
+        pairs, scale = self.pairs, float(self.model.scale)
+        found = (r * self.model.target[torch.from_numpy(target)]).sum(1).double().numpy() + self.at_rest()[target]
+        found += scale * np.log(pairs.left[source])
+        keys = pairs.keys
+        at = np.minimum(np.searchsorted(keys, source * pairs.nodes + target), len(keys) - 1)
+        known = keys[at] == source * pairs.nodes + target
+        at = at[known]
+        found[known] += scale * np.log1p(pairs.ratio[at])
+        if pairs.added is not None:
+            found[known] += pairs.added[at]
+        return found.astype(np.float32)
+
+    def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
+        """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
+
+        -inf for a node without default edges.
+        """
+        found = np.full(index.nodes, -np.inf, np.float32)
+        for node, choices in enumerate(index.defaults().tolist()):
+            if choices:
+                energy = self.energies(np.array([node]), r[node : node + 1])[0].astype(np.float64)
+                energy[index.target[index.row(node)]] = -np.inf
+                found[node] = np.logaddexp.reduce(energy) - math.log(choices)
+        return found
+
+    def energies(self, source: Ints, r: Tensor) -> Floats:
+        """The energies of all nodes after signals r [k, d] at these nodes, int64 [k]: float32 [k, n]."""
+        found: Floats = (r @ self.model.target.T).numpy()
+        found += self.at_rest()
+        for row, node in zip(found, source.tolist(), strict=True):
+            self.add_row(row, node)
+        return found
+
+
+def initial_arrays(nodes: int, width: int, *, seed: int) -> dict[str, Floats]:
+    """The arrays of a base before training, by their names in the store."""
+    model = Recurrent.initial(nodes, width, seed=seed)
+    return {NAMES[field]: np.asarray(value.numpy()) for field, value in model.tensors().items()}

@@ -1,0 +1,76 @@
+"""The forward pass of a text through the base of a graph: one stream of documents, in windows.
+
+It knows node ids and figures of positions; it does not know corpora, gradients or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sifu_graph.arrays import Ints
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.base import Base
+from sifu_graph.model.forward import Examined
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.streams import Window, windows
+
+WINDOW = 256  # tokens whose energies are in memory at a time
+
+
+def tensors(window: Window, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor]:
+    """Token, target and restart of a window, each [B, T]; the target of a forbidden pair is -1."""
+    target = window.target
+    if len(index.forbidden):
+        target = np.where(index.is_forbidden(window.token, target), np.int32(-1), target)
+    return torch.from_numpy(window.token), torch.from_numpy(target), torch.from_numpy(window.restart)
+
+
+def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examined, Ints]]:
+    """The figures of the positions of a text, window after window, and their places in ``split.ids``, int64 [T].
+
+    A document is one sequence: `Examined.step` counts from its beginning.
+    """
+    model, signal, at = base.model, base.model.start[None].clone(), 0
+    since = 0  # steps since the beginning of the document, before the window
+    for window in windows(split, streams=1, steps=WINDOW):
+        token, target, restart = tensors(window, index)
+        r = base.backend.carry(model, token, restart, signal)[0]
+        length = r.shape[0]
+        begin = np.where(restart[0].numpy(), np.arange(length), -since)
+        step = np.arange(length) - np.maximum.accumulate(begin)
+        since = int(step[-1]) + 1
+        scored = (target[0] >= 0).numpy()
+        source, goal = token[0].numpy()[scored].astype(np.int64), target[0].numpy()[scored].astype(np.int64)
+        energy = base.energies(source, r[torch.from_numpy(scored)])
+        own = energy[np.arange(len(goal)), goal]
+        before = np.arange(energy.shape[1])[None] < goal[:, None]  # of equals the first wins
+        rank = (energy > own[:, None]).sum(1) + ((energy == own[:, None]) & before).sum(1)
+        yield (
+            Examined(
+                loss=torch.logsumexp(torch.from_numpy(energy), 1) - torch.from_numpy(own),
+                rank=rank.astype(np.int64),
+                private=index.find(source, goal) >= 0,
+                step=step[scored].astype(np.int64),
+                target=goal.astype(np.int32),
+            ),
+            at + 1 + np.flatnonzero(scored),
+        )
+        at += length
+
+
+def documents_of(split: Split, limit: int | None, *, seed: int) -> tuple[Split, Ints]:
+    """Whole documents of a text with about ``limit`` predicted tokens, and where each token was, int64 [tokens].
+
+    The order of the documents depends on the seed alone. None: the whole text as it is.
+    """
+    if limit is None or split.transitions <= limit:
+        return split, np.arange(split.tokens)
+    order = np.random.default_rng(seed).permutation(split.documents)
+    sizes = np.diff(split.offsets)
+    kept = order[: 1 + int(np.searchsorted(np.cumsum(np.maximum(sizes[order] - 1, 0)), limit))]
+    place = np.concatenate([np.arange(split.offsets[k], split.offsets[k + 1]) for k in kept])
+    return Split(np.asarray(split.ids)[place], np.append(0, np.cumsum(sizes[kept])).astype(np.int64)), place

@@ -1,0 +1,106 @@
+"""Where a run of training stands in the text, its limits and its times.
+
+It knows steps, tokens and seconds; it does not know what a step trains.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from sifu_graph.settings import TrainingSettings
+from sifu_graph.training.options import TrainOptions
+
+ROUNDING = 1e-3  # of a step: 1 - 10/37 epochs are 27 steps of 37, not 27.000000000000004
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands in the text. ``position`` counts batches under the same corpus, batch size and seed."""
+
+    step: int
+    tokens: int
+    position: int
+    batch: int
+    seed: int
+    corpus: str
+    began: int  # the step at which the optimizer began: its own steps are counted from there
+    smooth: float | None = None  # the loss that is shown, of this text
+
+    @classmethod
+    def resumed(
+        cls, saved: TrainingSettings | None, options: TrainOptions, corpus: str, *, seed: int, default_batch: int
+    ) -> Progress:
+        """Where the last run ended, for a run on this corpus; the beginning if there was none.
+
+        ``seed`` and ``default_batch`` hold where neither the options nor the last run say otherwise.
+        """
+        if saved is None:
+            batch = default_batch if options.batch is None else options.batch
+            return cls(0, 0, 0, batch, seed if options.seed is None else options.seed, corpus, 0)
+        batch = saved["batch"] if options.batch is None else options.batch
+        seed = saved["seed"] if options.seed is None else options.seed
+        same = (batch, seed, corpus) == (saved["batch"], saved["seed"], saved["corpus"])
+        position, smooth = (saved["position"], saved.get("smooth")) if same else (0, None)
+        return cls(saved["step"], saved["tokens"], position, batch, seed, corpus, saved["began"], smooth)
+
+
+@dataclass(slots=True)
+class Clock:
+    """The limits of a run and its times, in seconds of `time.monotonic`."""
+
+    first_step: int  # steps before this run
+    first_token: int  # tokens before it
+    last_step: float  # the run is over after this step; infinity: no limit
+    minutes: float | None  # the run is over after this time; None: no limit
+    committed: int  # step of the last commit
+    schedule: int  # the step at which the fall of the learning rate begins
+    started: float = 0.0
+    last_commit: float = 0.0
+    last_eval: float = 0.0
+    busy: float = 0.0  # seconds spent in steps
+
+    @classmethod
+    def of(cls, progress: Progress, options: TrainOptions, saved: TrainingSettings | None, *, per_epoch: int) -> Clock:
+        """The limits of the options, from where the text stands; ``per_epoch``: steps of one pass over it.
+
+        A run that ends at the step where an interrupted one would have ended goes on with its learning rates.
+        """
+        ends = [math.inf]
+        if options.steps is not None:
+            ends.append(progress.step + options.steps)
+        if options.epochs is not None:
+            ends.append(progress.step + math.ceil(options.epochs * per_epoch - ROUNDING))
+        schedule = progress.step
+        if saved is not None and saved.get("ends") == min(ends):
+            schedule = saved.get("schedule", schedule)
+        return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step, schedule)
+
+    def done(self, step: int) -> float:
+        """The share (0 to 1) of the run that is over before the next step, by the limit that is nearest."""
+        found = [0.0]
+        if math.isfinite(self.last_step):
+            found.append((step - self.schedule) / (self.last_step - self.schedule))
+        if self.minutes is not None:
+            found.append((time.monotonic() - self.started) / (60 * self.minutes))
+        return min(1.0, max(found))
+
+    def _seconds_left(self) -> float:
+        return math.inf if self.minutes is None else self.started + self.minutes * 60 - time.monotonic()
+
+    def over(self, step: int) -> bool:
+        """Whether a limit is reached after this step."""
+        return step >= self.last_step or self._seconds_left() <= 0
+
+    def left(self, step: int) -> float | None:
+        """Seconds that the run will still take, at its rate so far; None without a limit."""
+        found = [self._seconds_left()]
+        if math.isfinite(self.last_step):
+            each = (time.monotonic() - self.started) / (step - self.first_step)
+            found.append((self.last_step - step) * each)
+        return max(0.0, min(found)) if math.isfinite(min(found)) else None
+
+    def rate(self, tokens: int) -> float:
+        """Tokens per second of the steps of this run; 0 before the first."""
+        return (tokens - self.first_token) / self.busy if self.busy else 0.0

@@ -1,0 +1,472 @@
+"""A graph whose edges share a base: from the counts to training, text, trace and edits."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sifu_store import Store
+from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError
+from small import whole, write_poems, write_text
+
+from sifu_graph import Graph, build_graph
+from sifu_graph.config import BASE, OptimizerConfig
+from sifu_graph.edit import base_edits
+from sifu_graph.generation.base_walk import BaseWalk
+from sifu_graph.interop.safetensors import import_safetensors
+from sifu_graph.ops import recurrent
+from sifu_graph.training import base_trainer
+
+CHARACTERS = {"vocab": 40, "sparsify": 0.5, "length": 8, "holdout": 0.1}
+
+
+@pytest.fixture(scope="session")
+def built_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed: see `store`."""
+    folder = tmp_path_factory.mktemp("base")
+    build_graph(write_text(folder / "poems.txt"), folder / "graph.sifu", signal="recurrent", **CHARACTERS)
+    return folder / "graph.sifu"
+
+
+@pytest.fixture(scope="session")
+def trained_base(built_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, trained a little; an edge is boosted and one forbidden."""
+    path = Path(shutil.copytree(built_base, tmp_path_factory.mktemp("trained") / "graph.sifu"))
+    with Graph.open(path) as graph:
+        graph.train(steps=12, batch=4, eval_every=0)
+        graph.boost_edge("春", "風", 0.5)
+        graph.forbid_edge("月", "春")
+    return path
+
+
+@pytest.fixture
+def store(built_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built_base, tmp_path / "graph.sifu"))
+
+
+@pytest.fixture
+def trained(trained_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained_base, tmp_path / "trained.sifu"))
+
+
+def contents(path: Path) -> dict[str, Any]:
+    with Store.open(path) as store:
+        return {**{name: whole(store, name) for name in store.names()}, "settings": store.settings}
+
+
+def assert_same(one: Path, two: Path) -> None:
+    first, second = contents(one), contents(two)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert np.array_equal(value, second[name]) if isinstance(value, np.ndarray) else value == second[name], name
+
+
+def naive(graph: Graph, ids: list[int]) -> np.ndarray:
+    """The energies of all nodes after each node of a text, float64 [tokens, n]: the equations of `ops.recurrent`."""
+    base = graph.parameters.base
+    assert base is not None
+    W, gain, e, r, n, c, s = (x.double().numpy() for x in base.model.tensors().values())
+    found = []
+    for node in ids:
+        h = r @ W
+        h = (h - h.mean()) / math.sqrt(((h - h.mean()) ** 2).mean() + 1e-6)
+        z = gain * h + e[node]
+        r = z * np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
+        energy = s[0] * base.pairs.rows(np.array([node]))[0] + n @ r + c
+        for v in range(len(c)):
+            slot = graph.parameters.index.slot_of(node, v)
+            energy[v] += 0.0 if slot is None else float(graph.store.read("edges/energy")[slot])
+            if graph.parameters.index.is_forbidden(np.int64(node), np.int64(v)):
+                energy[v] = -np.inf
+        found.append(energy)
+    return np.array(found)
+
+
+def words_corpus(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    words = ["the", "of", "a", "river", "moon", "and", "is", "in", "light", "old"]
+    lines = [" ".join(rng.choice(words, 12, p=np.arange(10, 0, -1) / 55)) for _ in range(400)]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+def token_lists(path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    lines = [str([f"t{k}" for k in rng.zipf(1.5, 15) % 30]).replace("'", '"') for _ in range(300)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("level", ["char", "poems", "bpe", "tokens"])
+def test_untrained_it_is_kneser_ney_of_order_2(tmp_path: Path, level: str) -> None:
+    texts: dict[str, Callable[[], Path]] = {
+        "char": lambda: write_text(tmp_path / "a.txt"),
+        "poems": lambda: write_poems(tmp_path / "a.txt", poems=300),
+        "bpe": lambda: words_corpus(tmp_path / "a.txt"),
+        "tokens": lambda: token_lists(tmp_path / "a.jsonl"),
+    }
+    options = {"vocab": 300, "sparsify": 0.1, "holdout": 0.1, "level": "char" if level == "poems" else level}
+    build_graph(texts[level](), tmp_path / "g.sifu", signal="recurrent", **options)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        report = graph.evaluate(with_baselines=True)
+        counted = {found.name: found.perplexity for found in report.baselines}["kneser-ney-2"]
+        assert report.perplexity == pytest.approx(counted, rel=1e-3)
+        assert report.perplexity < graph.settings["nodes"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_evaluation_and_generation_are_the_equations(
+    trained: Path, native: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(recurrent.kernel, "compiled", lambda *_: None)
+    with Graph.open(trained) as graph:
+        split = graph.tokens().heldout
+        nats, forbidden = [], 0
+        for k in range(split.documents):
+            ids = split.document(k).tolist()
+            energies = naive(graph, ids)
+            for row, goal in zip(energies, ids[1:], strict=False):
+                if row[goal] == -np.inf:
+                    forbidden += 1
+                else:
+                    nats.append(np.logaddexp.reduce(row) - row[goal])
+        report = graph.evaluate()
+        assert report.tokens == len(nats)
+        assert report.forbidden == forbidden > 0
+        assert math.log(report.perplexity) == pytest.approx(np.mean(nats), abs=1e-5)
+        ids = split.document(0).tolist()[:12]
+        walk = BaseWalk(graph.parameters, graph.signal)
+        for at, row in enumerate(naive(graph, ids)):
+            (walk.carry if at else walk.start)(ids[at])
+            assert walk.energies()[0] == pytest.approx(row, abs=1e-4)
+        text = graph.generate("春風", tokens=8, greedy=True).text
+        ids = [1, *graph.tokenizer.encode("春風").tolist()]
+        for token in graph.tokenizer.encode(text.replace("\n", "")).tolist():
+            row = naive(graph, ids)[-1]
+            row[list(graph.tokenizer.never_generated)] = -np.inf
+            if int(row.argmax()) == 1:
+                break
+            assert int(row.argmax()) == token
+            ids.append(token)
+
+
+def test_a_limit_takes_whole_documents(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        whole_report, part = graph.evaluate(), graph.evaluate(limit=60)
+        assert 60 <= part.tokens < 100 < whole_report.tokens
+        assert graph.evaluate(limit=60) == part
+        assert sum(position.tokens for position in whole_report.positions) == whole_report.tokens
+        assert whole_report.private.tokens + whole_report.default.tokens == whole_report.tokens
+
+
+def test_training_learns_and_says_so(store: Path) -> None:
+    with Graph.open(store) as graph:
+        report = graph.train(steps=40, batch=8)
+        assert report.heldout_before is not None and report.heldout_perplexity is not None
+        assert report.tokens_done > 0 and report.contexts is None
+        training = graph.settings["training"]
+        assert training is not None
+        assert training["optimizer"] == OptimizerConfig(**BASE).to_json()
+        assert graph.info().base_parameters == sum(x.numel() for x in graph.parameters.base.model.tensors().values())
+
+
+def test_a_line_has_an_end(tmp_path: Path) -> None:
+    """Lines of seven characters: their length is more than pairs can count."""
+    rng = np.random.default_rng(0)
+    lines = ["".join(rng.choice(list("春風花月夜江水"), 7)) for _ in range(600)]
+    (tmp_path / "a.txt").write_text("\n\n".join("\n".join(lines[k : k + 3]) for k in range(0, 600, 3)), "utf-8")
+    build_graph(tmp_path / "a.txt", tmp_path / "g.sifu", vocab=20, signal="recurrent", holdout=0.1)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        before = graph.evaluate().perplexity
+        graph.train(steps=300, batch=8, eval_every=0)
+        after = graph.evaluate().perplexity
+    assert before > 6.3
+    assert after < 5.75  # 7 of 8 tokens are one of seven: 7 ** (7 / 8) = 5.49 if the end of a line is known
+
+
+@pytest.mark.parametrize("kind", ["adamw", "rowwise", "adamw-dense"])
+def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str) -> None:
+    other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
+    optimizer = OptimizerConfig.of(kind, lr=1e-2, decay_steps=1000)
+    with Graph.open(store) as graph:
+        graph.train(steps=9, batch=4, optimizer=optimizer, eval_every=0)
+    with Graph.open(other) as graph:
+        graph.train(steps=2, batch=4, optimizer=optimizer, commit_every=1)
+        graph.train(steps=3)
+    with Graph.open(other) as graph:
+        graph.train(steps=4, eval_every=1)
+    assert_same(store, other)
+
+
+def test_the_rest_of_an_interrupted_run_has_its_rates(store: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
+    with Graph.open(store) as graph:
+        graph.train(steps=9, batch=4, eval_every=0)
+
+    def stop(report: Any) -> None:
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    with Graph.open(other) as graph:
+        with pytest.raises(KeyboardInterrupt):  # after the commit of step 3
+            graph.train(steps=9, batch=4, eval_every=0, commit_every=3, on_step=stop)
+        assert graph.settings["training"]["ends"] == 9
+        graph.train(steps=6)
+    assert_same(store, other)
+
+
+def test_the_number_of_threads_changes_no_bit(store: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
+    usual = torch.get_num_threads()
+    try:
+        for threads, path in ((1, store), (2, other)):
+            torch.set_num_threads(threads)
+            with Graph.open(path) as graph:
+                graph.train(steps=6, eval_every=0)
+                text = graph.generate("春", tokens=30, seed=1).text
+                perplexity = graph.evaluate().perplexity
+            if threads == 1:
+                wanted = text, perplexity
+    finally:
+        torch.set_num_threads(usual)
+    assert (text, perplexity) == wanted
+    assert_same(store, other)
+
+
+def test_a_rate_that_is_too_high_stops_at_the_last_commit(store: Path) -> None:
+    with Graph.open(store) as graph:
+        graph.train(steps=1, batch=4)
+        kept = graph.store.snapshot
+        with pytest.raises(DivergedError, match="lower `lr`"):
+            graph.train(steps=20, optimizer=OptimizerConfig(**{**BASE, "lr": 1e30, "clip": 0.0}))
+        assert graph.store.snapshot == kept
+        assert math.isfinite(graph.evaluate().perplexity)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"candidates": 5}, "trained on all nodes"),
+        ({"contexts": True}, "no closed form"),
+    ],
+)
+def test_what_does_not_apply(store: Path, options: dict[str, Any], message: str) -> None:
+    with Graph.open(store) as graph, pytest.raises(OptionError, match=message):
+        graph.train(steps=1, **options)
+
+
+def test_memory_and_device(store: Path, tmp_path: Path) -> None:
+    with Graph.open(store, host_memory="20KiB") as graph, pytest.raises(HostMemoryError, match="the least that works"):
+        graph.train(steps=1)
+    with Graph.open(store, device_memory="1GiB") as graph, pytest.raises(OptionError, match="on the CPU"):
+        graph.evaluate()
+    with Graph.open(store, host_memory="1MiB") as graph:
+        graph.train(steps=1)
+    with pytest.raises(OptionError, match="begins with the counts"):
+        build_graph("tang", tmp_path / "u.sifu", signal="recurrent", init="uniform")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["春風花月" * 12, "春" * 10_000 + "\n\n" + "風月" * 5_000, "a b\n\nc d\n\ne f", "春風\n\n花"],
+    ids=["one document", "long lines", "pairs", "hardly any"],
+)
+def test_odd_texts(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    build_graph(tmp_path / "a.txt", tmp_path / "g.sifu", vocab=50, signal="recurrent", holdout=0.0)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.train(steps=3)
+        assert graph.generate(text[0], tokens=5, seed=0).tokens <= 5
+        assert math.isfinite(graph.evaluate([tmp_path / "a.txt"]).perplexity)
+        with pytest.raises(CorpusError, match="no held-out text"):
+            graph.evaluate()
+
+
+def test_earlier_graphs_do_not_name_the_base(tmp_path: Path) -> None:
+    build_graph(write_text(tmp_path / "a.txt"), tmp_path / "g.sifu", **CHARACTERS)
+    with Store.open(tmp_path / "g.sifu") as store:
+        assert "base" not in store.settings["signal"]
+        assert store.format_version == 1
+
+
+# ---- surgery
+
+
+def all_energies(graph: Graph) -> dict[tuple[str, str, str], float]:
+    """The energy of every node after each short text, by the names of the two nodes of the text and of the target."""
+    names, found = graph.tokenizer.vocabulary, {}
+    for first in ("花", "夜", "月"):
+        for u, name in enumerate(names[2:], start=2):
+            walk = BaseWalk(graph.parameters, graph.signal)
+            walk.start(1)
+            walk.carry(graph.tokenizer.token_id(first))
+            walk.carry(u)
+            for v, energy in zip(names, walk.energies()[0].tolist(), strict=True):
+                found[first, name, v] = energy
+    return found
+
+
+EDITS: dict[str, tuple[Callable[[Graph], Any], set[str], set[tuple[str, str]]]] = {
+    "boost": (lambda g: g.boost_edge("春", "風", 1.0), set(), {("春", "風")}),
+    "scale": (lambda g: g.scale_edge("春", "風", 3.0), set(), {("春", "風")}),
+    "copy": (lambda g: g.copy_edge("花", "水", source=("春", "風")), set(), {("花", "水")}),
+    "default": (lambda g: g.default_edge("春", "風"), set(), {("春", "風")}),
+    "forbid": (lambda g: g.forbid_edge("花", "水"), set(), {("花", "水")}),
+    "allow": (lambda g: g.allow_edge("月", "春"), set(), {("月", "春")}),
+    "like": (lambda g: g.add_node("龘", "鱻", like="春"), {"龘", "鱻"}, set()),
+    "remove": (lambda g: g.remove_node("江"), {"江"}, set()),
+    "merge": (lambda g: g.merge_node("江", "水"), {"江", "水"}, set()),
+    "bias": (lambda g: g.set_bias("江", like="水"), {"江"}, set()),
+    "prune": (lambda g: g.prune(to_ratio=0.3, by="energy"), set(), set()),
+    "grow": (lambda g: g.grow(min_count=1), set(), set()),
+    "compact": (lambda g: (g.remove_node("江"), g.compact()), {"江"}, set()),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_touches_only_what_it_is_about(trained: Path, name: str) -> None:
+    change, nodes, edges = EDITS[name]
+    with Graph.open(trained) as graph:
+        before = all_energies(graph)
+        change(graph)
+        after = all_energies(graph)
+        assert graph.store.format_version == 3
+        graph.evaluate(limit=50)
+        graph.train(steps=2)
+    for key in before.keys() & after.keys():
+        if not nodes & {*key} and key[1:] not in edges:
+            assert after[key] == before[key], key
+    touched = [key for key in before.keys() & after.keys() if key[1:] in edges]
+    assert all(after[key] != before[key] for key in touched)
+    with Store.open(trained) as store:
+        assert store.verify().ok
+
+
+def test_boosting_adds_nats(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        report = graph.boost_edge("春", "風", 1.5)
+        odds = [found.probability / (1 - found.probability) for found in (report.before, report.after)]
+        assert math.log(odds[1] / odds[0]) == pytest.approx(1.5, abs=1e-5)
+        graph.undo()
+        assert graph.inspect("春", "風").energy == pytest.approx(report.before.energy, abs=1e-5)
+
+
+def test_a_node_like_another_has_its_energies(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        graph.add_node("龘", like="春")
+        found = all_energies(graph)
+    for first, u, v in found:
+        if v == "春":
+            assert found[first, u, "龘"] == found[first, u, v]
+        if u == "春":
+            assert found[first, "龘", v] == found[first, u, v]
+
+
+def test_a_merged_node_has_both_probabilities(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+
+        def share(name: str) -> float:
+            return graph.inspect("花", name).p
+
+        parts = share("江") + share("雲")
+        graph.merge_node("江", "雲")
+        assert share("雲") == pytest.approx(parts, rel=0.15)
+
+
+def test_a_new_node_is_read_from_its_text(trained: Path, tmp_path: Path) -> None:
+    """Text in which a known node has another name: the new one takes its place, in closed form and with some steps."""
+    text = write_text(tmp_path / "b.txt", documents=200, seed=5).read_text("utf-8").replace("花", "龘")
+    (tmp_path / "b.txt").write_text(text, encoding="utf-8")
+    with Graph.open(trained) as graph:
+        before = all_energies(graph)
+        unknown = graph.evaluate([tmp_path / "b.txt"]).perplexity
+        graph.add_node("龘", corpus=[tmp_path / "b.txt"])
+        closed = graph.evaluate([tmp_path / "b.txt"]).perplexity
+        vectors = graph.parameters.base.model.target[-1].clone()
+        graph.undo()
+        graph.add_node("龘", corpus=[tmp_path / "b.txt"], train_steps=10)
+        stepped = graph.evaluate([tmp_path / "b.txt"]).perplexity
+        assert not torch.equal(vectors, graph.parameters.base.model.target[-1])
+        after = all_energies(graph)
+    assert all(after[key] == before[key] for key in before)
+    assert stepped < closed < 1.5 * unknown  # <unk> stands for all that is unknown: it is easier to predict
+
+
+def test_vectors_from_neighbours_find_a_known_node_again(trained_base: Path) -> None:
+    """The ridge is linear in the features: with little of it, and fewer nodes than features, it interpolates."""
+    with Graph.open(trained_base) as graph:
+        from sifu_graph.edit.working_copy import WorkingCopy
+
+        copy = WorkingCopy(graph)
+        wanted = copy.nodes["base/target"].copy()
+        base_edits.vectors_from_neighbours(copy, np.array([5]))
+        found = copy.nodes["base/target"]
+        assert np.isfinite(found).all()
+        assert np.array_equal(np.delete(found, 5, 0), np.delete(wanted, 5, 0))
+
+
+# ---- looking
+
+
+@pytest.mark.parametrize("like", ["generate", "eval"])
+def test_a_trace_adds_up_and_has_the_energies_of_generation(trained: Path, like: Any) -> None:
+    with Graph.open(trained) as graph:
+        found = graph.trace("春風花月", like=like)
+        wanted = naive(graph, [1, *graph.tokenizer.encode("春風花月").tolist()])
+        for position, row in zip(found.positions, wanted, strict=False):
+            account = position.account
+            total = account.signals.sum(1) + account.bias + account.counts + account.encoding + account.remainder
+            assert total.numpy() == pytest.approx(account.energy.numpy())
+            assert np.abs(account.remainder.numpy()).max() < 1e-4
+            assert account.energy.numpy() == pytest.approx([row[one.node] for one in position.candidates], abs=1e-4)
+            assert position.weights.sum() == pytest.approx(1.0)
+        assert float(found.energy[4, graph.tokenizer.token_id("春")]) == -math.inf
+
+
+def test_what_if_is_the_edit(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        off = graph.trace("春風花", what_if=["edge 春 風 = default"])
+        graph.default_edge("春", "風")
+        assert torch.equal(off.energy, graph.trace("春風花").energy)
+        off = graph.trace("春風花", what_if=["node 夜 off"])
+        passed = graph.trace("春風花", what_if=["position 2 off"])
+        graph.remove_node("夜")
+        assert torch.equal(off.energy, graph.trace("春風花").energy)
+    assert torch.equal(passed.r[2], passed.r[1])
+
+
+def test_inspect_and_map_and_diff(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        report = graph.inspect("春")
+        rest = sum(found.p for found in graph.inspect("春", top=100).targets_by_energy)
+        defaults = int(graph.parameters.index.defaults()[report.node])
+        assert rest + defaults * report.default_p == pytest.approx(1.0, abs=1e-6)
+        edge = graph.inspect("春", "風")
+        assert edge.private and edge.energy == pytest.approx(
+            next(found.energy for found in report.targets_by_energy if found.name == "風"), abs=1e-5
+        )
+        assert len(graph.map(nodes=10).name) == 10
+        difference = graph.diff("HEAD~1", "HEAD")
+        assert difference.edges_forbidden == (("月", "春"),)
+
+
+def test_safetensors_keep_everything(trained: Path, tmp_path: Path) -> None:
+    with Graph.open(trained) as graph:
+        wanted, perplexity = all_energies(graph), graph.evaluate().perplexity
+        graph.export("safetensors", tmp_path / "g.safetensors")
+    import_safetensors(tmp_path / "g.safetensors", tmp_path / "back.sifu")
+    with Graph.open(tmp_path / "back.sifu") as graph:
+        assert all_energies(graph) == wanted
+        assert graph.evaluate().perplexity == perplexity
+        graph.train(steps=1)
+
+
+def test_the_default_batch_is_what_the_page_says() -> None:
+    assert (base_trainer.STREAMS, base_trainer.STEPS) == (64, 32)
