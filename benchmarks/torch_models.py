@@ -6,9 +6,9 @@ a document, share the vectors of tokens between input and output, and train by A
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +76,19 @@ def _batches(split: Split) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         )
 
 
-def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) -> tuple[float, int, int, float]:
-    """Held-out perplexity, parameters, tokens and seconds of training of ``lstm`` or ``transformer``."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model after training, on held-out text: nats a token, and the share of tokens that were most probable."""
+
+    nats: float
+    top1: float
+    parameters: int
+    tokens: int
+    seconds: float
+
+
+def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) -> Trained:
+    """Trains ``lstm`` or ``transformer``."""
     model: Lstm | Transformer = Lstm(nodes) if name == "lstm" else Transformer(nodes)
     optimizer = OptimizerConfig(
         kind="adamw", lr=RATES[name], beta2=0.99, weight_decay=0.01, warmup_steps=50, final_fraction=0.05
@@ -103,20 +114,24 @@ def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) 
             done += int((target >= 0).sum())
     seconds = time.perf_counter() - started
     size = sum(parameter.numel() for parameter in model.parameters())
-    return perplexity(model.eval(), heldout), size, done, seconds
+    return Trained(*score(model.eval(), heldout), size, done, seconds)
 
 
 @torch.no_grad()
-def perplexity(model: Lstm | Transformer, heldout: Split) -> float:
-    """Over all tokens that follow another. The Transformer sees at least half a window before each, if there is one."""
-    nats, count = 0.0, 0
+def score(model: Lstm | Transformer, heldout: Split) -> tuple[float, float]:
+    """Nats a token and top-1, over all tokens that follow another.
+
+    The Transformer sees at least half a window before each, if there is one.
+    """
+    nats, hits, count = 0.0, 0, 0
     if isinstance(model, Lstm):
         model.state = None
         for token, target, restart in _batches(heldout):
             energy = model(token, restart).flatten(0, 1)
             nats += float(nn.functional.cross_entropy(energy, target.flatten(), ignore_index=-1, reduction="sum"))
+            hits += int((energy.argmax(1) == target.flatten()).sum())
             count += int((target >= 0).sum())
-        return math.exp(nats / count)
+        return nats / count, hits / count
     half, before = CONTEXT // 2, None
     for window in windows(heldout, streams=STREAMS, steps=half):
         now = torch.from_numpy(window.token).long(), torch.from_numpy(window.restart)
@@ -124,6 +139,7 @@ def perplexity(model: Lstm | Transformer, heldout: Split) -> float:
         target = torch.from_numpy(window.target).long()
         energy = model(token, restart)[:, -half:].flatten(0, 1)
         nats += float(nn.functional.cross_entropy(energy, target.flatten(), ignore_index=-1, reduction="sum"))
+        hits += int((energy.argmax(1) == target.flatten()).sum())
         count += int((target >= 0).sum())
         before = now
-    return math.exp(nats / count)
+    return nats / count, hits / count

@@ -18,16 +18,18 @@ from sifu_store.layout import PAGE_EDGES
 
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
-from sifu_graph.edge_index import dense_parameters, stored_parameters
+from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, parse_bytes
 from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.training.step import edge_state_arrays
 
 if TYPE_CHECKING:
+    from sifu_graph.model.base import Base
     from sifu_graph.session import GraphSession
 
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
+BASE_SHARE = 0.30  # the same for a base: three products of a signal with the vectors of all nodes a token
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # mean row that a token of text meets, relative to the mean over all rows (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
@@ -56,7 +58,7 @@ class Estimate:
         All pages without the optimizer's state.
     device_bytes, device_least_bytes
         Of a GPU, in training: what keeps everything there, with what a step computes with; and the smallest
-        ``device_memory`` that works, to which that is to be added.
+        ``device_memory`` that works, to which that is to be added. 0 for a graph with a base.
     tokens_per_s
         Of training within ``host_bytes``, where the disk keeps up: a step writes all that does not fit.
     resident_tokens_per_s
@@ -167,6 +169,8 @@ def estimate(
     OptionError
         A value has no meaning.
     """
+    if graph is not None and graph.parameters.base is not None:
+        return _of_base(graph, graph.parameters.base)
     size = _Size.of(graph) if graph is not None else _Size.planned(vocab, sparsify, width=width, length=length)
     nodes, width, edges, slots = size.nodes, size.width, size.edges, size.slots
     folder = folder if graph is None else graph.path
@@ -218,6 +222,42 @@ def estimate(
         resident_tokens_per_s=resident_speed,
         epoch_tokens=size.epoch_tokens,
         epoch_s=None if size.epoch_tokens is None else size.epoch_tokens / speed,
+    )
+
+
+def _of_base(graph: GraphSession, base: Base) -> Estimate:
+    """Of a graph whose edges share a base: it is all in memory, and no page of an edge is read."""
+    index, width, memory = graph.parameters.index, graph.parameters.width, psutil.virtual_memory()
+    parameters = base_parameters(index.nodes, width)
+    stored = 3 * FLOAT_BYTES * parameters + 12 * len(base.pairs.target)  # with the state of AdamW; at most
+    rate = matrix_flops()
+    speed = BASE_SHARE * rate / (3 * 2 * index.nodes * width)
+    tokens = graph.settings["build"]["corpus_tokens"]
+    return Estimate(
+        nodes=index.nodes,
+        width=width,
+        dense_parameters=dense_parameters(index.nodes, width),
+        private_edges=index.edges,
+        stored_parameters=stored_parameters(index.nodes, index.edges, width),
+        pages=0,
+        page_bytes=0,
+        whole_bytes=base.memory_bytes,
+        decoding_bytes=base.memory_bytes,
+        least_bytes=base.memory_bytes,
+        device_bytes=0,
+        device_least_bytes=0,
+        host_bytes=base.memory_bytes,
+        process_bytes=base.memory_bytes + BASE_BYTES + 100 * index.edges,
+        fits=True,
+        scratch_bytes=0,
+        store_bytes=COMMITS_KEPT * stored,
+        free_memory_bytes=memory.available,
+        free_disk_bytes=psutil.disk_usage(str(graph.path)).free,
+        matrix_flops=rate,
+        tokens_per_s=speed,
+        resident_tokens_per_s=speed,
+        epoch_tokens=tokens,
+        epoch_s=tokens / speed,
     )
 
 

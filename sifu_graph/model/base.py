@@ -83,8 +83,8 @@ class Base:
         pairs, scale = self.pairs, float(self.model.scale)
         found = (r * self.model.target[torch.from_numpy(target)]).sum(1).double().numpy() + self.at_rest()[target]
         found += scale * np.log(pairs.left[source])
-        keys = pairs.keys
-        at = np.minimum(np.searchsorted(keys, source * pairs.nodes + target), len(keys) - 1)
+        keys = np.append(pairs.keys, -1)
+        at = np.searchsorted(pairs.keys, source * pairs.nodes + target)
         known = keys[at] == source * pairs.nodes + target
         at = at[known]
         found[known] += scale * np.log1p(pairs.ratio[at])

@@ -110,7 +110,7 @@ class PairModel:
     def ratio(self) -> Doubles:
         """X, float64 [pairs]."""
         kept = self.count - discount_of(self.count, self.discounts)
-        return kept / (self.total * self.left)[self.source] / np.exp(self.log_lower)[self.target]
+        return kept / (np.maximum(self.total, 1) * self.left)[self.source] / np.exp(self.log_lower)[self.target]
 
     def with_edges(self, edges: Ints, nats: Doubles, forbidden: Ints) -> PairModel:
         """The same p, with what edges add to their energies.

@@ -230,6 +230,8 @@ class _Run:
             trainer.finish()
         except NotFiniteError as error:
             raise DivergedError(self._diverged(str(error))) from error
+        if heldout is not None and not math.isfinite(heldout):
+            raise DivergedError(self._diverged(f"the held-out perplexity is {heldout}"))
         for name, value in parameters.small.items():
             if not finite(value):
                 raise DivergedError(self._diverged(f"{name} is not finite"))

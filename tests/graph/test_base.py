@@ -18,9 +18,14 @@ from small import whole, write_poems, write_text
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import BASE, OptimizerConfig
 from sifu_graph.edit import base_edits
+from sifu_graph.estimate import estimate
 from sifu_graph.generation.base_walk import BaseWalk
 from sifu_graph.interop.safetensors import import_safetensors
+from sifu_graph.model.base import NAMES, Base
 from sifu_graph.ops import recurrent
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import Recurrent
+from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.training import base_trainer
 
 CHARACTERS = {"vocab": 40, "sparsify": 0.5, "length": 8, "holdout": 0.1}
@@ -244,8 +249,9 @@ def test_a_rate_that_is_too_high_stops_at_the_last_commit(store: Path) -> None:
     with Graph.open(store) as graph:
         graph.train(steps=1, batch=4)
         kept = graph.store.snapshot
-        with pytest.raises(DivergedError, match="lower `lr`"):
-            graph.train(steps=20, optimizer=OptimizerConfig(**{**BASE, "lr": 1e30, "clip": 0.0}))
+        for steps in (1, 20):
+            with pytest.raises(DivergedError, match="lower `lr`"):
+                graph.train(steps=steps, optimizer=OptimizerConfig(**{**BASE, "lr": 1e30, "clip": 0.0}))
         assert graph.store.snapshot == kept
         assert math.isfinite(graph.evaluate().perplexity)
 
@@ -271,6 +277,24 @@ def test_memory_and_device(store: Path, tmp_path: Path) -> None:
         graph.train(steps=1)
     with pytest.raises(OptionError, match="begins with the counts"):
         build_graph("tang", tmp_path / "u.sifu", signal="recurrent", init="uniform")
+
+
+def test_an_estimate(store: Path) -> None:
+    with Graph.open(store) as graph:
+        found, base = estimate(graph), graph.parameters.base
+        assert base is not None and found.host_bytes == found.least_bytes == base.memory_bytes
+        assert found.epoch_s > 0 and found.tokens_per_s > 0
+        held = sum(x.numel() * x.element_size() for x in base.model.tensors().values()) + base.pairs.count.nbytes
+        assert 2 * held < base.memory_bytes < 20 * held
+
+
+def test_counts_without_a_pair_are_uniform() -> None:
+    pairs = PairModel.of(count_pairs([np.array([1]), np.array([2])], n=4))
+    small = {NAMES[name]: value for name, value in Recurrent.initial(4, 16, seed=0).tensors().items()}
+    base = Base.of(small, pairs)
+    nodes = np.arange(4)
+    assert base.energies(nodes, torch.zeros(4, 16)) == pytest.approx(-math.log(4))
+    assert base.edge_energies(nodes, nodes, torch.zeros(4, 16)) == pytest.approx(-math.log(4))
 
 
 @pytest.mark.parametrize(

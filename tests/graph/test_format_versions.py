@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sifu_store import Store
 from sifu_store.errors import StoreVersionError
-from sifu_store.layout import FIRST_VERSION, FORMAT_VERSION
+from sifu_store.layout import EDITED_VERSION, FIRST_VERSION, FORMAT_VERSION
 from small import write_text
 from tables import table
 from write_format_fixture import DATA, history
@@ -65,7 +65,7 @@ def test_the_first_edit_makes_it_version_2_and_changes_nothing_else(old: Path, t
         graph.undo()
         built = table(graph, energies=True)
         graph.add_node("龍")
-        assert graph.store.format_version == FORMAT_VERSION == 2
+        assert graph.store.format_version == EDITED_VERSION == 2
         assert graph.info().format_version == graph.settings["format_version"] == 2
         after = table(graph, energies=True)
         assert after.edges == built.edges

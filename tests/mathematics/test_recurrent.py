@@ -128,6 +128,33 @@ def random_model(seed: int, nodes: int, width: int) -> Recurrent:
     )
 
 
+def with_edges(pairs: PairModel, seed: int) -> PairModel:
+    """What some edges add, and pairs that are forbidden: none of these occurs."""
+    rng = np.random.default_rng(seed)
+    every = np.arange(pairs.nodes**2)
+    forbidden = rng.permutation(np.setdiff1d(every, pairs.keys))[: pairs.nodes]
+    edges = np.setdiff1d(rng.permutation(every)[: 3 * pairs.nodes], forbidden)
+    return pairs.with_edges(edges, rng.standard_normal(len(edges)), np.sort(forbidden))
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 12), documents=st.integers(1, 40))
+def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    plain, every = model_of(text, nodes), np.arange(nodes)
+    model = with_edges(plain, seed)
+    assert model.rows(every) == pytest.approx(plain.rows(every), abs=1e-12)
+    source, target = plain.source, plain.target.astype(np.int64)
+    assert model.rows_without(source, target) == pytest.approx(plain.rows_without(source, target), abs=1e-12)
+    added = model.added_rows(every)
+    assert np.isneginf(added).sum() == min(nodes, nodes**2 - len(plain.target))
+    u, v = (int(x) for x in np.argwhere(added != 0)[0])
+    assert model.without_edge(u, v).added_rows(every)[u, v] == 0
+    gone = model.without_node(0)
+    assert gone.rows(every[:-1]) == pytest.approx(model.rows(every)[1:, 1:], abs=1e-12)
+    assert np.array_equal(gone.added_rows(every[:-1]), added[1:, 1:])
+
+
 def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
     return Recurrent(**{name: value.to(dtype) for name, value in model.tensors().items()})
 
@@ -186,6 +213,8 @@ def test_the_kernel_is_torch(
 ) -> None:
     text = random_text(seed, nodes=nodes, documents=documents)
     pairs, model = model_of(text, nodes), random_model(seed, nodes, width)
+    if seed % 2:
+        pairs = with_edges(pairs, seed)
     torch_path, kernel_path = TorchRecurrent(pairs), native(pairs, width, dtype)
     close = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-4}
     mine = cast(model, dtype)

@@ -26,8 +26,8 @@ from sifu_graph import Graph
 DATA = Path(__file__).parents[1] / "data"
 PROMPT = "春"
 COMMANDS = (  # the text comes from stdin, so that the store records no path
-    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --length 8 --holdout 0.1 --seed 1",
-    "train - --steps 1 --batch 8 --seed 1",
+    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --holdout 0.1 --seed 1 --signal recurrent",
+    "train - --steps 4 --batch 4",
     "add-node 龍 --like 風",
     "edit-edge 春 風 --boost 1",
     "edit-edge 花 月 --forbid",
@@ -70,7 +70,7 @@ def history(store: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_store(path: Path) -> None:
-    """Builds a graph, trains one step, and makes each kind of edit that format 2 has arrays for."""
+    """Builds a graph whose edges share a base, trains it, and makes each kind of edit that has arrays of its own."""
     text = poems(path.parent).with_name("poems.txt").read_bytes()
     for command in COMMANDS:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}

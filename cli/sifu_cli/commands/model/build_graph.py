@@ -92,11 +92,12 @@ Example:
 )
 @click.option(
     "--signal",
-    type=click.Choice(["paper", "paper-v1", "brillm05", "tuned"]),
+    type=click.Choice(["paper", "paper-v1", "brillm05", "tuned", "recurrent"]),
     metavar="PRESET",
     default="tuned",
     show_default=True,
-    help="Settings of the signal: paper, paper-v1, brillm05 (the released code) or tuned.",
+    help="The model: paper, paper-v1, brillm05 (the released code), tuned, or recurrent (all edges share a recurrence: "
+    "the lowest perplexity).",
 )
 @seed_option("Seed of the random numbers.", default=0)
 @force_option("Replace an existing graph.")

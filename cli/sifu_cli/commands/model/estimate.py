@@ -80,32 +80,41 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, *
 
 
 def _rows(found: Estimate) -> list[Row]:
+    paged = found.pages > 0 or found.private_edges == 0
+    what = "all edges" if paged else "what all edges share"
     rows: list[Row] = [
         (
             "private edges",
             number(found.private_edges),
-            f"of {found.nodes:,} nodes, {format_bytes(found.page_bytes)} per page",
+            f"of {found.nodes:,} nodes" + (f", {format_bytes(found.page_bytes)} per page" if paged else ""),
         ),
         ("parameters", number(found.stored_parameters), f"dense: {found.dense_parameters:,}"),
-        ("to train", format_bytes(found.whole_bytes), "for all edges with the optimizer state"),
-        ("to generate", format_bytes(found.decoding_bytes), "for all edges"),
+        ("to train", format_bytes(found.whole_bytes), f"for {what} with the optimizer state"),
+        ("to generate", format_bytes(found.decoding_bytes), f"for {what}"),
         ("least memory", format_bytes(found.least_bytes), "the smallest possible --host-memory"),
         (
             "memory used",
             format_bytes(found.host_bytes),
-            "all edges fit" if found.fits else "other pages are read when needed; the results are the same",
+            ("all edges fit" if paged else "it is always in memory")
+            if found.fits
+            else "other pages are read when needed; the results are the same",
         ),
         (
             "process",
             format_bytes(found.process_bytes),
             f"approximate total; {format_bytes(found.free_memory_bytes)} are free",
         ),
-        (
-            "on a GPU",
-            format_bytes(found.device_bytes),
-            f"to train with all edges there; the least --device-memory is {format_bytes(found.device_least_bytes)}",
-        ),
-        ("scratch file", format_bytes(found.scratch_bytes), "greatest size on disk, during training"),
+    ]
+    if paged:
+        rows += [
+            (
+                "on a GPU",
+                format_bytes(found.device_bytes),
+                f"to train with all edges there; the least --device-memory is {format_bytes(found.device_least_bytes)}",
+            ),
+            ("scratch file", format_bytes(found.scratch_bytes), "greatest size on disk, during training"),
+        ]
+    rows += [
         (
             "store",
             format_bytes(found.store_bytes),
