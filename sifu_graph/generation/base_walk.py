@@ -99,7 +99,7 @@ class BaseWalk:
         return found, -np.inf
 
     def last_energies(self) -> tuple[Floats, float]:
-        """The energies of the last contest (`energies` or `choose`), not computed again."""
+        """The energies of the last contest (`energies` or `choose`), float32 [n], not computed again; and -inf."""
         return self._found[:-1], -np.inf
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:

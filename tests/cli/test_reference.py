@@ -14,9 +14,10 @@ from sifu_cli.main import COMMANDS, cli
 from sifu_cli.reference import reference
 
 from sifu_graph.build import build_graph
-from sifu_graph.config import ADAMW, KINDS, PRESETS, OptimizerConfig
+from sifu_graph.config import ADAMW, BASE, KINDS, PRESETS, OptimizerConfig
 from sifu_graph.generation.stream import GenerateOptions
 from sifu_graph.text.tokenizer import LEVELS
+from sifu_graph.training.base_trainer import STREAMS
 from sifu_graph.training.loop import COMMIT_EVERY_S, EVAL_EVERY_S
 from sifu_graph.training.options import DEFAULT_BATCH, TrainOptions
 
@@ -97,9 +98,11 @@ def test_defaults_that_train_names_are_the_librarys() -> None:
     named = {name: re.search(r"else (?:the )?([\w.-]+)", option.help or "") for name, option in found.items()}
     shown = {name: match.group(1).rstrip("].") for name, match in named.items() if match}
     optimizer = OptimizerConfig()
-    assert shown["batch"] == str(DEFAULT_BATCH)
-    assert shown["optimizer"] == optimizer.kind
-    assert f"else {optimizer.lr:g}; AdamW: {ADAMW['lr']:g}]" in (found["lr"].help or "")
+    assert shown["batch"].rstrip(";") == str(DEFAULT_BATCH)
+    assert shown["optimizer"].rstrip(";") == optimizer.kind
+    rates = f"else {optimizer.lr:g}; AdamW: {ADAMW['lr']:g}; with --signal recurrent: {BASE['lr']:g}]"
+    assert rates in (found["lr"].help or "")
+    assert f"with --signal recurrent: {STREAMS}]" in (found["batch"].help or "")
     assert choices(found["optimizer"]) == list(KINDS)
     assert f"every {COMMIT_EVERY_S / 60:g} minutes" in (found["commit_every"].help or "")
     assert f"every {EVAL_EVERY_S / 60:g} minutes" in (found["eval_every"].help or "")

@@ -77,6 +77,7 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
     base = graph.parameters.base
     assert base is not None
     W, gain, e, r, n, c, s = (x.double().numpy() for x in base.model.tensors().values())
+    index, added = graph.parameters.index, graph.store.read("edges/energy")
     found = []
     for node in ids:
         h = r @ W
@@ -85,9 +86,9 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
         r = z * np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
         energy = s[0] * base.pairs.rows(np.array([node]))[0] + n @ r + c
         for v in range(len(c)):
-            slot = graph.parameters.index.slot_of(node, v)
-            energy[v] += 0.0 if slot is None else float(graph.store.read("edges/energy")[slot])
-            if graph.parameters.index.is_forbidden(np.int64(node), np.int64(v)):
+            slot = index.slot_of(node, v)
+            energy[v] += 0.0 if slot is None else float(added[slot])
+            if index.is_forbidden(np.int64(node), np.int64(v)):
                 energy[v] = -np.inf
         found.append(energy)
     return np.array(found)

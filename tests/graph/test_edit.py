@@ -15,6 +15,7 @@ from sifu_store.errors import CorpusError, OptionError, ResourceError, SifuError
 from tables import distribution, table
 
 from sifu_graph import Graph
+from sifu_graph.edit import preview
 from sifu_graph.edit.prune_grow import to_prune
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.parameters import Parameters
@@ -136,14 +137,14 @@ def test_adding_a_node_reads_its_text_once(
 def pools(monkeypatch: pytest.MonkeyPatch) -> list[EdgePool]:
     """The pools that working copies make during the test. A closed pool has no arrays."""
     made: list[EdgePool] = []
-    parameters = WorkingCopy.parameters
+    parameters = preview.parameters_of
 
     def recorded(copy: WorkingCopy, *args: Any) -> Parameters:
         found = parameters(copy, *args)
         made.append(found.edges)
         return found
 
-    monkeypatch.setattr(WorkingCopy, "parameters", recorded)
+    monkeypatch.setattr(preview, "parameters_of", recorded)
     return made
 
 

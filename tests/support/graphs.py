@@ -8,13 +8,16 @@ import numpy as np
 import oracle
 import torch
 
-from sifu_graph.config import SignalConfig, initial_signal
+from sifu_graph.config import PRESETS, SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.forward import Batch
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts
+
+EDGE_PRESETS = sorted(name for name, config in PRESETS.items() if not config.base)
+"""Presets whose edges have parameters of their own: those of `oracle`."""
 
 
 @dataclass
