@@ -41,6 +41,15 @@ class BuildSettings(TypedDict):
     imported: NotRequired[dict[str, Any]]  # the file that the graph was imported from
 
 
+class RestSettings(TypedDict):
+    """What is left of a run whose learning rate falls to its end."""
+
+    schedule: int  # the step at which the fall begins
+    ends: int | None  # the step at which the run would end; None: no limit
+    minutes: float | None  # that are left; None: no limit
+    done: float  # share of the run that is over, 0 to 1
+
+
 class TrainingSettings(TypedDict):
     """The state of the last training run, from which the next one resumes."""
 
@@ -54,8 +63,7 @@ class TrainingSettings(TypedDict):
     smooth: NotRequired[float | None]  # smoothed loss in nats
     optimizer: dict[str, Any]  # see `OptimizerConfig.to_json`
     candidates: int | None
-    schedule: NotRequired[int]  # the step at which the fall of the learning rate begins
-    ends: NotRequired[int | None]  # the step at which that run would have ended
+    rest: NotRequired[RestSettings]  # of a run that was not completed, of a graph whose edges share a base
 
 
 class GraphSettings(TypedDict):

@@ -88,7 +88,7 @@ def model_of(copy: WorkingCopy, token: str) -> int:
 def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None = None) -> None:
     """Adds the counts of new edges to the statistics of their sources.
 
-    With a base these stay as they are: the energies of all edges of a source are computed from them.
+    With a base they do not change: the energies of all edges of a source are computed from them.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from its most frequent sources are read. The module knows a graph and its store;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.history import Commit
-from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
+from sifu_store.layout import BIAS, PAGE_EDGES, TARGET_VECTOR, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
+from torch import Tensor
 
 from sifu_graph.config import require_positive
-from sifu_graph.generation.base_walk import walk_of
+from sifu_graph.generation.base_walk import BaseWalk, walk_of
 from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.text.node_lookup import node_named
 
@@ -55,6 +57,15 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Similar:
+    """A node whose vector points in a similar direction as that of the inspected node, by the cosine."""
+
+    node: int
+    name: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
 class NodeReport:
     """One node. Each list has at most ``top`` entries, sorted by the measure in its name, descending.
 
@@ -74,6 +85,8 @@ class NodeReport:
         First and last page of the row, both included; None: the row is empty.
     bias_changed, row_written
         The commit that last changed the bias of the node, and that last wrote a page of its row.
+    similar_targets, similar_sources
+        The nodes with the most similar vectors n and e, of a graph whose edges share a base; else empty.
     """
 
     node: int
@@ -96,6 +109,8 @@ class NodeReport:
     compared: int
     bias_changed: Change | None
     row_written: Change | None
+    similar_targets: tuple[Similar, ...] = ()
+    similar_sources: tuple[Similar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +223,18 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         compared=len(compared),
         bias_changed=_change(bias_changed),
         row_written=_change(row_written),
+        similar_targets=_similar(parameters.small.get(TARGET_VECTOR), node, names, top),
+        similar_sources=_similar(parameters.node_bias if parameters.base else None, node, names, top),
     )
+
+
+def _similar(vectors: Tensor | None, node: int, names: Sequence[str], top: int) -> tuple[Similar, ...]:
+    """The nodes with the vectors [n, d] that are most similar to that of a node; none for no vectors or one of 0."""
+    if vectors is None or not bool(vectors[node].any()):
+        return ()
+    cosine = torch.nn.functional.cosine_similarity(vectors, vectors[node][None]).numpy()
+    order = np.argsort(-cosine, kind="stable")
+    return tuple(Similar(int(v), names[v], float(cosine[v])) for v in order[order != node][:top])
 
 
 def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
@@ -222,17 +248,23 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
-    row = row_at_rest(walk_of(parameters, graph.signal), u)
+    walk = walk_of(parameters, graph.signal)
+    row = row_at_rest(walk, u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
-    energy, p = (
-        (float(row.energy[at]), float(row.probability[at]))
-        if private
-        else (row.default_energy, row.default_probability)
-    )
-    stronger = int((row.energy > energy).sum())
-    if row.default_energy > energy:
-        stronger += int(parameters.index.defaults()[u])
+    if isinstance(walk, BaseWalk):  # every node has an energy of its own
+        every = walk.last_energies()[0].astype(np.float64)
+        energy, stronger = float(every[v]), int((every > every[v]).sum())
+        p = float(np.exp(every[v] - np.logaddexp.reduce(every)))
+    else:
+        energy, p = (
+            (float(row.energy[at]), float(row.probability[at]))
+            if private
+            else (row.default_energy, row.default_probability)
+        )
+        stronger = int((row.energy > energy).sum())
+        if row.default_energy > energy:
+            stronger += int(parameters.index.defaults()[u])
     slot = int(row.slot[at]) if private else None
     generated: tuple[np.ndarray, np.ndarray] | None = None
     if slot is not None:

@@ -65,7 +65,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
 def documents_of(split: Split, limit: int | None, *, seed: int) -> tuple[Split, Ints]:
     """Whole documents of a text with about ``limit`` predicted tokens, and where each token was, int64 [tokens].
 
-    The order of the documents depends on the seed alone. None: the whole text as it is.
+    The order of the documents depends on the seed alone. None: the whole text.
     """
     if limit is None or split.transitions <= limit:
         return split, np.arange(split.tokens)

@@ -251,12 +251,8 @@ class _Run:
             "optimizer": trainer.optimizer.to_json(),
             "candidates": trainer.candidates,
         }
-        if (
-            self.graph.signal.base
-            and math.isfinite(clock.last_step)
-            and clock.schedule < progress.step < clock.last_step
-        ):
-            training |= {"schedule": clock.schedule, "ends": int(clock.last_step)}
+        if self.graph.signal.base and (rest := clock.rest(progress.step)) is not None:
+            training["rest"] = rest
         self.store.set_settings({**self.settings, "training": training})
         shown = f", held-out perplexity {heldout:.1f}" if heldout is not None else ""
         snapshot = self.store.commit(

@@ -9,9 +9,10 @@ import math
 import time
 from dataclasses import dataclass
 
-from sifu_graph.settings import TrainingSettings
+from sifu_graph.settings import RestSettings, TrainingSettings
 from sifu_graph.training.options import TrainOptions
 
+SAME_MINUTES = 0.01  # a rest of minutes is written with three digits
 ROUNDING = 1e-3  # of a step: 1 - 10/37 epochs are 27 steps of 37, not 27.000000000000004
 
 
@@ -56,6 +57,7 @@ class Clock:
     minutes: float | None  # the run is over after this time; None: no limit
     committed: int  # step of the last commit
     schedule: int  # the step at which the fall of the learning rate begins
+    begun: float  # the share of that fall that an interrupted run was through, where minutes limit it
     started: float = 0.0
     last_commit: float = 0.0
     last_eval: float = 0.0
@@ -65,17 +67,30 @@ class Clock:
     def of(cls, progress: Progress, options: TrainOptions, saved: TrainingSettings | None, *, per_epoch: int) -> Clock:
         """The limits of the options, from where the text stands; ``per_epoch``: steps of one pass over it.
 
-        A run that ends at the step where an interrupted one would have ended goes on with its learning rates.
+        A run that ends where an interrupted one would have ended, by steps or by minutes, continues its learning rates.
         """
         ends = [math.inf]
         if options.steps is not None:
             ends.append(progress.step + options.steps)
         if options.epochs is not None:
             ends.append(progress.step + math.ceil(options.epochs * per_epoch - ROUNDING))
-        schedule = progress.step
-        if saved is not None and saved.get("ends") == min(ends):
-            schedule = saved.get("schedule", schedule)
-        return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step, schedule)
+        schedule, begun, rest = progress.step, 0.0, saved.get("rest") if saved else None
+        if rest is not None and rest["ends"] is not None and rest["ends"] == min(ends):
+            schedule = rest["schedule"]
+        if rest is not None and rest["minutes"] is not None and options.minutes is not None:
+            begun = rest["done"] if abs(options.minutes - rest["minutes"]) <= SAME_MINUTES * rest["minutes"] else 0.0
+        return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step, schedule, begun)
+
+    def rest(self, step: int) -> RestSettings | None:
+        """What the next run needs to continue the learning rates of this one; None: it is over."""
+        if self.over(step) or (math.isinf(self.last_step) and self.minutes is None):
+            return None
+        return {
+            "schedule": self.schedule,
+            "ends": int(self.last_step) if math.isfinite(self.last_step) else None,
+            "minutes": None if self.minutes is None else self._seconds_left() / 60,
+            "done": self.done(step),
+        }
 
     def done(self, step: int) -> float:
         """The share (0 to 1) of the run that is over before the next step, by the limit that is nearest."""
@@ -83,7 +98,7 @@ class Clock:
         if math.isfinite(self.last_step):
             found.append((step - self.schedule) / (self.last_step - self.schedule))
         if self.minutes is not None:
-            found.append((time.monotonic() - self.started) / (60 * self.minutes))
+            found.append(self.begun + (1.0 - self.begun) * (time.monotonic() - self.started) / (60 * self.minutes))
         return min(1.0, max(found))
 
     def _seconds_left(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent
 from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.training import base_trainer
+from sifu_graph.training.options import TrainOptions
+from sifu_graph.training.progress import Clock, Progress
 
 CHARACTERS = {"vocab": 40, "sparsify": 0.5, "length": 8, "holdout": 0.1}
 
@@ -223,9 +226,32 @@ def test_the_rest_of_an_interrupted_run_has_its_rates(store: Path, tmp_path: Pat
     with Graph.open(other) as graph:
         with pytest.raises(KeyboardInterrupt):  # after the commit of step 3
             graph.train(steps=9, batch=4, eval_every=0, commit_every=3, on_step=stop)
-        assert graph.settings["training"]["ends"] == 9
+        assert graph.settings["training"]["rest"]["ends"] == 9
         graph.train(steps=6)
     assert_same(store, other)
+
+
+def test_the_rest_of_the_minutes_continues_their_rates(store: Path) -> None:
+    def stop(report: Any) -> None:
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    with Graph.open(store) as graph:
+        with pytest.raises(KeyboardInterrupt):
+            graph.train(minutes=1.0, batch=4, eval_every=0, commit_every=3, on_step=stop)
+        saved = graph.settings["training"]
+    assert saved is not None
+    rest = saved["rest"]
+    assert rest["ends"] is None and 0.9 < rest["minutes"] < 1.0 and 0 < rest["done"] < 0.1
+    progress = Progress.resumed(saved, TrainOptions(), saved["corpus"], seed=0, default_batch=4)
+    for minutes, begun in (
+        (rest["minutes"], rest["done"]),
+        (float(f"{rest['minutes']:.3g}"), rest["done"]),
+        (2.0, 0.0),
+    ):
+        clock = Clock.of(progress, TrainOptions(minutes=minutes), saved, per_epoch=10)
+        clock.started = time.monotonic()
+        assert clock.done(progress.step) == pytest.approx(begun, abs=1e-3)
 
 
 def test_the_number_of_threads_changes_no_bit(store: Path, tmp_path: Path) -> None:
@@ -473,6 +499,10 @@ def test_inspect_and_map_and_diff(trained: Path) -> None:
         rest = sum(found.p for found in graph.inspect("春", top=100).targets_by_energy)
         defaults = int(graph.parameters.index.defaults()[report.node])
         assert rest + defaults * report.default_p == pytest.approx(1.0, abs=1e-6)
+        assert report.similar_targets[0].cosine >= report.similar_targets[1].cosine
+        assert len(report.similar_sources) == 10 and "春" not in {found.name for found in report.similar_sources}
+        every = [graph.inspect("花", name).p for name in graph.tokenizer.vocabulary]
+        assert sum(every) == pytest.approx(1.0, abs=1e-5)
         edge = graph.inspect("春", "風")
         assert edge.private and edge.energy == pytest.approx(
             next(found.energy for found in report.targets_by_energy if found.name == "風"), abs=1e-5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,23 @@ def _print_node(found: NodeReport) -> None:
         ("in, by count", found.sources_by_count, ("count", "share")),
     ]
     print_rich(_neighbours(into))
+    if found.similar_targets:
+        click.echo()
+        print_rich(_similar(found))
+
+
+def _similar(found: NodeReport) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title in ("similar as a target", "similar as a source"):
+        table.add_column(title)
+        table.add_column("cosine", justify="right")
+    for one, two in zip_longest(found.similar_targets, found.similar_sources):
+        cells = [("", "") if each is None else (printable(each.name), f"{each.cosine:.3f}") for each in (one, two)]
+        table.add_row(*cells[0], *cells[1])
+    return table
 
 
 def _neighbours(lists: list[Shown]) -> Table:
