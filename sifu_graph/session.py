@@ -182,7 +182,7 @@ class GraphSession:
         if self._parameters is None:
             from sifu_graph.model.parameters import read_parameters
 
-            self._parameters = read_parameters(lambda: self.store, self.signal)
+            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings)
         return self._parameters
 
     def edge_reader(self) -> EdgeReader:

@@ -32,7 +32,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.settings import InitialSettings, read_settings
+from sifu_graph.settings import GraphSettings, InitialSettings
 from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -46,10 +46,10 @@ def small_names(config: SignalConfig) -> tuple[str, ...]:
     return (*SMALL, *BASE_SMALL) if config.base else SMALL
 
 
-def read_index(store: Store) -> EdgeIndex:
+def read_index(store: Store, settings: GraphSettings) -> EdgeIndex:
     """The private edges, by (u, v)."""
     return EdgeIndex.from_slots(
-        read_settings(store)["nodes"],
+        settings["nodes"],
         store.read(SOURCE),
         store.read(TARGET),
         store.read(COUNT),
@@ -70,9 +70,8 @@ def read_usage(store: Store) -> NDArray[np.int64]:
     return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
 
 
-def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeInitializer:
+def read_initial(store: Store, config: SignalConfig, index: EdgeIndex, settings: GraphSettings) -> EdgeInitializer:
     """The initializer of pages that are not stored: from the counts, or, after the first edit, from stored energies."""
-    settings = read_settings(store)
     initial = settings["initial"]
     if store.has(ENERGY):
         return EdgeInitializer.frozen(
@@ -103,7 +102,7 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex) -> EdgeIn
     )
 
 
-def read_pairs(store: Store, index: EdgeIndex) -> PairModel:
+def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairModel:
     """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
     model = PairModel(
         first=store.read(PAIR_FIRST),
@@ -111,7 +110,7 @@ def read_pairs(store: Store, index: EdgeIndex) -> PairModel:
         count=store.read(PAIR_COUNT),
         total=store.read("rows/total"),
         discounted=store.read("rows/discounted"),
-        discounts=discounts_of(read_settings(store)["initial"]),
+        discounts=discounts_of(settings["initial"]),
         log_lower=store.read(LOG_LOWER),
         log_less=store.read(LOG_LESS),
     )

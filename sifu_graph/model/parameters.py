@@ -25,7 +25,7 @@ from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
 from sifu_graph.paging.pool import Pool
-from sifu_graph.settings import read_settings
+from sifu_graph.settings import GraphSettings
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Parameters:
         return self.r_0.shape[0]
 
 
-def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Parameters:
+def read_parameters(current: Callable[[], Store], config: SignalConfig, settings: GraphSettings) -> Parameters:
     """The parameters of the graph in a store.
 
     Pages of edges are read when a batch or a walk needs them.
@@ -101,8 +101,8 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
     ----------
     current
         Returns the store to read from: a session exchanges its store for another view of the same snapshot.
-    config
-        The signal.
+    config, settings
+        The signal, and the settings of that snapshot.
 
     Raises
     ------
@@ -110,14 +110,14 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
         A table cannot be read.
     """
     store = current()
-    index, stored, settings = read_index(store), store.page_stored(), read_settings(store)
+    index, stored = read_index(store, settings), store.page_stored()
 
     def rows() -> tuple[NDArray[np.float64], int]:
         """As `EdgePool` needs it."""
         return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))
 
     edges = EdgePool(
-        read_initial(store, config, index),
+        read_initial(store, config, index, settings),
         slots=store.slots,
         stored=stored,
         read=lambda *run: current().read_pages(*run),
@@ -125,7 +125,7 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig) -> Param
     )
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
     small = {name: torch.from_numpy(store.read(name).copy()) for name in small_names(config)}
-    base = Base.of(small, read_pairs(store, index)) if config.base else None
+    base = Base.of(small, read_pairs(store, index, settings)) if config.base else None
     return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
 
 
