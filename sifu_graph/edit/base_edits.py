@@ -1,7 +1,7 @@
 """Edits of a graph whose edges share a base: energies at rest, new nodes in closed form, merged nodes.
 
 The totals of a source and the model below the pairs are columns of the table of nodes. They keep the values of the
-build, so that an edit changes no other energy. The module knows the tables of a working copy; it does not know slots and pages.
+build, so that an edit changes no other energy. It knows the tables of a working copy; it does not know pages.
 """
 
 from __future__ import annotations
