@@ -132,6 +132,9 @@ class EdgeReport:
         Where its parameters are stored; None for a default edge.
     changed
         The commit that last changed its parameters, or made it private or default.
+    parts
+        The parts of the energy by name, in a graph whose edges share a base: ``counts`` (s log p), ``bias`` (c of the
+        target) and ``edge`` (what the edge adds); else None.
     """
 
     source: str
@@ -150,6 +153,7 @@ class EdgeReport:
     page: int | None
     page_stored: bool | None
     changed: Change | None
+    parts: dict[str, float] | None = None
 
 
 def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport:
@@ -293,6 +297,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         page=page,
         page_stored=None if page is None else bool(store.page_stored()[page]),
         changed=_change(edge_changed(store, u, v, slot, generated)),
+        parts=None if parameters.base is None else parameters.base.parts_at_rest(u, v),
     )
 
 

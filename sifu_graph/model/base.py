@@ -92,6 +92,15 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
+    def parts_at_rest(self, source: int, target: int) -> dict[str, float]:
+        """The energy of an edge where the signal is 0, as a sum: see `EdgeReport.parts`."""
+        row = np.array([source])
+        return {
+            "counts": float(self.model.scale) * float(self.pairs.rows(row)[0, target]),
+            "bias": float(self.model.bias[target]),
+            "edge": float(self.pairs.added_rows(row)[0, target]),
+        }
+
     def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
         """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
 

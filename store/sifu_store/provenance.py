@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sifu_store.history import Commit, Writes
-from sifu_store.layout import BIAS, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
+from sifu_store.layout import BASE_VERSION, BIAS, ENERGY, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
 from sifu_store.reading import StoreReader
 
 VOCABULARY, NODE_BIAS = "nodes/vocabulary", "nodes/bias"
@@ -43,6 +43,19 @@ class _Snapshot:
     @cached_property
     def _stored(self) -> np.ndarray:
         return self._reader.read(STORED)
+
+    @cached_property
+    def has_base(self) -> bool:
+        """Whether the edges share a base; then their energies are parameters."""
+        return self._reader.format_version >= BASE_VERSION
+
+    @cached_property
+    def _energies(self) -> np.ndarray | None:
+        return self._reader.read(ENERGY) if self._reader.has(ENERGY) else None
+
+    def energy(self, slot: int) -> float | None:
+        """What an edge is generated with; None: it is not stored."""
+        return None if self._energies is None else float(self._energies[slot])
 
     @cached_property
     def node_bias(self) -> np.ndarray:
@@ -95,7 +108,7 @@ def edge_changed(
     for newer, older, writes in _steps(store):
         if older is None:
             return newer
-        if writes is not None and not writes.arrays & {SOURCE, TARGET, VOCABULARY}:
+        if writes is not None and not writes.arrays & {SOURCE, TARGET, VOCABULARY, ENERGY}:
             page = None if here is None else here // PAGE_EDGES
             if page is None or not any(page in writes.chunks.get(name, ()) for name in (WEIGHT, BIAS)):
                 continue
@@ -162,8 +175,13 @@ def _steps(store: StoreReader) -> Iterator[tuple[Commit, Commit | None, Writes |
 def _same(
     now: _Snapshot, here: int, before: _Snapshot, there: int, generated: tuple[np.ndarray, np.ndarray] | None
 ) -> bool:
-    """Whether an edge has the same values in two snapshots. Generated values never change."""
-    if not now.stored(here) and not before.stored(there):
+    """Whether an edge has the same values in two snapshots."""
+    generates = not now.stored(here) and not before.stored(there)
+    if generates or now.has_base:
+        energies = now.energy(here), before.energy(there)
+        if None not in energies and not np.array_equal(*energies, equal_nan=True):  # type: ignore[arg-type]
+            return False
+    if generates:
         return True
     new = now.edge(here) if now.stored(here) else generated
     old = before.edge(there) if before.stored(there) else generated

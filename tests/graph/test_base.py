@@ -501,6 +501,10 @@ def test_inspect_and_map_and_diff(trained: Path) -> None:
         assert rest + defaults * report.default_p == pytest.approx(1.0, abs=1e-6)
         assert report.similar_targets[0].cosine >= report.similar_targets[1].cosine
         assert len(report.similar_sources) == 10 and "春" not in {found.name for found in report.similar_sources}
+        boosted = graph.inspect("春", "風")
+        assert boosted.changed is not None and boosted.changed.message.startswith("boost 春 風")
+        assert boosted.parts is not None and boosted.parts["edge"] == pytest.approx(0.5)
+        assert sum(boosted.parts.values()) == pytest.approx(boosted.energy, abs=1e-5)
         every = [graph.inspect("花", name).p for name in graph.tokenizer.vocabulary]
         assert sum(every) == pytest.approx(1.0, abs=1e-5)
         edge = graph.inspect("春", "風")

@@ -148,17 +148,27 @@ def _cells(one: Neighbour, columns: tuple[str, ...]) -> list[str]:
 
 def _print_edge(found: EdgeReport) -> None:
     values = found.singular_values
+    default = "the default edge has" if found.parts is None else "the default edges have, on average,"
     rows: list[Row] = [
         ("edge", f"{printable(found.source)} {printable(found.target)}", "private" if found.private else "default"),
         ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
         ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
         ("probability", percent(found.p), "at rest"),
-        ("energy", number(found.energy, 4), f"rank {found.rank:,}; the default edge has {found.default_energy:.4f}"),
-        ("|W|", number(found.weight_norm, 4), "Frobenius norm"),
-        ("|b|", number(found.bias_norm, 4), ""),
-        ("singular values", number(values[0], 4), " ".join(f"{value:.3g}" for value in values[1:8]) + " ..."),
+        ("energy", number(found.energy, 4), f"rank {found.rank:,}; {default} {found.default_energy:.4f}"),
     ]
-    if found.page is not None:
+    if found.parts is not None:
+        rows += [
+            ("  of the counts", number(found.parts["counts"], 4), "of pairs"),
+            ("  of the target", number(found.parts["bias"], 4), "its bias"),
+            ("  of the edge", number(found.parts["edge"], 4), "what edits gave it"),
+        ]
+    else:
+        rows += [
+            ("|W|", number(found.weight_norm, 4), "Frobenius norm"),
+            ("|b|", number(found.bias_norm, 4), ""),
+            ("singular values", number(values[0], 4), " ".join(f"{value:.3g}" for value in values[1:8]) + " ..."),
+        ]
+    if found.page is not None and found.parts is None:
         kind = "stored" if found.page_stored else "not trained: generated from the counts"
         rows.append(("page", number(found.page), f"slot {found.slot:,}; {kind}"))
     rows.append(("last changed", *_when(found.changed)))
