@@ -1,0 +1,83 @@
+"""Every command on a graph whose edges share a base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from calls import call
+from small import write_poems
+
+COMMANDS = [
+    ["info"],
+    ["info", "--card"],
+    ["estimate"],
+    ["train", "--steps", "2", "--stats"],
+    ["eval", "--baselines", "--limit", "500"],
+    ["generate", "春風", "--tokens", "5", "--seed", "1", "--stats"],
+    ["generate", "春風", "--tokens", "5", "--greedy", "--explain"],
+    ["trace", "春風", "--html", "trace.html"],
+    ["trace", "春風", "--what-if", "position 1 off"],
+    ["inspect", "春"],
+    ["inspect", "春", "風"],
+    ["map", "map.html"],
+    ["plot", "energy"],
+    ["plot", "rows"],
+    ["add-node", "龘", "--like", "春", "--dry-run"],
+    ["add-node", "龘", "--corpus", "new.txt", "--train-steps", "2"],
+    ["edit-node", "花", "--merge-into", "月"],
+    ["edit-edge", "春", "風", "--boost", "1"],
+    ["edit-edge", "春", "月", "--forbid"],
+    ["remove-node", "雲", "--yes"],
+    ["prune", "--to-ratio", "0.02", "--yes"],
+    ["grow", "--to-ratio", "0.05"],
+    ["compact"],
+    ["diff", "HEAD~2", "HEAD"],
+    ["log"],
+    ["verify"],
+    ["export", "safetensors", "graph.safetensors"],
+    ["export", "graphml", "graph.graphml"],
+    ["import", "graph.safetensors", "--store", "again.sifu"],
+    ["eval", "--limit", "500", "--store", "again.sifu"],
+    ["undo"],
+    ["gc", "--dry-run"],
+]
+REFUSED = {
+    "--candidates": ["train", "--steps", "1", "--candidates", "5"],
+    "--contexts": ["train", "--steps", "1", "--contexts"],
+    "--host-memory": ["train", "--steps", "1", "--host-memory", "1KiB"],
+    "--signal brillm05": ["export", "brillm"],
+}
+
+
+@pytest.fixture
+def base_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_poems(tmp_path / "poems.txt", poems=300)
+    text = write_poems(tmp_path / "new.txt", poems=60).read_text("utf-8")
+    (tmp_path / "new.txt").write_text(text.replace("山", "龘"), encoding="utf-8")
+    words = ["build-graph", "poems.txt", "--vocab", "200", "--sparsify", "0.05", "--holdout", "0.1"]
+    assert call(*words, "--signal", "recurrent").code == 0
+    return tmp_path
+
+
+def test_every_command_runs(base_graph: Path) -> None:
+    for words in COMMANDS:
+        found = call(*words)
+        assert found.code == 0, (words, found)
+    training = json.loads(call("info", "--json").out)["settings"]["training"]
+    assert training["optimizer"]["lr"] == 0.008
+
+
+def test_what_does_not_apply_is_said_in_one_line(base_graph: Path) -> None:
+    for what, words in REFUSED.items():
+        found = call(*words)
+        assert found.code in (1, 2), (words, found)
+        assert what in found.err and found.err.count("\n") <= 2, (words, found)
+
+
+def test_options_of_the_optimizer_begin_from_the_defaults_of_a_base(base_graph: Path) -> None:
+    assert call("train", "--steps", "1", "--lr", "0.004").code == 0
+    optimizer = json.loads(call("info", "--json").out)["settings"]["training"]["optimizer"]
+    assert (optimizer["lr"], optimizer["kind"], optimizer["clip"]) == (0.004, "adamw", 1.0)
