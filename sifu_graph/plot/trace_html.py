@@ -68,8 +68,9 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     part = "Every position" if all_of_it else f"The last {shown} of {trace.text_positions:,} positions"
     lines = "how far each position moved the signal" if trace.base else "the signals in the mix of a position"
     about = (
-        f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are {lines}; below it are the candidates for the next token: red is the next token of the text, "
-        "dashed are default edges. Click a candidate to explain its energy, with Shift to compare with it."
+        f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are {lines}; "
+        "below it are the candidates for the next token: red is the next token of the text, dashed are default edges. "
+        "Click a candidate to explain its energy, with Shift to compare with it."
     )
     return {
         "about": about,
