@@ -35,6 +35,10 @@ from sifu_graph.text.registry import train_tokenizer
 from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 
 Say = Callable[[str], None]
+WIDTH = 32  # of the paper
+BASE_WIDTH = 48
+"""Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
+perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
 MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
@@ -108,7 +112,7 @@ def build_graph(
     vocab: int = 4000,
     sparsify: float = 0.1,
     level: str = "char",
-    width: int = 32,
+    width: int | None = None,
     min_count: int = 1,
     length: int = 32,
     holdout: float = 0.01,
@@ -134,7 +138,7 @@ def build_graph(
     level
         ``char``, ``bpe`` (byte-level) or ``tokens`` (lists of tokens, from .jsonl).
     width
-        d, the width of the signal.
+        d, the width of the signal. None: `WIDTH`, or `BASE_WIDTH` where all edges share a base.
     min_count
         Minimum count of a pair for a private edge.
     length
@@ -154,19 +158,19 @@ def build_graph(
     ------
     OptionError, CorpusError, StoreExistsError, StoreLockedError, DiskFullError
     """
+    named = signal if isinstance(signal, str) else None
+    config = preset(signal) if isinstance(signal, str) else signal
     options = BuildOptions(
         vocab=vocab,
         sparsify=sparsify,
         level=level,
-        width=width,
+        width=(BASE_WIDTH if config.base else WIDTH) if width is None else width,
         min_count=min_count,
         length=length,
         holdout=holdout,
         init=init,
         seed=seed,
     )
-    named = signal if isinstance(signal, str) else None
-    config = preset(signal) if isinstance(signal, str) else signal
     if config.base and init != "counts":
         raise OptionError(f"init is {init}: a graph whose edges share a base begins with the counts")
     if named is not None and config.reset_after is not None:

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ import torch
 
 GRAIN = mmap.ALLOCATIONGRANULARITY  # a mapping of a file begins at a multiple of it, in bytes
 _FIXED = 0x10  # MAP_FIXED, on Linux and macOS
+_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+"""Python before 3.12 has no name for it. Without it, Linux refuses to map more than the memory of the machine."""
 _POPULATE_READ = 22  # MADV_POPULATE_READ, Linux 5.14
 
 
@@ -72,7 +75,7 @@ class MappedArray:
         if rows * self._row_bytes == 0:
             self.rows = torch.zeros(rows, *shape, dtype=dtype)
             return
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
         self._memory = mmap.mmap(-1, rows * self._row_bytes, flags=flags)
         if hasattr(mmap, "MADV_HUGEPAGE") and held:
             self._memory.madvise(mmap.MADV_HUGEPAGE, 0, held * self._row_bytes)

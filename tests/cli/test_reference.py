@@ -13,7 +13,7 @@ import pytest
 from sifu_cli.main import COMMANDS, cli
 from sifu_cli.reference import reference
 
-from sifu_graph.build import build_graph
+from sifu_graph.build import BASE_WIDTH, WIDTH, build_graph
 from sifu_graph.config import ADAMW, BASE, KINDS, PRESETS, OptimizerConfig
 from sifu_graph.generation.stream import GenerateOptions
 from sifu_graph.text.tokenizer import LEVELS
@@ -108,3 +108,8 @@ def test_defaults_that_train_names_are_the_librarys() -> None:
     assert f"every {EVAL_EVERY_S / 60:g} minutes" in (found["eval_every"].help or "")
     fields = {field.name for field in dataclasses.fields(TrainOptions)} - {"on_step", "say", "command"}
     assert fields <= set(found)
+
+
+def test_the_widths_that_build_names_are_the_librarys() -> None:
+    text = options("build-graph")["width"].help or ""
+    assert text.endswith(f"[default: {WIDTH}; with --signal recurrent: {BASE_WIDTH}]")

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.paging.mapped_array import GRAIN, FileRows, MappedArray
+
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,3 +68,12 @@ def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
         array.load(0, 1)
         with pytest.raises(OSError, match=r"."):
             array.load(0, 4)
+
+
+@pytest.mark.skipif(
+    not OVERCOMMIT.exists() or OVERCOMMIT.read_text().strip() == "2", reason="the system maps no more than it has"
+)
+def test_more_than_the_machine_has_can_be_mapped() -> None:
+    array = MappedArray(2 * psutil.virtual_memory().total // 4096, (1024,))
+    array.rows[-1] = 1.0
+    assert float(array.rows[0].sum() + array.rows[-1].sum()) == 1024.0

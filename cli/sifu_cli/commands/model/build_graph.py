@@ -54,9 +54,7 @@ Example:
     "--width",
     type=Integer(min=2),
     metavar="N",
-    default=32,
-    show_default=True,
-    help="Width of the signal; an even number.",
+    help="Width of the signal; an even number.  [default: 32; with --signal recurrent: 48]",
 )
 @click.option(
     "--min-count",
