@@ -18,6 +18,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.threads import product
 
 
 class BaseWalk:
@@ -55,11 +56,11 @@ class BaseWalk:
         model = base.model if r_0 is None else dataclasses.replace(base.model, start=r_0.contiguous())
         self._base = base
         self._step, self._initial = base.backend.stepper(model), model.start
-        self._vectors: Floats = model.target.numpy()
+        self._vectors = model.target.T
         self._rest = base.at_rest()
         self._nodes = np.arange(parameters.index.nodes, dtype=np.int64)
         self._never = np.array(self.forbidden, dtype=np.int64)
-        self._found: Floats = np.zeros(len(self._nodes) + 1, np.float32)
+        self._found: Floats = np.zeros(len(self._nodes), np.float32)
         self._begins = True  # the next node is the first one that moves the signal
         self.r = self._initial
 
@@ -88,19 +89,16 @@ class BaseWalk:
             self.r, self._begins = self._step(node, self._begins), False
 
     def energies(self) -> tuple[Floats, float]:
-        """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise.
-
-        The array is valid until the next call.
-        """
-        found = self._found[:-1]
-        np.dot(self._vectors, self.r.numpy(), out=found)
+        """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise."""
+        found: Floats = product(self.r[None], self._vectors)[0].numpy()
         found += self._rest
         self._base.add_row(found, self.node)
+        self._found = found
         return found, -np.inf
 
     def last_energies(self) -> tuple[Floats, float]:
         """The energies of the last contest (`energies` or `choose`), float32 [n], not computed again; and -inf."""
-        return self._found[:-1], -np.inf
+        return self._found, -np.inf
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """Chooses the next node by a contest after the current one. The signal does not move."""

@@ -19,6 +19,7 @@ from sifu_graph.arrays import Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
+from sifu_graph.ops.threads import product
 
 NAMES = {
     "W": "default/weight",
@@ -116,7 +117,7 @@ class Base:
 
     def energies(self, source: Ints, r: Tensor) -> Floats:
         """The energies of all nodes after signals r [k, d] at these nodes, int64 [k]: float32 [k, n]."""
-        found: Floats = (r @ self.model.target.T).numpy()
+        found: Floats = product(r, self.model.target.T).numpy()
         found += self.at_rest()
         for row, node in zip(found, source.tolist(), strict=True):
             self.add_row(row, node)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import torch
 from sifu_store import Store
 from sifu_store.errors import CorpusError, DivergedError, HostMemoryError, OptionError
 from small import whole, write_poems, write_text
+from threadpoolctl import threadpool_limits
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.config import BASE, OptimizerConfig
+from sifu_graph.config import BASE, PRESETS, OptimizerConfig
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit import base_edits
 from sifu_graph.estimate import estimate
 from sifu_graph.generation.base_walk import BaseWalk
@@ -270,6 +273,29 @@ def test_the_number_of_threads_changes_no_bit(store: Path, tmp_path: Path) -> No
         torch.set_num_threads(usual)
     assert (text, perplexity) == wanted
     assert_same(store, other)
+
+
+def test_the_contest_of_many_nodes_has_the_same_bits_with_any_number_of_threads() -> None:
+    """A BLAS shares out a product only if it is large."""
+    nodes, usual, found = 4001, torch.get_num_threads(), []
+    pairs = PairModel.of(count_pairs([np.arange(nodes)], n=nodes))
+    small = {NAMES[name]: value for name, value in Recurrent.initial(nodes, 48, seed=0).tensors().items()}
+    small["base/target"] = torch.randn(nodes, 48, generator=torch.Generator().manual_seed(0))
+    base = Base.of(small, pairs)
+    index = EdgeIndex.from_slots(nodes, *(np.empty(0, kind) for kind in (np.int32, np.int32, np.int64)))
+    parameters = SimpleNamespace(base=base, index=index)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with threadpool_limits(threads):
+                walk = BaseWalk(parameters, PRESETS["recurrent"])
+                walk.start(7)
+                walk.carry(5)
+                found.append((walk.energies()[0], base.energies(np.arange(20), torch.ones(20, 48))))
+    finally:
+        torch.set_num_threads(usual)
+    for one, two in found[1:]:
+        assert np.array_equal(one, found[0][0]) and np.array_equal(two, found[0][1])
 
 
 def test_a_rate_that_is_too_high_stops_at_the_last_commit(store: Path) -> None:
