@@ -266,8 +266,7 @@ class WorkingCopy:
     def pages_to_write(self) -> Ints:
         """The pages that differ from those of the store, int64, ascending."""
         same = (self.edges[VALUE] == EdgeValue.STORED) & (self.edges[ROW] == np.arange(self.slots))
-        moved = self._pages_with((self.edges[SOURCE] >= 0) & ~same)
-        return np.flatnonzero(self.page_values() & moved)
+        return np.flatnonzero(self.page_values() & self._pages_with((self.edges[SOURCE] >= 0) & ~same))
 
     # ---- changing it
 
