@@ -49,14 +49,14 @@ def update(
     """
     grads = [g.flatten(1) if g.dim() > 1 else g[:, None] for g in grads]
     lr = config.rate(step)
-    if norm2 is None:
+    if norm2 is None and (config.clip or config.kind == "rowwise"):
         norm2 = sum((g.square().sum(1) for g in grads), grads[0].new_zeros(grads[0].shape[0]))
-    if config.clip:
+    if config.clip and norm2 is not None:
         factor = torch.clamp(config.clip / norm2.sqrt().clamp_min(1e-30), max=1.0)
         grads = [g * factor[:, None] for g in grads]
         norm2 = norm2 * factor.square()
     keep = 1.0 - lr * config.weight_decay
-    if config.kind == "rowwise":
+    if config.kind == "rowwise" and norm2 is not None:
         new = 1.0 - config.beta2 if config.beta2 < 1 else 1.0
         v = config.beta2 * state["v_row"][0][rows] + new * norm2
         state["v_row"][0][rows] = v
@@ -67,6 +67,13 @@ def update(
     correction1, correction2 = 1.0 - config.beta1**step, 1.0 - config.beta2**step
     for j, (part, g) in enumerate(zip(parts, grads, strict=True)):
         grad = g.reshape(part[rows].shape)
+        if isinstance(rows, slice):  # views: the same operations, without copies of the whole parameter
+            m, v, values = state["m"][j][rows], state["v"][j][rows], part[rows]
+            m.mul_(config.beta1).add_((1.0 - config.beta1) * grad)
+            v.mul_(config.beta2).add_(grad.square().mul_(1.0 - config.beta2))
+            divisor = v.sqrt().div_(math.sqrt(correction2)).add_(config.eps)
+            values.mul_(keep).sub_((m * (lr / correction1)).div_(divisor))
+            continue
         m = config.beta1 * state["m"][j][rows] + (1.0 - config.beta1) * grad
         v = config.beta2 * state["v"][j][rows] + (1.0 - config.beta2) * grad.square()
         state["m"][j][rows], state["v"][j][rows] = m, v
