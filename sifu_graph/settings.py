@@ -42,7 +42,7 @@ class BuildSettings(TypedDict):
 
 
 class RestSettings(TypedDict):
-    """What is left of a run whose learning rate falls to its end."""
+    """The rest of a run whose learning rate falls to its end."""
 
     schedule: int  # the step at which the fall begins
     ends: int | None  # the step at which the run would end; None: no limit
