@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
-BASE_SHARE = 0.30  # the same for a base: three products of a signal with the vectors of all nodes a token
+BASE_SHARE = 0.25  # the same for a base: three products of a signal with the vectors of all nodes for each token
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # mean row that a token of text meets, relative to the mean over all rows (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written

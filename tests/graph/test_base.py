@@ -531,8 +531,12 @@ def test_inspect_and_map_and_diff(trained: Path) -> None:
         assert boosted.changed is not None and boosted.changed.message.startswith("boost 春 風")
         assert boosted.parts is not None and boosted.parts["edge"] == pytest.approx(0.5)
         assert sum(boosted.parts.values()) == pytest.approx(boosted.energy, abs=1e-5)
-        every = [graph.inspect("花", name).p for name in graph.tokenizer.vocabulary]
-        assert sum(every) == pytest.approx(1.0, abs=1e-5)
+        walk, default = BaseWalk(graph.parameters, graph.signal), graph.inspect("花", "水")
+        walk.rest(graph.tokenizer.token_id("花"))
+        row = walk.energies()[0].astype(np.float64)
+        p = np.exp(row - np.logaddexp.reduce(row))[graph.tokenizer.token_id("水")]
+        assert default.p == pytest.approx(p)
+        assert default.rank == 1 + int((row > default.energy).sum())
         edge = graph.inspect("春", "風")
         assert edge.private and edge.energy == pytest.approx(
             next(found.energy for found in report.targets_by_energy if found.name == "風"), abs=1e-5
