@@ -133,10 +133,8 @@ def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, ene
     vectors, signals = base.model.target[torch.from_numpy(target)].double(), began.double()
     moved = signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])
     by_signal = vectors @ moved.T
-    row = np.array([source])
-    counts = torch.from_numpy(float(base.model.scale) * base.pairs.rows(row)[0, target])
-    added = torch.from_numpy(base.pairs.added_rows(row)[0, target])
-    bias = base.model.bias[torch.from_numpy(target)].double() + added
+    parts = base.parts_at_rest(source, target)
+    counts, bias = torch.from_numpy(parts["counts"]), torch.from_numpy(parts["bias"] + parts["edge"])
     energies = energy.double()
     rest = torch.where(torch.isfinite(energies), energies - by_signal.sum(1) - counts - bias, 0.0)
     return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest)

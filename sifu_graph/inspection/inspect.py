@@ -252,7 +252,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
-    walk = walk_of(parameters, graph.signal)
+    base, walk = parameters.base, walk_of(parameters, graph.signal)
     row = row_at_rest(walk, u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
@@ -297,7 +297,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         page=page,
         page_stored=None if page is None else bool(store.page_stored()[page]),
         changed=_change(edge_changed(store, u, v, slot, generated)),
-        parts=None if parameters.base is None else parameters.base.parts_at_rest(u, v),
+        parts=None if base is None else {name: float(x[0]) for name, x in base.parts_at_rest(u, np.array([v])).items()},
     )
 
 

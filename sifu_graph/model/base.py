@@ -15,7 +15,7 @@ import torch
 from sifu_store.layout import GAIN, START, TARGET_BIAS, TARGET_VECTOR
 from torch import Tensor
 
-from sifu_graph.arrays import Floats, Ints
+from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
@@ -93,13 +93,16 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
-    def parts_at_rest(self, source: int, target: int) -> dict[str, float]:
-        """The energy of an edge where the signal is 0, as a sum: see `EdgeReport.parts`."""
+    def parts_at_rest(self, source: int, target: Ints) -> dict[str, Doubles]:
+        """The energies of edges (source, target [k]) where the signal is 0, as sums, float64 [k] each.
+
+        ``counts`` (s log p), ``bias`` (c of the target) and ``edge`` (what the edge adds).
+        """
         row = np.array([source])
         return {
-            "counts": float(self.model.scale) * float(self.pairs.rows(row)[0, target]),
-            "bias": float(self.model.bias[target]),
-            "edge": float(self.pairs.added_rows(row)[0, target]),
+            "counts": float(self.model.scale) * self.pairs.rows(row)[0, target],
+            "bias": self.model.bias.numpy()[target].astype(np.float64),
+            "edge": self.pairs.added_rows(row)[0, target],
         }
 
     def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:

@@ -66,18 +66,14 @@ def update(
         return
     correction1, correction2 = 1.0 - config.beta1**step, 1.0 - config.beta2**step
     for j, (part, g) in enumerate(zip(parts, grads, strict=True)):
-        grad = g.reshape(part[rows].shape)
-        if isinstance(rows, slice):  # views: the same operations, without copies of the whole parameter
-            m, v, values = state["m"][j][rows], state["v"][j][rows], part[rows]
-            m.mul_(config.beta1).add_((1.0 - config.beta1) * grad)
-            v.mul_(config.beta2).add_(grad.square().mul_(1.0 - config.beta2))
-            divisor = v.sqrt().div_(math.sqrt(correction2)).add_(config.eps)
-            values.mul_(keep).sub_((m * (lr / correction1)).div_(divisor))
-            continue
-        m = config.beta1 * state["m"][j][rows] + (1.0 - config.beta1) * grad
-        v = config.beta2 * state["v"][j][rows] + (1.0 - config.beta2) * grad.square()
-        state["m"][j][rows], state["v"][j][rows] = m, v
-        part[rows] = part[rows] * keep - (lr / correction1) * m / (v.sqrt() / math.sqrt(correction2) + config.eps)
+        m, v, values = state["m"][j][rows], state["v"][j][rows], part[rows]  # views of a slice, else copies
+        grad = g.reshape(values.shape)
+        m.mul_(config.beta1).add_((1.0 - config.beta1) * grad)
+        v.mul_(config.beta2).add_(grad.square().mul_(1.0 - config.beta2))
+        divisor = v.sqrt().div_(math.sqrt(correction2)).add_(config.eps)
+        values.mul_(keep).sub_((m * (lr / correction1)).div_(divisor))
+        if not isinstance(rows, slice):
+            state["m"][j][rows], state["v"][j][rows], part[rows] = m, v, values
 
 
 def catch_up(

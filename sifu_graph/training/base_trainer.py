@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from sifu_store.errors import CorpusError, OptionError
 
-from sifu_graph.evaluation import evaluate_split
 from sifu_graph.model.base import NAMES, Base
 from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import optim
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.streams import Window, window_count, windows
-from sifu_graph.training.options import EVAL_TOKENS, TrainOptions, saved_optimizer
+from sifu_graph.training.options import TrainOptions, saved_optimizer
 from sifu_graph.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -149,16 +148,11 @@ class BaseTrainer:
             )
         return float(losses.double().sum()) / max(1, scored), scored
 
-    def heldout(self) -> float | None:
-        """See `trainer.Trainer`."""
-        graph = self._graph
-        if not self._tokens.heldout.transitions:
-            return None
-        length = graph.settings["build"]["length"]
-        return evaluate_split(graph.parameters, graph.signal, self._tokens.heldout, length, EVAL_TOKENS).perplexity
+    def catch_up(self) -> None:
+        """Every step brings all of the base up to date."""
 
     def finish(self) -> None:
-        """Every step brings all of the base up to date."""
+        """Nothing more than `catch_up`."""
 
     def cache(self) -> dict[str, float | int]:
         """No page is read: the base is in memory."""

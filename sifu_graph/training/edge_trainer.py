@@ -14,7 +14,6 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph import evaluation
-from sifu_graph.evaluation import evaluate_split
 from sifu_graph.model.parameters import finite
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
@@ -23,7 +22,7 @@ from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.training import step as steps
 from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
-from sifu_graph.training.options import EVAL_TOKENS, TrainOptions, saved_optimizer
+from sifu_graph.training.options import TrainOptions, saved_optimizer
 from sifu_graph.training.progress import Progress
 from sifu_graph.training.trainer import NotFiniteError
 
@@ -148,27 +147,17 @@ class EdgeTrainer:
             following=following,
         )
 
-    def heldout(self) -> float | None:
-        """See `trainer.Trainer`."""
-        if not self._tokens.heldout.transitions:
-            return None
-        self._catch_up()
-        graph = self._graph
-        return evaluate_split(
-            graph.parameters, graph.signal, self._tokens.heldout, self._length, EVAL_TOKENS
-        ).perplexity
-
     def finish(self) -> None:
         """See `trainer.Trainer`."""
         parameters = self._graph.parameters
-        self._catch_up()
+        self.catch_up()
         if parameters.tier is not None:
             parameters.tier.write_back()
         for first, stop in parameters.edges.dirty_runs():
             if not finite(parameters.edges.values(BIAS, first, stop)):
                 raise NotFiniteError(f"edges of pages {first} to {stop - 1} are not finite")
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Dense-equivalent AdamW: edges in memory are brought up to the step before they are read or stored."""
         progress = self._progress
         if self.optimizer.kind == "adamw-dense" and progress.step > progress.began:

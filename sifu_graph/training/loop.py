@@ -20,7 +20,7 @@ from sifu_store.store import Store
 
 from sifu_graph import device as devices
 from sifu_graph.config import require_positive
-from sifu_graph.evaluation import perplexity
+from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.corpus import Corpus
@@ -29,7 +29,7 @@ from sifu_graph.training.closed_form import ContextFit
 from sifu_graph.training.edge_trainer import EdgeTrainer
 from sifu_graph.training.interrupts import interrupts
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
-from sifu_graph.training.options import DEFAULT_BATCH, StepReport, TrainOptions, TrainReport
+from sifu_graph.training.options import DEFAULT_BATCH, EVAL_TOKENS, StepReport, TrainOptions, TrainReport
 from sifu_graph.training.progress import Clock, Progress
 from sifu_graph.training.trainer import NotFiniteError, Trainer
 
@@ -98,11 +98,11 @@ class _Run:
         clock, options = self.clock, self.options
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
-        before = self.heldout = self.trainer.heldout()
+        before = self.heldout = self._heldout()
         fitted = self.trainer.fit(wanted=options.contexts)
         if fitted is not None:
             self.uncommitted = True
-            self.heldout = self.trainer.heldout()
+            self.heldout = self._heldout()
         with interrupts() as interrupted:
             while not interrupted.is_set() and not clock.over(self.progress.step):
                 self._step_and_report()
@@ -129,7 +129,7 @@ class _Run:
         clock.busy += now - tick
         evaluate = _due(progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S)
         if evaluate:
-            self.heldout = self.trainer.heldout()
+            self.heldout = self._heldout()
             clock.last_eval = time.monotonic()
         snapshot = None
         if _due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
@@ -154,7 +154,7 @@ class _Run:
         """Evaluates and commits after the last step. Returns the snapshot."""
         progress, stepped = self.progress, self.progress.step > self.clock.first_step
         if stepped:
-            self.heldout = self.trainer.heldout()
+            self.heldout = self._heldout()
         snapshot = self._commit(self.heldout) if self.uncommitted else self.store.snapshot
         if stepped:
             final = StepReport(
@@ -202,6 +202,15 @@ class _Run:
             epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.trainer.per_epoch),
             minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
         )
+
+    def _heldout(self) -> float | None:
+        """The perplexity of a part of the held-out text; None if there is none."""
+        graph, text = self.graph, self.tokens.heldout
+        if not text.transitions:
+            return None
+        self.trainer.catch_up()
+        length = self.settings["build"]["length"]
+        return evaluate_split(graph.parameters, graph.signal, text, length, EVAL_TOKENS).perplexity
 
     def _step(self) -> float:
         """One step. Returns the smoothed loss."""

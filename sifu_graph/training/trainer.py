@@ -44,11 +44,11 @@ class Trainer(Protocol):
         Returns the mean loss in nats before it, and the number of predicted tokens.
         """
 
-    def heldout(self) -> float | None:
-        """The perplexity of a part of the held-out text; None if there is none."""
+    def catch_up(self) -> None:
+        """Brings all parameters up to the last step, before they are read."""
 
     def finish(self) -> None:
-        """Brings all parameters up to the last step, before they are read or written.
+        """As `catch_up`, before they are written.
 
         Raises
         ------
