@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import LOG_LESS, LOG_LOWER, PAIR_COUNT, PAIR_FIRST, PAIR_TARGET
+from sifu_store.layout import PAIR_COUNT, PAIR_FIRST, PAIR_TARGET
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Bools, Ints
+from sifu_graph.arrays import Bools, Ids, Ints
+from sifu_graph.model.io import pair_model, write_pairs
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.text.kneser_ney import Discounts
+from sifu_graph.settings import InitialSettings
 
 
 class PairTable:
@@ -36,23 +37,16 @@ class PairTable:
 
     def write(self, store: Store, nodes: int) -> None:
         """Writes the pairs; ``nodes`` is n."""
-        store.write(PAIR_FIRST, np.searchsorted(self.source, np.arange(nodes + 1)).astype(np.int64))
-        store.write(PAIR_TARGET, self.target.astype(np.int32))
-        store.write(PAIR_COUNT, self.count)
+        write_pairs(store, *self._by_source(nodes))
 
-    def model(self, nodes: Mapping[str, NDArray[Any]], discounts: Discounts) -> PairModel:
+    def model(self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings) -> PairModel:
         """The pair model; ``nodes`` are the columns [n] of the nodes, by their names in the store."""
-        n = len(nodes["rows/total"])
-        return PairModel(
-            first=np.searchsorted(self.source, np.arange(n + 1)).astype(np.int64),
-            target=self.target.astype(np.int32),
-            count=self.count,
-            total=nodes["rows/total"],
-            discounted=nodes["rows/discounted"],
-            discounts=discounts,
-            log_lower=nodes[LOG_LOWER],
-            log_less=nodes[LOG_LESS],
-        )
+        return pair_model(self._by_source(len(nodes["rows/total"])), nodes.__getitem__, initial)
+
+    def _by_source(self, nodes: int) -> tuple[Ints, Ids, Ints]:
+        """Where the pairs of each of n sources begin, their targets, their counts: as in the store."""
+        first = np.searchsorted(self.source, np.arange(nodes + 1)).astype(np.int64)
+        return first, self.target.astype(np.int32), self.count
 
     # ---- changes
 

@@ -205,7 +205,7 @@ class WorkingCopy:
         """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
         assert self.pairs is not None
         index, energy = self.index, self.edges[ENERGY].astype(np.float64)
-        found = self.pairs.model(self.nodes, self.counts.discounts)
+        found = self.pairs.model(self.nodes, self.settings["initial"])
         return found.with_edges(index.keys, energy[index.slot], index.forbidden)
 
     def slot_of(self, u: int, v: int) -> int | None:

@@ -6,6 +6,9 @@ read or edit the tables of a graph start without it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import (
@@ -28,6 +31,7 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
@@ -102,16 +106,32 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex, settings:
     )
 
 
+def pair_model(
+    pairs: tuple[Ints, Ids, Ints], column: Callable[[str], NDArray[Any]], initial: InitialSettings
+) -> PairModel:
+    """The pair model of first, target and count of pairs, and of the columns [n] of nodes, by their names."""
+    first, target, count = pairs
+    return PairModel(
+        first=first,
+        target=target,
+        count=count,
+        total=column("rows/total"),
+        discounted=column("rows/discounted"),
+        discounts=discounts_of(initial),
+        log_lower=column(LOG_LOWER),
+        log_less=column(LOG_LESS),
+    )
+
+
 def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairModel:
     """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
-    model = PairModel(
-        first=store.read(PAIR_FIRST),
-        target=store.read(PAIR_TARGET),
-        count=store.read(PAIR_COUNT),
-        total=store.read("rows/total"),
-        discounted=store.read("rows/discounted"),
-        discounts=discounts_of(settings["initial"]),
-        log_lower=store.read(LOG_LOWER),
-        log_less=store.read(LOG_LESS),
-    )
+    first, target, count = (store.read(name) for name in (PAIR_FIRST, PAIR_TARGET, PAIR_COUNT))
+    model = pair_model((first, target, count), store.read, settings["initial"])
     return model.with_edges(index.keys, store.read(ENERGY)[index.slot].astype(np.float64), index.forbidden)
+
+
+def write_pairs(store: Store, first: Ints, target: Ids, count: Ints) -> None:
+    """Writes the counts of all pairs: int64 [n + 1], int32 [pairs] and int64 [pairs]."""
+    store.write(PAIR_FIRST, first)
+    store.write(PAIR_TARGET, target)
+    store.write(PAIR_COUNT, count)

@@ -19,9 +19,6 @@ from sifu_store.layout import (
     LOG_LESS,
     LOG_LOWER,
     ORIGIN,
-    PAIR_COUNT,
-    PAIR_FIRST,
-    PAIR_TARGET,
     SOURCE,
     STORED,
     TARGET,
@@ -32,6 +29,7 @@ from sifu_store.store import Store
 from sifu_graph._version import __version__
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import SignalConfig
+from sifu_graph.model.io import write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import BuildSettings, GraphSettings, InitialSettings
 from sifu_graph.text.kneser_ney import Counts
@@ -110,9 +108,7 @@ def write_new_graph(
 def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
     """The counts of all pairs, what all edges share, and an energy of 0 for every private edge: it adds nothing yet."""
     store.require_version(BASE_VERSION)
-    store.write(PAIR_FIRST, pairs.first)
-    store.write(PAIR_TARGET, pairs.target)
-    store.write(PAIR_COUNT, pairs.count)
+    write_pairs(store, pairs.first, pairs.target, pairs.count)
     store.write(LOG_LOWER, pairs.log_lower)
     store.write(LOG_LESS, pairs.log_less)
     for name, values in graph.base.items():
