@@ -17,7 +17,7 @@ from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import PairCounts
 
 RIDGE = 30.0
-"""Strength of the ridge of `vectors_from_neighbours`, in occurrences of a node."""
+"""Strength of the ridge of `vectors_from_neighbours`, and the occurrences at which a node weighs one half there."""
 
 
 def energies_at_rest(copy: WorkingCopy, u: int) -> Doubles:
@@ -49,10 +49,11 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
     """Sets e, n and c of new nodes (int64 [k]) from those of the nodes before and after them, in closed form.
 
     The features of a node v are the means of e and n over its predecessors and over its successors, weighted by the
-    counts of the pairs. With the features F [m, 4 d + 1] and the vectors Y [m, 2 d + 1] of the other nodes, weighted by
-    w = N / (N + `RIDGE`) with N their occurrences,
+    counts of the pairs, and divided by their deviations over the other nodes. With the features F [m, 4 d] and the
+    vectors Y [m, 2 d + 1] of the other nodes, both without their weighted means, and w = N / (N + `RIDGE`), where N
+    are the occurrences of the nodes,
 
-        M = (F' w F + mean(w) I)^-1 F' w (Y - mean Y),      Y_new = mean Y + F_new M.
+        M = (F' w F + `RIDGE` mean(w) I)^-1 F' w Y,      Y_new = mean of the vectors + F_new M.
     """
     assert copy.pairs is not None
     nodes, pairs, n = copy.nodes, copy.pairs, copy.n
