@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import BASE_VERSION, FIRST_VERSION
+from sifu_store.layout import BASE_VERSION, CLONE_VERSION, FIRST_VERSION
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools
@@ -27,6 +27,7 @@ from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings
+from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
@@ -39,6 +40,8 @@ WIDTH = 32  # of the paper
 BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
+CLONES = 0
+"""Default of a graph whose edges share a base."""
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
 MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
@@ -57,6 +60,7 @@ class BuildReport:
     corpus_tokens: int
     heldout_tokens: int
     distinct_pairs: int
+    clones: int
     unknown_share: float
     store_bytes: int
     seconds: float
@@ -83,6 +87,7 @@ class BuildOptions:
     holdout: float
     init: Literal["counts", "uniform"]
     seed: int
+    clones: int
 
     def __post_init__(self) -> None:
         if self.vocab <= len(SPECIAL):
@@ -99,6 +104,8 @@ class BuildOptions:
             )
         if not 2 <= self.length <= MOST_LENGTH:
             raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
+        if self.clones < 0:
+            raise OptionError(f"clones is {self.clones}: it must be 0 or more")
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}: it must be 0 or more")
         if self.init not in ("counts", "uniform"):
@@ -118,6 +125,7 @@ def build_graph(
     holdout: float = 0.01,
     init: Literal["counts", "uniform"] = "counts",
     signal: str | SignalConfig = "tuned",
+    clones: int | None = None,
     seed: int = 0,
     force: bool = False,
     command: str = "build-graph",
@@ -149,6 +157,9 @@ def build_graph(
         ``counts``: the new graph is a smoothed bigram model. ``uniform``: U(-0.5, 0.5), as in the paper.
     signal
         A preset's name, or settings.
+    clones
+        Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
+        predict the text best. None: `CLONES` there, 0 elsewhere.
     force
         Replace a store that is at ``path``.
     say
@@ -170,7 +181,10 @@ def build_graph(
         holdout=holdout,
         init=init,
         seed=seed,
+        clones=(CLONES if config.base else 0) if clones is None else clones,
     )
+    if options.clones and not config.base:
+        raise OptionError("clones: only a graph whose edges share a base has them (`recurrent`)")
     if config.base and init != "counts":
         raise OptionError(f"init is {init}: a graph whose edges share a base begins with the counts")
     if named is not None and config.reset_after is not None:
@@ -208,7 +222,12 @@ def _build(
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
         say(f"writing {edges:,} private edges")
-        graph = _new_graph(tokenizer, config, counts, private, options=options)
+        split = None
+        if options.clones:
+            say(f"choosing {options.clones:,} clones")
+            split = choose(tokens.train, counts, clones=options.clones)
+        graph = _new_graph(tokenizer, config, counts, private, split, options=options)
+        clones = 0 if split is None else len(split.tree)
         write_new_graph(
             store,
             graph,
@@ -227,17 +246,18 @@ def _build(
                 "distinct_pairs": len(counts),
                 "coverage": covered,
                 "signal_preset": named,
+                "clones": options.clones,
             },
-            format_version=BASE_VERSION if config.base else FIRST_VERSION,
+            format_version=CLONE_VERSION if clones else BASE_VERSION if config.base else FIRST_VERSION,
         )
         snapshot = store.commit(
-            f"build: {nodes:,} nodes, {edges:,} private edges",
+            f"build: {nodes:,} nodes, {edges:,} private edges" + (f", {clones:,} clones" if clones else ""),
             command=command,
-            changes={"nodes": nodes, "private_edges": edges, "coverage": covered},
+            changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | ({"clones": clones} if clones else {}),
         )
         shutil.move(scratch, store.path / "cache")
     seconds = time.perf_counter() - started
-    return _report(path, store, tokens, counts, private, options, seconds=seconds, snapshot=snapshot)
+    return _report(path, store, tokens, counts, private, options, clones=clones, seconds=seconds, snapshot=snapshot)
 
 
 def _report(
@@ -248,6 +268,7 @@ def _report(
     private: Bools,
     options: BuildOptions,
     *,
+    clones: int,
     seconds: float,
     snapshot: str,
 ) -> BuildReport:
@@ -257,6 +278,8 @@ def _report(
     if nodes < options.vocab:
         found = nodes - len(SPECIAL)
         notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")
+    if clones < options.clones:
+        notes.append(f"{clones:,} clones instead of {options.clones:,}: no other context predicts the text better")
     return BuildReport(
         path=str(path),
         nodes=nodes,
@@ -268,6 +291,7 @@ def _report(
         corpus_tokens=tokens.train.tokens,
         heldout_tokens=tokens.heldout.tokens,
         distinct_pairs=len(counts),
+        clones=clones,
         unknown_share=float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known),
         store_bytes=store.size_bytes(),
         seconds=seconds,
@@ -277,7 +301,13 @@ def _report(
 
 
 def _new_graph(
-    tokenizer: Tokenizer, config: SignalConfig, counts: PairCounts, private: Bools, *, options: BuildOptions
+    tokenizer: Tokenizer,
+    config: SignalConfig,
+    counts: PairCounts,
+    private: Bools,
+    clones: CloneCounts | None,
+    *,
+    options: BuildOptions,
 ) -> NewGraph:
     """The arrays of the graph with these private edges, a mask of the pairs [pairs]."""
     discounts = estimate_discounts(counts.count)
@@ -318,7 +348,8 @@ def _new_graph(
         alpha=(config.recency * np.arange(options.length)).astype(np.float32),
         default_weight=default_weight,
         default_bias=default_bias,
-        pairs=PairModel.of(counts) if config.base else None,
+        pairs=PairModel.of(counts, clones) if config.base else None,
+        gain=None if clones is None else clones.gain,
         base=base,
     )
 
@@ -332,4 +363,6 @@ def _initial_settings(options: BuildOptions, graph: NewGraph, config: SignalConf
     if config.base:  # its edges have keys from the beginning
         nodes = len(graph.node_count)
         found |= {"nodes": nodes, "keys": nodes + 1}
+    if graph.pairs is not None and len(graph.pairs.tree):
+        found["pair_discounts"] = [list(level) for level in graph.pairs.discounts]
     return found

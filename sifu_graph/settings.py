@@ -19,6 +19,7 @@ class InitialSettings(TypedDict):
     method: Literal["counts", "uniform"]
     seed: int
     discounts: list[float]  # Kneser-Ney discounts of counts 1, 2, and 3 or more
+    pair_discounts: NotRequired[list[list[float]]]  # the same of nodes, of clones of two nodes, ..., with clones
     nodes: NotRequired[int]  # n at the build; since the first edit
     keys: NotRequired[int]  # keys given out so far; since the first edit
 
@@ -38,6 +39,7 @@ class BuildSettings(TypedDict):
     distinct_pairs: int
     coverage: float
     signal_preset: str | None
+    clones: NotRequired[int]  # that were asked for
     imported: NotRequired[dict[str, Any]]  # the file that the graph was imported from
 
 

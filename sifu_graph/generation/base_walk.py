@@ -19,6 +19,7 @@ from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.threads import product
+from sifu_graph.text.clones import MOST_NODES
 
 
 class BaseWalk:
@@ -35,6 +36,8 @@ class BaseWalk:
     ----------
     silent
         Steps after the next `start` whose nodes do not move the signal.
+    source
+        The current node, or its clone after the nodes before.
     r
         The signal after the current node, [d].
     """
@@ -52,7 +55,7 @@ class BaseWalk:
         self.parameters, self.config = parameters, config
         self.forbidden = sorted(set(forbidden))
         self.silent: frozenset[int] = frozenset()
-        self.node, self.step, self.scale = -1, 0, 1.0
+        self.node, self.source, self.step, self.scale = -1, -1, 0, 1.0
         model = base.model if r_0 is None else dataclasses.replace(base.model, start=r_0.contiguous())
         self._base = base
         self._step, self._initial = base.backend.stepper(model), model.start
@@ -62,6 +65,7 @@ class BaseWalk:
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._found: Floats = np.zeros(len(self._nodes), np.float32)
         self._begins = True  # the next node is the first one that moves the signal
+        self._path: list[int] = []  # the nodes since the start, as many as a source can depend on
         self.r = self._initial
 
     @property
@@ -71,7 +75,7 @@ class BaseWalk:
 
     def start(self, node: int) -> None:
         """Starts the signal at a node."""
-        self.step, self._begins, self.r = 0, True, self._initial
+        self.step, self._begins, self.r, self._path = 0, True, self._initial, []
         self._advance(node)
 
     def carry(self, node: int) -> None:
@@ -81,10 +85,12 @@ class BaseWalk:
 
     def rest(self, node: int) -> None:
         """Makes a node the current one, with a signal of 0. `start` must be called next."""
-        self.node, self.r = node, torch.zeros_like(self._initial)
+        self.node, self.source, self.r = node, node, torch.zeros_like(self._initial)
 
     def _advance(self, node: int) -> None:
         self.node = node
+        self._path = [*self._path[1 - MOST_NODES :], node]
+        self.source = self._base.pairs.tree.source_of(self._path)
         if self.step not in self.silent:
             self.r, self._begins = self._step(node, self._begins), False
 
@@ -92,7 +98,7 @@ class BaseWalk:
         """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise."""
         found: Floats = product(self.r[None], self._vectors)[0].numpy()
         found += self._rest
-        self._base.add_row(found, self.node)
+        self._base.add_row(found, self.source)
         self._found = found
         return found, -np.inf
 

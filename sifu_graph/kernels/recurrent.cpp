@@ -17,6 +17,7 @@
 
 constexpr int POSITIONS = 16;  // positions whose energies are held at a time
 constexpr int SHARES = 8;      // of the positions, each with gradients of its own
+constexpr int MOST_NODES = 8;  // in the name of a source
 constexpr real EPS = 1e-6;     // of the normalisation: `ops/functional.py`, `NORM_EPS`
 
 // log(x) for a normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and a polynomial for log m.
@@ -73,19 +74,21 @@ struct RecurrenceGradient {
     real* start;    // [D]
 };
 
-// Counts of pairs as exact interpolated Kneser-Ney rows: see `ops/pair_model.py`.
+// Counts of pairs as exact interpolated Kneser-Ney rows: see `ops/pair_model.py`. The sources are the nodes, then the
+// clones.
 struct Pairs {
-    const int64_t* first;     // [nodes + 1], where the pairs of a source begin
+    const int64_t* first;     // [sources + 1], where the pairs of a source begin
     const int32_t* target;    // [pairs], ascending within a source
     const int32_t* count;     // [pairs]
     const real* ratio;        // [pairs], X
     const real* log_ratio;    // [pairs], log(1 + X)
-    const int64_t* total;     // [nodes]
-    const real* left;         // [nodes], the probability of the lower order
+    const int64_t* total;     // [sources]
+    const double* left;       // [sources], the probability of the lower order
     const real* log_lower;    // [nodes], log q
     const real* log_less;     // [nodes], log q of a target with one predecessor less
     const real* added;        // [pairs], what an edge adds to its energy; null: nothing
-    double discount[4];       // of counts 0, 1, 2, and 3 or more
+    const int32_t* parent;    // [sources], -1: a node
+    const double* discount;   // [MOST_NODES][4], of counts 0, 1, 2, and 3 or more, by the nodes in a source's name
 };
 
 struct Candidates {
@@ -191,14 +194,20 @@ void carry_back(const Recurrence& a, const real* d_r, const real* W_t, int64_t s
     }
 }
 
-// The row of a source without one occurrence of a target: factor X of the others, and X and log q of the target.
-struct Without {
-    real factor = 1, own, log_lower;
-    int64_t rank = -1;  // of the target in its row; -1: the pair was never counted
+// What one share of the positions works with.
+struct Share {
+    // by node: energies; log(p / q) of a row, without the b of its sources; and what (1 + X) of the sources below the
+    // one at hand is divided by, where an occurrence is left out
+    std::vector<real> energy, row, change;
+    std::vector<real> log_ratio;  // of one source, [its pairs]
+    std::vector<real> d_target, d_bias;
+    double d_scale = 0;
 };
 
-Without row_for(const Pairs& q, int64_t source, int32_t target, bool leave_one_out) {
-    int64_t first = q.first[source], low = first, high = q.first[source + 1];
+// Where the pair of a source and a target is; -1: nowhere.
+int64_t find(const Pairs& q, int64_t source, int32_t target) {
+    int64_t low = q.first[source], high = q.first[source + 1];
+    const int64_t end = high;
     while (low < high) {
         int64_t middle = (low + high) / 2;
         if (q.target[middle] < target)
@@ -206,31 +215,71 @@ Without row_for(const Pairs& q, int64_t source, int32_t target, bool leave_one_o
         else
             high = middle;
     }
-    Without row;
-    row.log_lower = q.log_lower[target];
-    row.own = 0;
-    if (low == q.first[source + 1] || q.target[low] != target) return row;
-    row.rank = low - first;
-    row.own = q.ratio[low];
-    if (!leave_one_out || q.count[low] == 0) return row;
-    int64_t count = q.count[low], total = q.total[source];
-    if (count == 1) row.log_lower = q.log_less[target];
-    if (total <= 1) {
-        row.factor = row.own = 0;
-        return row;
-    }
-    double taken = q.discount[count < 3 ? count : 3], taken_less = q.discount[count - 1 < 3 ? count - 1 : 3];
-    double left = ((double)q.left[source] * total - taken + taken_less) / (total - 1);
-    row.factor = count >= 4 ? 1 : (double)q.left[source] * total / (total - 1) / left;
-    row.own = (count - 1 - taken_less) / ((total - 1) * left * std::exp((double)row.log_lower));
-    return row;
+    return low < end && q.target[low] == target ? low : -1;
 }
 
-// What one share of the positions works with.
-struct Share {
-    std::vector<real> energy, log_ratio, d_target, d_bias;
-    double d_scale = 0;
-};
+// log(p / q) of the row of a source into mine.row, without the log b of all levels, which shift the whole row. With
+// `leave_one_out`, one occurrence of the target `goal` is taken out of it.
+void fill_row(const Pairs& q, Share& mine, int64_t source, int32_t goal, bool leave_one_out) {
+    int64_t chain[MOST_NODES], place[MOST_NODES];
+    bool loses[MOST_NODES + 1];
+    int levels = 0;
+    loses[0] = leave_one_out;
+    for (int64_t at = source; at >= 0; at = q.parent[at], ++levels) {
+        int64_t found = place[levels] = find(q, chain[levels] = at, goal);
+        loses[levels] = loses[levels] && found >= 0 && q.count[found] > 0;
+        loses[levels + 1] = loses[levels] && q.count[found] == 1;
+    }
+    double p = std::exp((double)(loses[levels] ? q.log_less : q.log_lower)[goal]);  // of the goal
+    double log_left = 0, shift = 1;  // of all levels; b of the changed ones over b without the occurrence
+    int changed = -1;                // the lowest level with an occurrence less
+    for (int k = levels - 1; k >= 0; --k) {
+        const int64_t u = chain[k], first = q.first[u], length = q.first[u + 1] - first, total = q.total[u];
+        const int64_t count = place[k] < 0 ? 0 : q.count[place[k]];
+        const double* D = q.discount + 4 * (levels - 1 - k);
+        const int32_t* others = q.target + first;
+        const real* ratio = q.ratio + first;
+        const real* log_ratio = q.log_ratio + first;
+        double left = q.left[u], factor = 1;  // X of this row is multiplied by `factor`
+        if (loses[k]) {
+            const int64_t less = count - 1;
+            const double before = left * total;
+            const double after = before - D[count < 3 ? count : 3] + D[less < 3 ? less : 3];
+            if (total > 1) {
+                left = after / (total - 1);
+                factor = before / after;
+                p = (less - D[less < 3 ? less : 3]) / (total - 1) + left * p;
+            } else {
+                left = 1;
+                factor = 0;
+            }
+        } else if (total > 0) {
+            p = (count - D[count < 3 ? count : 3]) / total + left * p;
+        }
+        if (changed >= 0 || factor != 1) {
+            real* X = mine.log_ratio.data();
+            const real by = factor * shift;
+            for (int64_t i = 0; i < length; ++i) X[i] = ratio[i] * by;
+            if (changed >= 0)
+                for (int64_t i = 0; i < length; ++i) X[i] *= mine.change[others[i]];
+            if (loses[k] && k > 0)  // what this row is divided by, for the levels above
+                for (int64_t i = 0; i < length; ++i) mine.change[others[i]] *= (1 + ratio[i]) / (1 + X[i]);
+            int64_t i = 0;
+            for (; i + LANES <= length; i += LANES) store(X + i, vlog(splat(1) + load(X + i)));
+            for (; i < length; ++i) X[i] = std::log1p(X[i]);
+            log_ratio = X;
+        }
+        if (loses[k]) {
+            if (changed < 0) changed = k;
+            shift *= q.left[u] / left;
+        }
+        log_left += std::log(left);
+        for (int64_t i = 0; i < length; ++i) mine.row[others[i]] += log_ratio[i];
+    }
+    for (int k = changed; k > 0; --k)
+        for (int64_t i = q.first[chain[k]]; i < q.first[chain[k] + 1]; ++i) mine.change[q.target[i]] = 1;
+    mine.row[goal] = std::log(p) - log_left - (double)q.log_lower[goal];
+}
 
 }  // namespace
 
@@ -280,6 +329,8 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
     parallel(SHARES, threads, [&](int64_t number) {
         Share& mine = shares[number];
         mine.energy.resize(POSITIONS * n);
+        mine.row.resize(n);
+        mine.change.assign(n, 1);
         mine.log_ratio.resize(n + LANES);
         if (g) {
             mine.d_target.assign(n * D, 0);
@@ -312,32 +363,17 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                     loss[at] = 0;
                     continue;
                 }
-                const int64_t first = pairs->first[u], length = pairs->first[u + 1] - first;
-                const int32_t* others = pairs->target + first;
-                const real* log_ratio = pairs->log_ratio + first;
-                Without row = row_for(*pairs, u, goal, leave_one_out);
-                if (row.factor != 1) {
-                    int64_t i = 0;
-                    for (; i + LANES <= length; i += LANES)
-                        store(&mine.log_ratio[i], vlog(splat(1) + splat(row.factor) * load(pairs->ratio + first + i)));
-                    for (; i < length; ++i) mine.log_ratio[i] = std::log1p(row.factor * pairs->ratio[first + i]);
-                    log_ratio = mine.log_ratio.data();
-                }
-                real own = row.log_lower - log_lower[goal] + std::log1p(row.own);  // log p less what `rest` has
-                real E_goal = E[goal] + a->scale * own;
-                for (int64_t i = 0; i < length; ++i) E[others[i]] += a->scale * log_ratio[i];
-                if (pairs->added) {
-                    const real* added = pairs->added + first;
-                    for (int64_t i = 0; i < length; ++i) E[others[i]] += added[i];
-                    if (row.rank >= 0) E_goal += added[row.rank];
-                }
-                E[goal] = E_goal;
-                vec highest = load(E), total = {};
-                for (int64_t v = LANES; v < n; v += LANES) {
-                    vec e = load(E + v);
+                std::memset(mine.row.data(), 0, sizeof(real) * n);
+                fill_row(*pairs, mine, u, goal, leave_one_out);
+                for (int64_t w = pairs->added ? u : -1; w >= 0; w = pairs->parent[w])
+                    for (int64_t i = pairs->first[w]; i < pairs->first[w + 1]; ++i) E[pairs->target[i]] += pairs->added[i];
+                vec highest = splat(real(-1e30)), total = {}, scale = splat(a->scale);
+                for (int64_t v = 0; v < n; v += LANES) {
+                    vec e = load(E + v) + scale * load(&mine.row[v]);
+                    store(E + v, e);
                     highest = where_less(highest, e, e, highest);
                 }
-                real top = highest[0];
+                real top = highest[0], E_goal = E[goal];
                 for (int i = 1; i < LANES; ++i) top = highest[i] > top ? highest[i] : top;
                 for (int64_t v = 0; v < n; v += LANES) {
                     vec e = vexp(load(E + v) - splat(top));
@@ -347,17 +383,14 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 real Z = sum(total);
                 loss[at] = top + std::log(Z) - E_goal;
                 if (!g) continue;
-                vec normalise = splat(weight / Z), lower = {};
+                vec normalise = splat(weight / Z), d_scale = {};
                 for (int64_t v = 0; v < n; v += LANES) {
                     vec d = load(E + v) * normalise;
                     store(E + v, d);
-                    lower += d * load(log_lower.data() + v);
+                    d_scale += d * (load(log_lower.data() + v) + load(&mine.row[v]));
                 }
                 E[goal] -= weight;
-                real above = 0;  // the share of log(1 + X)
-                for (int64_t i = 0; i < length; ++i) above += E[others[i]] * log_ratio[i];
-                if (row.rank >= 0) above -= E[goal] * log_ratio[row.rank];
-                mine.d_scale += (double)sum(lower) - (double)weight * log_lower[goal] + above + (double)E[goal] * own;
+                mine.d_scale += (double)sum(d_scale) - (double)weight * (log_lower[goal] + mine.row[goal]);
             }
             if (!g) continue;
             std::memset(energy + here * n, 0, sizeof(real) * (POSITIONS - here) * n);

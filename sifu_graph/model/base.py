@@ -63,7 +63,8 @@ class Base:
         their optimizer's state, in bytes."""
         real = self.model.W.element_size()
         pairs, parameters = len(self.pairs.target), sum(x.numel() for x in self.model.tensors().values())
-        return pairs * (3 * 8 + 2 * 4 + 8 + 2 * real) + self.pairs.nodes * (6 * 8 + 4 * real) + 8 * parameters * real
+        rows = self.pairs.tree.sources * 8 * 8 + self.pairs.nodes * 4 * real
+        return pairs * (3 * 8 + 2 * 4 + 8 + 2 * real) + rows + 8 * parameters * real
 
     def at_rest(self) -> Floats:
         """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""
@@ -71,22 +72,22 @@ class Base:
         return lower
 
     def add_row(self, energy: Floats, source: int) -> None:
-        """Adds the part that depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a node."""
+        """Adds the part that depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""
         pairs, scale = self.pairs, float(self.model.scale)
-        row = slice(int(pairs.first[source]), int(pairs.first[source + 1]))
-        energy += np.float32(scale * math.log(pairs.left[source]))
-        energy[pairs.target[row]] += (scale * np.log1p(pairs.ratio[row])).astype(np.float32)
-        if pairs.added is not None:
-            energy[pairs.target[row]] += pairs.added[row].astype(np.float32)
+        for at in pairs.chain(source)[::-1]:
+            row = slice(int(pairs.first[at]), int(pairs.first[at + 1]))
+            energy += np.float32(scale * math.log(pairs.left[at]))
+            energy[pairs.target[row]] += (scale * np.log1p(pairs.ratio[row])).astype(np.float32)
+            if pairs.added is not None:
+                energy[pairs.target[row]] += pairs.added[row].astype(np.float32)
 
     def edge_energies(self, source: Ints, target: Ints, r: Tensor) -> Floats:
-        """The energies of single edges, int64 [k] each, after signals r [k, d]: float32 [k]."""
+        """The energies of single edges of nodes, int64 [k] each, after signals r [k, d]: float32 [k]."""
         pairs, scale = self.pairs, float(self.model.scale)
         found = (r * self.model.target[torch.from_numpy(target)]).sum(1).double().numpy() + self.at_rest()[target]
         found += scale * np.log(pairs.left[source])
-        keys = np.append(pairs.keys, -1)
-        at = np.searchsorted(pairs.keys, source * pairs.nodes + target)
-        known = keys[at] == source * pairs.nodes + target
+        at = pairs.find(source, target)
+        known = at >= 0
         at = at[known]
         found[known] += scale * np.log1p(pairs.ratio[at])
         if pairs.added is not None:
@@ -96,7 +97,7 @@ class Base:
     def parts_at_rest(self, source: int, target: Ints) -> dict[str, Doubles]:
         """The energies of edges (source, target [k]) where the signal is 0, as sums, float64 [k] each.
 
-        ``counts`` (s log p), ``bias`` (c of the target) and ``edge`` (what the edge adds).
+        The source is a node or a clone. ``counts`` (s log p), ``bias`` (c of the target) and ``edge`` (what the edge adds).
         """
         row = np.array([source])
         return {
@@ -119,11 +120,11 @@ class Base:
         return found
 
     def energies(self, source: Ints, r: Tensor) -> Floats:
-        """The energies of all nodes after signals r [k, d] at these nodes, int64 [k]: float32 [k, n]."""
+        """The energies of all nodes after signals r [k, d] at these sources, int64 [k]: float32 [k, n]."""
         found: Floats = product(r, self.model.target.T).numpy()
         found += self.at_rest()
-        for row, node in zip(found, source.tolist(), strict=True):
-            self.add_row(row, node)
+        for row, at in zip(found, source.tolist(), strict=True):
+            self.add_row(row, at)
         return found
 
 

@@ -21,12 +21,12 @@ from sifu_graph.text.streams import Window, windows
 WINDOW = 256  # tokens whose energies are in memory at a time
 
 
-def tensors(window: Window, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor]:
-    """Token, target and restart of a window, each [B, T]; the target of a forbidden pair is -1."""
+def tensors(window: Window, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Token, source, target and restart of a window, each [B, T]; the target of a forbidden pair is -1."""
     target = window.target
     if len(index.forbidden):
         target = np.where(index.is_forbidden(window.token, target), np.int32(-1), target)
-    return torch.from_numpy(window.token), torch.from_numpy(target), torch.from_numpy(window.restart)
+    return tuple(map(torch.from_numpy, (window.token, window.source, target, window.restart)))  # type: ignore[return-value]
 
 
 def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examined, Ints]]:
@@ -36,16 +36,16 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     """
     model, signal, at = base.model, base.model.start[None].clone(), 0
     since = 0  # steps since the beginning of the document, before the window
-    for window in windows(split, streams=1, steps=WINDOW):
-        token, target, restart = tensors(window, index)
+    for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
+        token, source, target, restart = tensors(window, index)
         r = base.backend.carry(model, token, restart, signal)[0]
         length = r.shape[0]
         begin = np.where(restart[0].numpy(), np.arange(length), -since)
         step = np.arange(length) - np.maximum.accumulate(begin)
         since = int(step[-1]) + 1
         scored = (target[0] >= 0).numpy()
-        source, goal = token[0].numpy()[scored].astype(np.int64), target[0].numpy()[scored].astype(np.int64)
-        energy = base.energies(source, r[torch.from_numpy(scored)])
+        node, at_source, goal = (x[0].numpy()[scored].astype(np.int64) for x in (token, source, target))
+        energy = base.energies(at_source, r[torch.from_numpy(scored)])
         own = energy[np.arange(len(goal)), goal]
         before = np.arange(energy.shape[1])[None] < goal[:, None]  # of equals the first wins
         rank = (energy > own[:, None]).sum(1) + ((energy == own[:, None]) & before).sum(1)
@@ -53,7 +53,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
             Examined(
                 loss=torch.logsumexp(torch.from_numpy(energy), 1) - torch.from_numpy(own),
                 rank=rank.astype(np.int64),
-                private=index.find(source, goal) >= 0,
+                private=index.find(node, goal) >= 0,
                 step=step[scored].astype(np.int64),
                 target=goal.astype(np.int32),
             ),

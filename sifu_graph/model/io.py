@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import (
+    CLONE_DISCOUNTED,
+    CLONE_PARENT,
+    CLONE_TOKEN,
+    CLONE_TOTAL,
     COUNT,
     ENERGY,
     FORBIDDEN,
@@ -20,8 +24,10 @@ from sifu_store.layout import (
     LOG_LOWER,
     ORIGIN,
     PAIR_COUNT,
+    PAIR_DISCOUNTED,
     PAIR_FIRST,
     PAIR_TARGET,
+    PAIR_TOTAL,
     SOURCE,
     START,
     TARGET,
@@ -37,6 +43,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import GraphSettings, InitialSettings
+from sifu_graph.text.clones import CloneTree
 from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
@@ -66,6 +73,12 @@ def discounts_of(initial: InitialSettings) -> Discounts:
     """The Kneser-Ney discounts that the counts of a graph are read with."""
     first, second, third = initial["discounts"]
     return first, second, third
+
+
+def pair_discounts(initial: InitialSettings) -> tuple[Discounts, ...]:
+    """The discounts of the pair model, for nodes, for clones of two nodes, ..."""
+    every = initial.get("pair_discounts", [initial["discounts"]])
+    return tuple((first, second, third) for first, second, third in every)
 
 
 def read_usage(store: Store) -> NDArray[np.int64]:
@@ -106,18 +119,30 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex, settings:
     )
 
 
+def read_clones(store: Store, nodes: int) -> CloneTree:
+    """The clones of a graph."""
+    if not store.has(CLONE_PARENT):
+        return CloneTree.empty(nodes)
+    return CloneTree(nodes=nodes, parent=store.read(CLONE_PARENT), token=store.read(CLONE_TOKEN))
+
+
 def pair_model(
-    pairs: tuple[Ints, Ids, Ints], column: Callable[[str], NDArray[Any]], initial: InitialSettings
+    tree: CloneTree, pairs: tuple[Ints, Ids, Ints], column: Callable[[str], NDArray[Any]], initial: InitialSettings
 ) -> PairModel:
-    """The pair model of first, target and count of pairs, and of the columns [n] of nodes, by their names."""
+    """The pair model of first, target and count of pairs, and of the columns of nodes [n] and clones [C], by name."""
     first, target, count = pairs
+    total, discounted = column("rows/total"), column("rows/discounted")
+    if len(tree):
+        total = np.concatenate([column(PAIR_TOTAL), column(CLONE_TOTAL)])
+        discounted = np.concatenate([column(PAIR_DISCOUNTED), column(CLONE_DISCOUNTED)])
     return PairModel(
+        tree=tree,
         first=first,
         target=target,
         count=count,
-        total=column("rows/total"),
-        discounted=column("rows/discounted"),
-        discounts=discounts_of(initial),
+        total=total,
+        discounted=discounted,
+        discounts=pair_discounts(initial),
         log_lower=column(LOG_LOWER),
         log_less=column(LOG_LESS),
     )
@@ -126,12 +151,13 @@ def pair_model(
 def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairModel:
     """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
     first, target, count = (store.read(name) for name in (PAIR_FIRST, PAIR_TARGET, PAIR_COUNT))
-    model = pair_model((first, target, count), store.read, settings["initial"])
+    tree = read_clones(store, settings["nodes"])
+    model = pair_model(tree, (first, target, count), store.read, settings["initial"])
     return model.with_edges(index.keys, store.read(ENERGY)[index.slot].astype(np.float64), index.forbidden)
 
 
 def write_pairs(store: Store, first: Ints, target: Ids, count: Ints) -> None:
-    """Writes the counts of all pairs: int64 [n + 1], int32 [pairs] and int64 [pairs]."""
+    """Writes the counts of all pairs: int64 [n + C + 1], int32 [pairs] and int64 [pairs]."""
     store.write(PAIR_FIRST, first)
     store.write(PAIR_TARGET, target)
     store.write(PAIR_COUNT, count)

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from sifu_store.layout import (
     BASE_VERSION,
     BIAS,
+    CLONE_DISCOUNTED,
+    CLONE_GAIN,
+    CLONE_PARENT,
+    CLONE_TOKEN,
+    CLONE_TOTAL,
+    CLONE_VERSION,
     COUNT,
     ENERGY,
     KEY,
     LOG_LESS,
     LOG_LOWER,
     ORIGIN,
+    PAIR_DISCOUNTED,
+    PAIR_TOTAL,
     SOURCE,
     STORED,
     TARGET,
@@ -52,6 +60,7 @@ class NewGraph:
     default_weight: Floats  # [d, d]
     default_bias: Floats  # [d]
     pairs: PairModel | None = None  # counts of all pairs, of a graph with a base
+    gain: Floats | None = None  # [C], of the clones of `pairs`
     base: Mapping[str, Floats] = field(default_factory=dict)  # the other arrays of that base, by name
 
 
@@ -111,6 +120,19 @@ def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
     write_pairs(store, pairs.first, pairs.target, pairs.count)
     store.write(LOG_LOWER, pairs.log_lower)
     store.write(LOG_LESS, pairs.log_less)
+    if len(tree := pairs.tree):
+        n = tree.nodes
+        store.require_version(CLONE_VERSION)
+        store.write(CLONE_PARENT, tree.parent)
+        store.write(CLONE_TOKEN, tree.token)
+        store.write(CLONE_GAIN, graph.gain)
+        for (name, of_clones), values in zip(
+            ((PAIR_TOTAL, CLONE_TOTAL), (PAIR_DISCOUNTED, CLONE_DISCOUNTED)),
+            (pairs.total, pairs.discounted),
+            strict=True,
+        ):
+            store.write(name, values[:n])
+            store.write(of_clones, values[n:])
     for name, values in graph.base.items():
         store.write(name, values)
     store.write(KEY, np.arange(len(graph.node_count), dtype=np.int32))

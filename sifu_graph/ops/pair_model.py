@@ -1,21 +1,23 @@
-"""Counts of pairs as a model of the next token: interpolated Kneser-Ney of order 2, exact, with leave-one-out.
+"""Counts as a model of the next token: interpolated Kneser-Ney, exact, with leave-one-out.
 
-For a source u, a target v and counts c (Chen & Goodman 1999, section 3; D is the discount of a count)::
+For a source u (a node or a clone), a target v and counts c (Chen & Goodman 1999, section 3; D is the discount of a
+count, one D for each number of nodes in the name of a source)::
 
-    p(v | u) = (c_uv - D(c_uv)) / c_u  +  b_u q_v        b_u = sum of D(c_uw) over w / c_u
+    p(v | u) = (c_uv - D(c_uv)) / c_u  +  b_u p(v | parent of u)       b_u = sum of D(c_uw) over w / c_u
     q_v      = (a_v - D'(a_v)) / a  +  (sum of D'(a_w) over w) / a / n
 
-where a_v is the number of different sources before v, a their sum, D' the discounts of those numbers, and n the number
-of nodes. A source that has no successor has the row q. In logarithms, with X_uv = (c_uv - D(c_uv)) / (c_u b_u q_v)::
+q stands for the parent of a node: a_v is the number of different sources before v, a their sum, D' the discounts of
+those numbers, and n the number of nodes. A source that has no successor has the row of its parent. In logarithms, with
+X_uv = (c_uv - D(c_uv)) / (c_u b_u p(v | parent of u))::
 
-    log p(v | u) = log b_u + log q_v + log(1 + X_uv)
+    log p(v | u) = log q_v  +  sum of log b_w + log(1 + X_wv) over w = u, its parent, ..., its node
 
-A row is therefore log q, which all sources share, and log(1 + X) of the pairs that occur; log b_u shifts a whole row.
+A row is therefore log q, which all sources share, and log(1 + X) of the pairs that occur; log b_w shifts a whole row.
 c_u, the sum of D after u, and q are figures of their own: an edit of a pair changes no other pair.
 
-Leave-one-out is p with one occurrence of (u, t) taken out of c_uv and c_u, and, where it was the only one, out of a_t.
-The discounts, a and the sum of D' stay: they are figures of the whole text. It multiplies every X_uv of the row by one
-factor, which is 1 for counts of 4 and more, and changes X_ut and q_t.
+Leave-one-out is p with one occurrence of (u, t) taken out of c_ut and c_u. Where it was the only one, the parent of u
+loses the one that it counts for (u, t), and so on; below a node, a_t loses one. The discounts, a and the sum of D'
+stay: they are figures of the whole text.
 
 The module knows counts; it does not know text, signals or files.
 """
@@ -28,45 +30,49 @@ from functools import cached_property
 
 import numpy as np
 
-from sifu_graph.arrays import Doubles, Ids, Ints, ranges
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
+from sifu_graph.text.clones import CloneCounts, CloneTree
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairModel:
-    """The model of the counts of a text.
+    """The model of the counts of a text, with m sources: n nodes, then the clones.
 
     Attributes
     ----------
+    tree
+        The clones.
     first
-        int64 [n + 1]: where the pairs of each source begin.
+        int64 [m + 1]: where the pairs of each source begin.
     target, count
         int32 [pairs], ascending within a source, and int64 [pairs]; a pair that never occurred may be among them.
     total, discounted
-        int64 [n] and float64 [n]: c_u, and the sum of D(c_uw) over w.
+        int64 [m] and float64 [m]: c_u, and the sum of D(c_uw) over w.
     discounts
-        D of counts of 1, 2, and 3 or more.
+        D of counts of 1, 2, and 3 or more, for nodes, for clones of two nodes, ...
     log_lower, log_less
         float64 [n]: log q_v, and log q_v with one predecessor less.
     added
         float64 [pairs]: what the edge of the pair adds to its energy, in nats; -inf: the pair is forbidden. It is no
-        part of p. None: nothing.
+        part of p. A clone has what its parent has, and its own. None: nothing.
     """
 
+    tree: CloneTree
     first: Ints
     target: Ids
     count: Ints
     total: Ints
     discounted: Doubles
-    discounts: Discounts
+    discounts: tuple[Discounts, ...]
     log_lower: Doubles
     log_less: Doubles
     added: Doubles | None = None
 
     @classmethod
-    def of(cls, counts: PairCounts) -> PairModel:
-        """From the counts of all pairs of a text."""
+    def of(cls, counts: PairCounts, clones: CloneCounts | None = None) -> PairModel:
+        """From the counts of all pairs of a text, and those of its clones."""
         n = counts.n
         predecessors = np.bincount(counts.target, minlength=n).astype(np.int64)
         lower = estimate_discounts(predecessors[predecessors > 0])
@@ -74,13 +80,21 @@ class PairModel:
         taken = discount_of(predecessors, lower)
         floor = (taken.sum() / total if len(counts) else 1.0) / n
         less = np.maximum(predecessors - 1, 0)
-        discounts = estimate_discounts(counts.count)
+        if clones is None:
+            tree, first, target, count = CloneTree.empty(n), counts.row_start, counts.target, counts.count
+        else:
+            tree, first, target, count = clones.tree, clones.first, clones.target, clones.count
+        source = np.repeat(np.arange(tree.sources), np.diff(first))
+        depth = tree.depth[source]
+        discounts = tuple(estimate_discounts(count[depth == k]) for k in range(1 + int(tree.depth.max(initial=0))))
+        discounted = np.bincount(source, _discount_at(count, depth, discounts), minlength=tree.sources)
         return cls(
-            first=counts.row_start,
-            target=counts.target,
-            count=counts.count,
-            total=counts.row_total,
-            discounted=np.bincount(counts.source, discount_of(counts.count, discounts), minlength=n).astype(np.float64),
+            tree=tree,
+            first=first,
+            target=target,
+            count=count,
+            total=np.bincount(source, count, minlength=tree.sources).astype(np.int64),
+            discounted=discounted.astype(np.float64),
             discounts=discounts,
             log_lower=np.log((predecessors - taken) / total + floor),
             log_less=np.log((less - discount_of(less, lower)) / total + floor),
@@ -94,7 +108,7 @@ class PairModel:
     @cached_property
     def source(self) -> Ints:
         """int64 [pairs]."""
-        return np.repeat(np.arange(self.nodes), np.diff(self.first))
+        return np.repeat(np.arange(self.tree.sources), np.diff(self.first))
 
     @cached_property
     def keys(self) -> Ints:
@@ -103,14 +117,53 @@ class PairModel:
 
     @cached_property
     def left(self) -> Doubles:
-        """b_u, float64 [n]; 1 for a source that has no successor."""
+        """b_u, float64 [m]; 1 for a source that has no successor."""
         return np.where(self.total > 0, self.discounted / np.maximum(self.total, 1), 1.0)
 
     @cached_property
     def ratio(self) -> Doubles:
         """X, float64 [pairs]."""
-        kept = self.count - discount_of(self.count, self.discounts)
-        return kept / (np.maximum(self.total, 1) * self.left)[self.source] / np.exp(self.log_lower)[self.target]
+        depth = self.tree.depth[self.source]
+        kept = self.count - _discount_at(self.count, depth, self.discounts)
+        found = kept / (np.maximum(self.total, 1) * self.left)[self.source]
+        for k in range(len(self.discounts)):  # those of the parents are known then
+            here = np.flatnonzero(depth == k)
+            if k == 0:
+                found[here] /= np.exp(self.log_lower)[self.target[here]]
+            else:
+                parent = self.tree.parents[self.source[here]].astype(np.int64)
+                found[here] /= np.exp(self._log_p(parent, self.target[here], found))
+        return found
+
+    def _log_p(self, source: Ints, target: Integers, ratio: Doubles) -> Doubles:
+        """log p(v | u) of single pairs, float64 [k], from X of all pairs of the sources and of their parents."""
+        found = self.log_lower[target]
+        inside = np.arange(len(source))
+        while len(inside):
+            mine = source[inside]
+            found[inside] += np.log(self.left[mine])
+            pair = self.find(mine, target[inside])
+            known = pair >= 0
+            found[inside[known]] += np.log1p(ratio[pair[known]])
+            source = source.copy()
+            source[inside] = self.tree.parents[mine]
+            inside = inside[source[inside] >= 0]
+        return found
+
+    def find(self, source: Ints, target: Integers) -> Ints:
+        """The places of pairs, int64 [k]; -1 where the table does not have one."""
+        if not len(self.keys):
+            return np.full(len(source), -1)
+        wanted = source * self.nodes + target
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[at] == wanted, at, -1)
+
+    def chain(self, source: int) -> list[int]:
+        """A source, its parent, ..., its node."""
+        found = [source]
+        while (parent := int(self.tree.parents[found[-1]])) >= 0:
+            found.append(parent)
+        return found
 
     def with_edges(self, edges: Ints, nats: Doubles, forbidden: Ints) -> PairModel:
         """The same p, with what edges add to their energies.
@@ -127,31 +180,34 @@ class PairModel:
         count, added = np.zeros(len(every), np.int64), np.zeros(len(every))
         count[np.searchsorted(every, mine)] = self.count
         added[np.searchsorted(every, keys)] = nats
-        first = np.searchsorted(every, np.arange(self.nodes + 1) * self.nodes).astype(np.int64)
+        first = np.searchsorted(every, np.arange(self.tree.sources + 1) * self.nodes).astype(np.int64)
         target = (every % self.nodes).astype(np.int32)
         return dataclasses.replace(self, first=first, target=target, count=count, added=added)
 
     def without_edge(self, source: int, target: int) -> PairModel:
-        """The same p; the edge adds nothing to its energy."""
+        """The same p; the edge of a node adds nothing to its energy."""
         if self.added is None:
             return self
         mine = self.keys == source * self.nodes + target
         return dataclasses.replace(self, added=np.where(mine, 0.0, self.added))
 
     def without_node(self, node: int) -> PairModel:
-        """Without a node and its pairs; the ids after it decrease by one. Nothing else changes."""
-        kept = (self.source != node) & (self.target != node)
-        source, target = self.source[kept], self.target[kept]
-        others = np.arange(self.nodes) != node
+        """Without a node, its pairs and its clones; the ids after it decrease. Nothing else changes."""
+        tree, place = self.tree.without(np.arange(self.nodes) == node)
+        source, target = place[self.source], place[self.target]
+        kept = (source >= 0) & (target >= 0)
+        source, target = source[kept], target[kept]
+        others = place >= 0
         return dataclasses.replace(
             self,
-            first=np.searchsorted(source - (source > node), np.arange(self.nodes)).astype(np.int64),
-            target=(target - (target > node)).astype(np.int32),
+            tree=tree,
+            first=np.searchsorted(source, np.arange(tree.sources + 1)).astype(np.int64),
+            target=target.astype(np.int32),
             count=self.count[kept],
             total=self.total[others],
             discounted=self.discounted[others],
-            log_lower=self.log_lower[others],
-            log_less=self.log_less[others],
+            log_lower=self.log_lower[others[: self.nodes]],
+            log_less=self.log_less[others[: self.nodes]],
             added=None if self.added is None else self.added[kept],
         )
 
@@ -159,15 +215,18 @@ class PairModel:
         """`added` of every node after these sources, float64 [k, n] for int64 [k]."""
         found = np.zeros((len(source), self.nodes))
         if self.added is not None:
-            row, pair = self._pairs_of(source)
-            found[row, self.target[pair]] = self.added[pair]
+            for here, at in self._levels(source):
+                row, pair = self._pairs_of(at)
+                found[here[row], self.target[pair]] += self.added[pair]
         return found
 
     def rows(self, source: Ints) -> Doubles:
         """log p of every node after these sources, float64 [k, n] for int64 [k]."""
-        found = np.log(self.left[source])[:, None] + self.log_lower
-        row, pair = self._pairs_of(source)
-        found[row, self.target[pair]] += np.log1p(self.ratio[pair])
+        found = np.tile(self.log_lower, (len(source), 1))
+        for here, at in self._levels(source):
+            found[here] += np.log(self.left[at])[:, None]
+            row, pair = self._pairs_of(at)
+            found[here[row], self.target[pair]] += np.log1p(self.ratio[pair])
         return found
 
     def rows_without(self, source: Ints, target: Ints) -> Doubles:
@@ -175,25 +234,54 @@ class PairModel:
 
         ``source`` and ``target`` are int64 [k]. A pair that never occurred changes nothing.
         """
-        here = np.arange(len(source))
-        row, pair = self._pairs_of(source)
-        count = np.zeros((len(source), self.nodes), np.int64)
-        count[row, self.target[pair]] = self.count[pair]
-        mine = count[here, target]
-        occurs = mine > 0
-        count[here, target] -= occurs
+        loses = np.ones(len(source), bool)  # the source at this level loses an occurrence
+        steps = []
+        for here, at in reversed(self._levels(source)):
+            pair = self.find(at, target[here])
+            mine = np.where(pair >= 0, self.count[pair], 0)
+            less = loses[here] & (mine > 0)
+            steps.append((here, at, mine, less))
+            loses[here] = less & (mine == 1)
         lower = np.tile(self.log_lower, (len(source), 1))
-        lower[here, target] = np.where(mine == 1, self.log_less[target], self.log_lower[target])
-        changed = discount_of(mine - occurs, self.discounts) - discount_of(mine, self.discounts)
-        discounted = (self.discounted[source] + changed)[:, None]
-        total = (self.total[source] - occurs)[:, None]
-        left = np.where(total > 0, discounted / np.maximum(total, 1), 1.0)
-        found: Doubles = np.log(
-            (count - discount_of(count, self.discounts)) / np.maximum(total, 1) + left * np.exp(lower)
-        )
+        every = np.arange(len(source))
+        lower[every, target] = np.where(loses, self.log_less[target], self.log_lower[target])
+        p = np.exp(lower)
+        for here, at, mine, less in reversed(steps):
+            depth = self.tree.depth[at]
+            row, pair = self._pairs_of(at)
+            count = np.zeros((len(at), self.nodes), np.int64)
+            count[row, self.target[pair]] = self.count[pair]
+            count[np.arange(len(at)), target[here]] -= less
+            changed = _discount_at(mine - less, depth, self.discounts) - _discount_at(mine, depth, self.discounts)
+            total = (self.total[at] - less)[:, None]
+            left = np.where(total > 0, (self.discounted[at] + changed)[:, None] / np.maximum(total, 1), 1.0)
+            kept = count - _discount_at(count, np.broadcast_to(depth[:, None], count.shape), self.discounts)
+            p[here] = kept / np.maximum(total, 1) + left * p[here]
+        found: Doubles = np.log(p)
+        return found
+
+    def _levels(self, source: Ints) -> list[tuple[Ints, Ints]]:
+        """The nodes of sources, then their ancestors of two nodes, ..., the sources last.
+
+        Each entry is (which of the sources have an ancestor of this depth, these ancestors), int64 [k] each.
+        """
+        depth = self.tree.depth[source]
+        found = []
+        for k in range(1 + int(depth.max(initial=0))):
+            here = np.flatnonzero(depth >= k)
+            at, above = source[here], depth[here] - k
+            while (up := above > 0).any():
+                at = np.where(up, self.tree.parents[at], at)
+                above = above - up
+            found.append((here, at.astype(np.int64)))
         return found
 
     def _pairs_of(self, source: Ints) -> tuple[Ints, Ints]:
         """The pairs of these sources: which of the sources, and which pair, int64 [k]."""
         size = np.diff(self.first)[source]
         return np.repeat(np.arange(len(source)), size), ranges(self.first[source], size)
+
+
+def _discount_at(count: Ints, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
+    """The discount of each count of sources of these depths, float64 of their shape."""
+    return np.array([(0.0, *level) for level in discounts])[depth, np.minimum(count, 3)]

@@ -3,11 +3,11 @@
 For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` and GELU::
 
     r_i  = GELU( gain * norm(r_{i-1} W)  +  e_{x_i} )                   r_0 is learned; e: the vectors of the nodes
-    E(v) = s log p(v | x_i)  +  n_v . r_i  +  c_v  +  a_{x_i v}         p, a: `PairModel`; n, c: the targets' own part
+    E(v) = s log p(v | u_i)  +  n_v . r_i  +  c_v  +  a_{u_i v}         p, a: `PairModel`; n, c: the targets' own part
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
-At s = 1, n = 0, c = 0 and a = 0 the softmax of E is p: untrained, the model is interpolated Kneser-Ney of order 2. In
-training p leaves out the occurrence that is predicted, so that s learns how far counts are to be trusted on other text.
+u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
+E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the occurrence that is predicted, so that s learns how far counts are to be trusted on other text.
 
 The module knows tensors and pair models; it does not know text or files.
 """
@@ -33,6 +33,8 @@ NODE_DEVIATION = 0.1
 157, 0.3 158 and 1.0 176."""
 
 
+MOST_NODES = 8
+"""In the name of a source: the constant of the kernel."""
 FORBIDDEN = -1e4
 """Nats that stand for -inf in the kernel: the probability is 0 in both number types."""
 
@@ -88,8 +90,8 @@ Step = Callable[[int, int], Tensor]
 class RecurrentBackend(Protocol):
     """Computes windows of streams with one pair model.
 
-    For all methods: ``token`` and ``target`` are int32 [B, T] (a target of -1 is not scored), ``restart`` is bool
-    [B, T], and ``signal`` [B, d] comes in and is replaced by the last one.
+    For all methods: ``token``, ``source`` and ``target`` are int32 [B, T] (a target of -1 is not scored), ``restart``
+    is bool [B, T], and ``signal`` [B, d] comes in and is replaced by the last one.
     """
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
@@ -101,11 +103,21 @@ class RecurrentBackend(Protocol):
         It returns the signal [d] after the node, which is valid until the next call.
         """
 
-    def losses(self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
+    def losses(
+        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
+    ) -> Tensor:
         """The losses in nats, [B, T]; 0 where nothing is scored."""
 
     def gradients(
-        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor, *, weight: float
+        self,
+        model: Recurrent,
+        token: Tensor,
+        source: Tensor,
+        target: Tensor,
+        restart: Tensor,
+        signal: Tensor,
+        *,
+        weight: float,
     ) -> tuple[Tensor, Recurrent]:
         """The losses with p left-one-out, and the gradients of ``weight`` times their sum.
 
@@ -154,31 +166,49 @@ class TorchRecurrent:
 
         return step
 
-    def losses(self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
+    def losses(
+        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
+    ) -> Tensor:
         """See `RecurrentBackend.losses`."""
-        return self._losses(model, token, target, restart, signal, leave_one_out=False)
+        return self._losses(model, token, source, target, restart, signal, leave_one_out=False)
 
     def gradients(
-        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor, *, weight: float
+        self,
+        model: Recurrent,
+        token: Tensor,
+        source: Tensor,
+        target: Tensor,
+        restart: Tensor,
+        signal: Tensor,
+        *,
+        weight: float,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
         leaf = Recurrent(**{name: value.detach().requires_grad_() for name, value in model.tensors().items()})
         with torch.enable_grad():
-            losses = self._losses(leaf, token, target, restart, signal, leave_one_out=True)
+            losses = self._losses(leaf, token, source, target, restart, signal, leave_one_out=True)
             found = torch.autograd.grad(weight * losses.sum(), list(leaf.tensors().values()), materialize_grads=True)
         return losses.detach(), Recurrent(*found)
 
     def _losses(
-        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor, *, leave_one_out: bool
+        self,
+        model: Recurrent,
+        token: Tensor,
+        source: Tensor,
+        target: Tensor,
+        restart: Tensor,
+        signal: Tensor,
+        *,
+        leave_one_out: bool,
     ) -> Tensor:
         signals = self.carry(model, token, restart, signal)
         scored = target >= 0
-        source, goal = (x[scored].numpy().astype(np.int64) for x in (token, target))
-        rows = self._pairs.rows_without(source, goal) if leave_one_out else self._pairs.rows(source)
+        at, goal = (x[scored].numpy().astype(np.int64) for x in (source, target))
+        rows = self._pairs.rows_without(at, goal) if leave_one_out else self._pairs.rows(at)
         r = signals[scored]
         energy = model.scale * torch.from_numpy(rows).to(r.dtype) + r @ model.target.T + model.bias
         if self._pairs.added is not None:
-            energy = energy + torch.from_numpy(self._pairs.added_rows(source)).to(r.dtype)
+            energy = energy + torch.from_numpy(self._pairs.added_rows(at)).to(r.dtype)
         losses = r.new_zeros(target.shape)
         losses[scored] = torch.nn.functional.cross_entropy(energy, torch.from_numpy(goal), reduction="none")
         return losses
@@ -201,8 +231,7 @@ _Recurrence = _structure(
 )  # fmt: skip
 _Pairs = _structure(
     "Pairs",
-    "first target count ratio log_ratio total left log_lower log_less added discount",
-    discount=ctypes.c_double * 4,
+    "first target count ratio log_ratio total left log_lower log_less added parent discount",
 )
 _CandidateGradient = _structure("CandidateGradient", "target bias scale", scale=ctypes.c_double)
 
@@ -232,23 +261,18 @@ class NativeRecurrent:
         for name in ("forward", "backward", "contest"):
             getattr(library, f"sifu_recurrent_{name}").restype = None
         real = np.float32 if dtype == torch.float32 else np.float64
-        ratio = pairs.ratio
-        self._arrays = [
-            np.ascontiguousarray(values, kind)
-            for values, kind in (
-                (pairs.first, np.int64), (pairs.target, np.int32), (pairs.count, np.int32), (ratio, real),
-                (np.log1p(ratio), real), (pairs.total, np.int64), (pairs.left, real), (pairs.log_lower, real),
-                (pairs.log_less, real),
-            )
-        ]  # fmt: skip
-        addresses: list[int | None] = [array.ctypes.data for array in self._arrays]
-        if pairs.added is None:
-            addresses.append(None)
-        else:
-            self._arrays.append(np.maximum(pairs.added, FORBIDDEN).astype(real))
-            addresses.append(self._arrays[-1].ctypes.data)
-        discount = (ctypes.c_double * 4)(0.0, *pairs.discounts)
-        self._pairs = _Pairs(*addresses, discount)
+        ratio, added = pairs.ratio, pairs.added
+        discount = np.zeros((MOST_NODES, 4))
+        discount[: len(pairs.discounts), 1:] = pairs.discounts
+        columns = (
+            (pairs.first, np.int64), (pairs.target, np.int32), (pairs.count, np.int32), (ratio, real),
+            (np.log1p(ratio), real), (pairs.total, np.int64), (pairs.left, np.float64), (pairs.log_lower, real),
+            (pairs.log_less, real), (None if added is None else np.maximum(added, FORBIDDEN), real),
+            (pairs.tree.parents, np.int32), (discount, np.float64),
+        )  # fmt: skip
+        self._arrays = [None if values is None else np.ascontiguousarray(values, kind) for values, kind in columns]
+        self._pairs = _Pairs(*(None if array is None else array.ctypes.data for array in self._arrays))
+        self._sources = pairs.tree.sources
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.carry`."""
@@ -269,20 +293,30 @@ class NativeRecurrent:
         step.kept = recurrence, tape, token, signal  # type: ignore[attr-defined]
         return step
 
-    def losses(self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
+    def losses(
+        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
+    ) -> Tensor:
         """See `RecurrentBackend.losses`."""
         _, tape = self._carry(model, token, target, restart, signal)
-        return self._contest(model, token, target, tape["r"], leave_one_out=False, weight=0.0)
+        return self._contest(model, source, target, tape["r"], leave_one_out=False, weight=0.0)
 
     def gradients(
-        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor, *, weight: float
+        self,
+        model: Recurrent,
+        token: Tensor,
+        source: Tensor,
+        target: Tensor,
+        restart: Tensor,
+        signal: Tensor,
+        *,
+        weight: float,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
         recurrence, tape = self._carry(model, token, target, restart, signal)
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
         d_r = torch.empty_like(tape["r"])
         into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
-        losses = self._contest(model, token, target, tape["r"], leave_one_out=True, weight=weight, d_r=d_r, into=into)
+        losses = self._contest(model, source, target, tape["r"], leave_one_out=True, weight=weight, d_r=d_r, into=into)
         found.scale.fill_(into.scale)
         pointers = [x.data_ptr() for x in (d_r, found.W, found.gain, found.node, found.start)]
         gradient = _RecurrenceGradient(*pointers)
@@ -314,7 +348,7 @@ class NativeRecurrent:
     def _contest(
         self,
         model: Recurrent,
-        token: Tensor,
+        source: Tensor,
         target: Tensor,
         r: Tensor,
         *,
@@ -323,6 +357,8 @@ class NativeRecurrent:
         d_r: Tensor | None = None,
         into: ctypes.Structure | None = None,
     ) -> Tensor:
+        if not source.is_contiguous() or int(source.min()) < 0 or int(source.max()) >= self._sources:
+            raise ValueError(f"a source is not one of the {self._sources:,} sources")
         losses = r.new_empty(target.shape)
         candidates = self._candidates(
             len(model.bias), model.target.data_ptr(), model.bias.data_ptr(), float(model.scale)
@@ -330,7 +366,7 @@ class NativeRecurrent:
         self._library.sifu_recurrent_contest(
             target.numel(),
             r.data_ptr(),
-            token.data_ptr(),
+            source.data_ptr(),
             target.data_ptr(),
             ctypes.addressof(candidates),
             ctypes.addressof(self._pairs),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sifu_graph.arrays import Bools, Ids
+from sifu_graph.text.clones import CloneTree
 from sifu_graph.text.encoded import Split
 
 
@@ -22,6 +23,8 @@ class Window:
     ----------
     token
         int32 [B, T].
+    source
+        int32 [B, T]: the token, or its clone after the tokens before.
     target
         int32 [B, T]: the next token of the document; -1 at its last token and in padding.
     restart
@@ -29,11 +32,14 @@ class Window:
     """
 
     token: Ids
+    source: Ids
     target: Ids
     restart: Bools
 
 
-def windows(split: Split, *, streams: int, steps: int, first: int = 0) -> Iterator[Window]:
+def windows(
+    split: Split, *, streams: int, steps: int, first: int = 0, clones: CloneTree | None = None
+) -> Iterator[Window]:
     """Cuts a text into streams of equal length and yields their windows, from the beginning to the end.
 
     Every token but the last one of each document is a target once, whatever the number of streams: a stream that
@@ -47,6 +53,8 @@ def windows(split: Split, *, streams: int, steps: int, first: int = 0) -> Iterat
         B and T, each at least 1. Fewer streams are used for a text with fewer pairs of neighbours.
     first
         Number of the first window that is yielded.
+    clones
+        The clones that may be sources. None: none.
     """
     begins = np.zeros(split.tokens + 1, bool)
     begins[split.offsets] = True
@@ -57,8 +65,9 @@ def windows(split: Split, *, streams: int, steps: int, first: int = 0) -> Iterat
         at = np.minimum(begin[:, None] + within, places - 1)
         real = (within < length) & (begin[:, None] + within < places)
         token = split.ids[at].astype(np.int32)
+        source = token if clones is None or not len(clones) else clones.sources_at(split.ids, begins, at)
         target = np.where(real & ~begins[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
-        yield Window(token, target, begins[at] | (within == 0))
+        yield Window(token, source.astype(np.int32), target, begins[at] | (within == 0))
 
 
 def window_count(split: Split, *, streams: int, steps: int) -> int:

@@ -110,7 +110,9 @@ class BaseTrainer:
         """The windows from the position of the run on, one pass after another."""
         first = self._progress.position % self.per_epoch
         while True:
-            yield from windows(self._tokens.train, streams=self._progress.batch, steps=STEPS, first=first)
+            yield from windows(
+                self._tokens.train, streams=self._progress.batch, steps=STEPS, first=first, clones=self._base.pairs.tree
+            )
             first = 0
 
     def fit(self, *, wanted: bool | None) -> None:
@@ -122,10 +124,10 @@ class BaseTrainer:
         """One window. The learning rate falls to the end of the run, unless ``decay_steps`` is given."""
         progress, base, state = self._progress, self._base, self._graph.parameters.state
         window = next(self._windows)
-        token, target, restart = tensors(window, self._graph.parameters.index)
+        token, source, target, restart = tensors(window, self._graph.parameters.index)
         scored = int((target >= 0).sum())
         losses, gradient = base.backend.gradients(
-            base.model, token, target, restart, state[SIGNAL], weight=1.0 / max(1, scored)
+            base.model, token, source, target, restart, state[SIGNAL], weight=1.0 / max(1, scored)
         )
         number = progress.step + 1 - progress.began
         config = self.optimizer

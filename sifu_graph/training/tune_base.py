@@ -40,14 +40,16 @@ def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) 
     config, rows = OptimizerConfig(**{**BASE, "warmup_steps": 0}), torch.from_numpy(nodes)
     parts = [base.model.tensors()[name] for name in ROWS]
     state = {key: [torch.zeros_like(part) for part in parts] for key in optim.state_names(config)}
-    signal = torch.empty(0)
-    every = (window for _ in count() for window in windows(chosen, streams=STREAMS, steps=STEPS))
+    signal, clones = torch.empty(0), base.pairs.tree
+    every = (window for _ in count() for window in windows(chosen, streams=STREAMS, steps=STEPS, clones=clones))
     for number, window in enumerate(islice(every, steps), start=1):
-        token, target, restart = tensors(window, index)
+        token, source, target, restart = tensors(window, index)
         if len(signal) != len(token):
             signal = base.model.start.repeat(len(token), 1)
         scored = max(1, int((target >= 0).sum()))
-        losses, gradient = base.backend.gradients(base.model, token, target, restart, signal, weight=1.0 / scored)
+        losses, gradient = base.backend.gradients(
+            base.model, token, source, target, restart, signal, weight=1.0 / scored
+        )
         loss = float(losses.double().sum()) / scored
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of step {number} is {loss}: nothing was changed; use fewer `train_steps`")

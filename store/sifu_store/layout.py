@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The highest format version that this release reads."""
 FIRST_VERSION = 1
 """The version of a new store. It rises when something is written that only a later version defines."""
@@ -17,6 +17,8 @@ EDITED_VERSION = 2
 """The version of a store that was edited."""
 BASE_VERSION = 3
 """The version of a store whose edges share a base."""
+CLONE_VERSION = 4
+"""The version of a store with clones."""
 PAGE_EDGES = 512
 """Slots in a page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
@@ -43,6 +45,13 @@ LOG_LESS = "nodes/log_less"
 PAIR_FIRST = "pairs/first"
 PAIR_TARGET = "pairs/target"
 PAIR_COUNT = "pairs/count"
+PAIR_TOTAL = "pairs/total"
+PAIR_DISCOUNTED = "pairs/discounted"
+CLONE_PARENT = "clones/parent"
+CLONE_TOKEN = "clones/token"
+CLONE_GAIN = "clones/gain"
+CLONE_TOTAL = "clones/total"
+CLONE_DISCOUNTED = "clones/discounted"
 GAIN = "base/gain"
 START = "base/start"
 TARGET_VECTOR = "base/target"
@@ -51,11 +60,12 @@ TARGET_BIAS = "base/bias"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The numbers that all shapes follow from: `n` nodes, signal width `d`, and `slots`."""
+    """The numbers that all shapes follow from: `n` nodes, signal width `d`, `slots`, and C `clones`."""
 
     n: int
     d: int
     slots: int
+    clones: int = 0
 
     @property
     def pages(self) -> int:
@@ -129,7 +139,7 @@ OPTIONAL: tuple[ArraySpec, ...] = (
 )
 """The arrays that a store MAY have; version 2 added them."""
 BASE: tuple[ArraySpec, ...] = (
-    ArraySpec(PAIR_FIRST, "int64", "[n + 1]", lambda s: (s.n + 1,), "where the pairs of each source begin"),
+    ArraySpec(PAIR_FIRST, "int64", "[n + C + 1]", lambda s: (s.n + s.clones + 1,), "where the pairs of each source begin"),
     ArraySpec(PAIR_TARGET, "int32", "[*]", lambda s: (None,), "v of each distinct pair, ascending within a source"),
     ArraySpec(PAIR_COUNT, "int64", "[*]", lambda s: (None,), "occurrences of the pair"),
     ArraySpec(LOG_LOWER, "float64", "[n]", lambda s: (s.n,), "log q_v, the model below the pairs"),
@@ -140,6 +150,16 @@ BASE: tuple[ArraySpec, ...] = (
     ArraySpec(TARGET_BIAS, "float32", "[n]", lambda s: (s.n,), "biases of the nodes as targets, c_v"),
 )
 """The arrays of a graph whose edges share a base; version 3 added them. A store has all of them or none."""
+CLONES: tuple[ArraySpec, ...] = (
+    ArraySpec(CLONE_PARENT, "int32", "[C]", lambda s: (s.clones,), "source that the clone is a part of"),
+    ArraySpec(CLONE_TOKEN, "int32", "[C]", lambda s: (s.clones,), "node that stands before the parent's name"),
+    ArraySpec(CLONE_GAIN, "float32", "[C]", lambda s: (s.clones,), "nats that the clone gained at the build"),
+    ArraySpec(CLONE_TOTAL, "int64", "[C]", lambda s: (s.clones,), "transitions out of the clone, as it counts them"),
+    ArraySpec(CLONE_DISCOUNTED, "float64", "[C]", lambda s: (s.clones,), "sum of the discounts of its pairs"),
+    ArraySpec(PAIR_TOTAL, "int64", "[n]", lambda s: (s.n,), "transitions out of the node, as it counts them"),
+    ArraySpec(PAIR_DISCOUNTED, "float64", "[n]", lambda s: (s.n,), "sum of the discounts of its pairs"),
+)
+"""The arrays of a graph with clones, besides `BASE`; version 4 added them. A store has all of them or none."""
 BY_NAME: dict[str, ArraySpec] = {spec.name: spec for spec in ARRAYS}
 """The arrays that a store MUST have, by name."""
 
@@ -162,7 +182,12 @@ def sizes_of(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
     KeyError
         One of the arrays that give the sizes is missing.
     """
-    return Sizes(n=shapes["nodes/count"][0], d=shapes["default/bias"][0], slots=shapes[SOURCE][0])
+    return Sizes(
+        n=shapes["nodes/count"][0],
+        d=shapes["default/bias"][0],
+        slots=shapes[SOURCE][0],
+        clones=shapes[CLONE_PARENT][0] if CLONE_PARENT in shapes else 0,
+    )
 
 
 def shape_fault(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -179,7 +204,7 @@ def shape_fault(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         A required array is missing.
     """
     sizes = sizes_of(shapes)
-    for spec in (*ARRAYS, *(spec for spec in (*OPTIONAL, *BASE) if spec.name in shapes)):
+    for spec in (*ARRAYS, *(spec for spec in (*OPTIONAL, *BASE, *CLONES) if spec.name in shapes)):
         found, expected = shapes[spec.name], spec.shape(sizes)
         if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
             return f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}"

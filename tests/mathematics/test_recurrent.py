@@ -17,10 +17,11 @@ from sifu_graph.kernels import native as kernel
 from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, TorchRecurrent
+from sifu_graph.text.clones import choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import estimate_discounts
 from sifu_graph.text.pair_counts import count_pairs
-from sifu_graph.text.streams import windows
+from sifu_graph.text.streams import Window, windows
 
 
 def random_text(seed: int, *, nodes: int, documents: int, length: int = 20) -> Split:
@@ -32,8 +33,9 @@ def random_text(seed: int, *, nodes: int, documents: int, length: int = 20) -> S
     return Split(ids, np.append(0, np.cumsum(sizes)))
 
 
-def model_of(text: Split, nodes: int) -> PairModel:
-    return PairModel.of(count_pairs(text, n=nodes))
+def model_of(text: Split, nodes: int, *, clones: int = 0) -> PairModel:
+    counts = count_pairs(text, n=nodes)
+    return PairModel.of(counts, choose(text, counts, clones=clones, least_gain=-np.inf) if clones else None)
 
 
 def naive_probability(
@@ -91,7 +93,7 @@ def test_a_row_without_an_occurrence_is_that_of_the_other_counts(seed: int, node
         rest = dict(pairs)
         rest[u, v] -= 1
         # The discounts and the lower order stay those of the whole text.
-        count, d = rest.get((u, other), 0), (0.0, *model.discounts)
+        count, d = rest.get((u, other), 0), (0.0, *model.discounts[0])
         total = sum(c for (s, _), c in rest.items() if s == u)
         left = sum(d[min(c, 3)] for (s, _), c in rest.items() if s == u) / total if total else 1.0
         expected = (count - d[min(count, 3)]) / max(total, 1) + left * math.exp(model.log_lower[other])
@@ -155,6 +157,10 @@ def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -
     assert np.array_equal(gone.added_rows(every[:-1]), added[1:, 1:])
 
 
+def inputs_of(window: Window) -> list[torch.Tensor]:
+    return [torch.from_numpy(x) for x in (window.token, window.source, window.target, window.restart)]
+
+
 def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
     return Recurrent(**{name: value.to(dtype) for name, value in model.tensors().items()})
 
@@ -194,7 +200,8 @@ def test_torch_is_the_equations(seed: int, nodes: int, length: int) -> None:
     token, target = rng.integers(0, nodes, (2, length)).astype(np.int32)
     first = torch.zeros(1, length, dtype=torch.bool)
     first[0, 0] = True
-    inputs = (torch.from_numpy(token)[None], torch.from_numpy(target)[None], first)
+    tokens, targets = torch.from_numpy(token)[None], torch.from_numpy(target)[None]
+    inputs = (tokens, tokens, targets, first)
     backend = TorchRecurrent(pairs)
     found = backend.losses(model, *inputs, torch.zeros(1, 16, dtype=torch.float64))[0]
     assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target, without=False), rel=1e-9)
@@ -212,25 +219,25 @@ def test_the_kernel_is_torch(
     dtype: torch.dtype, seed: int, nodes: int, documents: int, streams: int, steps: int, width: int
 ) -> None:
     text = random_text(seed, nodes=nodes, documents=documents)
-    pairs, model = model_of(text, nodes), random_model(seed, nodes, width)
+    pairs, model = model_of(text, nodes, clones=seed % 3 * 20), random_model(seed, nodes, width)
     if seed % 2:
         pairs = with_edges(pairs, seed)
     torch_path, kernel_path = TorchRecurrent(pairs), native(pairs, width, dtype)
     close = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-4}
     mine = cast(model, dtype)
     one = two = None
-    for window in islice(windows(text, streams=streams, steps=steps), 3):
-        token, target, restart = (torch.from_numpy(x) for x in (window.token, window.target, window.restart))
+    for window in islice(windows(text, streams=streams, steps=steps, clones=pairs.tree), 3):
+        token, source, target, restart = inputs_of(window)
         if one is None:
             one = torch.zeros(len(token), width, dtype=torch.float64)
             two = torch.zeros(len(token), width, dtype=dtype)
         assert two is not None
         before = one.clone(), two.clone()
-        wanted, found = (b.losses(m, token, target, restart, r) for b, m, r in
+        wanted, found = (b.losses(m, token, source, target, restart, r) for b, m, r in
                          ((torch_path, model, before[0]), (kernel_path, mine, before[1])))  # fmt: skip
         torch.testing.assert_close(found.double(), wanted, **close)
-        wanted, wanted_gradient = torch_path.gradients(model, token, target, restart, one, weight=0.5)
-        found, found_gradient = kernel_path.gradients(mine, token, target, restart, two, weight=0.5)
+        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, weight=0.5)
+        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, weight=0.5)
         torch.testing.assert_close(found.double(), wanted, **close)
         torch.testing.assert_close(two.double(), one, **close)
         for name, gradient in wanted_gradient.tensors().items():
@@ -255,10 +262,9 @@ def test_the_structures_have_the_sizes_of_the_kernel(dtype: torch.dtype) -> None
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
     text = random_text(1, nodes=300, documents=200)
-    pairs, model = model_of(text, 300), cast(random_model(1, 300, 32), torch.float32)
+    pairs, model = model_of(text, 300, clones=500), cast(random_model(1, 300, 32), torch.float32)
     backend = native(pairs, 32, torch.float32)
-    window = next(windows(text, streams=7, steps=30))
-    inputs = [torch.from_numpy(x) for x in (window.token, window.target, window.restart)]
+    inputs = inputs_of(next(windows(text, streams=7, steps=30, clones=pairs.tree)))
     usual, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -276,7 +282,7 @@ def test_untrained_it_is_the_pair_model() -> None:
     text = random_text(3, nodes=30, documents=50)
     pairs, model = model_of(text, 30), Recurrent.initial(30, 16, seed=0, dtype=torch.float64)
     window = next(windows(text, streams=3, steps=12))
-    inputs = [torch.from_numpy(x) for x in (window.token, window.target, window.restart)]
+    inputs = inputs_of(window)
     found = TorchRecurrent(pairs).losses(model, *inputs, torch.zeros(3, 16, dtype=torch.float64))
     scored = window.target >= 0
     rows = pairs.rows(window.token[scored].astype(np.int64))

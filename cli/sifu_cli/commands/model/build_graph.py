@@ -97,6 +97,13 @@ Example:
     help="The model: paper, paper-v1, brillm05 (the released code), tuned, or recurrent (all edges share a recurrence: "
     "the lowest perplexity).",
 )
+@click.option(
+    "--clones",
+    type=Integer(min=0),
+    metavar="N",
+    help="With --signal recurrent: at most N nodes split by the one or two nodes before them, where that predicts the "
+    "text better; 0: none.",
+)
 @seed_option("Seed of the random numbers.", default=0)
 @force_option("Replace an existing graph.")
 @common_options
@@ -127,6 +134,7 @@ def command(
             ("stored parameters", number(report.stored_parameters), ""),
             ("ratio", percent(report.ratio), "stored / dense parameters"),
             ("coverage", percent(report.coverage), "of the pairs in the text have a private edge"),
+            *([("clones", number(report.clones), "nodes split by the nodes before them")] if report.clones else []),
             ("corpus tokens", number(report.corpus_tokens), ""),
             ("held-out tokens", number(report.heldout_tokens), "not counted, not trained on"),
             ("unknown tokens", percent(report.unknown_share), "of the tokens are not nodes"),

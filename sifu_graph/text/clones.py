@@ -1,0 +1,342 @@
+"""Clones: nodes split by what came before them, the contexts that are worth it, and their counts.
+
+A *context* is a run of nodes; a *clone* of u is u after a context, so that its name is a run of two or more nodes that
+ends in u. The set of clones is closed under dropping the oldest node: what remains is the parent, a clone or u itself.
+The *source* of a place in a text is the longest name in the set that the text up to there ends with, within the
+document. Sources are numbered: n nodes, then the clones, parents before children.
+
+Counts are those of Kneser-Ney: a clone has the occurrences of its targets, and its parent counts each distinct pair of
+clone and target once. With all contexts of a length the model is interpolated Kneser-Ney of the order above it.
+
+A context is chosen by what it gains over its parent, in nats over the whole text, with each occurrence left out of the
+counts that predict it (D: the discounts; N, N_c: the occurrences of the pair and of the context)::
+
+    gain(c) = sum over v of N log( p'(v | c) / p(v | parent) )
+    p'(v | c) = (N - 1 - D(N - 1)) / (N_c - 1)  +  b' p(v | parent)       b' = (sum of D - D(N) + D(N - 1)) / (N_c - 1)
+
+The module knows node ids and documents; it does not know text, signals or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
+from sifu_graph.text.pair_counts import MergedCounts, PairCounts
+
+MOST_NODES = 3
+"""Of the name of a clone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneTree:
+    """Which clones there are.
+
+    Attributes
+    ----------
+    nodes
+        n.
+    parent
+        int32 [C]: the source of each clone's parent.
+    token
+        int32 [C]: the oldest node of its name. The clones are sorted by (parent, token).
+    """
+
+    nodes: int
+    parent: Ids
+    token: Ids
+
+    @classmethod
+    def empty(cls, nodes: int) -> CloneTree:
+        """No clones."""
+        none = np.empty(0, np.int32)
+        return cls(nodes=nodes, parent=none, token=none)
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    @property
+    def sources(self) -> int:
+        """Nodes and clones together."""
+        return self.nodes + len(self)
+
+    @cached_property
+    def parents(self) -> Ids:
+        """The parent of each source, int32 [sources]; -1 for a node."""
+        return np.concatenate([np.full(self.nodes, -1, np.int32), self.parent])
+
+    @cached_property
+    def depth(self) -> Ints:
+        """How many nodes come before the last one in the name of each source, int64 [sources]."""
+        found, at = np.zeros(self.sources, np.int64), self.parents
+        while (inside := at >= 0).any():
+            found += inside
+            at = np.where(inside, self.parents[at], -1)
+        return found
+
+    @cached_property
+    def node(self) -> Ints:
+        """The node of each source, the last one of its name, int64 [sources]."""
+        found, parents = np.arange(self.sources), self.parents
+        while (inside := found >= self.nodes).any():
+            found = np.where(inside, parents[found], found)
+        return found
+
+    @cached_property
+    def _keys(self) -> Ints:
+        return self.parent.astype(np.int64) * self.nodes + self.token
+
+    def without(self, gone: Bools) -> tuple[CloneTree, Ints]:
+        """Without some nodes, bool [n], and without the clones that have one of them in their names.
+
+        Also the new number of each source, int64 [sources]; -1 for those that are gone.
+        """
+        out = np.concatenate([gone, np.zeros(len(self), bool)])
+        for depth in range(1, 1 + int(self.depth.max(initial=0))):
+            here = np.flatnonzero(self.depth == depth)
+            out[here] = out[self.parents[here]] | gone[self.token[here - self.nodes]]
+        place = np.where(out, -1, np.cumsum(~out) - 1)
+        kept = ~out[self.nodes :]
+        nodes = int((~gone).sum())
+        parent, token = place[self.parent[kept]], place[self.token[kept]]
+        return CloneTree(nodes=nodes, parent=parent.astype(np.int32), token=token.astype(np.int32)), place
+
+    def name(self, source: int) -> list[int]:
+        """The nodes of the name of a source, the oldest first."""
+        found = []
+        while source >= self.nodes:
+            found.append(int(self.token[source - self.nodes]))
+            source = int(self.parent[source - self.nodes])
+        return [*found, source]
+
+    def child(self, source: Ints, token: Integers) -> Ints:
+        """The clones of sources after one more node, int64 [k]; -1 where there is none."""
+        if not len(self):
+            return np.full(len(source), -1)
+        wanted = source * self.nodes + token
+        at = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
+        return np.where(self._keys[at] == wanted, self.nodes + at, -1)
+
+    def source_of(self, nodes: Sequence[int]) -> int:
+        """The source at the end of a document so far, at least one node."""
+        source = int(nodes[-1])
+        for token in reversed(nodes[:-1]):
+            found = int(self.child(np.array([source]), np.array([token]))[0])
+            if found < 0:
+                break
+            source = found
+        return source
+
+    def sources_at(self, ids: Integers, begins: Bools, at: Ints) -> Ints:
+        """The sources of places of a text, int64 of the shape of ``at``.
+
+        Parameters
+        ----------
+        ids
+            The nodes, [tokens].
+        begins
+            bool [tokens]: the place begins a document.
+        at
+            The places.
+        """
+        place = at.flatten()  # a copy: it moves
+        source = ids[place].astype(np.int64)
+        going = np.arange(len(place)) if len(self) else np.empty(0, np.int64)
+        while len(going):
+            going = going[~begins[place[going]]]
+            place[going] -= 1
+            found = self.child(source[going], ids[place[going]].astype(np.int64))
+            going = going[found >= 0]
+            source[going] = found[found >= 0]
+        return source.reshape(at.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneCounts:
+    """The counts of all sources: the pairs of the nodes, then those of the clones.
+
+    Attributes
+    ----------
+    tree
+        The clones.
+    first, target, count
+        int64 [sources + 1], int32 and int64 [pairs]: where the pairs of each source begin, and the pairs.
+    gain
+        What each clone gains over its parent, in nats over the text, float32 [C].
+    """
+
+    tree: CloneTree
+    first: Ints
+    target: Ids
+    count: Ints
+    gain: Floats
+
+
+@dataclass(frozen=True)
+class _Grams:
+    """The distinct n-grams of one order, ascending: context (all nodes but the last) and target, and occurrences."""
+
+    context: Ints  # int64 [grams]: the nodes as digits of base n, the oldest first
+    target: Ids
+    count: Ints
+
+    @classmethod
+    def of(cls, split: Split, n: int, order: int) -> _Grams:
+        """Counts the n-grams of a text that lie within documents."""
+        begins = np.zeros(split.tokens + 1, bool)
+        begins[split.offsets] = True
+        merged = MergedCounts(np.dtype(np.int64))
+        for first in range(0, split.tokens, BLOCK_TOKENS):
+            ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
+            size = len(ids) - order + 1
+            if size < 1:
+                break
+            key, inside = np.zeros(size, np.int64), np.ones(size, bool)
+            for k in range(order):
+                key = key * n + ids[k : k + size]
+                if k:
+                    inside &= ~begins[first + k : first + k + size]
+            keys, count = np.unique(key[inside], return_counts=True)
+            merged.add(keys, count)
+        keys, count = merged.result()
+        context, target = np.divmod(keys.astype(np.int64), n)
+        return cls(context, target.astype(np.int32), count)
+
+    @cached_property
+    def first(self) -> Ints:
+        """Where each distinct context begins, int64 [contexts]."""
+        return np.flatnonzero(np.append(True, self.context[1:] != self.context[:-1])[: len(self.context)])
+
+    @cached_property
+    def group(self) -> Ints:
+        """The context of each n-gram, as its number among the distinct ones, int64 [grams]."""
+        return np.repeat(np.arange(len(self.first)), np.diff(self.first, append=len(self.context)))
+
+    def sums(self, values: Ints | Doubles) -> Doubles:
+        """Sums of values [grams] over each context, float64 [contexts]."""
+        return np.bincount(self.group, values, minlength=len(self.first)).astype(np.float64)
+
+
+def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = 0.0) -> CloneCounts:
+    """The clones of greatest gain of a text, and the counts of all sources.
+
+    Parameters
+    ----------
+    split
+        The documents.
+    counts
+        Its pairs.
+    clones
+        At most this number; a clone whose parent is missing brings its parent along.
+    least_gain
+        Nats; contexts that gain this or less are not made. -inf: all contexts.
+    """
+    levels = [_Grams(counts.source.astype(np.int64), counts.target, counts.count)]
+    for nodes in range(2, MOST_NODES + 1):
+        if counts.n ** (nodes + 1) < 2**63:  # its n-grams are numbered
+            levels.append(_Grams.of(split, counts.n, nodes + 1))
+    gains = _gains(levels, counts)
+    masks = _best(levels, gains, counts.n, clones=clones, least_gain=least_gain)
+    return _counted(levels, masks, gains, counts.n)
+
+
+def _place(among: _Grams, longer: _Grams, n: int, nodes: int) -> Ints:
+    """Where the n-grams with ``nodes`` nodes before the target are without their oldest node, int64 [grams]."""
+    context = longer.context % n ** (nodes - 1)
+    return np.searchsorted(among.context * n + among.target, context * n + longer.target)
+
+
+def _gains(levels: list[_Grams], counts: PairCounts) -> list[Doubles]:
+    """What each distinct context of two nodes, of three nodes, ... gains, float64 [contexts]."""
+    lower = np.bincount(counts.target, minlength=counts.n) + 0.5
+    p = _interpolated(levels[0], (lower / lower.sum())[counts.target])
+    found = []
+    for nodes, (below, level) in enumerate(pairwise(levels), 2):
+        before = p[_place(below, level, counts.n, nodes)]
+        found.append(_gain(level, before))
+        p = _interpolated(level, before)
+    return found
+
+
+def _interpolated(level: _Grams, lower: Doubles) -> Doubles:
+    """p of the target of each n-gram, float64 [grams], from p by the shorter context."""
+    taken = discount_of(level.count, estimate_discounts(level.count))
+    total, left = level.sums(level.count)[level.group], level.sums(taken)[level.group]
+    p: Doubles = (level.count - taken + left * lower) / total
+    return p
+
+
+def _gain(level: _Grams, lower: Doubles) -> Doubles:
+    """See the module's docstring; float64 [contexts]."""
+    discounts = estimate_discounts(level.count)
+    taken, less = discount_of(level.count, discounts), discount_of(level.count - 1, discounts)
+    total = level.sums(level.count)[level.group]
+    left = level.sums(taken)[level.group] - taken + less
+    p = np.where(total > 1, (level.count - 1 - less + left * lower) / np.maximum(total - 1, 1), lower)
+    return level.sums(level.count * np.log(p / lower))
+
+
+def _best(
+    levels: list[_Grams], gains: list[Doubles], n: int, *, clones: int, least_gain: float
+) -> list[Bools]:
+    """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts]."""
+    if not gains:
+        return []
+    every = np.concatenate(gains)
+    best = np.argsort(-every, kind="stable")[:clones]
+    taken = np.zeros(len(every), bool)
+    taken[best[every[best] > least_gain]] = True
+    masks = np.split(taken, np.cumsum([len(gain) for gain in gains])[:-1])
+    for k in range(len(masks) - 1, 0, -1):  # a clone brings its parent along
+        names, longer = (level.context[level.first] for level in levels[k : k + 2])
+        masks[k - 1][np.searchsorted(names, longer[masks[k]] % n ** (k + 1))] = True
+    return masks
+
+
+def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles], n: int) -> CloneCounts:
+    """The clones numbered, and the counts of all sources."""
+    sources, parents, tokens, numbers, total = [levels[0].context], [], [], np.arange(n), n
+    for nodes, (level, mask) in enumerate(zip(levels[1:], masks, strict=True), 2):
+        names = level.context[level.first][mask]
+        token, shorter = np.divmod(names, n ** (nodes - 1))
+        below = levels[nodes - 2]
+        parent = numbers[np.searchsorted(below.context[below.first], shorter)] if nodes > 2 else shorter
+        order = np.lexsort((token, parent))
+        numbers = np.full(len(mask), -1)
+        numbers[np.flatnonzero(mask)[order]] = total + np.arange(len(names))
+        sources.append(numbers[level.group])
+        parents.append(parent[order])
+        tokens.append(token[order])
+        gains[nodes - 2] = gains[nodes - 2][mask][order]
+        total += len(names)
+    # what a clone takes, its parent counts once for each target
+    reduced = [level.count for level in levels]
+    for k in range(len(levels) - 1, 0, -1):
+        below, size = _place(levels[k - 1], levels[k], n, k + 1), len(reduced[k - 1])
+        counted = np.where(sources[k] >= 0, 1, reduced[k])
+        change = np.bincount(below, counted - levels[k].count, minlength=size)
+        reduced[k - 1] = reduced[k - 1] + change.astype(np.int64)
+    source, target, count = (
+        np.concatenate([column[at >= 0] for column, at in zip(columns, sources, strict=True)])
+        for columns in (sources, [level.target for level in levels], reduced)
+    )
+    order = np.lexsort((target, source))
+    tree = CloneTree(
+        nodes=n,
+        parent=np.concatenate([np.empty(0, np.int32), *parents]).astype(np.int32),
+        token=np.concatenate([np.empty(0, np.int32), *tokens]).astype(np.int32),
+    )
+    return CloneCounts(
+        tree=tree,
+        first=np.searchsorted(source[order], np.arange(tree.sources + 1)).astype(np.int64),
+        target=target[order],
+        count=count[order],
+        gain=np.concatenate([np.empty(0), *gains]).astype(np.float32),
+    )

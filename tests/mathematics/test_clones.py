@@ -1,0 +1,203 @@
+"""Clones: which contexts have one, their counts, and the model of the counts, against naive versions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.text.clones import MOST_NODES, CloneCounts, CloneTree, choose
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.kneser_ney import KneserNey, estimate_discounts, every_place
+from sifu_graph.text.pair_counts import count_pairs
+
+Name = tuple[int, ...]
+Counted = dict[Name, Counter[int]]  # source, as its name -> targets
+
+cases = given(
+    seed=st.integers(0, 2**16), nodes=st.integers(2, 9), documents=st.integers(1, 40), clones=st.integers(0, 60)
+)
+
+
+def random_text(seed: int, *, nodes: int, documents: int) -> Split:
+    """Documents in which nodes depend on the two before."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(documents):
+        ids = rng.integers(0, nodes, 2).tolist()
+        for step in rng.integers(0, 2, rng.integers(0, 20)).tolist():
+            ids.append((ids[-1] + 2 * ids[-2] + step) % nodes)
+        found.append(np.array(ids, np.int32))
+    return Split.from_arrays(found)
+
+
+def clones_of(text: Split, nodes: int, clones: int, least_gain: float = -math.inf) -> CloneCounts:
+    return choose(text, count_pairs(text, n=nodes), clones=clones, least_gain=least_gain)
+
+
+def names_of(tree: CloneTree) -> list[Name]:
+    return [tuple(tree.name(source)) for source in range(tree.sources)]
+
+
+def naive_source(document: list[int], names: set[Name]) -> Name:
+    """The longest name that the document ends with, of those whose shorter forms are names too."""
+    best = tuple(document[-1:])
+    for size in range(2, len(document) + 1):
+        if tuple(document[-size:]) not in names:
+            break
+        best = tuple(document[-size:])
+    return best
+
+
+def occurrences(text: Split, names: set[Name]) -> Counted:
+    """How often each target follows each source."""
+    found: Counted = {name: Counter() for name in names}
+    for k in range(text.documents):
+        document = text.document(k).tolist()
+        for end in range(1, len(document)):
+            found[naive_source(document[:end], names)][document[end]] += 1
+    return found
+
+
+def with_parents(own: Counted) -> Counted:
+    """Kneser-Ney's counts: each distinct pair of a clone and a target counts once for the clone's parent."""
+    found = {name: Counter(targets) for name, targets in own.items()}
+    for name in sorted(found, key=len, reverse=True):
+        if len(name) > 1:
+            found[name[1:]].update(target for target, count in found[name].items() if count)
+    return found
+
+
+@settings(max_examples=30)
+@cases
+def test_counts_are_those_of_the_text(seed: int, nodes: int, documents: int, clones: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    found = clones_of(text, nodes, clones)
+    names = names_of(found.tree)
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= MOST_NODES and (len(name) == 1 or name[1:] in names) for name in names)
+    wanted = with_parents(occurrences(text, set(names)))
+    for source, name in enumerate(names):
+        row = slice(found.first[source], found.first[source + 1])
+        assert found.target[row].tolist() == sorted(wanted[name])
+        assert found.count[row].tolist() == [wanted[name][int(v)] for v in found.target[row]]
+
+
+@settings(max_examples=30)
+@cases
+def test_sources_are_the_longest_names(seed: int, nodes: int, documents: int, clones: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    tree = clones_of(text, nodes, clones).tree
+    names, every = names_of(tree), np.arange(text.tokens)
+    begins = np.isin(every, text.offsets[:-1])
+    found = tree.sources_at(text.ids, begins, every.reshape(1, -1))[0]
+    for k in range(text.documents):
+        document = text.document(k).tolist()
+        for end in range(1, len(document) + 1):
+            wanted = naive_source(document[:end], set(names))
+            assert names[found[text.offsets[k] + end - 1]] == wanted == names[tree.source_of(document[:end])]
+
+
+def naive_gain(text: Split, nodes: int, name: Name) -> float:
+    """The gain of a context, from the counts of all n-grams."""
+    grams: Counted = {}
+    for k in range(text.documents):
+        document = text.document(k).tolist()
+        for end in range(1, len(document)):
+            for size in range(1, min(MOST_NODES, end) + 1):
+                grams.setdefault(tuple(document[end - size : end]), Counter())[document[end]] += 1
+    discounts = {
+        size: (0.0, *estimate_discounts(np.array([c for n, row in grams.items() if len(n) == size for c in row.values()])))
+        for size in range(1, MOST_NODES + 1)
+    }
+    before = Counter(v for name, row in grams.items() if len(name) == 1 for v in row)
+
+    def p(context: Name, v: int) -> float:
+        if not context:
+            return (before[v] + 0.5) / sum(before[w] + 0.5 for w in range(nodes))
+        row, d = grams[context], discounts[len(context)]
+        total = sum(row.values())
+        left = sum(d[min(c, 3)] for c in row.values()) / total
+        return (row[v] - d[min(row[v], 3)]) / total + left * p(context[1:], v)
+
+    gain, row, d = 0.0, grams[name], discounts[len(name)]
+    total = sum(row.values())
+    for v, count in row.items():
+        lower, less = p(name[1:], v), count - 1
+        without = lower
+        if total > 1:
+            left = sum(d[min(c, 3)] for c in row.values()) - d[min(count, 3)] + d[min(less, 3)]
+            without = (less - d[min(less, 3)] + left * lower) / (total - 1)
+        gain += count * math.log(without / lower)
+    return gain
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 6), documents=st.integers(1, 40))
+def test_the_contexts_of_greatest_gain_are_chosen(seed: int, nodes: int, documents: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    every = clones_of(text, nodes, 10**6)
+    gains = dict(zip(names_of(every.tree)[nodes:], every.gain.tolist(), strict=True))
+    for name, gain in gains.items():
+        assert gain == pytest.approx(naive_gain(text, nodes, name), rel=1e-5, abs=1e-5)
+    few = clones_of(text, nodes, 5, 0.0)
+    chosen = set(names_of(few.tree)[nodes:])
+    best = sorted((gain for gain in gains.values() if gain > 0), reverse=True)[:5]
+    asked = {name for name in chosen if not any(other[1:] == name for other in chosen) or gains[name] >= min(best)}
+    assert sorted(gains[name] for name in asked) == pytest.approx(sorted(best))
+
+
+@settings(max_examples=20)
+@cases
+def test_a_row_without_an_occurrence_is_that_of_the_other_counts(
+    seed: int, nodes: int, documents: int, clones: int
+) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    counts = clones_of(text, nodes, clones)
+    model, names = PairModel.of(count_pairs(text, n=nodes), counts), names_of(counts.tree)
+    own = occurrences(text, set(names))
+    lower = [math.exp(q) for q in model.log_lower], [math.exp(q) for q in model.log_less]
+    rows = model.rows(np.arange(len(names)))
+    assert np.exp(rows).sum(1) == pytest.approx(1.0)
+
+    def p(counted: Counted, name: Name, v: int, q: float) -> float:
+        below = p(counted, name[1:], v, q) if len(name) > 1 else q
+        row, d = counted[name], (0.0, *model.discounts[len(name) - 1])
+        total = sum(row.values())
+        if not total:
+            return below
+        left = sum(d[min(c, 3)] for c in row.values()) / total
+        return (row[v] - d[min(row[v], 3)]) / total + left * below
+
+    full = with_parents(own)
+    for source, name in enumerate(names):
+        for v in range(nodes):
+            assert math.exp(rows[source, v]) == pytest.approx(p(full, name, v, lower[0][v]), rel=1e-9)
+        for target in own[name]:
+            own[name][target] -= 1
+            rest = with_parents(own)
+            own[name][target] += 1
+            alone = {u for u in full if len(u) == 1 and full[u][target]} - {u for u in rest if len(u) == 1 and rest[u][target]}
+            row = model.rows_without(np.array([source]), np.array([target]))[0]
+            for v in range(nodes):
+                q = lower[1 if v == target and alone else 0][v]
+                assert math.exp(row[v]) == pytest.approx(p(rest, name, v, q), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_all_contexts_are_kneser_ney(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kneser-Ney pads documents with marks, clones do not: the places with a whole history agree."""
+    monkeypatch.setattr("sifu_graph.text.clones.MOST_NODES", order - 1)
+    nodes, rng = 30, np.random.default_rng(0)
+    text = Split.from_arrays([np.cumsum(rng.choice([1, 2, 5], 30_000, p=[0.6, 0.3, 0.1])).astype(np.int32) % nodes])
+    model = PairModel.of(count_pairs(text, n=nodes), clones_of(text, nodes, 10**6))
+    places = every_place(text)[order:]
+    source = model.tree.sources_at(text.ids, np.arange(text.tokens) == 0, places - 1)
+    found = model.rows(source[:2000])[np.arange(2000), text.ids[places[:2000]]]
+    wanted = KneserNey(text, n=nodes, orders=[order]).nats(text, places[:2000])[f"kneser-ney-{order}"]
+    assert math.exp((-found.sum() - wanted) / 2000) == pytest.approx(1, abs=1e-3)  # perplexities
