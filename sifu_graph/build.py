@@ -26,7 +26,7 @@ from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.settings import InitialSettings
+from sifu_graph.settings import BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
@@ -228,32 +228,35 @@ def _build(
             split = choose(tokens.train, counts, clones=options.clones)
         graph = _new_graph(tokenizer, config, counts, private, split, options=options)
         clones = 0 if split is None else len(split.tree)
+        made = {"clones": clones} if clones else {}
+        build: BuildSettings = {
+            "corpus": corpus.record(),
+            "level": options.level,
+            "vocab": options.vocab,
+            "sparsify": options.sparsify,
+            "min_count": options.min_count,
+            "length": options.length,
+            "holdout": options.holdout,
+            "corpus_tokens": tokens.train.tokens,
+            "heldout_tokens": tokens.heldout.tokens,
+            "distinct_pairs": len(counts),
+            "coverage": covered,
+            "signal_preset": named,
+        }
+        if config.base:
+            build["clones"] = options.clones
         write_new_graph(
             store,
             graph,
             signal=config,
             initial=_initial_settings(options, graph, config),
-            build={
-                "corpus": corpus.record(),
-                "level": options.level,
-                "vocab": options.vocab,
-                "sparsify": options.sparsify,
-                "min_count": options.min_count,
-                "length": options.length,
-                "holdout": options.holdout,
-                "corpus_tokens": tokens.train.tokens,
-                "heldout_tokens": tokens.heldout.tokens,
-                "distinct_pairs": len(counts),
-                "coverage": covered,
-                "signal_preset": named,
-                "clones": options.clones,
-            },
+            build=build,
             format_version=CLONE_VERSION if clones else BASE_VERSION if config.base else FIRST_VERSION,
         )
         snapshot = store.commit(
             f"build: {nodes:,} nodes, {edges:,} private edges" + (f", {clones:,} clones" if clones else ""),
             command=command,
-            changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | ({"clones": clones} if clones else {}),
+            changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | made,
         )
         shutil.move(scratch, store.path / "cache")
     seconds = time.perf_counter() - started
@@ -349,7 +352,7 @@ def _new_graph(
         default_weight=default_weight,
         default_bias=default_bias,
         pairs=PairModel.of(counts, clones) if config.base else None,
-        gain=None if clones is None else clones.gain,
+        gain=np.empty(0, np.float32) if clones is None else clones.gain,
         base=base,
     )
 

@@ -56,21 +56,22 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
         M = (F' w F + `RIDGE` mean(w) I)^-1 F' w Y,      Y_new = mean of the vectors + F_new M.
     """
     assert copy.pairs is not None
-    nodes, pairs, n = copy.nodes, copy.pairs, copy.n
+    nodes, n = copy.nodes, copy.n
+    source, target, count = copy.pairs.of_nodes()
     vectors = np.concatenate([nodes["nodes/bias"], nodes[TARGET_VECTOR]], axis=1, dtype=np.float64)
     wanted = np.concatenate([vectors, nodes[TARGET_BIAS][:, None]], axis=1)
-    inner = ~(np.isin(pairs.source, new) & np.isin(pairs.target, new))
+    inner = ~(np.isin(source, new) & np.isin(target, new))
 
     def means(of: Ints, other: Ints) -> Doubles:
         known = inner & ~np.isin(other, new)
         sums = np.zeros((n, vectors.shape[1]))
-        total = np.bincount(of[known], pairs.count[known], minlength=n)
+        total = np.bincount(of[known], count[known], minlength=n)
         for column in range(vectors.shape[1]):
-            sums[:, column] = np.bincount(of[known], pairs.count[known] * vectors[other[known], column], minlength=n)
+            sums[:, column] = np.bincount(of[known], count[known] * vectors[other[known], column], minlength=n)
         mean: Doubles = sums / np.maximum(total, 1)[:, None]
         return mean
 
-    features = np.concatenate([means(pairs.target, pairs.source), means(pairs.source, pairs.target)], axis=1)
+    features = np.concatenate([means(target, source), means(source, target)], axis=1)
     old = np.setdiff1d(np.arange(n), new)
     occurs = nodes["nodes/count"][old].astype(np.float64)
     weight = occurs / (occurs + RIDGE)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
-from sifu_store.layout import BIAS, COUNT, ENERGY, SOURCE, TARGET, USAGE
+from sifu_store.layout import BIAS, COUNT, ENERGY, PAIR_DISCOUNTED, PAIR_TOTAL, SOURCE, TARGET, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit import base_edits
@@ -192,7 +192,7 @@ def _merge_on_base(copy: WorkingCopy, node: int, into: int, tokenizer: Any) -> N
 
 def _add_counts(copy: WorkingCopy, node: int, into: int) -> None:
     """Adds the counts of a node to those of another."""
-    for name in ("nodes/count", "rows/total", "rows/discounted"):
+    for name in {"nodes/count", "rows/total", "rows/discounted", PAIR_TOTAL, PAIR_DISCOUNTED} & copy.nodes.keys():
         copy.nodes[name][into] += copy.nodes[name][node]
     for name in ("nodes/predecessors", "rows/distinct"):
         copy.nodes[name][into] = max(copy.nodes[name][into], copy.nodes[name][node])

@@ -1,60 +1,96 @@
-"""The counts of all pairs of a graph whose edges share a base, to be changed by edits.
+"""The counts of all pairs of a graph whose edges share a base, and its clones, to be changed by edits.
 
-An edit changes the pairs of the edited nodes. It knows nodes and pairs; it does not know slots and pages
-(`working_copy`), nor texts.
+An edit changes the pairs and the clones of the edited nodes. It knows nodes, clones and pairs; it does not know slots
+and pages (`working_copy`), nor texts.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import PAIR_COUNT, PAIR_FIRST, PAIR_TARGET
+from sifu_store.layout import (
+    CLONE_DISCOUNTED,
+    CLONE_GAIN,
+    CLONE_PARENT,
+    CLONE_TOKEN,
+    CLONE_TOTAL,
+    CLONE_VERSION,
+    PAIR_COUNT,
+    PAIR_FIRST,
+    PAIR_TARGET,
+)
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools, Ids, Ints
-from sifu_graph.model.io import pair_model, write_pairs
+from sifu_graph.model.io import pair_model, read_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings
 
 
 class PairTable:
-    """The pairs of a working copy, sorted by (u, v).
+    """The pairs of a working copy, sorted by (source, target).
 
     Attributes
     ----------
+    tree
+        The clones.
+    clones
+        Their columns [C], by their names in the store; empty for a graph that never had clones.
     source, target, count
-        int64 [pairs].
+        int64 [pairs]; a source is a node or a clone.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, nodes: int) -> None:
         first = store.read(PAIR_FIRST)
+        self.tree = read_clones(store, nodes)
+        names = (CLONE_GAIN, CLONE_TOTAL, CLONE_DISCOUNTED) if store.has(CLONE_PARENT) else ()
+        self.clones: dict[str, NDArray[Any]] = {name: store.read(name) for name in names}
         self.source = np.repeat(np.arange(len(first) - 1), np.diff(first))
         self.target = store.read(PAIR_TARGET).astype(np.int64)
         self.count = store.read(PAIR_COUNT)
 
-    def write(self, store: Store, nodes: int) -> None:
-        """Writes the pairs; ``nodes`` is n."""
-        write_pairs(store, *self._by_source(nodes))
+    def write(self, store: Store) -> None:
+        """Writes the pairs and the clones."""
+        write_pairs(store, *self._by_source())
+        if self.clones:
+            store.require_version(CLONE_VERSION)
+            store.write(CLONE_PARENT, self.tree.parent)
+            store.write(CLONE_TOKEN, self.tree.token)
+            for name, column in self.clones.items():
+                store.write(name, column)
 
     def model(self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings) -> PairModel:
         """The pair model; ``nodes`` are the columns [n] of the nodes, by their names in the store."""
-        return pair_model(self._by_source(len(nodes["rows/total"])), nodes.__getitem__, initial)
+        columns = ChainMap(self.clones, dict(nodes))
+        return pair_model(self.tree, self._by_source(), columns.__getitem__, initial)
 
-    def _by_source(self, nodes: int) -> tuple[Ints, Ids, Ints]:
-        """Where the pairs of each of n sources begin, their targets, their counts: as in the store."""
-        first = np.searchsorted(self.source, np.arange(nodes + 1)).astype(np.int64)
+    def _by_source(self) -> tuple[Ints, Ids, Ints]:
+        """Where the pairs of each source begin, their targets, their counts: as in the store."""
+        first = np.searchsorted(self.source, np.arange(self.tree.sources + 1)).astype(np.int64)
         return first, self.target.astype(np.int32), self.count
+
+    def of_nodes(self) -> tuple[Ints, Ints, Ints]:
+        """The occurrences of all pairs of nodes: source, target and count, int64 [pairs].
+
+        What a clone counts, its parent counts once more.
+        """
+        n = self.tree.nodes
+        once = (self.source >= n) & (self.count > 0)
+        keys, place = np.unique(self.tree.node[self.source] * n + self.target, return_inverse=True)
+        count = np.zeros(len(keys), np.int64)
+        np.add.at(count, place, self.count - once)
+        source, target = np.divmod(keys, n)
+        return source, target, count
 
     # ---- changes
 
     def add(self, source: Ints, target: Ints, count: Ints) -> None:
         """Adds counts of pairs, int64 [k] each; counts of the same pair are summed."""
-        n = 1 + int(
-            max(self.source.max(initial=0), self.target.max(initial=0), source.max(initial=0), target.max(initial=0))
-        )
+        n = self.tree.nodes
         keys = np.concatenate([self.source * n + self.target, source * n + target])
         every, place = np.unique(keys, return_inverse=True)
         total = np.zeros(len(every), np.int64)
@@ -62,29 +98,55 @@ class PairTable:
         self.source, self.target = np.divmod(every, n)
         self.count = total
 
-    def add_like(self, new: Ints, like: int) -> None:
-        """Copies the pairs of a node to new nodes (int64 [k]); a pair (like, like) to all pairs among them."""
-        mine = (self.source == like) | (self.target == like)
-        source, target, count = self.source[mine], self.target[mine], self.count[mine]
-        itself = (source == like) & (target == like)
-        sources = [np.where(source == like, node, source)[~itself] for node in new.tolist()]
-        targets = [np.where(target == like, node, target)[~itself] for node in new.tolist()]
-        counts = [count[~itself]] * len(new)
-        if itself.any():
-            every = np.array([like, *new.tolist()])
-            u, v = (grid.ravel()[1:] for grid in np.meshgrid(every, every, indexing="ij"))  # all but (like, like)
-            sources.append(u)
-            targets.append(v)
-            counts.append(np.repeat(count[itself], len(u)))
-        self.add(np.concatenate(sources), np.concatenate(targets), np.concatenate(counts))
+    def add_nodes(self, more: int) -> None:
+        """Makes room for nodes at the end of the others. They have no pairs."""
+        self.tree, place = self.tree.with_more_nodes(more)
+        self.source = place[self.source]
 
-    def remove(self, gone: Bools, place: Ints) -> None:
-        """Removes the pairs of removed nodes, bool [n]; ``place`` are the new ids of the others, int64 [n]."""
-        kept = ~(gone[self.source] | gone[self.target])
+    def add_like(self, new: Ints, like: int) -> None:
+        """Copies the pairs and the clones of a node to new nodes (int64 [k]).
+
+        A pair (like, like) is copied to all pairs among them.
+        """
+        for node in new.tolist():
+            mine = self.target == like
+            self.add(self.source[mine], np.full(int(mine.sum()), node), self.count[mine])
+        for node in new.tolist():
+            self.tree, place, double = self.tree.copied(like, node)
+            self._copy(place, double)
+
+    def _copy(self, place: Ints, double: Ints) -> None:
+        """Gives all sources their new numbers, and their copies (-1: none) the same pairs and columns."""
+        n, clones = self.tree.nodes, len(self.tree)
+        for name, column in self.clones.items():
+            fresh = np.zeros(clones, column.dtype)
+            fresh[place[n:] - n] = column
+            copies = double[n:]
+            fresh[copies[copies >= 0] - n] = column[copies >= 0]
+            self.clones[name] = fresh
+        has = double[self.source] >= 0
+        source, target, count = double[self.source[has]], self.target[has], self.count[has]
+        self.source = place[self.source]
+        self.add(source, target, count)
+
+    def remove(self, gone: Bools) -> None:
+        """Removes nodes, bool [n], their pairs and their clones; the numbers after them decrease."""
+        tree, place = self.tree.without(gone)
+        kept = (place[self.source] >= 0) & (place[self.target] >= 0)
         self.source, self.target, self.count = place[self.source[kept]], place[self.target[kept]], self.count[kept]
+        left = place[self.tree.nodes :] >= 0
+        self.clones = {name: column[left] for name, column in self.clones.items()}
+        self.tree = tree
 
     def merge(self, node: int, into: int) -> None:
-        """Adds the counts of a node to those of another; its own pairs remain until it is removed."""
-        mine = (self.source == node) | (self.target == node)
-        source, target = (np.where(side[mine] == node, into, side[mine]) for side in (self.source, self.target))
-        self.add(source, target, self.count[mine])
+        """Adds the counts of a node and of its clones to those of another; the node has none then."""
+        tree, place = self.tree.merged(node, into)
+        n = tree.nodes
+        for name, column in self.clones.items():
+            summed = np.zeros(len(tree), column.dtype)
+            np.add.at(summed, place[n:] - n, column)
+            self.clones[name] = summed
+        source, target, count = place[self.source], np.where(self.target == node, into, self.target), self.count
+        none = np.empty(0, np.int64)
+        self.tree, self.source, self.target, self.count = tree, none, none, none
+        self.add(source, target, count)

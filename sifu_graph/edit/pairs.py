@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.layout import COUNT
+from sifu_store.layout import COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
 from sifu_graph.edit.rest_energy import Rest, log_shares
 from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.model.io import pair_discounts
 from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.pair_counts import PairCounts
 
@@ -76,6 +77,10 @@ def note_text(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
     copy.nodes["rows/total"][new] = text.row_total[new]
     copy.nodes["rows/distinct"][new] = text.row_distinct[new]
     copy.nodes["rows/discounted"][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
+    if PAIR_TOTAL in copy.nodes:  # with clones; a new node has none
+        taken = discount_of(text.count, pair_discounts(copy.settings["initial"])[0])
+        copy.nodes[PAIR_TOTAL][new] = text.row_total[new]
+        copy.nodes[PAIR_DISCOUNTED][new] = np.bincount(text.source, weights=taken, minlength=text.n)[new]
 
 
 def of_new_nodes(copy: WorkingCopy, text: PairCounts, new: Ints, *, sparsify: float, min_count: int) -> Mask:

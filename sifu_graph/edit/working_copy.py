@@ -28,6 +28,7 @@ from sifu_store.durable import require_free_bytes
 from sifu_store.layout import (
     BASE_VERSION,
     BIAS,
+    CLONE_VERSION,
     COUNT,
     EDITED_VERSION,
     ENERGY,
@@ -37,6 +38,8 @@ from sifu_store.layout import (
     LOG_LOWER,
     ORIGIN,
     PAGE_EDGES,
+    PAIR_DISCOUNTED,
+    PAIR_TOTAL,
     SOURCE,
     STORED,
     TARGET,
@@ -87,6 +90,7 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
 _BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, LOG_LOWER, LOG_LESS)
+_CLONED_BY_NODE = (PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -112,11 +116,11 @@ class WorkingCopy:
         self.config, self.width = graph.signal, int(self.settings["width"])
         present = store.names()
         self.small: Columns = {name: store.read(name) for name in small_names(graph.signal)}
-        self.pairs = PairTable(store) if graph.signal.base else None
+        self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        columns = (*_BY_NODE, *_BASE_BY_NODE) if graph.signal.base else _BY_NODE
+        columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *(_CLONED_BY_NODE if self.cloned else ())]
         names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
         self.nodes: Columns = {name: store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
@@ -200,6 +204,11 @@ class WorkingCopy:
             self.nodes["nodes/predecessors"],
             discounts_of(self.settings["initial"]),
         )
+
+    @property
+    def cloned(self) -> bool:
+        """Whether the graph was built with clones."""
+        return self.pairs is not None and bool(self.pairs.clones)
 
     def pair_model(self) -> PairModel:
         """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
@@ -290,8 +299,10 @@ class WorkingCopy:
             row = np.zeros_like(column[:1]) if like is None else column[like : like + 1]
             self.nodes[name] = np.concatenate([column, np.repeat(row, k, axis=0)])
         self.nodes[KEY][first:] = keys
-        if self.pairs is not None and like is not None:
-            self.pairs.add_like(np.arange(first, first + k), like)
+        if self.pairs is not None:
+            self.pairs.add_nodes(k)
+            if like is not None:
+                self.pairs.add_like(np.arange(first, first + k), like)
         self.vocabulary += [{"token": token, "kind": kind} for token in tokens]
         self._touched(nodes=True)
         if like is None:
@@ -312,7 +323,7 @@ class WorkingCopy:
             self.edges[name] = np.where(used, place[self.edges[name]], -1).astype(np.int32)
         self.forbidden = place[self.forbidden]
         if self.pairs is not None:
-            self.pairs.remove(gone, place)
+            self.pairs.remove(gone)
         self.nodes = {name: column[~gone] for name, column in self.nodes.items()}
         self.vocabulary = [record for record, out in zip(self.vocabulary, gone, strict=True) if not out]
         self.tokenizer = tokenizer
@@ -436,7 +447,8 @@ class WorkingCopy:
         initial.setdefault("nodes", self.settings["nodes"])
         initial["keys"] = self.keys
         self.settings["nodes"] = self.n
-        self.settings["format_version"] = version = EDITED_VERSION if self.pairs is None else BASE_VERSION
+        version = CLONE_VERSION if self.cloned else BASE_VERSION if self.pairs else EDITED_VERSION
+        self.settings["format_version"] = version
         store.require_version(version)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
@@ -450,7 +462,7 @@ class WorkingCopy:
         for name, column in self.nodes.items():
             store.write(name, column)
         if self.pairs is not None:
-            self.pairs.write(store, self.n)
+            self.pairs.write(store)
         if self.new_tokenizer:
             store.write_json("nodes/vocabulary", self.vocabulary)
             store.write_json("nodes/tokenizer", self.tokenizer.to_json())

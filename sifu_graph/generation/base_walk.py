@@ -18,7 +18,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.threads import product
+from sifu_graph.ops.threads import padded, product
 from sifu_graph.text.clones import MOST_NODES
 
 
@@ -59,7 +59,7 @@ class BaseWalk:
         model = base.model if r_0 is None else dataclasses.replace(base.model, start=r_0.contiguous())
         self._base = base
         self._step, self._initial = base.backend.stepper(model), model.start
-        self._vectors = model.target.T
+        self._vectors = padded(model.target).T
         self._rest = base.at_rest()
         self._nodes = np.arange(parameters.index.nodes, dtype=np.int64)
         self._never = np.array(self.forbidden, dtype=np.int64)
@@ -96,7 +96,7 @@ class BaseWalk:
 
     def energies(self) -> tuple[Floats, float]:
         """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise."""
-        found: Floats = product(self.r[None], self._vectors)[0].numpy()
+        found: Floats = product(self.r[None], self._vectors)[0, : len(self._nodes)].numpy()
         found += self._rest
         self._base.add_row(found, self.source)
         self._found = found

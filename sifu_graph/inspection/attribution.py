@@ -50,6 +50,8 @@ class Account:
     bias, encoding, counts, remainder : [k]
         The contributions of the edge's bias (with a base: of the target's bias and of what the edge adds), of the
         positional encoding and of the counts of pairs (with a base only), and the rest of the energy.
+    clones : [k, c]
+        What the counts of each clone of the source add, the one of two nodes first.
     """
 
     energy: Tensor
@@ -58,10 +60,11 @@ class Account:
     encoding: Tensor
     counts: Tensor
     remainder: Tensor
+    clones: Tensor
 
     def margin(self, a: int, b: int) -> Account:
         """The account of candidate a minus that of candidate b, as one row."""
-        parts = (self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder)
+        parts = (self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones)
         return Account(*((part[a] - part[b])[None] for part in parts))
 
 
@@ -106,7 +109,7 @@ def account(
     signals = (matrices @ c[..., None])[..., 0] @ x.T
     by_bias, by_encoding = (c * biases).sum(-1), c @ code
     rest = energies - signals.sum(-1) - by_bias - by_encoding
-    parts = (energies, signals, by_bias, by_encoding, np.zeros_like(rest), rest)
+    parts = (energies, signals, by_bias, by_encoding, np.zeros_like(rest), rest, np.zeros((len(rest), 0)))
     return Account(*map(torch.from_numpy, parts))
 
 
@@ -124,7 +127,7 @@ def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, ene
     base
         The base of the graph.
     source, target
-        The node of the position, and the candidates, int64 [k].
+        The source at the position (a node or a clone), and the candidates, int64 [k].
     began
         r^(j), [m, d].
     energy
@@ -134,10 +137,12 @@ def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, ene
     moved = signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])
     by_signal = vectors @ moved.T
     parts = base.parts_at_rest(source, target)
-    counts, bias = torch.from_numpy(parts["counts"]), torch.from_numpy(parts["bias"] + parts["edge"])
+    counts, bias = torch.from_numpy(parts.counts), torch.from_numpy(parts.bias + parts.edge)
+    clones = torch.from_numpy(parts.clones.T.copy())
     energies = energy.double()
-    rest = torch.where(torch.isfinite(energies), energies - by_signal.sum(1) - counts - bias, 0.0)
-    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest)
+    rest = energies - by_signal.sum(1) - counts - clones.sum(1) - bias
+    rest = torch.where(torch.isfinite(energies), rest, 0.0)
+    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest, clones)
 
 
 def moved_shares(began: Tensor) -> Tensor:

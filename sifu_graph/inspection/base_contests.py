@@ -54,7 +54,7 @@ def on_base(
         came = ids[position + 1] if position + 1 < len(ids) else None
         loss = None
         if like == "eval":
-            energies = base.energies(np.array([node]), r[None])[0]
+            energies = base.energies(np.array([walk.source]), r[None])[0]
             loss = float(torch.logsumexp(torch.from_numpy(energies), 0)) - float(energies[came])
         else:
             energies = walk.energies()[0].copy()
@@ -70,6 +70,7 @@ def on_base(
                 default=-np.inf,
                 loss=loss,
                 began=began.clone(),
+                source=walk.source,
             )
         )
     return signals, contests

@@ -46,6 +46,8 @@ class Contest:
     began: Tensor | None = None
     """[m, d], of a graph with a base: the signal here, had it begun at each of the m positions from ``begin`` on. The
     energies are then those of all nodes."""
+    source: int = -1
+    """With a base: the node, or its clone after the nodes before."""
 
 
 # ---- the two ways to compute

@@ -22,6 +22,7 @@ from torch import Tensor
 from sifu_graph.config import require_positive
 from sifu_graph.generation.base_walk import BaseWalk, walk_of
 from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
+from sifu_graph.model.base import PartsAtRest
 from sifu_graph.text.node_lookup import node_named
 
 if TYPE_CHECKING:
@@ -297,8 +298,12 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         page=page,
         page_stored=None if page is None else bool(store.page_stored()[page]),
         changed=_change(edge_changed(store, u, v, slot, generated)),
-        parts=None if base is None else {name: float(x[0]) for name, x in base.parts_at_rest(u, np.array([v])).items()},
+        parts=None if base is None else _parts(base.parts_at_rest(u, np.array([v]))),
     )
+
+
+def _parts(found: PartsAtRest) -> dict[str, float]:
+    return {name: float(getattr(found, name)[0]) for name in ("counts", "bias", "edge")}
 
 
 def _change(commit: Commit | None) -> Change | None:

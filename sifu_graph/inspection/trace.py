@@ -104,6 +104,7 @@ class Position:
     loss: float | None
     contenders: int
     candidates: tuple[Candidate, ...]
+    source: tuple[str, ...]  # the nodes of its name: the node alone, or those of its clone
     weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on; with a base: `moved_shares`
     account: Account
 
@@ -362,7 +363,7 @@ class _View:
             assert self.parameters.base is not None
             target = every[:k].astype(np.int64)
             split = account_on_base(
-                self.parameters.base, source=found.node, target=target, began=found.began, energy=energy
+                self.parameters.base, source=found.source, target=target, began=found.began, energy=energy
             )
             z = found.mix.new_zeros(len(every), len(found.mix))
         else:
@@ -383,10 +384,16 @@ class _View:
             loss=_loss(found, nodes),
             contenders=len(entries),
             candidates=tuple(self._candidate(nodes, node) for node in shown),
+            source=self._name(found),
             weights=weights.numpy(),
             account=split,
         )
         return _Seen(position, nodes, torch.from_numpy(every), z)
+
+    def _name(self, found: Contest) -> tuple[str, ...]:
+        base = self.parameters.base
+        nodes = [found.node] if base is None else base.pairs.tree.name(found.source)
+        return tuple(self.names[node] for node in nodes)
 
     def _candidate(self, nodes: Contestants, node: int) -> Candidate:
         private = bool(nodes.private[node])
@@ -431,6 +438,7 @@ def _position_json(position: Position) -> dict[str, Any]:
     return {
         "position": position.position,
         "node": position.name,
+        "source": list(position.source),
         "begin": position.begin,
         "private_edges": position.private_edges,
         "came": position.came_name,
@@ -460,5 +468,6 @@ def _account_json(found: Account, at: int) -> dict[str, Any]:
         "bias": float(found.bias[at]),
         "encoding": float(found.encoding[at]),
         "counts": float(found.counts[at]),
+        "clones": found.clones[at].tolist(),
         "remainder": float(found.remainder[at]),
     }

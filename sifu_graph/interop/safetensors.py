@@ -25,12 +25,16 @@ from sifu_store.layout import (
     ARRAYS,
     BASE,
     BASE_VERSION,
+    CLONE_PARENT,
+    CLONE_VERSION,
+    CLONES,
     EDITED_VERSION,
     ENERGY,
     FORMAT_VERSION,
     OPTIONAL,
     ORIGIN,
     PAGE_EDGES,
+    SOURCE,
     STORED,
     ArraySpec,
     Sizes,
@@ -53,7 +57,8 @@ BY_SLOT = (ORIGIN, ENERGY)
 def copied(settings: dict[str, Any] | GraphSettings) -> tuple[ArraySpec, ...]:
     """The arrays in the file: without the one that says which pages are stored, for it has the values of all pages."""
     always = tuple(spec for spec in ARRAYS if spec.name != STORED)
-    return (*always, *OPTIONAL, *BASE) if settings["signal"].get("base") else always
+    base = (*OPTIONAL, *BASE) if settings["signal"].get("base") else ()
+    return (*always, *base, *(CLONES if "pair_discounts" in settings["initial"] else ()))
 
 
 def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
@@ -187,6 +192,8 @@ def import_safetensors(
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
             build = {**settings["build"], "imported": imported}
             version = BASE_VERSION if settings["signal"].get("base") else EDITED_VERSION
+            if CLONE_PARENT in entries:
+                version = CLONE_VERSION
             store.require_version(version)
             store.set_settings({**settings, "training": None, "format_version": version, "build": build})
             snapshot = store.commit(
@@ -227,7 +234,12 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, A
     try:
         settings = json.loads(metadata[SETTINGS])
         version = int(settings["format_version"])
-        sizes = Sizes(n=int(settings["nodes"]), d=int(settings["width"]), slots=places["edges/source"][1][0])
+        sizes = Sizes(
+            n=int(settings["nodes"]),
+            d=int(settings["width"]),
+            slots=places[SOURCE][1][0],
+            clones=places[CLONE_PARENT][1][0] if CLONE_PARENT in places else 0,
+        )
         settings["build"], settings["initial"], settings["training"]
         specs = copied(settings)
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -19,7 +19,7 @@ from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
-from sifu_graph.ops.threads import product
+from sifu_graph.ops.threads import padded, product
 
 NAMES = {
     "W": "default/weight",
@@ -72,7 +72,7 @@ class Base:
         return lower
 
     def add_row(self, energy: Floats, source: int) -> None:
-        """Adds the part that depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""
+        """Adds what depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""
         pairs, scale = self.pairs, float(self.model.scale)
         for at in pairs.chain(source)[::-1]:
             row = slice(int(pairs.first[at]), int(pairs.first[at + 1]))
@@ -94,17 +94,16 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
-    def parts_at_rest(self, source: int, target: Ints) -> dict[str, Doubles]:
-        """The energies of edges (source, target [k]) where the signal is 0, as sums, float64 [k] each.
-
-        The source is a node or a clone. ``counts`` (s log p), ``bias`` (c of the target) and ``edge`` (what the edge adds).
-        """
-        row = np.array([source])
-        return {
-            "counts": float(self.model.scale) * self.pairs.rows(row)[0, target],
-            "bias": self.model.bias.numpy()[target].astype(np.float64),
-            "edge": self.pairs.added_rows(row)[0, target],
-        }
+    def parts_at_rest(self, source: int, target: Ints) -> PartsAtRest:
+        """The energies of edges (source, target [k]) where the signal is 0; the source is a node or a clone."""
+        chain = np.array(self.pairs.chain(source)[::-1])
+        rows = float(self.model.scale) * self.pairs.rows(chain)[:, target]
+        return PartsAtRest(
+            counts=rows[0],
+            clones=np.diff(rows, axis=0),
+            bias=self.model.bias.numpy()[target].astype(np.float64),
+            edge=self.pairs.added_rows(chain[-1:])[0, target],
+        )
 
     def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
         """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
@@ -121,11 +120,31 @@ class Base:
 
     def energies(self, source: Ints, r: Tensor) -> Floats:
         """The energies of all nodes after signals r [k, d] at these sources, int64 [k]: float32 [k, n]."""
-        found: Floats = product(r, self.model.target.T).numpy()
+        found: Floats = product(r, padded(self.model.target).T)[:, : self.pairs.nodes].numpy()
         found += self.at_rest()
         for row, at in zip(found, source.tolist(), strict=True):
             self.add_row(row, at)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class PartsAtRest:
+    """Parts of the energies of k edges out of a source with c clones in its chain, float64 [k] each.
+
+    Attributes
+    ----------
+    counts
+        s log p after the node.
+    clones
+        What each clone adds to it, the one of two nodes first, [c, k].
+    bias, edge
+        c of the target, and what edits gave the edge.
+    """
+
+    counts: Doubles
+    clones: Doubles
+    bias: Doubles
+    edge: Doubles
 
 
 def initial_arrays(nodes: int, width: int, *, seed: int) -> dict[str, Floats]:

@@ -60,7 +60,7 @@ class NewGraph:
     default_weight: Floats  # [d, d]
     default_bias: Floats  # [d]
     pairs: PairModel | None = None  # counts of all pairs, of a graph with a base
-    gain: Floats | None = None  # [C], of the clones of `pairs`
+    gain: Floats = field(default_factory=lambda: np.empty(0, np.float32))  # [C], of the clones of `pairs`
     base: Mapping[str, Floats] = field(default_factory=dict)  # the other arrays of that base, by name
 
 
@@ -126,13 +126,10 @@ def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
         store.write(CLONE_PARENT, tree.parent)
         store.write(CLONE_TOKEN, tree.token)
         store.write(CLONE_GAIN, graph.gain)
-        for (name, of_clones), values in zip(
-            ((PAIR_TOTAL, CLONE_TOTAL), (PAIR_DISCOUNTED, CLONE_DISCOUNTED)),
-            (pairs.total, pairs.discounted),
-            strict=True,
-        ):
-            store.write(name, values[:n])
-            store.write(of_clones, values[n:])
+        store.write(PAIR_TOTAL, pairs.total[:n])
+        store.write(CLONE_TOTAL, pairs.total[n:])
+        store.write(PAIR_DISCOUNTED, pairs.discounted[:n])
+        store.write(CLONE_DISCOUNTED, pairs.discounted[n:])
     for name, values in graph.base.items():
         store.write(name, values)
     store.write(KEY, np.arange(len(graph.node_count), dtype=np.int32))

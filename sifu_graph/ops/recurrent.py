@@ -7,7 +7,8 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
 u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
-E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the occurrence that is predicted, so that s learns how far counts are to be trusted on other text.
+E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
+occurrence that is predicted, so that s learns how far counts are to be trusted on other text.
 
 The module knows tensors and pair models; it does not know text or files.
 """

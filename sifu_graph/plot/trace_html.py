@@ -123,6 +123,7 @@ def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]
         "from": position.begin + cut - (cut > 0),
         "rest": cut > 0,
         "silent": position.position in trace.silent,
+        "source": [names.number(name) for name in position.source],
         "edges": position.private_edges,
         "came": position.came_at,
         "rank": position.rank,
@@ -147,6 +148,7 @@ def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]
                 "bias": _short(float(position.account.bias[k]), 9),
                 "encoding": _short(float(position.account.encoding[k]), 9),
                 "counts": _short(float(position.account.counts[k]), 9),
+                "clones": [_short(value, 9) for value in position.account.clones[k].tolist()],
                 "remainder": _short(float(position.account.remainder[k]), 3),
             }
             for k in range(len(position.candidates))

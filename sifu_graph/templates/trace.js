@@ -34,6 +34,7 @@
   const plain = (text) => text.split(" ").map(visible).join(" ");
   const spelled = () => data.traces[0].tokens.slice(data.traces[0].first === 0 ? 1 : 0)
     .map((name) => plain(data.names[name])).join(data.between);
+  const sourceName = (names) => names.map((name, k) => [k ? ">" : "", token(name)]).flat();
   const token = (name) => html("span", { class: "token" }, label(name));
   const fixed = (x, digits) => (x < 0 ? "\u2212" : "") + Math.abs(x).toFixed(digits);
   const signed = (x, digits) => (x < 0 ? "\u2212" : "+") + Math.abs(x).toFixed(digits);
@@ -69,7 +70,7 @@
     const b = position.account[Math.min(state.versus, position.account.length - 1)];
     return {
       signals: a.signals.map((x, k) => x - b.signals[k]), bias: a.bias - b.bias,
-      encoding: a.encoding - b.encoding, counts: a.counts - b.counts, remainder: a.remainder - b.remainder,
+      encoding: a.encoding - b.encoding, counts: a.counts - b.counts, clones: a.clones.map((x, k) => x - b.clones[k]), remainder: a.remainder - b.remainder,
     };
   }
   const marginOf = (position) => position.candidates[state.pick].energy - position.candidates[state.versus].energy;
@@ -173,7 +174,7 @@
     const came = position.came === null ? [] : [" The next token is ", html("b", null, token(position.candidates[position.came].name)), position.rank
       ? `: rank ${whole(position.rank)}, ${position.loss.toFixed(2)} nats.` : ", which is not a candidate here."];
     const edge = (c) => c.private ? `over a private edge counted ${whole(c.count)} times` : c.among > 1 ? `as one of ${whole(c.among)} default edges` : "over a default edge";
-    put("contest", `The source at position ${position.position} is `, html("b", null, token(position.node)),
+    put("contest", `The source at position ${position.position} is `, html("b", null, sourceName(position.source)),
       ` (${whole(position.edges)} private edges). `, html("b", null, token(a.name)), ` has energy ${a.energy.toFixed(3)} (${percent(a.p)}), ${edge(a)}; `,
       html("b", null, token(b.name)), ` has ${b.energy.toFixed(3)} (${percent(b.p)}), ${edge(b)}.`, came);
     const parts = split(position), margin = marginOf(position);
@@ -182,7 +183,8 @@
     const lines = strong.map(([k, value]) => [signalCell(signalAt(position, k)), value, "signal"]);
     const rest = mixed.reduce((sum, [, value]) => sum + value, 0) - strong.reduce((sum, [, value]) => sum + value, 0);
     if (mixed.length > strong.length) lines.push([[`${mixed.length - strong.length} other signals`], rest, "part"]);
-    if (data.base) lines.push([["counts of the pairs"], parts.counts, "part"]);
+    if (data.base) lines.push([["counts after ", token(position.node)], parts.counts, "part"]);
+    parts.clones.forEach((value, k) => lines.push([["counts after ", ...sourceName(position.source.slice(-2 - k))], value, "part"]));
     lines.push([["biases of the two edges"], parts.bias, "part"]);
     if (data.encoded) lines.push([["positional encoding"], parts.encoding, "part"]);
     const most = Math.max(1e-9, ...lines.map(([, value]) => Math.abs(value)), Math.abs(margin));

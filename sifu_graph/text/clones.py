@@ -98,15 +98,72 @@ class CloneTree:
 
         Also the new number of each source, int64 [sources]; -1 for those that are gone.
         """
-        out = np.concatenate([gone, np.zeros(len(self), bool)])
+        out = np.concatenate([gone, gone[self.token]])
         for depth in range(1, 1 + int(self.depth.max(initial=0))):
             here = np.flatnonzero(self.depth == depth)
-            out[here] = out[self.parents[here]] | gone[self.token[here - self.nodes]]
+            out[here] |= out[self.parents[here]]
         place = np.where(out, -1, np.cumsum(~out) - 1)
         kept = ~out[self.nodes :]
-        nodes = int((~gone).sum())
         parent, token = place[self.parent[kept]], place[self.token[kept]]
-        return CloneTree(nodes=nodes, parent=parent.astype(np.int32), token=token.astype(np.int32)), place
+        return self._of(int((~gone).sum()), parent, token), place
+
+    def with_more_nodes(self, more: int) -> tuple[CloneTree, Ints]:
+        """With nodes at the end of the others, and the new number of each source, int64 [sources]."""
+        place = np.arange(self.sources)
+        place[self.nodes :] += more
+        return self._of(self.nodes + more, place[self.parent], self.token), place
+
+    def merged(self, node: int, into: int) -> tuple[CloneTree, Ints]:
+        """With ``into`` in place of a node, which remains; and the new number of each source, int64 [sources]."""
+        every = np.arange(self.sources)
+        every[node] = into
+        return self.numbered(self.nodes, every[self.parent], every[self.token], first=every[: self.nodes])
+
+    def copied(self, node: int, other: int) -> tuple[CloneTree, Ints, Ints]:
+        """With a copy of each clone that has a node in its name, with ``other``, which has no clone, in its place.
+
+        Also the new numbers of all sources, int64 [sources], and of their copies; -1: it has none.
+        """
+        double = np.full(self.sources, -1)
+        double[node] = other
+        parents, tokens, total = [self.parent], [self.token], self.sources
+        for depth in range(1, 1 + int(self.depth.max(initial=0))):
+            here = np.flatnonzero(self.depth == depth)
+            parent, token = self.parents[here], self.token[here - self.nodes]
+            here, parent, token = (x[(double[parent] >= 0) | (token == node)] for x in (here, parent, token))
+            double[here] = total + np.arange(len(here))
+            parents.append(np.where(double[parent] >= 0, double[parent], parent))
+            tokens.append(np.where(token == node, other, token))
+            total += len(here)
+        tree, place = self.numbered(self.nodes, np.concatenate(parents), np.concatenate(tokens))
+        return tree, place[: self.sources], np.where(double >= 0, place[double], -1)
+
+    @classmethod
+    def numbered(
+        cls, nodes: int, parent: Integers, token: Integers, *, first: Ints | None = None
+    ) -> tuple[CloneTree, Ints]:
+        """Clones in any order, [C]; those of one name become one.
+
+        Also the number of each source, int64 [nodes + C]; ``first``: those of the nodes.
+        """
+        listed = cls._of(nodes, parent, token)
+        place = np.arange(listed.sources)
+        if first is not None:
+            place[:nodes] = first
+        parents, tokens, total = [], [], nodes
+        for depth in range(1, 1 + int(listed.depth.max(initial=0))):
+            here = np.flatnonzero(listed.depth == depth)
+            keys, found = np.unique(place[listed.parents[here]] * nodes + token[here - nodes], return_inverse=True)
+            place[here] = total + found
+            parents.append(keys // nodes)
+            tokens.append(keys % nodes)
+            total += len(keys)
+        none = np.empty(0, np.int64)
+        return cls._of(nodes, np.concatenate([none, *parents]), np.concatenate([none, *tokens])), place
+
+    @classmethod
+    def _of(cls, nodes: int, parent: Integers, token: Integers) -> CloneTree:
+        return cls(nodes=nodes, parent=parent.astype(np.int32), token=token.astype(np.int32))
 
     def name(self, source: int) -> list[int]:
         """The nodes of the name of a source, the oldest first."""
@@ -203,10 +260,9 @@ class _Grams:
                 key = key * n + ids[k : k + size]
                 if k:
                     inside &= ~begins[first + k : first + k + size]
-            keys, count = np.unique(key[inside], return_counts=True)
-            merged.add(keys, count)
-        keys, count = merged.result()
-        context, target = np.divmod(keys.astype(np.int64), n)
+            merged.add(*np.unique(key[inside], return_counts=True))
+        found, count = merged.result()
+        context, target = np.divmod(found.astype(np.int64), n)
         return cls(context, target.astype(np.int32), count)
 
     @cached_property
@@ -234,7 +290,7 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
     counts
         Its pairs.
     clones
-        At most this number; a clone whose parent is missing brings its parent along.
+        At most this number, the parents that they need among them.
     least_gain
         Nats; contexts that gain this or less are not made. -inf: all contexts.
     """
@@ -250,7 +306,8 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
 def _place(among: _Grams, longer: _Grams, n: int, nodes: int) -> Ints:
     """Where the n-grams with ``nodes`` nodes before the target are without their oldest node, int64 [grams]."""
     context = longer.context % n ** (nodes - 1)
-    return np.searchsorted(among.context * n + among.target, context * n + longer.target)
+    place: Ints = np.searchsorted(among.context * n + among.target, context * n + longer.target)
+    return place
 
 
 def _gains(levels: list[_Grams], counts: PairCounts) -> list[Doubles]:
@@ -283,21 +340,20 @@ def _gain(level: _Grams, lower: Doubles) -> Doubles:
     return level.sums(level.count * np.log(p / lower))
 
 
-def _best(
-    levels: list[_Grams], gains: list[Doubles], n: int, *, clones: int, least_gain: float
-) -> list[Bools]:
+def _best(levels: list[_Grams], gains: list[Doubles], n: int, *, clones: int, least_gain: float) -> list[Bools]:
     """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts]."""
     if not gains:
         return []
     every = np.concatenate(gains)
-    best = np.argsort(-every, kind="stable")[:clones]
-    taken = np.zeros(len(every), bool)
-    taken[best[every[best] > least_gain]] = True
-    masks = np.split(taken, np.cumsum([len(gain) for gain in gains])[:-1])
-    for k in range(len(masks) - 1, 0, -1):  # a clone brings its parent along
+    order = np.argsort(-every, kind="stable")
+    rank = np.empty(len(every), np.int64)
+    rank[order] = np.arange(len(every))
+    ranks = np.split(np.where(every > least_gain, rank, len(every)), np.cumsum([len(gain) for gain in gains])[:-1])
+    for k in range(len(ranks) - 1, 0, -1):  # a clone brings its parent along
         names, longer = (level.context[level.first] for level in levels[k : k + 2])
-        masks[k - 1][np.searchsorted(names, longer[masks[k]] % n ** (k + 1))] = True
-    return masks
+        np.minimum.at(ranks[k - 1], np.searchsorted(names, longer % n ** (k + 1)), ranks[k])
+    last = np.sort(np.concatenate([*ranks, [len(every)]]))[min(clones, len(every))]
+    return [found < last for found in ranks]
 
 
 def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles], n: int) -> CloneCounts:
@@ -319,14 +375,14 @@ def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles], n: 
     # what a clone takes, its parent counts once for each target
     reduced = [level.count for level in levels]
     for k in range(len(levels) - 1, 0, -1):
-        below, size = _place(levels[k - 1], levels[k], n, k + 1), len(reduced[k - 1])
+        place, size = _place(levels[k - 1], levels[k], n, k + 1), len(reduced[k - 1])
         counted = np.where(sources[k] >= 0, 1, reduced[k])
-        change = np.bincount(below, counted - levels[k].count, minlength=size)
+        change = np.bincount(place, counted - levels[k].count, minlength=size)
         reduced[k - 1] = reduced[k - 1] + change.astype(np.int64)
-    source, target, count = (
-        np.concatenate([column[at >= 0] for column, at in zip(columns, sources, strict=True)])
-        for columns in (sources, [level.target for level in levels], reduced)
-    )
+    kept = [at >= 0 for at in sources]
+    source = np.concatenate([at[mine] for at, mine in zip(sources, kept, strict=True)])
+    target = np.concatenate([level.target[mine] for level, mine in zip(levels, kept, strict=True)])
+    count = np.concatenate([found[mine] for found, mine in zip(reduced, kept, strict=True)])
     order = np.lexsort((target, source))
     tree = CloneTree(
         nodes=n,

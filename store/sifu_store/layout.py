@@ -139,7 +139,7 @@ OPTIONAL: tuple[ArraySpec, ...] = (
 )
 """The arrays that a store MAY have; version 2 added them."""
 BASE: tuple[ArraySpec, ...] = (
-    ArraySpec(PAIR_FIRST, "int64", "[n + C + 1]", lambda s: (s.n + s.clones + 1,), "where the pairs of each source begin"),
+    ArraySpec(PAIR_FIRST, "int64", "[n + C + 1]", lambda s: (s.n + s.clones + 1,), "where a source's pairs begin"),
     ArraySpec(PAIR_TARGET, "int32", "[*]", lambda s: (None,), "v of each distinct pair, ascending within a source"),
     ArraySpec(PAIR_COUNT, "int64", "[*]", lambda s: (None,), "occurrences of the pair"),
     ArraySpec(LOG_LOWER, "float64", "[n]", lambda s: (s.n,), "log q_v, the model below the pairs"),

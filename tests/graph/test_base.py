@@ -41,7 +41,7 @@ CHARACTERS = {"vocab": 40, "sparsify": 0.5, "length": 8, "holdout": 0.1}
 def built_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed: see `store`."""
     folder = tmp_path_factory.mktemp("base")
-    build_graph(write_text(folder / "poems.txt"), folder / "graph.sifu", signal="recurrent", **CHARACTERS)
+    build_graph(write_text(folder / "poems.txt"), folder / "graph.sifu", signal="recurrent", clones=40, **CHARACTERS)
     return folder / "graph.sifu"
 
 
@@ -84,13 +84,17 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
     assert base is not None
     W, gain, e, r, n, c, s = (x.double().numpy() for x in base.model.tensors().values())
     index, added = graph.parameters.index, graph.store.read("edges/energy")
-    found = []
-    for node in ids:
+    tree, found = base.pairs.tree, []
+    names = {tuple(tree.name(source)): source for source in range(tree.sources)}
+    for at, node in enumerate(ids):
+        source = node
+        for size in range(2, at + 2):
+            source = names.get(tuple(ids[at + 1 - size : at + 1]), source)
         h = r @ W
         h = (h - h.mean()) / math.sqrt(((h - h.mean()) ** 2).mean() + 1e-6)
         z = gain * h + e[node]
         r = z * np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
-        energy = s[0] * base.pairs.rows(np.array([node]))[0] + n @ r + c
+        energy = s[0] * base.pairs.rows(np.array([source]))[0] + n @ r + c
         for v in range(len(c)):
             slot = index.slot_of(node, v)
             energy[v] += 0.0 if slot is None else float(added[slot])
@@ -124,7 +128,7 @@ def test_untrained_it_is_kneser_ney_of_order_2(tmp_path: Path, level: str) -> No
         "tokens": lambda: token_lists(tmp_path / "a.jsonl"),
     }
     options = {"vocab": 300, "sparsify": 0.1, "holdout": 0.1, "level": "char" if level == "poems" else level}
-    build_graph(texts[level](), tmp_path / "g.sifu", signal="recurrent", **options)
+    build_graph(texts[level](), tmp_path / "g.sifu", signal="recurrent", clones=0, **options)
     with Graph.open(tmp_path / "g.sifu") as graph:
         report = graph.evaluate(with_baselines=True)
         counted = {found.name: found.perplexity for found in report.baselines}["kneser-ney-2"]
@@ -414,7 +418,7 @@ def test_an_edit_touches_only_what_it_is_about(trained: Path, name: str) -> None
         before = all_energies(graph)
         change(graph)
         after = all_energies(graph)
-        assert graph.store.format_version == 3
+        assert graph.store.format_version == 4
         graph.evaluate(limit=50)
         graph.train(steps=2)
     for key in before.keys() & after.keys():
@@ -500,6 +504,7 @@ def test_a_trace_adds_up_and_has_the_energies_of_generation(trained: Path, like:
         for position, row in zip(found.positions, wanted, strict=False):
             account = position.account
             total = account.signals.sum(1) + account.bias + account.counts + account.encoding + account.remainder
+            total += account.clones.sum(1)
             assert total.numpy() == pytest.approx(account.energy.numpy())
             assert np.abs(account.remainder.numpy()).max() < 1e-4
             assert account.energy.numpy() == pytest.approx([row[one.node] for one in position.candidates], abs=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small import write_poems
 
-from sifu_graph.ops.threads import product
+from sifu_graph.ops.threads import padded, product
 
 SCRIPT = """
 import hashlib, sys
@@ -65,3 +65,12 @@ def test_a_product_of_few_rows_does_not_depend_on_threads(width: int) -> None:
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     text = write_poems(tmp_path / "poems.txt", poems=300)
     assert run(tmp_path, text, threads=1) == run(tmp_path, text, threads=2)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 256])
+def test_a_product_with_padded_rows_does_not_depend_on_the_others(rows: int) -> None:
+    torch.manual_seed(0)
+    table, left = torch.randn(400, 48), torch.randn(rows, 48)
+    every = product(left, padded(table).T)
+    for n in (1, 7, 23, 64, 65, 130, 399):
+        assert torch.equal(product(left, padded(table[:n]).T)[:, :n], every[:, :n])

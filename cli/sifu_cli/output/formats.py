@@ -42,6 +42,11 @@ def printable(name: str) -> str:
     )
 
 
+def source_name(nodes: Sequence[str]) -> str:
+    """The name of a source from those of its nodes: `春`, or `立>春` for the clone of 春 after 立."""
+    return ">".join(map(printable, nodes))
+
+
 def quoted(names: Sequence[str]) -> str:
     """The first names of a list in quotes, and the number of the others."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.formats import number, percent, printable, source_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +101,7 @@ def position_tree(trace: Trace, position: Position, before: Position | None, top
     from rich.text import Text
     from rich.tree import Tree
 
-    root = Tree(Text(f"position {position.position}: the row of {printable(position.name)}", style="bold"))
+    root = Tree(Text(f"position {position.position}: the row of {source_name(position.source)}", style="bold"))
     others = "every node has an energy of its own" if trace.base else "all others share the default edge"
     root.add(Text(f"{position.private_edges:,} private edges; {others}", style="dim"))
     root.add(_mix(trace, position))
@@ -191,7 +191,9 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
     if rest:
         lines.append((float(signals[rest].sum()), f"{len(rest)} other signals"))
     if float(margin.counts[0]):
-        lines.append((float(margin.counts[0]), "counts of the pairs"))
+        lines.append((float(margin.counts[0]), f"counts after {printable(position.name)}"))
+    for nodes, value in enumerate(margin.clones[0].tolist(), 2):
+        lines.append((value, f"counts after {source_name(position.source[-nodes:])}"))
     lines.append((float(margin.bias[0]), "biases of the nodes and edges" if trace.base else "biases of the edges"))
     if float(margin.encoding[0]):
         lines.append((float(margin.encoding[0]), "positional encoding"))
