@@ -49,6 +49,7 @@ def model_card(graph: GraphSession) -> str:
                     if info.base_parameters is not None
                     else []
                 ),
+                *([("clones", f"{info.clones:,}, nodes split by the nodes before them")] if info.clones else []),
                 ("dense parameters", f"{info.dense_parameters:,}"),
                 ("pairs of the text on private edges", f"{info.coverage:.1%}"),
                 ("trained pages", f"{info.trained_pages:,} of {info.pages:,}"),

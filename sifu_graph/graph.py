@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sifu_graph.generation.stream import Generation, Stream
     from sifu_graph.inspection.diff import Difference
     from sifu_graph.inspection.inspect import EdgeReport, NodeReport
+    from sifu_graph.inspection.inspect_clone import CloneReport
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
@@ -232,14 +233,14 @@ class Graph(GraphSession):
 
         return trace_to_page(self, text, options, html, force=force)
 
-    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | EdgeReport:
-        """One node with its ``top`` strongest edges, or the edge between two nodes, in energies at rest.
+    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | CloneReport | EdgeReport:
+        """One node or clone with its ``top`` strongest edges, or the edge between two, in energies at rest.
 
-        See `inspection.inspect.inspect_node` and `inspection.inspect.inspect_edge`. `OptionError`: a node is unknown.
+        See `inspection.inspect` and `inspection.inspect_clone`. `OptionError`: a node or clone is unknown.
         """
-        from sifu_graph.inspection.inspect import inspect_edge, inspect_node
+        from sifu_graph.inspection.inspect import inspect_edge, inspect_source
 
-        return inspect_node(self, node, top=top) if target is None else inspect_edge(self, node, target)
+        return inspect_source(self, node, top=top) if target is None else inspect_edge(self, node, target)
 
     def diff(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError, HostMemoryError, OptionError
-from sifu_store.layout import COUNT, SOURCE
+from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
@@ -50,6 +50,7 @@ class GraphInfo:
     snapshot: str
     branch: str
     base_parameters: int | None  # of what all edges share; None: every edge stands alone
+    clones: int  # nodes split by the nodes before them
     newest: bool  # the snapshot is the newest of the branch
     settings: GraphSettings
 
@@ -322,6 +323,7 @@ class GraphSession:
             snapshot=self.store.snapshot,
             branch=self.store.branch,
             base_parameters=base_parameters(nodes, width) if self.signal.base else None,
+            clones=self.store.shape(CLONE_PARENT)[0] if self.store.has(CLONE_PARENT) else 0,
             newest=self.store.newest,
             settings=self.settings,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 
+from sifu_graph.edit import clone_edges
 from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
@@ -19,7 +20,9 @@ from sifu_graph.edit.working_copy import WorkingCopy
 
 
 def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
-    """The current values of the edge (u, v)."""
+    """The current values of the edge (u, v); u is a node or a clone."""
+    if u >= copy.n:
+        return clone_edges.state(copy, u, v)
     slot, forbidden = copy.slot_of(u, v), copy.is_forbidden(u, v)
     if copy.pairs is not None:
         row = energies_at_rest(copy, u)
@@ -49,6 +52,7 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     OptionError
         The factor is not finite, or the edge is forbidden.
     """
+    _require_node(copy, u, "scaled")
     if not math.isfinite(factor):
         raise OptionError(f"scale is {factor}: it must be a finite number")
     slots = np.array([_private(copy, u, v)])
@@ -70,6 +74,9 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     OptionError
         ``nats`` is not finite, the edge is forbidden, or its energy cannot become so low.
     """
+    if u >= copy.n:
+        clone_edges.boost(copy, u, v, nats)
+        return
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
     slots = np.array([_private(copy, u, v)])
@@ -91,6 +98,7 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     OptionError
         (a, b) is not private or is (u, v) itself, or (u, v) is forbidden.
     """
+    _require_node(copy, u, "copied to")
     source = copy.slot_of(a, b)
     names = copy.tokenizer.vocabulary
     if source is None:
@@ -114,6 +122,9 @@ def to_default(copy: WorkingCopy, u: int, v: int) -> None:
     OptionError
         The edge is not private.
     """
+    if u >= copy.n:
+        clone_edges.to_default(copy, u, v)
+        return
     slot = copy.slot_of(u, v)
     if slot is None:
         kind = "forbidden: allow it instead" if copy.is_forbidden(u, v) else "a default edge already"
@@ -129,6 +140,9 @@ def forbid(copy: WorkingCopy, u: int, v: int) -> None:
     OptionError
         The edge is forbidden already, or is the last edge out of u that can be chosen.
     """
+    if u >= copy.n:
+        clone_edges.forbid(copy, u, v)
+        return
     if copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is forbidden already")
     index, slot = copy.index, copy.slot_of(u, v)
@@ -147,6 +161,9 @@ def allow(copy: WorkingCopy, u: int, v: int) -> None:
     OptionError
         The edge is not forbidden.
     """
+    if u >= copy.n:
+        clone_edges.allow(copy, u, v)
+        return
     if not copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is not forbidden")
     copy.set_forbidden(copy.forbidden[(copy.forbidden != [u, v]).any(axis=1)])
@@ -186,6 +203,11 @@ def make_private(copy: WorkingCopy, source: np.ndarray, target: np.ndarray, coun
         values["optimizer/last_step"] = copy.values("optimizer/last_step", slots)
     copy.put(slots, values)
     return slots
+
+
+def _require_node(copy: WorkingCopy, u: int, done: str) -> None:
+    if u >= copy.n:
+        raise OptionError(f"an edge of a clone cannot be {done}: boost, forbid or allow it, or make it default")
 
 
 def _shown(copy: WorkingCopy, u: int, v: int) -> str:

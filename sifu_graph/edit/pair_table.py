@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import (
     CLONE_DISCOUNTED,
+    CLONE_EDGE,
+    CLONE_ENERGY,
     CLONE_GAIN,
     CLONE_PARENT,
     CLONE_TOKEN,
@@ -25,7 +27,8 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Bools, Ids, Ints
+from sifu_graph.arrays import Bools, Doubles, Ids, Ints
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import pair_model, read_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings
@@ -42,6 +45,8 @@ class PairTable:
         Their columns [C], by their names in the store; empty for a graph that never had clones.
     source, target, count
         int64 [pairs]; a source is a node or a clone.
+    edges, energy
+        int64 [k, 2] and float64 [k]: edges of clones that add something to their energy, and what, in nats.
     """
 
     def __init__(self, store: Store, nodes: int) -> None:
@@ -52,6 +57,8 @@ class PairTable:
         self.source = np.repeat(np.arange(len(first) - 1), np.diff(first))
         self.target = store.read(PAIR_TARGET).astype(np.int64)
         self.count = store.read(PAIR_COUNT)
+        self.edges = (store.read(CLONE_EDGE) if self.clones else np.empty((0, 2))).astype(np.int64)
+        self.energy: Doubles = (store.read(CLONE_ENERGY) if self.clones else np.empty(0)).astype(np.float64)
 
     def write(self, store: Store) -> None:
         """Writes the pairs and the clones."""
@@ -62,11 +69,43 @@ class PairTable:
             store.write(CLONE_TOKEN, self.tree.token)
             for name, column in self.clones.items():
                 store.write(name, column)
+            store.write(CLONE_EDGE, self.edges.astype(np.int32))
+            store.write(CLONE_ENERGY, self.energy.astype(np.float32))
 
-    def model(self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings) -> PairModel:
-        """The pair model; ``nodes`` are the columns [n] of the nodes, by their names in the store."""
+    def model(
+        self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings, index: EdgeIndex, energy: Doubles
+    ) -> PairModel:
+        """The pair model with what edges add to their energies.
+
+        ``nodes`` are the columns [n] of the nodes by their names in the store, ``energy`` what the private edges of the
+        index add, float64 [edges].
+        """
         columns = ChainMap(self.clones, dict(nodes))
-        return pair_model(self.tree, self._by_source(), columns.__getitem__, initial)
+        found = pair_model(self.tree, self._by_source(), columns.__getitem__, initial)
+        own = self.edges[:, 0] * self.tree.nodes + self.edges[:, 1]
+        return found.with_edges(
+            np.concatenate([index.keys, own]), np.concatenate([energy, self.energy]), index.forbidden
+        )
+
+    def nats_of(self, source: int, target: int) -> float:
+        """What an edge of a clone adds to its energy."""
+        mine = (self.edges == [source, target]).all(axis=1)
+        return float(self.energy[mine].sum())
+
+    def set_nats(self, source: int, target: int, nats: float) -> None:
+        """Sets what an edge of a clone adds to its energy; 0: nothing, -inf: it is forbidden."""
+        others = (self.edges != [source, target]).any(axis=1)
+        self._set_edges(
+            np.concatenate([self.edges[others], [[source, target]]]), np.concatenate([self.energy[others], [nats]])
+        )
+
+    def _set_edges(self, edges: Ints, energy: Doubles) -> None:
+        """Edges of clones in any order, [k, 2], with what they add; of the same edge, the mean."""
+        self.edges, place = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
+        times = np.bincount(place.ravel(), minlength=len(self.edges))
+        self.energy = np.bincount(place.ravel(), energy, minlength=len(self.edges)) / np.maximum(times, 1)
+        kept = self.energy != 0
+        self.edges, self.energy = self.edges[kept], self.energy[kept]
 
     def _by_source(self) -> tuple[Ints, Ids, Ints]:
         """Where the pairs of each source begin, their targets, their counts: as in the store."""
@@ -102,6 +141,7 @@ class PairTable:
         """Makes room for nodes at the end of the others. They have no pairs."""
         self.tree, place = self.tree.with_more_nodes(more)
         self.source = place[self.source]
+        self.edges[:, 0] = place[self.edges[:, 0]]
 
     def add_like(self, new: Ints, like: int) -> None:
         """Copies the pairs and the clones of a node to new nodes (int64 [k]).
@@ -111,6 +151,9 @@ class PairTable:
         for node in new.tolist():
             mine = self.target == like
             self.add(self.source[mine], np.full(int(mine.sum()), node), self.count[mine])
+            mine = self.edges[:, 1] == like
+            into = np.stack([self.edges[mine, 0], np.full(int(mine.sum()), node)], axis=1)
+            self._set_edges(np.concatenate([self.edges, into]), np.concatenate([self.energy, self.energy[mine]]))
         for node in new.tolist():
             self.tree, place, double = self.tree.copied(like, node)
             self._copy(place, double)
@@ -128,12 +171,19 @@ class PairTable:
         source, target, count = double[self.source[has]], self.target[has], self.count[has]
         self.source = place[self.source]
         self.add(source, target, count)
+        has = double[self.edges[:, 0]] >= 0
+        copies = np.stack([double[self.edges[has, 0]], self.edges[has, 1]], axis=1)
+        self.edges[:, 0] = place[self.edges[:, 0]]
+        self._set_edges(np.concatenate([self.edges, copies]), np.concatenate([self.energy, self.energy[has]]))
 
     def remove(self, gone: Bools) -> None:
         """Removes nodes, bool [n], their pairs and their clones; the numbers after them decrease."""
         tree, place = self.tree.without(gone)
         kept = (place[self.source] >= 0) & (place[self.target] >= 0)
         self.source, self.target, self.count = place[self.source[kept]], place[self.target[kept]], self.count[kept]
+        edges = place[self.edges]
+        stays = (edges >= 0).all(axis=1)
+        self.edges, self.energy = edges[stays], self.energy[stays]
         left = place[self.tree.nodes :] >= 0
         self.clones = {name: column[left] for name, column in self.clones.items()}
         self.tree = tree
@@ -147,6 +197,8 @@ class PairTable:
             np.add.at(summed, place[n:] - n, column)
             self.clones[name] = summed
         source, target, count = place[self.source], np.where(self.target == node, into, self.target), self.count
+        edges = np.stack([place[self.edges[:, 0]], np.where(self.edges[:, 1] == node, into, self.edges[:, 1])], axis=1)
+        self._set_edges(edges, self.energy)
         none = np.empty(0, np.int64)
         self.tree, self.source, self.target, self.count = tree, none, none, none
         self.add(source, target, count)

@@ -130,7 +130,7 @@ class CompactReport(EditReport):
 
 @dataclass(frozen=True, slots=True)
 class EdgeState:
-    """One edge: its kind (``private``, ``default``, ``forbidden``), count, and energy and probability at rest.
+    """One edge of a node or a clone: its kind, count, and energy and probability at rest.
 
     See `rest_energy` for energies at rest.
     """
@@ -138,7 +138,8 @@ class EdgeState:
     source: str
     target: str
     kind: str
-    """``private``, ``default`` or ``forbidden``."""
+    """``private``, ``default`` or ``forbidden``; of a clone ``own`` if it adds something to that of its parent, else
+    ``inherited``."""
     count: int
     energy: float
     probability: float

@@ -22,7 +22,7 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
-from sifu_graph.edit import base_edits, pairs, prune_grow
+from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
 from sifu_graph.edit.reports import (
@@ -220,12 +220,12 @@ class Edit:
 
     @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None]) -> EditEdgeReport:
-        account, find = self._account(), partial(node_named, self.copy.tokenizer)
-        pair = find(u), find(v)
-        before = edge_edits.state(self.copy, *pair)
-        change(self.copy, *pair)
+        account, copy = self._account(), self.copy
+        pair = clone_edges.source_of(copy, u), node_named(copy.tokenizer, v)
+        before = edge_edits.state(copy, *pair)
+        change(copy, *pair)
         self._note(message)
-        return EditEdgeReport(before=before, after=edge_edits.state(self.copy, *pair), **account())
+        return EditEdgeReport(before=before, after=edge_edits.state(copy, *pair), **account())
 
     # ---- many edges
 

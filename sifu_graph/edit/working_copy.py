@@ -117,6 +117,7 @@ class WorkingCopy:
         present = store.names()
         self.small: Columns = {name: store.read(name) for name in small_names(graph.signal)}
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
+        self.cloned = self.pairs is not None and bool(self.pairs.clones)  # the graph was built with clones
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
@@ -205,17 +206,11 @@ class WorkingCopy:
             discounts_of(self.settings["initial"]),
         )
 
-    @property
-    def cloned(self) -> bool:
-        """Whether the graph was built with clones."""
-        return self.pairs is not None and bool(self.pairs.clones)
-
     def pair_model(self) -> PairModel:
         """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
         assert self.pairs is not None
         index, energy = self.index, self.edges[ENERGY].astype(np.float64)
-        found = self.pairs.model(self.nodes, self.settings["initial"])
-        return found.with_edges(index.keys, energy[index.slot], index.forbidden)
+        return self.pairs.model(self.nodes, self.settings["initial"], index, energy[index.slot])
 
     def slot_of(self, u: int, v: int) -> int | None:
         """The slot of one edge, or None for a default edge."""

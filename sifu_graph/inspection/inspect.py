@@ -6,6 +6,7 @@ from its most frequent sources are read. The module knows a graph and its store;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +23,10 @@ from torch import Tensor
 from sifu_graph.config import require_positive
 from sifu_graph.generation.base_walk import BaseWalk, walk_of
 from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
-from sifu_graph.model.base import PartsAtRest
-from sifu_graph.text.node_lookup import node_named
+from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, clones_of, inspect_clone
+from sifu_graph.model.base import Base, PartsAtRest
+from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.node_lookup import node_named, source_name, source_named
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -88,6 +91,8 @@ class NodeReport:
         The commit that last changed the bias of the node, and that last wrote a page of its row.
     similar_targets, similar_sources
         The nodes with the most similar vectors n and e, of a graph whose edges share a base; else empty.
+    clones
+        The clones of the node that gain most.
     """
 
     node: int
@@ -112,6 +117,7 @@ class NodeReport:
     row_written: Change | None
     similar_targets: tuple[Similar, ...] = ()
     similar_sources: tuple[Similar, ...] = ()
+    clones: tuple[CloneSummary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,8 @@ class EdgeReport:
         The commit that last changed its parameters, or made it private or default.
     parts
         The parts of the energy by name, in a graph whose edges share a base: ``counts`` (s log p), ``bias`` (c of the
-        target) and ``edge`` (what the edge adds); else None.
+        target), ``edge`` (what the edge adds) and, for an edge of a clone, ``clones`` (what its counts add to those of
+        the node); else None.
     """
 
     source: str
@@ -155,6 +162,15 @@ class EdgeReport:
     page_stored: bool | None
     changed: Change | None
     parts: dict[str, float] | None = None
+
+
+def inspect_source(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport | CloneReport:
+    """The report of a node or of a clone. For ``top`` and the errors, see `inspect_node`."""
+    if len(name) > 2 and graph.tokenizer.token_id(name) is None:
+        source = source_of(graph, name)
+        if source >= graph.settings["nodes"]:
+            return inspect_clone(graph, source, top=top)
+    return inspect_node(graph, name, top=top)
 
 
 def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport:
@@ -230,6 +246,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         row_written=_change(row_written),
         similar_targets=_similar(parameters.small.get(TARGET_VECTOR), node, names, top),
         similar_sources=_similar(parameters.node_bias if parameters.base else None, node, names, top),
+        clones=clones_of(graph, node, top=top),
     )
 
 
@@ -250,10 +267,14 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     OptionError
         No node has one of the names; the message has the nearest names.
     """
-    u, v = node_named(graph.tokenizer, source), node_named(graph.tokenizer, target)
+    v = node_named(graph.tokenizer, target)
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
     base, walk = parameters.base, walk_of(parameters, graph.signal)
+    at_source = source_of(graph, source)
+    if base is not None and at_source >= base.pairs.nodes:
+        return _edge_of_clone(graph, base, at_source, v)
+    u = at_source
     row = row_at_rest(walk, u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
@@ -302,8 +323,44 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     )
 
 
+def source_of(graph: GraphSession, name: str) -> int:
+    """The node or the clone of a name. Raises `OptionError` with the nearest names for any other."""
+    base = graph.parameters.base
+    tree = CloneTree.empty(graph.settings["nodes"]) if base is None else base.pairs.tree
+    return source_named(graph.tokenizer, tree, name)
+
+
+def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> EdgeReport:
+    """The report of an edge of a clone, which has counts and an energy, but no matrix of its own."""
+    every, pairs = np.arange(base.pairs.nodes), base.pairs
+    row, parts = base.parts_at_rest(source, every).sum(), base.parts_at_rest(source, np.array([v]))
+    pair = int(pairs.find(np.array([source]), np.array([v]))[0])
+    count = int(pairs.count[pair]) if pair >= 0 else 0
+    default = row[np.delete(every, pairs.target[pairs.first[source] : pairs.first[source + 1]])]
+    return EdgeReport(
+        source=source_name(graph.tokenizer, pairs.tree, source),
+        target=graph.tokenizer.vocabulary[v],
+        private=False,
+        count=count,
+        share=count / max(1, int(pairs.total[source])),
+        energy=float(row[v]),
+        default_energy=float(np.logaddexp.reduce(default)) - math.log(max(1, len(default))),
+        p=float(np.exp(row[v] - np.logaddexp.reduce(row))),
+        rank=1 + int((row > row[v]).sum()),
+        weight_norm=0.0,
+        bias_norm=0.0,
+        singular_values=(),
+        slot=None,
+        page=None,
+        page_stored=None,
+        changed=None,
+        parts=_parts(parts),
+    )
+
+
 def _parts(found: PartsAtRest) -> dict[str, float]:
-    return {name: float(getattr(found, name)[0]) for name in ("counts", "bias", "edge")}
+    parts = {name: float(getattr(found, name)[0]) for name in ("counts", "bias", "edge")}
+    return {**parts, "clones": float(found.clones.sum())} if len(found.clones) else parts
 
 
 def _change(commit: Commit | None) -> Change | None:

@@ -146,6 +146,11 @@ class PartsAtRest:
     bias: Doubles
     edge: Doubles
 
+    def sum(self) -> Doubles:
+        """The energies, [k]."""
+        energies: Doubles = self.counts + self.clones.sum(0) + self.bias + self.edge
+        return energies
+
 
 def initial_arrays(nodes: int, width: int, *, seed: int) -> dict[str, Floats]:
     """The arrays of a base before training, by their names in the store."""

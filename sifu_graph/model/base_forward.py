@@ -15,17 +15,16 @@ from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.forward import Examined
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import Window, windows
 
 WINDOW = 256  # tokens whose energies are in memory at a time
 
 
-def tensors(window: Window, index: EdgeIndex) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def tensors(window: Window, pairs: PairModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Token, source, target and restart of a window, each [B, T]; the target of a forbidden pair is -1."""
-    target = window.target
-    if len(index.forbidden):
-        target = np.where(index.is_forbidden(window.token, target), np.int32(-1), target)
+    target = np.where(pairs.is_banned(window.source, window.target), np.int32(-1), window.target)
     return tuple(map(torch.from_numpy, (window.token, window.source, target, window.restart)))  # type: ignore[return-value]
 
 
@@ -37,7 +36,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     model, signal, at = base.model, base.model.start[None].clone(), 0
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
-        token, source, target, restart = tensors(window, index)
+        token, source, target, restart = tensors(window, base.pairs)
         r = base.backend.carry(model, token, restart, signal)[0]
         length = r.shape[0]
         begin = np.where(restart[0].numpy(), np.arange(length), -since)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import (
     CLONE_DISCOUNTED,
+    CLONE_EDGE,
+    CLONE_ENERGY,
     CLONE_PARENT,
     CLONE_TOKEN,
     CLONE_TOTAL,
@@ -153,7 +155,12 @@ def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairM
     first, target, count = (store.read(name) for name in (PAIR_FIRST, PAIR_TARGET, PAIR_COUNT))
     tree = read_clones(store, settings["nodes"])
     model = pair_model(tree, (first, target, count), store.read, settings["initial"])
-    return model.with_edges(index.keys, store.read(ENERGY)[index.slot].astype(np.float64), index.forbidden)
+    keys, energy = index.keys, store.read(ENERGY)[index.slot]
+    if len(tree):
+        source, target = store.read(CLONE_EDGE).astype(np.int64).T
+        keys = np.concatenate([keys, source * index.nodes + target])
+        energy = np.concatenate([energy, store.read(CLONE_ENERGY)])
+    return model.with_edges(keys, energy.astype(np.float64), index.forbidden)
 
 
 def write_pairs(store: Store, first: Ints, target: Ids, count: Ints) -> None:

@@ -14,6 +14,8 @@ from sifu_store.layout import (
     BASE_VERSION,
     BIAS,
     CLONE_DISCOUNTED,
+    CLONE_EDGE,
+    CLONE_ENERGY,
     CLONE_GAIN,
     CLONE_PARENT,
     CLONE_TOKEN,
@@ -126,6 +128,8 @@ def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
         store.write(CLONE_PARENT, tree.parent)
         store.write(CLONE_TOKEN, tree.token)
         store.write(CLONE_GAIN, graph.gain)
+        store.write(CLONE_EDGE, np.empty((0, 2), np.int32))
+        store.write(CLONE_ENERGY, np.empty(0, np.float32))
         store.write(PAIR_TOTAL, pairs.total[:n])
         store.write(CLONE_TOTAL, pairs.total[n:])
         store.write(PAIR_DISCOUNTED, pairs.discounted[:n])

@@ -30,7 +30,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
+from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, ranges
 from sifu_graph.text.clones import CloneCounts, CloneTree
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts
@@ -168,7 +168,8 @@ class PairModel:
     def with_edges(self, edges: Ints, nats: Doubles, forbidden: Ints) -> PairModel:
         """The same p, with what edges add to their energies.
 
-        ``edges`` and ``forbidden`` are pairs as u * n + v, int64 [k], each once; ``nats`` are float64 of the edges.
+        ``edges`` and ``forbidden`` are pairs as u * n + v, int64 [k], each once, where u is a node or a clone; ``nats``
+        are float64 of the edges, -inf for one that is forbidden.
         """
         adds = nats != 0
         keys = np.concatenate([edges[adds], forbidden])
@@ -183,6 +184,17 @@ class PairModel:
         first = np.searchsorted(every, np.arange(self.tree.sources + 1) * self.nodes).astype(np.int64)
         target = (every % self.nodes).astype(np.int32)
         return dataclasses.replace(self, first=first, target=target, count=count, added=added)
+
+    def is_banned(self, source: Integers, target: Integers) -> Bools:
+        """Whether pairs are forbidden after a source or after one of its ancestors, bool of their shape."""
+        found = np.zeros(source.shape, bool)
+        if self.added is None or not np.isneginf(self.added).any():
+            return found
+        at = source.astype(np.int64).ravel()
+        for here, level in self._levels(at):
+            pair = self.find(level, target.ravel()[here])
+            found.ravel()[here] |= (pair >= 0) & np.isneginf(self.added[pair])
+        return found
 
     def without_edge(self, source: int, target: int) -> PairModel:
         """The same p; the edge of a node adds nothing to its energy."""

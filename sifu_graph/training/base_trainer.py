@@ -124,7 +124,7 @@ class BaseTrainer:
         """One window. The learning rate falls to the end of the run, unless ``decay_steps`` is given."""
         progress, base, state = self._progress, self._base, self._graph.parameters.state
         window = next(self._windows)
-        token, source, target, restart = tensors(window, self._graph.parameters.index)
+        token, source, target, restart = tensors(window, base.pairs)
         scored = int((target >= 0).sum())
         losses, gradient = base.backend.gradients(
             base.model, token, source, target, restart, state[SIGNAL], weight=1.0 / max(1, scored)

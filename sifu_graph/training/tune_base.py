@@ -43,7 +43,7 @@ def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) 
     signal, clones = torch.empty(0), base.pairs.tree
     every = (window for _ in count() for window in windows(chosen, streams=STREAMS, steps=STEPS, clones=clones))
     for number, window in enumerate(islice(every, steps), start=1):
-        token, source, target, restart = tensors(window, index)
+        token, source, target, restart = tensors(window, base.pairs)
         if len(signal) != len(token):
             signal = base.model.start.repeat(len(token), 1)
         scored = max(1, int((target >= 0).sum()))

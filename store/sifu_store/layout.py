@@ -52,6 +52,8 @@ CLONE_TOKEN = "clones/token"
 CLONE_GAIN = "clones/gain"
 CLONE_TOTAL = "clones/total"
 CLONE_DISCOUNTED = "clones/discounted"
+CLONE_EDGE = "clones/edge"
+CLONE_ENERGY = "clones/energy"
 GAIN = "base/gain"
 START = "base/start"
 TARGET_VECTOR = "base/target"
@@ -156,6 +158,8 @@ CLONES: tuple[ArraySpec, ...] = (
     ArraySpec(CLONE_GAIN, "float32", "[C]", lambda s: (s.clones,), "nats that the clone gained at the build"),
     ArraySpec(CLONE_TOTAL, "int64", "[C]", lambda s: (s.clones,), "transitions out of the clone, as it counts them"),
     ArraySpec(CLONE_DISCOUNTED, "float64", "[C]", lambda s: (s.clones,), "sum of the discounts of its pairs"),
+    ArraySpec(CLONE_EDGE, "int32", "[*, 2]", lambda s: (None, 2), "edges (source, target) of clones that were edited"),
+    ArraySpec(CLONE_ENERGY, "float32", "[*]", lambda s: (None,), "nats that each adds to its energy; -inf: forbidden"),
     ArraySpec(PAIR_TOTAL, "int64", "[n]", lambda s: (s.n,), "transitions out of the node, as it counts them"),
     ArraySpec(PAIR_DISCOUNTED, "float64", "[n]", lambda s: (s.n,), "sum of the discounts of its pairs"),
 )

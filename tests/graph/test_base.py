@@ -24,6 +24,8 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit import base_edits
 from sifu_graph.estimate import estimate
 from sifu_graph.generation.base_walk import BaseWalk
+from sifu_graph.inspection.inspect import EdgeReport, NodeReport
+from sifu_graph.inspection.inspect_clone import CloneReport
 from sifu_graph.interop.safetensors import import_safetensors
 from sifu_graph.model.base import NAMES, Base
 from sifu_graph.ops import recurrent
@@ -428,6 +430,59 @@ def test_an_edit_touches_only_what_it_is_about(trained: Path, name: str) -> None
     assert all(after[key] != before[key] for key in touched)
     with Store.open(trained) as store:
         assert store.verify().ok
+
+
+def test_an_edit_in_one_context_holds_there_alone(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        before = all_energies(graph)
+        report = graph.boost_edge("月>風", "水", 2.0)
+        after = all_energies(graph)
+        changed = {key for key in before if after[key] != before[key]}
+        assert changed == {("月", "風", "水")}
+        assert after["月", "風", "水"] - before["月", "風", "水"] == pytest.approx(2.0, abs=1e-5)
+        odds = [found.probability / (1 - found.probability) for found in (report.before, report.after)]
+        assert math.log(odds[1] / odds[0]) == pytest.approx(2.0, abs=1e-5)
+        assert (report.before.kind, report.after.kind) == ("inherited", "own")
+        graph.boost_edge("風", "水", 1.0)  # holds for its clones too
+        assert all_energies(graph)["月", "風", "水"] - before["月", "風", "水"] == pytest.approx(3.0, abs=1e-5)
+        graph.default_edge("風", "水")
+        graph.default_edge("月>風", "水")
+        assert all_energies(graph) == before
+        graph.forbid_edge("月>風", "水")
+        changed = {key for key, energy in all_energies(graph).items() if energy != before[key]}
+        assert changed == {("月", "風", "水")}
+        graph.train(steps=2)
+        assert graph.evaluate(limit=200).perplexity < 100
+        assert all("水" not in graph.generate("月風", tokens=1, seed=k).text for k in range(20))
+        with pytest.raises(OptionError, match="not a clone of this graph; of '風' there are"):
+            graph.boost_edge("江>風", "水", 1.0)
+        with pytest.raises(OptionError, match="forbidden: allow it first"):
+            graph.boost_edge("月>風", "水", 1.0)
+        graph.allow_edge("月>風", "水")
+        with pytest.raises(OptionError, match="is not forbidden"):
+            graph.allow_edge("月>風", "水")
+        graph.rename_node("月", "龘")
+        graph.boost_edge("龘>風", "水", 1.0)
+        graph.remove_node("龘")
+        graph.evaluate(limit=200)
+
+
+def test_a_clone_is_inspected(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        report = graph.inspect("月>風", top=23)
+        assert isinstance(report, CloneReport)
+        assert (report.name, report.parent) == ("月>風", "風")
+        assert sum(target.p for target in report.targets) == pytest.approx(1.0)
+        assert sum(target.count > 0 for target in report.targets) == report.distinct_targets
+        strongest = report.targets[0]
+        edge = graph.inspect("月>風", strongest.name)
+        assert isinstance(edge, EdgeReport)
+        assert edge.p == pytest.approx(strongest.p)
+        assert (edge.rank, edge.count) == (1, strongest.count)
+        node = graph.inspect("風")
+        assert isinstance(node, NodeReport)
+        assert "月>風" in [clone.name for clone in node.clones]
+        assert graph.inspect("風", strongest.name).p == pytest.approx(strongest.p_parent)
 
 
 def test_boosting_adds_nats(trained: Path) -> None:

@@ -59,6 +59,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
                 if info.base_parameters is not None
                 else []
             ),
+            *([("clones", number(info.clones), "nodes split by the nodes before them")] if info.clones else []),
             ("ratio", percent(info.ratio), "stored / dense parameters"),
             ("coverage", percent(info.coverage), "of the pairs in the text have a private edge"),
             ("corpus tokens", number(info.corpus_tokens), _corpus(build)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sifu_graph.inspection.inspect import Change, EdgeReport, Neighbour, NodeReport
+    from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary
 
 TOP = 10
 Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
@@ -33,6 +34,7 @@ Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
 Examples:
   sifu inspect 春
   sifu inspect 春 風
+  sifu inspect '立>春'
 """,
 )
 @click.argument("node", metavar="NODE")
@@ -52,7 +54,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Show NODE, or the edge from the first NODE to the second.
+    """Show NODE, or the edge from the first NODE to the second. In a graph with clones, '立>春' is 春 after 立.
 
     Energies and probabilities are those at rest: with a mix of zero, so that only the bias of an edge and the
     positional encoding of the first step count. The list "share vs. p" has
@@ -64,6 +66,8 @@ def command(
         say(graph.memory_note, quiet=quiet)
     if as_json:
         print_json(dataclasses.asdict(found))
+    elif hasattr(found, "inherited"):
+        _print_clone(found)  # type: ignore[arg-type]
     elif target is None:
         _print_node(found)  # type: ignore[arg-type]
     else:
@@ -103,6 +107,54 @@ def _print_node(found: NodeReport) -> None:
     if found.similar_targets:
         click.echo()
         print_rich(_similar(found))
+    _print_clones(found.clones)
+
+
+def _print_clone(found: CloneReport) -> None:
+    parent = printable(found.parent)
+    print_table(
+        [
+            ("clone", printable(found.name), f"of {parent}"),
+            ("count", number(found.count), "as the clone counts its occurrences"),
+            ("targets", number(found.distinct_targets), "distinct"),
+            ("inherited", percent(found.inherited), f"of the probability is left to {parent}"),
+            ("gain", number(found.gain, 1), "nats over the text of the build"),
+        ]
+    )
+    click.echo()
+    print_rich(_clone_targets(found))
+    _print_clones(found.clones)
+
+
+def _clone_targets(found: CloneReport) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for title in ("out, by p", "largest changes"):
+        table.add_column(title)
+        for column in ("count", "p", f"after {printable(found.parent)}"):
+            table.add_column(column, justify="right")
+    for pair in zip(found.targets, found.changes, strict=True):
+        cells = [(printable(one.name), number(one.count), percent(one.p), percent(one.p_parent)) for one in pair]
+        table.add_row(*cells[0], *cells[1])
+    return table
+
+
+def _print_clones(clones: tuple[CloneSummary, ...]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    if not clones:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("clones, by gain")
+    for column in ("count", "nats"):
+        table.add_column(column, justify="right")
+    for one in clones:
+        table.add_row(printable(one.name), number(one.count), number(one.gain, 1))
+    click.echo()
+    print_rich(table)
 
 
 def _similar(found: NodeReport) -> Table:
@@ -148,9 +200,11 @@ def _cells(one: Neighbour, columns: tuple[str, ...]) -> list[str]:
 
 def _print_edge(found: EdgeReport) -> None:
     values = found.singular_values
+    of_clone = "clones" in (found.parts or {})
+    kind = "of a clone" if of_clone else "private" if found.private else "default"
     default = "the default edge has" if found.parts is None else "the default edges have, on average,"
     rows: list[Row] = [
-        ("edge", f"{printable(found.source)} {printable(found.target)}", "private" if found.private else "default"),
+        ("edge", f"{printable(found.source)} {printable(found.target)}", kind),
         ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
         ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
         ("probability", percent(found.p), "at rest"),
@@ -159,6 +213,7 @@ def _print_edge(found: EdgeReport) -> None:
     if found.parts is not None:
         rows += [
             ("  of the counts", number(found.parts["counts"], 4), "of pairs"),
+            *([("  of the clone", number(found.parts["clones"], 4), "its counts")] if of_clone else []),
             ("  of the target", number(found.parts["bias"], 4), "its bias"),
             ("  of the edge", number(found.parts["edge"], 4), "what edits gave it"),
         ]
@@ -171,7 +226,8 @@ def _print_edge(found: EdgeReport) -> None:
     if found.page is not None and found.parts is None:
         kind = "stored" if found.page_stored else "not trained: generated from the counts"
         rows.append(("page", number(found.page), f"slot {found.slot:,}; {kind}"))
-    rows.append(("last changed", *_when(found.changed)))
+    if not of_clone:
+        rows.append(("last changed", *_when(found.changed)))
     print_table(rows)
 
 
