@@ -40,8 +40,8 @@ WIDTH = 32  # of the paper
 BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
-CLONES = 0
-"""Default of a graph whose edges share a base."""
+CLONE_TOKENS = 40
+"""Tokens of the text for each clone, by default, of a graph whose edges share a base."""
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
 MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
@@ -87,7 +87,7 @@ class BuildOptions:
     holdout: float
     init: Literal["counts", "uniform"]
     seed: int
-    clones: int
+    clones: int | None
 
     def __post_init__(self) -> None:
         if self.vocab <= len(SPECIAL):
@@ -104,7 +104,7 @@ class BuildOptions:
             )
         if not 2 <= self.length <= MOST_LENGTH:
             raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
-        if self.clones < 0:
+        if self.clones is not None and self.clones < 0:
             raise OptionError(f"clones is {self.clones}: it must be 0 or more")
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}: it must be 0 or more")
@@ -159,7 +159,7 @@ def build_graph(
         A preset's name, or settings.
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
-        predict the text best. None: `CLONES` there, 0 elsewhere.
+        predict the text best. None: one for every `CLONE_TOKENS` tokens of the text there, none elsewhere.
     force
         Replace a store that is at ``path``.
     say
@@ -181,7 +181,7 @@ def build_graph(
         holdout=holdout,
         init=init,
         seed=seed,
-        clones=(CLONES if config.base else 0) if clones is None else clones,
+        clones=clones,
     )
     if options.clones and not config.base:
         raise OptionError("clones: only a graph whose edges share a base has them (`recurrent`)")
@@ -222,10 +222,12 @@ def _build(
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
         say(f"writing {edges:,} private edges")
-        split = None
-        if options.clones:
-            say(f"choosing {options.clones:,} clones")
-            split = choose(tokens.train, counts, clones=options.clones)
+        asked, split = options.clones, None
+        if asked is None:
+            asked = tokens.train.tokens // CLONE_TOKENS if config.base else 0
+        if asked:
+            say(f"choosing at most {asked:,} clones")
+            split = choose(tokens.train, counts, clones=asked)
         graph = _new_graph(tokenizer, config, counts, private, split, options=options)
         clones = 0 if split is None else len(split.tree)
         made = {"clones": clones} if clones else {}
@@ -244,7 +246,7 @@ def _build(
             "signal_preset": named,
         }
         if config.base:
-            build["clones"] = options.clones
+            build["clones"] = asked
         write_new_graph(
             store,
             graph,
@@ -281,7 +283,7 @@ def _report(
     if nodes < options.vocab:
         found = nodes - len(SPECIAL)
         notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")
-    if clones < options.clones:
+    if options.clones is not None and clones < options.clones:
         notes.append(f"{clones:,} clones instead of {options.clones:,}: no other context predicts the text better")
     return BuildReport(
         path=str(path),

@@ -33,6 +33,10 @@ from sifu_graph.text.pair_counts import MergedCounts, PairCounts
 
 MOST_NODES = 3
 """Of the name of a clone."""
+LEAST_GAIN = 1.0
+"""Nats that a context must gain. Half of the contexts that gain at all gain less, and together nothing: on 500,000 tokens
+of WordNet the held-out perplexity was 94.8 with all 46,036 and 94.9 with the 25,709 above 1 nat; on 16,000 tokens of Tang
+poems 185.6 with all 249, 184.3 with the 72 above it, and 182.6 without clones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +284,7 @@ class _Grams:
         return np.bincount(self.group, values, minlength=len(self.first)).astype(np.float64)
 
 
-def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = 0.0) -> CloneCounts:
+def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = LEAST_GAIN) -> CloneCounts:
     """The clones of greatest gain of a text, and the counts of all sources.
 
     Parameters

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import small_store
-from sifu_store.layout import ARRAYS, BASE, FORMAT_VERSION, OPTIONAL, PAGE_EDGES
+from sifu_store.layout import ARRAYS, BASE, CLONES, FORMAT_VERSION, OPTIONAL, PAGE_EDGES
 
 DOC = Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -32,8 +32,11 @@ def test_every_array_is_documented_as_declared() -> None:
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in section
     named = set(re.findall(r"^\| `([a-z]+/[a-z]+)` \|", plain + paged, re.MULTILINE))
     assert named == {spec.name for spec in ARRAYS}
-    second, third = later.split("## What version 3 adds")
+    second, rest = later.split("## What version 3 adds")
+    third, fourth = rest.split("## What version 4 adds")
     for spec in OPTIONAL:
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` |" in second
     for spec in BASE:
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in third
+    for spec in CLONES:
+        assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in fourth

@@ -26,11 +26,13 @@ from sifu_graph import Graph
 DATA = Path(__file__).parents[1] / "data"
 PROMPT = "春"
 COMMANDS = (  # the text comes from stdin, so that the store records no path
-    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --holdout 0.1 --seed 1 --signal recurrent",
+    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --holdout 0.1 --seed 1 --signal recurrent --clones 20",
     "train - --steps 4 --batch 4",
     "add-node 龍 --like 風",
     "edit-edge 春 風 --boost 1",
     "edit-edge 花 月 --forbid",
+    "edit-edge 月>風 水 --boost 2",
+    "edit-edge 月>風 花 --forbid",
     "edit-node 江 --rename 河",
     "prune --to-ratio 0.08 --yes",
 )
@@ -70,7 +72,7 @@ def history(store: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_store(path: Path) -> None:
-    """Builds a graph whose edges share a base, trains it, and makes each kind of edit that has arrays of its own."""
+    """Builds a graph with clones, trains it, and makes each kind of edit that has arrays of its own."""
     text = poems(path.parent).with_name("poems.txt").read_bytes()
     for command in COMMANDS:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
