@@ -220,7 +220,7 @@ def test_the_index_lists_every_page() -> None:
 
 def test_drawings_have_a_text_for_readers_that_show_none() -> None:
     drawings = list((ROOT / "docs").rglob("*.svg"))
-    assert len(drawings) == 7
+    assert len(drawings) == 8
     for drawing in drawings:
         root = ElementTree.parse(drawing).getroot()
         title, description = (root.find(f"{{http://www.w3.org/2000/svg}}{tag}") for tag in ("title", "desc"))

@@ -117,7 +117,7 @@ class WorkingCopy:
         present = store.names()
         self.small: Columns = {name: store.read(name) for name in small_names(graph.signal)}
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
-        self.cloned = self.pairs is not None and bool(self.pairs.clones)  # the graph was built with clones
+        self.cloned = self.pairs is not None and bool(self.pairs.clones)
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
@@ -310,7 +310,8 @@ class WorkingCopy:
         ``tokenizer`` is the tokenizer without these nodes.
         """
         gone = np.isin(np.arange(self.n), nodes)
-        self.drop(np.flatnonzero(_taken(gone, self.edges[SOURCE]) | _taken(gone, self.edges[TARGET])))
+        ends = np.append(gone, False)  # the last one for free slots, -1
+        self.drop(np.flatnonzero(ends[self.edges[SOURCE]] | ends[self.edges[TARGET]]))
         self.forbidden = self.forbidden[~gone[self.forbidden].any(axis=1)]
         place = np.cumsum(~gone) - 1
         for name in (SOURCE, TARGET):
@@ -499,9 +500,3 @@ class WorkingCopy:
                 self._pages_read.pop(next(iter(self._pages_read)))
             found = self._pages_read[name, page] = self.old.read_page(name, page)
         return found
-
-
-def _taken(gone: NDArray[np.bool_], column: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which slots hold an edge of a removed node, bool [slots]."""
-    out: NDArray[np.bool_] = (column >= 0) & gone[np.maximum(column, 0)]
-    return out

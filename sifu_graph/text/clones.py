@@ -19,9 +19,9 @@ The module knows node ids and documents; it does not know text, signals or files
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -34,9 +34,9 @@ from sifu_graph.text.pair_counts import MergedCounts, PairCounts
 MOST_NODES = 3
 """Of the name of a clone."""
 LEAST_GAIN = 1.0
-"""Nats that a context must gain. Half of the contexts that gain at all gain less, and together nothing: on 500,000 tokens
-of WordNet the held-out perplexity was 94.8 with all 46,036 and 94.9 with the 25,709 above 1 nat; on 16,000 tokens of Tang
-poems 185.6 with all 249, 184.3 with the 72 above it, and 182.6 without clones."""
+"""Nats that a context must gain. Half of the contexts that gain at all gain less, and together nothing: on 500,000
+tokens of WordNet the held-out perplexity was 94.8 with all 46,036 and 94.9 with the 25,709 above 1 nat; on 16,000
+tokens of Tang poems 185.6 with all 249, 184.3 with the 72 above it, and 182.6 without clones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,10 +242,20 @@ class CloneCounts:
 
 @dataclass(frozen=True)
 class _Grams:
-    """The distinct n-grams of one order, ascending: context (all nodes but the last) and target, and occurrences."""
+    """The distinct n-grams of one order, ascending; a context is all nodes of an n-gram but the last.
 
-    context: Ints  # int64 [grams]: the nodes as digits of base n, the oldest first
-    target: Ids
+    Attributes
+    ----------
+    n
+        The base of the digits.
+    keys
+        int64 [grams]: the nodes as digits of base n, the oldest first.
+    count
+        int64 [grams]: occurrences.
+    """
+
+    n: int
+    keys: Ints
     count: Ints
 
     @classmethod
@@ -265,23 +275,31 @@ class _Grams:
                 if k:
                     inside &= ~begins[first + k : first + k + size]
             merged.add(*np.unique(key[inside], return_counts=True))
-        found, count = merged.result()
-        context, target = np.divmod(found.astype(np.int64), n)
-        return cls(context, target.astype(np.int32), count)
+        keys, count = merged.result()
+        return cls(n, keys.astype(np.int64, copy=False), count)
 
     @cached_property
     def first(self) -> Ints:
-        """Where each distinct context begins, int64 [contexts]."""
-        return np.flatnonzero(np.append(True, self.context[1:] != self.context[:-1])[: len(self.context)])
+        """Where each distinct context begins, and the number of n-grams, int64 [contexts + 1]."""
+        new = np.ones(len(self.keys), bool)
+        for begin in range(1, len(self.keys), BLOCK_TOKENS):
+            context = self.keys[begin - 1 : begin + BLOCK_TOKENS] // self.n
+            new[begin : begin + BLOCK_TOKENS] = context[1:] != context[:-1]
+        return np.append(np.flatnonzero(new), len(self.keys))
 
-    @cached_property
-    def group(self) -> Ints:
-        """The context of each n-gram, as its number among the distinct ones, int64 [grams]."""
-        return np.repeat(np.arange(len(self.first)), np.diff(self.first, append=len(self.context)))
+    @property
+    def contexts(self) -> Ints:
+        """The distinct contexts, ascending, int64 [contexts]."""
+        return self.keys[self.first[:-1]] // self.n
 
-    def sums(self, values: Ints | Doubles) -> Doubles:
-        """Sums of values [grams] over each context, float64 [contexts]."""
-        return np.bincount(self.group, values, minlength=len(self.first)).astype(np.float64)
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Some contexts and their n-grams at a time."""
+        begin, last = 0, len(self.first) - 1
+        while begin < last:
+            end = int(np.searchsorted(self.first, self.first[begin] + BLOCK_TOKENS))
+            end = min(max(end, begin + 1), last)
+            yield slice(begin, end), slice(int(self.first[begin]), int(self.first[end]))
+            begin = end
 
 
 def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = LEAST_GAIN) -> CloneCounts:
@@ -298,105 +316,108 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
     least_gain
         Nats; contexts that gain this or less are not made. -inf: all contexts.
     """
-    levels = [_Grams(counts.source.astype(np.int64), counts.target, counts.count)]
+    n = counts.n
+    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
     for nodes in range(2, MOST_NODES + 1):
-        if counts.n ** (nodes + 1) < 2**63:  # its n-grams are numbered
-            levels.append(_Grams.of(split, counts.n, nodes + 1))
-    gains = _gains(levels, counts)
-    masks = _best(levels, gains, counts.n, clones=clones, least_gain=least_gain)
-    return _counted(levels, masks, gains, counts.n)
+        if n ** (nodes + 1) < 2**63:  # its n-grams are numbered
+            levels.append(_Grams.of(split, n, nodes + 1))
+    gains = _gains(levels)
+    masks = _best(levels, gains, clones=clones, least_gain=least_gain)
+    return _counted(levels, masks, gains)
 
 
-def _place(among: _Grams, longer: _Grams, n: int, nodes: int) -> Ints:
-    """Where the n-grams with ``nodes`` nodes before the target are without their oldest node, int64 [grams]."""
-    context = longer.context % n ** (nodes - 1)
-    place: Ints = np.searchsorted(among.context * n + among.target, context * n + longer.target)
-    return place
-
-
-def _gains(levels: list[_Grams], counts: PairCounts) -> list[Doubles]:
+def _gains(levels: list[_Grams]) -> list[Doubles]:
     """What each distinct context of two nodes, of three nodes, ... gains, float64 [contexts]."""
-    lower = np.bincount(counts.target, minlength=counts.n) + 0.5
-    p = _interpolated(levels[0], (lower / lower.sum())[counts.target])
+    n = levels[0].n
+    lower = np.bincount(levels[0].keys % n, minlength=n) + 0.5
+    p = _judged(levels[0], lambda keys: (lower / lower.sum())[keys % n])[1]
     found = []
     for nodes, (below, level) in enumerate(pairwise(levels), 2):
-        before = p[_place(below, level, counts.n, nodes)]
-        found.append(_gain(level, before))
-        p = _interpolated(level, before)
+        gain, p = _judged(level, partial(_below, below, p, n**nodes))
+        found.append(gain)
     return found
 
 
-def _interpolated(level: _Grams, lower: Doubles) -> Doubles:
-    """p of the target of each n-gram, float64 [grams], from p by the shorter context."""
-    taken = discount_of(level.count, estimate_discounts(level.count))
-    total, left = level.sums(level.count)[level.group], level.sums(taken)[level.group]
-    p: Doubles = (level.count - taken + left * lower) / total
-    return p
+def _below(level: _Grams, p: Doubles, modulus: int, keys: Ints) -> Doubles:
+    """p of n-grams, float64 [k], by their shorter contexts: of those of the order below, float64 [grams]."""
+    found: Doubles = p[np.searchsorted(level.keys, keys % modulus)]
+    return found
 
 
-def _gain(level: _Grams, lower: Doubles) -> Doubles:
-    """See the module's docstring; float64 [contexts]."""
+def _judged(level: _Grams, lower: Callable[[Ints], Doubles]) -> tuple[Doubles, Doubles]:
+    """The gain of each context, float64 [contexts], and p of the target of each n-gram, float64 [grams].
+
+    ``lower`` gives p by the shorter context, float64 [k], of n-grams, int64 [k]. See the module's docstring.
+    """
     discounts = estimate_discounts(level.count)
-    taken, less = discount_of(level.count, discounts), discount_of(level.count - 1, discounts)
-    total = level.sums(level.count)[level.group]
-    left = level.sums(taken)[level.group] - taken + less
-    p = np.where(total > 1, (level.count - 1 - less + left * lower) / np.maximum(total - 1, 1), lower)
-    return level.sums(level.count * np.log(p / lower))
+    gain, p = np.empty(len(level.first) - 1), np.empty(len(level.keys))
+    for contexts, grams in level.blocks():
+        bounds = level.first[contexts.start : contexts.stop + 1] - grams.start
+        group = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        count, before = level.count[grams], lower(level.keys[grams])
+        taken, less = discount_of(count, discounts), discount_of(count - 1, discounts)
+        total, left = np.bincount(group, count)[group], np.bincount(group, taken)[group]
+        p[grams] = (count - taken + left * before) / total
+        without = (count - 1 - less + (left - taken + less) * before) / np.maximum(total - 1, 1)
+        gain[contexts] = np.bincount(group, count * np.log(np.where(total > 1, without, before) / before))
+    return gain, p
 
 
-def _best(levels: list[_Grams], gains: list[Doubles], n: int, *, clones: int, least_gain: float) -> list[Bools]:
+def _best(levels: list[_Grams], gains: list[Doubles], *, clones: int, least_gain: float) -> list[Bools]:
     """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts]."""
     if not gains:
         return []
-    every = np.concatenate(gains)
+    every, n = np.concatenate(gains), levels[0].n
     order = np.argsort(-every, kind="stable")
     rank = np.empty(len(every), np.int64)
     rank[order] = np.arange(len(every))
     ranks = np.split(np.where(every > least_gain, rank, len(every)), np.cumsum([len(gain) for gain in gains])[:-1])
     for k in range(len(ranks) - 1, 0, -1):  # a clone brings its parent along
-        names, longer = (level.context[level.first] for level in levels[k : k + 2])
-        np.minimum.at(ranks[k - 1], np.searchsorted(names, longer % n ** (k + 1)), ranks[k])
+        parents = np.searchsorted(levels[k].contexts, levels[k + 1].contexts % n ** (k + 1))
+        np.minimum.at(ranks[k - 1], parents, ranks[k])
     last = np.sort(np.concatenate([*ranks, [len(every)]]))[min(clones, len(every))]
     return [found < last for found in ranks]
 
 
-def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles], n: int) -> CloneCounts:
+def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles]) -> CloneCounts:
     """The clones numbered, and the counts of all sources."""
-    sources, parents, tokens, numbers, total = [levels[0].context], [], [], np.arange(n), n
-    for nodes, (level, mask) in enumerate(zip(levels[1:], masks, strict=True), 2):
-        names = level.context[level.first][mask]
-        token, shorter = np.divmod(names, n ** (nodes - 1))
-        below = levels[nodes - 2]
-        parent = numbers[np.searchsorted(below.context[below.first], shorter)] if nodes > 2 else shorter
+    n = levels[0].n
+    none = np.empty(0, np.int32)
+    parents, tokens = [none], [none]
+    numbers = [levels[0].contexts.astype(np.int32)]  # the source of each context; -1: none
+    kept_gains, total = [np.empty(0)], n
+    for nodes, (level, mask, gain) in enumerate(zip(levels[1:], masks, gains, strict=True), 2):
+        token, shorter = np.divmod(level.contexts[mask], n ** (nodes - 1))
+        below = numbers[nodes - 2]
+        parent = below[np.searchsorted(levels[nodes - 2].contexts, shorter)]
         order = np.lexsort((token, parent))
-        numbers = np.full(len(mask), -1)
-        numbers[np.flatnonzero(mask)[order]] = total + np.arange(len(names))
-        sources.append(numbers[level.group])
+        number = np.full(len(mask), -1, np.int32)
+        number[np.flatnonzero(mask)[order]] = total + np.arange(len(order))
+        numbers.append(number)
         parents.append(parent[order])
-        tokens.append(token[order])
-        gains[nodes - 2] = gains[nodes - 2][mask][order]
-        total += len(names)
+        tokens.append(token[order].astype(np.int32))
+        kept_gains.append(gain[mask][order])
+        total += len(order)
+    sources = [np.repeat(number, np.diff(level.first)) for number, level in zip(numbers, levels, strict=True)]
     # what a clone takes, its parent counts once for each target
     reduced = [level.count for level in levels]
     for k in range(len(levels) - 1, 0, -1):
-        place, size = _place(levels[k - 1], levels[k], n, k + 1), len(reduced[k - 1])
-        counted = np.where(sources[k] >= 0, 1, reduced[k])
-        change = np.bincount(place, counted - levels[k].count, minlength=size)
-        reduced[k - 1] = reduced[k - 1] + change.astype(np.int64)
+        change = np.where(sources[k] >= 0, 1, reduced[k]) - levels[k].count
+        changed = np.flatnonzero(change)
+        place = np.searchsorted(levels[k - 1].keys, levels[k].keys[changed] % n ** (k + 1))
+        reduced[k - 1] = reduced[k - 1] + np.bincount(place, change[changed], minlength=len(reduced[k - 1])).astype(
+            np.int64
+        )
     kept = [at >= 0 for at in sources]
     source = np.concatenate([at[mine] for at, mine in zip(sources, kept, strict=True)])
-    target = np.concatenate([level.target[mine] for level, mine in zip(levels, kept, strict=True)])
+    target = np.concatenate([level.keys[mine] % n for level, mine in zip(levels, kept, strict=True)])
     count = np.concatenate([found[mine] for found, mine in zip(reduced, kept, strict=True)])
     order = np.lexsort((target, source))
-    tree = CloneTree(
-        nodes=n,
-        parent=np.concatenate([np.empty(0, np.int32), *parents]).astype(np.int32),
-        token=np.concatenate([np.empty(0, np.int32), *tokens]).astype(np.int32),
-    )
+    tree = CloneTree(nodes=n, parent=np.concatenate(parents), token=np.concatenate(tokens))
     return CloneCounts(
         tree=tree,
         first=np.searchsorted(source[order], np.arange(tree.sources + 1)).astype(np.int64),
-        target=target[order],
+        target=target[order].astype(np.int32),
         count=count[order],
-        gain=np.concatenate([np.empty(0), *gains]).astype(np.float32),
+        gain=np.concatenate(kept_gains).astype(np.float32),
     )
