@@ -90,7 +90,6 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
 _BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, LOG_LOWER, LOG_LESS)
-_CLONED_BY_NODE = (PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -121,7 +120,7 @@ class WorkingCopy:
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *(_CLONED_BY_NODE if self.cloned else ())]
+        columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *((PAIR_TOTAL, PAIR_DISCOUNTED) * self.cloned)]
         names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
         self.nodes: Columns = {name: store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
@@ -444,7 +443,6 @@ class WorkingCopy:
         initial["keys"] = self.keys
         self.settings["nodes"] = self.n
         version = CLONE_VERSION if self.cloned else BASE_VERSION if self.pairs else EDITED_VERSION
-        self.settings["format_version"] = version
         store.require_version(version)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
@@ -466,7 +464,7 @@ class WorkingCopy:
             for name in self.paged:
                 store.write_pages(name, first, self.read_pages(name, first, stop))
         store.write(STORED, stored.astype(np.uint8))
-        store.set_settings({**self.settings})
+        store.set_settings({**self.settings, "format_version": version})
         return len(pages)
 
     def page_bytes(self) -> int:
