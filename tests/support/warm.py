@@ -33,6 +33,9 @@ class WarmProcess:
         A terminal, for its input and its output. None: `stdout` and `stderr` are pipes, and its input is empty.
     """
 
+    stdout: IO[str]
+    stderr: IO[str]
+
     def __init__(
         self, code: str, *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None,
         terminal: int | None = None,
@@ -51,9 +54,6 @@ class WarmProcess:
         self._process.start()
         for end in theirs:
             end.close()
-
-    stdout: IO[str]
-    stderr: IO[str]
 
     @property
     def pid(self) -> int:
@@ -78,7 +78,9 @@ class WarmProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None:
+            self.kill()
         self.stdout.close()
         self.stderr.close()
         self.wait()
@@ -95,7 +97,7 @@ def run(code: str, *args: str | Path, cwd: Path | None = None, env: Mapping[str,
 def _text(end: Connection) -> IO[str]:
     descriptor = os.dup(end.fileno())
     end.close()
-    return open(descriptor, encoding="utf-8")
+    return os.fdopen(descriptor, encoding="utf-8")
 
 
 def _run(code: str, args: list[str], cwd: Path | None, environment: dict[str, str], streams: list[Connection]) -> None:
@@ -103,7 +105,7 @@ def _run(code: str, args: list[str], cwd: Path | None, environment: dict[str, st
         os.dup2(stream.fileno(), number)
         stream.close()
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww")
+        os.fdopen(number, mode, encoding="utf-8", closefd=False) for number, mode in enumerate("rww")
     )
     os.environ.clear()
     os.environ.update(environment)
