@@ -12,12 +12,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import warm
 from small import write_poems
 
 ROOT = Path(__file__).parents[1]
 
 
 def run(code: str, folder: Path) -> str:
+    """Runs Python code as a user does, imports and their warnings included. Returns what it printed."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -25,7 +27,7 @@ def run(code: str, folder: Path) -> str:
 
 def on_few_poems(code: str, folder: Path) -> str:
     """Python code that builds from a small file in place of the shipped poems."""
-    write_poems(folder / "few.txt", poems=3000)
+    write_poems(folder / "few.txt", poems=1000)
     assert '"tang"' in code
     return code.replace('"tang"', '"few.txt"')
 
@@ -39,15 +41,15 @@ def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     found = blocks(ROOT / page, "python")
     assert found
     for block in found:
-        small = on_few_poems(block.replace("vocab=4000", "vocab=300"), tmp_path)
+        small = on_few_poems(block.replace("vocab=4000", "vocab=150"), tmp_path)
         assert small != block
         assert run(small, tmp_path)
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
     code = (ROOT / "examples" / "first_graph.py").read_text(encoding="utf-8")
-    code = on_few_poems(code.replace("VOCAB = 4000", "VOCAB = 300").replace("STEPS = 4", "STEPS = 1"), tmp_path)
-    printed = run(code, tmp_path)
+    code = on_few_poems(code.replace("VOCAB = 4000", "VOCAB = 150").replace("STEPS = 4", "STEPS = 1"), tmp_path)
+    printed = warm.run(code, cwd=tmp_path)
     assert len(printed.splitlines()) == 6
 
 
@@ -90,7 +92,7 @@ def remarks(printed: str) -> list[str]:
 
 def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
     """The words, on a smaller graph than the page has: the figures were measured once."""
-    write_poems(tmp_path / "few.txt", poems=3000)
+    write_poems(tmp_path / "few.txt", poems=1000)
     first, *_ = blocks(ROOT / "docs" / "guide.md", "console")
     session = dict(part.partition("\n")[::2] for part in first.split("$ ")[1:])
     for command, small in (
@@ -100,7 +102,7 @@ def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
         ),
         ("sifu train --minutes 1", ["train", "--steps", "1", "--batch", "16"]),
     ):
-        printed = run(f"from sifu_cli.main import run; assert run({small!r}) == 0", tmp_path)
+        printed = warm.run(f"from sifu_cli.main import run; assert run({small!r}) == 0", cwd=tmp_path)
         assert remarks(printed) == remarks(session[command])
 
 
@@ -109,7 +111,7 @@ def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
     page = ROOT / "docs" / "seeing.md"
     lines = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     assert len(lines) == 8
-    write_poems(tmp_path / "few.txt", poems=3000)
+    write_poems(tmp_path / "few.txt", poems=1000)
     small = [
         line.replace("--vocab 1000", "few.txt --vocab 200").replace("--minutes 4", "--steps 1 --batch 64")
         for line in lines
@@ -124,12 +126,12 @@ for words in {[rest for _, *rest in words]!r}:
     print("$", *words)
     assert run(words) == 0, words
 """
-    printed = re.split(r"^\$ .*\n", run(code, tmp_path), flags=re.MULTILINE)[1:]
+    printed = re.split(r"^\$ .*\n", warm.run(code, cwd=tmp_path), flags=re.MULTILINE)[1:]
     assert len(printed) == 8
     assert all(printed)
     assert (tmp_path / "spring.html").exists()
     [code] = blocks(page, "python")
-    assert "風" in run(code, tmp_path)
+    assert "風" in warm.run(code, cwd=tmp_path)
 
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

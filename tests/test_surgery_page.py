@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import warm
 
 PAGE = Path(__file__).parents[1] / "docs" / "surgery.md"
 VARIES = re.compile(
@@ -19,9 +18,10 @@ VARIES = re.compile(
 
 
 RUN = """
-import contextlib, io, json, sys
+import contextlib, io, json, sys, time
+time.tzset()
 from sifu_cli.main import run
-for words in json.load(sys.stdin):
+for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert run(words) == 0, words
     print(json.dumps(printed.getvalue()))
@@ -30,13 +30,9 @@ for words in json.load(sys.stdin):
 
 def sifu(commands: Sequence[str], folder: Path) -> list[str]:
     """What commands print, one after another, as the page shows it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TZ": "UTC", "COLUMNS": "120"}
     words = json.dumps([shlex.split(command)[1:] for command in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN], cwd=folder, capture_output=True, encoding="utf-8", env=environment, input=words
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = warm.run(RUN, words, cwd=folder, env={"TZ": "UTC", "COLUMNS": "120"})
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def plain(text: str) -> list[str]:
@@ -64,9 +60,7 @@ def test_the_page_is_what_happens(tmp_path: Path) -> None:
             found, shown = [found[0][:2]], [shown[0][:2]]
         assert found == shown, command
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"[\d,]+ edges became default\n", done.stdout)
+    assert re.fullmatch(r"[\d,]+ edges became default\n", warm.run(code, cwd=tmp_path))
 
 
 def write() -> None:

@@ -32,7 +32,7 @@ from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError
 from sifu_store.history import TRAIN, Commit, Lineage, reachable
 from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
-from sifu_store.repository import linked_copy, storage
+from sifu_store.repository import linked_copy, open_icechunk
 from sifu_store.staging import REPOSITORY_NAME
 
 COPIES_NAME = "collecting"
@@ -180,7 +180,7 @@ def collect(
         with linked_copy(directory, heads) as shadow:
             return _collect(
                 Path(shadow),
-                icechunk.Repository.open(storage(Path(shadow))),
+                open_icechunk(Path(shadow)),
                 keep_training=keep_training,
                 keep_undone=keep_undone,
                 dry_run=True,
@@ -204,7 +204,7 @@ def _collect(
             raise
         _drop_copies(directory)
     drop(directory, plan.names_dropped)
-    repository = icechunk.Repository.open(storage(directory))  # its cache does not show the expiry
+    repository = open_icechunk(directory)  # its cache does not show the expiry
     summary = repository.garbage_collect(datetime.now(UTC), dry_run=dry_run)
     return Garbage(
         snapshots=summary.snapshots_deleted,

@@ -91,6 +91,17 @@ def storage(directory: Path) -> icechunk.Storage:
     return icechunk.local_filesystem_storage(str(directory / REPOSITORY_NAME))
 
 
+def open_icechunk(directory: Path) -> icechunk.Repository:
+    """Open the Icechunk repository of the store in `directory`.
+
+    Its sessions load no manifest before it is needed. Icechunk's own rule for that compiles regular expressions over
+    the names of the arrays in every session, which takes longer (20 ms) than opening a small store.
+    """
+    never = icechunk.ManifestPreloadConfig(preload_if=icechunk.ManifestPreloadCondition.false())
+    config = icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(preload=never))
+    return icechunk.Repository.open(storage(directory), config=config)
+
+
 def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepository:
     """Open the repository and find the snapshot to read.
 
@@ -144,7 +155,7 @@ def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | Non
     """
     branch = MAIN if acknowledged is None else acknowledged.branch
     try:
-        repository = icechunk.Repository.open(storage(directory))
+        repository = open_icechunk(directory)
         return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
@@ -180,7 +191,7 @@ def _fall_back(
     if write:
         refs.point(directory, {found.branch: acknowledged.snapshot})
         _restore_branches(directory, acknowledged)
-        found.repository = icechunk.Repository.open(storage(directory))
+        found.repository = open_icechunk(directory)
         if found.shadow is not None:
             found.shadow.cleanup()
             found.shadow = None
@@ -361,7 +372,7 @@ def _open_linked_copy(
     """Open the repository with these branches instead of the unreadable ones, without changing the store."""
     shadow = linked_copy(directory, {**branches, **_readable_branches(directory)})
     try:
-        return icechunk.Repository.open(storage(Path(shadow.name))), shadow
+        return open_icechunk(Path(shadow.name)), shadow
     except Exception as error:
         shadow.cleanup()
         raise StoreDamagedError(f"{directory} cannot be opened ({first_line(error)})") from error

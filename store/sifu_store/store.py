@@ -26,7 +26,14 @@ from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.lock import WriterLock
 from sifu_store.refs import MAIN, branch_heads, read_references
-from sifu_store.repository import acknowledge, check_readable, open_repository, read_acknowledged, storage
+from sifu_store.repository import (
+    acknowledge,
+    check_readable,
+    open_icechunk,
+    open_repository,
+    read_acknowledged,
+    storage,
+)
 from sifu_store.staging import Staging, is_store, restore_interrupted_swap
 from sifu_store.writing import StoreWriter
 
@@ -70,7 +77,8 @@ class Store(StoreWriter):
         staging = Staging(target, force=force)
         try:
             with disk_errors(target, "creating the store"):
-                repository = icechunk.Repository.create(storage(staging.directory))
+                icechunk.Repository.create(storage(staging.directory))
+                repository = open_icechunk(staging.directory)
                 store = cls(target, staging.directory, repository, repository.lookup_branch(MAIN))
             store._staging, store._lock = staging, staging.lock
             store._begin()
@@ -209,7 +217,7 @@ class Store(StoreWriter):
             if self._staging is not None:
                 self._staging.publish()
                 self._staging, self._directory = None, self.path
-                self._repository = icechunk.Repository.open(storage(self.path))
+                self._repository = open_icechunk(self.path)
         self.snapshot = snapshot
         self._begin()
         return snapshot
@@ -352,7 +360,7 @@ class Store(StoreWriter):
                     self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone
                 )
             finally:
-                self._repository = icechunk.Repository.open(storage(self.path))
+                self._repository = open_icechunk(self.path)
                 acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch)
         self._begin()
         return garbage

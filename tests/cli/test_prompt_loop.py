@@ -6,17 +6,23 @@ import codecs
 import os
 import re
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from warm import WarmProcess
 
 pty = pytest.importorskip("pty")
 PROMPT = "» "
 PATIENCE_S = 60.0
+START = """
+import fcntl, os, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from sifu_cli.main import main
+main()
+"""
 CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 
 
@@ -25,14 +31,7 @@ class Terminal:
 
     def __init__(self, *args: str | Path, state: Path) -> None:
         self.master, slave = pty.openpty()
-        path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TERM": "xterm",
-                       "XDG_STATE_HOME": str(state)}  # fmt: skip
-        start = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from sifu_cli.main import main; main()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", start, *map(str, args)], stdin=slave, stdout=slave, stderr=slave, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
+        self.process = WarmProcess(START, *args, env={"TERM": "xterm", "XDG_STATE_HOME": str(state)}, terminal=slave)
         os.close(slave)
         self.decoder = codecs.getincrementaldecoder("utf-8")("ignore")  # a read may end amid a character
         self.greeting = self.wait()
@@ -73,7 +72,7 @@ class Terminal:
     def leave(self) -> int:
         """Ctrl-D."""
         self.keys("\x04")
-        return self.process.wait(timeout=PATIENCE_S)
+        return self.process.wait(PATIENCE_S)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -128,7 +127,7 @@ def test_options_of_the_graph_hold_in_the_loop(
     loop = terminal(option, value)
     assert says in loop.greeting
     assert PROMPT not in loop.greeting
-    assert loop.process.wait(timeout=PATIENCE_S) == 2
+    assert loop.process.wait(PATIENCE_S) == 2
 
 
 def test_statistics_follow_the_loop(terminal: Callable[..., Terminal]) -> None:
@@ -175,7 +174,7 @@ def test_what_cannot_be_gone_on_from_is_said_and_the_loop_goes_on(terminal: Call
     assert "margin" in explained
     assert "2 tokens, median margin" in explained
     loop.keys("/quit\n")
-    assert loop.process.wait(timeout=PATIENCE_S) == 0
+    assert loop.process.wait(PATIENCE_S) == 0
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_came(terminal: Callable[..., Terminal]) -> None:

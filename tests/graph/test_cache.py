@@ -104,7 +104,7 @@ def all_values(pool: EdgePool) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-@settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 @given(seed=st.integers(0, 2**16), share=st.sampled_from([0.02, 0.1, 0.5]), data=st.data())
 def test_training_under_any_budget_gives_the_same_bits(
     kind: str, seed: int, share: float, data: st.DataObject, tmp_path: Path
@@ -148,7 +148,7 @@ def test_training_under_any_budget_gives_the_same_bits(
         assert np.array_equal(value, W_paged[name]), name
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 @given(seed=st.integers(0, 2**16), frames=st.integers(1, 40))
 def test_decoding_under_any_budget_gives_the_same_bits(seed: int, frames: int, tmp_path: Path) -> None:
     memory = Memory()
@@ -412,7 +412,7 @@ def test_runs_cover_the_pages(pages: set[int], most: int) -> None:
     assert all(0 < stop - first <= most for first, stop in found)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
 @given(data=st.data(), seed=st.integers(0, 999))
 def test_single_edges_are_found_wherever_their_page_is(data: st.DataObject, seed: int, tmp_path: Path) -> None:
     """`get`, `put` and `unstage` against plain arrays, with pages coming, going and being committed in between."""

@@ -187,14 +187,14 @@ def store(tmp_path: Path) -> Path:
 def test_a_run_on_a_device_of_any_size_writes_the_same_store(tmp_path: Path) -> None:
     store, other = tmp_path / "graph.sifu", tmp_path / "other.sifu"
     text = write_poems(tmp_path / "poems.txt", poems=3000)
-    build_graph([text], store, vocab=200, sparsify=0.3, length=16, holdout=0.02)
+    build_graph([text], store, vocab=200, sparsify=0.3, width=16, length=16, holdout=0.02)
     shutil.copytree(store, other)
     made = {}
-    for path, device_memory in {store: "1GiB", other: "40MiB"}.items():
+    for path, device_memory in {store: "1GiB", other: "10MiB"}.items():
         with Graph.open(path, device_memory=device_memory) as graph:
             report = graph.train(steps=2, batch=8, seed=1, commit_every=1)
             assert report.cache["device_evicted"] == 0 if path == store else report.cache["device_evicted"] > 0
-            assert 0 < report.cache["device_pool_bytes"] <= (1 << 30 if path == store else 40 << 20)
+            assert 0 < report.cache["device_pool_bytes"] <= (1 << 30 if path == store else 10 << 20)
             made[path] = (
                 report.perplexity, report.heldout_perplexity, graph.evaluate(limit=300),
                 graph.generate("春風", tokens=20, seed=1).text,

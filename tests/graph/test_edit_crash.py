@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from sifu_store import Store
+from warm import WarmProcess
 
 from sifu_graph import Graph
 
@@ -18,8 +17,7 @@ CHILD = Path(__file__).with_name("edit_child.py")
 
 def killed(path: Path, *, wait_s: float) -> list[list[str]]:
     """What a child said until it was killed, so long after its first word."""
-    with subprocess.Popen([sys.executable, str(CHILD), str(path)], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
+    with WarmProcess(CHILD.read_text("utf-8"), path) as child:
         first = child.stdout.readline()
         time.sleep(wait_s)
         child.kill()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sifu_store import Store
 from sifu_store.errors import DiskFullError, HostMemoryError, OptionError
 from small import whole, write_poems
+from warm import WarmProcess
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import OptimizerConfig
@@ -27,16 +28,20 @@ from sifu_graph.edit import session
 from sifu_graph.paging.budget import UNITS, budget, parse_bytes
 from sifu_graph.paging.spill_file import SpillFile
 
-BUDGET = "40MiB"  # of about 110 MiB of edges
+BUDGET = "10MiB"  # of about 28 MiB of edges
+
+
+def build(folder: Path, *, width: int) -> Path:
+    """A graph of about 50 pages from shipped poems."""
+    path, text = folder / "graph.sifu", write_poems(folder / "poems.txt", poems=3000)
+    build_graph([text], path, vocab=300, sparsify=0.3, width=width, length=16, holdout=0.02)
+    return path
 
 
 @pytest.fixture(scope="session")
 def many_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A graph of about 50 pages from shipped poems. Not to be changed: see `paged`."""
-    folder = tmp_path_factory.mktemp("many")
-    path = folder / "graph.sifu"
-    build_graph([write_poems(folder / "poems.txt", poems=3000)], path, vocab=300, sparsify=0.3, length=16, holdout=0.02)
-    return path
+    """Not to be changed: see `paged`."""
+    return build(tmp_path_factory.mktemp("many"), width=16)
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
     other = Path(shutil.copytree(paged, tmp_path / "other.sifu"))
     optimizer = OptimizerConfig(kind=kind, lr=1e-2, beta2=0.99) if kind == "adamw" else None
     options = {"optimizer": optimizer, "batch": 8, "seed": 1}
-    allowed = BUDGET if kind == "rowwise" else "120MiB"
+    allowed = BUDGET if kind == "rowwise" else "30MiB"
     with Graph.open(paged) as graph:
         report = graph.train(steps=4, eval_every=0, **options)
         assert report.cache["evicted"] == 0
@@ -73,7 +78,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
         assert second.step == 4
         assert graph.evaluate(limit=500).perplexity == perplexity
         assert graph.generate("春風", tokens=40, seed=1).text == text
-    with Graph.open(other, host_memory="20MiB") as graph:
+    with Graph.open(other, host_memory="5MiB") as graph:
         assert graph.generate("春風", tokens=40, seed=1).text == text
         assert 0 < graph.cache()["hit_rate"] < 1
     assert_same(paged, other)
@@ -96,7 +101,7 @@ def test_a_forecast_keeps_to_the_budget_too(paged: Path, monkeypatch: pytest.Mon
 
 def test_a_budget_that_is_too_small(paged: Path) -> None:
     before = whole_settings(paged)
-    with Graph.open(paged, host_memory="1MiB") as graph:
+    with Graph.open(paged, host_memory="256KiB") as graph:
         with pytest.raises(HostMemoryError, match="the least that works here is"):
             graph.train(steps=1, batch=8)
         with pytest.raises(HostMemoryError, match="host_memory"):
@@ -197,11 +202,11 @@ print(start, peak, touched, report.cache["host_pool_bytes"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_memory_stays_within_the_budget(paged: Path) -> None:
+def test_memory_stays_within_the_budget(tmp_path: Path) -> None:
     """Three times as much state is touched as is allowed."""
-    allowed = 90 << 20
+    allowed, path = 90 << 20, build(tmp_path, width=32)
     result = subprocess.run(
-        [sys.executable, "-c", CHILD, str(paged), str(allowed)], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", CHILD, str(path), str(allowed)], capture_output=True, text=True, check=True, timeout=300
     )
     start, peak, touched, pool = map(int, result.stdout.split())
     assert pool <= allowed
@@ -223,14 +228,11 @@ def crash(path: Path, kills: int, seed: int) -> None:
     """Trains within a budget that forces eviction and is killed at random moments: nothing acknowledged is lost."""
     rng, last, evicted = random.Random(seed), 0, 0
     for _ in range(kills):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path), BUDGET], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        lines = [child.stdout.readline()]
-        time.sleep(rng.uniform(0.0, 1.0))
-        child.kill()
-        lines += child.communicate()[0].splitlines()
+        with WarmProcess(KILLED, path, BUDGET) as child:
+            lines = [child.stdout.readline()]
+            time.sleep(rng.uniform(0.0, 1.0))
+            child.kill()
+            lines += child.stdout.read().splitlines()
         said = [line.split() for line in lines if len(line.split()) == 3]
         assert said, "the child made no commit"
         last, evicted = max(last, int(said[-1][1])), evicted + int(said[-1][2])

@@ -6,8 +6,6 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from sifu_store import Store
 from sifu_store.errors import CorpusError, DiskFullError, DivergedError, OptionError, StoreError, StoreLockedError
 from small import whole, write_text
+from warm import WarmProcess
 
 from sifu_graph import Graph
 from sifu_graph.config import OptimizerConfig
@@ -229,9 +228,7 @@ with Graph.open(sys.argv[1]) as graph:
 
 def killed(path: Path, *, wait_s: float) -> list[str]:
     """Starts a child, waits for its first line and a while longer, kills it, and returns all that it said."""
-    command = [sys.executable, "-c", CHILD, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
+    with WarmProcess(CHILD, path) as child:
         first = child.stdout.readline()
         time.sleep(wait_s)
         child.kill()

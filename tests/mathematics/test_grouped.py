@@ -134,7 +134,7 @@ def gradients(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), config=configs, shape=shapes, batch=batches)
 def test_loss_and_energies(
     path: str, dtype: torch.dtype, seed: int, config: SignalConfig, shape: dict, batch: tuple
@@ -166,7 +166,7 @@ def test_loss_and_energies(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**16), config=configs, shape=shapes, batch=batches)
 def test_gradients(path: str, dtype: torch.dtype, seed: int, config: SignalConfig, shape: dict, batch: tuple) -> None:
     config = dataclasses.replace(config, train_default=True, learn_scale=True)
@@ -186,8 +186,8 @@ def test_gradients(path: str, dtype: torch.dtype, seed: int, config: SignalConfi
         assert_close(found[name], value, terms=wanted.gradient_terms(), size=size, dtype=dtype, what=name)
 
 
-@settings(max_examples=8)
-@given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 300]))
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 150]))
 def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConfig, threads: int, chunks: int) -> None:
     if kernel.compiler() is None:
         pytest.skip(needs.COMPILER)
