@@ -426,13 +426,14 @@ class Graph(GraphSession):
         to_ratio: float | None = None,
         min_count: int | None = None,
         by: Literal["count", "energy", "usage"] = "count",
+        clones: int | None = None,
         evaluate: bool = False,
         dry_run: bool = False,
         command: str = "prune",
     ) -> PruneReport:
-        """Makes private edges default edges. See `edit.session.Edit.prune`."""
+        """Makes private edges default edges, and removes clones. See `edit.session.Edit.prune`."""
         return self._edited(
-            lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, evaluate=evaluate),
+            lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
             dry_run=dry_run,
             command=command,
         )

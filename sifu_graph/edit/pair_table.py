@@ -32,6 +32,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import pair_model, read_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings
+from sifu_graph.text.kneser_ney import Discounts, discount_of
 
 
 class PairTable:
@@ -187,6 +188,35 @@ class PairTable:
         left = place[self.tree.nodes :] >= 0
         self.clones = {name: column[left] for name, column in self.clones.items()}
         self.tree = tree
+
+    def keep_clones(self, kept: Bools, discounts: tuple[Discounts, ...]) -> tuple[Ints, Doubles]:
+        """Removes the clones outside a mask, bool [C]; what they counted, their parents count.
+
+        ``discounts`` are those of nodes, of clones of two nodes, ... Returns what each node counts more: occurrences,
+        int64 [n], and the sum of their discounts, float64 [n].
+        """
+        tree, n = self.tree, self.tree.nodes
+        total, discounted = np.zeros(tree.sources, np.int64), np.zeros(tree.sources)
+        goes = np.concatenate([np.zeros(n, bool), ~kept])[self.source] & (self.count > 0)
+        keys, depth = self.source * n + self.target, tree.depth[self.source]
+        for level in range(int(tree.depth.max(initial=0)), 0, -1):
+            mine = np.flatnonzero(goes & (depth == level))
+            place = np.searchsorted(keys, tree.parents[self.source[mine]] * np.int64(n) + self.target[mine])
+            more = np.bincount(place, self.count[mine] - 1, minlength=len(keys)).astype(np.int64)
+            changed = np.flatnonzero(more)
+            before = self.count[changed]
+            self.count[changed] += more[changed]
+            taken = [discount_of(count, discounts[level - 1]) for count in (self.count[changed], before)]
+            np.add.at(total, self.source[changed], more[changed])
+            np.add.at(discounted, self.source[changed], taken[0] - taken[1])
+        self.clones[CLONE_TOTAL] = self.clones[CLONE_TOTAL] + total[n:]
+        self.clones[CLONE_DISCOUNTED] = self.clones[CLONE_DISCOUNTED] + discounted[n:]
+        self.tree, place = tree.kept(kept)
+        self.clones = {name: column[kept] for name, column in self.clones.items()}
+        stays, edges = place[self.source] >= 0, place[self.edges[:, 0]]
+        self.source, self.target, self.count = place[self.source[stays]], self.target[stays], self.count[stays]
+        self.edges, self.energy = np.stack([edges, self.edges[:, 1]], axis=1)[edges >= 0], self.energy[edges >= 0]
+        return total[:n], discounted[:n]
 
     def merge(self, node: int, into: int) -> None:
         """Adds the counts of a node and of its clones to those of another; the node has none then."""

@@ -5,6 +5,7 @@ It knows figures and names only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -98,6 +99,8 @@ class PruneReport(EditReport):
     ----------
     edges_added, edges_removed
         Numbers of edges that became private and default.
+    clones_removed
+        Number of clones that were removed.
     bytes_freed
         Bytes of the parameters of removed edges less those of added edges. `compact` frees them on disk.
     corpus_share
@@ -110,6 +113,7 @@ class PruneReport(EditReport):
 
     edges_added: int
     edges_removed: int
+    clones_removed: int = 0
     bytes_freed: int
     corpus_share: float
     heldout_before: float | None = None
@@ -143,3 +147,14 @@ class EdgeState:
     count: int
     energy: float
     probability: float
+
+
+def number(count: int, what: str) -> str:
+    """``1 node``, ``2,000 nodes``."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def listed(tokens: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
+    return ", ".join(tokens[:3]) + more

@@ -34,6 +34,8 @@ from sifu_graph.edit.reports import (
     NodeState,
     PruneReport,
     RemoveNodeReport,
+    listed,
+    number,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.corpus import Corpus
@@ -138,12 +140,12 @@ class Edit:
             occurrences = int(counts.node_count[new].sum())
             missing = [token for token, node in zip(tokens, new, strict=True) if not counts.node_count[node]]
             if not occurrences:
-                raise CorpusError(f"{_listed(tokens)}: not one occurrence in the text that was given")
+                raise CorpusError(f"{listed(tokens)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
             self._tune(new, self._tokens(None) if text is None else text, train_steps)
         what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
-        self._note(f"add {_listed(tokens)}{what}: {_number(len(tokens), 'node')}, {_number(edges, 'private edge')}")
+        self._note(f"add {listed(tokens)}{what}: {number(len(tokens), 'node')}, {number(edges, 'private edge')}")
         return AddNodeReport(
             nodes_added=list(tokens), private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
         )
@@ -156,7 +158,7 @@ class Edit:
             raise OptionError("name at least one node to remove")
         nodes = list(dict.fromkeys(node_named(self.copy.tokenizer, token) for token in tokens))
         edges = node_edits.remove(self.copy, nodes)
-        self._note(f"remove {_listed(tokens)}: {_number(len(nodes), 'node')}, {_number(edges, 'private edge')}")
+        self._note(f"remove {listed(tokens)}: {number(len(nodes), 'node')}, {number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
     @_all_or_nothing
@@ -236,19 +238,27 @@ class Edit:
         to_ratio: float | None = None,
         min_count: int | None = None,
         by: prune_grow.By = "count",
+        clones: int | None = None,
         evaluate: bool = False,
     ) -> PruneReport:
-        """Makes private edges default: see `prune_grow.to_prune`. ``evaluate``: the report has perplexities."""
-        account, copy = self._account(), self.copy
-        slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
+        """Makes private edges default (see `prune_grow.to_prune`), and removes all but the best ``clones``.
+
+        ``evaluate``: the report has perplexities.
+        """
+        account, copy, slots = self._account(), self.copy, np.empty(0, np.int64)
+        if clones is None or to_ratio is not None or min_count is not None:
+            slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
         share = pairs.share_of_text(copy, slots)
         before, note = self._heldout(wanted=evaluate)
         copy.drop(slots)
+        removed = 0 if clones is None else prune_grow.prune_clones(copy, clones)
         after, _ = self._heldout(wanted=evaluate and note is None)
-        self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private")
+        of_clones = f", {removed:,} clones removed" if removed else ""
+        self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private{of_clones}")
         return PruneReport(
             edges_added=0,
             edges_removed=len(slots),
+            clones_removed=removed,
             bytes_freed=self._edge_bytes(len(slots)),
             corpus_share=share,
             heldout_before=before,
@@ -447,16 +457,6 @@ def _runs(copy: WorkingCopy) -> int:
     starts[index.row_start] = True
     starts[1:-1] |= np.diff(index.slot) != 1
     return int(starts[:-1].sum())
-
-
-def _number(count: int, what: str) -> str:
-    """``1 node``, ``2,000 nodes``."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
-def _listed(tokens: Sequence[str]) -> str:
-    more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
-    return ", ".join(tokens[:3]) + more
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from sifu_store.errors import OptionError
 from sifu_store.history import Commit
 from sifu_store.layout import (
     BIAS,
+    CLONE_EDGE,
+    CLONE_ENERGY,
     COUNT,
     ENERGY,
     FORBIDDEN,
@@ -39,11 +41,14 @@ from sifu_store.layout import (
 
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.inspection.energies import FirstStep
+from sifu_graph.model.io import read_clones
 from sifu_graph.session import GraphSession
 from sifu_graph.settings import GraphSettings
+from sifu_graph.text.node_lookup import source_name
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"
+_SHOWN_APART = (STORED, KEY, "nodes/vocabulary", "nodes/tokenizer", CLONE_EDGE, CLONE_ENERGY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Difference:
         Private edges in both with another count.
     edges_forbidden, edges_allowed
         Pairs that are never chosen in ``after`` only, and in ``before`` only.
+    clone_edges
+        Edges of clones whose own energy differs, as (clone, target, nats before, nats after); -inf: forbidden.
     largest
         The edges with the largest change of energy, among those added, removed or changed.
     arrays
@@ -119,6 +126,7 @@ class Difference:
     edges_recounted: int
     edges_forbidden: tuple[tuple[str, str], ...]
     edges_allowed: tuple[tuple[str, str], ...]
+    clone_edges: tuple[tuple[str, str, float, float], ...]
     largest: tuple[EdgeChange, ...]
     arrays: tuple[tuple[str, float | None], ...]
     settings: tuple[ValueChange, ...]
@@ -129,7 +137,7 @@ class Difference:
         """Whether nothing differs except the commits themselves."""
         numbers = (self.edges_added, self.edges_removed, self.edges_changed, self.edges_recounted)
         names = (self.nodes_added, self.nodes_removed, self.nodes_renamed, self.nodes_changed)
-        pairs = (self.edges_forbidden, self.edges_allowed)
+        pairs = (self.edges_forbidden, self.edges_allowed, self.clone_edges)
         return not any(numbers) and not any(names) and not any(pairs) and not self.arrays and not self.settings
 
 
@@ -218,6 +226,7 @@ class _Comparison:
             edges_recounted=int((a.count[in_a] != b.count[in_b]).sum()),
             edges_forbidden=tuple(sorted(never[1] - never[0])),
             edges_allowed=tuple(sorted(never[0] - never[1])),
+            clone_edges=_clone_edges(self.a, self.b),
             largest=self._largest(changes),
             arrays=arrays,
             settings=tuple(_settings(self.a.settings, self.b.settings)),
@@ -334,7 +343,7 @@ class _Comparison:
         nodes_changed = np.zeros(len(common_a), bool)
         out: list[tuple[str, float | None]] = []
         for name in sorted({*first.names(), *second.names()}):
-            if name.startswith(("edges/", OPTIMIZER)) or name in (STORED, KEY, "nodes/vocabulary", "nodes/tokenizer"):
+            if name.startswith(("edges/", OPTIMIZER)) or name in _SHOWN_APART:
                 continue
             if not (first.has(name) and second.has(name)):
                 out.append((name, None))
@@ -422,6 +431,26 @@ def _differs(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
     bits = [np.ascontiguousarray(each).view(words).reshape(len(each), math.prod(each.shape[1:])) for each in (x, y)]
     differs: NDArray[np.bool_] = (bits[0] != bits[1]).any(1)
     return differs
+
+
+def _clone_edges(a: GraphSession, b: GraphSession) -> tuple[tuple[str, str, float, float], ...]:
+    """The edges of clones whose own energies differ, by their names."""
+    found: list[dict[tuple[str, str], float]] = []
+    for graph in (a, b):
+        store, names = graph.store, graph.tokenizer.vocabulary
+        edges = store.read(CLONE_EDGE) if store.has(CLONE_EDGE) else np.empty((0, 2), np.int32)
+        energy = store.read(CLONE_ENERGY) if len(edges) else np.empty(0)
+        tree = read_clones(store, graph.settings["nodes"])
+        found.append(
+            {
+                (source_name(graph.tokenizer, tree, u), names[v]): nats
+                for (u, v), nats in zip(edges.tolist(), energy.tolist(), strict=True)
+            }
+        )
+    before, after = found
+    edges_of_both = sorted({*before, *after})
+    changes = ((*edge, before.get(edge, 0.0), after.get(edge, 0.0)) for edge in edges_of_both)
+    return tuple(change for change in changes if change[2] != change[3])
 
 
 def _settings(before: GraphSettings, after: GraphSettings) -> Iterator[ValueChange]:

@@ -134,7 +134,7 @@ def pair_model(
     """The pair model of first, target and count of pairs, and of the columns of nodes [n] and clones [C], by name."""
     first, target, count = pairs
     total, discounted = column("rows/total"), column("rows/discounted")
-    if len(tree):
+    if "pair_discounts" in initial:  # built with clones, of which there may be none left
         total = np.concatenate([column(PAIR_TOTAL), column(CLONE_TOTAL)])
         discounted = np.concatenate([column(PAIR_DISCOUNTED), column(CLONE_DISCOUNTED)])
     return PairModel(

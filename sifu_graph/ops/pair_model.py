@@ -123,31 +123,31 @@ class PairModel:
     @cached_property
     def ratio(self) -> Doubles:
         """X, float64 [pairs]."""
-        depth = self.tree.depth[self.source]
-        kept = self.count - _discount_at(self.count, depth, self.discounts)
-        found = kept / (np.maximum(self.total, 1) * self.left)[self.source]
-        for k in range(len(self.discounts)):  # those of the parents are known then
-            here = np.flatnonzero(depth == k)
-            if k == 0:
-                found[here] /= np.exp(self.log_lower)[self.target[here]]
-            else:
-                parent = self.tree.parents[self.source[here]].astype(np.int64)
-                found[here] /= np.exp(self._log_p(parent, self.target[here], found))
+        return self.ratio_of(np.arange(len(self.target)))
+
+    def ratio_of(self, pair: Ints) -> Doubles:
+        """X of some pairs, float64 [k]; quick for a few, while nobody has asked for those of all."""
+        if "ratio" in self.__dict__:
+            return self.ratio[pair]
+        source, target = self.source[pair], self.target[pair]
+        kept = self.count[pair] - _discount_at(self.count[pair], self.tree.depth[source], self.discounts)
+        parent = self.tree.parents[source].astype(np.int64)
+        lower, inner = self.log_lower[target], np.flatnonzero(parent >= 0)
+        lower[inner] = self._log_p(parent[inner], target[inner])
+        found: Doubles = kept / (np.maximum(self.total, 1) * self.left)[source] / np.exp(lower)
         return found
 
-    def _log_p(self, source: Ints, target: Integers, ratio: Doubles) -> Doubles:
-        """log p(v | u) of single pairs, float64 [k], from X of all pairs of the sources and of their parents."""
+    def _log_p(self, source: Ints, target: Integers) -> Doubles:
+        """log p(v | u) of single pairs, float64 [k]."""
         found = self.log_lower[target]
-        inside = np.arange(len(source))
+        inside, at = np.arange(len(source)), source
         while len(inside):
-            mine = source[inside]
-            found[inside] += np.log(self.left[mine])
-            pair = self.find(mine, target[inside])
+            found[inside] += np.log(self.left[at])
+            pair = self.find(at, target[inside])
             known = pair >= 0
-            found[inside[known]] += np.log1p(ratio[pair[known]])
-            source = source.copy()
-            source[inside] = self.tree.parents[mine]
-            inside = inside[source[inside] >= 0]
+            found[inside[known]] += np.log1p(self.ratio_of(pair[known]))
+            at = self.tree.parents[at].astype(np.int64)
+            inside, at = inside[at >= 0], at[at >= 0]
         return found
 
     def find(self, source: Ints, target: Integers) -> Ints:
@@ -238,7 +238,7 @@ class PairModel:
         for here, at in self._levels(source):
             found[here] += np.log(self.left[at])[:, None]
             row, pair = self._pairs_of(at)
-            found[here[row], self.target[pair]] += np.log1p(self.ratio[pair])
+            found[here[row], self.target[pair]] += np.log1p(self.ratio_of(pair))
         return found
 
     def rows_without(self, source: Ints, target: Ints) -> Doubles:

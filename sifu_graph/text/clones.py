@@ -111,6 +111,24 @@ class CloneTree:
         parent, token = place[self.parent[kept]], place[self.token[kept]]
         return self._of(int((~gone).sum()), parent, token), place
 
+    def best(self, worth: Floats, most: int) -> Bools:
+        """Which clones are among the ``most`` of greatest worth [C], with the parents that they need: bool [C]."""
+        rank = np.empty(self.sources, np.int64)
+        rank[: self.nodes] = -1
+        rank[self.nodes + np.argsort(-worth, kind="stable")] = np.arange(len(self))
+        for depth in range(int(self.depth.max(initial=0)), 1, -1):
+            here = np.flatnonzero(self.depth == depth)
+            np.minimum.at(rank, self.parents[here], rank[here])
+        own = rank[self.nodes :]
+        found: Bools = own < np.sort(np.append(own, len(self)))[min(most, len(self))]
+        return found
+
+    def kept(self, kept: Bools) -> tuple[CloneTree, Ints]:
+        """With some clones alone, bool [C], and the new number of each source, int64 [sources]; -1: it is gone."""
+        stays = np.concatenate([np.ones(self.nodes, bool), kept])
+        place = np.where(stays, np.cumsum(stays) - 1, -1)
+        return self._of(self.nodes, place[self.parent[kept]], self.token[kept]), place
+
     def with_more_nodes(self, more: int) -> tuple[CloneTree, Ints]:
         """With nodes at the end of the others, and the new number of each source, int64 [sources]."""
         place = np.arange(self.sources)

@@ -451,6 +451,7 @@ def test_an_edit_in_one_context_holds_there_alone(trained: Path) -> None:
         graph.forbid_edge("月>風", "水")
         changed = {key for key, energy in all_energies(graph).items() if energy != before[key]}
         assert changed == {("月", "風", "水")}
+        assert graph.diff().clone_edges == (("月>風", "水", 0.0, -math.inf),)
         graph.train(steps=2)
         assert graph.evaluate(limit=200).perplexity < 100
         assert all("水" not in graph.generate("月風", tokens=1, seed=k).text for k in range(20))
@@ -465,6 +466,32 @@ def test_an_edit_in_one_context_holds_there_alone(trained: Path) -> None:
         graph.boost_edge("龘>風", "水", 1.0)
         graph.remove_node("龘")
         graph.evaluate(limit=200)
+
+
+@pytest.mark.parametrize("most", [0, 7])
+def test_pruned_clones_leave_the_counts_of_a_graph_without_them(built_base: Path, tmp_path: Path, most: int) -> None:
+    path = Path(shutil.copytree(built_base, tmp_path / "graph.sifu"))
+    with Graph.open(path) as graph:
+        before = graph.info().clones
+        report = graph.prune(clones=most)
+        assert graph.info().clones == before - report.clones_removed <= most
+        pairs, text = graph.parameters.base.pairs, graph.tokens().train
+        counts = count_pairs(text, n=pairs.nodes)
+        names = [tuple(pairs.tree.name(source)) for source in range(pairs.nodes, pairs.tree.sources)]
+        if not most:
+            assert np.array_equal(pairs.target, counts.target)
+            assert np.array_equal(pairs.count, counts.count)
+            assert np.array_equal(pairs.total, counts.row_total)
+        else:
+            assert all(len(name) == 2 or name[1:] in names for name in names)
+            assert graph.evaluate(limit=200).perplexity < 23
+        sums = np.zeros(pairs.tree.sources)
+        depth = pairs.tree.depth[pairs.source]
+        taken = np.array([(0.0, *d) for d in pairs.discounts])[depth, np.minimum(pairs.count, 3)]
+        np.add.at(sums, pairs.source, taken)
+        assert pairs.discounted == pytest.approx(sums)
+        with pytest.raises(OptionError, match="and the graph has"):
+            graph.prune(clones=before)
 
 
 def test_a_clone_is_inspected(trained: Path) -> None:

@@ -50,6 +50,8 @@ def prune_rows(report: PruneReport) -> list[Row]:
     out: list[Row] = []
     if report.edges_added:
         out.append(("edges added", number(report.edges_added), "became private"))
+    if report.clones_removed:
+        out.append(("clones removed", number(report.clones_removed), "their parents count what they counted"))
     if report.edges_removed or not out:
         out.append(("edges removed", number(report.edges_removed), "became default"))
     freed = report.bytes_freed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from sifu_store.durable import format_bytes
@@ -27,6 +27,7 @@ from sifu_cli.output.results import print_json, print_table
 Examples:
   sifu prune --to-ratio 0.05 --dry-run
   sifu prune --min-count 2 --by count --yes
+  sifu prune --clones 36000
 """,
 )
 @click.option(
@@ -45,6 +46,12 @@ Examples:
     help="Order of pruning, least first: count in the text, energy above the default edge's (at rest), or usage in "
     "training.",
 )
+@click.option(
+    "--clones",
+    type=Integer(min=0),
+    metavar="N",
+    help="Keep the N clones that gain most over what they are clones of; remove the others.",
+)
 @dry_run_option
 @yes_option
 @common_options
@@ -56,6 +63,7 @@ def command(
     to_ratio: float | None,
     min_count: int | None,
     by: Literal["count", "energy", "usage"],
+    clones: int | None,
     dry_run: bool,
     yes: bool,
     store: Path,
@@ -64,19 +72,24 @@ def command(
 ) -> None:
     """Turn the least useful private edges into default edges; --to-ratio or --min-count sets how many.
 
+    --clones removes clones instead, or as well.
+
     With --dry-run, nothing changes, and the perplexity on held-out text before and after is shown too.
     """
     with open_graph(store) as graph:
-        report = graph.prune(to_ratio=to_ratio, min_count=min_count, by=by, dry_run=True, evaluate=dry_run)
+        limits: dict[str, Any] = {"to_ratio": to_ratio, "min_count": min_count, "by": by, "clones": clones}
+        report = graph.prune(**limits, dry_run=True, evaluate=dry_run)
         if not dry_run:
             require_answer(ctx, yes=yes)
             if not yes:
+                of_clones = f", and {report.clones_removed:,} clones are removed" if report.clones_removed else ""
                 say(
                     f"{store}: {report.edges_removed:,} of {report.private_edges_before:,} private edges become "
                     f"default ({format_bytes(report.bytes_freed)}, {percent(report.corpus_share)} of the text)"
+                    f"{of_clones}"
                 )
                 confirm(ctx)
-            report = graph.prune(to_ratio=to_ratio, min_count=min_count, by=by, command=logged(ctx))
+            report = graph.prune(**limits, command=logged(ctx))
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
     if as_json:

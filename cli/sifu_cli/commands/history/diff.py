@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,8 +94,14 @@ def _rows(found: Difference) -> list[Row]:
         *([("  recounted", number(found.edges_recounted), "another count")] if found.edges_recounted else []),
         *_named("  forbidden", [" ".join(pair) for pair in found.edges_forbidden], "now forbidden: "),
         *_named("  allowed", [" ".join(pair) for pair in found.edges_allowed], "no longer forbidden: "),
+        *_named("  of clones", [_of_clone(*edge) for edge in found.clone_edges], "changed: "),
         *((name, "changed", "in shape" if gap is None else f"by up to {gap:.3g}") for name, gap in found.arrays),
     ]
+
+
+def _of_clone(clone: str, target: str, before: float, after: float) -> str:
+    nats = "forbidden" if math.isinf(after) else "allowed" if math.isinf(before) else f"{after - before:+g} nats"
+    return f"{clone} {target} ({nats})"
 
 
 def _named(label: str, names: Sequence[str], what: str = "") -> list[Row]:
@@ -146,6 +153,7 @@ def _fields(found: Difference) -> dict[str, Any]:
             "recounted": found.edges_recounted,
             "forbidden": found.edges_forbidden,
             "allowed": found.edges_allowed,
+            "of_clones": found.clone_edges,
             "largest": [{**dataclasses.asdict(edge), "energy_change": edge.energy_change} for edge in found.largest],
         },
         "arrays": dict(found.arrays),
