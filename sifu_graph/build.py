@@ -184,7 +184,7 @@ def build_graph(
         clones=clones,
     )
     if options.clones and not config.base:
-        raise OptionError("clones: only a graph whose edges share a base has them (`recurrent`)")
+        raise OptionError('`clones`: only a graph whose edges share a base has them (`signal="recurrent"`)')
     if config.base and init != "counts":
         raise OptionError(f"init is {init}: a graph whose edges share a base begins with the counts")
     if named is not None and config.reset_after is not None:

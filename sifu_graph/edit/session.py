@@ -241,10 +241,7 @@ class Edit:
         clones: int | None = None,
         evaluate: bool = False,
     ) -> PruneReport:
-        """Makes private edges default (see `prune_grow.to_prune`), and removes all but the best ``clones``.
-
-        ``evaluate``: the report has perplexities.
-        """
+        """Makes private edges default (`prune_grow.to_prune`), keeps the best ``clones``. ``evaluate``: perplexity."""
         account, copy, slots = self._account(), self.copy, np.empty(0, np.int64)
         if clones is None or to_ratio is not None or min_count is not None:
             slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
@@ -253,8 +250,10 @@ class Edit:
         copy.drop(slots)
         removed = 0 if clones is None else prune_grow.prune_clones(copy, clones)
         after, _ = self._heldout(wanted=evaluate and note is None)
-        of_clones = f", {removed:,} clones removed" if removed else ""
-        self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private{of_clones}")
+        if removed:
+            self._note(f"prune: {number(removed, 'clone')} removed")
+        if len(slots) or not removed:
+            self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private")
         return PruneReport(
             edges_added=0,
             edges_removed=len(slots),

@@ -49,7 +49,7 @@ def source_named(tokenizer: Tokenizer, clones: CloneTree, name: str) -> int:
     if nodes is None:
         nodes = [node_named(tokenizer, part) for part in name.split(BETWEEN)]  # raises for the one that is unknown
     if not len(clones):
-        raise OptionError(f"{name!r} would be a clone, and the graph has none: build it with `clones`")
+        raise OptionError(f"{name!r} would be a clone, and this graph has none")
     source = nodes[-1]
     for node in reversed(nodes[:-1]):
         found = int(clones.child(np.array([source]), np.array([node]))[0])

@@ -70,6 +70,30 @@ def test_every_command_runs(base_graph: Path) -> None:
     assert training["optimizer"]["lr"] == 0.008
 
 
+def test_a_clone_is_a_source_of_edges(base_graph: Path) -> None:
+    clones = [
+        clone["name"] for node in ("，", "不") for clone in json.loads(call("inspect", node, "--json").out)["clones"]
+    ]
+    name = clones[0]
+    shown = call("inspect", name).out
+    assert name in shown and "inherited" in shown
+    assert f"edge {name} 風" in " ".join(call("inspect", name, "風").out.split())
+    assert "before: inherited" in call("edit-edge", name, "風", "--boost", "2").out
+    assert f"{name} 風 (+2 nats)" in call("diff").out
+    refused = call("edit-edge", name, "風", "--scale", "2")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    pruned = call("prune", "--clones", "3", "--yes")
+    assert "clones removed" in pruned.out and "became default" not in pruned.out
+    assert json.loads(call("info", "--json").out)["clones"] <= 3
+    again = call("prune", "--clones", "3", "--yes")
+    assert again.code == 2 and "--clones is 3" in again.err
+
+
+def test_clones_need_a_base(base_graph: Path) -> None:
+    found = call("build-graph", "poems.txt", "--clones", "5", "--store", "other.sifu")
+    assert found.code == 2 and "--clones" in found.err and "--signal recurrent" in found.err
+
+
 def test_what_does_not_apply_is_said_in_one_line(base_graph: Path) -> None:
     for what, words in REFUSED.items():
         found = call(*words)

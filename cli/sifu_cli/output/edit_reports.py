@@ -54,16 +54,11 @@ def prune_rows(report: PruneReport) -> list[Row]:
         out.append(("clones removed", number(report.clones_removed), "their parents count what they counted"))
     if report.edges_removed or not out:
         out.append(("edges removed", number(report.edges_removed), "became default"))
-    freed = report.bytes_freed
-    remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
-    out.append(("parameters", format_bytes(abs(freed)), remark))
-    out.append(
-        (
-            "of the text",
-            percent(report.corpus_share),
-            "uses the edges " + ("added" if report.edges_added else "removed"),
-        )
-    )
+    if report.edges_added or report.edges_removed or not report.clones_removed:
+        freed = report.bytes_freed
+        remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
+        uses = "uses the edges " + ("added" if report.edges_added else "removed")
+        out += [("parameters", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
     if report.heldout_before is not None:
         out.append(("held-out", number(report.heldout_after, 2), f"perplexity; before: {report.heldout_before:.2f}"))
     return out
