@@ -187,7 +187,7 @@ def test_gradients(path: str, dtype: torch.dtype, seed: int, config: SignalConfi
 
 
 @settings(max_examples=4)
-@given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 150]))
+@given(seed=st.integers(0, 2**16), config=configs, threads=st.integers(2, 4), chunks=st.sampled_from([12, 300]))
 def test_any_number_of_threads_gives_the_same_bits(seed: int, config: SignalConfig, threads: int, chunks: int) -> None:
     if kernel.compiler() is None:
         pytest.skip(needs.COMPILER)
