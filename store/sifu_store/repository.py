@@ -94,8 +94,8 @@ def storage(directory: Path) -> icechunk.Storage:
 def open_icechunk(directory: Path) -> icechunk.Repository:
     """Open the Icechunk repository of the store in `directory`.
 
-    Its sessions load no manifest before it is needed. Icechunk's own rule for that compiles regular expressions over
-    the names of the arrays in every session, which takes longer (20 ms) than opening a small store.
+    Its sessions load no manifest before it is needed. To apply Icechunk's own rule for that takes 20 ms in every
+    session, longer than opening a small store.
     """
     never = icechunk.ManifestPreloadConfig(preload_if=icechunk.ManifestPreloadCondition.false())
     config = icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(preload=never))
