@@ -126,7 +126,7 @@ class PairModel:
         return self.ratio_of(np.arange(len(self.target)))
 
     def ratio_of(self, pair: Ints) -> Doubles:
-        """X of some pairs, float64 [k]; quick for a few, while nobody has asked for those of all."""
+        """X of some pairs, float64 [k]; quick for a few, before `ratio` was asked for."""
         if "ratio" in self.__dict__:
             return self.ratio[pair]
         source, target = self.source[pair], self.target[pair]
