@@ -18,9 +18,7 @@ from sifu_store.layout import (
     CLONE_ENERGY,
     CLONE_GAIN,
     CLONE_PARENT,
-    CLONE_TOKEN,
     CLONE_TOTAL,
-    CLONE_VERSION,
     PAIR_COUNT,
     PAIR_FIRST,
     PAIR_TARGET,
@@ -29,7 +27,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools, Doubles, Ids, Ints
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.io import pair_model, read_clones, write_pairs
+from sifu_graph.model.io import pair_model, read_clones, write_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import InitialSettings
 from sifu_graph.text.kneser_ney import Discounts, discount_of
@@ -65,13 +63,7 @@ class PairTable:
         """Writes the pairs and the clones."""
         write_pairs(store, *self._by_source())
         if self.clones:
-            store.require_version(CLONE_VERSION)
-            store.write(CLONE_PARENT, self.tree.parent)
-            store.write(CLONE_TOKEN, self.tree.token)
-            for name, column in self.clones.items():
-                store.write(name, column)
-            store.write(CLONE_EDGE, self.edges.astype(np.int32))
-            store.write(CLONE_ENERGY, self.energy.astype(np.float32))
+            write_clones(store, self.tree, self.clones, self.edges, self.energy)
 
     def model(
         self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings, index: EdgeIndex, energy: Doubles

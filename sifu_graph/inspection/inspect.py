@@ -25,7 +25,7 @@ from sifu_graph.generation.base_walk import BaseWalk, walk_of
 from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, clones_of, inspect_clone
 from sifu_graph.model.base import Base, PartsAtRest
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.model.io import read_clones
 from sifu_graph.text.node_lookup import node_named, source_name, source_named
 
 if TYPE_CHECKING:
@@ -166,10 +166,9 @@ class EdgeReport:
 
 def inspect_source(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport | CloneReport:
     """The report of a node or of a clone. For ``top`` and the errors, see `inspect_node`."""
-    if len(name) > 2 and graph.tokenizer.token_id(name) is None:
-        source = source_of(graph, name)
-        if source >= graph.settings["nodes"]:
-            return inspect_clone(graph, source, top=top)
+    source = source_of(graph, name)
+    if source >= graph.settings["nodes"]:
+        return inspect_clone(graph, source, top=top)
     return inspect_node(graph, name, top=top)
 
 
@@ -271,10 +270,9 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     graph.fit_memory(evaluated_edges=1)
     parameters, store = graph.parameters, graph.store
     base, walk = parameters.base, walk_of(parameters, graph.signal)
-    at_source = source_of(graph, source)
-    if base is not None and at_source >= base.pairs.nodes:
-        return _edge_of_clone(graph, base, at_source, v)
-    u = at_source
+    u = source_of(graph, source)
+    if base is not None and u >= base.pairs.nodes:
+        return _edge_of_clone(graph, base, u, v)
     row = row_at_rest(walk, u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
@@ -325,9 +323,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
 
 def source_of(graph: GraphSession, name: str) -> int:
     """The node or the clone of a name. Raises `OptionError` with the nearest names for any other."""
-    base = graph.parameters.base
-    tree = CloneTree.empty(graph.settings["nodes"]) if base is None else base.pairs.tree
-    return source_named(graph.tokenizer, tree, name)
+    return source_named(graph.tokenizer, read_clones(graph.store, graph.settings["nodes"]), name)
 
 
 def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> EdgeReport:

@@ -6,7 +6,7 @@ read or edit the tables of a graph start without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from sifu_store.layout import (
     CLONE_PARENT,
     CLONE_TOKEN,
     CLONE_TOTAL,
+    CLONE_VERSION,
     COUNT,
     ENERGY,
     FORBIDDEN,
@@ -39,7 +40,7 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Ids, Ints
+from sifu_graph.arrays import Doubles, Ids, Ints
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
@@ -161,6 +162,19 @@ def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairM
         keys = np.concatenate([keys, source * index.nodes + target])
         energy = np.concatenate([energy, store.read(CLONE_ENERGY)])
     return model.with_edges(keys, energy.astype(np.float64), index.forbidden)
+
+
+def write_clones(
+    store: Store, tree: CloneTree, columns: Mapping[str, NDArray[Any]], edges: Ints, energy: Doubles
+) -> None:
+    """Writes the clones, their columns [C] by name, and what edges of clones add: int64 [k, 2] and float64 [k]."""
+    store.require_version(CLONE_VERSION)
+    store.write(CLONE_PARENT, tree.parent)
+    store.write(CLONE_TOKEN, tree.token)
+    for name, column in columns.items():
+        store.write(name, column)
+    store.write(CLONE_EDGE, edges.astype(np.int32))
+    store.write(CLONE_ENERGY, energy.astype(np.float32))
 
 
 def write_pairs(store: Store, first: Ints, target: Ids, count: Ints) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,8 @@ from sifu_store.layout import (
     BASE_VERSION,
     BIAS,
     CLONE_DISCOUNTED,
-    CLONE_EDGE,
-    CLONE_ENERGY,
     CLONE_GAIN,
-    CLONE_PARENT,
-    CLONE_TOKEN,
     CLONE_TOTAL,
-    CLONE_VERSION,
     COUNT,
     ENERGY,
     KEY,
@@ -39,7 +35,7 @@ from sifu_store.store import Store
 from sifu_graph._version import __version__
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import SignalConfig
-from sifu_graph.model.io import write_pairs
+from sifu_graph.model.io import write_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import BuildSettings, GraphSettings, InitialSettings
 from sifu_graph.text.kneser_ney import Counts
@@ -124,16 +120,14 @@ def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
     store.write(LOG_LESS, pairs.log_less)
     if len(tree := pairs.tree):
         n = tree.nodes
-        store.require_version(CLONE_VERSION)
-        store.write(CLONE_PARENT, tree.parent)
-        store.write(CLONE_TOKEN, tree.token)
-        store.write(CLONE_GAIN, graph.gain)
-        store.write(CLONE_EDGE, np.empty((0, 2), np.int32))
-        store.write(CLONE_ENERGY, np.empty(0, np.float32))
+        columns: dict[str, NDArray[Any]] = {
+            CLONE_GAIN: graph.gain,
+            CLONE_TOTAL: pairs.total[n:],
+            CLONE_DISCOUNTED: pairs.discounted[n:],
+        }
+        write_clones(store, tree, columns, np.empty((0, 2), np.int64), np.empty(0))
         store.write(PAIR_TOTAL, pairs.total[:n])
-        store.write(CLONE_TOTAL, pairs.total[n:])
         store.write(PAIR_DISCOUNTED, pairs.discounted[:n])
-        store.write(CLONE_DISCOUNTED, pairs.discounted[n:])
     for name, values in graph.base.items():
         store.write(name, values)
     store.write(KEY, np.arange(len(graph.node_count), dtype=np.int32))

@@ -185,11 +185,17 @@ class PairModel:
         target = (every % self.nodes).astype(np.int32)
         return dataclasses.replace(self, first=first, target=target, count=count, added=added)
 
+    @cached_property
+    def _bans(self) -> bool:
+        """Whether a pair is forbidden."""
+        return self.added is not None and bool(np.isneginf(self.added).any())
+
     def is_banned(self, source: Integers, target: Integers) -> Bools:
         """Whether pairs are forbidden after a source or after one of its ancestors, bool of their shape."""
         found = np.zeros(source.shape, bool)
-        if self.added is None or not np.isneginf(self.added).any():
+        if not self._bans:
             return found
+        assert self.added is not None
         at = source.astype(np.int64).ravel()
         for here, level in self._levels(at):
             pair = self.find(level, target.ravel()[here])

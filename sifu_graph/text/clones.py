@@ -106,10 +106,7 @@ class CloneTree:
         for depth in range(1, 1 + int(self.depth.max(initial=0))):
             here = np.flatnonzero(self.depth == depth)
             out[here] |= out[self.parents[here]]
-        place = np.where(out, -1, np.cumsum(~out) - 1)
-        kept = ~out[self.nodes :]
-        parent, token = place[self.parent[kept]], place[self.token[kept]]
-        return self._of(int((~gone).sum()), parent, token), place
+        return self._those(~out)
 
     def best(self, worth: Floats, most: int) -> Bools:
         """Which clones are among the ``most`` of greatest worth [C], with the parents that they need: bool [C]."""
@@ -125,9 +122,14 @@ class CloneTree:
 
     def kept(self, kept: Bools) -> tuple[CloneTree, Ints]:
         """With some clones alone, bool [C], and the new number of each source, int64 [sources]; -1: it is gone."""
-        stays = np.concatenate([np.ones(self.nodes, bool), kept])
-        place = np.where(stays, np.cumsum(stays) - 1, -1)
-        return self._of(self.nodes, place[self.parent[kept]], self.token[kept]), place
+        return self._those(np.concatenate([np.ones(self.nodes, bool), kept]))
+
+    def _those(self, stay: Bools) -> tuple[CloneTree, Ints]:
+        """The sources in a mask, bool [sources], with the nodes of their names; and the new numbers, -1 for others."""
+        place = np.where(stay, np.cumsum(stay) - 1, -1)
+        kept = stay[self.nodes :]
+        nodes = int(stay[: self.nodes].sum())
+        return self._of(nodes, place[self.parent[kept]], place[self.token[kept]]), place
 
     def with_more_nodes(self, more: int) -> tuple[CloneTree, Ints]:
         """With nodes at the end of the others, and the new number of each source, int64 [sources]."""
