@@ -147,8 +147,9 @@ def endure(options: argparse.Namespace, folder: Path) -> Line:
     """Both runs, and what differs."""
     whole, paged = folder / "whole.sifu", folder / "paged.sifu"
     built = commands.sifu(
-        "build-graph", "--vocab", str(options.vocab), "--sparsify", str(options.sparsify), "--store", whole, "tang"
-    ).fields
+        "build-graph", "--signal", "tuned", "--vocab", str(options.vocab), "--sparsify", str(options.sparsify),
+        "--store", whole, "tang",
+    ).fields  # fmt: skip
     shutil.copytree(whole, paged)
     estimate = commands.sifu("estimate", "--store", whole, "--optimizer", options.optimizer).fields
     touched = int(estimate["whole_bytes"])

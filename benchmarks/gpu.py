@@ -433,7 +433,14 @@ def built(folder: Path, size: Size, *, small: bool) -> Path:
         lines = ("".join(draw.choices(characters, range(150, 50, -1), k=40)) for _ in range(300))
         text.write_text("\n".join(lines), encoding="utf-8")
         corpus = [text]
-    build_graph(corpus, folder / "graph.sifu", vocab=size.vocab, sparsify=size.sparsify, holdout=0.1 if small else 0.02)
+    build_graph(
+        corpus,
+        folder / "graph.sifu",
+        vocab=size.vocab,
+        sparsify=size.sparsify,
+        holdout=0.1 if small else 0.02,
+        signal="tuned",
+    )
     return folder / "graph.sifu"
 
 

@@ -1,5 +1,7 @@
 """The main job, end to end on real text: build, evaluate, train, decode, each beside the machine's own limit.
 
+The edges of the graph have matrices of their own (`--signal tuned`).
+
     python benchmarks/main_job.py                      # everything, about 45 minutes with --minutes 20
     python benchmarks/main_job.py --quick              # smaller sizes, 2-3 minutes
     python benchmarks/main_job.py --reference PATH     # and the released BriLLM code, on the same text

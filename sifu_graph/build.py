@@ -22,7 +22,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools
 from sifu_graph.config import SignalConfig, preset
-from sifu_graph.edge_index import EdgeIndex, dense_parameters, stored_parameters
+from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
@@ -55,6 +55,7 @@ class BuildReport:
     dense_parameters: int
     private_edges: int
     stored_parameters: int
+    base_parameters: int | None  # of what all edges share; None: every edge stands alone
     ratio: float
     coverage: float
     corpus_tokens: int
@@ -124,7 +125,7 @@ def build_graph(
     length: int = 32,
     holdout: float = 0.01,
     init: Literal["counts", "uniform"] = "counts",
-    signal: str | SignalConfig = "tuned",
+    signal: str | SignalConfig = "recurrent",
     clones: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -186,7 +187,9 @@ def build_graph(
     if options.clones and not config.base:
         raise OptionError('`clones`: only a graph whose edges share a base has them (`signal="recurrent"`)')
     if config.base and init != "counts":
-        raise OptionError(f"init is {init}: a graph whose edges share a base begins with the counts")
+        raise OptionError(
+            f"init is {init}: a graph whose edges share a base begins with the counts; `signal` chooses another"
+        )
     if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     if not isinstance(corpus, Corpus):
@@ -262,7 +265,10 @@ def _build(
         )
         shutil.move(scratch, store.path / "cache")
     seconds = time.perf_counter() - started
-    return _report(path, store, tokens, counts, private, options, clones=clones, seconds=seconds, snapshot=snapshot)
+    return _report(
+        path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,
+        snapshot=snapshot,
+    )  # fmt: skip
 
 
 def _report(
@@ -270,14 +276,17 @@ def _report(
     store: Store,
     tokens: TokenFile,
     counts: PairCounts,
-    private: Bools,
     options: BuildOptions,
     *,
+    base: bool,
+    private: Bools,
     clones: int,
     seconds: float,
     snapshot: str,
 ) -> BuildReport:
-    nodes, edges, dense = counts.n, int(private.sum()), dense_parameters(counts.n, options.width)
+    nodes, edges = counts.n, int(private.sum())
+    dense = dense_parameters(nodes, options.width, base=base)
+    stored = stored_parameters(nodes, edges, options.width, base=base)
     known = int(counts.node_count[len(SPECIAL) :].sum())
     notes = []
     if nodes < options.vocab:
@@ -290,8 +299,9 @@ def _report(
         nodes=nodes,
         dense_parameters=dense,
         private_edges=edges,
-        stored_parameters=stored_parameters(nodes, edges, options.width),
-        ratio=stored_parameters(nodes, edges, options.width) / dense,
+        stored_parameters=stored,
+        base_parameters=base_parameters(nodes, options.width) if base else None,
+        ratio=stored / dense,
         coverage=coverage(counts, private),
         corpus_tokens=tokens.train.tokens,
         heldout_tokens=tokens.heldout.tokens,

@@ -154,8 +154,13 @@ class RowPlaces(NamedTuple):
     edges: int  # k
 
 
-def stored_parameters(nodes: int, edges: int, width: int) -> int:
-    """Number of stored parameters: private edges, the default edge and the node biases."""
+def stored_parameters(nodes: int, edges: int, width: int, *, base: bool = False) -> int:
+    """Number of stored parameters: private edges, the default edge and the node biases.
+
+    ``base``: all edges share one; a private edge has an energy alone.
+    """
+    if base:
+        return edges + base_parameters(nodes, width)
     return (edges + 1) * (width * width + width) + nodes * width
 
 
@@ -164,8 +169,13 @@ def base_parameters(nodes: int, width: int) -> int:
     return width * width + 2 * width + 1 + nodes * (2 * width + 1)
 
 
-def dense_parameters(nodes: int, width: int) -> int:
-    """n * n * (d * d + d): every ordered pair with parameters of its own (paper, section 4)."""
+def dense_parameters(nodes: int, width: int, *, base: bool = False) -> int:
+    """n * n * (d * d + d): every ordered pair with parameters of its own (paper, section 4).
+
+    ``base``: all edges share one, and every ordered pair has an energy of its own.
+    """
+    if base:
+        return stored_parameters(nodes, nodes * nodes, width, base=True)
     return nodes * nodes * (width * width + width)
 
 

@@ -236,9 +236,9 @@ def _of_base(graph: GraphSession, base: Base) -> Estimate:
     return Estimate(
         nodes=index.nodes,
         width=width,
-        dense_parameters=dense_parameters(index.nodes, width),
+        dense_parameters=dense_parameters(index.nodes, width, base=True),
         private_edges=index.edges,
-        stored_parameters=stored_parameters(index.nodes, index.edges, width),
+        stored_parameters=stored_parameters(index.nodes, index.edges, width, base=True),
         pages=0,
         page_bytes=0,
         whole_bytes=base.memory_bytes,

@@ -304,7 +304,9 @@ class GraphSession:
     def info(self) -> GraphInfo:
         """The figures of the graph."""
         nodes, width, edges = self.settings["nodes"], self.settings["width"], int((self.store.read(SOURCE) >= 0).sum())
-        dense, stored = dense_parameters(nodes, width), stored_parameters(nodes, edges, width)
+        base = self.signal.base
+        dense = dense_parameters(nodes, width, base=base)
+        stored = stored_parameters(nodes, edges, width, base=base)
         stored_pages = self.store.page_stored()
         return GraphInfo(
             path=str(self.path),
@@ -322,7 +324,7 @@ class GraphSession:
             format_version=self.store.format_version,
             snapshot=self.store.snapshot,
             branch=self.store.branch,
-            base_parameters=base_parameters(nodes, width) if self.signal.base else None,
+            base_parameters=base_parameters(nodes, width) if base else None,
             clones=self.store.shape(CLONE_PARENT)[0] if self.store.has(CLONE_PARENT) else 0,
             newest=self.store.newest,
             settings=self.settings,

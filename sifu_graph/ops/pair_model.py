@@ -25,6 +25,7 @@ The module knows counts; it does not know text, signals or files.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,9 @@ from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, ranges
 from sifu_graph.text.clones import CloneCounts, CloneTree
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts
+
+BLOCK = 1 << 19
+"""Pairs that are computed with at a time, where all are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,33 +125,51 @@ class PairModel:
         return np.where(self.total > 0, self.discounted / np.maximum(self.total, 1), 1.0)
 
     @cached_property
+    def lower(self) -> Doubles:
+        """q, float64 [n]."""
+        return np.exp(self.log_lower)
+
+    @cached_property
     def ratio(self) -> Doubles:
         """X, float64 [pairs]."""
-        return self.ratio_of(np.arange(len(self.target)))
+        found, p = np.empty(len(self.target)), np.empty(len(self.target))
+        depths = np.searchsorted(self.tree.depth, np.arange(2 + int(self.tree.depth.max(initial=0))))
+        for first, stop in itertools.pairwise(self.first[depths].tolist()):
+            for begin in range(first, stop, BLOCK):  # the pairs of parents are done
+                block = slice(begin, min(begin + BLOCK, stop))
+                source, target = self.source[block], self.target[block]
+                lower = self._lower(source, target, p)
+                found[block], p[block] = self._mixed(source, np.arange(block.start, block.stop), lower)
+        return found
 
     def ratio_of(self, pair: Ints) -> Doubles:
         """X of some pairs, float64 [k]; quick for a few, before `ratio` was asked for."""
         if "ratio" in self.__dict__:
             return self.ratio[pair]
-        source, target = self.source[pair], self.target[pair]
-        kept = self.count[pair] - _discount_at(self.count[pair], self.tree.depth[source], self.discounts)
-        parent = self.tree.parents[source].astype(np.int64)
-        lower, inner = self.log_lower[target], np.flatnonzero(parent >= 0)
-        lower[inner] = self._log_p(parent[inner], target[inner])
-        found: Doubles = kept / (np.maximum(self.total, 1) * self.left)[source] / np.exp(lower)
-        return found
+        source = self.source[pair]
+        return self._mixed(source, pair, self._lower(source, self.target[pair]))[0]
 
-    def _log_p(self, source: Ints, target: Integers) -> Doubles:
-        """log p(v | u) of single pairs, float64 [k]."""
-        found = self.log_lower[target]
-        inside, at = np.arange(len(source)), source
-        while len(inside):
-            found[inside] += np.log(self.left[at])
-            pair = self.find(at, target[inside])
-            known = pair >= 0
-            found[inside[known]] += np.log1p(self.ratio_of(pair[known]))
-            at = self.tree.parents[at].astype(np.int64)
-            inside, at = inside[at >= 0], at[at >= 0]
+    def _mixed(self, source: Ints, pair: Ints, lower: Doubles) -> tuple[Doubles, Doubles]:
+        """X and p(v | u), float64 [k] each, of pairs (-1: none) of these sources; ``lower``: p(v | parent of u)."""
+        count = np.where(pair >= 0, self.count[pair], 0)
+        kept = (count - _discount_at(count, self.tree.depth[source], self.discounts)) / np.maximum(
+            self.total[source], 1
+        )
+        rest = self.left[source] * lower
+        return kept / rest, kept + rest
+
+    def _lower(self, source: Ints, target: Integers, p: Doubles | None = None) -> Doubles:
+        """p(v | parent of u) of single pairs, float64 [k]. ``p``: that of all pairs of parents, if it is known."""
+        parent = self.tree.parents[source].astype(np.int64)
+        found, inner = self.lower[target], np.flatnonzero(parent >= 0)
+        if not len(inner):
+            return found
+        above, goal = parent[inner], target[inner]
+        pair = self.find(above, goal)
+        if p is not None and (pair >= 0).all():
+            found[inner] = p[pair]
+        else:
+            found[inner] = self._mixed(above, pair, self._lower(above, goal))[1]
         return found
 
     def find(self, source: Ints, target: Integers) -> Ints:

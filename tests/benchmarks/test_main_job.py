@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Path:
     corpus = tmp_path / "poems.txt"
     corpus.write_text("\n".join("".join(text.choices("春風秋月花山水雲", k=20)) for _ in range(500)), encoding="utf-8")
     path = tmp_path / "graph.sifu"
-    build_graph([corpus], path, vocab=10, sparsify=0.5, holdout=0.1)
+    build_graph([corpus], path, vocab=10, sparsify=0.5, holdout=0.1, signal="tuned")
     return path
 
 

@@ -45,7 +45,7 @@ def poems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory, poems: Path) -> Path:
     """A new graph. Not to be written to: copy it with `graph`."""
     store = tmp_path_factory.mktemp("built") / "graph.sifu"
-    assert call("build-graph", poems, "--store", store, "--holdout", "0.2").code == 0
+    assert call("build-graph", poems, "--store", store, "--holdout", "0.2", "--signal", "tuned").code == 0
     return store
 
 

@@ -58,7 +58,7 @@ def base_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = write_poems(tmp_path / "new.txt", poems=60).read_text("utf-8")
     (tmp_path / "new.txt").write_text(text.replace("山", "龘"), encoding="utf-8")
     words = ["build-graph", "poems.txt", "--vocab", "200", "--sparsify", "0.05", "--holdout", "0.1"]
-    assert call(*words, "--signal", "recurrent").code == 0
+    assert call(*words).code == 0
     return tmp_path
 
 
@@ -90,7 +90,7 @@ def test_a_clone_is_a_source_of_edges(base_graph: Path) -> None:
 
 
 def test_clones_need_a_base(base_graph: Path) -> None:
-    found = call("build-graph", "poems.txt", "--clones", "5", "--store", "other.sifu")
+    found = call("build-graph", "poems.txt", "--clones", "5", "--signal", "tuned", "--store", "other.sifu")
     assert found.code == 2 and "--clones" in found.err and "--signal recurrent" in found.err
 
 

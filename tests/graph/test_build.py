@@ -45,7 +45,7 @@ def test_the_store_holds_the_most_frequent_pairs(built: Path, text: Path) -> Non
 
 
 def test_the_same_text_gives_the_same_graph(built: Path, text: Path, tmp_path: Path) -> None:
-    build_graph(text, tmp_path / "again.sifu", vocab=40, sparsify=0.5, length=8, holdout=0.1)
+    build_graph(text, tmp_path / "again.sifu", vocab=40, sparsify=0.5, length=8, holdout=0.1, signal="tuned")
     with Store.open(built) as one, Store.open(tmp_path / "again.sifu") as two:
         assert one.names() == two.names()
         for name in one.names():
@@ -54,7 +54,7 @@ def test_the_same_text_gives_the_same_graph(built: Path, text: Path, tmp_path: P
 
 
 def test_figures(text: Path, tmp_path: Path) -> None:
-    report = build_graph(text, tmp_path / "g.sifu", vocab=4000, sparsify=0.1, width=16)
+    report = build_graph(text, tmp_path / "g.sifu", vocab=4000, sparsify=0.1, width=16, signal="tuned")
     n = report.nodes
     assert n == 23  # 20 characters, the full stop, two special nodes
     assert report.dense_parameters == n * n * (16 * 16 + 16)
@@ -69,7 +69,7 @@ def test_figures(text: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sparsify", [0.0, 1.0])
 def test_no_edge_or_every_edge_private(text: Path, tmp_path: Path, sparsify: float) -> None:
-    build_graph(text, tmp_path / "g.sifu", sparsify=sparsify, length=8, holdout=0.1)
+    build_graph(text, tmp_path / "g.sifu", sparsify=sparsify, length=8, holdout=0.1, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert (graph.parameters.index.edges == 0) == (sparsify == 0)
         before = graph.evaluate().perplexity
@@ -108,9 +108,9 @@ def test_a_failed_build_leaves_the_old_graph(store: Path, tmp_path: Path) -> Non
     with Store.open(store) as before:
         snapshot = before.snapshot
     with pytest.raises(CorpusError, match="byte"):
-        build_graph(bad, store, force=True)
+        build_graph(bad, store, force=True, signal="tuned")
     with pytest.raises(StoreExistsError):
-        build_graph(tmp_path / "bad.txt", store)
+        build_graph(tmp_path / "bad.txt", store, signal="tuned")
     with Store.open(store) as after:
         assert after.snapshot == snapshot
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.txt", "graph.sifu"]
@@ -142,11 +142,11 @@ def test_what_a_killed_build_leaves_is_swept_up_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr("sifu_graph.build.count_pairs", killed)
         with pytest.raises(CorpusError):
-            build_graph(text, folder / "g.sifu")
+            build_graph(text, folder / "g.sifu", signal="tuned")
     assert list(folder.iterdir()) == []
     assert len(left) == 2  # the store, and the encoded text
     dead = 2**22 + 1  # no process has this number
     for name in left:
         (folder / name.replace(f"-{os.getpid()}-", f"-{dead}-")).mkdir()
-    build_graph(text, folder / "g.sifu", vocab=40)
+    build_graph(text, folder / "g.sifu", vocab=40, signal="tuned")
     assert [path.name for path in folder.iterdir()] == ["g.sifu"]

@@ -180,14 +180,14 @@ def test_pages_move_only_as_often_as_they_must(tmp_path: Path) -> None:
 def store(tmp_path: Path) -> Path:
     text = write_text(tmp_path / "text.txt", documents=600)
     path = tmp_path / "graph.sifu"
-    build_graph([text], path, vocab=60, sparsify=1.0, length=16, holdout=0.1)
+    build_graph([text], path, vocab=60, sparsify=1.0, length=16, holdout=0.1, signal="tuned")
     return path
 
 
 def test_a_run_on_a_device_of_any_size_writes_the_same_store(tmp_path: Path) -> None:
     store, other = tmp_path / "graph.sifu", tmp_path / "other.sifu"
     text = write_poems(tmp_path / "poems.txt", poems=3000)
-    build_graph([text], store, vocab=200, sparsify=0.3, width=16, length=16, holdout=0.02)
+    build_graph([text], store, vocab=200, sparsify=0.3, width=16, length=16, holdout=0.02, signal="tuned")
     shutil.copytree(store, other)
     made = {}
     for path, device_memory in {store: "1GiB", other: "10MiB"}.items():

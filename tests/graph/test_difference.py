@@ -202,7 +202,7 @@ def test_only_pages_that_were_written_are_read(tmp_path: Path) -> None:
     lines = ["".join(map(chr, 0x4E00 + rng.integers(0, 40, 20))) for _ in range(150)]
     (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     store = tmp_path / "graph.sifu"
-    build_graph(tmp_path / "text.txt", store, vocab=42, sparsify=1.0, length=8)
+    build_graph(tmp_path / "text.txt", store, vocab=42, sparsify=1.0, length=8, signal="tuned")
     move_edges(store, 0, keep=1.0)  # all pages stored
     with Graph.open(store) as graph:
         assert graph.parameters.edges.pages > 1 and graph.store.page_stored().all()

@@ -415,7 +415,7 @@ def test_compacting_changes_no_bit(graph: Graph) -> None:
     assert graph.compact().snapshot == snapshot  # nothing to do: no commit
 
 
-@pytest.mark.parametrize("kind", ["rowwise", "adamw", "adamw-dense"])
+@pytest.mark.parametrize("kind", ["rowwise", "adamw-dense", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_training_goes_on_after_edits(graph: Graph, kind: str) -> None:
     from sifu_graph.training.options import merged_optimizer
 

@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
 def machine(tmp_path_factory: pytest.TempPathFactory) -> type[Machine]:
     folder = tmp_path_factory.mktemp("machine")
     text = write_text(folder / "poems.txt", documents=60)
-    build_graph(text, folder / "graph.sifu", vocab=40, sparsify=0.4, length=8, holdout=0.1, width=16)
+    build_graph(text, folder / "graph.sifu", vocab=40, sparsify=0.4, length=8, holdout=0.1, width=16, signal="tuned")
     return type("BoundMachine", (Machine,), {"source": folder / "graph.sifu", "text": text})
 
 

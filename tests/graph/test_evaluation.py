@@ -85,7 +85,7 @@ def test_parts_and_positions_add_up(graph: Graph) -> None:
 
 def test_an_untrained_graph_with_all_pairs_private_is_the_kneser_ney_bigram(text: Path, tmp_path: Path) -> None:
     """Two ways to the same model: energies here, a table of counts there."""
-    build_graph(text, tmp_path / "g.sifu", vocab=40, sparsify=1.0, length=8, holdout=0.1)
+    build_graph(text, tmp_path / "g.sifu", vocab=40, sparsify=1.0, length=8, holdout=0.1, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         report = graph.evaluate(with_baselines=True)
     bigram = next(baseline for baseline in report.baselines if baseline.name == "kneser-ney-2")
@@ -99,7 +99,7 @@ def test_a_limit_takes_the_same_tokens_for_graph_and_baselines(graph: Graph) -> 
 
 
 def test_another_graph_on_the_same_documents(graph: Graph, text: Path, tmp_path: Path) -> None:
-    build_graph(text, tmp_path / "other.sifu", vocab=12, sparsify=0.5, length=8, holdout=0.5)
+    build_graph(text, tmp_path / "other.sifu", vocab=12, sparsify=0.5, length=8, holdout=0.5, signal="tuned")
     with Graph.open(tmp_path / "other.sifu") as other:
         assert other.evaluate(like=graph).tokens == graph.evaluate().tokens != other.evaluate().tokens
 
@@ -107,7 +107,7 @@ def test_another_graph_on_the_same_documents(graph: Graph, text: Path, tmp_path:
 def test_bytes_of_a_character_in_several_nodes(tmp_path: Path) -> None:
     text = tmp_path / "en.txt"
     text.write_text("naïve café — the end\n" * 30, encoding="utf-8")
-    build_graph(text, tmp_path / "g.sifu", vocab=258, level="bpe", length=64, holdout=0)
+    build_graph(text, tmp_path / "g.sifu", vocab=258, level="bpe", length=64, holdout=0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         report = graph.evaluate([text])
     assert report.characters == 30 * (len("naïve café — the end") + 1)
@@ -127,7 +127,7 @@ def test_every_line_of_a_file_is_scored(graph: Graph, tmp_path: Path) -> None:
 def test_lists_of_tokens_have_no_characters(tmp_path: Path) -> None:
     text = tmp_path / "lists.jsonl"
     text.write_text('["a", "b", "a", "c"]\n' * 20, encoding="utf-8")
-    build_graph(text, tmp_path / "g.sifu", vocab=5, level="tokens", length=4, holdout=0)
+    build_graph(text, tmp_path / "g.sifu", vocab=5, level="tokens", length=4, holdout=0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert graph.evaluate([text]).bits_per_character is None
         with pytest.raises(CorpusError, match="no held-out text"):
@@ -146,7 +146,7 @@ def test_model_card(graph: Graph) -> None:
 
 def test_model_card_without_its_text(tmp_path: Path) -> None:
     text = write_text(tmp_path / "poems.txt", documents=50)
-    build_graph(text, tmp_path / "g.sifu", vocab=20, length=8)
+    build_graph(text, tmp_path / "g.sifu", vocab=20, length=8, signal="tuned")
     text.unlink()
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert f"Not evaluated: {text}: missing" in model_card(graph)

@@ -34,7 +34,7 @@ BUDGET = "10MiB"  # of about 28 MiB of edges
 def build(folder: Path, *, width: int) -> Path:
     """A graph of about 50 pages from shipped poems."""
     path, text = folder / "graph.sifu", write_poems(folder / "poems.txt", poems=3000)
-    build_graph([text], path, vocab=300, sparsify=0.3, width=width, length=16, holdout=0.02)
+    build_graph([text], path, vocab=300, sparsify=0.3, width=width, length=16, holdout=0.02, signal="tuned")
     return path
 
 
@@ -57,7 +57,7 @@ def assert_same(one: Path, two: Path) -> None:
         assert a.settings == b.settings
 
 
-@pytest.mark.parametrize("kind", ["rowwise", "adamw"])
+@pytest.mark.parametrize("kind", ["rowwise", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: Path, kind: str) -> None:
     other = Path(shutil.copytree(paged, tmp_path / "other.sifu"))
     optimizer = OptimizerConfig(kind=kind, lr=1e-2, beta2=0.99) if kind == "adamw" else None
@@ -253,7 +253,7 @@ def test_kill_9_under_eviction_fifty_times(paged: Path) -> None:
 def test_a_killed_run_within_a_budget_ends_with_the_same_bits(paged: Path, tmp_path: Path) -> None:
     """As one that was never killed nor short of memory."""
     other = Path(shutil.copytree(paged, tmp_path / "other.sifu"))
-    crash(other, kills=2, seed=3)
+    crash(other, kills=1, seed=3)
     with Store.open(other) as store:
         done = store.settings["training"]["step"]
     with Graph.open(other, host_memory=BUDGET) as graph:

@@ -20,7 +20,7 @@ import numpy as np
 from sifu_graph import Graph, build_graph
 from sifu_graph.model.forward import evaluate
 
-build_graph([sys.argv[1]], sys.argv[2], vocab=300, sparsify=0.2, holdout=0.05)
+build_graph([sys.argv[1]], sys.argv[2], vocab=300, sparsify=0.2, holdout=0.05, signal="tuned")
 with Graph.open(sys.argv[2]) as graph:
     report = graph.train(steps=1, batch=16)
     pool = graph.parameters.edges

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some pages stored, others not; default settings."""
     folder = tmp_path_factory.mktemp("trained")
     text = write_text(folder / "poems.txt", documents=60)
-    build_graph(text, folder / "graph.sifu", vocab=40, sparsify=0.5, length=8, holdout=0.1)
+    build_graph(text, folder / "graph.sifu", vocab=40, sparsify=0.5, length=8, holdout=0.1, signal="tuned")
     with Graph.open(folder / "graph.sifu") as graph:
         graph.train(steps=1, batch=8)
     return folder / "graph.sifu"
@@ -265,7 +265,7 @@ def test_graphml_and_networkx(trained: Path, tmp_path: Path) -> None:
 def test_graphml_of_characters_that_xml_cannot_hold(tmp_path: Path) -> None:
     networkx = pytest.importorskip("networkx")
     (tmp_path / "odd.txt").write_text("a\x01b<&>\"'\tc\n" * 9, encoding="utf-8")
-    build_graph(tmp_path / "odd.txt", tmp_path / "g.sifu", vocab=20, length=4, holdout=0)
+    build_graph(tmp_path / "odd.txt", tmp_path / "g.sifu", vocab=20, length=4, holdout=0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         graph.export("graphml", tmp_path / "g.graphml")
         read = networkx.read_graphml(tmp_path / "g.graphml", node_type=int)

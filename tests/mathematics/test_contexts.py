@@ -31,7 +31,7 @@ from sifu_graph.training.closed_form import fit_contexts, node_directions
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh")
     text = write_text(folder / "poems.txt", documents=300)
-    build_graph(text, folder / "graph.sifu", vocab=20, sparsify=0.4, length=8, holdout=0.1)
+    build_graph(text, folder / "graph.sifu", vocab=20, sparsify=0.4, length=8, holdout=0.1, signal="tuned")
     return folder / "graph.sifu"
 
 
@@ -169,7 +169,7 @@ def test_other_mathematics_begins_without_it(tmp_path: Path) -> None:
 def test_what_is_learned_from_contexts_is_believed(tmp_path: Path) -> None:
     """What follows 春 depends on what stood before it, which no bigram model can know."""
     (tmp_path / "t.txt").write_text("花春風。月春水。\n山春風。夜春水。\n" * 400, encoding="utf-8")
-    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=12, sparsify=1.0, length=8, holdout=0.0)
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=12, sparsify=1.0, length=8, holdout=0.0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
         found = fit_contexts(graph.parameters, graph.signal, graph.tokens().train, length=8)
         assert max(found.target_strength, found.edge_strength) > 0
@@ -178,7 +178,7 @@ def test_what_is_learned_from_contexts_is_believed(tmp_path: Path) -> None:
 
 def test_the_same_bits_in_little_memory(tmp_path: Path) -> None:
     text = write_text(tmp_path / "poems.txt", documents=300)
-    build_graph(text, tmp_path / "a.sifu", vocab=60, sparsify=1.0, length=8, holdout=0.1)
+    build_graph(text, tmp_path / "a.sifu", vocab=60, sparsify=1.0, length=8, holdout=0.1, signal="tuned")
     shutil.copytree(tmp_path / "a.sifu", tmp_path / "b.sifu")
     with Graph.open(tmp_path / "a.sifu") as graph:
         graph.train(steps=1, batch=8)

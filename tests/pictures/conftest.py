@@ -27,7 +27,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             words = [rng.choice(HARMFUL[:8]), rng.choice(HARMFUL[8:])] * 2 + rng.choices(HARMFUL, k=rng.randint(1, 9))
             file.write(json.dumps(words) + "\n")
     build_graph(
-        folder / "text.jsonl", folder / "graph.sifu", level="tokens", vocab=40, sparsify=0.35, length=8, holdout=0.1
+        folder / "text.jsonl",
+        folder / "graph.sifu",
+        level="tokens",
+        vocab=40,
+        sparsify=0.35,
+        length=8,
+        holdout=0.1,
+        signal="tuned",
     )
     return folder / "graph.sifu"
 

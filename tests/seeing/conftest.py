@@ -16,7 +16,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be written to."""
     folder = tmp_path_factory.mktemp("seeing")
     path = folder / "graph.sifu"
-    build_graph(write_text(folder / "poems.txt"), path, vocab=40, sparsify=0.5, length=8, holdout=0.1)
+    build_graph(write_text(folder / "poems.txt"), path, vocab=40, sparsify=0.5, length=8, holdout=0.1, signal="tuned")
     with Graph.open(path) as graph:
         graph.train(steps=2, batch=32)
     return path

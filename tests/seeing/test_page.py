@@ -50,7 +50,9 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nasty")
     lines = [NASTY[i % 7 :] + NASTY[: i % 5] + ["plain"] for i in range(40)]
     (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    build_graph(folder / "tokens.jsonl", folder / "graph.sifu", level="tokens", vocab=20, sparsify=0.5, length=8)
+    build_graph(
+        folder / "tokens.jsonl", folder / "graph.sifu", level="tokens", vocab=20, sparsify=0.5, length=8, signal="tuned"
+    )
     return folder / "graph.sifu"
 
 

@@ -23,7 +23,15 @@ FIRST = 2  # the first node that is not a special one
 def graphs(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """One that was trained, and one whose every page is generated."""
     folder = tmp_path_factory.mktemp("new")
-    build_graph(write_text(folder / "poems.txt"), folder / "graph.sifu", vocab=40, sparsify=0.5, length=8, holdout=0.1)
+    build_graph(
+        write_text(folder / "poems.txt"),
+        folder / "graph.sifu",
+        vocab=40,
+        sparsify=0.5,
+        length=8,
+        holdout=0.1,
+        signal="tuned",
+    )
     return [trained, folder / "graph.sifu"]
 
 

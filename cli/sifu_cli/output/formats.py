@@ -47,6 +47,13 @@ def source_name(nodes: Sequence[str]) -> str:
     return ">".join(map(printable, nodes))
 
 
+def shared_note(base_parameters: int | None) -> str:
+    """What the number of stored parameters counts in a graph whose edges share a base."""
+    if base_parameters is None:
+        return ""
+    return f"{base_parameters:,} that all edges share, and the energies of private edges"
+
+
 def quoted(names: Sequence[str]) -> str:
     """The first names of a list in quotes, and the number of the others."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""

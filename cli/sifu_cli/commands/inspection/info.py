@@ -11,7 +11,7 @@ from sifu_store.durable import format_bytes
 
 from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
-from sifu_cli.output.formats import number, percent
+from sifu_cli.output.formats import number, percent, shared_note
 from sifu_cli.output.results import Row, print_json, print_table
 
 if TYPE_CHECKING:
@@ -53,12 +53,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
             ("width", number(info.width), ""),
             ("dense parameters", number(info.dense_parameters), "with a private edge for every pair of nodes"),
             ("private edges", number(info.private_edges), f"--sparsify {build['sparsify']:g}"),
-            ("stored parameters", number(info.stored_parameters), ""),
-            *(
-                [("base parameters", number(info.base_parameters), "shared by all edges; counts of pairs apart")]
-                if info.base_parameters is not None
-                else []
-            ),
+            ("stored parameters", number(info.stored_parameters), shared_note(info.base_parameters)),
             *([("clones", number(info.clones), "nodes split by the nodes before them")] if info.clones else []),
             ("ratio", percent(info.ratio), "stored / dense parameters"),
             ("coverage", percent(info.coverage), "of the pairs in the text have a private edge"),

@@ -12,7 +12,7 @@ from sifu_store.durable import format_bytes
 from sifu_cli.command_line import logged
 from sifu_cli.number_types import Float, Integer
 from sifu_cli.options import common_options, force_option, seed_option
-from sifu_cli.output.formats import duration, number, percent
+from sifu_cli.output.formats import duration, number, percent, shared_note
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_table
 
@@ -54,7 +54,7 @@ Example:
     "--width",
     type=Integer(min=2),
     metavar="N",
-    help="Width of the signal; an even number.  [default: 32; with --signal recurrent: 48]",
+    help="Width of the signal; an even number.  [default: 48; with another --signal than recurrent: 32]",
 )
 @click.option(
     "--min-count",
@@ -90,18 +90,18 @@ Example:
 )
 @click.option(
     "--signal",
-    type=click.Choice(["paper", "paper-v1", "brillm05", "tuned", "recurrent"]),
+    type=click.Choice(["recurrent", "tuned", "paper", "paper-v1", "brillm05"]),
     metavar="PRESET",
-    default="tuned",
+    default="recurrent",
     show_default=True,
-    help="The model: paper, paper-v1, brillm05 (the released code), tuned, or recurrent (all edges share a recurrence: "
-    "the lowest perplexity).",
+    help="The model: recurrent (all edges share a recurrence: the lowest perplexity), tuned (each edge has a matrix of "
+    "its own), paper, paper-v1 or brillm05 (the released code).",
 )
 @click.option(
     "--clones",
     type=Integer(min=0),
     metavar="N",
-    help="With --signal recurrent: at most N nodes split by the one or two nodes before them, where that predicts the "
+    help="With --signal recurrent, at most N nodes split by the one or two nodes before them, where that predicts the "
     "text better; 0: none.  [default: one for every 40 tokens of the text]",
 )
 @seed_option("Seed of the random numbers.", default=0)
@@ -131,7 +131,7 @@ def command(
             ("nodes", number(report.nodes), ""),
             ("dense parameters", number(report.dense_parameters), "with a private edge for every pair of nodes"),
             ("private edges", number(report.private_edges), f"of {report.distinct_pairs:,} distinct pairs in the text"),
-            ("stored parameters", number(report.stored_parameters), ""),
+            ("stored parameters", number(report.stored_parameters), shared_note(report.base_parameters)),
             ("ratio", percent(report.ratio), "stored / dense parameters"),
             ("coverage", percent(report.coverage), "of the pairs in the text have a private edge"),
             *([("clones", number(report.clones), "nodes split by the nodes before them")] if report.clones else []),
