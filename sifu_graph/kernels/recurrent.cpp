@@ -6,6 +6,7 @@
 // Every sum has one fixed order: streams are independent and are added up in their order, positions are dealt to
 // SHARES shares by their number. So the result has the same bits for any number of threads.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -91,6 +92,19 @@ struct Pairs {
     const double* discount;   // [MOST_NODES][4], of counts 0, 1, 2, and 3 or more, by the nodes in a source's name
 };
 
+// What the counts lose where the piece of the text that a position is in is left out: `LeftOut` of
+// `ops/pair_model.py`.
+struct LeftOut {
+    const int32_t* piece;       // [positions]
+    const int64_t* first;       // [pieces + 1], where the pairs of a piece begin
+    const int64_t* pair;        // ascending within a piece
+    const int32_t* count;       // what a pair loses
+    const int64_t* first_node;  // [pieces + 1], where the nodes of a piece begin
+    const int32_t* node;        // nodes that lose predecessors
+    const real* ratio;          // of their q without the piece to q
+    const real* log_ratio;
+};
+
 struct Candidates {
     int64_t nodes;
     const real* target;  // [nodes][D]
@@ -110,6 +124,7 @@ void sifu_recurrent_sizes(int64_t* sizes) {
     sizes[2] = sizeof(Pairs);
     sizes[3] = sizeof(Candidates);
     sizes[4] = sizeof(CandidateGradient);
+    sizes[5] = sizeof(LeftOut);
 }
 
 }  // extern "C"
@@ -196,10 +211,8 @@ void carry_back(const Recurrence& a, const real* d_r, const real* W_t, int64_t s
 
 // What one share of the positions works with.
 struct Share {
-    // by node: energies; log(p / q) of a row, without the b of its sources; and what (1 + X) of the sources below the
-    // one at hand is divided by, where an occurrence is left out
-    std::vector<real> energy, row, change;
-    std::vector<real> log_ratio;  // of one source, [its pairs]
+    std::vector<real> energy, row;       // by node: energies; log(p / q) of a row, without the b of its sources
+    std::vector<real> log_ratio, lower;  // of one source, [its pairs]: log(1 + X), and log p of its parent
     std::vector<real> d_target, d_bias;
     double d_scale = 0;
 };
@@ -218,66 +231,84 @@ int64_t find(const Pairs& q, int64_t source, int32_t target) {
     return low < end && q.target[low] == target ? low : -1;
 }
 
-// log(p / q) of the row of a source into mine.row, without the log b of all levels, which shift the whole row. With
-// `leave_one_out`, one occurrence of the target `goal` is taken out of it.
-void fill_row(const Pairs& q, Share& mine, int64_t source, int32_t goal, bool leave_one_out) {
-    int64_t chain[MOST_NODES], place[MOST_NODES];
-    bool loses[MOST_NODES + 1];
+// log(p / q) of the row of a source into mine.row, without the log b of all levels, which shift the whole row; of the
+// counts without the piece of position `at`, if `out` is given. The target `goal` is computed in double precision.
+void fill_row(const Pairs& q, Share& mine, int64_t source, int32_t goal, const LeftOut* out, int64_t at) {
+    int64_t chain[MOST_NODES];
     int levels = 0;
-    loses[0] = leave_one_out;
-    for (int64_t at = source; at >= 0; at = q.parent[at], ++levels) {
-        int64_t found = place[levels] = find(q, chain[levels] = at, goal);
-        loses[levels] = loses[levels] && found >= 0 && q.count[found] > 0;
-        loses[levels + 1] = loses[levels] && q.count[found] == 1;
+    for (int64_t u = source; u >= 0; u = q.parent[u]) chain[levels++] = u;
+    const int64_t piece = out ? out->piece[at] : 0;
+    const int64_t* pairs = out ? out->pair + out->first[piece] : nullptr;
+    const int64_t* end = out ? out->pair + out->first[piece + 1] : nullptr;
+    const int64_t node_begin = out ? out->first_node[piece] : 0, node_end = out ? out->first_node[piece + 1] : 0;
+    double p = std::exp((double)q.log_lower[goal]);  // of the goal
+    for (int64_t i = node_begin; i < node_end; ++i) {
+        mine.row[out->node[i]] = out->log_ratio[i];
+        if (out->node[i] == goal) p *= out->ratio[i];
     }
-    double p = std::exp((double)(loses[levels] ? q.log_less : q.log_lower)[goal]);  // of the goal
-    double log_left = 0, shift = 1;  // of all levels; b of the changed ones over b without the occurrence
-    int changed = -1;                // the lowest level with an occurrence less
+    bool changed = node_begin < node_end;  // p of the parent is another for some target
+    double log_left = 0;                   // of the levels so far
     for (int k = levels - 1; k >= 0; --k) {
-        const int64_t u = chain[k], first = q.first[u], length = q.first[u + 1] - first, total = q.total[u];
-        const int64_t count = place[k] < 0 ? 0 : q.count[place[k]];
+        const int64_t u = chain[k], first = q.first[u], length = q.first[u + 1] - first, place = find(q, u, goal);
         const double* D = q.discount + 4 * (levels - 1 - k);
+        auto kept = [D](int64_t count) { return count - D[count < 3 ? count : 3]; };
         const int32_t* others = q.target + first;
-        const real* ratio = q.ratio + first;
-        const real* log_ratio = q.log_ratio + first;
-        double left = q.left[u], factor = 1;  // X of this row is multiplied by `factor`
-        if (loses[k]) {
-            const int64_t less = count - 1;
-            const double before = left * total;
-            const double after = before - D[count < 3 ? count : 3] + D[less < 3 ? less : 3];
-            if (total > 1) {
-                left = after / (total - 1);
-                factor = before / after;
-                p = (less - D[less < 3 ? less : 3]) / (total - 1) + left * p;
-            } else {
-                left = 1;
-                factor = 0;
+        const int64_t *lost = std::lower_bound(pairs, end, first), *stop = std::lower_bound(lost, end, first + length);
+        auto less = [&](const int64_t* x) { return (int64_t)q.count[*x] - out->count[x - out->pair]; };
+        int64_t total = q.total[u], count = place < 0 ? 0 : q.count[place];
+        const double before = q.left[u] * total;
+        double after = before, left = q.left[u];  // after: b times the total
+        if (lost != stop) {
+            for (const int64_t* x = lost; x != stop; ++x) {
+                after += kept(q.count[*x]) - kept(less(x));
+                total -= q.count[*x] - less(x);
+                after -= q.count[*x] - less(x);
+                if (*x == place) count = less(x);
             }
-        } else if (total > 0) {
-            p = (count - D[count < 3 ? count : 3]) / total + left * p;
+            left = total > 0 ? after / total : 1;
         }
-        if (changed >= 0 || factor != 1) {
+        if (total > 0) p = kept(count) / total + left * p;
+        const real* log_ratio = q.log_ratio + first;
+        const bool few = k == levels - 1 && lost == stop && 8 * (node_end - node_begin) < length;
+        if (!few && (changed || lost != stop)) {
             real* X = mine.log_ratio.data();
-            const real by = factor * shift;
-            for (int64_t i = 0; i < length; ++i) X[i] = ratio[i] * by;
-            if (changed >= 0)
-                for (int64_t i = 0; i < length; ++i) X[i] *= mine.change[others[i]];
-            if (loses[k] && k > 0)  // what this row is divided by, for the levels above
-                for (int64_t i = 0; i < length; ++i) mine.change[others[i]] *= (1 + ratio[i]) / (1 + X[i]);
+            if (k == levels - 1) {  // the parent's p is q, which few targets have another of
+                const real by = total > 0 ? before / after : 0;
+                for (int64_t i = 0; i < length; ++i) X[i] = q.ratio[first + i] * by;
+                for (int64_t i = node_begin; i < node_end; ++i) {
+                    const int64_t found = find(q, u, out->node[i]);
+                    if (found >= 0) X[found - first] /= out->ratio[i];
+                }
+                for (const int64_t* x = lost; x != stop; ++x) {
+                    const double all = kept(q.count[*x]);
+                    X[*x - first] *= all > 0 ? kept(less(x)) / all : 0;
+                }
+            } else {
+                real* lower = mine.lower.data();
+                for (int64_t i = 0; i < length; ++i) lower[i] = q.log_lower[others[i]] + mine.row[others[i]];
+                const real D1 = D[1], D2 = D[2], D3 = D[3];
+                for (int64_t i = 0; i < length; ++i) {
+                    const int32_t c = q.count[first + i];
+                    X[i] = c - (c > 2 ? D3 : c == 2 ? D2 : c == 1 ? D1 : 0);
+                }
+                for (const int64_t* x = lost; x != stop; ++x) X[*x - first] = kept(less(x));
+                const vec by = splat(total > 0 ? std::exp(-log_left) / after : 0);
+                for (int64_t i = 0; i < length; i += LANES) store(X + i, load(X + i) * by / vexp(load(lower + i)));
+            }
             int64_t i = 0;
             for (; i + LANES <= length; i += LANES) store(X + i, vlog(splat(1) + load(X + i)));
             for (; i < length; ++i) X[i] = std::log1p(X[i]);
             log_ratio = X;
+            changed = true;
         }
-        if (loses[k]) {
-            if (changed < 0) changed = k;
-            shift *= q.left[u] / left;
+        for (int64_t i = 0; i < length; ++i) mine.row[others[i]] += log_ratio[i];
+        for (int64_t i = few ? node_begin : node_end; i < node_end; ++i) {
+            const int64_t found = find(q, u, out->node[i]);
+            if (found >= 0)
+                mine.row[out->node[i]] += std::log1p(q.ratio[found] / out->ratio[i]) - q.log_ratio[found];
         }
         log_left += std::log(left);
-        for (int64_t i = 0; i < length; ++i) mine.row[others[i]] += log_ratio[i];
     }
-    for (int k = changed; k > 0; --k)
-        for (int64_t i = q.first[chain[k]]; i < q.first[chain[k] + 1]; ++i) mine.change[q.target[i]] = 1;
     mine.row[goal] = std::log(p) - log_left - (double)q.log_lower[goal];
 }
 
@@ -312,10 +343,11 @@ void sifu_recurrent_backward(const Recurrence* a, const RecurrenceGradient* g, i
 }
 
 // The contest of `positions` signals r [positions][D] whose tokens are `source` and whose next tokens are `target`
-// (-1: not scored). `loss` [positions] in nats. With a gradient also d_r [positions][D] and `g`, of weight * the sum of
+// (-1: not scored). `loss` [positions] in nats. Counts are those without the piece of each position, if `out` is given.
+// With a gradient also d_r [positions][D] and `g`, of weight * the sum of
 // the losses.
 void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* source, const int32_t* target,
-                            const Candidates* a, const Pairs* pairs, int64_t leave_one_out, real weight, real* loss,
+                            const Candidates* a, const Pairs* pairs, const LeftOut* out, real weight, real* loss,
                             real* d_r, CandidateGradient* g, int64_t threads) {
     int64_t blocks = (positions + POSITIONS - 1) / POSITIONS, vecs = (a->nodes + LANES - 1) / LANES, n = vecs * LANES;
     // The target vectors LANES nodes at a time, element by element; nodes that fill up the last vector never win.
@@ -330,8 +362,8 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
         Share& mine = shares[number];
         mine.energy.resize(POSITIONS * n);
         mine.row.resize(n);
-        mine.change.assign(n, 1);
         mine.log_ratio.resize(n + LANES);
+        mine.lower.resize(n + LANES);
         if (g) {
             mine.d_target.assign(n * D, 0);
             mine.d_bias.assign(n, 0);
@@ -364,7 +396,7 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                     continue;
                 }
                 std::memset(mine.row.data(), 0, sizeof(real) * n);
-                fill_row(*pairs, mine, u, goal, leave_one_out);
+                fill_row(*pairs, mine, u, goal, out, at);
                 for (int64_t w = pairs->added ? u : -1; w >= 0; w = pairs->parent[w])
                     for (int64_t i = pairs->first[w]; i < pairs->first[w + 1]; ++i) E[pairs->target[i]] += pairs->added[i];
                 vec highest = splat(real(-1e30)), total = {}, scale = splat(a->scale);

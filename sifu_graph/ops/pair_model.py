@@ -1,4 +1,4 @@
-"""Counts as a model of the next token: interpolated Kneser-Ney, exact, with leave-one-out.
+"""Counts as a model of the next token: interpolated Kneser-Ney, exact, with a piece of the text left out.
 
 For a source u (a node or a clone), a target v and counts c (Chen & Goodman 1999, section 3; D is the discount of a
 count, one D for each number of nodes in the name of a source)::
@@ -15,9 +15,11 @@ X_uv = (c_uv - D(c_uv)) / (c_u b_u p(v | parent of u))::
 A row is therefore log q, which all sources share, and log(1 + X) of the pairs that occur; log b_w shifts a whole row.
 c_u, the sum of D after u, and q are figures of their own: an edit of a pair changes no other pair.
 
-Leave-one-out is p with one occurrence of (u, t) taken out of c_ut and c_u. Where it was the only one, the parent of u
-loses the one that it counts for (u, t), and so on; below a node, a_t loses one. The discounts, a and the sum of D'
-stay: they are figures of the whole text.
+Leaving a piece of the text out is p with its occurrences taken out of all c_ut and c_u (`LeftOut`). Where a piece has
+all occurrences of (u, t), the parent of u loses the one that it counts for (u, t), and so on; below a node, a_t loses
+one for each such node. The discounts, a and the sum of D' stay: they are figures of the whole text. q without k > 1
+predecessors is q without one, less (k - 1) / a, and at least q of a node without predecessors; that is exact where
+three or more are left.
 
 The module knows counts; it does not know text, signals or files.
 """
@@ -26,10 +28,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, ranges
 from sifu_graph.text.clones import CloneCounts, CloneTree
@@ -38,6 +43,57 @@ from sifu_graph.text.pair_counts import PairCounts
 
 BLOCK = 1 << 19
 """Pairs that are computed with at a time, where all are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """What the counts lose where pieces of the text are left out: m pieces, each with some pairs and nodes.
+
+    Attributes
+    ----------
+    first, pair, count
+        int64 [m + 1], where the pairs of each piece begin; int64 [k], places in the table of pairs, ascending within a
+        piece; int32 [k], what c loses, at most c.
+    first_node, node, ratio
+        int64 [m + 1], where the nodes of each piece begin; int32 [j], the nodes that lose predecessors; float64 [j], q
+        without the piece over q.
+    """
+
+    first: Ints
+    pair: Ints
+    count: Ids
+    first_node: Ints
+    node: Ids
+    ratio: Doubles
+
+    def piece(self, number: int) -> LeftOut:
+        """One of the pieces, alone."""
+        pairs = slice(*self.first[number : number + 2].tolist())
+        nodes = slice(*self.first_node[number : number + 2].tolist())
+        return LeftOut(
+            first=np.array([0, pairs.stop - pairs.start]),
+            pair=self.pair[pairs],
+            count=self.count[pairs],
+            first_node=np.array([0, nodes.stop - nodes.start]),
+            node=self.node[nodes],
+            ratio=self.ratio[nodes],
+        )
+
+    @classmethod
+    def joined(cls, pieces: Sequence[LeftOut]) -> LeftOut:
+        """Single pieces, in their order."""
+
+        def column(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(piece, name) for piece in pieces])
+
+        return cls(
+            first=np.append(0, np.cumsum([len(piece.pair) for piece in pieces])),
+            pair=column("pair"),
+            count=column("count"),
+            first_node=np.append(0, np.cumsum([len(piece.node) for piece in pieces])),
+            node=column("node"),
+            ratio=column("ratio"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,34 +325,66 @@ class PairModel:
             found[here[row], self.target[pair]] += np.log1p(self.ratio_of(pair))
         return found
 
-    def rows_without(self, source: Ints, target: Ints) -> Doubles:
-        """As `rows`, each without one occurrence of its own pair, float64 [k, n].
+    def left_out(self, piece: Ints, source: Ints, target: Integers, *, pieces: int) -> LeftOut:
+        """What the counts lose where pieces are left out.
 
-        ``source`` and ``target`` are int64 [k]. A pair that never occurred changes nothing.
+        ``piece``, ``source`` and ``target`` are int64 [k] of all occurrences in the pieces, which are numbered from 0.
+        Occurrences that the table does not have are passed over.
         """
-        loses = np.ones(len(source), bool)  # the source at this level loses an occurrence
-        steps = []
-        for here, at in reversed(self._levels(source)):
-            pair = self.find(at, target[here])
-            mine = np.where(pair >= 0, self.count[pair], 0)
-            less = loses[here] & (mine > 0)
-            steps.append((here, at, mine, less))
-            loses[here] = less & (mine == 1)
-        lower = np.tile(self.log_lower, (len(source), 1))
-        every = np.arange(len(source))
-        lower[every, target] = np.where(loses, self.log_less[target], self.log_lower[target])
-        p = np.exp(lower)
-        for here, at, mine, less in reversed(steps):
-            depth = self.tree.depth[at]
+        size, depth = max(1, len(self.target)), self.tree.depth[source]
+        taken, gone = [], (np.empty(0, np.int64),) * 3  # of the level below: their parents lose one for each
+        for level in range(int(depth.max(initial=0)), -1, -1):
+            here = depth == level
+            at, u, v = (np.concatenate([x[here], y]) for x, y in zip((piece, source, target), gone, strict=True))
+            pair = self.find(u, v)
+            keys, lost = np.unique((at * size + pair)[pair >= 0], return_counts=True)
+            at, pair = np.divmod(keys, size)
+            lost = np.minimum(lost, self.count[pair])
+            taken.append((keys[lost > 0], lost[lost > 0]))
+            last = (lost > 0) & (lost == self.count[pair])
+            gone = at[last], self.tree.parents[self.source[pair[last]]].astype(np.int64), self.target[pair[last]]
+        keys, lost = (np.concatenate(column) for column in zip(*taken, strict=True))
+        order = np.argsort(keys)
+        nodes, less = np.unique(gone[0] * self.nodes + gone[2], return_counts=True)
+        node = nodes % self.nodes
+        return LeftOut(
+            first=np.searchsorted(keys[order], np.arange(pieces + 1) * size),
+            pair=keys[order] % size,
+            count=lost[order].astype(np.int32),
+            first_node=np.searchsorted(nodes, np.arange(pieces + 1) * self.nodes),
+            node=node.astype(np.int32),
+            ratio=self._lower_without(node, less) / self.lower[node],
+        )
+
+    def _lower_without(self, node: Ints, less: Ints) -> Doubles:
+        """q of nodes without some of their predecessors, float64 [k]; ``less`` is at least 1."""
+        without = np.exp(self.log_less)
+        step = float((self.lower - without).max())  # 1 / a: that of a node with many predecessors
+        found: Doubles = np.maximum(without[node] - (less - 1) * step, without.min())
+        return found
+
+    def rows_without(self, source: Ints, piece: Ints, out: LeftOut) -> Doubles:
+        """As `rows`, each without a piece of the text, float64 [k, n] for int64 [k] each."""
+        p = np.tile(self.lower, (len(source), 1))
+        lost = [slice(*out.first[number : number + 2].tolist()) for number in piece]
+        for k, number in enumerate(piece):
+            nodes = slice(*out.first_node[number : number + 2].tolist())
+            p[k, out.node[nodes]] *= out.ratio[nodes]
+        for here, at in self._levels(source):
+            depth = self.tree.depth[at][:, None]
             row, pair = self._pairs_of(at)
-            count = np.zeros((len(at), self.nodes), np.int64)
-            count[row, self.target[pair]] = self.count[pair]
-            count[np.arange(len(at)), target[here]] -= less
-            changed = _discount_at(mine - less, depth, self.discounts) - _discount_at(mine, depth, self.discounts)
-            total = (self.total[at] - less)[:, None]
-            left = np.where(total > 0, (self.discounted[at] + changed)[:, None] / np.maximum(total, 1), 1.0)
-            kept = count - _discount_at(count, np.broadcast_to(depth[:, None], count.shape), self.discounts)
-            p[here] = kept / np.maximum(total, 1) + left * p[here]
+            whole = np.zeros((len(at), self.nodes), np.int64)
+            whole[row, self.target[pair]] = self.count[pair]
+            count = whole.copy()
+            for k, (u, mine) in enumerate(zip(at, (lost[x] for x in here), strict=True)):
+                own = self.source[out.pair[mine]] == u
+                count[k, self.target[out.pair[mine][own]]] -= out.count[mine][own]
+            taken = _discount_at(count, np.broadcast_to(depth, count.shape), self.discounts)
+            changed = taken - _discount_at(whole, np.broadcast_to(depth, count.shape), self.discounts)
+            total = self.total[at] - (whole - count).sum(1)
+            discounted = self.discounted[at] + changed.sum(1)
+            left = np.where(total > 0, discounted / np.maximum(total, 1), 1.0)
+            p[here] = (count - taken) / np.maximum(total, 1)[:, None] + left[:, None] * p[here]
         found: Doubles = np.log(p)
         return found
 

@@ -8,7 +8,7 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
 
 u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
 E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
-occurrence that is predicted, so that s learns how far counts are to be trusted on other text.
+document that the token is in, so that s learns how far counts are to be trusted on other text.
 
 The module knows tensors and pair models; it does not know text or files.
 """
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops.functional import gelu, normalised
-from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.pair_model import LeftOut, PairModel
 
 NODE_DEVIATION = 0.1
 """Of the elements of e at the start. On 1.5 million tokens of Tang and Song poems 0.1 gave a held-out perplexity of
@@ -118,11 +118,13 @@ class RecurrentBackend(Protocol):
         restart: Tensor,
         signal: Tensor,
         *,
+        piece: Tensor,
+        out: LeftOut,
         weight: float,
     ) -> tuple[Tensor, Recurrent]:
-        """The losses with p left-one-out, and the gradients of ``weight`` times their sum.
+        """The losses and the gradients of ``weight`` times their sum, by counts without the piece of each token.
 
-        Gradients do not pass to the windows before.
+        ``piece`` is int32 [B, T], the number of the piece in ``out``. Gradients do not pass to the windows before.
         """
 
 
@@ -171,7 +173,7 @@ class TorchRecurrent:
         self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
     ) -> Tensor:
         """See `RecurrentBackend.losses`."""
-        return self._losses(model, token, source, target, restart, signal, leave_one_out=False)
+        return self._losses(model, token, source, target, restart, signal)
 
     def gradients(
         self,
@@ -182,12 +184,14 @@ class TorchRecurrent:
         restart: Tensor,
         signal: Tensor,
         *,
+        piece: Tensor,
+        out: LeftOut,
         weight: float,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
         leaf = Recurrent(**{name: value.detach().requires_grad_() for name, value in model.tensors().items()})
         with torch.enable_grad():
-            losses = self._losses(leaf, token, source, target, restart, signal, leave_one_out=True)
+            losses = self._losses(leaf, token, source, target, restart, signal, piece=piece, out=out)
             found = torch.autograd.grad(weight * losses.sum(), list(leaf.tensors().values()), materialize_grads=True)
         return losses.detach(), Recurrent(*found)
 
@@ -200,12 +204,16 @@ class TorchRecurrent:
         restart: Tensor,
         signal: Tensor,
         *,
-        leave_one_out: bool,
+        piece: Tensor | None = None,
+        out: LeftOut | None = None,
     ) -> Tensor:
         signals = self.carry(model, token, restart, signal)
         scored = target >= 0
         at, goal = (x[scored].numpy().astype(np.int64) for x in (source, target))
-        rows = self._pairs.rows_without(at, goal) if leave_one_out else self._pairs.rows(at)
+        if piece is None or out is None:
+            rows = self._pairs.rows(at)
+        else:
+            rows = self._pairs.rows_without(at, piece[scored].numpy().astype(np.int64), out)
         r = signals[scored]
         energy = model.scale * torch.from_numpy(rows).to(r.dtype) + r @ model.target.T + model.bias
         if self._pairs.added is not None:
@@ -234,6 +242,7 @@ _Pairs = _structure(
     "Pairs",
     "first target count ratio log_ratio total left log_lower log_less added parent discount",
 )
+_LeftOut = _structure("LeftOut", "piece first pair count first_node node ratio log_ratio")
 _CandidateGradient = _structure("CandidateGradient", "target bias scale", scale=ctypes.c_double)
 
 
@@ -255,13 +264,13 @@ class NativeRecurrent:
         self._real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
         self._candidates = _structure("Candidates", "nodes target bias scale", nodes=_Int, scale=self._real)
         library.sifu_recurrent_contest.argtypes = [
-            _Int, *[_POINTERS] * 5, _Int, self._real, *[_POINTERS] * 3, _Int,
+            _Int, *[_POINTERS] * 6, self._real, *[_POINTERS] * 3, _Int,
         ]  # fmt: skip
         library.sifu_recurrent_forward.argtypes = [_POINTERS, _Int]
         library.sifu_recurrent_backward.argtypes = [_POINTERS, _POINTERS, _Int]
         for name in ("forward", "backward", "contest"):
             getattr(library, f"sifu_recurrent_{name}").restype = None
-        real = np.float32 if dtype == torch.float32 else np.float64
+        real = self._kind = np.float32 if dtype == torch.float32 else np.float64
         ratio, added = pairs.ratio, pairs.added
         discount = np.zeros((MOST_NODES, 4))
         discount[: len(pairs.discounts), 1:] = pairs.discounts
@@ -299,7 +308,7 @@ class NativeRecurrent:
     ) -> Tensor:
         """See `RecurrentBackend.losses`."""
         _, tape = self._carry(model, token, target, restart, signal)
-        return self._contest(model, source, target, tape["r"], leave_one_out=False, weight=0.0)
+        return self._contest(model, source, target, tape["r"], weight=0.0)
 
     def gradients(
         self,
@@ -310,6 +319,8 @@ class NativeRecurrent:
         restart: Tensor,
         signal: Tensor,
         *,
+        piece: Tensor,
+        out: LeftOut,
         weight: float,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
@@ -317,12 +328,27 @@ class NativeRecurrent:
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
         d_r = torch.empty_like(tape["r"])
         into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
-        losses = self._contest(model, source, target, tape["r"], leave_one_out=True, weight=weight, d_r=d_r, into=into)
+        losses = self._contest(
+            model, source, target, tape["r"], weight=weight, without=(piece, out), d_r=d_r, into=into
+        )
         found.scale.fill_(into.scale)
         pointers = [x.data_ptr() for x in (d_r, found.W, found.gain, found.node, found.start)]
         gradient = _RecurrenceGradient(*pointers)
         self._library.sifu_recurrent_backward(ctypes.byref(recurrence), ctypes.byref(gradient), torch.get_num_threads())
         return losses, found
+
+    def _left_out(self, piece: Tensor, out: LeftOut) -> ctypes.Structure:
+        """The structure of the kernel; valid as long as it is."""
+        if not piece.is_contiguous() or int(piece.min()) < 0 or int(piece.max()) >= len(out.first) - 1:
+            raise ValueError(f"a piece is not one of the {len(out.first) - 1:,} pieces")
+        columns = (
+            (piece.numpy(), np.int32), (out.first, np.int64), (out.pair, np.int64), (out.count, np.int32),
+            (out.first_node, np.int64), (out.node, np.int32), (out.ratio, self._kind), (np.log(out.ratio), self._kind),
+        )  # fmt: skip
+        arrays = [np.ascontiguousarray(values, kind) for values, kind in columns]
+        found = _LeftOut(*(array.ctypes.data for array in arrays))
+        found.kept = arrays
+        return found
 
     def _carry(
         self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor
@@ -353,13 +379,14 @@ class NativeRecurrent:
         target: Tensor,
         r: Tensor,
         *,
-        leave_one_out: bool,
         weight: float,
+        without: tuple[Tensor, LeftOut] | None = None,
         d_r: Tensor | None = None,
         into: ctypes.Structure | None = None,
     ) -> Tensor:
         if not source.is_contiguous() or int(source.min()) < 0 or int(source.max()) >= self._sources:
             raise ValueError(f"a source is not one of the {self._sources:,} sources")
+        left = None if without is None else self._left_out(*without)
         losses = r.new_empty(target.shape)
         candidates = self._candidates(
             len(model.bias), model.target.data_ptr(), model.bias.data_ptr(), float(model.scale)
@@ -371,7 +398,7 @@ class NativeRecurrent:
             target.data_ptr(),
             ctypes.addressof(candidates),
             ctypes.addressof(self._pairs),
-            leave_one_out,
+            None if left is None else ctypes.addressof(left),
             weight,
             losses.data_ptr(),
             None if d_r is None else d_r.data_ptr(),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Ids
+from sifu_graph.arrays import Bools, Ids, Ints
 from sifu_graph.text.clones import CloneTree
 from sifu_graph.text.encoded import Split
 
@@ -29,12 +29,15 @@ class Window:
         int32 [B, T]: the next token of the document; -1 at its last token and in padding.
     restart
         bool [B, T]: the token begins a document or its stream, so that no state comes in.
+    place
+        int64 [B, T]: where the token is in the text.
     """
 
     token: Ids
     source: Ids
     target: Ids
     restart: Bools
+    place: Ints
 
 
 def windows(
@@ -67,7 +70,7 @@ def windows(
         token = split.ids[at].astype(np.int32)
         source = token if clones is None or not len(clones) else clones.sources_at(split.ids, begins, at)
         target = np.where(real & ~begins[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
-        yield Window(token, source.astype(np.int32), target, begins[at] | (within == 0))
+        yield Window(token, source.astype(np.int32), target, begins[at] | (within == 0), at)
 
 
 def window_count(split: Split, *, streams: int, steps: int) -> int:

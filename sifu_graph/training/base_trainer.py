@@ -1,6 +1,7 @@
 """Training of what all edges share: windows of parallel streams of the text, one step of AdamW each.
 
-Data flow: documents -> windows (`text.streams`) -> gradients (`ops.recurrent`) -> step (`ops.optim`). The signals of a
+Data flow: documents -> windows (`text.streams`) -> gradients (`ops.recurrent`), by counts without the document of each
+token (`pieces`) -> step (`ops.optim`). The signals of a
 window are where those of the next one begin; they are stored with the optimizer's state, so that a resumed run is the
 uninterrupted one. It does not know commits and limits (`loop`).
 """
@@ -22,6 +23,7 @@ from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.streams import Window, window_count, windows
 from sifu_graph.training.options import TrainOptions, saved_optimizer
+from sifu_graph.training.pieces import Pieces
 from sifu_graph.training.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class BaseTrainer:
         self.per_epoch = window_count(tokens.train, streams=progress.batch, steps=STEPS)
         self.stale: list[str] = []
         self._prepare_state(saved)
+        self._pieces = Pieces(tokens.train, self._base.pairs)
         self._windows = self._endless()
 
     @property
@@ -126,8 +129,9 @@ class BaseTrainer:
         window = next(self._windows)
         token, source, target, restart = tensors(window, base.pairs)
         scored = int((target >= 0).sum())
+        piece, out = self._pieces.at(window.place)
         losses, gradient = base.backend.gradients(
-            base.model, token, source, target, restart, state[SIGNAL], weight=1.0 / max(1, scored)
+            base.model, token, source, target, restart, state[SIGNAL], piece=piece, out=out, weight=1.0 / max(1, scored)
         )
         number = progress.step + 1 - progress.began
         config = self.optimizer

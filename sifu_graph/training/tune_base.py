@@ -20,6 +20,7 @@ from sifu_graph.ops import optim
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import windows
 from sifu_graph.training.base_trainer import STEPS, STREAMS
+from sifu_graph.training.pieces import Pieces
 
 ROWS = ("node", "target", "bias")
 """The parameters that have a row for each node."""
@@ -40,15 +41,16 @@ def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) 
     config, rows = OptimizerConfig(**{**BASE, "warmup_steps": 0}), torch.from_numpy(nodes)
     parts = [base.model.tensors()[name] for name in ROWS]
     state = {key: [torch.zeros_like(part) for part in parts] for key in optim.state_names(config)}
-    signal, clones = torch.empty(0), base.pairs.tree
+    signal, clones, pieces = torch.empty(0), base.pairs.tree, Pieces(chosen, base.pairs)
     every = (window for _ in count() for window in windows(chosen, streams=STREAMS, steps=STEPS, clones=clones))
     for number, window in enumerate(islice(every, steps), start=1):
         token, source, target, restart = tensors(window, base.pairs)
         if len(signal) != len(token):
             signal = base.model.start.repeat(len(token), 1)
         scored = max(1, int((target >= 0).sum()))
+        piece, out = pieces.at(window.place)
         losses, gradient = base.backend.gradients(
-            base.model, token, source, target, restart, signal, weight=1.0 / scored
+            base.model, token, source, target, restart, signal, piece=piece, out=out, weight=1.0 / scored
         )
         loss = float(losses.double().sum()) / scored
         if not np.isfinite(loss):

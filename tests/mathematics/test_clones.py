@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from sifu_graph.text.clones import MOST_NODES, CloneCounts, CloneTree, choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import KneserNey, estimate_discounts, every_place
 from sifu_graph.text.pair_counts import count_pairs
+from sifu_graph.training.pieces import Pieces
 
 Name = tuple[int, ...]
 Counted = dict[Name, Counter[int]]  # source, as its name -> targets
@@ -159,43 +161,64 @@ def test_the_contexts_of_greatest_gain_are_chosen(seed: int, nodes: int, documen
     assert sorted(map(gains.get, chosen)) == pytest.approx(sorted(map(gains.get, wanted)))
 
 
+def naive_p(model: PairModel, counted: Counted, name: Name, v: int, q: float) -> float:
+    """p(v | the source of a name), from its counts and q."""
+    below = naive_p(model, counted, name[1:], v, q) if len(name) > 1 else q
+    row, d = counted[name], (0.0, *model.discounts[len(name) - 1])
+    total = sum(row.values())
+    if not total:
+        return below
+    left = sum(d[min(c, 3)] for c in row.values()) / total
+    return (row[v] - d[min(row[v], 3)]) / total + left * below
+
+
 @settings(max_examples=20)
 @cases
-def test_a_row_without_an_occurrence_is_that_of_the_other_counts(
+def test_a_row_without_a_document_is_that_of_the_other_counts(
     seed: int, nodes: int, documents: int, clones: int
 ) -> None:
     text = random_text(seed, nodes=nodes, documents=documents)
     counts = clones_of(text, nodes, clones)
     model, names = PairModel.of(count_pairs(text, n=nodes), counts), names_of(counts.tree)
-    own = occurrences(text, set(names))
-    lower = [math.exp(q) for q in model.log_lower], [math.exp(q) for q in model.log_less]
-    rows = model.rows(np.arange(len(names)))
+    own, every = occurrences(text, set(names)), np.arange(len(names))
+    lower, less = np.exp(model.log_lower), np.exp(model.log_less)
+    full, rows = with_parents(own), model.rows(every)
     assert np.exp(rows).sum(1) == pytest.approx(1.0)
-
-    def p(counted: Counted, name: Name, v: int, q: float) -> float:
-        below = p(counted, name[1:], v, q) if len(name) > 1 else q
-        row, d = counted[name], (0.0, *model.discounts[len(name) - 1])
-        total = sum(row.values())
-        if not total:
-            return below
-        left = sum(d[min(c, 3)] for c in row.values()) / total
-        return (row[v] - d[min(row[v], 3)]) / total + left * below
-
-    full = with_parents(own)
     for source, name in enumerate(names):
         for v in range(nodes):
-            assert math.exp(rows[source, v]) == pytest.approx(p(full, name, v, lower[0][v]), rel=1e-9)
-        for target in own[name]:
-            own[name][target] -= 1
-            rest = with_parents(own)
-            own[name][target] += 1
-            alone = {u for u in full if len(u) == 1 and full[u][target]} - {
-                u for u in rest if len(u) == 1 and rest[u][target]
-            }
-            row = model.rows_without(np.array([source]), np.array([target]))[0]
-            for v in range(nodes):
-                q = lower[1 if v == target and alone else 0][v]
-                assert math.exp(row[v]) == pytest.approx(p(rest, name, v, q), rel=1e-9)
+            assert math.exp(rows[source, v]) == pytest.approx(naive_p(model, full, name, v, lower[v]), rel=1e-9)
+    predecessors = [sum(full[u,][v] > 0 for u in range(nodes)) for v in range(nodes)]
+    for k in range(min(text.documents, 8)):
+        alone = occurrences(Split.from_arrays([text.document(k)]), set(names))
+        rest = with_parents({name: own[name] - alone[name] for name in own})
+        lost = [predecessors[v] - sum(rest[u,][v] > 0 for u in range(nodes)) for v in range(nodes)]
+        piece, out = Pieces(text, model).at(text.offsets[k : k + 1])
+        found = model.rows_without(every, np.full(len(every), int(piece[0])), out)
+        for v in range(nodes):
+            q = lower[v] if not lost[v] else max(less[v] - (lost[v] - 1) * (lower - less).max(), less.min())
+            if max(predecessors) > 3 and predecessors[v] - lost[v] >= 3:
+                assert q == pytest.approx(lower[v] - lost[v] / sum(predecessors), rel=1e-9)
+            for source, name in enumerate(names):
+                assert math.exp(found[source, v]) == pytest.approx(naive_p(model, rest, name, v, q), rel=1e-9)
+
+
+def test_a_long_document_is_left_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sifu_graph.training.pieces.MOST_TOKENS", 7)
+    text = random_text(5, nodes=6, documents=9)
+    text = Split.from_arrays([np.concatenate([text.ids, text.ids]), text.document(0), np.empty(0, np.int32)])
+    counts = count_pairs(text, n=6)
+    model = PairModel.of(counts, clones_of(text, 6, 30))
+    every = np.arange(text.tokens)
+    piece, out = Pieces(text, model).at(every.reshape(1, -1))
+    assert piece.dtype == torch.int32
+    sizes = np.diff(text.offsets)
+    assert piece[0].tolist() == [int(sum(-(-sizes[:k] // 7))) + at // 7 for k in range(3) for at in range(sizes[k])]
+    lost = np.zeros(len(model.target), np.int64)
+    np.add.at(lost, out.pair, out.count)
+    depth = model.tree.depth[model.source]
+    inner = depth == depth.max()
+    assert (lost <= model.count * len(out.first)).all()
+    assert lost[inner].tolist() == model.count[inner].tolist()  # each occurrence is in one piece
 
 
 @pytest.mark.parametrize("order", [3, 4])

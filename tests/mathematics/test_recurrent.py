@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops import recurrent
-from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.pair_model import LeftOut, PairModel
 from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, TorchRecurrent
 from sifu_graph.text.clones import choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import estimate_discounts
 from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.text.streams import Window, windows
+from sifu_graph.training.pieces import Pieces
 
 
 def random_text(seed: int, *, nodes: int, documents: int, length: int = 20) -> Split:
@@ -38,19 +39,14 @@ def model_of(text: Split, nodes: int, *, clones: int = 0) -> PairModel:
     return PairModel.of(counts, choose(text, counts, clones=clones, least_gain=-np.inf) if clones else None)
 
 
-def naive_probability(
-    pairs: dict[tuple[int, int], int], source: int, target: int, nodes: int, *, without: bool = False
-) -> float:
-    """p of the docstring of `pair_model`, from the counts; ``without`` one occurrence of the pair itself."""
+def naive_probability(pairs: dict[tuple[int, int], int], source: int, target: int, nodes: int) -> float:
+    """p of the docstring of `pair_model`, from the counts."""
     d = (0.0, *estimate_discounts(np.array(list(pairs.values()), np.int64)))
     before = [len({u for u, v in pairs if v == node}) for node in range(nodes)]
     d_lower = (0.0, *estimate_discounts(np.array([a for a in before if a], np.int64)))
     a, floor = sum(before), sum(d_lower[min(x, 3)] for x in before)
     row = {v: c for (u, v), c in pairs.items() if u == source}
     mine = before[target]
-    if without and target in row:
-        mine -= row[target] == 1
-        row[target] -= 1
     q = (mine - d_lower[min(mine, 3)]) / a + floor / a / nodes
     total = sum(row.values())
     if not total:
@@ -76,28 +72,6 @@ def test_rows_are_those_of_the_counts(seed: int, nodes: int, documents: int) -> 
     for u in range(nodes):
         for v in range(nodes):
             assert math.exp(rows[u, v]) == pytest.approx(naive_probability(pairs, u, v, nodes), rel=1e-9)
-
-
-@settings(max_examples=20)
-@given(seed=st.integers(0, 2**16), nodes=st.integers(2, 12), documents=st.integers(1, 40))
-def test_a_row_without_an_occurrence_is_that_of_the_other_counts(seed: int, nodes: int, documents: int) -> None:
-    text = random_text(seed, nodes=nodes, documents=documents)
-    model, pairs = model_of(text, nodes), counted(text, nodes)
-    source, target = (np.array(x, np.int64) for x in zip(*pairs, strict=True))
-    rows = model.rows_without(source, target)
-    for row, u, v in zip(rows, source, target, strict=True):
-        assert math.exp(row[v]) == pytest.approx(
-            naive_probability(pairs, int(u), int(v), nodes, without=True), rel=1e-9
-        )
-        other = int(v + 1) % nodes
-        rest = dict(pairs)
-        rest[u, v] -= 1
-        # The discounts and the lower order stay those of the whole text.
-        count, d = rest.get((u, other), 0), (0.0, *model.discounts[0])
-        total = sum(c for (s, _), c in rest.items() if s == u)
-        left = sum(d[min(c, 3)] for (s, _), c in rest.items() if s == u) / total if total else 1.0
-        expected = (count - d[min(count, 3)]) / max(total, 1) + left * math.exp(model.log_lower[other])
-        assert math.exp(row[other]) == pytest.approx(expected, rel=1e-9)
 
 
 @settings(max_examples=40)
@@ -146,8 +120,10 @@ def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -
     plain, every = model_of(text, nodes), np.arange(nodes)
     model = with_edges(plain, seed)
     assert model.rows(every) == pytest.approx(plain.rows(every), abs=1e-12)
-    source, target = plain.source, plain.target.astype(np.int64)
-    assert model.rows_without(source, target) == pytest.approx(plain.rows_without(source, target), abs=1e-12)
+    (piece, out), (_, plain_out) = (Pieces(text, x).at(text.offsets[:1]) for x in (model, plain))
+    first = np.full(nodes, int(piece[0]))
+    wanted = plain.rows_without(every, first, plain_out)
+    assert model.rows_without(every, first, out) == pytest.approx(wanted, abs=1e-12)
     added = model.added_rows(every)
     assert np.isneginf(added).sum() == min(nodes, nodes**2 - len(plain.target))
     u, v = (int(x) for x in np.argwhere(added != 0)[0])
@@ -173,22 +149,22 @@ def native(pairs: PairModel, width: int, dtype: torch.dtype) -> NativeRecurrent:
 
 
 def naive_losses(
-    pairs: PairModel, model: Recurrent, token: list[int], target: list[int], *, without: bool
+    pairs: PairModel, model: Recurrent, token: list[int], target: list[int], *, out: LeftOut | None = None
 ) -> list[float]:
-    """One stream from its start, a loop over every node in plain numpy."""
+    """One stream from its start, a loop over every node in plain numpy; without the first piece of ``out``."""
     W, gain, node, r, n, c, s = (x.numpy() for x in model.tensors().values())
-    out = []
+    losses = []
     for u, t in zip(token, target, strict=True):
         h = r @ W
         h = h - h.mean()
         z = gain * h / math.sqrt((h * h).mean() + 1e-6) + node[u]
         r = np.array([x * 0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
-        one = np.array([u]), np.array([t])
-        row = (pairs.rows_without(*one) if without else pairs.rows(one[0]))[0]
+        at = np.array([u])
+        row = (pairs.rows(at) if out is None else pairs.rows_without(at, np.array([0]), out))[0]
         energy = [s[0] * row[v] + n[v] @ r + c[v] for v in range(pairs.nodes)]
         top = max(energy)
-        out.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
-    return out
+        losses.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
+    return losses
 
 
 @settings(max_examples=15)
@@ -204,9 +180,11 @@ def test_torch_is_the_equations(seed: int, nodes: int, length: int) -> None:
     inputs = (tokens, tokens, targets, first)
     backend = TorchRecurrent(pairs)
     found = backend.losses(model, *inputs, torch.zeros(1, 16, dtype=torch.float64))[0]
-    assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target, without=False), rel=1e-9)
-    found, _ = backend.gradients(model, *inputs, torch.zeros(1, 16, dtype=torch.float64), weight=1.0)
-    assert found[0].tolist() == pytest.approx(naive_losses(pairs, model, token, target, without=True), rel=1e-9)
+    assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target), rel=1e-9)
+    _, out = Pieces(text, pairs).at(text.offsets[:1])
+    piece, signal = torch.zeros_like(tokens), torch.zeros(1, 16, dtype=torch.float64)
+    found, _ = backend.gradients(model, *inputs, signal, piece=piece, out=out, weight=1.0)
+    assert found[0].tolist() == pytest.approx(naive_losses(pairs, model, token, target, out=out), rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -225,7 +203,7 @@ def test_the_kernel_is_torch(
     torch_path, kernel_path = TorchRecurrent(pairs), native(pairs, width, dtype)
     close = {"rtol": 1e-9, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 2e-4}
     mine = cast(model, dtype)
-    one = two = None
+    one, two, pieces = None, None, Pieces(text, pairs)
     for window in islice(windows(text, streams=streams, steps=steps, clones=pairs.tree), 3):
         token, source, target, restart = inputs_of(window)
         if one is None:
@@ -236,8 +214,10 @@ def test_the_kernel_is_torch(
         wanted, found = (b.losses(m, token, source, target, restart, r) for b, m, r in
                          ((torch_path, model, before[0]), (kernel_path, mine, before[1])))  # fmt: skip
         torch.testing.assert_close(found.double(), wanted, **close)
-        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, weight=0.5)
-        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, weight=0.5)
+        piece, out = pieces.at(window.place)
+        more = {"piece": piece, "out": out, "weight": 0.5}
+        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, **more)
+        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, **more)
         torch.testing.assert_close(found.double(), wanted, **close)
         torch.testing.assert_close(two.double(), one, **close)
         for name, gradient in wanted_gradient.tensors().items():
@@ -253,7 +233,7 @@ def test_the_structures_have_the_sizes_of_the_kernel(dtype: torch.dtype) -> None
     assert library is not None
     structures = (
         recurrent._Recurrence, recurrent._RecurrenceGradient, recurrent._Pairs, backend._candidates,
-        recurrent._CandidateGradient,
+        recurrent._CandidateGradient, recurrent._LeftOut,
     )  # fmt: skip
     sizes = (ctypes.c_int64 * len(structures))()
     library.sifu_recurrent_sizes(sizes)
@@ -264,13 +244,14 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     text = random_text(1, nodes=300, documents=200)
     pairs, model = model_of(text, 300, clones=500), cast(random_model(1, 300, 32), torch.float32)
     backend = native(pairs, 32, torch.float32)
-    inputs = inputs_of(next(windows(text, streams=7, steps=30, clones=pairs.tree)))
+    window = next(windows(text, streams=7, steps=30, clones=pairs.tree))
+    inputs, (piece, out) = inputs_of(window), Pieces(text, pairs).at(window.place)
     usual, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             signal = torch.zeros(7, 32)
-            losses, gradient = backend.gradients(model, *inputs, signal, weight=1.0)
+            losses, gradient = backend.gradients(model, *inputs, signal, piece=piece, out=out, weight=1.0)
             results.append([losses, signal, *gradient.tensors().values()])
     finally:
         torch.set_num_threads(usual)
