@@ -147,6 +147,9 @@ class OptimizerConfig:
     shared_rate
         The rate of the parameters that every text shares (alpha, default edge, energy scale, node biases), as a
         share of ``lr``: their gradients are sums over all positions, a thousand times those of an edge.
+    dropout
+        The share of the elements of the signal that a step leaves out of the contest, and all others are divided by
+        what is left: in a graph whose edges share a base.
     warmup_steps, decay_steps
         The rate rises linearly over the first, and falls as a half cosine to ``final_fraction`` over the second;
         0: none. Steps are counted from when the optimizer began.
@@ -160,6 +163,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     clip: float = 0.0
     shared_rate: float = 0.0025
+    dropout: float = 0.0
     warmup_steps: int = 0
     decay_steps: int = 0
     final_fraction: float = 0.1
@@ -175,6 +179,8 @@ class OptimizerConfig:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is {self.dropout}: expected a number in [0, 1)")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
             raise OptionError(f"betas {self.beta1}, {self.beta2}: expected beta1 in [0, 1) and beta2 in [0, 1]")
         if self.kind != "rowwise" and self.beta2 == 1:
@@ -201,8 +207,11 @@ class OptimizerConfig:
         return self.lr * min(1.0, step / self.warmup_steps) if self.warmup_steps else self.lr
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as a JSON object."""
-        return dataclasses.asdict(self)
+        """The settings as a JSON object. ``dropout`` is left out where it is 0: earlier releases do not know it."""
+        found = dataclasses.asdict(self)
+        if not self.dropout:
+            del found["dropout"]
+        return found
 
 
 def require_positive(**values: float | None) -> None:

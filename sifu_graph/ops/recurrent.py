@@ -121,10 +121,12 @@ class RecurrentBackend(Protocol):
         piece: Tensor,
         out: LeftOut,
         weight: float,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Recurrent]:
         """The losses and the gradients of ``weight`` times their sum, by counts without the piece of each token.
 
-        ``piece`` is int32 [B, T], the number of the piece in ``out``. Gradients do not pass to the windows before.
+        ``piece`` is int32 [B, T], the number of the piece in ``out``; ``keep`` [B, T, d] multiplies the signals in the
+        contest (dropout). Gradients do not pass to the windows before.
         """
 
 
@@ -187,11 +189,12 @@ class TorchRecurrent:
         piece: Tensor,
         out: LeftOut,
         weight: float,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
         leaf = Recurrent(**{name: value.detach().requires_grad_() for name, value in model.tensors().items()})
         with torch.enable_grad():
-            losses = self._losses(leaf, token, source, target, restart, signal, piece=piece, out=out)
+            losses = self._losses(leaf, token, source, target, restart, signal, piece=piece, out=out, keep=keep)
             found = torch.autograd.grad(weight * losses.sum(), list(leaf.tensors().values()), materialize_grads=True)
         return losses.detach(), Recurrent(*found)
 
@@ -206,8 +209,11 @@ class TorchRecurrent:
         *,
         piece: Tensor | None = None,
         out: LeftOut | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor:
         signals = self.carry(model, token, restart, signal)
+        if keep is not None:
+            signals = signals * keep
         scored = target >= 0
         at, goal = (x[scored].numpy().astype(np.int64) for x in (source, target))
         if piece is None or out is None:
@@ -322,15 +328,17 @@ class NativeRecurrent:
         piece: Tensor,
         out: LeftOut,
         weight: float,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
         recurrence, tape = self._carry(model, token, target, restart, signal)
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
-        d_r = torch.empty_like(tape["r"])
+        r = tape["r"] if keep is None else tape["r"] * keep
+        d_r = torch.empty_like(r)
         into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
-        losses = self._contest(
-            model, source, target, tape["r"], weight=weight, without=(piece, out), d_r=d_r, into=into
-        )
+        losses = self._contest(model, source, target, r, weight=weight, without=(piece, out), d_r=d_r, into=into)
+        if keep is not None:
+            d_r *= keep
         found.scale.fill_(into.scale)
         pointers = [x.data_ptr() for x in (d_r, found.W, found.gain, found.node, found.start)]
         gradient = _RecurrenceGradient(*pointers)
@@ -338,7 +346,7 @@ class NativeRecurrent:
         return losses, found
 
     def _left_out(self, piece: Tensor, out: LeftOut) -> ctypes.Structure:
-        """The structure of the kernel; valid as long as it is."""
+        """The structure of the kernel; it keeps its arrays."""
         if not piece.is_contiguous() or int(piece.min()) < 0 or int(piece.max()) >= len(out.first) - 1:
             raise ValueError(f"a piece is not one of the {len(out.first) - 1:,} pieces")
         columns = (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from sifu_store.errors import CorpusError, OptionError
+from torch import Tensor
 
 from sifu_graph.model.base import NAMES, Base
 from sifu_graph.model.base_forward import tensors
@@ -130,11 +131,12 @@ class BaseTrainer:
         token, source, target, restart = tensors(window, base.pairs)
         scored = int((target >= 0).sum())
         piece, out = self._pieces.at(window.place)
-        losses, gradient = base.backend.gradients(
-            base.model, token, source, target, restart, state[SIGNAL], piece=piece, out=out, weight=1.0 / max(1, scored)
-        )
-        number = progress.step + 1 - progress.began
         config = self.optimizer
+        losses, gradient = base.backend.gradients(
+            base.model, token, source, target, restart, state[SIGNAL], piece=piece, out=out,
+            weight=1.0 / max(1, scored), keep=self._kept(token.shape),
+        )  # fmt: skip
+        number = progress.step + 1 - progress.began
         rate = config.rate(number) if config.decay_steps else config.rate_at(number, done)
         found = gradient.tensors()
         if config.clip:
@@ -153,6 +155,15 @@ class BaseTrainer:
                 rows=slice(None),
             )
         return float(losses.double().sum()) / max(1, scored), scored
+
+    def _kept(self, shape: torch.Size) -> Tensor | None:
+        """Dropout: what the elements of the signals of a step are multiplied by, [B, T, d]."""
+        share = self.optimizer.dropout
+        if not share:
+            return None
+        model, progress = self._base.model, self._progress
+        draw = np.random.default_rng([progress.seed, progress.step]).random((*shape, len(model.gain)), np.float32)
+        return torch.from_numpy((draw >= share) / (1.0 - share)).to(model.gain.dtype)
 
     def catch_up(self) -> None:
         """Every step brings all of the base up to date."""

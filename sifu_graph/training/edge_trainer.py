@@ -58,6 +58,8 @@ class EdgeTrainer:
         self._graph, self._tokens, self._progress, self._saved = graph, tokens, progress, saved
         self._say = options.say or (lambda _: None)
         self.optimizer = options.optimizer or saved_optimizer(saved, base=False)
+        if self.optimizer.dropout:
+            raise OptionError("`dropout`: only a graph whose edges share a base has it")
         self.candidates = _candidates(saved, options)
         self._length = graph.settings["build"]["length"]
         self._batches = Batches(tokens.train, length=self._length, batch=progress.batch, seed=progress.seed)

@@ -209,10 +209,10 @@ def test_a_line_has_an_end(tmp_path: Path) -> None:
     assert after < 5.75  # 7 of 8 tokens are one of seven: 7 ** (7 / 8) = 5.49 if the end of a line is known
 
 
-@pytest.mark.parametrize("kind", ["adamw", "rowwise"])
-def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "dropout"), [("adamw", 0.3), ("rowwise", 0.0)])
+def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, dropout: float) -> None:
     other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
-    optimizer = OptimizerConfig.of(kind, lr=1e-2, decay_steps=1000)
+    optimizer = OptimizerConfig.of(kind, lr=1e-2, decay_steps=1000, dropout=dropout)
     with Graph.open(store) as graph:
         graph.train(steps=9, batch=4, optimizer=optimizer, eval_every=0)
     with Graph.open(other) as graph:
@@ -221,6 +221,14 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str) -> Non
     with Graph.open(other) as graph:
         graph.train(steps=4, eval_every=1)
     assert_same(store, other)
+
+
+def test_dropout_is_part_of_a_base_alone(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="dropout is 1"):
+        OptimizerConfig(dropout=1.0)
+    build_graph(write_text(tmp_path / "a.txt"), tmp_path / "g.sifu", signal="tuned", **CHARACTERS)
+    with Graph.open(tmp_path / "g.sifu") as graph, pytest.raises(OptionError, match="`dropout`"):
+        graph.train(steps=1, optimizer=OptimizerConfig(dropout=0.1))
 
 
 def test_the_rest_of_an_interrupted_run_has_its_rates(store: Path, tmp_path: Path) -> None:

@@ -216,8 +216,10 @@ def test_the_kernel_is_torch(
         torch.testing.assert_close(found.double(), wanted, **close)
         piece, out = pieces.at(window.place)
         more = {"piece": piece, "out": out, "weight": 0.5}
-        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, **more)
-        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, **more)
+        keep = None if seed % 4 < 2 else 2.0 * torch.randint(2, (*token.shape, width), dtype=torch.float64)
+        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, keep=keep, **more)
+        keep = None if keep is None else keep.to(dtype)
+        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, keep=keep, **more)
         torch.testing.assert_close(found.double(), wanted, **close)
         torch.testing.assert_close(two.double(), one, **close)
         for name, gradient in wanted_gradient.tensors().items():

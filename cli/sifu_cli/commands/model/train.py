@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 LIMITS = ("steps", "epochs", "minutes")
-OPTIMIZER = ("lr", "eps", "beta1", "beta2", "weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps")
+OPTIMIZER = (
+    "lr",
+    "eps",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "clip",
+    "shared_rate",
+    "dropout",
+    "warmup_steps",
+    "decay_steps",
+)
 """Parameters that are fields of the library's `OptimizerConfig`; `optimizer` is its `kind`."""
 NOT_IN_CONFIG = ("config", "as_json", "quiet", "store")
 
@@ -112,6 +123,13 @@ Examples:
     type=Float(min=0),
     metavar="X",
     help="Learning rate of alpha, the default edge, the scale and the node biases, as a share of --lr.",
+)
+@click.option(
+    "--dropout",
+    type=Float(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="With --signal recurrent, the share of the signal that a step leaves out of the contest, against overfitting "
+    "of small texts.  [default: last run's, else 0]",
 )
 @click.option(
     "--warmup", "warmup_steps", type=Integer(min=0), metavar="N", help="Steps over which the learning rate rises."
