@@ -103,8 +103,8 @@ def all_values(pool: EdgePool) -> dict[str, np.ndarray]:
     return {name: value.numpy().copy() for name, value in pool.stage(every).items()}
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+@pytest.mark.parametrize("kind", ["rowwise", "adamw-dense", pytest.param("adamw", marks=pytest.mark.slow)])
+@settings(max_examples=6, deadline=None, suppress_health_check=SLOW)
 @given(seed=st.integers(0, 2**16), share=st.sampled_from([0.02, 0.1, 0.5]), data=st.data())
 def test_training_under_any_budget_gives_the_same_bits(
     kind: str, seed: int, share: float, data: st.DataObject, tmp_path: Path

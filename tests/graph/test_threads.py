@@ -32,7 +32,7 @@ with Graph.open(sys.argv[2]) as graph:
         tokens = np.arange(length, dtype=np.int32)[None] * 7 % 250
         losses, _ = evaluate(graph.parameters, graph.signal, tokens, np.array([length]))
         print(length, hashlib.sha256(losses.numpy().tobytes()).hexdigest())
-    graph.train(steps=5, batch=1, eval_every=0)
+    graph.train(steps=3, batch=1, eval_every=0)
     for name, value in graph.parameters.small.items():
         print(name, hashlib.sha256(value.numpy().tobytes()).hexdigest())
 """

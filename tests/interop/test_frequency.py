@@ -15,7 +15,7 @@ from sifu_store.errors import ForeignFileError
 from sifu_graph.interop.brillm_frequency import frequency_rows, judge_rows, read_rows
 
 TOKENS = st.text(st.characters(codec="utf-8"), max_size=20)
-QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 
 
 @st.composite

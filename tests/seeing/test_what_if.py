@@ -46,7 +46,7 @@ def assert_same(found: Trace, wanted: Trace) -> None:
         assert np.array_equal(mine.weights, theirs.weights)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_what_if_is_the_edit_on_a_branch(
     graphs: list[Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
