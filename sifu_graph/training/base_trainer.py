@@ -34,6 +34,9 @@ STREAMS = 64
 """Default of a window."""
 STEPS = 32
 """Tokens of each stream in a window."""
+MOST_PASSES = 8
+"""Passes over the text of a run that only time limits. On 18,000 characters of Tang poems 4, 8 and 16 passes gave a
+held-out perplexity of 609, 565 and 634 (untrained: 650), on 186,000 tokens of WordNet 68.6, 66.1 and 68.6 (83.5)."""
 SIGNAL = "optimizer/streams"
 """The signals at the end of the last window, [streams, d]."""
 
@@ -73,6 +76,7 @@ class BaseTrainer:
         self._graph, self._tokens, self._progress = graph, tokens, progress
         self.optimizer = options.optimizer or saved_optimizer(saved, base=True)
         self.candidates: int | None = None
+        self.most_passes: int | None = MOST_PASSES
         self.per_epoch = window_count(tokens.train, streams=progress.batch, steps=STEPS)
         self.stale: list[str] = []
         self._prepare_state(saved)

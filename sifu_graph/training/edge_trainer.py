@@ -61,6 +61,7 @@ class EdgeTrainer:
         if self.optimizer.dropout:
             raise OptionError("`dropout`: only a graph whose edges share a base has it")
         self.candidates = _candidates(saved, options)
+        self.most_passes: int | None = None
         self._length = graph.settings["build"]["length"]
         self._batches = Batches(tokens.train, length=self._length, batch=progress.batch, seed=progress.seed)
         if not self._batches.chunks:

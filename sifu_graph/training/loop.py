@@ -88,7 +88,13 @@ class _Run:
             default_batch=batch,
         )
         self.trainer: Trainer = make(graph, self.tokens, self.progress, options, self.saved)
-        self.clock = Clock.of(self.progress, options, self.saved, per_epoch=self.trainer.per_epoch)
+        self.clock = Clock.of(
+            self.progress,
+            options,
+            self.saved,
+            per_epoch=self.trainer.per_epoch,
+            most_passes=self.trainer.most_passes,
+        )
         self.heldout: float | None = None  # perplexity of the last evaluation
         self.metrics = graph.path / METRICS
         self.uncommitted = False
@@ -108,6 +114,11 @@ class _Run:
                 self._step_and_report()
             if interrupted.is_set():
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
+            elif options.steps is None and options.epochs is None and self.progress.step >= clock.last_step:
+                self.say(
+                    f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
+                    "text worse (--epochs chooses their number)"
+                )
             snapshot = self._finish()
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())

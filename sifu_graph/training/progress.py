@@ -64,9 +64,18 @@ class Clock:
     busy: float = 0.0  # seconds spent in steps
 
     @classmethod
-    def of(cls, progress: Progress, options: TrainOptions, saved: TrainingSettings | None, *, per_epoch: int) -> Clock:
+    def of(
+        cls,
+        progress: Progress,
+        options: TrainOptions,
+        saved: TrainingSettings | None,
+        *,
+        per_epoch: int,
+        most_passes: int | None = None,
+    ) -> Clock:
         """The limits of the options, from where the text stands; ``per_epoch``: steps of one pass over it.
 
+        A run that only ``minutes`` limit ends after ``most_passes`` passes.
         A run that ends where an interrupted one would have ended, by steps or by minutes, continues its learning rates.
         """
         ends = [math.inf]
@@ -75,10 +84,13 @@ class Clock:
         if options.epochs is not None:
             ends.append(progress.step + math.ceil(options.epochs * per_epoch - ROUNDING))
         schedule, begun, rest = progress.step, 0.0, saved.get("rest") if saved else None
+        if most_passes is not None and options.steps is None and options.epochs is None:
+            same = rest is not None and _goes_on(rest, options)
+            ends.append(rest["ends"] if same and rest and rest["ends"] else progress.step + most_passes * per_epoch)
         if rest is not None and rest["ends"] is not None and rest["ends"] == min(ends):
             schedule = rest["schedule"]
-        if rest is not None and rest["minutes"] is not None and options.minutes is not None:
-            begun = rest["done"] if abs(options.minutes - rest["minutes"]) <= SAME_MINUTES * rest["minutes"] else 0.0
+        if rest is not None and _goes_on(rest, options):
+            begun = rest["done"]
         return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step, schedule, begun)
 
     def rest(self, step: int) -> RestSettings | None:
@@ -119,3 +131,9 @@ class Clock:
     def rate(self, tokens: int) -> float:
         """Tokens per second of the steps of this run; 0 before the first."""
         return (tokens - self.first_token) / self.busy if self.busy else 0.0
+
+
+def _goes_on(rest: RestSettings, options: TrainOptions) -> bool:
+    """Whether a run by time takes what an interrupted one had left."""
+    left, minutes = rest["minutes"], options.minutes
+    return left is not None and minutes is not None and abs(minutes - left) <= SAME_MINUTES * left

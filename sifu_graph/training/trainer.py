@@ -26,6 +26,8 @@ class Trainer(Protocol):
         Number of sampled candidates; None: all nodes.
     per_epoch
         Steps of one pass over the text.
+    most_passes
+        Passes over the text of a run that only time limits; None: any number.
     stale
         Names of the arrays in the store that the first commit deletes: state of another optimizer.
     """
@@ -33,6 +35,7 @@ class Trainer(Protocol):
     optimizer: OptimizerConfig
     candidates: int | None
     per_epoch: int
+    most_passes: int | None
     stale: list[str]
 
     def fit(self, *, wanted: bool | None) -> ContextFit | None:

@@ -223,6 +223,19 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, dropou
     assert_same(store, other)
 
 
+def test_a_run_by_time_alone_ends_after_some_passes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small text would be learned by heart."""
+    monkeypatch.setattr(base_trainer, "MOST_PASSES", 2)
+    said: list[str] = []
+    with Graph.open(store) as graph:
+        passes = graph.train(epochs=2, batch=16, eval_every=0).steps_done
+        report = graph.train(minutes=60, batch=16, eval_every=0, say=said.append)
+        assert report.steps_done == passes
+        assert sum("stopped after 2 passes" in line for line in said) == 1
+        assert report.epochs_left is None
+        assert graph.train(minutes=0.0001, batch=16, eval_every=0).steps_done < passes
+
+
 def test_dropout_is_part_of_a_base_alone(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="dropout is 1"):
         OptimizerConfig(dropout=1.0)
@@ -259,15 +272,16 @@ def test_the_rest_of_the_minutes_continues_their_rates(store: Path) -> None:
         saved = graph.settings["training"]
     assert saved is not None
     rest = saved["rest"]
-    assert rest["ends"] is None and 0.9 < rest["minutes"] < 1.0 and 0 < rest["done"] < 0.1
+    assert rest["ends"] > 100 and 0.9 < rest["minutes"] < 1.0 and 0 < rest["done"] < 0.1
     progress = Progress.resumed(saved, TrainOptions(), saved["corpus"], seed=0, default_batch=4)
-    for minutes, begun in (
-        (rest["minutes"], rest["done"]),
-        (float(f"{rest['minutes']:.3g}"), rest["done"]),
-        (2.0, 0.0),
+    for minutes, begun, ends in (
+        (rest["minutes"], rest["done"], rest["ends"]),
+        (float(f"{rest['minutes']:.3g}"), rest["done"], rest["ends"]),
+        (2.0, 0.0, progress.step + 80),
     ):
-        clock = Clock.of(progress, TrainOptions(minutes=minutes), saved, per_epoch=10)
+        clock = Clock.of(progress, TrainOptions(minutes=minutes), saved, per_epoch=10, most_passes=8)
         clock.started = time.monotonic()
+        assert clock.last_step == ends
         assert clock.done(progress.step) == pytest.approx(begun, abs=1e-3)
 
 
