@@ -117,7 +117,7 @@ class _Run:
             elif options.steps is None and options.epochs is None and self.progress.step >= clock.last_step:
                 self.say(
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
-                    "text worse (--epochs chooses their number)"
+                    "text worse; a number of epochs, if given, is kept to"
                 )
             snapshot = self._finish()
         self.trainer.close()
