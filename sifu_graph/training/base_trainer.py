@@ -1,9 +1,9 @@
 """Training of what all edges share: windows of parallel streams of the text, one step of AdamW each.
 
 Data flow: documents -> windows (`text.streams`) -> gradients (`ops.recurrent`), by counts without the document of each
-token (`pieces`) -> step (`ops.optim`). The signals of a
-window are where those of the next one begin; they are stored with the optimizer's state, so that a resumed run is the
-uninterrupted one. It does not know commits and limits (`loop`).
+token (`pieces`) -> step (`ops.optim`). The signals of a window are where those of the next one begin; they are stored
+with the optimizer's state, so that a resumed run is the uninterrupted one. It does not know commits and limits
+(`loop`).
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class _Run:
                 self._step_and_report()
             if interrupted.is_set():
                 self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
-            elif options.steps is None and options.epochs is None and self.progress.step >= clock.last_step:
+            elif options.only_time and self.progress.step >= clock.last_step:
                 self.say(
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
                     "text worse; a number of epochs, if given, is kept to"

@@ -70,6 +70,11 @@ class TrainOptions:
     say: Callable[[str], None] | None = None
     command: str = "train"
 
+    @property
+    def only_time(self) -> bool:
+        """Whether neither steps nor epochs limit the run."""
+        return self.steps is None and self.epochs is None
+
 
 DEFAULT_BATCH = 512
 EVAL_TOKENS = 20_000  # held-out tokens looked at during training

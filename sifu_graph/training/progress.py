@@ -84,13 +84,13 @@ class Clock:
         if options.epochs is not None:
             ends.append(progress.step + math.ceil(options.epochs * per_epoch - ROUNDING))
         schedule, begun, rest = progress.step, 0.0, saved.get("rest") if saved else None
-        if most_passes is not None and options.steps is None and options.epochs is None:
-            same = rest is not None and _goes_on(rest, options)
-            ends.append(rest["ends"] if same and rest and rest["ends"] else progress.step + most_passes * per_epoch)
+        by_time = rest if rest is not None and _goes_on(rest, options) else None
+        if most_passes is not None and options.only_time:
+            ends.append((by_time and by_time["ends"]) or progress.step + most_passes * per_epoch)
         if rest is not None and rest["ends"] is not None and rest["ends"] == min(ends):
             schedule = rest["schedule"]
-        if rest is not None and _goes_on(rest, options):
-            begun = rest["done"]
+        if by_time is not None:
+            begun = by_time["done"]
         return cls(progress.step, progress.tokens, min(ends), options.minutes, progress.step, schedule, begun)
 
     def rest(self, step: int) -> RestSettings | None:

@@ -30,7 +30,6 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         word for words in texts for word in words
     ]
     monkeypatch.setattr(brown, "PARTS", (800, 200))
-    monkeypatch.setattr(brown.parts, "__defaults__", ((800, 200),))
     small = ["--minutes", "0.01", "--width", "16", "--threads", "1", "--output", str(tmp_path)]
     assert brown.main(["--folder", str(folder), *small]) == 0
     assert "| sifu |" in capsys.readouterr().out

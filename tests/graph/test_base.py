@@ -209,7 +209,9 @@ def test_a_line_has_an_end(tmp_path: Path) -> None:
     assert after < 5.75  # 7 of 8 tokens are one of seven: 7 ** (7 / 8) = 5.49 if the end of a line is known
 
 
-@pytest.mark.parametrize(("kind", "dropout"), [("adamw", 0.3), ("rowwise", 0.0)])
+@pytest.mark.parametrize(
+    ("kind", "dropout"), [("adamw", 0.3), ("rowwise", 0.0), pytest.param("adamw-dense", 0.0, marks=pytest.mark.slow)]
+)
 def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, dropout: float) -> None:
     other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
     optimizer = OptimizerConfig.of(kind, lr=1e-2, decay_steps=1000, dropout=dropout)
