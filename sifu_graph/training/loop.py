@@ -11,12 +11,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 from sifu_store.errors import DivergedError, OptionError
 from sifu_store.store import Store
+from torch import Tensor
 
 from sifu_graph import device as devices
 from sifu_graph.config import require_positive
@@ -68,6 +70,15 @@ def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, opt
         graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.trainer.stale))
 
 
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The state of the run that predicted held-out text best."""
+
+    heldout: float  # perplexity
+    progress: Progress
+    arrays: dict[str, Tensor]  # of parameters and of the optimizer
+
+
 class _Run:
     """One call of `train`."""
 
@@ -96,6 +107,8 @@ class _Run:
             most_passes=self.trainer.most_passes,
         )
         self.heldout: float | None = None  # perplexity of the last evaluation
+        self.keeps_best = self.trainer.most_passes is not None and options.only_time
+        self.best: _Best | None = None
         self.metrics = graph.path / METRICS
         self.uncommitted = False
 
@@ -105,6 +118,7 @@ class _Run:
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
         before = self.heldout = self._heldout()
+        self._keep_if_best()
         fitted = self.trainer.fit(wanted=options.contexts)
         if fitted is not None:
             self.uncommitted = True
@@ -119,7 +133,7 @@ class _Run:
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
                     "text worse; a number of epochs, if given, is kept to"
                 )
-            snapshot = self._finish()
+            snapshot = self._finish(interrupted=interrupted.is_set())
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
 
@@ -138,9 +152,13 @@ class _Run:
         loss = self._step()
         now = time.monotonic()
         clock.busy += now - tick
-        evaluate = _due(progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S)
+        pass_over = self.keeps_best and progress.position % self.trainer.per_epoch == 0
+        evaluate = pass_over or _due(
+            progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S
+        )
         if evaluate:
             self.heldout = self._heldout()
+            self._keep_if_best()
             clock.last_eval = time.monotonic()
         snapshot = None
         if _due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
@@ -161,11 +179,45 @@ class _Run:
         if options.on_step is not None:
             options.on_step(report)
 
-    def _finish(self) -> str:
+    def _keep_if_best(self) -> None:
+        """Notes the state of the run, if it predicts held-out text better than all before."""
+        if not self.keeps_best or self.heldout is None or (self.best and not self.heldout < self.best.heldout):
+            return
+        arrays = {name: value.clone() for name, value in self._arrays().items()}
+        self.best = _Best(self.heldout, dataclasses.replace(self.progress), arrays)
+
+    def _arrays(self) -> dict[str, Tensor]:
+        """The arrays that a step changes in place or replaces, of a graph whose edges share a base."""
+        return self.graph.parameters.small | self.graph.parameters.state
+
+    def _back_to_best(self) -> None:
+        """Ends the run where it predicted held-out text best."""
+        best, clock, last = self.best, self.clock, self.heldout
+        if best is None or last is None or not last > best.heldout:
+            return
+        for name, value in self._arrays().items():
+            value.copy_(best.arrays[name])
+        self.progress, self.heldout, clock.last_step = best.progress, best.heldout, best.progress.step
+        drop_later_lines(self.metrics, best.progress.step, self.store.branch)
+        self.uncommitted = best.progress.step != clock.committed
+        if best.progress.step == clock.first_step:
+            self.say(
+                f"held-out perplexity was {best.heldout:.1f} before this run and {last:.1f} after it: the graph is "
+                "as before it; a number of epochs, if given, is kept to"
+            )
+        else:
+            self.say(
+                f"held-out perplexity was {best.heldout:.1f} at step {best.progress.step:,} and {last:.1f} at the "
+                "end: the graph is that of this step"
+            )
+
+    def _finish(self, *, interrupted: bool) -> str:
         """Evaluates and commits after the last step. Returns the snapshot."""
-        progress, stepped = self.progress, self.progress.step > self.clock.first_step
-        if stepped:
+        if self.progress.step > self.clock.first_step:
             self.heldout = self._heldout()
+            if not interrupted:
+                self._back_to_best()
+        progress, stepped = self.progress, self.progress.step > self.clock.first_step
         snapshot = self._commit(self.heldout) if self.uncommitted else self.store.snapshot
         if stepped:
             final = StepReport(

@@ -36,7 +36,8 @@ class TrainOptions:
     Attributes
     ----------
     steps, epochs, minutes
-        More of them, from where the graph stands.
+        More of them, from where the graph stands. A run that ``minutes`` alone limit ends, in a graph whose edges
+        share a base, with the parameters that predicted held-out text best, of those after each pass and evaluation.
     batch
         Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens in a step.
     optimizer

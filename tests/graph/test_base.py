@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -228,14 +229,45 @@ def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, dropou
 def test_a_run_by_time_alone_ends_after_some_passes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small text would be learned by heart."""
     monkeypatch.setattr(base_trainer, "MOST_PASSES", 2)
-    said: list[str] = []
+    said, steps = [], []
     with Graph.open(store) as graph:
         passes = graph.train(epochs=2, batch=16, eval_every=0).steps_done
-        report = graph.train(minutes=60, batch=16, eval_every=0, say=said.append)
-        assert report.steps_done == passes
+        report = graph.train(
+            minutes=60, batch=16, eval_every=0, say=said.append, on_step=lambda step: steps.append(step.step)
+        )
+        assert len(steps) == passes
         assert sum("stopped after 2 passes" in line for line in said) == 1
         assert report.epochs_left is None
         assert graph.train(minutes=0.0001, batch=16, eval_every=0).steps_done < passes
+
+
+def test_a_run_by_time_alone_ends_where_held_out_text_was_predicted_best(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_trainer, "MOST_PASSES", 12)
+    other, said, passes = Path(shutil.copytree(store, tmp_path / "other.sifu")), [], []
+    options = {"optimizer": OptimizerConfig.of("adamw", lr=3e-2, decay_steps=1000), "batch": 16, "eval_every": 0}
+
+    def on_step(step: Any) -> None:
+        if step.heldout_perplexity is not None:
+            passes.append((step.heldout_perplexity, step.step))
+
+    with Graph.open(store) as graph:
+        first = graph.train(minutes=60, on_step=on_step, say=said.append, **options)
+        assert len(passes) == 12
+        best, step = min(passes)
+        assert 0 < step < passes[-1][1] and best < first.heldout_before
+        assert (first.step, first.heldout_perplexity) == (step, best)
+        assert f"at step {step}" in said[-1]
+        lines = (store / "metrics.jsonl").read_text().splitlines()
+        assert max(json.loads(line)["step"] for line in lines) == step
+        again = graph.train(minutes=60, say=said.append, **options)
+        assert (again.steps_done, again.snapshot) == (0, first.snapshot)
+        assert "the graph is as before it" in said[-1]
+        assert graph.evaluate().perplexity == pytest.approx(best)
+    with Graph.open(other) as graph:
+        graph.train(steps=step, **options)
+    assert_same(store, other)
 
 
 def test_dropout_is_part_of_a_base_alone(tmp_path: Path) -> None:

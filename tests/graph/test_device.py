@@ -186,7 +186,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_a_run_on_a_device_of_any_size_writes_the_same_store(tmp_path: Path) -> None:
     store, other = tmp_path / "graph.sifu", tmp_path / "other.sifu"
-    text = write_poems(tmp_path / "poems.txt", poems=3000)
+    text = write_poems(tmp_path / "poems.txt", poems=800)
     build_graph([text], store, vocab=200, sparsify=0.3, width=16, length=16, holdout=0.02, signal="tuned")
     shutil.copytree(store, other)
     made = {}

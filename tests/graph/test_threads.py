@@ -20,7 +20,7 @@ import numpy as np
 from sifu_graph import Graph, build_graph
 from sifu_graph.model.forward import evaluate
 
-build_graph([sys.argv[1]], sys.argv[2], vocab=300, sparsify=0.2, holdout=0.05, signal="tuned")
+build_graph([sys.argv[1]], sys.argv[2], vocab=200, sparsify=0.2, holdout=0.05, signal="tuned")
 with Graph.open(sys.argv[2]) as graph:
     report = graph.train(steps=1, batch=16)
     pool = graph.parameters.edges
@@ -29,7 +29,7 @@ with Graph.open(sys.argv[2]) as graph:
     print(bits.hexdigest(), report.contexts.before, report.contexts.after, graph.evaluate(limit=2000).perplexity)
     # Batches of few positions, where a BLAS divides a product in another way.
     for length in range(2, 34):
-        tokens = np.arange(length, dtype=np.int32)[None] * 7 % 250
+        tokens = np.arange(length, dtype=np.int32)[None] * 7 % 150
         losses, _ = evaluate(graph.parameters, graph.signal, tokens, np.array([length]))
         print(length, hashlib.sha256(losses.numpy().tobytes()).hexdigest())
     graph.train(steps=3, batch=1, eval_every=0)
@@ -73,7 +73,7 @@ def test_a_product_of_few_rows_does_not_depend_on_threads(width: int) -> None:
 
 
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
-    text = write_poems(tmp_path / "poems.txt", poems=300)
+    text = write_poems(tmp_path / "poems.txt", poems=150)
     one = warm.run(ONE + SCRIPT, text, tmp_path / "1.sifu")
     assert len(one.splitlines()) > 32
     assert one == with_threads(2, text, tmp_path / "2.sifu")

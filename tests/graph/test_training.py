@@ -42,8 +42,14 @@ def assert_same(one: Path, two: Path) -> None:
         assert a.settings == b.settings
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-@pytest.mark.parametrize("candidates", ["all", 5])
+@pytest.mark.parametrize(
+    ("candidates", "kind"),
+    [
+        *(("all", kind) for kind in OPTIMIZERS),
+        (5, "rowwise"),
+        *(pytest.param(5, kind, marks=pytest.mark.slow) for kind in ("adamw", "adamw-dense")),
+    ],
+)
 def test_resumed_is_uninterrupted(store: Path, tmp_path: Path, kind: str, candidates: int | str) -> None:
     other = Path(shutil.copytree(store, tmp_path / "other.sifu"))
     options = {"batch": 16, "optimizer": OPTIMIZERS[kind], "candidates": candidates, "seed": 3}
