@@ -9,23 +9,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.forward import Examined
 from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import StreamBatch
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import Window, windows
 
 WINDOW = 256  # tokens whose energies are in memory at a time
 
 
-def tensors(window: Window, pairs: PairModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Token, source, target and restart of a window, each [B, T]; the target of a forbidden pair is -1."""
+def tensors(window: Window, pairs: PairModel) -> StreamBatch:
+    """A window as tensors; the target of a forbidden pair is -1."""
     target = np.where(pairs.is_banned(window.source, window.target), np.int32(-1), window.target)
-    return tuple(map(torch.from_numpy, (window.token, window.source, target, window.restart)))  # type: ignore[return-value]
+    return StreamBatch(*map(torch.from_numpy, (window.token, window.source, target, window.restart)))
 
 
 def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examined, Ints]]:
@@ -36,14 +36,16 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     model, signal, at = base.model, base.model.start[None].clone(), 0
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
-        token, source, target, restart = tensors(window, base.pairs)
-        r = base.backend.carry(model, token, restart, signal)[0]
+        batch = tensors(window, base.pairs)
+        r = base.backend.carry(model, batch.token, batch.restart, signal)[0]
         length = r.shape[0]
-        begin = np.where(restart[0].numpy(), np.arange(length), -since)
+        begin = np.where(window.restart[0], np.arange(length), -since)
         step = np.arange(length) - np.maximum.accumulate(begin)
         since = int(step[-1]) + 1
-        scored = (target[0] >= 0).numpy()
-        node, at_source, goal = (x[0].numpy()[scored].astype(np.int64) for x in (token, source, target))
+        scored = (batch.target[0] >= 0).numpy()
+        node, at_source, goal = (
+            x[0].numpy()[scored].astype(np.int64) for x in (batch.token, batch.source, batch.target)
+        )
         energy = base.energies(at_source, r[torch.from_numpy(scored)])
         own = energy[np.arange(len(goal)), goal]
         before = np.arange(energy.shape[1])[None] < goal[:, None]  # of equals the first wins

@@ -85,14 +85,35 @@ class Recurrent:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class StreamBatch:
+    """A window of B streams of T tokens.
+
+    Attributes
+    ----------
+    token
+        int32 [B, T].
+    source
+        int32 [B, T]: the token, or its clone after the tokens before.
+    target
+        int32 [B, T]: the next token; -1 is not scored.
+    restart
+        bool [B, T]: the signal begins anew before the token.
+    """
+
+    token: Tensor
+    source: Tensor
+    target: Tensor
+    restart: Tensor
+
+
 Step = Callable[[int, int], Tensor]
 
 
 class RecurrentBackend(Protocol):
     """Computes windows of streams with one pair model.
 
-    For all methods: ``token``, ``source`` and ``target`` are int32 [B, T] (a target of -1 is not scored), ``restart``
-    is bool [B, T], and ``signal`` [B, d] comes in and is replaced by the last one.
+    For all methods: ``signal`` [B, d] comes in and is replaced by the last one.
     """
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
@@ -104,18 +125,13 @@ class RecurrentBackend(Protocol):
         It returns the signal [d] after the node, which is valid until the next call.
         """
 
-    def losses(
-        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
-    ) -> Tensor:
+    def losses(self, model: Recurrent, batch: StreamBatch, signal: Tensor) -> Tensor:
         """The losses in nats, [B, T]; 0 where nothing is scored."""
 
     def gradients(
         self,
         model: Recurrent,
-        token: Tensor,
-        source: Tensor,
-        target: Tensor,
-        restart: Tensor,
+        batch: StreamBatch,
         signal: Tensor,
         *,
         piece: Tensor,
@@ -171,19 +187,14 @@ class TorchRecurrent:
 
         return step
 
-    def losses(
-        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
-    ) -> Tensor:
+    def losses(self, model: Recurrent, batch: StreamBatch, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.losses`."""
-        return self._losses(model, token, source, target, restart, signal)
+        return self._losses(model, batch, signal)
 
     def gradients(
         self,
         model: Recurrent,
-        token: Tensor,
-        source: Tensor,
-        target: Tensor,
-        restart: Tensor,
+        batch: StreamBatch,
         signal: Tensor,
         *,
         piece: Tensor,
@@ -194,28 +205,25 @@ class TorchRecurrent:
         """See `RecurrentBackend.gradients`."""
         leaf = Recurrent(**{name: value.detach().requires_grad_() for name, value in model.tensors().items()})
         with torch.enable_grad():
-            losses = self._losses(leaf, token, source, target, restart, signal, piece=piece, out=out, keep=keep)
+            losses = self._losses(leaf, batch, signal, piece=piece, out=out, keep=keep)
             found = torch.autograd.grad(weight * losses.sum(), list(leaf.tensors().values()), materialize_grads=True)
         return losses.detach(), Recurrent(*found)
 
     def _losses(
         self,
         model: Recurrent,
-        token: Tensor,
-        source: Tensor,
-        target: Tensor,
-        restart: Tensor,
+        batch: StreamBatch,
         signal: Tensor,
         *,
         piece: Tensor | None = None,
         out: LeftOut | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        signals = self.carry(model, token, restart, signal)
+        signals = self.carry(model, batch.token, batch.restart, signal)
         if keep is not None:
             signals = signals * keep
-        scored = target >= 0
-        at, goal = (x[scored].numpy().astype(np.int64) for x in (source, target))
+        scored = batch.target >= 0
+        at, goal = (x[scored].numpy().astype(np.int64) for x in (batch.source, batch.target))
         if piece is None or out is None:
             rows = self._pairs.rows(at)
         else:
@@ -224,7 +232,7 @@ class TorchRecurrent:
         energy = model.scale * torch.from_numpy(rows).to(r.dtype) + r @ model.target.T + model.bias
         if self._pairs.added is not None:
             energy = energy + torch.from_numpy(self._pairs.added_rows(at)).to(r.dtype)
-        losses = r.new_zeros(target.shape)
+        losses = r.new_zeros(scored.shape)
         losses[scored] = torch.nn.functional.cross_entropy(energy, torch.from_numpy(goal), reduction="none")
         return losses
 
@@ -292,12 +300,12 @@ class NativeRecurrent:
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.carry`."""
-        return self._carry(model, token, token, restart, signal)[1]["r"]
+        return self._carry(model, token, restart, signal)[1]["r"]
 
     def stepper(self, model: Recurrent) -> Step:
         """See `RecurrentBackend.stepper`."""
         token, restart, signal = _one(model)
-        recurrence, tape = self._carry(model, token, token, restart, signal)
+        recurrence, tape = self._carry(model, token, restart, signal)
         nodes, begin, forward = token.numpy().data, tape["restart"].numpy().data, self._library.sifu_recurrent_forward
         address, r = ctypes.addressof(recurrence), signal[0]
 
@@ -309,20 +317,15 @@ class NativeRecurrent:
         step.kept = recurrence, tape, token, signal  # type: ignore[attr-defined]
         return step
 
-    def losses(
-        self, model: Recurrent, token: Tensor, source: Tensor, target: Tensor, restart: Tensor, signal: Tensor
-    ) -> Tensor:
+    def losses(self, model: Recurrent, batch: StreamBatch, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.losses`."""
-        _, tape = self._carry(model, token, target, restart, signal)
-        return self._contest(model, source, target, tape["r"], weight=0.0)
+        _, tape = self._carry(model, batch.token, batch.restart, signal)
+        return self._contest(model, batch, tape["r"], weight=0.0)
 
     def gradients(
         self,
         model: Recurrent,
-        token: Tensor,
-        source: Tensor,
-        target: Tensor,
-        restart: Tensor,
+        batch: StreamBatch,
         signal: Tensor,
         *,
         piece: Tensor,
@@ -331,12 +334,12 @@ class NativeRecurrent:
         keep: Tensor | None = None,
     ) -> tuple[Tensor, Recurrent]:
         """See `RecurrentBackend.gradients`."""
-        recurrence, tape = self._carry(model, token, target, restart, signal)
+        recurrence, tape = self._carry(model, batch.token, batch.restart, signal)
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
         r = tape["r"] if keep is None else tape["r"] * keep
         d_r = torch.empty_like(r)
         into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
-        losses = self._contest(model, source, target, r, weight=weight, without=(piece, out), d_r=d_r, into=into)
+        losses = self._contest(model, batch, r, weight=weight, without=(piece, out), d_r=d_r, into=into)
         if keep is not None:
             d_r *= keep
         found.scale.fill_(into.scale)
@@ -359,7 +362,7 @@ class NativeRecurrent:
         return found
 
     def _carry(
-        self, model: Recurrent, token: Tensor, target: Tensor, restart: Tensor, signal: Tensor
+        self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor
     ) -> tuple[ctypes.Structure, dict[str, Tensor]]:
         """Carries the signals; the structure is valid as long as its tensors."""
         streams, steps = token.shape
@@ -371,7 +374,7 @@ class NativeRecurrent:
         inputs = (token, tape["restart"], signal, model.start, model.W, model.gain, model.node)
         if not all(tensor.is_contiguous() for tensor in (*inputs, model.target, model.bias)):
             raise ValueError("all tensors must be contiguous")
-        if int(token.min()) < 0 or int(token.max()) >= len(model.node) or int(target.max()) >= len(model.node):
+        if int(token.min()) < 0 or int(token.max()) >= len(model.node):
             raise ValueError(f"a token is not one of the {len(model.node):,} nodes")
         results = (tape[name] for name in ("before", "unit", "inverse", "z", "r"))
         recurrence = _Recurrence(
@@ -383,8 +386,7 @@ class NativeRecurrent:
     def _contest(
         self,
         model: Recurrent,
-        source: Tensor,
-        target: Tensor,
+        batch: StreamBatch,
         r: Tensor,
         *,
         weight: float,
@@ -392,8 +394,13 @@ class NativeRecurrent:
         d_r: Tensor | None = None,
         into: ctypes.Structure | None = None,
     ) -> Tensor:
-        if not source.is_contiguous() or int(source.min()) < 0 or int(source.max()) >= self._sources:
+        source, target = batch.source, batch.target
+        if not (source.is_contiguous() and target.is_contiguous()):
+            raise ValueError("all tensors must be contiguous")
+        if int(source.min()) < 0 or int(source.max()) >= self._sources:
             raise ValueError(f"a source is not one of the {self._sources:,} sources")
+        if int(target.max()) >= len(model.node):
+            raise ValueError(f"a target is not one of the {len(model.node):,} nodes")
         left = None if without is None else self._left_out(*without)
         losses = r.new_empty(target.shape)
         candidates = self._candidates(

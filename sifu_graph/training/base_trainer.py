@@ -132,13 +132,13 @@ class BaseTrainer:
         """One window. The learning rate falls to the end of the run, unless ``decay_steps`` is given."""
         progress, base, state = self._progress, self._base, self._graph.parameters.state
         window = next(self._windows)
-        token, source, target, restart = tensors(window, base.pairs)
-        scored = int((target >= 0).sum())
+        batch = tensors(window, base.pairs)
+        scored = int((batch.target >= 0).sum())
         piece, out = self._pieces.at(window.place)
         config = self.optimizer
         losses, gradient = base.backend.gradients(
-            base.model, token, source, target, restart, state[SIGNAL], piece=piece, out=out,
-            weight=1.0 / max(1, scored), keep=self._kept(token.shape),
+            base.model, batch, state[SIGNAL], piece=piece, out=out, weight=1.0 / max(1, scored),
+            keep=self._kept(batch.token.shape),
         )  # fmt: skip
         number = progress.step + 1 - progress.began
         rate = config.rate(number) if config.decay_steps else config.rate_at(number, done)

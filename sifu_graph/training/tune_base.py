@@ -44,13 +44,13 @@ def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) 
     signal, clones, pieces = torch.empty(0), base.pairs.tree, Pieces(chosen, base.pairs)
     every = (window for _ in count() for window in windows(chosen, streams=STREAMS, steps=STEPS, clones=clones))
     for number, window in enumerate(islice(every, steps), start=1):
-        token, source, target, restart = tensors(window, base.pairs)
-        if len(signal) != len(token):
-            signal = base.model.start.repeat(len(token), 1)
-        scored = max(1, int((target >= 0).sum()))
+        batch = tensors(window, base.pairs)
+        if len(signal) != len(batch.token):
+            signal = base.model.start.repeat(len(batch.token), 1)
+        scored = max(1, int((batch.target >= 0).sum()))
         piece, out = pieces.at(window.place)
         losses, gradient = base.backend.gradients(
-            base.model, token, source, target, restart, signal, piece=piece, out=out, weight=1.0 / scored
+            base.model, batch, signal, piece=piece, out=out, weight=1.0 / scored
         )
         loss = float(losses.double().sum()) / scored
         if not np.isfinite(loss):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import LeftOut, PairModel
-from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, TorchRecurrent
+from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, StreamBatch, TorchRecurrent
 from sifu_graph.text.clones import choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import estimate_discounts
@@ -133,8 +133,8 @@ def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -
     assert np.array_equal(gone.added_rows(every[:-1]), added[1:, 1:])
 
 
-def inputs_of(window: Window) -> list[torch.Tensor]:
-    return [torch.from_numpy(x) for x in (window.token, window.source, window.target, window.restart)]
+def batch_of(window: Window) -> StreamBatch:
+    return StreamBatch(*map(torch.from_numpy, (window.token, window.source, window.target, window.restart)))
 
 
 def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
@@ -177,13 +177,13 @@ def test_torch_is_the_equations(seed: int, nodes: int, length: int) -> None:
     first = torch.zeros(1, length, dtype=torch.bool)
     first[0, 0] = True
     tokens, targets = torch.from_numpy(token)[None], torch.from_numpy(target)[None]
-    inputs = (tokens, tokens, targets, first)
+    batch = StreamBatch(tokens, tokens, targets, first)
     backend = TorchRecurrent(pairs)
-    found = backend.losses(model, *inputs, torch.zeros(1, 16, dtype=torch.float64))[0]
+    found = backend.losses(model, batch, torch.zeros(1, 16, dtype=torch.float64))[0]
     assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target), rel=1e-9)
     _, out = Pieces(text, pairs).at(text.offsets[:1])
     piece, signal = torch.zeros_like(tokens), torch.zeros(1, 16, dtype=torch.float64)
-    found, _ = backend.gradients(model, *inputs, signal, piece=piece, out=out, weight=1.0)
+    found, _ = backend.gradients(model, batch, signal, piece=piece, out=out, weight=1.0)
     assert found[0].tolist() == pytest.approx(naive_losses(pairs, model, token, target, out=out), rel=1e-9)
 
 
@@ -205,21 +205,21 @@ def test_the_kernel_is_torch(
     mine = cast(model, dtype)
     one, two, pieces = None, None, Pieces(text, pairs)
     for window in islice(windows(text, streams=streams, steps=steps, clones=pairs.tree), 3):
-        token, source, target, restart = inputs_of(window)
+        batch = batch_of(window)
         if one is None:
-            one = torch.zeros(len(token), width, dtype=torch.float64)
-            two = torch.zeros(len(token), width, dtype=dtype)
+            one = torch.zeros(len(batch.token), width, dtype=torch.float64)
+            two = torch.zeros(len(batch.token), width, dtype=dtype)
         assert two is not None
         before = one.clone(), two.clone()
-        wanted, found = (b.losses(m, token, source, target, restart, r) for b, m, r in
+        wanted, found = (b.losses(m, batch, r) for b, m, r in
                          ((torch_path, model, before[0]), (kernel_path, mine, before[1])))  # fmt: skip
         torch.testing.assert_close(found.double(), wanted, **close)
         piece, out = pieces.at(window.place)
         more = {"piece": piece, "out": out, "weight": 0.5}
-        keep = None if seed % 4 < 2 else 2.0 * torch.randint(2, (*token.shape, width), dtype=torch.float64)
-        wanted, wanted_gradient = torch_path.gradients(model, token, source, target, restart, one, keep=keep, **more)
+        keep = None if seed % 4 < 2 else 2.0 * torch.randint(2, (*batch.token.shape, width), dtype=torch.float64)
+        wanted, wanted_gradient = torch_path.gradients(model, batch, one, keep=keep, **more)
         keep = None if keep is None else keep.to(dtype)
-        found, found_gradient = kernel_path.gradients(mine, token, source, target, restart, two, keep=keep, **more)
+        found, found_gradient = kernel_path.gradients(mine, batch, two, keep=keep, **more)
         torch.testing.assert_close(found.double(), wanted, **close)
         torch.testing.assert_close(two.double(), one, **close)
         for name, gradient in wanted_gradient.tensors().items():
@@ -247,13 +247,13 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     pairs, model = model_of(text, 300, clones=500), cast(random_model(1, 300, 32), torch.float32)
     backend = native(pairs, 32, torch.float32)
     window = next(windows(text, streams=7, steps=30, clones=pairs.tree))
-    inputs, (piece, out) = inputs_of(window), Pieces(text, pairs).at(window.place)
+    batch, (piece, out) = batch_of(window), Pieces(text, pairs).at(window.place)
     usual, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             signal = torch.zeros(7, 32)
-            losses, gradient = backend.gradients(model, *inputs, signal, piece=piece, out=out, weight=1.0)
+            losses, gradient = backend.gradients(model, batch, signal, piece=piece, out=out, weight=1.0)
             results.append([losses, signal, *gradient.tensors().values()])
     finally:
         torch.set_num_threads(usual)
@@ -265,8 +265,7 @@ def test_untrained_it_is_the_pair_model() -> None:
     text = random_text(3, nodes=30, documents=50)
     pairs, model = model_of(text, 30), Recurrent.initial(30, 16, seed=0, dtype=torch.float64)
     window = next(windows(text, streams=3, steps=12))
-    inputs = inputs_of(window)
-    found = TorchRecurrent(pairs).losses(model, *inputs, torch.zeros(3, 16, dtype=torch.float64))
+    found = TorchRecurrent(pairs).losses(model, batch_of(window), torch.zeros(3, 16, dtype=torch.float64))
     scored = window.target >= 0
     rows = pairs.rows(window.token[scored].astype(np.int64))
     wanted = -rows[np.arange(len(rows)), window.target[scored]]
