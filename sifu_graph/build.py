@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
-from sifu_store.layout import BASE_VERSION, CLONE_VERSION, FIRST_VERSION
+from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools
@@ -256,7 +256,7 @@ def _build(
             signal=config,
             initial=_initial_settings(options, graph, config),
             build=build,
-            format_version=CLONE_VERSION if clones else BASE_VERSION if config.base else FIRST_VERSION,
+            format_version=REPEAT_VERSION if config.base else FIRST_VERSION,
         )
         snapshot = store.commit(
             f"build: {nodes:,} nodes, {edges:,} private edges" + (f", {clones:,} clones" if clones else ""),

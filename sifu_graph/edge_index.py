@@ -165,8 +165,8 @@ def stored_parameters(nodes: int, edges: int, width: int, *, base: bool = False)
 
 
 def base_parameters(nodes: int, width: int) -> int:
-    """Number of parameters that all edges share: W, gain, start and scale, and two vectors and a bias for each node."""
-    return width * width + 2 * width + 1 + nodes * (2 * width + 1)
+    """Number of parameters that all edges share: W, gain, start, scale and h, and for each node e, n, c and g."""
+    return width * width + 2 * width + 3 + nodes * (2 * width + 2)
 
 
 def dense_parameters(nodes: int, width: int, *, base: bool = False) -> int:

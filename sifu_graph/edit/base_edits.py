@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 
 import numpy as np
-from sifu_store.layout import LOG_LESS, LOG_LOWER, TARGET_BIAS, TARGET_VECTOR
+from sifu_store.layout import LOG_LESS, LOG_LOWER, REPEAT, TARGET_BIAS, TARGET_VECTOR
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import WorkingCopy
@@ -46,11 +46,11 @@ def add_counted(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:
 
 
 def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
-    """Sets e, n and c of new nodes (int64 [k]) from those of the nodes before and after them, in closed form.
+    """Sets e, n, c and g of new nodes (int64 [k]) from those of the nodes before and after them, in closed form.
 
     The features of a node v are the means of e and n over its predecessors and over its successors, weighted by the
     counts of the pairs, and divided by their deviations over the other nodes. With the features F [m, 4 d] and the
-    vectors Y [m, 2 d + 1] of the other nodes, both without their weighted means, and w = N / (N + `RIDGE`), where N
+    vectors Y [m, 2 d + 2] of the other nodes, both without their weighted means, and w = N / (N + `RIDGE`), where N
     are the occurrences of the nodes,
 
         M = (F' w F + `RIDGE` mean(w) I)^-1 F' w Y,      Y_new = mean of the vectors + F_new M.
@@ -59,7 +59,7 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
     nodes, n = copy.nodes, copy.n
     source, target, count = copy.pairs.of_nodes()
     vectors = np.concatenate([nodes["nodes/bias"], nodes[TARGET_VECTOR]], axis=1, dtype=np.float64)
-    wanted = np.concatenate([vectors, nodes[TARGET_BIAS][:, None]], axis=1)
+    wanted = np.concatenate([vectors, nodes[TARGET_BIAS][:, None], nodes[REPEAT][:, None]], axis=1)
     inner = ~(np.isin(source, new) & np.isin(target, new))
 
     def means(of: Ints, other: Ints) -> Doubles:
@@ -84,7 +84,7 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
     d = nodes["nodes/bias"].shape[1]
     nodes["nodes/bias"][new] = found[:, :d]
     nodes[TARGET_VECTOR][new] = found[:, d : 2 * d]
-    nodes[TARGET_BIAS][new] = found[:, -1]
+    nodes[TARGET_BIAS][new], nodes[REPEAT][new] = found[:, -2], found[:, -1]
 
 
 def merge(copy: WorkingCopy, node: int, into: int) -> None:
@@ -95,7 +95,7 @@ def merge(copy: WorkingCopy, node: int, into: int) -> None:
     assert copy.pairs is not None
     nodes = copy.nodes
     weight = np.maximum(nodes["nodes/count"][[node, into]], 1).astype(np.float64)
-    for name in ("nodes/bias", TARGET_VECTOR, TARGET_BIAS):
+    for name in ("nodes/bias", TARGET_VECTOR, TARGET_BIAS, REPEAT):
         mean = np.average(nodes[name][[node, into]].astype(np.float64), axis=0, weights=weight)
         nodes[name][into] = mean.astype(np.float32)
     for name in (LOG_LOWER, LOG_LESS):  # as a target it has the probability of both

@@ -26,9 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
 from sifu_store.layout import (
-    BASE_VERSION,
     BIAS,
-    CLONE_VERSION,
     COUNT,
     EDITED_VERSION,
     ENERGY,
@@ -40,6 +38,8 @@ from sifu_store.layout import (
     PAGE_EDGES,
     PAIR_DISCOUNTED,
     PAIR_TOTAL,
+    REPEAT,
+    REPEAT_VERSION,
     SOURCE,
     STORED,
     TARGET,
@@ -55,7 +55,7 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit.pair_table import PairTable
-from sifu_graph.model.io import discounts_of, read_usage, small_names
+from sifu_graph.model.io import discounts_of, read_small, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import read_settings
@@ -89,7 +89,7 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
-_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, LOG_LOWER, LOG_LESS)
+_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -114,7 +114,7 @@ class WorkingCopy:
         self.settings = read_settings(store)
         self.config, self.width = graph.signal, int(self.settings["width"])
         present = store.names()
-        self.small: Columns = {name: store.read(name) for name in small_names(graph.signal)}
+        self.small: Columns = read_small(store, graph.signal)
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
         self.cloned = self.pairs is not None and bool(self.pairs.clones)
         self.tokenizer = graph.tokenizer
@@ -122,7 +122,7 @@ class WorkingCopy:
         n = self.settings["nodes"]
         columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *((PAIR_TOTAL, PAIR_DISCOUNTED) * self.cloned)]
         names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
-        self.nodes: Columns = {name: store.read(name) for name in names}
+        self.nodes: Columns = {name: self.small[name] if name == REPEAT else store.read(name) for name in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
         self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
@@ -442,7 +442,7 @@ class WorkingCopy:
         initial.setdefault("nodes", self.settings["nodes"])
         initial["keys"] = self.keys
         self.settings["nodes"] = self.n
-        version = CLONE_VERSION if self.cloned else BASE_VERSION if self.pairs else EDITED_VERSION
+        version = REPEAT_VERSION if self.pairs else EDITED_VERSION
         store.require_version(version)
         pages, stored = self.pages_to_write(), self.page_values()
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")

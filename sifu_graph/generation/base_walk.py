@@ -18,6 +18,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.parameters import Parameters
+from sifu_graph.ops.repetition import Repetition
 from sifu_graph.ops.threads import padded, product
 from sifu_graph.text.clones import MOST_NODES
 
@@ -35,11 +36,13 @@ class BaseWalk:
     Attributes
     ----------
     silent
-        Steps after the next `start` whose nodes do not move the signal.
+        Steps after the next `start` whose nodes do not move the signal, and are not counted as repetition.
     source
         The current node, or its clone after the nodes before.
     r
         The signal after the current node, [d].
+    repetition
+        What the nodes before add.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class BaseWalk:
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._found: Floats = np.zeros(len(self._nodes), np.float32)
         self._begins = True  # the next node is the first one that moves the signal
+        self.repetition = Repetition(base.model)
         self._path: list[int] = []  # the nodes since the start, as many as a source can depend on
         self.r = self._initial
 
@@ -76,16 +80,19 @@ class BaseWalk:
     def start(self, node: int) -> None:
         """Starts the signal at a node."""
         self.step, self._begins, self.r, self._path = 0, True, self._initial, []
+        self.repetition.start(node, silent=0 in self.silent)
         self._advance(node)
 
     def carry(self, node: int) -> None:
         """Carries the signal along the edge from the current node to ``node``."""
         self.step += 1
+        self.repetition.carry(node, silent=self.step in self.silent)
         self._advance(node)
 
     def rest(self, node: int) -> None:
         """Makes a node the current one, with a signal of 0. `start` must be called next."""
         self.node, self.source, self.r = node, node, torch.zeros_like(self._initial)
+        self.repetition.start(node)
 
     def _advance(self, node: int) -> None:
         self.node = node
@@ -99,6 +106,7 @@ class BaseWalk:
         found: Floats = product(self.r[None], self._vectors)[0, : len(self._nodes)].numpy()
         found += self._rest
         self._base.add_row(found, self.source)
+        self.repetition.add_to(found)
         self._found = found
         return found, -np.inf
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sifu_graph.arrays import Ints
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.config import SignalConfig
 from sifu_graph.model.base import Base
 from sifu_graph.ops.functional import NORM_EPS
@@ -52,6 +52,8 @@ class Account:
         positional encoding and of the counts of pairs (with a base only), and the rest of the energy.
     clones : [k, c]
         What the counts of each clone of the source add, the one of two nodes first.
+    repeated : [k]
+        What repetition adds (with a base only).
     """
 
     energy: Tensor
@@ -61,10 +63,13 @@ class Account:
     counts: Tensor
     remainder: Tensor
     clones: Tensor
+    repeated: Tensor
 
     def margin(self, a: int, b: int) -> Account:
         """The account of candidate a minus that of candidate b, as one row."""
-        parts = (self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones)
+        parts = (
+            self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones, self.repeated,
+        )  # fmt: skip
         return Account(*((part[a] - part[b])[None] for part in parts))
 
 
@@ -109,14 +114,17 @@ def account(
     signals = (matrices @ c[..., None])[..., 0] @ x.T
     by_bias, by_encoding = (c * biases).sum(-1), c @ code
     rest = energies - signals.sum(-1) - by_bias - by_encoding
-    parts = (energies, signals, by_bias, by_encoding, np.zeros_like(rest), rest, np.zeros((len(rest), 0)))
+    none = np.zeros_like(rest)
+    parts = (energies, signals, by_bias, by_encoding, none, rest, np.zeros((len(rest), 0)), none)
     return Account(*map(torch.from_numpy, parts))
 
 
-def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, energy: Tensor) -> Account:
+def account_on_base(
+    base: Base, *, source: int, target: Ints, began: Tensor, repeated: Floats, energy: Tensor
+) -> Account:
     """The account of k candidates of one position in a graph whose edges share a base.
 
-    The energy s log p(v | u) + n_v . r + c_v + a_uv is a sum; r is that of the signals that begin at each position::
+    The energy s log p(v | u) + n_v . r + c_v + a_uv + repetition is a sum; r is that of the signals that begin at each position::
 
         r = r^(1) = (r^(1) - r^(2)) + (r^(2) - r^(3)) + ... + r^(m)
 
@@ -130,6 +138,8 @@ def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, ene
         The source at the position (a node or a clone), and the candidates, int64 [k].
     began
         r^(j), [m, d].
+    repeated
+        What repetition adds, float32 [k].
     energy
         [k], the energies that the contest computed.
     """
@@ -140,9 +150,10 @@ def account_on_base(base: Base, *, source: int, target: Ints, began: Tensor, ene
     counts, bias = torch.from_numpy(parts.counts), torch.from_numpy(parts.bias + parts.edge)
     clones = torch.from_numpy(parts.clones.T.copy())
     energies = energy.double()
-    rest = energies - by_signal.sum(1) - counts - clones.sum(1) - bias
+    again = torch.from_numpy(repeated.astype(np.float64))
+    rest = energies - by_signal.sum(1) - counts - clones.sum(1) - bias - again
     rest = torch.where(torch.isfinite(energies), rest, 0.0)
-    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest, clones)
+    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest, clones, again)
 
 
 def moved_shares(began: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ def on_base(
         loss = None
         if like == "eval":
             energies = base.energies(np.array([walk.source]), r[None])[0]
+            walk.repetition.add_to(energies)
             loss = float(torch.logsumexp(torch.from_numpy(energies), 0)) - float(energies[came])
         else:
             energies = walk.energies()[0].copy()
@@ -71,6 +72,7 @@ def on_base(
                 loss=loss,
                 began=began.clone(),
                 source=walk.source,
+                repeated=walk.repetition.energies(),
             )
         )
     return signals, contests

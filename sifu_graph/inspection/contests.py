@@ -48,6 +48,8 @@ class Contest:
     energies are then those of all nodes."""
     source: int = -1
     """With a base: the node, or its clone after the nodes before."""
+    repeated: NDArray[np.float32] | None = None
+    """With a base: what repetition adds to the energies, [n]."""
 
 
 # ---- the two ways to compute

@@ -360,11 +360,12 @@ class _View:
         k, every = len(shown), np.array([*shown, shown[0] if came is None else came])
         energy = torch.from_numpy(nodes.energy[every[:k]])
         if found.began is not None:
-            assert self.parameters.base is not None
+            assert self.parameters.base is not None and found.repeated is not None
             target = every[:k].astype(np.int64)
             split = account_on_base(
-                self.parameters.base, source=found.source, target=target, began=found.began, energy=energy
-            )
+                self.parameters.base, source=found.source, target=target, began=found.began,
+                repeated=found.repeated[target], energy=energy,
+            )  # fmt: skip
             z = found.mix.new_zeros(len(every), len(found.mix))
         else:
             W, b = _edges(self.parameters, [nodes.slot_of(node) for node in every.tolist()])
@@ -469,5 +470,6 @@ def _account_json(found: Account, at: int) -> dict[str, Any]:
         "encoding": float(found.encoding[at]),
         "counts": float(found.counts[at]),
         "clones": found.clones[at].tolist(),
+        "repetition": float(found.repeated[at]),
         "remainder": float(found.remainder[at]),
     }

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
-from sifu_store.layout import TARGET_BIAS, TARGET_VECTOR
+from sifu_store.layout import REPEAT, TARGET_BIAS, TARGET_VECTOR
 
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
@@ -157,7 +157,7 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
         by_frequency=order,
     )
     others = torch.arange(nodes + 1) != node
-    by_node = ("nodes/bias", TARGET_VECTOR, TARGET_BIAS)
+    by_node = ("nodes/bias", TARGET_VECTOR, TARGET_BIAS, REPEAT)
     small = {name: value[others] if name in by_node else value for name, value in parameters.small.items()}
     base = parameters.base
     if base is not None:

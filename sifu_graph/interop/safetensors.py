@@ -26,7 +26,6 @@ from sifu_store.layout import (
     BASE,
     BASE_VERSION,
     CLONE_PARENT,
-    CLONE_VERSION,
     CLONES,
     EDITED_VERSION,
     ENERGY,
@@ -34,6 +33,8 @@ from sifu_store.layout import (
     OPTIONAL,
     ORIGIN,
     PAGE_EDGES,
+    REPEAT_VERSION,
+    REPETITION,
     SOURCE,
     STORED,
     ArraySpec,
@@ -58,7 +59,8 @@ def copied(settings: dict[str, Any] | GraphSettings) -> tuple[ArraySpec, ...]:
     """The arrays in the file: without the one that says which pages are stored, for it has the values of all pages."""
     always = tuple(spec for spec in ARRAYS if spec.name != STORED)
     base = (*OPTIONAL, *BASE) if settings["signal"].get("base") else ()
-    return (*always, *base, *(CLONES if "pair_discounts" in settings["initial"] else ()))
+    repetition = REPETITION if settings["format_version"] >= REPEAT_VERSION and base else ()
+    return (*always, *base, *repetition, *(CLONES if "pair_discounts" in settings["initial"] else ()))
 
 
 def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
@@ -191,9 +193,9 @@ def import_safetensors(
             store.write(STORED, np.ones(store.pages, np.uint8))
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
             build = {**settings["build"], "imported": imported}
-            version = BASE_VERSION if settings["signal"].get("base") else EDITED_VERSION
-            if CLONE_PARENT in entries:
-                version = CLONE_VERSION
+            version = EDITED_VERSION
+            if settings["signal"].get("base"):
+                version = max(BASE_VERSION, int(settings["format_version"]))
             store.require_version(version)
             store.set_settings({**settings, "training": None, "format_version": version, "build": build})
             snapshot = store.commit(

@@ -105,16 +105,27 @@ struct LeftOut {
     const real* log_ratio;
 };
 
+// What came before the positions in their documents.
+struct Past {
+    int64_t steps, before;  // tokens of a stream in the window, and before the window
+    const int32_t* token;   // [streams][before + steps]
+    const int32_t* reach;   // [streams][steps], tokens before the position that count; at most `before`
+};
+
 struct Candidates {
     int64_t nodes;
-    const real* target;  // [nodes][D]
-    const real* bias;    // [nodes]
-    real scale;          // s
+    const real* target;        // [nodes][D]
+    const real* bias;          // [nodes]
+    const real* repeat;        // [nodes], a
+    const real* repeat_after;  // [2], b
+    real scale;                // s
 };
 
 struct CandidateGradient {
-    real* target;  // [nodes][D]
-    real* bias;    // [nodes]
+    real* target;         // [nodes][D]
+    real* bias;           // [nodes]
+    real* repeat;         // [nodes]
+    real* repeat_after;   // [2]
     double scale;
 };
 
@@ -125,6 +136,7 @@ void sifu_recurrent_sizes(int64_t* sizes) {
     sizes[3] = sizeof(Candidates);
     sizes[4] = sizeof(CandidateGradient);
     sizes[5] = sizeof(LeftOut);
+    sizes[6] = sizeof(Past);
 }
 
 }  // extern "C"
@@ -213,9 +225,27 @@ void carry_back(const Recurrence& a, const real* d_r, const real* W_t, int64_t s
 struct Share {
     std::vector<real> energy, row;       // by node: energies; log(p / q) of a row, without the b of its sources
     std::vector<real> log_ratio, lower;  // of one source, [its pairs]: log(1 + X), and log p of its parent
-    std::vector<real> d_target, d_bias;
-    double d_scale = 0;
+    std::vector<int32_t> seen;           // the nodes that came before a position
+    std::vector<int32_t> times[3];       // by node: how often, and how often after the same one and two nodes
+    std::vector<real> d_target, d_bias, d_repeat;
+    double d_scale = 0, d_after[2] = {};
 };
+
+// Counts what came before a position.
+void look_back(const Past& past, Share& mine, int64_t at) {
+    const int64_t length = past.before + past.steps, reach = past.reach[at];
+    const int32_t* x = past.token + at / past.steps * length + past.before + at % past.steps;
+    for (int32_t v : mine.seen)
+        for (auto& times : mine.times) times[v] = 0;
+    mine.seen.clear();
+    for (int64_t back = reach; back > 0; --back) {
+        if (!mine.times[0][x[-back]]++) mine.seen.push_back(x[-back]);
+        if (x[-back] != x[0]) continue;
+        const int32_t next = x[1 - back];
+        ++mine.times[1][next];
+        if (back < reach && x[-back - 1] == x[-1]) ++mine.times[2][next];
+    }
+}
 
 // Where the pair of a source and a target is; -1: nowhere.
 int64_t find(const Pairs& q, int64_t source, int32_t target) {
@@ -347,8 +377,8 @@ void sifu_recurrent_backward(const Recurrence* a, const RecurrenceGradient* g, i
 // With a gradient also d_r [positions][D] and `g`, of weight * the sum of
 // the losses.
 void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* source, const int32_t* target,
-                            const Candidates* a, const Pairs* pairs, const LeftOut* out, real weight, real* loss,
-                            real* d_r, CandidateGradient* g, int64_t threads) {
+                            const Candidates* a, const Pairs* pairs, const LeftOut* out, const Past* past, real weight,
+                            real* loss, real* d_r, CandidateGradient* g, int64_t threads) {
     int64_t blocks = (positions + POSITIONS - 1) / POSITIONS, vecs = (a->nodes + LANES - 1) / LANES, n = vecs * LANES;
     // The target vectors LANES nodes at a time, element by element; nodes that fill up the last vector never win.
     std::vector<real> packed(n * D), rest(n, real(-1e30)), log_lower(n);
@@ -357,6 +387,8 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
         rest[v] = a->bias[v] + a->scale * pairs->log_lower[v];
         log_lower[v] = pairs->log_lower[v];
     }
+    std::vector<real> amount(past->before + 1);  // of a node that came so often
+    for (int64_t times = 0; times <= past->before; ++times) amount[times] = std::log1p((double)times);
     std::vector<Share> shares(SHARES);
     parallel(SHARES, threads, [&](int64_t number) {
         Share& mine = shares[number];
@@ -364,9 +396,11 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
         mine.row.resize(n);
         mine.log_ratio.resize(n + LANES);
         mine.lower.resize(n + LANES);
+        for (auto& times : mine.times) times.assign(n, 0);
         if (g) {
             mine.d_target.assign(n * D, 0);
             mine.d_bias.assign(n, 0);
+            mine.d_repeat.assign(n, 0);
         }
         for (int64_t block = number; block < blocks; block += SHARES) {
             int64_t begin = block * POSITIONS, here = positions - begin < POSITIONS ? positions - begin : POSITIONS;
@@ -399,6 +433,11 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 fill_row(*pairs, mine, u, goal, out, at);
                 for (int64_t w = pairs->added ? u : -1; w >= 0; w = pairs->parent[w])
                     for (int64_t i = pairs->first[w]; i < pairs->first[w + 1]; ++i) E[pairs->target[i]] += pairs->added[i];
+                look_back(*past, mine, at);
+                for (int32_t v : mine.seen) {
+                    E[v] += a->repeat[v] * amount[mine.times[0][v]];
+                    for (int k : {0, 1}) E[v] += a->repeat_after[k] * amount[mine.times[k + 1][v]];
+                }
                 vec highest = splat(real(-1e30)), total = {}, scale = splat(a->scale);
                 for (int64_t v = 0; v < n; v += LANES) {
                     vec e = load(E + v) + scale * load(&mine.row[v]);
@@ -423,6 +462,10 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 }
                 E[goal] -= weight;
                 mine.d_scale += (double)sum(d_scale) - (double)weight * (log_lower[goal] + mine.row[goal]);
+                for (int32_t v : mine.seen) {
+                    mine.d_repeat[v] += E[v] * amount[mine.times[0][v]];
+                    for (int k : {0, 1}) mine.d_after[k] += E[v] * amount[mine.times[k + 1][v]];
+                }
             }
             if (!g) continue;
             std::memset(energy + here * n, 0, sizeof(real) * (POSITIONS - here) * n);
@@ -465,15 +508,21 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
     constexpr int64_t PIECE = 256;  // nodes
     parallel((a->nodes + PIECE - 1) / PIECE, threads, [&](int64_t piece) {
         int64_t from = piece * PIECE, to = from + PIECE < a->nodes ? from + PIECE : a->nodes;
-        for (int64_t v = from; v < to; ++v) g->bias[v] = shares[0].d_bias[v];
+        for (int64_t v = from; v < to; ++v) g->bias[v] = shares[0].d_bias[v], g->repeat[v] = shares[0].d_repeat[v];
         for (int64_t i = from * D; i < to * D; ++i) g->target[i] = shares[0].d_target[i];
         for (int number = 1; number < SHARES; ++number) {
-            for (int64_t v = from; v < to; ++v) g->bias[v] += shares[number].d_bias[v];
+            for (int64_t v = from; v < to; ++v)
+                g->bias[v] += shares[number].d_bias[v], g->repeat[v] += shares[number].d_repeat[v];
             for (int64_t i = from * D; i < to * D; ++i) g->target[i] += shares[number].d_target[i];
         }
     });
-    g->scale = 0;
-    for (const Share& one : shares) g->scale += one.d_scale;
+    double scale = 0, after[2] = {};
+    for (const Share& one : shares) {
+        scale += one.d_scale;
+        for (int k : {0, 1}) after[k] += one.d_after[k];
+    }
+    g->scale = scale;
+    for (int k : {0, 1}) g->repeat_after[k] = after[k];
 }
 
 }  // extern "C"

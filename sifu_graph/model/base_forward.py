@@ -16,6 +16,7 @@ from sifu_graph.model.base import Base
 from sifu_graph.model.forward import Examined
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import StreamBatch
+from sifu_graph.ops.repetition import Repetition
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import Window, windows
 
@@ -25,7 +26,8 @@ WINDOW = 256  # tokens whose energies are in memory at a time
 def tensors(window: Window, pairs: PairModel) -> StreamBatch:
     """A window as tensors; the target of a forbidden pair is -1."""
     target = np.where(pairs.is_banned(window.source, window.target), np.int32(-1), window.target)
-    return StreamBatch(*map(torch.from_numpy, (window.token, window.source, target, window.restart)))
+    arrays = (window.token, window.source, target, window.restart, window.past, window.reach)
+    return StreamBatch(*map(torch.from_numpy, arrays))
 
 
 def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examined, Ints]]:
@@ -34,6 +36,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     A document is one sequence: `Examined.step` counts from its beginning.
     """
     model, signal, at = base.model, base.model.start[None].clone(), 0
+    repetition = Repetition(model)
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
         batch = tensors(window, base.pairs)
@@ -47,6 +50,11 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
             x[0].numpy()[scored].astype(np.int64) for x in (batch.token, batch.source, batch.target)
         )
         energy = base.energies(at_source, r[torch.from_numpy(scored)])
+        rows = iter(energy)
+        for passed, begins, is_scored in zip(window.token[0], window.restart[0], scored, strict=True):
+            (repetition.start if begins else repetition.carry)(int(passed))
+            if is_scored:
+                repetition.add_to(next(rows))
         own = energy[np.arange(len(goal)), goal]
         before = np.arange(energy.shape[1])[None] < goal[:, None]  # of equals the first wins
         rank = (energy > own[:, None]).sum(1) + ((energy == own[:, None]) & before).sum(1)

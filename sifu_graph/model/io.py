@@ -31,6 +31,8 @@ from sifu_store.layout import (
     PAIR_FIRST,
     PAIR_TARGET,
     PAIR_TOTAL,
+    REPEAT,
+    REPEAT_AFTER,
     SOURCE,
     START,
     TARGET,
@@ -51,13 +53,22 @@ from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Names of the arrays that are trained and not paged."""
-BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS)
+BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS, REPEAT, REPEAT_AFTER)
 """Those of a graph whose edges share a base, besides `SMALL`."""
 
 
-def small_names(config: SignalConfig) -> tuple[str, ...]:
-    """Names of the arrays of a graph that are trained and not paged."""
-    return (*SMALL, *BASE_SMALL) if config.base else SMALL
+def read_small(store: Store, config: SignalConfig) -> dict[str, NDArray[Any]]:
+    """The arrays of a graph that are trained and not paged, by their names, to be changed.
+
+    Graphs of versions 3 and 4 have no weights of repetition: they are 0.
+    """
+    found = {}
+    for name in (*SMALL, *(BASE_SMALL if config.base else ())):
+        if name in (REPEAT, REPEAT_AFTER) and not store.has(name):
+            found[name] = np.zeros(store.settings["nodes"] if name == REPEAT else 2, np.float32)
+        else:
+            found[name] = store.read(name).copy()
+    return found
 
 
 def read_index(store: Store, settings: GraphSettings) -> EdgeIndex:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.layout import (
-    BASE_VERSION,
     BIAS,
     CLONE_DISCOUNTED,
     CLONE_GAIN,
@@ -25,6 +24,7 @@ from sifu_store.layout import (
     ORIGIN,
     PAIR_DISCOUNTED,
     PAIR_TOTAL,
+    REPEAT_VERSION,
     SOURCE,
     STORED,
     TARGET,
@@ -114,7 +114,7 @@ def write_new_graph(
 
 def _write_base(store: Store, pairs: PairModel, graph: NewGraph) -> None:
     """The counts of all pairs, what all edges share, and an energy of 0 for every private edge: it adds nothing yet."""
-    store.require_version(BASE_VERSION)
+    store.require_version(REPEAT_VERSION)
     write_pairs(store, pairs.first, pairs.target, pairs.count)
     store.write(LOG_LOWER, pairs.log_lower)
     store.write(LOG_LESS, pairs.log_less)

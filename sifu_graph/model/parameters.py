@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.layout import BIAS, USAGE, WEIGHT
+from sifu_store.layout import BIAS, REPEAT_VERSION, USAGE, WEIGHT
 from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
-from sifu_graph.model.io import read_index, read_initial, read_pairs, read_usage, small_names
+from sifu_graph.model.io import read_index, read_initial, read_pairs, read_small, read_usage
 from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
@@ -124,7 +124,7 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         rows=rows,
     )
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
-    small = {name: torch.from_numpy(store.read(name).copy()) for name in small_names(config)}
+    small = {name: torch.from_numpy(values) for name, values in read_small(store, config).items()}
     base = Base.of(small, read_pairs(store, index, settings)) if config.base else None
     return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
 
@@ -135,6 +135,8 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
     The pages stay dirty until `EdgePool.mark_stored`, after the commit.
     """
     pool = parameters.edges
+    if parameters.base is not None:
+        store.require_version(REPEAT_VERSION)
     for name, value in parameters.small.items():
         store.write(name, value.numpy())
     for name, value in parameters.state.items():

@@ -4,8 +4,11 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
 
     r_i  = GELU( gain * norm(r_{i-1} W)  +  e_{x_i} )                   r_0 is learned; e: the vectors of the nodes
     E(v) = s log p(v | u_i)  +  n_v . r_i  +  c_v  +  a_{u_i v}         p, a: `PairModel`; n, c: the targets' own part
+         + g_v log(1 + k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
+The second line is repetition: of the nodes before x_i in its document, k_v are v, k'_v are v after a node x_i, and k''_v
+are v after x_{i-1} x_i.
 u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
 E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
 document that the token is in, so that s learns how far counts are to be trusted on other text.
@@ -54,6 +57,8 @@ class Recurrent:
         n [n, d] and c [n].
     scale
         s, [1].
+    repeat, repeat_after
+        g [n] and h [2].
     """
 
     W: Tensor
@@ -63,6 +68,8 @@ class Recurrent:
     target: Tensor
     bias: Tensor
     scale: Tensor
+    repeat: Tensor
+    repeat_after: Tensor
 
     @classmethod
     def initial(cls, nodes: int, width: int, *, seed: int, dtype: torch.dtype = torch.float32) -> Recurrent:
@@ -78,6 +85,8 @@ class Recurrent:
             target=torch.zeros(nodes, width, dtype=dtype),
             bias=torch.zeros(nodes, dtype=dtype),
             scale=torch.ones(1, dtype=dtype),
+            repeat=torch.zeros(nodes, dtype=dtype),
+            repeat_after=torch.zeros(2, dtype=dtype),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -99,12 +108,18 @@ class StreamBatch:
         int32 [B, T]: the next token; -1 is not scored.
     restart
         bool [B, T]: the signal begins anew before the token.
+    past
+        int32 [B, M + T]: M tokens before the window, and those of the window.
+    reach
+        int32 [B, T]: how many tokens before the token are of its document, at most M.
     """
 
     token: Tensor
     source: Tensor
     target: Tensor
     restart: Tensor
+    past: Tensor
+    reach: Tensor
 
 
 Step = Callable[[int, int], Tensor]
@@ -232,9 +247,27 @@ class TorchRecurrent:
         energy = model.scale * torch.from_numpy(rows).to(r.dtype) + r @ model.target.T + model.bias
         if self._pairs.added is not None:
             energy = energy + torch.from_numpy(self._pairs.added_rows(at)).to(r.dtype)
+        for factor, times in zip((model.repeat, *model.repeat_after), repeated(batch, len(model.bias)), strict=True):
+            energy = energy + factor * torch.log1p(times[scored].to(r.dtype))
         losses = r.new_zeros(scored.shape)
         losses[scored] = torch.nn.functional.cross_entropy(energy, torch.from_numpy(goal), reduction="none")
         return losses
+
+
+def repeated(batch: StreamBatch, nodes: int) -> list[Tensor]:
+    """How often each node came before in the document, at all, after x_i, and after x_{i-1} x_i: int32 [B, T, n]."""
+    past, reach = batch.past.numpy(), batch.reach.numpy()
+    streams, steps = reach.shape
+    found = [np.zeros((streams, steps, nodes), np.int32) for _ in range(3)]
+    for stream, step in np.ndindex(streams, steps):
+        now = past.shape[1] - steps + step
+        tokens = past[stream, now - reach[stream, step] : now + 1]
+        after_one = np.flatnonzero(tokens[:-1] == tokens[-1]) + 1
+        after_two = after_one[after_one > 1]
+        after_two = after_two[tokens[after_two - 2] == tokens[-2]] if len(after_two) else after_two
+        for times, at in zip(found, (slice(0, -1), after_one, after_two), strict=True):
+            np.add.at(times[stream, step], tokens[at], 1)
+    return list(map(torch.from_numpy, found))
 
 
 _POINTERS, _Int = ctypes.c_void_p, ctypes.c_int64
@@ -257,7 +290,8 @@ _Pairs = _structure(
     "first target count ratio log_ratio total left log_lower log_less added parent discount",
 )
 _LeftOut = _structure("LeftOut", "piece first pair count first_node node ratio log_ratio")
-_CandidateGradient = _structure("CandidateGradient", "target bias scale", scale=ctypes.c_double)
+_Past = _structure("Past", "steps before token reach", steps=_Int, before=_Int)
+_CandidateGradient = _structure("CandidateGradient", "target bias repeat repeat_after scale", scale=ctypes.c_double)
 
 
 class NativeRecurrent:
@@ -276,9 +310,11 @@ class NativeRecurrent:
     def __init__(self, library: ctypes.CDLL, pairs: PairModel, dtype: torch.dtype) -> None:
         self._library, self._dtype = library, dtype
         self._real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
-        self._candidates = _structure("Candidates", "nodes target bias scale", nodes=_Int, scale=self._real)
+        self._candidates = _structure(
+            "Candidates", "nodes target bias repeat repeat_after scale", nodes=_Int, scale=self._real
+        )
         library.sifu_recurrent_contest.argtypes = [
-            _Int, *[_POINTERS] * 6, self._real, *[_POINTERS] * 3, _Int,
+            _Int, *[_POINTERS] * 7, self._real, *[_POINTERS] * 3, _Int,
         ]  # fmt: skip
         library.sifu_recurrent_forward.argtypes = [_POINTERS, _Int]
         library.sifu_recurrent_backward.argtypes = [_POINTERS, _POINTERS, _Int]
@@ -338,7 +374,9 @@ class NativeRecurrent:
         found = Recurrent(**{name: torch.empty_like(value) for name, value in model.tensors().items()})
         r = tape["r"] if keep is None else tape["r"] * keep
         d_r = torch.empty_like(r)
-        into = _CandidateGradient(found.target.data_ptr(), found.bias.data_ptr(), 0.0)
+        into = _CandidateGradient(
+            *(x.data_ptr() for x in (found.target, found.bias, found.repeat, found.repeat_after)), 0.0
+        )
         losses = self._contest(model, batch, r, weight=weight, without=(piece, out), d_r=d_r, into=into)
         if keep is not None:
             d_r *= keep
@@ -395,7 +433,7 @@ class NativeRecurrent:
         into: ctypes.Structure | None = None,
     ) -> Tensor:
         source, target = batch.source, batch.target
-        if not (source.is_contiguous() and target.is_contiguous()):
+        if not all(x.is_contiguous() for x in (source, target, batch.past, batch.reach, model.repeat)):
             raise ValueError("all tensors must be contiguous")
         if int(source.min()) < 0 or int(source.max()) >= self._sources:
             raise ValueError(f"a source is not one of the {self._sources:,} sources")
@@ -404,8 +442,12 @@ class NativeRecurrent:
         left = None if without is None else self._left_out(*without)
         losses = r.new_empty(target.shape)
         candidates = self._candidates(
-            len(model.bias), model.target.data_ptr(), model.bias.data_ptr(), float(model.scale)
+            len(model.bias),
+            *(x.data_ptr() for x in (model.target, model.bias, model.repeat, model.repeat_after)),
+            float(model.scale),
         )
+        past, (steps, width) = batch.past, (target.shape[1], batch.past.shape[1])
+        before = _Past(steps, width - steps, past.data_ptr(), batch.reach.data_ptr())
         self._library.sifu_recurrent_contest(
             target.numel(),
             r.data_ptr(),
@@ -414,6 +456,7 @@ class NativeRecurrent:
             ctypes.addressof(candidates),
             ctypes.addressof(self._pairs),
             None if left is None else ctypes.addressof(left),
+            ctypes.addressof(before),
             weight,
             losses.data_ptr(),
             None if d_r is None else d_r.data_ptr(),

@@ -70,7 +70,8 @@
     const b = position.account[Math.min(state.versus, position.account.length - 1)];
     return {
       signals: a.signals.map((x, k) => x - b.signals[k]), bias: a.bias - b.bias,
-      encoding: a.encoding - b.encoding, counts: a.counts - b.counts, clones: a.clones.map((x, k) => x - b.clones[k]), remainder: a.remainder - b.remainder,
+      encoding: a.encoding - b.encoding, counts: a.counts - b.counts, clones: a.clones.map((x, k) => x - b.clones[k]),
+      repetition: a.repetition - b.repetition, remainder: a.remainder - b.remainder,
     };
   }
   const marginOf = (position) => position.candidates[state.pick].energy - position.candidates[state.versus].energy;
@@ -185,6 +186,7 @@
     if (mixed.length > strong.length) lines.push([[`${mixed.length - strong.length} other signals`], rest, "part"]);
     if (data.base) lines.push([["counts after ", token(position.node)], parts.counts, "part"]);
     parts.clones.forEach((value, k) => lines.push([["counts after ", ...sourceName(position.source.slice(-2 - k))], value, "part"]));
+    if (parts.repetition) lines.push([["repetition"], parts.repetition, "part"]);
     lines.push([["biases of the two edges"], parts.bias, "part"]);
     if (data.encoded) lines.push([["positional encoding"], parts.encoding, "part"]);
     const most = Math.max(1e-9, ...lines.map(([, value]) => Math.abs(value)), Math.abs(margin));

@@ -15,6 +15,10 @@ from sifu_graph.text.clones import CloneTree
 from sifu_graph.text.encoded import Split
 
 
+MOST_PAST = 1024
+"""Tokens before a position that a model may look back to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A piece of every stream: B streams of T tokens.
@@ -31,6 +35,10 @@ class Window:
         bool [B, T]: the token begins a document or its stream, so that no state comes in.
     place
         int64 [B, T]: where the token is in the text.
+    past
+        int32 [B, `MOST_PAST` + T]: the tokens of the text before the window, and those of the window.
+    reach
+        int32 [B, T]: how many of the tokens before it are in its document, at most `MOST_PAST`.
     """
 
     token: Ids
@@ -38,6 +46,8 @@ class Window:
     target: Ids
     restart: Bools
     place: Ints
+    past: Ids
+    reach: Ids
 
 
 def windows(
@@ -70,7 +80,17 @@ def windows(
         token = split.ids[at].astype(np.int32)
         source = token if clones is None or not len(clones) else clones.sources_at(split.ids, begins, at)
         target = np.where(real & ~begins[at + 1], split.ids[at + 1].astype(np.int32), np.int32(-1))
-        yield Window(token, source.astype(np.int32), target, begins[at] | (within == 0), at)
+        past = split.ids[np.clip(at[:, :1] + np.arange(-MOST_PAST, steps), 0, split.tokens - 1)]
+        document = split.offsets[np.searchsorted(split.offsets, at, side="right") - 1]
+        yield Window(
+            token=token,
+            source=source.astype(np.int32),
+            target=target,
+            restart=begins[at] | (within == 0),
+            place=at,
+            past=past.astype(np.int32),
+            reach=np.minimum(at - document, MOST_PAST).astype(np.int32),
+        )
 
 
 def window_count(split: Split, *, streams: int, steps: int) -> int:

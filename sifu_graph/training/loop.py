@@ -325,7 +325,8 @@ class _Run:
         }
         if self.graph.signal.base and (rest := clock.rest(progress.step)) is not None:
             training["rest"] = rest
-        self.store.set_settings({**self.settings, "training": training})
+        version = self.store.format_version
+        self.store.set_settings({**self.settings, "format_version": version, "training": training})
         shown = f", held-out perplexity {heldout:.1f}" if heldout is not None else ""
         snapshot = self.store.commit(
             f"train: step {progress.step:,}, {progress.tokens:,} tokens{shown}",

@@ -22,12 +22,12 @@ from sifu_graph.text.streams import windows
 from sifu_graph.training.base_trainer import STEPS, STREAMS
 from sifu_graph.training.pieces import Pieces
 
-ROWS = ("node", "target", "bias")
+ROWS = ("node", "target", "bias", "repeat")
 """The parameters that have a row for each node."""
 
 
 def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) -> None:
-    """Trains e, n and c of nodes (int64 [k]), in place, on the documents of a text that have one of them.
+    """Trains e, n, c and g of nodes (int64 [k]), in place, on the documents of a text that have one of them.
 
     Raises
     ------

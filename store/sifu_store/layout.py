@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The highest format version that this release reads."""
 FIRST_VERSION = 1
 """The version of a new store. It rises when something is written that only a later version defines."""
@@ -19,6 +19,8 @@ BASE_VERSION = 3
 """The version of a store whose edges share a base."""
 CLONE_VERSION = 4
 """The version of a store with clones."""
+REPEAT_VERSION = 5
+"""The version of a store whose edges share a base with weights of repetition."""
 PAGE_EDGES = 512
 """Slots in a page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
@@ -58,6 +60,8 @@ GAIN = "base/gain"
 START = "base/start"
 TARGET_VECTOR = "base/target"
 TARGET_BIAS = "base/bias"
+REPEAT = "base/repeat"
+REPEAT_AFTER = "base/repeat_after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,11 @@ BASE: tuple[ArraySpec, ...] = (
     ArraySpec(TARGET_BIAS, "float32", "[n]", lambda s: (s.n,), "biases of the nodes as targets, c_v"),
 )
 """The arrays of a graph whose edges share a base; version 3 added them. A store has all of them or none."""
+REPETITION: tuple[ArraySpec, ...] = (
+    ArraySpec(REPEAT, "float32", "[n]", lambda s: (s.n,), "weights of the nodes that came before in a document, g_v"),
+    ArraySpec(REPEAT_AFTER, "float32", "[2]", lambda s: (2,), "weights of what followed the same one and two nodes, h"),
+)
+"""Arrays besides `BASE`; version 5 added them. A store has both or none; none: they are 0."""
 CLONES: tuple[ArraySpec, ...] = (
     ArraySpec(CLONE_PARENT, "int32", "[C]", lambda s: (s.clones,), "source that the clone is a part of"),
     ArraySpec(CLONE_TOKEN, "int32", "[C]", lambda s: (s.clones,), "node that stands before the parent's name"),
@@ -208,7 +217,7 @@ def shape_fault(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         A required array is missing.
     """
     sizes = sizes_of(shapes)
-    for spec in (*ARRAYS, *(spec for spec in (*OPTIONAL, *BASE, *CLONES) if spec.name in shapes)):
+    for spec in (*ARRAYS, *(spec for spec in (*OPTIONAL, *BASE, *REPETITION, *CLONES) if spec.name in shapes)):
         found, expected = shapes[spec.name], spec.shape(sizes)
         if len(found) != len(expected) or any(e not in (None, f) for e, f in zip(expected, found, strict=True)):
             return f"{spec.name} has shape {found}, expected {spec.shape_text} with {sizes}"

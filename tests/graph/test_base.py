@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,7 +86,7 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
     """The energies of all nodes after each node of a text, float64 [tokens, n]: the equations of `ops.recurrent`."""
     base = graph.parameters.base
     assert base is not None
-    W, gain, e, r, n, c, s = (x.double().numpy() for x in base.model.tensors().values())
+    W, gain, e, r, n, c, s, g, after = (x.double().numpy() for x in base.model.tensors().values())
     index, added = graph.parameters.index, graph.store.read("edges/energy")
     tree, found = base.pairs.tree, []
     names = {tuple(tree.name(source)): source for source in range(tree.sources)}
@@ -98,6 +99,10 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
         z = gain * h + e[node]
         r = z * np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in z])
         energy = s[0] * base.pairs.rows(np.array([source]))[0] + n @ r + c
+        pairs, triples = (Counter(zip(*(ids[k : at + 1] for k in range(size)), strict=False)) for size in (2, 3))
+        for v in range(len(c)):
+            energy[v] += g[v] * math.log1p(ids[:at].count(v)) + after[0] * math.log1p(pairs[node, v])
+            energy[v] += after[1] * math.log1p(triples[(*ids[max(0, at - 1) : at + 1], v)])
         for v in range(len(c)):
             slot = index.slot_of(node, v)
             energy[v] += 0.0 if slot is None else float(added[slot])
@@ -476,7 +481,7 @@ def test_an_edit_touches_only_what_it_is_about(trained: Path, name: str) -> None
         before = all_energies(graph)
         change(graph)
         after = all_energies(graph)
-        assert graph.store.format_version == 4
+        assert graph.store.format_version == 5
         graph.evaluate(limit=50)
         graph.train(steps=2)
     for key in before.keys() & after.keys():
@@ -642,7 +647,7 @@ def test_a_trace_adds_up_and_has_the_energies_of_generation(trained: Path, like:
         for position, row in zip(found.positions, wanted, strict=False):
             account = position.account
             total = account.signals.sum(1) + account.bias + account.counts + account.encoding + account.remainder
-            total += account.clones.sum(1)
+            total += account.clones.sum(1) + account.repeated
             assert total.numpy() == pytest.approx(account.energy.numpy())
             assert np.abs(account.remainder.numpy()).max() < 1e-4
             assert account.energy.numpy() == pytest.approx([row[one.node] for one in position.candidates], abs=1e-4)

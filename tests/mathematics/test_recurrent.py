@@ -134,7 +134,8 @@ def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -
 
 
 def batch_of(window: Window) -> StreamBatch:
-    return StreamBatch(*map(torch.from_numpy, (window.token, window.source, window.target, window.restart)))
+    arrays = (window.token, window.source, window.target, window.restart, window.past, window.reach)
+    return StreamBatch(*map(torch.from_numpy, arrays))
 
 
 def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
@@ -151,10 +152,10 @@ def native(pairs: PairModel, width: int, dtype: torch.dtype) -> NativeRecurrent:
 def naive_losses(
     pairs: PairModel, model: Recurrent, token: list[int], target: list[int], *, out: LeftOut | None = None
 ) -> list[float]:
-    """One stream from its start, a loop over every node in plain numpy; without the first piece of ``out``."""
-    W, gain, node, r, n, c, s = (x.numpy() for x in model.tensors().values())
-    losses = []
-    for u, t in zip(token, target, strict=True):
+    """One document from its start, a loop over every node in plain numpy; without the first piece of ``out``."""
+    W, gain, node, r, n, c, s, g, h_2 = (x.numpy() for x in model.tensors().values())
+    losses, path = [], list(token)
+    for i, (u, t) in enumerate(zip(token, target, strict=True)):
         h = r @ W
         h = h - h.mean()
         z = gain * h / math.sqrt((h * h).mean() + 1e-6) + node[u]
@@ -162,6 +163,11 @@ def naive_losses(
         at = np.array([u])
         row = (pairs.rows(at) if out is None else pairs.rows_without(at, np.array([0]), out))[0]
         energy = [s[0] * row[v] + n[v] @ r + c[v] for v in range(pairs.nodes)]
+        for v in range(pairs.nodes):
+            once = sum(path[k] == v for k in range(i))
+            after_one = sum(path[k] == v and path[k - 1] == u for k in range(1, i + 1))
+            after_two = sum(path[k - 2 : k + 1] == [path[i - 1], u, v] for k in range(2, i + 1))
+            energy[v] += g[v] * math.log1p(once) + h_2 @ [math.log1p(after_one), math.log1p(after_two)]
         top = max(energy)
         losses.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
     return losses
@@ -177,7 +183,8 @@ def test_torch_is_the_equations(seed: int, nodes: int, length: int) -> None:
     first = torch.zeros(1, length, dtype=torch.bool)
     first[0, 0] = True
     tokens, targets = torch.from_numpy(token)[None], torch.from_numpy(target)[None]
-    batch = StreamBatch(tokens, tokens, targets, first)
+    past = torch.cat([torch.zeros(1, 3, dtype=torch.int32), tokens], 1)
+    batch = StreamBatch(tokens, tokens, targets, first, past, torch.arange(length, dtype=torch.int32)[None])
     backend = TorchRecurrent(pairs)
     found = backend.losses(model, batch, torch.zeros(1, 16, dtype=torch.float64))[0]
     assert found.tolist() == pytest.approx(naive_losses(pairs, model, token, target), rel=1e-9)
@@ -235,7 +242,7 @@ def test_the_structures_have_the_sizes_of_the_kernel(dtype: torch.dtype) -> None
     assert library is not None
     structures = (
         recurrent._Recurrence, recurrent._RecurrenceGradient, recurrent._Pairs, backend._candidates,
-        recurrent._CandidateGradient, recurrent._LeftOut,
+        recurrent._CandidateGradient, recurrent._LeftOut, recurrent._Past,
     )  # fmt: skip
     sizes = (ctypes.c_int64 * len(structures))()
     library.sifu_recurrent_sizes(sizes)

@@ -195,6 +195,8 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
     for nodes, value in enumerate(margin.clones[0].tolist(), 2):
         lines.append((value, f"counts after {source_name(position.source[-nodes:])}"))
     lines.append((float(margin.bias[0]), "biases of the nodes and edges" if trace.base else "biases of the edges"))
+    if float(margin.repeated[0]):
+        lines.append((float(margin.repeated[0]), "repetition of what the text said before"))
     if float(margin.encoding[0]):
         lines.append((float(margin.encoding[0]), "positional encoding"))
     most = max(abs(value) for value, _ in lines) or 1.0

@@ -1,0 +1,84 @@
+"""Repetition: what the document of a node has said before raises energies, node by node along one stream.
+
+Of the nodes before x_i in its document, the last `MOST_PAST` at most, k_v are v, k'_v are v after a node x_i, and k''_v
+are v after x_{i-1} x_i. They add
+
+    g_v log(1 + k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
+
+to the energy of v (`recurrent.Recurrent`: g is ``repeat``, h is ``repeat_after``). `recurrent.repeated` has the same for
+windows of streams. The module knows nodes; it does not know text or files.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sifu_graph.arrays import Floats, Ids
+from sifu_graph.ops.recurrent import Recurrent
+from sifu_graph.text.streams import MOST_PAST
+
+AMOUNT: Floats = np.log1p(np.arange(MOST_PAST + 2)).astype(np.float32)
+"""log(1 + k) of a number of times k."""
+
+
+class Repetition:
+    """One stream: `start` and `carry` move to the next node, `energies` says what repetition adds after it.
+
+    Parameters
+    ----------
+    model
+        Of n nodes, float32.
+    """
+
+    def __init__(self, model: Recurrent) -> None:
+        self._weight: Floats = model.repeat.numpy()
+        self._after: Floats = model.repeat_after.numpy()
+        self._times = np.zeros(len(self._weight), np.int64)  # k
+        self._added = np.zeros(len(self._weight), np.float32)  # g_v log(1 + k_v)
+        self._path: Ids = np.empty(2 * MOST_PAST + 2, np.int32)  # the nodes of the document; -1: a silent one
+        self._length, self._current = 0, -1
+
+    def start(self, node: int, *, silent: bool = False) -> None:
+        """Begins a document with this node. A silent node counts as none when it has passed."""
+        self._times[:] = 0
+        self._added[:] = 0
+        self._length = 0
+        self._append(node, silent=silent)
+
+    def carry(self, node: int, *, silent: bool = False) -> None:
+        """Moves to the next node of the document."""
+        self._count(int(self._path[self._length - 1]), 1)
+        if self._length > MOST_PAST:
+            self._count(int(self._path[self._length - 1 - MOST_PAST]), -1)
+        if self._length == len(self._path):
+            self._path[:MOST_PAST] = self._path[-MOST_PAST:]
+            self._length = MOST_PAST
+        self._append(node, silent=silent)
+
+    def _append(self, node: int, *, silent: bool) -> None:
+        self._path[self._length] = -1 if silent else node
+        self._length += 1
+        self._current = node
+
+    def _count(self, node: int, more: int) -> None:
+        if node >= 0:
+            self._times[node] += more
+            self._added[node] = self._weight[node] * AMOUNT[self._times[node]]
+
+    def add_to(self, energy: Floats) -> None:
+        """Adds to the energies of all nodes after the current one, float32 [n]."""
+        energy += self._added
+        path = self._path[max(0, self._length - 1 - MOST_PAST) : self._length]
+        after = np.flatnonzero(path[:-1] == self._current) + 1
+        if not len(after):
+            return
+        longer = after[after > 1]
+        for weight, places in zip(self._after, (after, longer[path[longer - 2] == path[-2]]), strict=True):
+            nodes, times = np.unique(path[places], return_counts=True)
+            energy[nodes[nodes >= 0]] += weight * AMOUNT[times[nodes >= 0]]
+
+    def energies(self) -> Floats:
+        """What repetition adds to the energies of all nodes after the current one, float32 [n]."""
+        found: Floats = np.zeros(len(self._weight), np.float32)
+        self.add_to(found)
+        return found
