@@ -165,8 +165,8 @@ def stored_parameters(nodes: int, edges: int, width: int, *, base: bool = False)
 
 
 def base_parameters(nodes: int, width: int) -> int:
-    """Number of parameters that all edges share: W, gain, start, scale and h, and for each node e, n, c and g."""
-    return width * width + 2 * width + 3 + nodes * (2 * width + 2)
+    """Number of parameters that all edges share: W, gain, start, scale, G and h, and for each node e, n, c and g."""
+    return width * width + 2 * width + 9 + nodes * (2 * width + 3)
 
 
 def dense_parameters(nodes: int, width: int, *, base: bool = False) -> int:

@@ -50,7 +50,7 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
 
     The features of a node v are the means of e and n over its predecessors and over its successors, weighted by the
     counts of the pairs, and divided by their deviations over the other nodes. With the features F [m, 4 d] and the
-    vectors Y [m, 2 d + 2] of the other nodes, both without their weighted means, and w = N / (N + `RIDGE`), where N
+    vectors Y [m, 2 d + 3] of the other nodes, both without their weighted means, and w = N / (N + `RIDGE`), where N
     are the occurrences of the nodes,
 
         M = (F' w F + `RIDGE` mean(w) I)^-1 F' w Y,      Y_new = mean of the vectors + F_new M.
@@ -59,7 +59,7 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
     nodes, n = copy.nodes, copy.n
     source, target, count = copy.pairs.of_nodes()
     vectors = np.concatenate([nodes["nodes/bias"], nodes[TARGET_VECTOR]], axis=1, dtype=np.float64)
-    wanted = np.concatenate([vectors, nodes[TARGET_BIAS][:, None], nodes[REPEAT][:, None]], axis=1)
+    wanted = np.concatenate([vectors, nodes[TARGET_BIAS][:, None], nodes[REPEAT]], axis=1)
     inner = ~(np.isin(source, new) & np.isin(target, new))
 
     def means(of: Ints, other: Ints) -> Doubles:
@@ -84,7 +84,7 @@ def vectors_from_neighbours(copy: WorkingCopy, new: Ints) -> None:
     d = nodes["nodes/bias"].shape[1]
     nodes["nodes/bias"][new] = found[:, :d]
     nodes[TARGET_VECTOR][new] = found[:, d : 2 * d]
-    nodes[TARGET_BIAS][new], nodes[REPEAT][new] = found[:, -2], found[:, -1]
+    nodes[TARGET_BIAS][new], nodes[REPEAT][new] = found[:, -3], found[:, -2:]
 
 
 def merge(copy: WorkingCopy, node: int, into: int) -> None:

@@ -68,7 +68,7 @@ class BaseWalk:
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._found: Floats = np.zeros(len(self._nodes), np.float32)
         self._begins = True  # the next node is the first one that moves the signal
-        self.repetition = Repetition(base.model)
+        self.repetition = Repetition(base.model, base.pairs)
         self._path: list[int] = []  # the nodes since the start, as many as a source can depend on
         self.r = self._initial
 

@@ -116,15 +116,15 @@ struct Candidates {
     int64_t nodes;
     const real* target;        // [nodes][D]
     const real* bias;          // [nodes]
-    const real* repeat;        // [nodes], a
-    const real* repeat_after;  // [2], b
+    const real* repeat;        // [nodes][2], a and b
+    const real* repeat_after;  // [2], h
     real scale;                // s
 };
 
 struct CandidateGradient {
     real* target;         // [nodes][D]
     real* bias;           // [nodes]
-    real* repeat;         // [nodes]
+    real* repeat;         // [nodes][2]
     real* repeat_after;   // [2]
     double scale;
 };
@@ -387,7 +387,7 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
         rest[v] = a->bias[v] + a->scale * pairs->log_lower[v];
         log_lower[v] = pairs->log_lower[v];
     }
-    std::vector<real> amount(past->before + 1);  // of a node that came so often
+    std::vector<real> amount(past->before + 1);  // log(1 + k)
     for (int64_t times = 0; times <= past->before; ++times) amount[times] = std::log1p((double)times);
     std::vector<Share> shares(SHARES);
     parallel(SHARES, threads, [&](int64_t number) {
@@ -400,7 +400,7 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
         if (g) {
             mine.d_target.assign(n * D, 0);
             mine.d_bias.assign(n, 0);
-            mine.d_repeat.assign(n, 0);
+            mine.d_repeat.assign(2 * n, 0);
         }
         for (int64_t block = number; block < blocks; block += SHARES) {
             int64_t begin = block * POSITIONS, here = positions - begin < POSITIONS ? positions - begin : POSITIONS;
@@ -435,7 +435,7 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                     for (int64_t i = pairs->first[w]; i < pairs->first[w + 1]; ++i) E[pairs->target[i]] += pairs->added[i];
                 look_back(*past, mine, at);
                 for (int32_t v : mine.seen) {
-                    E[v] += a->repeat[v] * amount[mine.times[0][v]];
+                    E[v] += a->repeat[2 * v] + a->repeat[2 * v + 1] * amount[mine.times[0][v] - 1];
                     for (int k : {0, 1}) E[v] += a->repeat_after[k] * amount[mine.times[k + 1][v]];
                 }
                 vec highest = splat(real(-1e30)), total = {}, scale = splat(a->scale);
@@ -463,7 +463,8 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 E[goal] -= weight;
                 mine.d_scale += (double)sum(d_scale) - (double)weight * (log_lower[goal] + mine.row[goal]);
                 for (int32_t v : mine.seen) {
-                    mine.d_repeat[v] += E[v] * amount[mine.times[0][v]];
+                    mine.d_repeat[2 * v] += E[v];
+                    mine.d_repeat[2 * v + 1] += E[v] * amount[mine.times[0][v] - 1];
                     for (int k : {0, 1}) mine.d_after[k] += E[v] * amount[mine.times[k + 1][v]];
                 }
             }
@@ -508,11 +509,12 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
     constexpr int64_t PIECE = 256;  // nodes
     parallel((a->nodes + PIECE - 1) / PIECE, threads, [&](int64_t piece) {
         int64_t from = piece * PIECE, to = from + PIECE < a->nodes ? from + PIECE : a->nodes;
-        for (int64_t v = from; v < to; ++v) g->bias[v] = shares[0].d_bias[v], g->repeat[v] = shares[0].d_repeat[v];
+        for (int64_t v = from; v < to; ++v) g->bias[v] = shares[0].d_bias[v];
+        for (int64_t i = 2 * from; i < 2 * to; ++i) g->repeat[i] = shares[0].d_repeat[i];
         for (int64_t i = from * D; i < to * D; ++i) g->target[i] = shares[0].d_target[i];
         for (int number = 1; number < SHARES; ++number) {
-            for (int64_t v = from; v < to; ++v)
-                g->bias[v] += shares[number].d_bias[v], g->repeat[v] += shares[number].d_repeat[v];
+            for (int64_t v = from; v < to; ++v) g->bias[v] += shares[number].d_bias[v];
+            for (int64_t i = 2 * from; i < 2 * to; ++i) g->repeat[i] += shares[number].d_repeat[i];
             for (int64_t i = from * D; i < to * D; ++i) g->target[i] += shares[number].d_target[i];
         }
     });

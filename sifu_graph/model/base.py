@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sifu_store.layout import GAIN, REPEAT, REPEAT_AFTER, START, TARGET_BIAS, TARGET_VECTOR
+from sifu_store.layout import GAIN, REPEAT, REPEAT_AFTER, REPEAT_SHARED, START, TARGET_BIAS, TARGET_VECTOR
 from torch import Tensor
 
 from sifu_graph.arrays import Doubles, Floats, Ints
@@ -30,6 +30,7 @@ NAMES = {
     "bias": TARGET_BIAS,
     "scale": "signal/scale",
     "repeat": REPEAT,
+    "repeat_shared": REPEAT_SHARED,
     "repeat_after": REPEAT_AFTER,
 }
 """The array of each field of `Recurrent`: W is the matrix of the default edge, and e the node bias."""

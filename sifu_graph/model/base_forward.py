@@ -36,7 +36,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     A document is one sequence: `Examined.step` counts from its beginning.
     """
     model, signal, at = base.model, base.model.start[None].clone(), 0
-    repetition = Repetition(model)
+    repetition = Repetition(model, base.pairs)
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
         batch = tensors(window, base.pairs)

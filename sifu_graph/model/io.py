@@ -33,6 +33,7 @@ from sifu_store.layout import (
     PAIR_TOTAL,
     REPEAT,
     REPEAT_AFTER,
+    REPEAT_SHARED,
     SOURCE,
     START,
     TARGET,
@@ -53,7 +54,7 @@ from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Names of the arrays that are trained and not paged."""
-BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS, REPEAT, REPEAT_AFTER)
+BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS, REPEAT, REPEAT_SHARED, REPEAT_AFTER)
 """Those of a graph whose edges share a base, besides `SMALL`."""
 
 
@@ -62,13 +63,11 @@ def read_small(store: Store, config: SignalConfig) -> dict[str, NDArray[Any]]:
 
     Graphs of versions 3 and 4 have no weights of repetition: they are 0.
     """
-    found = {}
-    for name in (*SMALL, *(BASE_SMALL if config.base else ())):
-        if name in (REPEAT, REPEAT_AFTER) and not store.has(name):
-            found[name] = np.zeros(store.settings["nodes"] if name == REPEAT else 2, np.float32)
-        else:
-            found[name] = store.read(name).copy()
-    return found
+    new = {REPEAT: (store.settings["nodes"], 2), REPEAT_SHARED: (2, 3), REPEAT_AFTER: (2,)}
+    return {
+        name: np.zeros(new[name], np.float32) if name in new and not store.has(name) else store.read(name).copy()
+        for name in (*SMALL, *(BASE_SMALL if config.base else ()))
+    }
 
 
 def read_index(store: Store, settings: GraphSettings) -> EdgeIndex:

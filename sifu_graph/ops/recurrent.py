@@ -4,11 +4,15 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
 
     r_i  = GELU( gain * norm(r_{i-1} W)  +  e_{x_i} )                   r_0 is learned; e: the vectors of the nodes
     E(v) = s log p(v | u_i)  +  n_v . r_i  +  c_v  +  a_{u_i v}         p, a: `PairModel`; n, c: the targets' own part
-         + g_v log(1 + k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
+         + [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
 The second line is repetition: of the nodes before x_i in its document, k_v are v, k'_v are v after a node x_i, and k''_v
-are v after x_{i-1} x_i.
+are v after x_{i-1} x_i. A node's a and b are its own part g and a parabola in the logarithm of its frequency::
+
+    (a_v, b_v) = g_v + G (1, z_v, z_v^2)              z_v = 1 + log(q_v) / 10       q: `PairModel.log_lower`
+
+What a rare word says of its return is learned from all rare words.
 u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
 E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
 document that the token is in, so that s learns how far counts are to be trusted on other text.
@@ -28,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sifu_graph.arrays import Doubles
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops.functional import gelu, normalised
 from sifu_graph.ops.pair_model import LeftOut, PairModel
@@ -57,8 +62,8 @@ class Recurrent:
         n [n, d] and c [n].
     scale
         s, [1].
-    repeat, repeat_after
-        g [n] and h [2].
+    repeat, repeat_shared, repeat_after
+        g [n, 2], G [2, 3] and h [2].
     """
 
     W: Tensor
@@ -69,6 +74,7 @@ class Recurrent:
     bias: Tensor
     scale: Tensor
     repeat: Tensor
+    repeat_shared: Tensor
     repeat_after: Tensor
 
     @classmethod
@@ -85,7 +91,8 @@ class Recurrent:
             target=torch.zeros(nodes, width, dtype=dtype),
             bias=torch.zeros(nodes, dtype=dtype),
             scale=torch.ones(1, dtype=dtype),
-            repeat=torch.zeros(nodes, dtype=dtype),
+            repeat=torch.zeros(nodes, 2, dtype=dtype),
+            repeat_shared=torch.zeros(2, 3, dtype=dtype),
             repeat_after=torch.zeros(2, dtype=dtype),
         )
 
@@ -247,11 +254,26 @@ class TorchRecurrent:
         energy = model.scale * torch.from_numpy(rows).to(r.dtype) + r @ model.target.T + model.bias
         if self._pairs.added is not None:
             energy = energy + torch.from_numpy(self._pairs.added_rows(at)).to(r.dtype)
-        for factor, times in zip((model.repeat, *model.repeat_after), repeated(batch, len(model.bias)), strict=True):
-            energy = energy + factor * torch.log1p(times[scored].to(r.dtype))
+        before, *after = (times[scored].to(r.dtype) for times in repeated(batch, len(model.bias)))
+        weight = repeat_weights(model, torch.from_numpy(frequency_basis(self._pairs)).to(r.dtype))
+        energy = energy + (before > 0) * (weight[:, 0] + weight[:, 1] * before.clamp(min=1).log())
+        for factor, times in zip(model.repeat_after, after, strict=True):
+            energy = energy + factor * torch.log1p(times)
         losses = r.new_zeros(scored.shape)
         losses[scored] = torch.nn.functional.cross_entropy(energy, torch.from_numpy(goal), reduction="none")
         return losses
+
+
+def frequency_basis(pairs: PairModel) -> Doubles:
+    """(1, z_v, z_v^2) of every node, float64 [n, 3]."""
+    z = 1.0 + pairs.log_lower / 10.0
+    return np.stack([np.ones_like(z), z, z * z], axis=1)
+
+
+def repeat_weights(model: Recurrent, basis: Tensor) -> Tensor:
+    """a and b of every node, [n, 2], from `frequency_basis`."""
+    # no matrix product: its bits would depend on the number of threads
+    return model.repeat + (basis[:, None] * model.repeat_shared).sum(-1)
 
 
 def repeated(batch: StreamBatch, nodes: int) -> list[Tensor]:
@@ -333,6 +355,7 @@ class NativeRecurrent:
         self._arrays = [None if values is None else np.ascontiguousarray(values, kind) for values, kind in columns]
         self._pairs = _Pairs(*(None if array is None else array.ctypes.data for array in self._arrays))
         self._sources = pairs.tree.sources
+        self._basis = torch.from_numpy(frequency_basis(pairs)).to(dtype)
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.carry`."""
@@ -381,6 +404,8 @@ class NativeRecurrent:
         if keep is not None:
             d_r *= keep
         found.scale.fill_(into.scale)
+        shared = found.repeat.numpy()[:, :, None] * self._basis.numpy()[:, None]
+        found.repeat_shared.copy_(torch.from_numpy(shared.sum(0, dtype=np.float64)))
         pointers = [x.data_ptr() for x in (d_r, found.W, found.gain, found.node, found.start)]
         gradient = _RecurrenceGradient(*pointers)
         self._library.sifu_recurrent_backward(ctypes.byref(recurrence), ctypes.byref(gradient), torch.get_num_threads())
@@ -433,7 +458,7 @@ class NativeRecurrent:
         into: ctypes.Structure | None = None,
     ) -> Tensor:
         source, target = batch.source, batch.target
-        if not all(x.is_contiguous() for x in (source, target, batch.past, batch.reach, model.repeat)):
+        if not all(x.is_contiguous() for x in (source, target, batch.past, batch.reach)):
             raise ValueError("all tensors must be contiguous")
         if int(source.min()) < 0 or int(source.max()) >= self._sources:
             raise ValueError(f"a source is not one of the {self._sources:,} sources")
@@ -441,9 +466,10 @@ class NativeRecurrent:
             raise ValueError(f"a target is not one of the {len(model.node):,} nodes")
         left = None if without is None else self._left_out(*without)
         losses = r.new_empty(target.shape)
+        repeat = repeat_weights(model, self._basis).contiguous()
         candidates = self._candidates(
             len(model.bias),
-            *(x.data_ptr() for x in (model.target, model.bias, model.repeat, model.repeat_after)),
+            *(x.data_ptr() for x in (model.target, model.bias, repeat, model.repeat_after)),
             float(model.scale),
         )
         past, (steps, width) = batch.past, (target.shape[1], batch.past.shape[1])

@@ -3,18 +3,19 @@
 Of the nodes before x_i in its document, the last `MOST_PAST` at most, k_v are v, k'_v are v after a node x_i, and k''_v
 are v after x_{i-1} x_i. They add
 
-    g_v log(1 + k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
+    [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
 
-to the energy of v (`recurrent.Recurrent`: g is ``repeat``, h is ``repeat_after``). `recurrent.repeated` has the same for
-windows of streams. The module knows nodes; it does not know text or files.
+to the energy of v. `recurrent` says what a, b and h are, and `recurrent.repeated` has the same counts for windows of streams. The module knows nodes; it does not know text or files.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from sifu_graph.arrays import Floats, Ids
-from sifu_graph.ops.recurrent import Recurrent
+from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.recurrent import Recurrent, frequency_basis, repeat_weights
 from sifu_graph.text.streams import MOST_PAST
 
 AMOUNT: Floats = np.log1p(np.arange(MOST_PAST + 2)).astype(np.float32)
@@ -26,15 +27,16 @@ class Repetition:
 
     Parameters
     ----------
-    model
+    model, pairs
         Of n nodes, float32.
     """
 
-    def __init__(self, model: Recurrent) -> None:
-        self._weight: Floats = model.repeat.numpy()
+    def __init__(self, model: Recurrent, pairs: PairModel) -> None:
+        basis = torch.from_numpy(frequency_basis(pairs)).to(model.repeat.dtype)
+        self._first, self._more = repeat_weights(model, basis).numpy().T.copy()
         self._after: Floats = model.repeat_after.numpy()
-        self._times = np.zeros(len(self._weight), np.int64)  # k
-        self._added = np.zeros(len(self._weight), np.float32)  # g_v log(1 + k_v)
+        self._times = np.zeros(pairs.nodes, np.int64)  # k
+        self._added = np.zeros(pairs.nodes, np.float32)  # of the first term
         self._path: Ids = np.empty(2 * MOST_PAST + 2, np.int32)  # the nodes of the document; -1: a silent one
         self._length, self._current = 0, -1
 
@@ -63,7 +65,8 @@ class Repetition:
     def _count(self, node: int, more: int) -> None:
         if node >= 0:
             self._times[node] += more
-            self._added[node] = self._weight[node] * AMOUNT[self._times[node]]
+            times = int(self._times[node])
+            self._added[node] = self._first[node] + self._more[node] * AMOUNT[times - 1] if times else 0.0
 
     def add_to(self, energy: Floats) -> None:
         """Adds to the energies of all nodes after the current one, float32 [n]."""
@@ -79,6 +82,6 @@ class Repetition:
 
     def energies(self) -> Floats:
         """What repetition adds to the energies of all nodes after the current one, float32 [n]."""
-        found: Floats = np.zeros(len(self._weight), np.float32)
+        found: Floats = np.zeros(len(self._times), np.float32)
         self.add_to(found)
         return found

@@ -61,6 +61,7 @@ START = "base/start"
 TARGET_VECTOR = "base/target"
 TARGET_BIAS = "base/bias"
 REPEAT = "base/repeat"
+REPEAT_SHARED = "base/repeat_shared"
 REPEAT_AFTER = "base/repeat_after"
 
 
@@ -157,10 +158,11 @@ BASE: tuple[ArraySpec, ...] = (
 )
 """The arrays of a graph whose edges share a base; version 3 added them. A store has all of them or none."""
 REPETITION: tuple[ArraySpec, ...] = (
-    ArraySpec(REPEAT, "float32", "[n]", lambda s: (s.n,), "weights of the nodes that came before in a document, g_v"),
+    ArraySpec(REPEAT, "float32", "[n, 2]", lambda s: (s.n, 2), "a node's own weights of its repetition, g_v"),
+    ArraySpec(REPEAT_SHARED, "float32", "[2, 3]", lambda s: (2, 3), "weights of repetition by frequency, G"),
     ArraySpec(REPEAT_AFTER, "float32", "[2]", lambda s: (2,), "weights of what followed the same one and two nodes, h"),
 )
-"""Arrays besides `BASE`; version 5 added them. A store has both or none; none: they are 0."""
+"""Arrays besides `BASE`; version 5 added them. A store has all of them or none; none: they are 0."""
 CLONES: tuple[ArraySpec, ...] = (
     ArraySpec(CLONE_PARENT, "int32", "[C]", lambda s: (s.clones,), "source that the clone is a part of"),
     ArraySpec(CLONE_TOKEN, "int32", "[C]", lambda s: (s.clones,), "node that stands before the parent's name"),

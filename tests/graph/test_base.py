@@ -86,7 +86,7 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
     """The energies of all nodes after each node of a text, float64 [tokens, n]: the equations of `ops.recurrent`."""
     base = graph.parameters.base
     assert base is not None
-    W, gain, e, r, n, c, s, g, after = (x.double().numpy() for x in base.model.tensors().values())
+    W, gain, e, r, n, c, s, g, G, after = (x.double().numpy() for x in base.model.tensors().values())
     index, added = graph.parameters.index, graph.store.read("edges/energy")
     tree, found = base.pairs.tree, []
     names = {tuple(tree.name(source)): source for source in range(tree.sources)}
@@ -101,7 +101,9 @@ def naive(graph: Graph, ids: list[int]) -> np.ndarray:
         energy = s[0] * base.pairs.rows(np.array([source]))[0] + n @ r + c
         pairs, triples = (Counter(zip(*(ids[k : at + 1] for k in range(size)), strict=False)) for size in (2, 3))
         for v in range(len(c)):
-            energy[v] += g[v] * math.log1p(ids[:at].count(v)) + after[0] * math.log1p(pairs[node, v])
+            z, times = 1 + base.pairs.log_lower[v] / 10, ids[:at].count(v)
+            a, b = g[v] + G @ [1, z, z * z]
+            energy[v] += (a + b * math.log(times) if times else 0) + after[0] * math.log1p(pairs[node, v])
             energy[v] += after[1] * math.log1p(triples[(*ids[max(0, at - 1) : at + 1], v)])
         for v in range(len(c)):
             slot = index.slot_of(node, v)

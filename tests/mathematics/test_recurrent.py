@@ -153,7 +153,7 @@ def naive_losses(
     pairs: PairModel, model: Recurrent, token: list[int], target: list[int], *, out: LeftOut | None = None
 ) -> list[float]:
     """One document from its start, a loop over every node in plain numpy; without the first piece of ``out``."""
-    W, gain, node, r, n, c, s, g, h_2 = (x.numpy() for x in model.tensors().values())
+    W, gain, node, r, n, c, s, g, G, after = (x.numpy() for x in model.tensors().values())
     losses, path = [], list(token)
     for i, (u, t) in enumerate(zip(token, target, strict=True)):
         h = r @ W
@@ -167,7 +167,9 @@ def naive_losses(
             once = sum(path[k] == v for k in range(i))
             after_one = sum(path[k] == v and path[k - 1] == u for k in range(1, i + 1))
             after_two = sum(path[k - 2 : k + 1] == [path[i - 1], u, v] for k in range(2, i + 1))
-            energy[v] += g[v] * math.log1p(once) + h_2 @ [math.log1p(after_one), math.log1p(after_two)]
+            z = 1 + pairs.log_lower[v] / 10
+            a, b = g[v] + G @ [1, z, z * z]
+            energy[v] += (a + b * math.log(once) if once else 0) + after @ [math.log1p(after_one), math.log1p(after_two)]
         top = max(energy)
         losses.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
     return losses
