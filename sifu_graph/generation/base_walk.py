@@ -18,7 +18,6 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.repetition import Repetition
 from sifu_graph.ops.threads import padded, product
 from sifu_graph.text.clones import MOST_NODES
 
@@ -68,7 +67,7 @@ class BaseWalk:
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._found: Floats = np.zeros(len(self._nodes), np.float32)
         self._begins = True  # the next node is the first one that moves the signal
-        self.repetition = Repetition(base.model, base.pairs)
+        self.repetition = base.repetition()
         self._path: list[int] = []  # the nodes since the start, as many as a source can depend on
         self.r = self._initial
 

@@ -68,7 +68,8 @@ class Account:
     def margin(self, a: int, b: int) -> Account:
         """The account of candidate a minus that of candidate b, as one row."""
         parts = (
-            self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones, self.repeated,
+            self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones,
+            self.repeated,
         )  # fmt: skip
         return Account(*((part[a] - part[b])[None] for part in parts))
 
@@ -124,7 +125,8 @@ def account_on_base(
 ) -> Account:
     """The account of k candidates of one position in a graph whose edges share a base.
 
-    The energy s log p(v | u) + n_v . r + c_v + a_uv + repetition is a sum; r is that of the signals that begin at each position::
+    The energy s log p(v | u) + n_v . r + c_v + a_uv + repetition is a sum; r is that of the signals that begin at
+    each position::
 
         r = r^(1) = (r^(1) - r^(2)) + (r^(2) - r^(3)) + ... + r^(m)
 

@@ -93,6 +93,8 @@ class NodeReport:
         The nodes with the most similar vectors n and e, of a graph whose edges share a base; else empty.
     clones
         The clones of the node that gain most.
+    repeated
+        Nats that the node gains where it came once before in the document; None without a base.
     """
 
     node: int
@@ -118,6 +120,7 @@ class NodeReport:
     similar_targets: tuple[Similar, ...] = ()
     similar_sources: tuple[Similar, ...] = ()
     clones: tuple[CloneSummary, ...] = ()
+    repeated: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         similar_targets=_similar(parameters.small.get(TARGET_VECTOR), node, names, top),
         similar_sources=_similar(parameters.node_bias if parameters.base else None, node, names, top),
         clones=clones_of(graph, node, top=top),
+        repeated=None if parameters.base is None else float(parameters.base.repeat_weights()[node, 0]),
     )
 
 

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
+from sifu_graph.ops.repetition import Repetition
 from sifu_graph.ops.threads import padded, product
 
 NAMES = {
@@ -73,6 +75,16 @@ class Base:
         """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""
         lower: Floats = (float(self.model.scale) * self.pairs.log_lower + self.model.bias.numpy()).astype(np.float32)
         return lower
+
+    def repeat_weights(self) -> Floats:
+        """a and b of every node (`ops.recurrent`), float32 [n, 2]."""
+        basis = torch.from_numpy(recurrent.frequency_basis(self.pairs)).to(self.model.repeat.dtype)
+        weights: Floats = recurrent.repeat_weights(self.model, basis).numpy()
+        return weights
+
+    def repetition(self) -> Repetition:
+        """What repetition adds along a stream, before its first node."""
+        return Repetition(self.repeat_weights(), self.model.repeat_after.numpy())
 
     def add_row(self, energy: Floats, source: int) -> None:
         """Adds what depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""

@@ -16,7 +16,6 @@ from sifu_graph.model.base import Base
 from sifu_graph.model.forward import Examined
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import StreamBatch
-from sifu_graph.ops.repetition import Repetition
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import Window, windows
 
@@ -36,7 +35,7 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     A document is one sequence: `Examined.step` counts from its beginning.
     """
     model, signal, at = base.model, base.model.start[None].clone(), 0
-    repetition = Repetition(model, base.pairs)
+    repetition = base.repetition()
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
         batch = tensors(window, base.pairs)

@@ -7,8 +7,8 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
          + [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
-The second line is repetition: of the nodes before x_i in its document, k_v are v, k'_v are v after a node x_i, and k''_v
-are v after x_{i-1} x_i. A node's a and b are its own part g and a parabola in the logarithm of its frequency::
+The second line is repetition: in the document of x_i, v comes k_v times before x_i, k'_v times after a node x_i, and
+k''_v times after x_{i-1} x_i. A node's a and b are its own part g and a parabola in the logarithm of its frequency::
 
     (a_v, b_v) = g_v + G (1, z_v, z_v^2)              z_v = 1 + log(q_v) / 10       q: `PairModel.log_lower`
 
@@ -114,7 +114,7 @@ class StreamBatch:
     target
         int32 [B, T]: the next token; -1 is not scored.
     restart
-        bool [B, T]: the signal begins anew before the token.
+        bool [B, T]: the signal begins again before the token.
     past
         int32 [B, M + T]: M tokens before the window, and those of the window.
     reach

@@ -1,21 +1,19 @@
 """Repetition: what the document of a node has said before raises energies, node by node along one stream.
 
-Of the nodes before x_i in its document, the last `MOST_PAST` at most, k_v are v, k'_v are v after a node x_i, and k''_v
-are v after x_{i-1} x_i. They add
+In the document of x_i, from at most `MOST_PAST` nodes before it, v comes k_v times before x_i, k'_v times after a node
+x_i, and k''_v times after x_{i-1} x_i. This adds
 
     [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
 
-to the energy of v. `recurrent` says what a, b and h are, and `recurrent.repeated` has the same counts for windows of streams. The module knows nodes; it does not know text or files.
+to the energy of v. `recurrent` says what a, b and h are, and counts the same in windows of streams
+(`recurrent.repeated`). The module knows nodes; it does not know text or files.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from sifu_graph.arrays import Floats, Ids
-from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import Recurrent, frequency_basis, repeat_weights
 from sifu_graph.text.streams import MOST_PAST
 
 AMOUNT: Floats = np.log1p(np.arange(MOST_PAST + 2)).astype(np.float32)
@@ -27,16 +25,17 @@ class Repetition:
 
     Parameters
     ----------
-    model, pairs
-        Of n nodes, float32.
+    weight
+        a and b of every node, float32 [n, 2].
+    after
+        h, float32 [2].
     """
 
-    def __init__(self, model: Recurrent, pairs: PairModel) -> None:
-        basis = torch.from_numpy(frequency_basis(pairs)).to(model.repeat.dtype)
-        self._first, self._more = repeat_weights(model, basis).numpy().T.copy()
-        self._after: Floats = model.repeat_after.numpy()
-        self._times = np.zeros(pairs.nodes, np.int64)  # k
-        self._added = np.zeros(pairs.nodes, np.float32)  # of the first term
+    def __init__(self, weight: Floats, after: Floats) -> None:
+        self._first, self._more = weight.T.copy()
+        self._after = after
+        self._times = np.zeros(len(weight), np.int64)  # k
+        self._added = np.zeros(len(weight), np.float32)  # of the first term
         self._path: Ids = np.empty(2 * MOST_PAST + 2, np.int32)  # the nodes of the document; -1: a silent one
         self._length, self._current = 0, -1
 

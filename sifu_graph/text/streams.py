@@ -14,7 +14,6 @@ from sifu_graph.arrays import Bools, Ids, Ints
 from sifu_graph.text.clones import CloneTree
 from sifu_graph.text.encoded import Split
 
-
 MOST_PAST = 1024
 """Tokens before a position that a model may look back to."""
 

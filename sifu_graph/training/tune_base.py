@@ -49,9 +49,7 @@ def tune(base: Base, index: EdgeIndex, text: Split, *, nodes: Ints, steps: int) 
             signal = base.model.start.repeat(len(batch.token), 1)
         scored = max(1, int((batch.target >= 0).sum()))
         piece, out = pieces.at(window.place)
-        losses, gradient = base.backend.gradients(
-            base.model, batch, signal, piece=piece, out=out, weight=1.0 / scored
-        )
+        losses, gradient = base.backend.gradients(base.model, batch, signal, piece=piece, out=out, weight=1.0 / scored)
         loss = float(losses.double().sum()) / scored
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of step {number} is {loss}: nothing was changed; use fewer `train_steps`")

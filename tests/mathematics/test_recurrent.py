@@ -169,7 +169,10 @@ def naive_losses(
             after_two = sum(path[k - 2 : k + 1] == [path[i - 1], u, v] for k in range(2, i + 1))
             z = 1 + pairs.log_lower[v] / 10
             a, b = g[v] + G @ [1, z, z * z]
-            energy[v] += (a + b * math.log(once) if once else 0) + after @ [math.log1p(after_one), math.log1p(after_two)]
+            energy[v] += (a + b * math.log(once) if once else 0) + after @ [
+                math.log1p(after_one),
+                math.log1p(after_two),
+            ]
         top = max(energy)
         losses.append(top + math.log(sum(math.exp(e - top) for e in energy)) - energy[t])
     return losses

@@ -85,6 +85,7 @@ def _print_node(found: NodeReport) -> None:
             ("sources", number(found.distinct_sources), "distinct"),
             ("private edges in", number(found.private_in), ""),
             ("bias", number(found.bias_norm, 3), "norm"),
+            *([] if found.repeated is None else [("repetition", f"{found.repeated:+.3f}", REPEATED)]),
             ("default energy", number(found.default_energy, 3), f"{percent(found.default_p)} for each default edge"),
             ("pages of its row", pages, _changed(found.row_written, "last written")),
             ("bias changed", *_when(found.bias_changed)),
@@ -108,6 +109,9 @@ def _print_node(found: NodeReport) -> None:
         click.echo()
         print_rich(_similar(found))
     _print_clones(found.clones)
+
+
+REPEATED = "nats where it came once before in its document"
 
 
 def _print_clone(found: CloneReport) -> None:
