@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sifu_store import Store
 from sifu_store.errors import StoreVersionError
-from sifu_store.layout import EDITED_VERSION, FIRST_VERSION, FORMAT_VERSION
+from sifu_store.layout import EDITED_VERSION, FIRST_VERSION, FORMAT_VERSION, REPEAT, REPEAT_VERSION
 from small import write_text
 from tables import table
 from write_format_fixture import DATA, history
@@ -78,6 +78,24 @@ def test_the_first_edit_makes_it_version_2_and_changes_nothing_else(old: Path, t
         assert graph.store.format_version == FIRST_VERSION
         table(graph).same(built)
         assert before.default != built.default
+
+
+@pytest.mark.parametrize("how", ["train", "edit"])
+def test_a_graph_without_weights_of_repetition_gets_them_when_it_changes(tmp_path: Path, how: str) -> None:
+    shutil.unpack_archive(DATA / "format-4.zip", tmp_path)
+    poems = write_text(tmp_path / "poems.txt", documents=60)
+    with Graph.open(tmp_path / "format-4.sifu") as graph:
+        assert graph.store.format_version == 4
+        assert not graph.store.has(REPEAT) and not graph.parameters.base.model.repeat.any()
+        if how == "train":
+            graph.train([poems], steps=2, batch=8)
+        else:
+            graph.boost_edge("春", "花", 1.0)
+        assert graph.store.format_version == graph.settings["format_version"] == REPEAT_VERSION == 5
+        assert graph.store.read(REPEAT).any() == (how == "train")
+        assert graph.store.verify().ok
+        graph.undo()
+        assert graph.store.format_version == 4
 
 
 def test_a_newer_version_is_refused(old: Path) -> None:
