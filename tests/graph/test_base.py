@@ -277,6 +277,30 @@ def test_a_run_by_time_alone_ends_where_held_out_text_was_predicted_best(
     assert_same(store, other)
 
 
+DAMAGE: dict[str, tuple[str, Callable[[np.ndarray, int], Any], str]] = {
+    "runs": ("pairs/first", lambda x, n: x.__setitem__(1, x[2] + 1), "do not follow one another"),
+    "no node": ("pairs/target", lambda x, n: x.__setitem__(-1, n), "refers to no node"),
+    "order": ("pairs/target", lambda x, n: x.__setitem__(1, x[0]), "not in the order"),
+    "counts": ("pairs/count", lambda x, n: x.__setitem__(3, -1), "negative counts"),
+    "parent": ("clones/parent", lambda x, n: x.__setitem__(-1, n + len(x)), "an earlier clone"),
+    "token": ("clones/token", lambda x, n: x.__setitem__(0, n), "a clone refers to no node"),
+    "twice": ("clones/token", lambda x, n: x.__setitem__(slice(None), 3), "each once"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_verify_checks_pairs_and_clones(store: Path, what: str) -> None:
+    name, change, reason = DAMAGE[what]
+    with Store.open(store, write=True) as opened:
+        assert opened.verify().ok
+        values = opened.read(name).copy()
+        change(values, opened.settings["nodes"])
+        opened.write(name, values)
+        opened.commit("damage", command="edit", changes={})
+        (damage,) = opened.verify().damage
+        assert damage.array == name and reason in damage.reason
+
+
 def test_dropout_is_part_of_a_base_alone(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="dropout is 1"):
         OptimizerConfig(dropout=1.0)
