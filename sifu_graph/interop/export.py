@@ -108,6 +108,9 @@ def export(
                 graphml.export_graphml(graph, partial)
             else:
                 converters.export_scipy(graph, partial)
+            base = graph.parameters.base
+            if kind in ("graphml", "scipy") and base is not None and len(base.pairs.tree):
+                notes.append(f"{len(base.pairs.tree):,} clones are left out: only safetensors has them")
             sync_filesystem(target.parent)
             _remove(target)
             partial.rename(target)

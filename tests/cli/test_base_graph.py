@@ -89,6 +89,11 @@ def test_a_clone_is_a_source_of_edges(base_graph: Path) -> None:
     assert again.code == 2 and "--clones is 3" in again.err
 
 
+def test_an_export_says_that_it_has_no_clones(base_graph: Path) -> None:
+    assert "clones are left out" in call("export", "graphml", "a.graphml").err
+    assert "clones" not in call("export", "safetensors", "a.safetensors").err
+
+
 def test_clones_need_a_base(base_graph: Path) -> None:
     found = call("build-graph", "poems.txt", "--clones", "5", "--signal", "tuned", "--store", "other.sifu")
     assert found.code == 2 and "--clones" in found.err and "--signal recurrent" in found.err
