@@ -6,7 +6,8 @@
 
 The first two are edits of a copy of the index, so the bits are those of the edited graph. The last changes one text and
 has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
-signals is zero. In a graph whose edges share a base, the signal passes the position without a change.
+signals is zero. In a graph whose edges share a base, the signal passes the position without a change, and its node does
+not count as one that came before; U may be a clone.
 
 The module knows the index and the tokenizer; it does not know pages, stores or how a contest is computed.
 """
@@ -28,7 +29,8 @@ from sifu_store.layout import REPEAT, TARGET_BIAS, TARGET_VECTOR
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.node_lookup import node_named, source_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 
 FORMS = '"edge U V = default", "node X off" or "position K off"'
@@ -98,13 +100,18 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
     index = parameters.index
     for change in changes:
         if change.kind == "edge":
-            u, v = (node_named(tokenizer, name) for name in change.names)
-            place = int(index.find(np.array([u]), np.array([v]))[0])
-            if place < 0:
-                raise OptionError(f"what-if {str(change)!r}: the edge is a default edge already")
-            index = _kept(index, np.arange(index.edges) != place)
-            if parameters.base is not None:
-                pairs = parameters.base.pairs.without_edge(u, v)
+            base = parameters.base
+            clones = CloneTree.empty(index.nodes) if base is None else base.pairs.tree
+            u, v = source_named(tokenizer, clones, change.names[0]), node_named(tokenizer, change.names[1])
+            if u < index.nodes:
+                place = int(index.find(np.array([u]), np.array([v]))[0])
+                if place < 0:
+                    raise OptionError(f"what-if {str(change)!r}: the edge is a default edge already")
+                index = _kept(index, np.arange(index.edges) != place)
+            if base is not None:
+                pairs = base.pairs.without_edge(u, v)
+                if u >= index.nodes and pairs is base.pairs:
+                    raise OptionError(f"what-if {str(change)!r}: no edit has changed this edge in this context")
                 parameters = dataclasses.replace(parameters, base=Base.of(parameters.small, pairs))
     parameters = dataclasses.replace(parameters, index=index)
     for change in changes:

@@ -281,10 +281,10 @@ class PairModel:
         return found
 
     def without_edge(self, source: int, target: int) -> PairModel:
-        """The same p; the edge of a node adds nothing to its energy."""
-        if self.added is None:
-            return self
+        """The same p; the edge of a source adds nothing to its energy. The model itself, if it adds nothing now."""
         mine = self.keys == source * self.nodes + target
+        if self.added is None or not self.added[mine].any():
+            return self
         return dataclasses.replace(self, added=np.where(mine, 0.0, self.added))
 
     def without_node(self, node: int) -> PairModel:
