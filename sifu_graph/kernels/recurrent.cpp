@@ -116,16 +116,16 @@ struct Candidates {
     int64_t nodes;
     const real* target;        // [nodes][D]
     const real* bias;          // [nodes]
-    const real* repeat;        // [nodes][2], a and b
+    const real* repeat;        // [nodes][2], f and m
     const real* repeat_after;  // [2], h
     real scale;                // s
 };
 
 struct CandidateGradient {
-    real* target;         // [nodes][D]
-    real* bias;           // [nodes]
-    real* repeat;         // [nodes][2]
-    real* repeat_after;   // [2]
+    real* target;        // [nodes][D]
+    real* bias;          // [nodes]
+    real* repeat;        // [nodes][2]
+    real* repeat_after;  // [2]
     double scale;
 };
 
@@ -231,7 +231,7 @@ struct Share {
     double d_scale = 0, d_after[2] = {};
 };
 
-// Counts what came before a position.
+// Counts what came before a position: k, k' and k'' of `ops/recurrent.py`.
 void look_back(const Past& past, Share& mine, int64_t at) {
     const int64_t length = past.before + past.steps, reach = past.reach[at];
     const int32_t* x = past.token + at / past.steps * length + past.before + at % past.steps;

@@ -77,7 +77,7 @@ class Base:
         return lower
 
     def repeat_weights(self) -> Floats:
-        """a and b of every node (`ops.recurrent`), float32 [n, 2]."""
+        """f and m of every node (`ops.recurrent`), float32 [n, 2]."""
         basis = torch.from_numpy(recurrent.frequency_basis(self.pairs)).to(self.model.repeat.dtype)
         weights: Floats = recurrent.repeat_weights(self.model, basis).numpy()
         return weights

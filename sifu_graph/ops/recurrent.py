@@ -4,13 +4,13 @@ For a stream of tokens x_1, x_2, ..., with the norm of `functional.normalised` a
 
     r_i  = GELU( gain * norm(r_{i-1} W)  +  e_{x_i} )                   r_0 is learned; e: the vectors of the nodes
     E(v) = s log p(v | u_i)  +  n_v . r_i  +  c_v  +  a_{u_i v}         p, a: `PairModel`; n, c: the targets' own part
-         + [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
+         + [k_v > 0] (f_v + m_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
     loss = log(sum over v of exp E(v)) - E(x_{i+1})
 
 The second line is repetition: in the document of x_i, v comes k_v times before x_i, k'_v times after a node x_i, and
-k''_v times after x_{i-1} x_i. A node's a and b are its own part g and a parabola in the logarithm of its frequency::
+k''_v times after x_{i-1} x_i. A node's f and m are its own part g and a parabola in the logarithm of its frequency::
 
-    (a_v, b_v) = g_v + G (1, z_v, z_v^2)              z_v = 1 + log(q_v) / 10       q: `PairModel.log_lower`
+    (f_v, m_v) = g_v + G (1, z_v, z_v^2)              z_v = 1 + log(q_v) / 10       q: `PairModel.log_lower`
 
 What a rare word says of its return is learned from all rare words.
 u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
@@ -271,7 +271,7 @@ def frequency_basis(pairs: PairModel) -> Doubles:
 
 
 def repeat_weights(model: Recurrent, basis: Tensor) -> Tensor:
-    """a and b of every node, [n, 2], from `frequency_basis`."""
+    """f and m of every node, [n, 2], from `frequency_basis`."""
     # no matrix product: its bits would depend on the number of threads
     return model.repeat + (basis[:, None] * model.repeat_shared).sum(-1)
 
@@ -472,8 +472,10 @@ class NativeRecurrent:
             *(x.data_ptr() for x in (model.target, model.bias, repeat, model.repeat_after)),
             float(model.scale),
         )
-        past, (steps, width) = batch.past, (target.shape[1], batch.past.shape[1])
-        before = _Past(steps, width - steps, past.data_ptr(), batch.reach.data_ptr())
+        steps, most = target.shape[1], batch.past.shape[1] - target.shape[1]
+        if int(batch.past.min()) < 0 or int(batch.past.max()) >= len(model.node) or int(batch.reach.max()) > most:
+            raise ValueError(f"the past is not of the {len(model.node):,} nodes, or it is shorter than its reach")
+        past = _Past(steps, most, batch.past.data_ptr(), batch.reach.data_ptr())
         self._library.sifu_recurrent_contest(
             target.numel(),
             r.data_ptr(),
@@ -482,7 +484,7 @@ class NativeRecurrent:
             ctypes.addressof(candidates),
             ctypes.addressof(self._pairs),
             None if left is None else ctypes.addressof(left),
-            ctypes.addressof(before),
+            ctypes.addressof(past),
             weight,
             losses.data_ptr(),
             None if d_r is None else d_r.data_ptr(),

@@ -3,9 +3,9 @@
 In the document of x_i, from at most `MOST_PAST` nodes before it, v comes k_v times before x_i, k'_v times after a node
 x_i, and k''_v times after x_{i-1} x_i. This adds
 
-    [k_v > 0] (a_v + b_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
+    [k_v > 0] (f_v + m_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
 
-to the energy of v. `recurrent` says what a, b and h are, and counts the same in windows of streams
+to the energy of v. `recurrent` says what f, m and h are, and counts the same in windows of streams
 (`recurrent.repeated`). The module knows nodes; it does not know text or files.
 """
 
@@ -26,7 +26,7 @@ class Repetition:
     Parameters
     ----------
     weight
-        a and b of every node, float32 [n, 2].
+        f and m of every node, float32 [n, 2].
     after
         h, float32 [2].
     """
