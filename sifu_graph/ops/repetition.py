@@ -11,13 +11,17 @@ to the energy of v. `recurrent` says what f, m and h are, and counts the same in
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
-from sifu_graph.arrays import Floats, Ids
+from sifu_graph.arrays import Floats
 from sifu_graph.text.streams import MOST_PAST
 
-AMOUNT: Floats = np.log1p(np.arange(MOST_PAST + 2)).astype(np.float32)
+AMOUNT: list[float] = np.log1p(np.arange(MOST_PAST + 2)).tolist()
 """log(1 + k) of a number of times k."""
+SILENT = -1
+"""In the place of a node that does not count."""
 
 
 class Repetition:
@@ -32,55 +36,65 @@ class Repetition:
     """
 
     def __init__(self, weight: Floats, after: Floats) -> None:
-        self._first, self._more = weight.T.copy()
-        self._after = after
-        self._times = np.zeros(len(weight), np.int64)  # k
+        self._weight: list[list[float]] = weight.tolist()
+        self._after: list[float] = after.tolist()
+        self._times = [0] * len(weight)  # k
         self._added = np.zeros(len(weight), np.float32)  # of the first term
-        self._path: Ids = np.empty(2 * MOST_PAST + 2, np.int32)  # the nodes of the document; -1: a silent one
-        self._length, self._current = 0, -1
+        self._followed: dict[tuple[int, ...], dict[int, int]] = {}  # k' and k'', by one and by two nodes before
+        self._path: deque[int] = deque()  # the nodes that count, and the current one
+        self._current = SILENT
 
     def start(self, node: int, *, silent: bool = False) -> None:
-        """Begins a document with this node. A silent node counts as none when it has passed."""
-        self._times[:] = 0
+        """Begins a document with this node. A silent node does not count for the nodes after it."""
+        for passed in self._path:
+            if passed != SILENT:
+                self._times[passed] = 0
         self._added[:] = 0
-        self._length = 0
-        self._append(node, silent=silent)
+        self._followed.clear()
+        self._path.clear()
+        self._path.append(SILENT if silent else node)
+        self._current = node
 
     def carry(self, node: int, *, silent: bool = False) -> None:
         """Moves to the next node of the document."""
-        self._count(int(self._path[self._length - 1]), 1)
-        if self._length > MOST_PAST:
-            self._count(int(self._path[self._length - 1 - MOST_PAST]), -1)
-        if self._length == len(self._path):
-            self._path[:MOST_PAST] = self._path[-MOST_PAST:]
-            self._length = MOST_PAST
-        self._append(node, silent=silent)
-
-    def _append(self, node: int, *, silent: bool) -> None:
-        self._path[self._length] = -1 if silent else node
-        self._length += 1
+        path = self._path
+        path.append(SILENT if silent else node)
         self._current = node
+        self._count(path[-2], 1)
+        self._count_after((path[-2],), path[-1], 1)
+        if len(path) > 2:
+            self._count_after((path[-3], path[-2]), path[-1], 1)
+        if len(path) > MOST_PAST + 1:
+            oldest = path.popleft()
+            self._count(oldest, -1)
+            self._count_after((oldest,), path[0], -1)
+            self._count_after((oldest, path[0]), path[1], -1)
 
     def _count(self, node: int, more: int) -> None:
-        if node >= 0:
-            self._times[node] += more
-            times = int(self._times[node])
-            self._added[node] = self._first[node] + self._more[node] * AMOUNT[times - 1] if times else 0.0
+        if node != SILENT:
+            times = self._times[node] = self._times[node] + more
+            first, further = self._weight[node]
+            self._added[node] = first + further * AMOUNT[times - 1] if times else 0.0
+
+    def _count_after(self, before: tuple[int, ...], node: int, more: int) -> None:
+        if node != SILENT and before[-1] != SILENT:
+            times = self._followed.setdefault(before, {})
+            times[node] = times.get(node, 0) + more
+            if not times[node]:
+                del times[node]
+                if not times:
+                    del self._followed[before]
 
     def add_to(self, energy: Floats) -> None:
         """Adds to the energies of all nodes after the current one, float32 [n]."""
         energy += self._added
-        path = self._path[max(0, self._length - 1 - MOST_PAST) : self._length]
-        after = np.flatnonzero(path[:-1] == self._current) + 1
-        if not len(after):
-            return
-        longer = after[after > 1]
-        for weight, places in zip(self._after, (after, longer[path[longer - 2] == path[-2]]), strict=True):
-            nodes, times = np.unique(path[places], return_counts=True)
-            energy[nodes[nodes >= 0]] += weight * AMOUNT[times[nodes >= 0]]
+        contexts = [(self._current,), *([(self._path[-2], self._current)] if len(self._path) > 1 else [])]
+        for weight, before in zip(self._after, contexts, strict=False):
+            for node, times in self._followed.get(before, {}).items():
+                energy[node] += weight * AMOUNT[times]
 
     def energies(self) -> Floats:
         """What repetition adds to the energies of all nodes after the current one, float32 [n]."""
-        found: Floats = np.zeros(len(self._times), np.float32)
+        found: Floats = np.zeros_like(self._added)
         self.add_to(found)
         return found

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 SMOOTHING = 0.95  # of the loss that is shown
+NOISE = 1.005  # a perplexity of a part of the held-out text that is less above another is not called worse
 COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
 
@@ -193,7 +194,7 @@ class _Run:
     def _back_to_best(self) -> None:
         """Ends the run where it predicted held-out text best."""
         best, clock, last = self.best, self.clock, self.heldout
-        if best is None or last is None or not last > best.heldout:
+        if best is None or last is None or not last > NOISE * best.heldout:
             return
         for name, value in self._arrays().items():
             value.copy_(best.arrays[name])
