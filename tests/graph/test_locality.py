@@ -98,7 +98,7 @@ def check(before: Table, after: Table, touched: Touched, *, kinds_may_change: bo
             assert before.bias[node] == after.bias[node], node
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(edits, min_size=1, max_size=4))
 def test_an_edit_touches_only_what_it_is_about(original: Path, text: Path, changes: list[tuple]) -> None:
     held(original, text, changes)
