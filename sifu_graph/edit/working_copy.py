@@ -114,7 +114,7 @@ class WorkingCopy:
         self.settings = read_settings(store)
         self.config, self.width = graph.signal, int(self.settings["width"])
         present = store.names()
-        self.small: Columns = read_small(store, graph.signal)
+        self.small = small = read_small(store, graph.signal)
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
         self.cloned = self.pairs is not None and bool(self.pairs.clones)
         self.tokenizer = graph.tokenizer
@@ -122,7 +122,7 @@ class WorkingCopy:
         n = self.settings["nodes"]
         columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *((PAIR_TOTAL, PAIR_DISCOUNTED) * self.cloned)]
         names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
-        self.nodes: Columns = {name: self.small[name] if name == REPEAT else store.read(name) for name in names}
+        self.nodes: Columns = {x: small[x].copy() if x in small else store.read(x) for x in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
         self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}

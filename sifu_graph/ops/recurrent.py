@@ -13,8 +13,8 @@ k''_v times after x_{i-1} x_i. A node's f and m are its own part g and a parabol
     (f_v, m_v) = g_v + G (1, z_v, z_v^2)              z_v = 1 + log(q_v) / 10       q: `PairModel.log_lower`
 
 What a rare word says of its return is learned from all rare words.
-u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, n = 0, c = 0 and a = 0 the softmax of
-E is p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
+u_i is the source at x_i: the node, or its clone after the nodes before. At s = 1, and all else 0, the softmax of E is
+p: untrained, the model is interpolated Kneser-Ney (of order 2 without clones). In training p leaves out the
 document that the token is in, so that s learns how far counts are to be trusted on other text.
 
 The module knows tensors and pair models; it does not know text or files.
@@ -103,23 +103,7 @@ class Recurrent:
 
 @dataclass(frozen=True, slots=True)
 class StreamBatch:
-    """A window of B streams of T tokens.
-
-    Attributes
-    ----------
-    token
-        int32 [B, T].
-    source
-        int32 [B, T]: the token, or its clone after the tokens before.
-    target
-        int32 [B, T]: the next token; -1 is not scored.
-    restart
-        bool [B, T]: the signal begins again before the token.
-    past
-        int32 [B, M + T]: M tokens before the window, and those of the window.
-    reach
-        int32 [B, T]: how many tokens before the token are of its document, at most M.
-    """
+    """A `text.streams.Window` as tensors of the same names, shapes and dtypes; a target of -1 is not scored."""
 
     token: Tensor
     source: Tensor

@@ -108,6 +108,7 @@ class _Run:
             most_passes=self.trainer.most_passes,
         )
         self.heldout: float | None = None  # perplexity of the last evaluation
+        self.evaluated = -1  # the step of this run that it was after
         self.keeps_best = self.trainer.most_passes is not None and options.only_time
         self.best: _Best | None = None
         self.metrics = graph.path / METRICS
@@ -158,7 +159,7 @@ class _Run:
             progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S
         )
         if evaluate:
-            self.heldout = self._heldout()
+            self.heldout, self.evaluated = self._heldout(), progress.step
             self._keep_if_best()
             clock.last_eval = time.monotonic()
         snapshot = None
@@ -215,7 +216,8 @@ class _Run:
     def _finish(self, *, interrupted: bool) -> str:
         """Evaluates and commits after the last step. Returns the snapshot."""
         if self.progress.step > self.clock.first_step:
-            self.heldout = self._heldout()
+            if self.evaluated != self.progress.step:
+                self.heldout = self._heldout()
             if not interrupted:
                 self._back_to_best()
         progress, stepped = self.progress, self.progress.step > self.clock.first_step

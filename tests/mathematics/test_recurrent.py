@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.kernels import native as kernel
+from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import LeftOut, PairModel
 from sifu_graph.ops.recurrent import NativeRecurrent, Recurrent, StreamBatch, TorchRecurrent
@@ -21,7 +22,7 @@ from sifu_graph.text.clones import choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import estimate_discounts
 from sifu_graph.text.pair_counts import count_pairs
-from sifu_graph.text.streams import Window, windows
+from sifu_graph.text.streams import windows
 from sifu_graph.training.pieces import Pieces
 
 
@@ -133,11 +134,6 @@ def test_what_edges_add_is_no_part_of_p(seed: int, nodes: int, documents: int) -
     assert np.array_equal(gone.added_rows(every[:-1]), added[1:, 1:])
 
 
-def batch_of(window: Window) -> StreamBatch:
-    arrays = (window.token, window.source, window.target, window.restart, window.past, window.reach)
-    return StreamBatch(*map(torch.from_numpy, arrays))
-
-
 def cast(model: Recurrent, dtype: torch.dtype) -> Recurrent:
     return Recurrent(**{name: value.to(dtype) for name, value in model.tensors().items()})
 
@@ -217,7 +213,7 @@ def test_the_kernel_is_torch(
     mine = cast(model, dtype)
     one, two, pieces = None, None, Pieces(text, pairs)
     for window in islice(windows(text, streams=streams, steps=steps, clones=pairs.tree), 3):
-        batch = batch_of(window)
+        batch = tensors(window, pairs)
         if one is None:
             one = torch.zeros(len(batch.token), width, dtype=torch.float64)
             two = torch.zeros(len(batch.token), width, dtype=dtype)
@@ -259,7 +255,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     pairs, model = model_of(text, 300, clones=500), cast(random_model(1, 300, 32), torch.float32)
     backend = native(pairs, 32, torch.float32)
     window = next(windows(text, streams=7, steps=30, clones=pairs.tree))
-    batch, (piece, out) = batch_of(window), Pieces(text, pairs).at(window.place)
+    batch, (piece, out) = tensors(window, pairs), Pieces(text, pairs).at(window.place)
     usual, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -277,7 +273,7 @@ def test_untrained_it_is_the_pair_model() -> None:
     text = random_text(3, nodes=30, documents=50)
     pairs, model = model_of(text, 30), Recurrent.initial(30, 16, seed=0, dtype=torch.float64)
     window = next(windows(text, streams=3, steps=12))
-    found = TorchRecurrent(pairs).losses(model, batch_of(window), torch.zeros(3, 16, dtype=torch.float64))
+    found = TorchRecurrent(pairs).losses(model, tensors(window, pairs), torch.zeros(3, 16, dtype=torch.float64))
     scored = window.target >= 0
     rows = pairs.rows(window.token[scored].astype(np.int64))
     wanted = -rows[np.arange(len(rows)), window.target[scored]]

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import repetition
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import Recurrent, StreamBatch, frequency_basis, repeat_weights, repeated
+from sifu_graph.ops.recurrent import Recurrent, frequency_basis, repeat_weights, repeated
 from sifu_graph.ops.repetition import Repetition
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import count_pairs
@@ -69,9 +70,7 @@ def test_windows_look_back_as_far_as_a_stream() -> None:
     text = Split.from_arrays([rng.integers(0, NODES, size) for size in (3 * MOST_PAST, 7, MOST_PAST + 1, 1, 40)])
     places: dict[int, list[np.ndarray]] = {}
     for window in windows(text, streams=3, steps=50):
-        arrays = (window.token, window.source, window.target, window.restart, window.past, window.reach)
-        batch = StreamBatch(*map(torch.from_numpy, arrays))
-        times = [x.numpy() for x in repeated(batch, NODES)]
+        times = [x.numpy() for x in repeated(tensors(window, PAIRS), NODES)]
         for index in np.argwhere(window.target >= 0):
             places[int(window.place[*index])] = [x[*index] for x in times]
     checked = 0
