@@ -5,8 +5,8 @@
     python benchmarks/quality.py --corpus a.txt --level bpe --nodes 1000
 
 Kneser-Ney models count. ``recurrent`` is a graph whose edges share a base (`--signal recurrent`), before and after
-`sifu train`. ``lstm`` and ``transformer`` are in `torch_models.py`. Prints a table in Markdown and writes it,
-with the numbers behind it, to ``--output``.
+`sifu train`. ``lstm``, ``transformer`` and ``paper-sum`` are in `torch_models.py`. Prints a table in Markdown and
+writes it, with the numbers behind it, to ``--output``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sifu_graph.text.kneser_ney import KneserNey, every_place
 from sifu_graph.text.registry import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
-MODELS = ("kneser-ney", "recurrent", "lstm", "transformer")
+MODELS = ("kneser-ney", "recurrent", "lstm", "transformer", "paper-sum")
 HOLDOUT = 0.01
 DECODED = 2000  # tokens, to measure the speed of decoding
 

@@ -1,7 +1,10 @@
-"""An LSTM and a Transformer of usual design, in torch alone, to compare with. They know node ids and documents.
+"""Models in torch alone to compare with: an LSTM and a Transformer of usual design, and the paper's definition 2.1(3).
 
-Both read windows of parallel streams (`sifu_graph/text/streams.py`) with a learned vector added to the first token of
-a document, share the vectors of tokens between input and output, and train by AdamW with a warm-up and a half cosine.
+They know node ids and documents.
+
+All read windows of parallel streams (`sifu_graph/text/streams.py`) with a learned vector added to the first token of
+a document, and train by AdamW (edges by its sparse form) with a warm-up and a half cosine. The LSTM and the Transformer
+share the vectors of tokens between input and output.
 """
 
 from __future__ import annotations
@@ -10,15 +13,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sifu_graph.config import OptimizerConfig
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.encoded import Split
+from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.text.streams import windows
 
 STREAMS, CONTEXT = 32, 64
-RATES = {"lstm": 3e-3, "transformer": 2e-3}
+RATES = {"lstm": 3e-3, "transformer": 2e-3, "paper-sum": 3e-3}
 
 
 class Lstm(nn.Module):
@@ -67,6 +73,34 @@ class Transformer(nn.Module):
         return self.norm(x) @ self.token.weight.T + self.bias
 
 
+class PaperSum(nn.Module):
+    """Definition 2.1(3) of the paper: every node so far sends over its own edge to each candidate, and energies add up.
+
+    E_i(v) = sum over k <= i in the document of alpha_{i-k} a(x_k, v) + c_v. An edge's matrix meets a signal that does
+    not depend on the past, so it is one number a: the model is log-linear in skip-bigrams. It begins as the Kneser-Ney
+    model of pairs, alpha = (1, 0, 0, ...). A window is all it sees.
+    """
+
+    def __init__(self, nodes: int, pairs: PairModel) -> None:
+        super().__init__()
+        rows = torch.from_numpy((pairs.rows(np.arange(nodes)) - pairs.log_lower).astype(np.float32))
+        self.edge = nn.Embedding.from_pretrained(rows, freeze=False, sparse=True)
+        self.restart = nn.Parameter(torch.zeros(nodes))
+        self.alpha = nn.Parameter((torch.arange(CONTEXT) == 0).float())
+        self.bias = nn.Parameter(torch.from_numpy(pairs.log_lower.astype(np.float32)))
+
+    def forward(self, token: Tensor, restart: Tensor) -> Tensor:
+        """Energies [B, T, n] for int64 [B, T] and bool [B, T], T at most `CONTEXT`."""
+        document, at = restart.cumsum(1), torch.arange(token.shape[1])
+        lag = at[:, None] - at
+        seen = (lag >= 0) & (document[:, :, None] == document[:, None, :])
+        sent = self.edge(token) + restart[..., None] * self.restart
+        return (seen * self.alpha[lag.clamp(min=0)]) @ sent + self.bias
+
+
+Model = Lstm | Transformer | PaperSum
+
+
 def _batches(split: Split) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for window in windows(split, streams=STREAMS, steps=CONTEXT):
         yield (
@@ -88,13 +122,23 @@ class Trained:
 
 
 def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) -> Trained:
-    """Trains ``lstm`` or ``transformer``."""
-    model: Lstm | Transformer = Lstm(nodes) if name == "lstm" else Transformer(nodes)
+    """Trains ``lstm``, ``transformer`` or ``paper-sum``."""
+    model: Model
+    if name == "paper-sum":
+        model = PaperSum(nodes, PairModel.of(count_pairs(train, n=nodes)))
+    else:
+        model = Lstm(nodes) if name == "lstm" else Transformer(nodes)
     optimizer = OptimizerConfig(
         kind="adamw", lr=RATES[name], beta2=0.99, weight_decay=0.01, warmup_steps=50, final_fraction=0.05
     )
     betas = optimizer.beta1, optimizer.beta2
-    adam = torch.optim.AdamW(model.parameters(), lr=optimizer.lr, betas=betas, weight_decay=optimizer.weight_decay)
+    edges = list(model.edge.parameters()) if isinstance(model, PaperSum) else []
+    others = [parameter for parameter in model.parameters() if not any(parameter is edge for edge in edges)]
+    steps: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=optimizer.lr, betas=betas, weight_decay=optimizer.weight_decay)
+    ]
+    if edges:
+        steps.append(torch.optim.SparseAdam(edges, lr=optimizer.lr, betas=betas))
     started, done, step, finished = time.perf_counter(), 0, 0, 0.0
     while finished < 1.0:
         if isinstance(model, Lstm):
@@ -104,13 +148,15 @@ def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) 
             if finished >= 1.0:
                 break
             step += 1
-            adam.param_groups[0]["lr"] = optimizer.rate_at(step, finished)
+            for one in steps:
+                one.param_groups[0]["lr"] = optimizer.rate_at(step, finished)
+                one.zero_grad(set_to_none=True)
             energy = model(token, restart)
             loss = nn.functional.cross_entropy(energy.flatten(0, 1), target.flatten(), ignore_index=-1)
-            adam.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            adam.step()
+            nn.utils.clip_grad_norm_(others, 1.0)
+            for one in steps:
+                one.step()
             done += int((target >= 0).sum())
     seconds = time.perf_counter() - started
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -118,10 +164,10 @@ def run(name: str, train: Split, heldout: Split, *, nodes: int, minutes: float) 
 
 
 @torch.no_grad()
-def score(model: Lstm | Transformer, heldout: Split) -> tuple[float, float]:
+def score(model: Model, heldout: Split) -> tuple[float, float]:
     """Nats a token and top-1, over all tokens that follow another.
 
-    The Transformer sees at least half a window before each, if there is one.
+    The Transformer and the sum see at least half a window before each, if there is one.
     """
     nats, hits, count = 0.0, 0, 0
     if isinstance(model, Lstm):

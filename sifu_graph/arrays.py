@@ -1,4 +1,4 @@
-"""Aliases of array types, types of ids, and two functions of integer arrays that many modules need.
+"""Aliases of array types, types of ids, and four functions of integer arrays that many modules need.
 
 It knows numpy only.
 """
@@ -32,6 +32,19 @@ def ranges(starts: Ints, sizes: Ints) -> Ints:
     total = int(ends[-1]) if len(ends) else 0
     out: Ints = np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
     return out
+
+
+def is_first(values: Integers) -> Bools:
+    """Which values differ from the one before."""
+    first = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
+def distinct(values: Ints) -> Ints:
+    """The distinct values, ascending. From version 2.3 on, `numpy.unique` hashes: 5 to 50 times as slow here."""
+    ordered = np.sort(values)
+    return ordered[is_first(ordered)]
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:

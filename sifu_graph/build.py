@@ -40,8 +40,8 @@ WIDTH = 32  # of the paper
 BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
-CLONE_TOKENS = 40
-"""Tokens of the text for each clone, by default, of a graph whose edges share a base."""
+CLONES, CLONE_TOKENS = 500_000, 8
+"""At most this number of clones by default, or one for so many tokens of the text, whichever is more."""
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
 MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
@@ -160,7 +160,7 @@ def build_graph(
         A preset's name, or settings.
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
-        predict the text best. None: one for every `CLONE_TOKENS` tokens of the text there, none elsewhere.
+        predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.
     force
         Replace a store that is at ``path``.
     say
@@ -227,7 +227,7 @@ def _build(
         say(f"writing {edges:,} private edges")
         asked, split = options.clones, None
         if asked is None:
-            asked = tokens.train.tokens // CLONE_TOKENS if config.base else 0
+            asked = max(CLONES, tokens.train.tokens // CLONE_TOKENS) if config.base else 0
         if asked:
             say(f"choosing at most {asked:,} clones")
             split = choose(tokens.train, counts, clones=asked)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import Floats, Ints
+from sifu_graph.arrays import Floats, Ints, distinct
 from sifu_graph.config import SignalConfig
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
@@ -121,7 +121,7 @@ class BaseWalk:
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen after the current node, int64, ascending."""
-        return np.union1d(self._never, self.parameters.index.forbidden_after(self.node))
+        return distinct(np.concatenate([self._never, self.parameters.index.forbidden_after(self.node)]))
 
 
 AnyWalk = Walk | BaseWalk

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sifu_graph.arrays import distinct
 from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.walk import Walk
 
@@ -66,7 +67,7 @@ def explain(walk: AnyWalk, node: int, *, names: Sequence[str], text: str) -> Cho
     targets = walk.targets
     banned = walk.banned()
     energy = np.where(np.isin(targets, banned), -np.inf, found.astype(np.float64))
-    present = np.union1d(targets, banned)
+    present = distinct(np.concatenate([targets, banned]))
     defaults = index.nodes - len(present)
     place = int(np.searchsorted(targets, node))
     listed = place < len(targets) and int(targets[place]) == node

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import Slot
+from sifu_graph.arrays import Slot, distinct
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.generation.sampler import DEFAULT, Sampler
@@ -200,7 +200,7 @@ class Walk:
             rank, which = sampler.choose(logits, default_logit, field.defaults, rng)
         if rank != DEFAULT:
             return int(field.targets[rank])
-        return self.default_node(np.union1d(field.targets, field.never), which)
+        return self.default_node(distinct(np.concatenate([field.targets, field.never])), which)
 
     def _field(self) -> Field:
         index = self.parameters.index

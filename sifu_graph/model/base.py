@@ -64,12 +64,13 @@ class Base:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the counts, of the copies that the kernel reads, and of the parameters with their gradients and
+        """Memory of the counts, of what the kernel computes from them, and of the parameters with their gradients and
         their optimizer's state, in bytes."""
         real = self.model.W.element_size()
         pairs, parameters = len(self.pairs.target), sum(x.numel() for x in self.model.tensors().values())
         rows = self.pairs.tree.sources * 8 * 8 + self.pairs.nodes * 4 * real
-        return pairs * (3 * 8 + 2 * 4 + 8 + 2 * real) + rows + 8 * parameters * real
+        each = 4 + self.pairs.count.itemsize + 2 * real + 8  # the last is p, while they are computed
+        return pairs * each + rows + 8 * parameters * real
 
     def at_rest(self) -> Floats:
         """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""
@@ -90,11 +91,11 @@ class Base:
         """Adds what depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""
         pairs, scale = self.pairs, float(self.model.scale)
         for at in pairs.chain(source)[::-1]:
-            row = slice(int(pairs.first[at]), int(pairs.first[at + 1]))
+            target, nats = pairs.log_row(at)
             energy += np.float32(scale * math.log(pairs.left[at]))
-            energy[pairs.target[row]] += (scale * np.log1p(pairs.ratio[row])).astype(np.float32)
+            energy[target] += (scale * nats).astype(np.float32)
             if pairs.added is not None:
-                energy[pairs.target[row]] += pairs.added[row].astype(np.float32)
+                energy[target] += pairs.added[pairs.first[at] : pairs.first[at + 1]].astype(np.float32)
 
     def edge_energies(self, source: Ints, target: Ints, r: Tensor) -> Floats:
         """The energies of single edges of nodes, int64 [k] each, after signals r [k, d]: float32 [k]."""
@@ -104,7 +105,7 @@ class Base:
         at = pairs.find(source, target)
         known = at >= 0
         at = at[known]
-        found[known] += scale * np.log1p(pairs.ratio[at])
+        found[known] += scale * np.log1p(pairs.ratio_of(at))
         if pairs.added is not None:
             found[known] += pairs.added[at]
         return found.astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from sifu_store.layout import PAGE_EDGES, WEIGHT
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Floats, Ints, runs
+from sifu_graph.arrays import Floats, Ints, distinct, runs
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 
@@ -63,7 +63,7 @@ class EdgeReader:
         out = np.zeros((len(slots), d, d) if name == WEIGHT else (len(slots), d), np.float32)
         page = slots // PAGE_EDGES
         stored = self.stored[page]
-        for first, stop in runs(np.unique(page[stored])):
+        for first, stop in runs(distinct(page[stored])):
             values = self.store.read_pages(name, first, stop)
             here = stored & (page >= first) & (page < stop)
             out[here] = values[slots[here] - first * PAGE_EDGES]

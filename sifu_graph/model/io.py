@@ -43,7 +43,7 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Ids, Ints
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
@@ -140,10 +140,12 @@ def read_clones(store: Store, nodes: int) -> CloneTree:
 
 
 def pair_model(
-    tree: CloneTree, pairs: tuple[Ints, Ids, Ints], column: Callable[[str], NDArray[Any]], initial: InitialSettings
+    tree: CloneTree, pairs: tuple[Ints, Ids, Integers], column: Callable[[str], NDArray[Any]], initial: InitialSettings
 ) -> PairModel:
     """The pair model of first, target and count of pairs, and of the columns of nodes [n] and clones [C], by name."""
     first, target, count = pairs
+    if count.max(initial=0) < 2**31:
+        count = count.astype(np.int32)
     total, discounted = column("rows/total"), column("rows/discounted")
     if "pair_discounts" in initial:  # built with clones, of which there may be none left
         total = np.concatenate([column(PAIR_TOTAL), column(CLONE_TOTAL)])
@@ -187,7 +189,7 @@ def write_clones(
     store.write(CLONE_ENERGY, energy.astype(np.float32))
 
 
-def write_pairs(store: Store, first: Ints, target: Ids, count: Ints) -> None:
+def write_pairs(store: Store, first: Ints, target: Ids, count: Integers) -> None:
     """Writes the counts of all pairs: int64 [n + C + 1], int32 [pairs] and int64 [pairs]."""
     store.write(PAIR_FIRST, first)
     store.write(PAIR_TARGET, target)

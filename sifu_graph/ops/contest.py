@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import Ints, ranges
+from sifu_graph.arrays import Ints, distinct, ranges
 from sifu_graph.config import OptimizerConfig
 from sifu_graph.edge_index import EdgeIndex, RowPlaces
 from sifu_graph.kernels.native import Past
@@ -97,7 +97,7 @@ def plan(
         for g, u in enumerate(groups):
             mine = slice(first_position[g], first_position[g + 1])
             drawn = rng.choice(index.nodes, size=min(candidates, index.nodes), replace=False)
-            nodes = np.unique(np.concatenate([drawn, target[mine]]))
+            nodes = distinct(np.concatenate([drawn, target[mine]]))
             nodes = nodes[~index.is_forbidden(u, nodes)]
             found = index.find(np.full(len(nodes), u), nodes)
             places = found[found >= 0]

@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ from sifu_graph.text.pair_counts import PairCounts
 
 BLOCK = 1 << 19
 """Pairs that are computed with at a time, where all are."""
+ROWS = 4096
+"""Sources whose rows are kept for the next time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ class PairModel:
     first
         int64 [m + 1]: where the pairs of each source begin.
     target, count
-        int32 [pairs], ascending within a source, and int64 [pairs]; a pair that never occurred may be among them.
+        int32 [pairs], ascending within a source, and int32 or int64 [pairs]; a pair that never occurred may be among
+        them.
     total, discounted
         int64 [m] and float64 [m]: c_u, and the sum of D(c_uw) over w.
     discounts
@@ -122,7 +125,7 @@ class PairModel:
     tree: CloneTree
     first: Ints
     target: Ids
-    count: Ints
+    count: Integers
     total: Ints
     discounted: Doubles
     discounts: tuple[Discounts, ...]
@@ -166,16 +169,6 @@ class PairModel:
         return len(self.log_lower)
 
     @cached_property
-    def source(self) -> Ints:
-        """int64 [pairs]."""
-        return np.repeat(np.arange(self.tree.sources), np.diff(self.first))
-
-    @cached_property
-    def keys(self) -> Ints:
-        """u * n + v of each pair, int64 [pairs], ascending."""
-        return self.source * self.nodes + self.target
-
-    @cached_property
     def left(self) -> Doubles:
         """b_u, float64 [m]; 1 for a source that has no successor."""
         return np.where(self.total > 0, self.discounted / np.maximum(self.total, 1), 1.0)
@@ -185,25 +178,44 @@ class PairModel:
         """q, float64 [n]."""
         return np.exp(self.log_lower)
 
-    @cached_property
-    def ratio(self) -> Doubles:
-        """X, float64 [pairs]."""
-        found, p = np.empty(len(self.target)), np.empty(len(self.target))
+    def sources_of(self, pair: Ints) -> Ints:
+        """The sources of pairs, int64 [k]."""
+        return np.searchsorted(self.first, pair, side="right") - 1
+
+    def keys(self) -> Ints:
+        """u * n + v of each pair, int64 [pairs], ascending."""
+        return np.repeat(np.arange(self.tree.sources) * self.nodes, np.diff(self.first)) + self.target
+
+    def ratios(self) -> Iterator[tuple[slice, Doubles]]:
+        """X of all pairs, in blocks."""
+        p = np.empty(len(self.target))
         depths = np.searchsorted(self.tree.depth, np.arange(2 + int(self.tree.depth.max(initial=0))))
         for first, stop in itertools.pairwise(self.first[depths].tolist()):
             for begin in range(first, stop, BLOCK):  # the pairs of parents are done
                 block = slice(begin, min(begin + BLOCK, stop))
-                source, target = self.source[block], self.target[block]
-                lower = self._lower(source, target, p)
-                found[block], p[block] = self._mixed(source, np.arange(block.start, block.stop), lower)
-        return found
+                pair = np.arange(block.start, block.stop)
+                source, target = self.sources_of(pair), self.target[block]
+                ratio, p[block] = self._mixed(source, pair, self._lower(source, target, p))
+                yield block, ratio
 
     def ratio_of(self, pair: Ints) -> Doubles:
-        """X of some pairs, float64 [k]; quick for a few, before `ratio` was asked for."""
-        if "ratio" in self.__dict__:
-            return self.ratio[pair]
-        source = self.source[pair]
+        """X of some pairs, float64 [k]."""
+        source = self.sources_of(pair)
         return self._mixed(source, pair, self._lower(source, self.target[pair]))[0]
+
+    def log_row(self, source: int) -> tuple[Ids, Doubles]:
+        """The targets of a source, and log(1 + X) of each: int32 and float64 [k]. Those of many sources are kept."""
+        found: tuple[Ids, Doubles] = self._log_row(source)
+        return found
+
+    @cached_property
+    def _log_row(self) -> Callable[[int], tuple[Ids, Doubles]]:
+        @lru_cache(maxsize=ROWS)
+        def row(source: int) -> tuple[Ids, Doubles]:
+            pair = np.arange(self.first[source], self.first[source + 1])
+            return self.target[pair], np.log1p(self.ratio_of(pair))
+
+        return row
 
     def _mixed(self, source: Ints, pair: Ints, lower: Doubles) -> tuple[Doubles, Doubles]:
         """X and p(v | u), float64 [k] each, of pairs (-1: none) of these sources; ``lower``: p(v | parent of u)."""
@@ -230,11 +242,16 @@ class PairModel:
 
     def find(self, source: Ints, target: Integers) -> Ints:
         """The places of pairs, int64 [k]; -1 where the table does not have one."""
-        if not len(self.keys):
+        if not len(self.target):
             return np.full(len(source), -1)
-        wanted = source * self.nodes + target
-        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[at] == wanted, at, -1)
+        low, end = self.first[source], self.first[source + 1]
+        high = end
+        for _ in range(int((end - low).max(initial=0)).bit_length()):  # one more bit of every place
+            middle = (low + high) // 2
+            after = (middle < high) & (self.target[np.minimum(middle, len(self.target) - 1)] < target)
+            low, high = np.where(after, middle + 1, low), np.where(after, high, middle)
+        here = (low < end) & (self.target[np.minimum(low, len(self.target) - 1)] == target)
+        return np.where(here, low, -1)
 
     def chain(self, source: int) -> list[int]:
         """A source, its parent, ..., its node."""
@@ -254,10 +271,11 @@ class PairModel:
         nats = np.concatenate([nats[adds], np.full(len(forbidden), -np.inf)])
         if not len(keys):
             return self
-        mine = self.keys
-        every = np.union1d(mine, keys)
-        count, added = np.zeros(len(every), np.int64), np.zeros(len(every))
-        count[np.searchsorted(every, mine)] = self.count
+        mine = self.keys()
+        new = np.sort(keys[self.find(*np.divmod(keys, self.nodes)) < 0])
+        place = np.searchsorted(mine, new)
+        every, count = np.insert(mine, place, new), np.insert(self.count, place, 0)
+        added = np.zeros(len(every))
         added[np.searchsorted(every, keys)] = nats
         first = np.searchsorted(every, np.arange(self.tree.sources + 1) * self.nodes).astype(np.int64)
         target = (every % self.nodes).astype(np.int32)
@@ -282,15 +300,18 @@ class PairModel:
 
     def without_edge(self, source: int, target: int) -> PairModel:
         """The same p; the edge of a source adds nothing to its energy. The model itself, if it adds nothing now."""
-        mine = self.keys == source * self.nodes + target
-        if self.added is None or not self.added[mine].any():
+        pair = int(self.find(np.array([source]), np.array([target]))[0])
+        if self.added is None or pair < 0 or not self.added[pair]:
             return self
-        return dataclasses.replace(self, added=np.where(mine, 0.0, self.added))
+        added = self.added.copy()
+        added[pair] = 0.0
+        return dataclasses.replace(self, added=added)
 
     def without_node(self, node: int) -> PairModel:
         """Without a node, its pairs and its clones; the ids after it decrease. Nothing else changes."""
         tree, place = self.tree.without(np.arange(self.nodes) == node)
-        source, target = place[self.source], place[self.target]
+        source = place[np.repeat(np.arange(self.tree.sources), np.diff(self.first))]
+        target = place[self.target]
         kept = (source >= 0) & (target >= 0)
         source, target = source[kept], target[kept]
         others = place >= 0
@@ -342,7 +363,7 @@ class PairModel:
             lost = np.minimum(lost, self.count[pair])
             taken.append((keys[lost > 0], lost[lost > 0]))
             last = (lost > 0) & (lost == self.count[pair])
-            gone = at[last], self.tree.parents[self.source[pair[last]]].astype(np.int64), self.target[pair[last]]
+            gone = at[last], self.tree.parents[self.sources_of(pair[last])].astype(np.int64), self.target[pair[last]]
         keys, lost = (np.concatenate(column) for column in zip(*taken, strict=True))
         order = np.argsort(keys)
         nodes, less = np.unique(gone[0] * self.nodes + gone[2], return_counts=True)
@@ -377,7 +398,7 @@ class PairModel:
             whole[row, self.target[pair]] = self.count[pair]
             count = whole.copy()
             for k, (u, mine) in enumerate(zip(at, (lost[x] for x in here), strict=True)):
-                own = self.source[out.pair[mine]] == u
+                own = self.sources_of(out.pair[mine]) == u
                 count[k, self.target[out.pair[mine][own]]] -= out.count[mine][own]
             taken = _discount_at(count, np.broadcast_to(depth, count.shape), self.discounts)
             changed = taken - _discount_at(whole, np.broadcast_to(depth, count.shape), self.discounts)
@@ -410,6 +431,6 @@ class PairModel:
         return np.repeat(np.arange(len(source)), size), ranges(self.first[source], size)
 
 
-def _discount_at(count: Ints, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
+def _discount_at(count: Integers, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
     """The discount of each count of sources of these depths, float64 of their shape."""
     return np.array([(0.0, *level) for level in discounts])[depth, np.minimum(count, 3)]

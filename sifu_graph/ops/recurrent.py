@@ -26,6 +26,7 @@ import ctypes
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -326,20 +327,30 @@ class NativeRecurrent:
         library.sifu_recurrent_backward.argtypes = [_POINTERS, _POINTERS, _Int]
         for name in ("forward", "backward", "contest"):
             getattr(library, f"sifu_recurrent_{name}").restype = None
-        real = self._kind = np.float32 if dtype == torch.float32 else np.float64
-        ratio, added = pairs.ratio, pairs.added
-        discount = np.zeros((MOST_NODES, 4))
-        discount[: len(pairs.discounts), 1:] = pairs.discounts
-        columns = (
-            (pairs.first, np.int64), (pairs.target, np.int32), (pairs.count, np.int32), (ratio, real),
-            (np.log1p(ratio), real), (pairs.total, np.int64), (pairs.left, np.float64), (pairs.log_lower, real),
-            (pairs.log_less, real), (None if added is None else np.maximum(added, FORBIDDEN), real),
-            (pairs.tree.parents, np.int32), (discount, np.float64),
-        )  # fmt: skip
-        self._arrays = [None if values is None else np.ascontiguousarray(values, kind) for values, kind in columns]
-        self._pairs = _Pairs(*(None if array is None else array.ctypes.data for array in self._arrays))
+        self._kind = np.float32 if dtype == torch.float32 else np.float64
+        self._counts = pairs
         self._sources = pairs.tree.sources
         self._basis = torch.from_numpy(frequency_basis(pairs)).to(dtype)
+
+    @cached_property
+    def _pairs(self) -> ctypes.Structure:
+        """The structure of the kernel; it keeps its arrays."""
+        pairs, real = self._counts, self._kind
+        ratio, log_ratio = np.empty(len(pairs.target), real), np.empty(len(pairs.target), real)
+        for block, values in pairs.ratios():
+            ratio[block], log_ratio[block] = values, np.log1p(values)
+        discount = np.zeros((MOST_NODES, 4))
+        discount[: len(pairs.discounts), 1:] = pairs.discounts
+        added = None if pairs.added is None else np.maximum(pairs.added, FORBIDDEN)
+        columns = (
+            (pairs.first, np.int64), (pairs.target, np.int32), (pairs.count, np.int32), (ratio, real),
+            (log_ratio, real), (pairs.total, np.int64), (pairs.left, np.float64), (pairs.log_lower, real),
+            (pairs.log_less, real), (added, real), (pairs.tree.parents, np.int32), (discount, np.float64),
+        )  # fmt: skip
+        arrays = [None if values is None else np.ascontiguousarray(values, kind) for values, kind in columns]
+        found = _Pairs(*(None if array is None else array.ctypes.data for array in arrays))
+        found.kept = arrays
+        return found
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.carry`."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sifu_graph.arrays import Bools, Ints
+from sifu_graph.arrays import Bools, Ints, distinct
 from sifu_graph.paging.cache_stats import CacheStats
 from sifu_graph.paging.page_layout import PageLayout
 from sifu_graph.paging.page_table import PageTable
@@ -174,7 +174,7 @@ class BufferPool:
             return
         pinned, rest, in_file = pages, absent, spilled.in_file[absent]
         if busy is not None:
-            pinned, rest = np.union1d(pages, busy), absent[~(in_file & np.isin(absent, busy))]
+            pinned, rest = distinct(np.concatenate([pages, busy])), absent[~(in_file & np.isin(absent, busy))]
         self.bring(table.worth_a_frame(rest, pinned=pinned), pinned=pinned, counted=False)
         away = table.frame_of[absent] < 0
         self.stats.past_frames += int((in_file & away).sum())

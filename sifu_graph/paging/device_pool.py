@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sifu_graph import device as devices
-from sifu_graph.arrays import Bools, Doubles, Ints, PageId
+from sifu_graph.arrays import Bools, Doubles, Ints, PageId, distinct
 from sifu_graph.device import send
 from sifu_graph.ops.contest_tiled import TiledContest
 from sifu_graph.paging import device_budget
@@ -291,7 +291,7 @@ class DevicePool(Pool):
             of = send(here, self.device)
             for name, value in values.items():
                 self.arrays[name][place] = value[of].to(self.layout.dtype)
-            self.touch(np.unique(slots[here] // self.page_edges))
+            self.touch(distinct(slots[here] // self.page_edges))
         if len(away):
             of = send(away, self.device)
             self.host.unstage(slots[away], {name: value[of].cpu() for name, value in values.items()})

@@ -19,7 +19,7 @@ from sifu_store.errors import HostMemoryError
 from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
-from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, runs
+from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, distinct, runs
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging import budget
 from sifu_graph.paging.buffer_pool import BufferPool
@@ -296,7 +296,7 @@ class EdgePool(Pool):
             at, of = torch.from_numpy(self.buffer.places(slots[which])), torch.from_numpy(which)
             for name, value in values.items():
                 self.arrays[name][at] = value[of].to(self.layout.dtype)
-            self.touch(np.unique(slots[which] // self.page_edges))
+            self.touch(distinct(slots[which] // self.page_edges))
 
     # ---- what a commit writes
 
@@ -372,7 +372,7 @@ def row_pages(
         return np.zeros(pages), 1
     page = slot // page_edges
     turn = np.flatnonzero(np.append(True, (page[1:] != page[:-1]) | (source[1:] != source[:-1])))
-    key = np.unique(page[turn] * len(total) + source[turn])
+    key = distinct(page[turn] * len(total) + source[turn])
     page, source = np.divmod(key, len(total))
     weight = total[source] / max(1, int(total.sum()))
     reads = np.bincount(page, weights=weight, minlength=pages).astype(np.float64)

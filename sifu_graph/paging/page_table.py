@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Ints
+from sifu_graph.arrays import Bools, Doubles, Ints, distinct
 
 
 class PageTable:
@@ -143,7 +143,7 @@ class PageTable:
 
     def batches(self, pages: Ints) -> Iterator[Ints]:
         """The distinct pages, in batches (each ascending) of at most half of the frames; the most read pages first."""
-        pages = np.unique(pages)
+        pages = distinct(pages)
         pages = pages[np.argsort(-self.reads[pages], kind="stable")]
         most = max(1, self.frames // 2)
         for begin in range(0, len(pages), most):

@@ -21,7 +21,7 @@ import torch
 from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph.arrays import Ints, Slot
+from sifu_graph.arrays import Ints, Slot, distinct
 from sifu_graph.edge_index import RowPlaces
 from sifu_graph.paging.buffer_pool import BufferPool
 from sifu_graph.paging.page_source import SHORT_RUN
@@ -279,7 +279,7 @@ class RowPager:
 
 def met(page: Ints) -> Ints:
     """The distinct pages of the edges [k] of rows, ascending; fast for rows of a few runs of slots."""
-    return np.unique(page[np.flatnonzero(np.diff(page, prepend=-1))])
+    return distinct(page[np.flatnonzero(np.diff(page, prepend=-1))])
 
 
 def in_turns(waiting: Ints, work: Ints) -> list[int]:

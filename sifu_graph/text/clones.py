@@ -8,11 +8,18 @@ document. Sources are numbered: n nodes, then the clones, parents before childre
 Counts are those of Kneser-Ney: a clone has the occurrences of its targets, and its parent counts each distinct pair of
 clone and target once. With all contexts of a length the model is interpolated Kneser-Ney of the order above it.
 
-A context is chosen by what it gains over its parent, in nats over the whole text, with each occurrence left out of the
-counts that predict it (D: the discounts; N, N_c: the occurrences of the pair and of the context)::
+A context is chosen by what contexts like it gain over their parents, in nats over the text. Contexts are alike when
+they have the same length, about the same number of occurrences and about the same share of different targets
+(`_kind`). Each occurrence is left out of the counts that predict it, and what it gains counts for the contexts that are
+like what is left (D: the discounts; N, N_c: the occurrences of the pair and of the context)::
 
-    gain(c) = sum over v of N log( p'(v | c) / p(v | parent) )
+    gain(c) = sum of log( p'(v | c') / p(v | parent) ) over all occurrences (c', v), where c' without it is like c,
+              x occurrences of c / occurrences of all contexts like c
     p'(v | c) = (N - 1 - D(N - 1)) / (N_c - 1)  +  b' p(v | parent)       b' = (sum of D - D(N) + D(N - 1)) / (N_c - 1)
+
+So contexts that occur once are judged by those that occur twice (Good & Turing). No context is judged by its own
+targets: those that happen to predict their own text well predict new text less well than training would learn. A pair
+counts once in a document here, for what a document says once, it often says again.
 
 The module knows node ids and documents; it does not know text, signals or files.
 """
@@ -26,17 +33,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints, is_first
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import MergedCounts, PairCounts
 
 MOST_NODES = 3
 """Of the name of a clone."""
-LEAST_GAIN = 1.0
-"""Nats that a context must gain. Half of the contexts that gain at all gain less, and together nothing: on 500,000
-tokens of WordNet the held-out perplexity was 94.8 with all 46,036 and 94.9 with the 25,709 above 1 nat; on 16,000
-tokens of Tang poems 185.6 with all 249, 184.3 with the 72 above it, and 182.6 without clones."""
+SPREADS = 5
+KINDS = SPREADS * 64
+"""Of contexts of one length: see `_kind`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +256,7 @@ class CloneCounts:
     first, target, count
         int64 [sources + 1], int32 and int64 [pairs]: where the pairs of each source begin, and the pairs.
     gain
-        What each clone gains over its parent, in nats over the text, float32 [C].
+        What each clone is expected to gain over its parent, in nats over a text of this size, float32 [C].
     """
 
     tree: CloneTree
@@ -258,6 +264,19 @@ class CloneCounts:
     target: Ids
     count: Ints
     gain: Floats
+
+
+def _counted_in_documents(keys: Ints, document: Ints) -> tuple[Ints, Ints]:
+    """The distinct ones of keys, ascending, and how often and in how many documents each occurs, int64 [distinct, 2].
+
+    ``document`` is that of each key, ascending.
+    """
+    order = np.argsort(keys, kind="stable")
+    keys, document = keys[order], document[order]
+    new = is_first(keys)
+    starts = np.flatnonzero(new)
+    documents = np.add.reduceat((new | is_first(document)).astype(np.int64), starts) if len(starts) else starts
+    return keys[starts], np.stack([np.diff(starts, append=len(keys)), documents], axis=1)
 
 
 @dataclass(frozen=True)
@@ -270,20 +289,21 @@ class _Grams:
         The base of the digits.
     keys
         int64 [grams]: the nodes as digits of base n, the oldest first.
-    count
-        int64 [grams]: occurrences.
+    count, documents
+        int64 [grams]: occurrences, and documents with it.
     """
 
     n: int
     keys: Ints
     count: Ints
+    documents: Ints
 
     @classmethod
     def of(cls, split: Split, n: int, order: int) -> _Grams:
         """Counts the n-grams of a text that lie within documents."""
         begins = np.zeros(split.tokens + 1, bool)
         begins[split.offsets] = True
-        merged = MergedCounts(np.dtype(np.int64))
+        merged = MergedCounts(np.dtype(np.int64), columns=2)
         for first in range(0, split.tokens, BLOCK_TOKENS):
             ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
             size = len(ids) - order + 1
@@ -294,9 +314,10 @@ class _Grams:
                 key = key * n + ids[k : k + size]
                 if k:
                     inside &= ~begins[first + k : first + k + size]
-            merged.add(*np.unique(key[inside], return_counts=True))
+            document = np.cumsum(begins[first : first + size])[inside]
+            merged.add(*_counted_in_documents(key[inside], document))
         keys, count = merged.result()
-        return cls(n, keys.astype(np.int64, copy=False), count)
+        return cls(n, keys.astype(np.int64, copy=False), *np.ascontiguousarray(count.T))
 
     @cached_property
     def first(self) -> Ints:
@@ -312,6 +333,11 @@ class _Grams:
         """The distinct contexts, ascending, int64 [contexts]."""
         return self.keys[self.first[:-1]] // self.n
 
+    def groups(self, contexts: slice) -> Ints:
+        """The context of each n-gram of some contexts, numbered from 0, int64 [their n-grams]."""
+        sizes = np.diff(self.first[contexts.start : contexts.stop + 1])
+        return np.repeat(np.arange(len(sizes)), sizes)
+
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Some contexts and their n-grams at a time."""
         begin, last = 0, len(self.first) - 1
@@ -322,7 +348,7 @@ class _Grams:
             begin = end
 
 
-def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = LEAST_GAIN) -> CloneCounts:
+def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = 0.0) -> CloneCounts:
     """The clones of greatest gain of a text, and the counts of all sources.
 
     Parameters
@@ -334,10 +360,10 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
     clones
         At most this number, the parents that they need among them.
     least_gain
-        Nats; contexts that gain this or less are not made. -inf: all contexts.
+        Nats; contexts that are expected to gain this or less are not made. -inf: all contexts.
     """
     n = counts.n
-    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
+    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count, counts.count)]
     for nodes in range(2, MOST_NODES + 1):
         if n ** (nodes + 1) < 2**63:  # its n-grams are numbered
             levels.append(_Grams.of(split, n, nodes + 1))
@@ -347,14 +373,16 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
 
 
 def _gains(levels: list[_Grams]) -> list[Doubles]:
-    """What each distinct context of two nodes, of three nodes, ... gains, float64 [contexts]."""
+    """What each distinct context of two nodes, of three nodes, ... is expected to gain, float64 [contexts]."""
     n = levels[0].n
-    lower = np.bincount(levels[0].keys % n, minlength=n) + 0.5
-    p = _judged(levels[0], lambda keys: (lower / lower.sum())[keys % n])[1]
+    unigram = np.bincount(levels[0].keys % n, minlength=n) + 0.5
+    p = _probabilities(levels[0], lambda keys: (unigram / unigram.sum())[keys % n])
     found = []
     for nodes, (below, level) in enumerate(pairwise(levels), 2):
-        gain, p = _judged(level, partial(_below, below, p, n**nodes))
-        found.append(gain)
+        lower = partial(_below, below, p, n**nodes)
+        found.append(_gain(level, lower))
+        if nodes < len(levels):
+            p = _probabilities(level, lower)
     return found
 
 
@@ -364,23 +392,44 @@ def _below(level: _Grams, p: Doubles, modulus: int, keys: Ints) -> Doubles:
     return found
 
 
-def _judged(level: _Grams, lower: Callable[[Ints], Doubles]) -> tuple[Doubles, Doubles]:
-    """The gain of each context, float64 [contexts], and p of the target of each n-gram, float64 [grams].
-
-    ``lower`` gives p by the shorter context, float64 [k], of n-grams, int64 [k]. See the module's docstring.
-    """
-    discounts = estimate_discounts(level.count)
-    gain, p = np.empty(len(level.first) - 1), np.empty(len(level.keys))
+def _probabilities(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
+    """p of the target of each n-gram, float64 [grams]; ``lower`` gives p by the shorter context of n-grams."""
+    discounts, p = estimate_discounts(level.count), np.empty(len(level.keys))
     for contexts, grams in level.blocks():
-        bounds = level.first[contexts.start : contexts.stop + 1] - grams.start
-        group = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        count, before = level.count[grams], lower(level.keys[grams])
-        taken, less = discount_of(count, discounts), discount_of(count - 1, discounts)
+        group, count = level.groups(contexts), level.count[grams]
+        taken = discount_of(count, discounts)
         total, left = np.bincount(group, count)[group], np.bincount(group, taken)[group]
-        p[grams] = (count - taken + left * before) / total
-        without = (count - 1 - less + (left - taken + less) * before) / np.maximum(total - 1, 1)
-        gain[contexts] = np.bincount(group, count * np.log(np.where(total > 1, without, before) / before))
-    return gain, p
+        p[grams] = (count - taken + left * lower(level.keys[grams])) / total
+    return p
+
+
+def _gain(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
+    """The gain of each context, float64 [contexts]. See the module's docstring."""
+    discounts, kind = estimate_discounts(level.documents), np.empty(len(level.first) - 1, np.int64)
+    size, gained, alike = np.empty(len(kind)), np.zeros(KINDS), np.zeros(KINDS)
+    for contexts, grams in level.blocks():
+        group, count, before = level.groups(contexts), level.documents[grams], lower(level.keys[grams])
+        totals, targets = np.bincount(group, count).astype(np.int64), np.bincount(group)
+        kind[contexts] = _kind(totals, targets)
+        size[contexts] = totals
+        alike += np.bincount(kind[contexts], totals, minlength=KINDS)
+        some = totals[group] > 1
+        group, count, before = group[some], count[some], before[some]
+        taken, less = discount_of(count, discounts), discount_of(count - 1, discounts)
+        left = np.bincount(group, taken, minlength=len(totals))[group] - taken + less
+        without = (count - 1 - less + left * before) / (totals[group] - 1)
+        like = _kind(totals[group] - 1, targets[group] - (count == 1))
+        gained += np.bincount(like, count * np.log(without / before), minlength=KINDS)
+    return size * (gained / np.maximum(alike, 1))[kind]
+
+
+def _kind(total: Ints, targets: Ints) -> Ints:
+    """The kinds of contexts with so many occurrences and different targets, int64 [k], from 0 to `KINDS` - 1.
+
+    Occurrences: 1, 2, 3, 4, up to 8, up to 16, ... Targets: one, or up to 1/4, 1/2, 3/4 or all of the occurrences.
+    """
+    size = np.where(total <= 4, total - 1, np.ceil(np.log2(total)) + 1).astype(np.int64)
+    return SPREADS * size + np.where(targets == 1, 0, -(-4 * targets // total))
 
 
 def _best(levels: list[_Grams], gains: list[Doubles], *, clones: int, least_gain: float) -> list[Bools]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Bools, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Ids, Integers, Ints, is_first
 from sifu_graph.text.encoded import Split, TokenFile
 
 BLOCK_TOKENS = 4 << 20
@@ -101,7 +101,7 @@ def count_pairs(
         node_count += np.bincount(ids[:counted], minlength=n)
         keys = (ids[:-1].astype(key_type) * n + ids[1:].astype(key_type))[inside]
         keys.sort()
-        first = np.flatnonzero(_is_first(keys))
+        first = np.flatnonzero(is_first(keys))
         merged.add(keys[first], np.diff(first, append=len(keys)))
     keys, count = merged.result()
     source, target = np.divmod(keys, n)
@@ -142,27 +142,29 @@ def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
     yield from _blocks_of_split(Split.from_arrays(held), size=size)
 
 
-def _is_first(keys: Integers) -> Bools:
-    """Which of the sorted keys differ from the one before."""
-    first = np.ones(len(keys), dtype=bool)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    return first
-
-
 class MergedCounts:
-    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size."""
+    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size.
 
-    def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
-        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
+    Parameters
+    ----------
+    key_type
+        Of the keys.
+    columns
+        Counts of each key. 1: counts are [k], else [k, columns].
+    """
+
+    def __init__(self, key_type: np.dtype[np.integer[Any]], *, columns: int = 1) -> None:
+        none = np.empty(0 if columns == 1 else (0, columns), np.int64)
+        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), none)]
 
     def add(self, keys: Integers, count: Ints) -> None:
-        """Adds sorted distinct keys [k] and the count of each [k]."""
+        """Adds sorted distinct keys [k] and the counts of each."""
         self._parts.append((keys, count))
         while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
             self._merge_last_two()
 
     def result(self) -> tuple[Integers, Ints]:
-        """All keys, sorted and distinct [k], and their counts, int64 [k]."""
+        """All keys, sorted and distinct [k], and their counts, int64."""
         while len(self._parts) > 1:
             self._merge_last_two()
         return self._parts[0]
@@ -172,8 +174,8 @@ class MergedCounts:
         older_keys, older_count = self._parts.pop()
         union = np.concatenate([older_keys, keys])
         union.sort()
-        union = union[_is_first(union)]
-        total = np.zeros(len(union), dtype=np.int64)
+        union = union[is_first(union)]
+        total = np.zeros((len(union), *count.shape[1:]), dtype=np.int64)
         total[np.searchsorted(union, older_keys)] += older_count
         total[np.searchsorted(union, keys)] += count
         self._parts.append((union, total))
