@@ -290,20 +290,21 @@ class _Grams:
     keys
         int64 [grams]: the nodes as digits of base n, the oldest first.
     count, documents
-        int64 [grams]: occurrences, and documents with it.
+        [grams]: occurrences, and documents with it.
     """
 
     n: int
     keys: Ints
-    count: Ints
-    documents: Ints
+    count: Integers
+    documents: Integers
 
     @classmethod
     def of(cls, split: Split, n: int, order: int) -> _Grams:
         """Counts the n-grams of a text that lie within documents."""
         begins = np.zeros(split.tokens + 1, bool)
         begins[split.offsets] = True
-        merged = MergedCounts(np.dtype(np.int64), columns=2)
+        none = np.empty((0, 2), np.int32 if split.tokens < 2**31 else np.int64)
+        merged = MergedCounts(np.dtype(np.int64), none)
         for first in range(0, split.tokens, BLOCK_TOKENS):
             ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
             size = len(ids) - order + 1
@@ -467,26 +468,25 @@ def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles]) -> 
         tokens.append(token[order].astype(np.int32))
         kept_gains.append(gain[mask][order])
         total += len(order)
-    sources = [np.repeat(number, np.diff(level.first)) for number, level in zip(numbers, levels, strict=True)]
-    # what a clone takes, its parent counts once for each target
-    reduced = [level.count for level in levels]
-    for k in range(len(levels) - 1, 0, -1):
-        change = np.where(sources[k] >= 0, 1, reduced[k]) - levels[k].count
-        changed = np.flatnonzero(change)
-        place = np.searchsorted(levels[k - 1].keys, levels[k].keys[changed] % n ** (k + 1))
-        reduced[k - 1] = reduced[k - 1] + np.bincount(place, change[changed], minlength=len(reduced[k - 1])).astype(
-            np.int64
-        )
-    kept = [at >= 0 for at in sources]
-    source = np.concatenate([at[mine] for at, mine in zip(sources, kept, strict=True)])
-    target = np.concatenate([level.keys[mine] % n for level, mine in zip(levels, kept, strict=True)])
-    count = np.concatenate([found[mine] for found, mine in zip(reduced, kept, strict=True)])
-    order = np.lexsort((target, source))
+    lost = np.empty(0, np.int64), np.empty(0, np.int64)  # what a clone takes, its parent counts once for each target
+    size, targets, counts = np.zeros(total, np.int64), [], []
+    while levels:  # the last level first; its n-grams are not needed after that
+        level = levels.pop()
+        source = np.repeat(numbers[len(levels)], np.diff(level.first))
+        less = np.bincount(np.searchsorted(level.keys, lost[0]), lost[1], minlength=len(source))
+        many = np.flatnonzero((source >= 0) & (level.count > 1))
+        lost = level.keys[many] % n ** (len(levels) + 1), level.count[many].astype(np.int64) - 1
+        kept = np.flatnonzero(source >= 0)
+        source, target = source[kept], (level.keys[kept] % n).astype(np.int32)
+        order = np.lexsort((target, source))
+        size += np.bincount(source, minlength=total)
+        targets.append(target[order])
+        counts.append((level.count[kept] - less[kept].astype(np.int64))[order])
     tree = CloneTree(nodes=n, parent=np.concatenate(parents), token=np.concatenate(tokens))
     return CloneCounts(
         tree=tree,
-        first=np.searchsorted(source[order], np.arange(tree.sources + 1)).astype(np.int64),
-        target=target[order].astype(np.int32),
-        count=count[order],
+        first=np.append(0, np.cumsum(size)),
+        target=np.concatenate(targets[::-1]),
+        count=np.concatenate(counts[::-1]),
         gain=np.concatenate(kept_gains).astype(np.float32),
     )

@@ -103,7 +103,8 @@ def count_pairs(
         keys.sort()
         first = np.flatnonzero(is_first(keys))
         merged.add(keys[first], np.diff(first, append=len(keys)))
-    keys, count = merged.result()
+    keys, merged_count = merged.result()
+    count = merged_count.astype(np.int64, copy=False)
     source, target = np.divmod(keys, n)
     return PairCounts(
         n=n,
@@ -149,22 +150,22 @@ class MergedCounts:
     ----------
     key_type
         Of the keys.
-    columns
-        Counts of each key. 1: counts are [k], else [k, columns].
+    none
+        The counts of no key, [0] or [0, counts of a key]: they have the type of all counts. None: int64 [0].
     """
 
-    def __init__(self, key_type: np.dtype[np.integer[Any]], *, columns: int = 1) -> None:
-        none = np.empty(0 if columns == 1 else (0, columns), np.int64)
-        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), none)]
+    def __init__(self, key_type: np.dtype[np.integer[Any]], none: Integers | None = None) -> None:
+        counts = np.empty(0, np.int64) if none is None else none
+        self._parts: list[tuple[Integers, Integers]] = [(np.empty(0, key_type), counts)]
 
-    def add(self, keys: Integers, count: Ints) -> None:
+    def add(self, keys: Integers, count: Integers) -> None:
         """Adds sorted distinct keys [k] and the counts of each."""
         self._parts.append((keys, count))
         while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
             self._merge_last_two()
 
-    def result(self) -> tuple[Integers, Ints]:
-        """All keys, sorted and distinct [k], and their counts, int64."""
+    def result(self) -> tuple[Integers, Integers]:
+        """All keys, sorted and distinct [k], and their counts."""
         while len(self._parts) > 1:
             self._merge_last_two()
         return self._parts[0]
@@ -175,7 +176,7 @@ class MergedCounts:
         union = np.concatenate([older_keys, keys])
         union.sort()
         union = union[is_first(union)]
-        total = np.zeros((len(union), *count.shape[1:]), dtype=np.int64)
+        total = np.zeros((len(union), *count.shape[1:]), older_count.dtype)
         total[np.searchsorted(union, older_keys)] += older_count
         total[np.searchsorted(union, keys)] += count
         self._parts.append((union, total))

@@ -102,7 +102,7 @@ Example:
     type=Integer(min=0),
     metavar="N",
     help="With --signal recurrent, at most N nodes split by the one or two nodes before them, where that predicts the "
-    "text better; 0: none.  [default: 500,000, or one for every 8 tokens of the text if that is more]",
+    "text better; 0: none.  [default: 500,000, or one for every 10 tokens of the text if that is more]",
 )
 @seed_option("Seed of the random numbers.", default=0)
 @force_option("Replace an existing graph.")
