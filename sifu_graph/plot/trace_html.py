@@ -162,7 +162,7 @@ def _short(value: float, digits: int = 6) -> float:
 
 
 def _cards(graph: GraphSession, names: _Names, text: tuple[int, ...]) -> dict[int, Any]:
-    """Counts, norms and strongest edges of every node on the page; norms of edges only for the nodes of the text."""
+    """Counts and strongest edges of every node on the page; for nodes of the text norms of edges that have matrices."""
     parameters, store, vocabulary = graph.parameters, graph.store, graph.tokenizer.vocabulary
     index = parameters.index
     counts = store.read("nodes/count")
@@ -179,7 +179,7 @@ def _cards(graph: GraphSession, names: _Names, text: tuple[int, ...]) -> dict[in
         row, into = index.row(node), places[starts[node] : starts[node + 1]]
         best = row.start + np.argsort(-index.count[row], kind="stable")[:NEIGHBOURS]
         out = [[names.number(vocabulary[index.target[at]]), int(index.count[at])] for at in best]
-        if node in met and len(best):
+        if node in met and len(best) and parameters.base is None:
             norms = [
                 torch.linalg.vector_norm(parameters.edges.get(array, index.slot[best]).flatten(1), dim=1).tolist()
                 for array in (WEIGHT, BIAS)
