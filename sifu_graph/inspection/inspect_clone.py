@@ -39,7 +39,7 @@ class CloneTarget:
 
 @dataclass(frozen=True, slots=True)
 class CloneSummary:
-    """A clone: its name, its occurrences as it counts them, and its gain over its parent in nats, at the build."""
+    """A clone: its name, its occurrences as it counts them, and what it was expected to gain."""
 
     name: str
     count: int
@@ -59,7 +59,7 @@ class CloneReport:
     inherited
         Share of the probability that the clone leaves to its parent, 0 to 1.
     gain
-        Over its parent, in nats over the text, at the build.
+        What it was expected to gain over its parent, in nats over a text like that of the build.
     targets
         By probability.
     changes

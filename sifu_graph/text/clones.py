@@ -18,8 +18,7 @@ like what is left (D: the discounts; N, N_c: the occurrences of the pair and of 
     p'(v | c) = (N - 1 - D(N - 1)) / (N_c - 1)  +  b' p(v | parent)       b' = (sum of D - D(N) + D(N - 1)) / (N_c - 1)
 
 So contexts that occur once are judged by those that occur twice (Good & Turing). No context is judged by its own
-targets: those that happen to predict their own text well predict new text less well than training would learn. A pair
-counts once in a document here, for what a document says once, it often says again.
+targets: those that happen to predict their own text well predict new text less well than training would learn.
 
 The module knows node ids and documents; it does not know text, signals or files.
 """
@@ -33,7 +32,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints, is_first
+from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import MergedCounts, PairCounts
@@ -266,19 +265,6 @@ class CloneCounts:
     gain: Floats
 
 
-def _counted_in_documents(keys: Ints, document: Ints) -> tuple[Ints, Ints]:
-    """The distinct ones of keys, ascending, and how often and in how many documents each occurs, int64 [distinct, 2].
-
-    ``document`` is that of each key, ascending.
-    """
-    order = np.argsort(keys, kind="stable")
-    keys, document = keys[order], document[order]
-    new = is_first(keys)
-    starts = np.flatnonzero(new)
-    documents = np.add.reduceat((new | is_first(document)).astype(np.int64), starts) if len(starts) else starts
-    return keys[starts], np.stack([np.diff(starts, append=len(keys)), documents], axis=1)
-
-
 @dataclass(frozen=True)
 class _Grams:
     """The distinct n-grams of one order, ascending; a context is all nodes of an n-gram but the last.
@@ -289,22 +275,20 @@ class _Grams:
         The base of the digits.
     keys
         int64 [grams]: the nodes as digits of base n, the oldest first.
-    count, documents
-        [grams]: occurrences, and documents with it.
+    count
+        int64 [grams]: occurrences.
     """
 
     n: int
     keys: Ints
-    count: Integers
-    documents: Integers
+    count: Ints
 
     @classmethod
     def of(cls, split: Split, n: int, order: int) -> _Grams:
         """Counts the n-grams of a text that lie within documents."""
         begins = np.zeros(split.tokens + 1, bool)
         begins[split.offsets] = True
-        none = np.empty((0, 2), np.int32 if split.tokens < 2**31 else np.int64)
-        merged = MergedCounts(np.dtype(np.int64), none)
+        merged = MergedCounts(np.dtype(np.int64))
         for first in range(0, split.tokens, BLOCK_TOKENS):
             ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
             size = len(ids) - order + 1
@@ -315,10 +299,9 @@ class _Grams:
                 key = key * n + ids[k : k + size]
                 if k:
                     inside &= ~begins[first + k : first + k + size]
-            document = np.cumsum(begins[first : first + size])[inside]
-            merged.add(*_counted_in_documents(key[inside], document))
+            merged.add(*np.unique(key[inside], return_counts=True))
         keys, count = merged.result()
-        return cls(n, keys.astype(np.int64, copy=False), *np.ascontiguousarray(count.T))
+        return cls(n, keys.astype(np.int64, copy=False), count)
 
     @cached_property
     def first(self) -> Ints:
@@ -364,7 +347,7 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
         Nats; contexts that are expected to gain this or less are not made. -inf: all contexts.
     """
     n = counts.n
-    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count, counts.count)]
+    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
     for nodes in range(2, MOST_NODES + 1):
         if n ** (nodes + 1) < 2**63:  # its n-grams are numbered
             levels.append(_Grams.of(split, n, nodes + 1))
@@ -406,10 +389,10 @@ def _probabilities(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
 
 def _gain(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
     """The gain of each context, float64 [contexts]. See the module's docstring."""
-    discounts, kind = estimate_discounts(level.documents), np.empty(len(level.first) - 1, np.int64)
+    discounts, kind = estimate_discounts(level.count), np.empty(len(level.first) - 1, np.int64)
     size, gained, alike = np.empty(len(kind)), np.zeros(KINDS), np.zeros(KINDS)
     for contexts, grams in level.blocks():
-        group, count, before = level.groups(contexts), level.documents[grams], lower(level.keys[grams])
+        group, count, before = level.groups(contexts), level.count[grams], lower(level.keys[grams])
         totals, targets = np.bincount(group, count).astype(np.int64), np.bincount(group)
         kind[contexts] = _kind(totals, targets)
         size[contexts] = totals
@@ -475,7 +458,7 @@ def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles]) -> 
         source = np.repeat(numbers[len(levels)], np.diff(level.first))
         less = np.bincount(np.searchsorted(level.keys, lost[0]), lost[1], minlength=len(source))
         many = np.flatnonzero((source >= 0) & (level.count > 1))
-        lost = level.keys[many] % n ** (len(levels) + 1), level.count[many].astype(np.int64) - 1
+        lost = level.keys[many] % n ** (len(levels) + 1), level.count[many] - 1
         kept = np.flatnonzero(source >= 0)
         source, target = source[kept], (level.keys[kept] % n).astype(np.int32)
         order = np.lexsort((target, source))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles, Integers, Ints, Keys
+from sifu_graph.arrays import Doubles, Ints, Keys
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
 
@@ -203,7 +203,7 @@ def _count(split: Split, *, n: int, order: int) -> tuple[Keys, Ints]:
         keys, count = np.unique(_grams(split, places, n=n, order=order)[order], return_counts=True)
         merged.add(keys, count)
     found, total = merged.result()
-    return found.astype(np.uint64), total.astype(np.int64)
+    return found.astype(np.uint64), total
 
 
 def _shortened(keys: Keys, count: Ints, *, modulus: np.uint64) -> tuple[Keys, Ints, Ints]:
@@ -238,12 +238,12 @@ class Counts:
     discounts: Discounts
 
 
-def discount_of(count: Integers, discounts: Discounts) -> Doubles:
+def discount_of(count: Ints, discounts: Discounts) -> Doubles:
     """The discount of each count, float64 [k] for int64 [k]: 0 for a count of 0, the third discount for 3 and more."""
     return np.array([0.0, *discounts])[np.minimum(count, 3)]
 
 
-def estimate_discounts(count: Integers) -> Discounts:
+def estimate_discounts(count: Ints) -> Discounts:
     """Modified Kneser-Ney discounts from the counts of all distinct pairs, int64 [pairs].
 
     Chen & Goodman 1999, equation 26; 0.5, 0.75 and 0.75 if there is too little text for an estimate.

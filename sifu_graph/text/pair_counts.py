@@ -103,8 +103,7 @@ def count_pairs(
         keys.sort()
         first = np.flatnonzero(is_first(keys))
         merged.add(keys[first], np.diff(first, append=len(keys)))
-    keys, merged_count = merged.result()
-    count = merged_count.astype(np.int64, copy=False)
+    keys, count = merged.result()
     source, target = np.divmod(keys, n)
     return PairCounts(
         n=n,
@@ -144,28 +143,19 @@ def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
 
 
 class MergedCounts:
-    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size.
+    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size."""
 
-    Parameters
-    ----------
-    key_type
-        Of the keys.
-    none
-        The counts of no key, [0] or [0, counts of a key]: they have the type of all counts. None: int64 [0].
-    """
+    def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
+        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
 
-    def __init__(self, key_type: np.dtype[np.integer[Any]], none: Integers | None = None) -> None:
-        counts = np.empty(0, np.int64) if none is None else none
-        self._parts: list[tuple[Integers, Integers]] = [(np.empty(0, key_type), counts)]
-
-    def add(self, keys: Integers, count: Integers) -> None:
-        """Adds sorted distinct keys [k] and the counts of each."""
+    def add(self, keys: Integers, count: Ints) -> None:
+        """Adds sorted distinct keys [k] and the count of each [k]."""
         self._parts.append((keys, count))
         while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
             self._merge_last_two()
 
-    def result(self) -> tuple[Integers, Integers]:
-        """All keys, sorted and distinct [k], and their counts."""
+    def result(self) -> tuple[Integers, Ints]:
+        """All keys, sorted and distinct [k], and their counts, int64 [k]."""
         while len(self._parts) > 1:
             self._merge_last_two()
         return self._parts[0]
@@ -176,7 +166,7 @@ class MergedCounts:
         union = np.concatenate([older_keys, keys])
         union.sort()
         union = union[is_first(union)]
-        total = np.zeros((len(union), *count.shape[1:]), older_count.dtype)
+        total = np.zeros(len(union), dtype=np.int64)
         total[np.searchsorted(union, older_keys)] += older_count
         total[np.searchsorted(union, keys)] += count
         self._parts.append((union, total))

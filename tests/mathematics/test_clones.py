@@ -120,24 +120,16 @@ def discounts_of(counted: dict[int, Counted]) -> dict[int, tuple[float, ...]]:
     return {size: (0.0, *estimate_discounts(np.array(counts))) for size, counts in every.items()}
 
 
-def counted_contexts(text: Split, *, once: bool) -> dict[int, Counted]:
-    """The targets of all contexts, by their lengths; ``once``: a pair counts once in a document."""
-    found: dict[int, Counted] = {size: {} for size in range(1, MOST_NODES + 1)}
-    for k in range(text.documents):
-        document, met = text.document(k).tolist(), set()
-        for end, size in product(range(1, len(document)), range(1, MOST_NODES + 1)):
-            if size <= end:
-                gram = tuple(document[end - size : end + 1])
-                found[size].setdefault(gram[:-1], Counter())[gram[-1]] += not (once and gram in met)
-                met.add(gram)
-    return found
-
-
 def naive_gains(text: Split, nodes: int) -> dict[Name, float]:
     """What contexts like each context gain, from the counts of all n-grams."""
-    grams, within = (counted_contexts(text, once=once) for once in (False, True))
+    grams: dict[int, Counted] = {size: {} for size in range(1, MOST_NODES + 1)}
+    for k in range(text.documents):
+        document = text.document(k).tolist()
+        for end, size in product(range(1, len(document)), range(1, MOST_NODES + 1)):
+            if size <= end:
+                grams[size].setdefault(tuple(document[end - size : end]), Counter())[document[end]] += 1
     before = Counter(v for row in grams[1].values() for v in row)
-    discounts, in_documents = discounts_of(grams), discounts_of(within)
+    discounts = discounts_of(grams)
 
     def p(context: Name, v: int) -> float:
         if not context:
@@ -148,15 +140,15 @@ def naive_gains(text: Split, nodes: int) -> dict[Name, float]:
 
     found: dict[Name, float] = {}
     for size in range(2, MOST_NODES + 1):
-        d, gained, alike = in_documents[size], Counter[tuple[int, int]](), Counter[tuple[int, int]]()
-        for name, row in within[size].items():
+        d, gained, alike = discounts[size], Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+        for name, row in grams[size].items():
             alike[naive_kind(row)] += sum(row.values())
             for v, count in row.items():
                 if rest := row - Counter({v: 1}):
                     lower, left = p(name[1:], v), sum(d[min(other, 3)] for other in rest.values())
                     without = (rest[v] - d[min(rest[v], 3)] + left * lower) / sum(rest.values())
                     gained[naive_kind(rest)] += count * math.log(without / lower)
-        for name, row in within[size].items():
+        for name, row in grams[size].items():
             found[name] = sum(row.values()) * gained[naive_kind(row)] / alike[naive_kind(row)]
     return found
 

@@ -122,7 +122,7 @@ def _print_clone(found: CloneReport) -> None:
             ("count", number(found.count), "as the clone counts its occurrences"),
             ("targets", number(found.distinct_targets), "distinct"),
             ("inherited", percent(found.inherited), f"of the probability is left to {parent}"),
-            ("gain", number(found.gain, 1), "nats over the text of the build"),
+            ("gain", number(found.gain, 1), "nats over a text like that of the build"),
         ]
     )
     click.echo()
