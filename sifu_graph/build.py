@@ -41,7 +41,7 @@ BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
 CLONES, CLONE_TOKENS = 500_000, 10
-"""At most this number of clones by default, or one for so many tokens of the text, whichever is more."""
+"""By default there are at most `CLONES` clones, or one for every `CLONE_TOKENS` tokens of the text, if that is more."""
 MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
 MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 

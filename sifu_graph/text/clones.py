@@ -408,7 +408,7 @@ def _gain(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
 
 
 def _kind(total: Ints, targets: Ints) -> Ints:
-    """The kinds of contexts with so many occurrences and different targets, int64 [k], from 0 to `KINDS` - 1.
+    """The kinds of contexts with these occurrences and different targets, int64 [k], from 0 to `KINDS` - 1.
 
     Occurrences: 1, 2, 3, 4, up to 8, up to 16, ... Targets: one, or up to 1/4, 1/2, 3/4 or all of the occurrences.
     """
