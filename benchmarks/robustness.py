@@ -129,7 +129,7 @@ def draw(found: Series, path: Path) -> None:
         axes.set_yscale("log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("held-out perplexity")
-    figure.savefig(path)
+    figure.savefig(path, dpi=110)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"|---|{'---|' * len(points)}")
         print(f"| perplexity | {' | '.join(f'{perplexity:.1f}' for _, perplexity in points)} |\n")
     options.output.mkdir(parents=True, exist_ok=True)
-    draw(found, options.output / "robustness.svg")
+    draw(found, options.output / "robustness.png")
     return 0
 
 

@@ -35,4 +35,4 @@ def test_it_runs_and_changes_what_it_says(
         assert points[-1][1] != pytest.approx(wanted, rel=1e-6)
     assert robustness.main([str(tmp_path / "g.sifu"), "--limit", "100", "--output", str(tmp_path)]) == 0
     assert "| perplexity |" in capsys.readouterr().out
-    assert (tmp_path / "robustness.svg").is_file()
+    assert (tmp_path / "robustness.png").is_file()
