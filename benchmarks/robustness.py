@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sifu_graph import Graph
-from sifu_graph.edit.prune_grow import prune_clones
+from sifu_graph.edit import clones
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.base import Base
 from sifu_graph.model.base_forward import documents_of, examine
@@ -92,7 +92,7 @@ def with_clones(graph: Graph, base: Base, share: float) -> Base:
     assert copy.pairs is not None
     most = round(share * len(base.pairs.tree))
     if most < len(base.pairs.tree):
-        prune_clones(copy, most)
+        clones.prune(copy, most)
     return dataclasses.replace(base, pairs=copy.pair_model())
 
 

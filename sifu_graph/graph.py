@@ -445,13 +445,16 @@ class Graph(GraphSession):
         to_ratio: float | None = None,
         min_count: int | None = None,
         init: Literal["counts", "default"] = "counts",
+        clones: int | None = None,
+        gain: float | None = None,
         evaluate: bool = False,
         dry_run: bool = False,
         command: str = "grow",
     ) -> PruneReport:
-        """Makes default edges private edges. See `edit.session.Edit.grow`."""
+        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`."""
+        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
         return self._edited(
-            lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, evaluate=evaluate),
+            lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
             dry_run=dry_run,
             command=command,
         )

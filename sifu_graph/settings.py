@@ -40,6 +40,7 @@ class BuildSettings(TypedDict):
     coverage: float
     signal_preset: str | None
     clones: NotRequired[int]  # that were asked for
+    counted: NotRequired[list[dict[str, Any]]]  # further texts whose occurrences were added, as `corpus`
     imported: NotRequired[dict[str, Any]]  # the file that the graph was imported from
 
 

@@ -16,7 +16,7 @@ from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import source_name, source_named
 
 

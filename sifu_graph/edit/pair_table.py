@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,26 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Bools, Doubles, Ids, Ints
+from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import pair_model, read_clones, write_clones, write_pairs
-from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.ops.pair_model import PairModel, discount_at
 from sifu_graph.settings import InitialSettings
-from sifu_graph.text.kneser_ney import Discounts, discount_of
+from sifu_graph.text.clone_tree import CloneTree
+from sifu_graph.text.clones import MoreClones
+from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What sources count more: occurrences, int64 [sources], and the sum of their discounts, float64 [sources]."""
+
+    total: Ints
+    discounted: Doubles
+
+    def of_nodes(self, nodes: int) -> Growth:
+        """That of the nodes, the first sources."""
+        return Growth(self.total[:nodes], self.discounted[:nodes])
 
 
 class PairTable:
@@ -181,34 +196,112 @@ class PairTable:
         self.clones = {name: column[left] for name, column in self.clones.items()}
         self.tree = tree
 
-    def keep_clones(self, kept: Bools, discounts: tuple[Discounts, ...]) -> tuple[Ints, Doubles]:
+    def keep_clones(self, kept: Bools, discounts: tuple[Discounts, ...]) -> Growth:
         """Removes the clones outside a mask, bool [C]; what they counted, their parents count.
 
-        ``discounts`` are those of nodes, of clones of two nodes, ... Returns what each node counts more: occurrences,
-        int64 [n], and the sum of their discounts, float64 [n].
+        ``discounts`` are those of nodes, of clones of two nodes, ... Returns what the nodes count more.
         """
-        tree, n = self.tree, self.tree.nodes
-        total, discounted = np.zeros(tree.sources, np.int64), np.zeros(tree.sources)
-        goes = np.concatenate([np.zeros(n, bool), ~kept])[self.source] & (self.count > 0)
-        keys, depth = self.source * n + self.target, tree.depth[self.source]
+        tree, grown = self.tree, self._no_growth()
+        goes = np.concatenate([np.zeros(tree.nodes, bool), ~kept])
         for level in range(int(tree.depth.max(initial=0)), 0, -1):
-            mine = np.flatnonzero(goes & (depth == level))
-            place = np.searchsorted(keys, tree.parents[self.source[mine]] * np.int64(n) + self.target[mine])
-            more = np.bincount(place, self.count[mine] - 1, minlength=len(keys)).astype(np.int64)
-            changed = np.flatnonzero(more)
-            before = self.count[changed]
-            self.count[changed] += more[changed]
-            taken = [discount_of(count, discounts[level - 1]) for count in (self.count[changed], before)]
-            np.add.at(total, self.source[changed], more[changed])
-            np.add.at(discounted, self.source[changed], taken[0] - taken[1])
-        self.clones[CLONE_TOTAL] = self.clones[CLONE_TOTAL] + total[n:]
-        self.clones[CLONE_DISCOUNTED] = self.clones[CLONE_DISCOUNTED] + discounted[n:]
+            mine = np.flatnonzero((goes & (tree.depth == level))[self.source] & (self.count > 0))
+            self._count_more(tree.parents[self.source[mine]], self.target[mine], self.count[mine] - 1, discounts, grown)
+        self._note_growth(grown)
         self.tree, place = tree.kept(kept)
         self.clones = {name: column[kept] for name, column in self.clones.items()}
         stays, edges = place[self.source] >= 0, place[self.edges[:, 0]]
         self.source, self.target, self.count = place[self.source[stays]], self.target[stays], self.count[stays]
         self.edges, self.energy = np.stack([edges, self.edges[:, 1]], axis=1)[edges >= 0], self.energy[edges >= 0]
-        return total[:n], discounted[:n]
+        return grown.of_nodes(tree.nodes)
+
+    def count_text(self, source: Ints, target: Ints, count: Ints, discounts: tuple[Discounts, ...]) -> Growth:
+        """Counts occurrences in another text, int64 [k] each, of sources and their targets.
+
+        A target that a clone meets for the first time, its parent counts once. Returns what the nodes count more.
+        """
+        tree, grown = self.tree, self._no_growth()
+        none = np.empty(0, np.int64)
+        met = none, none, none
+        for level in range(int(tree.depth.max(initial=0)), -1, -1):
+            here = tree.depth[source] == level
+            u, v, k = (np.concatenate([x[here], y]) for x, y in zip((source, target, count), met, strict=True))
+            u, v = self._count_more(u, v, k, discounts, grown)
+            met = tree.parents[u].astype(np.int64), v, np.ones(len(u), np.int64)
+        self._note_growth(grown)
+        return grown.of_nodes(tree.nodes)
+
+    def split(self, more: MoreClones, discounts: tuple[Discounts, ...]) -> tuple[Growth, tuple[Discounts, ...]]:
+        """Adds clones, which take their occurrences from their parents: a parent keeps one of each target.
+
+        Returns what the nodes count more, which is at most 0, and the discounts, with those of clones of a length that
+        the graph did not have.
+        """
+        old = self.tree
+        self.tree, place = CloneTree.numbered(
+            old.nodes, np.concatenate([old.parent, more.parent]), np.concatenate([old.token, more.token])
+        )
+        fresh = {name: np.zeros(len(self.tree), column.dtype) for name, column in self.clones.items()}
+        for name, column in self.clones.items():
+            fresh[name][place[old.nodes : old.sources] - old.nodes] = column
+        fresh[CLONE_GAIN][place[old.sources :] - old.nodes] = more.gain
+        self.clones, source = fresh, place[more.source]
+        self.source, self.edges[:, 0] = place[self.source], place[self.edges[:, 0]]
+        order = np.lexsort((self.target, self.source))
+        self.source, self.target, self.count = self.source[order], self.target[order], self.count[order]
+        known, lengths = len(discounts), 1 + int(self.tree.depth.max(initial=0))
+        discounts += ((0.0, 0.0, 0.0),) * (lengths - known)
+        grown, parents = self._no_growth(), self.tree.parents[source].astype(np.int64)
+        self._count_more(source, more.target, more.count, discounts, grown)
+        self._count_more(parents, more.target, 1 - more.count, discounts, grown)
+        depth = self.tree.depth[self.source]
+        for length in range(known, lengths):
+            mine = depth == length
+            found = estimate_discounts(self.count[mine])
+            discounts = (*discounts[:length], found, *discounts[length + 1 :])
+            np.add.at(grown.discounted, self.source[mine], discount_of(self.count[mine], found))
+        self._note_growth(grown)
+        return grown.of_nodes(old.nodes), discounts
+
+    def begin_clones(self) -> None:
+        """The columns of clones, of a graph that never had any."""
+        if not self.clones:
+            types = {CLONE_GAIN: np.float32, CLONE_TOTAL: np.int64, CLONE_DISCOUNTED: np.float64}
+            self.clones = {name: np.zeros(0, dtype) for name, dtype in types.items()}
+
+    def _count_more(
+        self, source: Integers, target: Ints, more: Ints, discounts: tuple[Discounts, ...], grown: Growth
+    ) -> tuple[Ints, Ints]:
+        """Adds to the counts of pairs, int64 [k] each, and notes what their sources count more; at least 1 remains.
+
+        Returns source and target of the pairs that had no occurrence, int64.
+        """
+        n = self.tree.nodes
+        wanted, at = np.unique(source.astype(np.int64) * n + target, return_inverse=True)
+        u, v = np.divmod(wanted, np.int64(n))
+        change = np.zeros(len(wanted), np.int64)
+        np.add.at(change, at, more)
+        keys = self.source * n + self.target
+        place = np.asarray(np.searchsorted(keys, wanted))
+        missing = np.append(keys, -1)[place] != wanted
+        self.source = np.insert(self.source, place[missing], u[missing])
+        self.target = np.insert(self.target, place[missing], v[missing])
+        self.count = np.insert(self.count, place[missing], 0)
+        place = place + np.cumsum(missing) - missing
+        before, depth = self.count[place], self.tree.depth[u]
+        after = np.maximum(before + change, 1)
+        self.count[place] = after
+        np.add.at(grown.total, u, after - before)
+        np.add.at(grown.discounted, u, discount_at(after, depth, discounts) - discount_at(before, depth, discounts))
+        new = before == 0
+        return u[new], v[new]
+
+    def _no_growth(self) -> Growth:
+        return Growth(np.zeros(self.tree.sources, np.int64), np.zeros(self.tree.sources))
+
+    def _note_growth(self, grown: Growth) -> None:
+        n = self.tree.nodes
+        for name, column in ((CLONE_TOTAL, grown.total), (CLONE_DISCOUNTED, grown.discounted)):
+            self.clones[name] = self.clones[name] + column[n:]
 
     def merge(self, node: int, into: int) -> None:
         """Adds the counts of a node and of its clones to those of another; the node has none then."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
-from sifu_store.layout import CLONE_GAIN, ENERGY, PAIR_DISCOUNTED, PAIR_TOTAL, USAGE
+from sifu_store.layout import ENERGY, USAGE
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
@@ -19,7 +19,6 @@ from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.pairs import counted_rows
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.model.io import pair_discounts
 from sifu_graph.text.pair_counts import PairCounts
 
 By = Literal["count", "energy", "usage"]
@@ -73,29 +72,6 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         keep[ranked[allowed:]] = False
     slots: Ints = index.slot[~keep]
     return slots
-
-
-def prune_clones(copy: WorkingCopy, most: int) -> int:
-    """Removes all clones but the ``most`` of greatest gain; what they counted, their parents count.
-
-    Returns the number of clones that were removed.
-
-    Raises
-    ------
-    OptionError
-        ``most`` is negative, or the graph has no more clones than that.
-    """
-    pairs = copy.pairs
-    if most < 0:
-        raise OptionError(f"`clones` is {most}: it must be 0 or more")
-    if pairs is None or len(pairs.tree) <= most:
-        raise OptionError(f"`clones` is {most:,}, and the graph has {0 if pairs is None else len(pairs.tree):,}")
-    kept = pairs.tree.best(pairs.clones[CLONE_GAIN], most)
-    total, discounted = pairs.keep_clones(kept, pair_discounts(copy.settings["initial"]))
-    copy.nodes[PAIR_TOTAL] = copy.nodes[PAIR_TOTAL] + total
-    copy.nodes[PAIR_DISCOUNTED] = copy.nodes[PAIR_DISCOUNTED] + discounted
-    copy.changed = True
-    return int((~kept).sum())
 
 
 def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:

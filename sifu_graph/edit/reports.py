@@ -93,20 +93,26 @@ class EditEdgeReport(EditReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport(EditReport):
-    """Edges that became default or private.
+    """Edges that became default or private, and clones that were removed or added.
 
     Attributes
     ----------
     edges_added, edges_removed
         Numbers of edges that became private and default.
-    clones_removed
-        Number of clones that were removed.
+    clones_removed, clones_added
+        Numbers of clones; None: not asked for.
+    tokens_counted
+        Tokens of another text whose occurrences were added to the counts.
+    clone_gain
+        What the clones that were added are expected to gain over their parents, in nats for a transition of the text.
     bytes_freed
         Bytes of the parameters of removed edges less those of added edges. `compact` frees them on disk.
     corpus_share
         The share (0 to 1) of the text's transitions that take the pruned edges (after `grow`: the new private edges).
     heldout_before, heldout_after
         Held-out perplexity over up to 20,000 tokens; None if it was not requested or cannot be computed.
+    other_before, other_after
+        That of the held-out part of another text, which the graph grew from.
     note
         Why there is no perplexity, or None.
     """
@@ -114,10 +120,15 @@ class PruneReport(EditReport):
     edges_added: int
     edges_removed: int
     clones_removed: int = 0
+    clones_added: int | None = None
+    tokens_counted: int = 0
+    clone_gain: float = 0.0
     bytes_freed: int
     corpus_share: float
     heldout_before: float | None = None
     heldout_after: float | None = None
+    other_before: float | None = None
+    other_after: float | None = None
     note: str | None = None
 
 

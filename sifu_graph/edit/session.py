@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -23,8 +22,10 @@ from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
+from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
+from sifu_graph.edit.edit_texts import Corpora, EditTexts
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
@@ -38,17 +39,12 @@ from sifu_graph.edit.reports import (
     number,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import Corpus
-from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
-
-Corpora = Corpus | Sequence[str | Path]
-EVAL_TOKENS = 20_000  # held-out tokens that the perplexity is computed over, as in training
-
 
 Report = TypeVar("Report", bound=EditReport)
 P = ParamSpec("P")
@@ -80,6 +76,7 @@ class Edit:
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
         self.copy = WorkingCopy(graph)
+        self._texts = EditTexts(self.copy)
         self.messages: list[str] = []
         self.changes: dict[str, Any] = {}
         self._nodes, self._edges = self.copy.n, self.copy.private
@@ -135,7 +132,7 @@ class Edit:
         if model is not None:
             edges = len(node_edits.add_like(copy, new, model))
         elif corpus is not None:
-            text = self._tokens(corpus)
+            text = self._texts.tokens(corpus)
             counts = count_pairs(text, n=copy.n)
             occurrences = int(counts.node_count[new].sum())
             missing = [token for token, node in zip(tokens, new, strict=True) if not counts.node_count[node]]
@@ -143,7 +140,7 @@ class Edit:
                 raise CorpusError(f"{listed(tokens)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
-            self._tune(new, self._tokens(None) if text is None else text, train_steps)
+            self._tune(new, self._texts.tokens(None) if text is None else text, train_steps)
         what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {listed(tokens)}{what}: {number(len(tokens), 'node')}, {number(edges, 'private edge')}")
         return AddNodeReport(
@@ -246,10 +243,10 @@ class Edit:
         if clones is None or to_ratio is not None or min_count is not None:
             slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
         share = pairs.share_of_text(copy, slots)
-        before, note = self._heldout(wanted=evaluate)
+        heldout = self._texts.heldout(wanted=evaluate)
+        before = heldout.perplexity()
         copy.drop(slots)
-        removed = 0 if clones is None else prune_grow.prune_clones(copy, clones)
-        after, _ = self._heldout(wanted=evaluate and note is None)
+        removed = 0 if clones is None else clone_edits.prune(copy, clones)
         if removed:
             self._note(f"prune: {number(removed, 'clone')} removed")
         if len(slots) or not removed:
@@ -261,8 +258,8 @@ class Edit:
             bytes_freed=self._edge_bytes(len(slots)),
             corpus_share=share,
             heldout_before=before,
-            heldout_after=after,
-            note=note,
+            heldout_after=heldout.perplexity(),
+            note=heldout.note,
             **account(),
         )
 
@@ -274,40 +271,63 @@ class Edit:
         to_ratio: float | None = None,
         min_count: int | None = None,
         init: Literal["counts", "default"] = "counts",
+        clones: int | None = None,
+        gain: float | None = None,
         evaluate: bool = False,
     ) -> PruneReport:
-        """Makes default edges that a text uses often private: see `prune_grow.grow`.
+        """Makes default edges that a text uses often private (`prune_grow.grow`), adds clones (`edit.clones.grow`).
 
-        ``corpus`` None: the text that the graph was built from. ``evaluate``: the report has held-out perplexities.
+        ``corpus`` None: the text that the graph was built from. ``clones``: as many as the graph has at most then;
+        ``gain``: those that are expected to gain more nats. ``evaluate``: the report has held-out perplexities.
         """
         account, copy = self._account(), self.copy
-        if to_ratio is None and min_count is None:
-            raise OptionError("say how far to grow: give `to_ratio` or `min_count`")
+        edges, split = (to_ratio, min_count) != (None, None), (clones, gain) != (None, None)
+        if not edges and not split:
+            raise OptionError("say how far to grow: give `to_ratio`, `min_count`, `clones` or `gain`")
         if init not in ("counts", "default"):
             raise OptionError(f"`init` is {init!r}: expected counts or default")
         build = copy.settings["build"]
-        given = self._corpus(corpus)
-        text = count_pairs(self._tokens(given), n=copy.n)
-        before, note = self._heldout(wanted=evaluate)
-        slots, demoted = prune_grow.grow(
-            copy,
-            text,
-            own_text=given.record()["sources"] == build["corpus"]["sources"],
-            to_ratio=to_ratio,
-            min_count=build["min_count"] if min_count is None else min_count,
-            init=init,
-        )
-        after, _ = self._heldout(wanted=evaluate and note is None)
-        share = pairs.share_of_text(copy, slots)
-        self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
+        given = self._texts.corpus(corpus)
+        known = self._texts.knows(given)
+        tokens = self._texts.tokens(given)
+        text = count_pairs(tokens, n=copy.n)
+        heldout = self._texts.heldout(wanted=evaluate)
+        other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not self._texts.is_own(given))
+        before, other_before = heldout.perplexity(), other.perplexity()
+        slots, demoted, grown = np.empty(0, np.int64), 0, clone_edits.GrownClones()
+        if edges:
+            slots, demoted = prune_grow.grow(
+                copy,
+                text,
+                own_text=known,
+                to_ratio=to_ratio,
+                min_count=build["min_count"] if min_count is None else min_count,
+                init=init,
+            )
+            self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
+        counted = tokens.train.tokens if split and not known else 0
+        notes: list[str] = []
+        if split:
+            others, lost = self._texts.others(given)
+            grown = clone_edits.grow(copy, tokens.train, text, others=others, known=known, clones=clones, gain=gain)
+            notes += lost if grown.added else []
+            more = f", {number(counted, 'token')} counted" if counted else ""
+            self._note(f"grow: {number(grown.added, 'clone')} added{more}")
+        if counted:
+            build["counted"] = [*build.get("counted", []), given.record()]
         return PruneReport(
             edges_added=len(slots),
             edges_removed=demoted,
+            clones_added=grown.added if split else None,
+            tokens_counted=counted,
+            clone_gain=grown.gain / max(1, text.total),
             bytes_freed=self._edge_bytes(demoted - len(slots)),
-            corpus_share=share,
+            corpus_share=pairs.share_of_text(copy, slots),
             heldout_before=before,
-            heldout_after=after,
-            note=note,
+            heldout_after=heldout.perplexity(),
+            other_before=other_before,
+            other_after=other.perplexity(),
+            note="; ".join(filter(None, (*notes, heldout.note, other.note))) or None,
             **account(),
         )
 
@@ -373,24 +393,6 @@ class Edit:
 
     # ---- inside
 
-    def _corpus(self, corpus: Corpora | None) -> Corpus:
-        if isinstance(corpus, Corpus):
-            return corpus
-        if corpus is None:
-            return Corpus.from_record(self.copy.settings["build"]["corpus"])
-        return Corpus(corpus, tokens=self.copy.tokenizer.level == "tokens")
-
-    def _tokens(self, corpus: Corpora | None) -> TokenFile:
-        encode = partial(encode_corpus, self._corpus(corpus), self.copy.tokenizer, directory=self.graph.path / "cache")
-        holdout = self.copy.settings["build"]["holdout"]
-        try:
-            return encode(holdout=holdout)
-        except CorpusError:
-            # A short text can be held out as a whole. A text that was given is then used; other errors recur.
-            if corpus is None or holdout == 0:
-                raise
-            return encode(holdout=0.0)
-
     def _add_counted(self, text: PairCounts, new: NDArray[np.int64]) -> NDArray[np.int64]:
         copy, build = self.copy, self.copy.settings["build"]
         chosen = pairs.of_new_nodes(copy, text, new, sparsify=build["sparsify"], min_count=build["min_count"])
@@ -427,23 +429,6 @@ class Edit:
                 seed=copy.settings["initial"]["seed"],
             )
             copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
-
-    def _heldout(self, *, wanted: bool) -> tuple[float | None, str | None]:
-        """The held-out perplexity of the working copy, or None and the reason."""
-        if not wanted:
-            return None, None
-        from sifu_graph.edit.preview import parameters_of
-        from sifu_graph.evaluation import BATCH, evaluate_split
-
-        try:
-            text, length = self._tokens(None).heldout, self.copy.settings["build"]["length"]
-            parameters = parameters_of(self.copy)
-            with closing(parameters.edges):
-                self.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
-                report = evaluate_split(parameters, self.copy.config, text, length, EVAL_TOKENS)
-        except CorpusError as error:
-            return None, f"no perplexity: {error}"
-        return report.perplexity, None
 
     def _edge_bytes(self, edges: int) -> int:
         return 4 * edges * (self.copy.width**2 + self.copy.width)

@@ -89,7 +89,7 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
-_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS)
+_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS, PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -116,11 +116,10 @@ class WorkingCopy:
         present = store.names()
         self.small = small = read_small(store, graph.signal)
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
-        self.cloned = self.pairs is not None and bool(self.pairs.clones)
         self.tokenizer = graph.tokenizer
         self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        columns = [*_BY_NODE, *(_BASE_BY_NODE if self.pairs else ()), *((PAIR_TOTAL, PAIR_DISCOUNTED) * self.cloned)]
+        columns = [x for x in (*_BY_NODE, *_BASE_BY_NODE) if x in small or x in present]
         names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
         self.nodes: Columns = {x: small[x].copy() if x in small else store.read(x) for x in names}
         self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
@@ -298,7 +297,7 @@ class WorkingCopy:
             if like is not None:
                 self.pairs.add_like(np.arange(first, first + k), like)
         self.vocabulary += [{"token": token, "kind": kind} for token in tokens]
-        self._touched(nodes=True)
+        self.touched(nodes=True)
         if like is None:
             self.nodes["nodes/bias"][first:] = self.initial.node_bias(keys)
         return np.arange(first, first + k)
@@ -322,7 +321,7 @@ class WorkingCopy:
         self.nodes = {name: column[~gone] for name, column in self.nodes.items()}
         self.vocabulary = [record for record, out in zip(self.vocabulary, gone, strict=True) if not out]
         self.tokenizer = tokenizer
-        self._touched(nodes=True)
+        self.touched(nodes=True)
 
     def rename_node(self, node: int, name: str) -> None:
         """Changes the name of a node.
@@ -335,14 +334,14 @@ class WorkingCopy:
         self.tokenizer = self.tokenizer.renamed(node, name)
         self.tokenizer.require_readable(node)
         self.vocabulary[node] = {**self.vocabulary[node], "token": name}
-        self._touched(nodes=True)
+        self.touched(nodes=True)
 
     def drop(self, slots: Ints) -> None:
         """Makes the private edges at these slots, int64 [k], default edges; the slots become free."""
         if len(slots):
             for name, (_, free) in _FREE.items():
                 self.edges[name][slots] = free
-            self._touched()
+            self.touched()
 
     def rows_of(self, slots: Ints) -> Columns:
         """The rows of the table at these slots, [k, ...], as `add` takes them. A copy has the same parameters."""
@@ -390,7 +389,7 @@ class WorkingCopy:
         self._extend(end - self.slots)
         for name, column in self.edges.items():
             column[slots] = rows[name]
-        self._touched()
+        self.touched()
         if "optimizer/last_step" in self.paged and not valued.all():
             # adamw-dense: a new edge has no steps to catch up on.
             training = self.settings["training"]
@@ -415,18 +414,18 @@ class WorkingCopy:
     def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
         """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
         self.edges[ENERGY][slots] += nats.astype(np.float32)
-        self._touched()
+        self.touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
         """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""
         self.forbidden = np.unique(pairs.reshape(-1, 2), axis=0)
-        self._touched()
+        self.touched()
 
     def compact(self) -> None:
         """Stores every row as one run of slots, in the order of the index, without free slots."""
         order = self.index.slot
         self.edges = {name: column[order] for name, column in self.edges.items()}
-        self._touched()
+        self.touched()
 
     # ---- writing it
 
@@ -473,7 +472,8 @@ class WorkingCopy:
 
     # ---- inside
 
-    def _touched(self, *, nodes: bool = False) -> None:
+    def touched(self, *, nodes: bool = False) -> None:
+        """Notes that a column of edges changed, or also one of nodes."""
         self._index = None
         self._initial = None
         self.changed = True

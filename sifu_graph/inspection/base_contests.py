@@ -1,7 +1,9 @@
 """The contests of one text in a graph whose edges share a base, as generation or evaluation computes them.
 
-It calls what generation (`base_walk.BaseWalk`) and evaluation (`base_forward.examine`) call, so the energies have the
-same bits. It knows nodes and energies; it does not know names or how an energy is decomposed (`attribution`).
+It calls what generation (`base_walk.BaseWalk`) calls, so the energies have the same bits; those of evaluation, which
+the kernel computes (`base_forward.examine`), differ by rounding.
+
+It knows nodes and energies; it does not know names or how an energy is decomposed (`attribution`).
 """
 
 from __future__ import annotations

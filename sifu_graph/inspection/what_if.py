@@ -29,7 +29,7 @@ from sifu_store.layout import REPEAT, TARGET_BIAS, TARGET_VECTOR
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import node_named, source_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 

@@ -1,7 +1,7 @@
 // The recurrence that all edges share, and its contest over the rows of a pair model, forward and backward.
 //
-// It knows streams, nodes and pairs; it does not know text, files or Python. `ops/recurrent.py` has the equations and
-// the same in torch; `ops/pair_model.py` says what a pair model is. Compiled with -DREAL and -DWIDTH.
+// It knows streams, nodes and pairs; it does not know text, files or Python. `ops/recurrent.py` has the equations,
+// `ops/recurrent_torch.py` the same in torch; `ops/pair_model.py` says what a pair model is. Compiled with -DREAL and -DWIDTH.
 //
 // Every sum has one fixed order: streams are independent and are added up in their order, positions are dealt to
 // SHARES shares by their number. So the result has the same bits for any number of threads.
@@ -374,11 +374,11 @@ void sifu_recurrent_backward(const Recurrence* a, const RecurrenceGradient* g, i
 
 // The contest of `positions` signals r [positions][D] whose tokens are `source` and whose next tokens are `target`
 // (-1: not scored). `loss` [positions] in nats. Counts are those without the piece of each position, if `out` is given.
-// With a gradient also d_r [positions][D] and `g`, of weight * the sum of
-// the losses.
+// `rank` [positions] is the number of nodes that win against the target (of equals the first wins); null: not wanted.
+// With a gradient also d_r [positions][D] and `g`, of weight * the sum of the losses.
 void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* source, const int32_t* target,
                             const Candidates* a, const Pairs* pairs, const LeftOut* out, const Past* past, real weight,
-                            real* loss, real* d_r, CandidateGradient* g, int64_t threads) {
+                            real* loss, int32_t* rank, real* d_r, CandidateGradient* g, int64_t threads) {
     int64_t blocks = (positions + POSITIONS - 1) / POSITIONS, vecs = (a->nodes + LANES - 1) / LANES, n = vecs * LANES;
     // The target vectors LANES nodes at a time, element by element; nodes that fill up the last vector never win.
     std::vector<real> packed(n * D), rest(n, real(-1e30)), log_lower(n);
@@ -427,6 +427,7 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                 if (goal < 0) {
                     std::memset(E, 0, sizeof(real) * n);
                     loss[at] = 0;
+                    if (rank) rank[at] = 0;
                     continue;
                 }
                 std::memset(mine.row.data(), 0, sizeof(real) * n);
@@ -445,6 +446,12 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
                     highest = where_less(highest, e, e, highest);
                 }
                 real top = highest[0], E_goal = E[goal];
+                if (rank) {
+                    int32_t above = 0;
+                    for (int64_t v = 0; v < goal; ++v) above += E[v] >= E_goal;
+                    for (int64_t v = goal + 1; v < a->nodes; ++v) above += E[v] > E_goal;
+                    rank[at] = above;
+                }
                 for (int i = 1; i < LANES; ++i) top = highest[i] > top ? highest[i] : top;
                 for (int64_t v = 0; v < n; v += LANES) {
                     vec e = vexp(load(E + v) - splat(top));

@@ -19,7 +19,8 @@ from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops import recurrent
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, cpu_recurrent
+from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend
+from sifu_graph.ops.recurrent_native import cpu_recurrent
 from sifu_graph.ops.repetition import Repetition
 from sifu_graph.ops.threads import padded, product
 

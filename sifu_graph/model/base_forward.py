@@ -35,35 +35,24 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
     A document is one sequence: `Examined.step` counts from its beginning.
     """
     model, signal, at = base.model, base.model.start[None].clone(), 0
-    repetition = base.repetition()
     since = 0  # steps since the beginning of the document, before the window
     for window in windows(split, streams=1, steps=WINDOW, clones=base.pairs.tree):
         batch = tensors(window, base.pairs)
-        r = base.backend.carry(model, batch.token, batch.restart, signal)[0]
-        length = r.shape[0]
+        r = base.backend.carry(model, batch.token, batch.restart, signal)
+        losses, ranks = base.backend.outcomes(model, batch, r)
+        length = r.shape[1]
         begin = np.where(window.restart[0], np.arange(length), -since)
         step = np.arange(length) - np.maximum.accumulate(begin)
         since = int(step[-1]) + 1
         scored = (batch.target[0] >= 0).numpy()
-        node, at_source, goal = (
-            x[0].numpy()[scored].astype(np.int64) for x in (batch.token, batch.source, batch.target)
-        )
-        energy = base.energies(at_source, r[torch.from_numpy(scored)])
-        rows = iter(energy)
-        for passed, begins, is_scored in zip(window.token[0], window.restart[0], scored, strict=True):
-            (repetition.start if begins else repetition.carry)(int(passed))
-            if is_scored:
-                repetition.add_to(next(rows))
-        own = energy[np.arange(len(goal)), goal]
-        before = np.arange(energy.shape[1])[None] < goal[:, None]  # of equals the first wins
-        rank = (energy > own[:, None]).sum(1) + ((energy == own[:, None]) & before).sum(1)
+        goal = batch.target[0].numpy()[scored]
         yield (
             Examined(
-                loss=torch.logsumexp(torch.from_numpy(energy), 1) - torch.from_numpy(own),
-                rank=rank.astype(np.int64),
-                private=index.find(node, goal) >= 0,
+                loss=losses[0][torch.from_numpy(scored)],
+                rank=ranks[0].numpy()[scored].astype(np.int64),
+                private=index.find(window.token[0][scored].astype(np.int64), goal.astype(np.int64)) >= 0,
                 step=step[scored].astype(np.int64),
-                target=goal.astype(np.int32),
+                target=goal,
             ),
             at + 1 + np.flatnonzero(scored),
         )

@@ -49,7 +49,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import GraphSettings, InitialSettings
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.kneser_ney import Counts, Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")

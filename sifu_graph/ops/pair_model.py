@@ -37,7 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, ranges
-from sifu_graph.text.clones import CloneCounts, CloneTree
+from sifu_graph.text.clone_tree import CloneTree
+from sifu_graph.text.clones import CloneCounts
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts
 
@@ -150,7 +151,7 @@ class PairModel:
         source = np.repeat(np.arange(tree.sources), np.diff(first))
         depth = tree.depth[source]
         discounts = tuple(estimate_discounts(count[depth == k]) for k in range(1 + int(tree.depth.max(initial=0))))
-        discounted = np.bincount(source, _discount_at(count, depth, discounts), minlength=tree.sources)
+        discounted = np.bincount(source, discount_at(count, depth, discounts), minlength=tree.sources)
         return cls(
             tree=tree,
             first=first,
@@ -220,9 +221,7 @@ class PairModel:
     def _mixed(self, source: Ints, pair: Ints, lower: Doubles) -> tuple[Doubles, Doubles]:
         """X and p(v | u), float64 [k] each, of pairs (-1: none) of these sources; ``lower``: p(v | parent of u)."""
         count = np.where(pair >= 0, self.count[pair], 0)
-        kept = (count - _discount_at(count, self.tree.depth[source], self.discounts)) / np.maximum(
-            self.total[source], 1
-        )
+        kept = (count - discount_at(count, self.tree.depth[source], self.discounts)) / np.maximum(self.total[source], 1)
         rest = self.left[source] * lower
         return kept / rest, kept + rest
 
@@ -400,8 +399,8 @@ class PairModel:
             for k, (u, mine) in enumerate(zip(at, (lost[x] for x in here), strict=True)):
                 own = self.sources_of(out.pair[mine]) == u
                 count[k, self.target[out.pair[mine][own]]] -= out.count[mine][own]
-            taken = _discount_at(count, np.broadcast_to(depth, count.shape), self.discounts)
-            changed = taken - _discount_at(whole, np.broadcast_to(depth, count.shape), self.discounts)
+            taken = discount_at(count, np.broadcast_to(depth, count.shape), self.discounts)
+            changed = taken - discount_at(whole, np.broadcast_to(depth, count.shape), self.discounts)
             total = self.total[at] - (whole - count).sum(1)
             discounted = self.discounted[at] + changed.sum(1)
             left = np.where(total > 0, discounted / np.maximum(total, 1), 1.0)
@@ -431,6 +430,6 @@ class PairModel:
         return np.repeat(np.arange(len(source)), size), ranges(self.first[source], size)
 
 
-def _discount_at(count: Integers, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
+def discount_at(count: Integers, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
     """The discount of each count of sources of these depths, float64 of their shape."""
     return np.array([(0.0, *level) for level in discounts])[depth, np.minimum(count, 3)]

@@ -1,9 +1,4 @@
-"""Clones: nodes split by what came before them, the contexts that are worth it, and their counts.
-
-A *context* is a run of nodes; a *clone* of u is u after a context, so that its name is a run of two or more nodes that
-ends in u. The set of clones is closed under dropping the oldest node: what remains is the parent, a clone or u itself.
-The *source* of a place in a text is the longest name in the set that the text up to there ends with, within the
-document. Sources are numbered: n nodes, then the clones, parents before children.
+"""Which contexts of a text have a clone (`clone_tree`), and the counts of all sources.
 
 Counts are those of Kneser-Ney: a clone has the occurrences of its targets, and its parent counts each distinct pair of
 clone and target once. With all contexts of a length the model is interpolated Kneser-Ney of the order above it.
@@ -25,6 +20,7 @@ The module knows node ids and documents; it does not know text, signals or files
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,7 +28,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Ints
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import MergedCounts, PairCounts
@@ -42,206 +39,6 @@ MOST_NODES = 3
 SPREADS = 5
 KINDS = SPREADS * 64
 """Of contexts of one length: see `_kind`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloneTree:
-    """Which clones there are.
-
-    Attributes
-    ----------
-    nodes
-        n.
-    parent
-        int32 [C]: the source of each clone's parent.
-    token
-        int32 [C]: the oldest node of its name. The clones are sorted by (parent, token).
-    """
-
-    nodes: int
-    parent: Ids
-    token: Ids
-
-    @classmethod
-    def empty(cls, nodes: int) -> CloneTree:
-        """No clones."""
-        none = np.empty(0, np.int32)
-        return cls(nodes=nodes, parent=none, token=none)
-
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    @property
-    def sources(self) -> int:
-        """Nodes and clones together."""
-        return self.nodes + len(self)
-
-    @cached_property
-    def parents(self) -> Ids:
-        """The parent of each source, int32 [sources]; -1 for a node."""
-        return np.concatenate([np.full(self.nodes, -1, np.int32), self.parent])
-
-    @cached_property
-    def depth(self) -> Ints:
-        """How many nodes come before the last one in the name of each source, int64 [sources]."""
-        found, at = np.zeros(self.sources, np.int64), self.parents
-        while (inside := at >= 0).any():
-            found += inside
-            at = np.where(inside, self.parents[at], -1)
-        return found
-
-    @cached_property
-    def node(self) -> Ints:
-        """The node of each source, the last one of its name, int64 [sources]."""
-        found, parents = np.arange(self.sources), self.parents
-        while (inside := found >= self.nodes).any():
-            found = np.where(inside, parents[found], found)
-        return found
-
-    @cached_property
-    def _keys(self) -> Ints:
-        return self.parent.astype(np.int64) * self.nodes + self.token
-
-    def without(self, gone: Bools) -> tuple[CloneTree, Ints]:
-        """Without some nodes, bool [n], and without the clones that have one of them in their names.
-
-        Also the new number of each source, int64 [sources]; -1 for those that are gone.
-        """
-        out = np.concatenate([gone, gone[self.token]])
-        for depth in range(1, 1 + int(self.depth.max(initial=0))):
-            here = np.flatnonzero(self.depth == depth)
-            out[here] |= out[self.parents[here]]
-        return self._those(~out)
-
-    def best(self, worth: Floats, most: int) -> Bools:
-        """Which clones are among the ``most`` of greatest worth [C], with the parents that they need: bool [C]."""
-        rank = np.empty(self.sources, np.int64)
-        rank[: self.nodes] = -1
-        rank[self.nodes + np.argsort(-worth, kind="stable")] = np.arange(len(self))
-        for depth in range(int(self.depth.max(initial=0)), 1, -1):
-            here = np.flatnonzero(self.depth == depth)
-            np.minimum.at(rank, self.parents[here], rank[here])
-        own = rank[self.nodes :]
-        found: Bools = own < np.sort(np.append(own, len(self)))[min(most, len(self))]
-        return found
-
-    def kept(self, kept: Bools) -> tuple[CloneTree, Ints]:
-        """With some clones alone, bool [C], and the new number of each source, int64 [sources]; -1: it is gone."""
-        return self._those(np.concatenate([np.ones(self.nodes, bool), kept]))
-
-    def _those(self, stay: Bools) -> tuple[CloneTree, Ints]:
-        """The sources in a mask, bool [sources], with the nodes of their names; and the new numbers, -1 for others."""
-        place = np.where(stay, np.cumsum(stay) - 1, -1)
-        kept = stay[self.nodes :]
-        nodes = int(stay[: self.nodes].sum())
-        return self._of(nodes, place[self.parent[kept]], place[self.token[kept]]), place
-
-    def with_more_nodes(self, more: int) -> tuple[CloneTree, Ints]:
-        """With nodes at the end of the others, and the new number of each source, int64 [sources]."""
-        place = np.arange(self.sources)
-        place[self.nodes :] += more
-        return self._of(self.nodes + more, place[self.parent], self.token), place
-
-    def merged(self, node: int, into: int) -> tuple[CloneTree, Ints]:
-        """With ``into`` in place of a node, which remains; and the new number of each source, int64 [sources]."""
-        every = np.arange(self.sources)
-        every[node] = into
-        return self.numbered(self.nodes, every[self.parent], every[self.token], first=every[: self.nodes])
-
-    def copied(self, node: int, other: int) -> tuple[CloneTree, Ints, Ints]:
-        """With a copy of each clone that has a node in its name, with ``other``, which has no clone, in its place.
-
-        Also the new numbers of all sources, int64 [sources], and of their copies; -1: it has none.
-        """
-        double = np.full(self.sources, -1)
-        double[node] = other
-        parents, tokens, total = [self.parent], [self.token], self.sources
-        for depth in range(1, 1 + int(self.depth.max(initial=0))):
-            here = np.flatnonzero(self.depth == depth)
-            parent, token = self.parents[here], self.token[here - self.nodes]
-            here, parent, token = (x[(double[parent] >= 0) | (token == node)] for x in (here, parent, token))
-            double[here] = total + np.arange(len(here))
-            parents.append(np.where(double[parent] >= 0, double[parent], parent))
-            tokens.append(np.where(token == node, other, token))
-            total += len(here)
-        tree, place = self.numbered(self.nodes, np.concatenate(parents), np.concatenate(tokens))
-        return tree, place[: self.sources], np.where(double >= 0, place[double], -1)
-
-    @classmethod
-    def numbered(
-        cls, nodes: int, parent: Integers, token: Integers, *, first: Ints | None = None
-    ) -> tuple[CloneTree, Ints]:
-        """Clones in any order, [C]; those of one name become one.
-
-        Also the number of each source, int64 [nodes + C]; ``first``: those of the nodes.
-        """
-        listed = cls._of(nodes, parent, token)
-        place = np.arange(listed.sources)
-        if first is not None:
-            place[:nodes] = first
-        parents, tokens, total = [], [], nodes
-        for depth in range(1, 1 + int(listed.depth.max(initial=0))):
-            here = np.flatnonzero(listed.depth == depth)
-            keys, found = np.unique(place[listed.parents[here]] * nodes + token[here - nodes], return_inverse=True)
-            place[here] = total + found
-            parents.append(keys // nodes)
-            tokens.append(keys % nodes)
-            total += len(keys)
-        none = np.empty(0, np.int64)
-        return cls._of(nodes, np.concatenate([none, *parents]), np.concatenate([none, *tokens])), place
-
-    @classmethod
-    def _of(cls, nodes: int, parent: Integers, token: Integers) -> CloneTree:
-        return cls(nodes=nodes, parent=parent.astype(np.int32), token=token.astype(np.int32))
-
-    def name(self, source: int) -> list[int]:
-        """The nodes of the name of a source, the oldest first."""
-        found = []
-        while source >= self.nodes:
-            found.append(int(self.token[source - self.nodes]))
-            source = int(self.parent[source - self.nodes])
-        return [*found, source]
-
-    def child(self, source: Ints, token: Integers) -> Ints:
-        """The clones of sources after one more node, int64 [k]; -1 where there is none."""
-        if not len(self):
-            return np.full(len(source), -1)
-        wanted = source * self.nodes + token
-        at = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
-        return np.where(self._keys[at] == wanted, self.nodes + at, -1)
-
-    def source_of(self, nodes: Sequence[int]) -> int:
-        """The source at the end of a document so far, at least one node."""
-        source = int(nodes[-1])
-        for token in reversed(nodes[:-1]):
-            found = int(self.child(np.array([source]), np.array([token]))[0])
-            if found < 0:
-                break
-            source = found
-        return source
-
-    def sources_at(self, ids: Integers, begins: Bools, at: Ints) -> Ints:
-        """The sources of places of a text, int64 of the shape of ``at``.
-
-        Parameters
-        ----------
-        ids
-            The nodes, [tokens].
-        begins
-            bool [tokens]: the place begins a document.
-        at
-            The places.
-        """
-        place = at.flatten()  # a copy: it moves
-        source = ids[place].astype(np.int64)
-        going = np.arange(len(place)) if len(self) else np.empty(0, np.int64)
-        while len(going):
-            going = going[~begins[place[going]]]
-            place[going] -= 1
-            found = self.child(source[going], ids[place[going]].astype(np.int64))
-            going = going[found >= 0]
-            source[going] = found[found >= 0]
-        return source.reshape(at.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +60,34 @@ class CloneCounts:
     target: Ids
     count: Ints
     gain: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreClones:
+    """What a text has for a graph with clones: contexts that get clones, and its occurrences.
+
+    Attributes
+    ----------
+    parent, token
+        int64 [C]: the parent and the oldest node of each new clone. The new clones are numbered from the number of
+        sources on, parents before children.
+    gain
+        float32 [C]: nats over the text.
+    source, target, count
+        int64 [k]: all occurrences of targets after each new clone.
+    known_source, known_target, known_count
+        int64 [j]: all occurrences of the text, each at its source among those that the graph has.
+    """
+
+    parent: Ints
+    token: Ints
+    gain: Floats
+    source: Ints
+    target: Ints
+    count: Ints
+    known_source: Ints
+    known_target: Ints
+    known_count: Ints
 
 
 @dataclass(frozen=True)
@@ -346,14 +171,120 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
     least_gain
         Nats; contexts that are expected to gain this or less are not made. -inf: all contexts.
     """
-    n = counts.n
-    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
-    for nodes in range(2, MOST_NODES + 1):
-        if n ** (nodes + 1) < 2**63:  # its n-grams are numbered
-            levels.append(_Grams.of(split, n, nodes + 1))
+    levels = _levels(split, counts)
     gains = _gains(levels)
     masks = _best(levels, gains, clones=clones, least_gain=least_gain)
     return _counted(levels, masks, gains)
+
+
+def choose_more(
+    split: Split, counts: PairCounts, tree: CloneTree, *, clones: int | None, least_gain: float = 0.0
+) -> MoreClones:
+    """The contexts of a text of greatest gain that have no clone yet, and the occurrences of the text.
+
+    Parameters
+    ----------
+    split
+        The documents.
+    counts
+        Its pairs.
+    tree
+        The clones that there are.
+    clones
+        At most this number of new ones, the parents that they need among them. None: any number.
+    least_gain
+        As of `choose`.
+    """
+    n, levels = counts.n, _levels(split, counts)
+    gains, numbers = _gains(levels), _numbers(levels, tree)
+    found = [number >= 0 for number in numbers[1:]]
+    masks = _best(
+        levels, gains, clones=sum(map(len, gains)) if clones is None else clones, least_gain=least_gain, known=found
+    )
+    known = _occurrences(levels, numbers)
+    none = np.empty(0, np.int64)
+    total, columns, occurrences = tree.sources, [(none, none, np.empty(0))], [(none, none, none)]
+    for k, (mask, gain) in enumerate(zip(masks, gains, strict=True), 1):
+        level, number = levels[k], numbers[k]
+        new = np.flatnonzero(mask & (number < 0))
+        token, shorter = np.divmod(level.contexts[new], n**k)
+        columns.append((numbers[k - 1][np.searchsorted(levels[k - 1].contexts, shorter)], token, gain[new]))
+        number[new] = total + np.arange(len(new))
+        grams = np.flatnonzero(np.repeat(number >= total, np.diff(level.first)))
+        occurrences.append((np.repeat(number, np.diff(level.first))[grams], level.keys[grams] % n, level.count[grams]))
+        total += len(new)
+    parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
+    source, target, count = (np.concatenate(column) for column in zip(*occurrences, strict=True))
+    return MoreClones(
+        parent=parent,
+        token=token,
+        gain=gain.astype(np.float32),
+        source=source,
+        target=target,
+        count=count,
+        known_source=known[0],
+        known_target=known[1],
+        known_count=known[2],
+    )
+
+
+def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) -> MoreClones:
+    """The same new clones, with their occurrences in further texts; ``tree`` has the clones without them."""
+    n, first = tree.nodes, tree.sources
+    grown, place = CloneTree.numbered(
+        n, np.concatenate([tree.parent, more.parent]), np.concatenate([tree.token, more.token])
+    )
+    listed = np.empty(grown.sources, np.int64)  # the number in `more` of each source
+    listed[place] = np.arange(grown.sources)
+    merged = MergedCounts(np.dtype(np.int64))
+    order = np.argsort(more.source * n + more.target)
+    merged.add((more.source * n + more.target)[order], more.count[order])
+    for split in texts:
+        begins = np.zeros(split.tokens + 1, bool)
+        begins[split.offsets] = True
+        for begin in range(0, split.tokens, BLOCK_TOKENS):
+            at = begin + np.flatnonzero(~begins[begin + 1 : begin + 1 + BLOCK_TOKENS])
+            source, target = grown.sources_at(split.ids, begins, at), np.asarray(split.ids)[at + 1]
+            while len(source := source[new := listed[source] >= first]):
+                target = target[new]
+                merged.add(*np.unique(listed[source] * n + target, return_counts=True))
+                source = grown.parents[source].astype(np.int64)
+    keys, count = merged.result()
+    source, target = (side.astype(np.int64) for side in np.divmod(keys, n))
+    return dataclasses.replace(more, source=source, target=target, count=count)
+
+
+def _levels(split: Split, counts: PairCounts) -> list[_Grams]:
+    """The pairs of a text, its n-grams of three nodes, ...: as many as can be numbered, up to `MOST_NODES` + 1."""
+    n = counts.n
+    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
+    for nodes in range(2, MOST_NODES + 1):
+        if n ** (nodes + 1) < 2**63:
+            levels.append(_Grams.of(split, n, nodes + 1))
+    return levels
+
+
+def _numbers(levels: list[_Grams], tree: CloneTree) -> list[Ints]:
+    """The source of each distinct context of one node, of two nodes, ..., int64 [contexts]; -1: it has no clone."""
+    found = [levels[0].contexts]
+    for k, (below, level) in enumerate(pairwise(levels), 1):
+        token, shorter = np.divmod(level.contexts, tree.nodes**k)
+        found.append(tree.child(found[-1][np.searchsorted(below.contexts, shorter)], token))
+    return found
+
+
+def _occurrences(levels: list[_Grams], numbers: list[Ints]) -> tuple[Ints, Ints, Ints]:
+    """Source, target and count, int64 [k], of all occurrences at the longest context that has a source."""
+    n, longer, found = levels[0].n, (np.empty(0, np.int64), np.empty(0, np.int64)), []
+    for k in range(len(levels) - 1, -1, -1):
+        level, source = levels[k], np.repeat(numbers[k], np.diff(levels[k].first))
+        less = np.bincount(np.searchsorted(level.keys, longer[0]), longer[1], minlength=len(source))
+        left, here = level.count - less.astype(np.int64), source >= 0
+        longer = level.keys[here] % n ** (k + 1), level.count[here]
+        here &= left > 0
+        found.append((source[here], level.keys[here] % n, left[here]))
+    source, target, count = (np.concatenate(column) for column in zip(*found, strict=True))
+    return source, target, count
 
 
 def _gains(levels: list[_Grams]) -> list[Doubles]:
@@ -416,19 +347,26 @@ def _kind(total: Ints, targets: Ints) -> Ints:
     return SPREADS * size + np.where(targets == 1, 0, -(-4 * targets // total))
 
 
-def _best(levels: list[_Grams], gains: list[Doubles], *, clones: int, least_gain: float) -> list[Bools]:
-    """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts]."""
+def _best(
+    levels: list[_Grams], gains: list[Doubles], *, clones: int, least_gain: float, known: list[Bools] | None = None
+) -> list[Bools]:
+    """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts].
+
+    Those that are ``known`` to have one, and at most this number of others.
+    """
     if not gains:
         return []
     every, n = np.concatenate(gains), levels[0].n
+    had = np.zeros(len(every), bool) if known is None else np.concatenate(known)
     order = np.argsort(-every, kind="stable")
     rank = np.empty(len(every), np.int64)
     rank[order] = np.arange(len(every))
-    ranks = np.split(np.where(every > least_gain, rank, len(every)), np.cumsum([len(gain) for gain in gains])[:-1])
+    rank = np.where(had, -1, np.where(every > least_gain, rank, len(every)))
+    ranks = np.split(rank, np.cumsum([len(gain) for gain in gains])[:-1])
     for k in range(len(ranks) - 1, 0, -1):  # a clone brings its parent along
         parents = np.searchsorted(levels[k].contexts, levels[k + 1].contexts % n ** (k + 1))
         np.minimum.at(ranks[k - 1], parents, ranks[k])
-    last = np.sort(np.concatenate([*ranks, [len(every)]]))[min(clones, len(every))]
+    last = np.sort(np.concatenate([*ranks, [len(every)]]))[min(clones + int(had.sum()), len(every))]
     return [found < last for found in ranks]
 
 

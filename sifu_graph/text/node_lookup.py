@@ -10,7 +10,7 @@ import difflib
 import numpy as np
 from sifu_store.errors import OptionError
 
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
 
 NEAREST = 5

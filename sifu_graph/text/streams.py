@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sifu_graph.arrays import Bools, Ids, Ints
-from sifu_graph.text.clones import CloneTree
+from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 
 MOST_PAST = 1024

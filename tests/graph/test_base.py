@@ -30,7 +30,7 @@ from sifu_graph.inspection.inspect import EdgeReport, NodeReport
 from sifu_graph.inspection.inspect_clone import CloneReport
 from sifu_graph.interop.safetensors import import_safetensors
 from sifu_graph.model.base import NAMES, Base
-from sifu_graph.ops import recurrent
+from sifu_graph.ops import recurrent_native
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent
 from sifu_graph.text.pair_counts import count_pairs
@@ -153,7 +153,7 @@ def test_evaluation_and_generation_are_the_equations(
     trained: Path, native: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(recurrent.kernel, "compiled", lambda *_: None)
+        monkeypatch.setattr(recurrent_native.kernel, "compiled", lambda *_: None)
     with Graph.open(trained) as graph:
         split = graph.tokens().heldout
         nats, forbidden = [], 0

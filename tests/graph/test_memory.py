@@ -24,7 +24,7 @@ from warm import WarmProcess
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.edit import session
+from sifu_graph.edit import edit_texts
 from sifu_graph.paging.budget import UNITS, budget, parse_bytes
 from sifu_graph.paging.spill_file import SpillFile
 
@@ -86,7 +86,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
 
 
 def test_a_forecast_keeps_to_the_budget_too(paged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "EVAL_TOKENS", 500)
+    monkeypatch.setattr(edit_texts, "EVAL_TOKENS", 500)
     with Graph.open(paged) as graph:
         graph.train(steps=1, batch=8, eval_every=0)
         wanted = graph.prune(to_ratio=0.1, evaluate=True, dry_run=True)

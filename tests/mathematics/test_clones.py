@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.text.clones import MOST_NODES, CloneCounts, CloneTree, choose
+from sifu_graph.text.clone_tree import CloneTree
+from sifu_graph.text.clones import MOST_NODES, CloneCounts, choose
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import KneserNey, estimate_discounts, every_place
 from sifu_graph.text.pair_counts import count_pairs

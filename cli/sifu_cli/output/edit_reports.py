@@ -52,13 +52,23 @@ def prune_rows(report: PruneReport) -> list[Row]:
         out.append(("edges added", number(report.edges_added), "became private"))
     if report.clones_removed:
         out.append(("clones removed", number(report.clones_removed), "their parents count what they counted"))
-    if report.edges_removed or not out:
+    if report.tokens_counted:
+        out.append(("tokens counted", number(report.tokens_counted), "of another text"))
+    if report.clones_added is not None:
+        remark = f"expected gain: {number(report.clone_gain, 3)} nats a token of the text"
+        out.append(("clones added", number(report.clones_added), remark))
+    of_clones = bool(report.clones_removed) or report.clones_added is not None
+    if report.edges_removed or not (out or of_clones):
         out.append(("edges removed", number(report.edges_removed), "became default"))
-    if report.edges_added or report.edges_removed or not report.clones_removed:
+    if report.edges_added or report.edges_removed or not of_clones:
         freed = report.bytes_freed
         remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
         uses = "uses the edges " + ("added" if report.edges_added else "removed")
         out += [("parameters", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
-    if report.heldout_before is not None:
-        out.append(("held-out", number(report.heldout_after, 2), f"perplexity; before: {report.heldout_before:.2f}"))
+    for name, before, after in (
+        ("held-out", report.heldout_before, report.heldout_after),
+        ("of the other text", report.other_before, report.other_after),
+    ):
+        if before is not None:
+            out.append((name, number(after, 2), f"perplexity; before: {before:.2f}"))
     return out

@@ -1,4 +1,4 @@
-"""``sifu grow``: turns default edges that a text uses into private edges."""
+"""``sifu grow``: turns default edges that a text uses into private edges, and gives contexts of a text clones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from sifu_cli.output.results import print_json, print_table
 
 @click.command(
     "grow",
-    short_help="Turn the default edges that a text uses most into private edges.",
+    short_help="Add private edges or clones that a text uses.",
     epilog="""\b
 Examples:
   sifu grow --corpus new-poems.txt --to-ratio 0.1 --dry-run
   sifu grow --min-count 3
+  sifu grow --clones 1000000
+  sifu grow --corpus new-poems.txt --gain 0
 """,
 )
 @click.option(
@@ -53,6 +55,18 @@ Examples:
     show_default=True,
     help="Initial parameters: counts (energies that follow from the counts) or default (copies of the default edge).",
 )
+@click.option(
+    "--clones",
+    type=Integer(min=1),
+    metavar="N",
+    help="Give the contexts of the text that gain most clones, until the graph has N.",
+)
+@click.option(
+    "--gain",
+    type=Float(min=0),
+    metavar="NATS",
+    help="Give every context that is expected to gain more than this over the text a clone.",
+)
 @dry_run_option
 @common_options
 @click.pass_context
@@ -64,6 +78,8 @@ def command(
     to_ratio: float | None,
     min_count: int | None,
     init: Literal["counts", "default"],
+    clones: int | None,
+    gain: float | None,
     dry_run: bool,
     store: Path,
     quiet: bool,
@@ -71,8 +87,13 @@ def command(
 ) -> None:
     """Turn the default edges that a text uses most into private edges; --to-ratio or --min-count sets how many.
 
-    With --to-ratio, private edges with lower counts may become default edges. With --dry-run, nothing changes, and the
-    perplexity on held-out text before and after is shown too.
+    With --to-ratio, private edges with lower counts may become default edges.
+
+    --clones or --gain gives contexts of the text clones, in a graph whose edges share a base. Another text than the
+    graph's own is counted first, so that the graph also predicts that text better.
+
+    With --dry-run, nothing changes. With it, and with clones, the perplexity on held-out text before and after is
+    shown.
     """
     with open_graph(store) as graph:
         report = graph.grow(
@@ -80,7 +101,9 @@ def command(
             to_ratio=to_ratio,
             min_count=min_count,
             init=init,
-            evaluate=dry_run,
+            clones=clones,
+            gain=gain,
+            evaluate=dry_run or clones is not None or gain is not None,
             dry_run=dry_run,
             command=logged(ctx),
         )

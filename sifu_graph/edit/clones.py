@@ -1,0 +1,138 @@
+"""Which clones a working copy has: those of greatest gain stay, and contexts of a text get some.
+
+It knows clones, counts and the columns of nodes; it does not know edges with parameters (`prune_grow`), nor commits
+(`session`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sifu_store.errors import OptionError
+from sifu_store.layout import CLONE_GAIN, COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
+
+from sifu_graph.edit.pair_table import Growth, PairTable
+from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.model.io import pair_discounts
+from sifu_graph.text.clones import choose_more, with_occurrences
+from sifu_graph.text.encoded import Split
+from sifu_graph.text.pair_counts import PairCounts
+
+
+@dataclass(frozen=True, slots=True)
+class GrownClones:
+    """How many clones were added, and what they are expected to gain over their parents, in nats over the text."""
+
+    added: int = 0
+    gain: float = 0.0
+
+
+def prune(copy: WorkingCopy, most: int) -> int:
+    """Removes all clones but the ``most`` of greatest gain; what they counted, their parents count.
+
+    Returns the number of clones that were removed.
+
+    Raises
+    ------
+    OptionError
+        ``most`` is negative, or the graph has no more clones than that.
+    """
+    pairs = copy.pairs
+    if most < 0:
+        raise OptionError(f"`clones` is {most}: it must be 0 or more")
+    if pairs is None or len(pairs.tree) <= most:
+        raise OptionError(f"`clones` is {most:,}, and the graph has {0 if pairs is None else len(pairs.tree):,}")
+    kept = pairs.tree.best(pairs.clones[CLONE_GAIN], most)
+    _note(copy, pairs.keep_clones(kept, pair_discounts(copy.settings["initial"])))
+    return int((~kept).sum())
+
+
+def grow(
+    copy: WorkingCopy,
+    text: Split,
+    counts: PairCounts,
+    *,
+    others: Sequence[Split],
+    known: bool,
+    clones: int | None,
+    gain: float | None,
+) -> GrownClones:
+    """Gives the contexts of a text that gain most over their parents clones.
+
+    A new clone takes its occurrences in all texts from its parent. From the graph's own text, the counts are then those
+    of a build with as many clones. A text that the graph does not know is counted first: its occurrences are added to
+    those of the sources that there are. Discounts, and the model below the pairs, stay.
+
+    Parameters
+    ----------
+    text
+        The documents.
+    counts
+        Their pairs.
+    others
+        The other texts that the graph has counted.
+    known
+        The graph has counted the text, as the one that it was built from.
+    clones
+        As many clones as the graph has at most then, parents included. None: no limit.
+    gain
+        Nats over the text; contexts that are expected to gain this or less get no clone. None: 0.
+
+    Raises
+    ------
+    OptionError
+        The graph's edges do not share a base, the graph has as many clones already, or the gain is not a number.
+    """
+    pairs = copy.pairs
+    if pairs is None:
+        raise OptionError("only a graph whose edges share a base has clones (`sifu build-graph --signal recurrent`)")
+    if gain is not None and not np.isfinite(gain):
+        raise OptionError(f"`gain` is {gain}: expected a finite number of nats")
+    if clones is not None and clones <= len(pairs.tree):
+        raise OptionError(f"`clones` is {clones:,}, and the graph has {len(pairs.tree):,}: name more")
+    more = choose_more(
+        text,
+        counts,
+        pairs.tree,
+        clones=None if clones is None else clones - len(pairs.tree),
+        least_gain=0.0 if gain is None else gain,
+    )
+    if known and not len(more.parent):
+        return GrownClones()
+    _begin(copy, pairs)
+    discounts = pair_discounts(copy.settings["initial"])
+    more = with_occurrences(more, pairs.tree, others)
+    if not known:
+        _note(copy, pairs.count_text(more.known_source, more.known_target, more.known_count, discounts))
+        _count_nodes(copy, counts)
+    growth, discounts = pairs.split(more, discounts)
+    _note(copy, growth)
+    copy.settings["initial"]["pair_discounts"] = [list(level) for level in discounts]
+    return GrownClones(len(more.parent), float(more.gain.sum(dtype=np.float64)))
+
+
+def _begin(copy: WorkingCopy, pairs: PairTable) -> None:
+    """Gives a graph that was built without clones the columns that it needs for them."""
+    if PAIR_TOTAL not in copy.nodes:
+        copy.nodes[PAIR_TOTAL] = copy.nodes["rows/total"].copy()
+        copy.nodes[PAIR_DISCOUNTED] = copy.nodes["rows/discounted"].copy()
+        copy.settings["initial"]["pair_discounts"] = [copy.settings["initial"]["discounts"]]
+        pairs.begin_clones()
+
+
+def _note(copy: WorkingCopy, more: Growth) -> None:
+    copy.nodes[PAIR_TOTAL] = copy.nodes[PAIR_TOTAL] + more.total
+    copy.nodes[PAIR_DISCOUNTED] = copy.nodes[PAIR_DISCOUNTED] + more.discounted
+    copy.changed = True
+
+
+def _count_nodes(copy: WorkingCopy, counts: PairCounts) -> None:
+    """Adds the occurrences of another text to those of the nodes and of the private edges."""
+    copy.nodes["nodes/count"] = copy.nodes["nodes/count"] + counts.node_count
+    copy.nodes["rows/total"] = copy.nodes["rows/total"] + counts.row_total
+    place = copy.index.find(counts.source.astype(np.int64), counts.target.astype(np.int64))
+    known = place >= 0
+    copy.edges[COUNT][copy.index.slot[place[known]]] += counts.count[known]
+    copy.touched()

@@ -1,0 +1,123 @@
+"""The texts of an edit: the graph's own and those that are given, encoded by the working copy's tokenizer, and the
+perplexity of their held-out parts under the working copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sifu_store.errors import CorpusError, OptionError
+
+from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
+
+Corpora = Corpus | Sequence[str | Path]
+EVAL_TOKENS = 20_000
+"""Held-out tokens that a perplexity is computed over, as in training."""
+
+
+class EditTexts:
+    """The texts of a working copy."""
+
+    def __init__(self, copy: WorkingCopy) -> None:
+        self._copy = copy
+
+    def corpus(self, corpus: Corpora | None) -> Corpus:
+        """A text as a corpus; None: the text that the graph was built from."""
+        if isinstance(corpus, Corpus):
+            return corpus
+        if corpus is None:
+            return Corpus.from_record(self._copy.settings["build"]["corpus"])
+        return Corpus(corpus, tokens=self._copy.tokenizer.level == "tokens")
+
+    def tokens(self, corpus: Corpora | None) -> TokenFile:
+        """A text, encoded. A text so short that all of it would be held out is not held out, if it was given."""
+        encode = partial(
+            encode_corpus, self.corpus(corpus), self._copy.tokenizer, directory=self._copy.graph.path / "cache"
+        )
+        holdout = self._copy.settings["build"]["holdout"]
+        try:
+            return encode(holdout=holdout)
+        except CorpusError:
+            if corpus is None or holdout == 0:
+                raise
+            return encode(holdout=0.0)  # other errors recur
+
+    def is_own(self, corpus: Corpus) -> bool:
+        """Whether a text is the one that the graph was built from."""
+        return _hashes(corpus.record()) == _hashes(self._records()[0])
+
+    def knows(self, corpus: Corpus) -> bool:
+        """Whether the graph has counted a text. Raises `OptionError` if it has counted some of its files."""
+        mine = {found for record in self._records() for found in _hashes(record)}
+        known = [found in mine for found in _hashes(corpus.record())]
+        if any(known) and not all(known):
+            raise OptionError("some of the files were counted before, and some were not: name the new ones alone")
+        return all(known)
+
+    def others(self, corpus: Corpus) -> tuple[list[Split], list[str]]:
+        """The training parts of the other texts that the graph has counted; and what is missing if some are gone."""
+        found, lost = [], []
+        for record in self._records():
+            if record["sources"] and not set(_hashes(record)) & set(_hashes(corpus.record())):
+                try:
+                    found.append(self.tokens(Corpus.from_record(record)).train)
+                except CorpusError as error:
+                    lost.append(f"the new clones lack their occurrences in another text of the graph: {error}")
+        return found, lost
+
+    def _records(self) -> list[dict[str, Any]]:
+        build = self._copy.settings["build"]
+        return [build["corpus"], *build.get("counted", [])]
+
+    def heldout(self, tokens: TokenFile | None = None, name: str = "", *, wanted: bool) -> HeldOut:
+        """The held-out part of a text; None: of the graph's own. Of a text that is not ``wanted``, nothing is read.
+
+        ``name`` is how `HeldOut.note` calls it.
+        """
+        what = f"no perplexity of {name}" if name else "no perplexity"
+        try:
+            text = (self.tokens(None) if tokens is None else tokens).heldout if wanted else None
+            return HeldOut(self._copy, text, what)
+        except CorpusError as error:
+            return HeldOut(self._copy, None, what, f"{what}: {error}")
+
+
+def _hashes(record: dict[str, Any]) -> list[str]:
+    return [source["sha256"] for source in record["sources"]]
+
+
+@dataclass
+class HeldOut:
+    """The held-out part of a text, or None; ``note`` says why it has no perplexity, if one is wanted.
+
+    ``what`` is the beginning of such a note.
+    """
+
+    copy: WorkingCopy
+    text: Split | None
+    what: str
+    note: str | None = None
+
+    def perplexity(self) -> float | None:
+        """The perplexity under the working copy as it is now, over up to `EVAL_TOKENS` tokens; None: there is none."""
+        if self.text is None:
+            return None
+        from sifu_graph.edit.preview import parameters_of
+        from sifu_graph.evaluation import BATCH, evaluate_split
+
+        copy, length = self.copy, self.copy.settings["build"]["length"]
+        parameters = parameters_of(copy)
+        with closing(parameters.edges):
+            try:
+                copy.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                return evaluate_split(parameters, copy.config, self.text, length, EVAL_TOKENS).perplexity
+            except CorpusError as error:
+                self.text, self.note = None, f"{self.what}: {error}"
+                return None
