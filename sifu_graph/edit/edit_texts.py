@@ -106,7 +106,7 @@ class HeldOut:
     note: str | None = None
 
     def perplexity(self) -> float | None:
-        """The perplexity under the working copy as it is now, over up to `EVAL_TOKENS` tokens; None: there is none."""
+        """The current perplexity under the working copy, over up to `EVAL_TOKENS` tokens; None: there is none."""
         if self.text is None:
             return None
         from sifu_graph.edit.preview import parameters_of

@@ -233,8 +233,7 @@ class PairTable:
     def split(self, more: MoreClones, discounts: tuple[Discounts, ...]) -> tuple[Growth, tuple[Discounts, ...]]:
         """Adds clones, which take their occurrences from their parents: a parent keeps one of each target.
 
-        Returns what the nodes count more, which is at most 0, and the discounts, with those of clones of a length that
-        the graph did not have.
+        Returns what the nodes count more, which is at most 0, and the discounts, of new lengths of clones too.
         """
         old = self.tree
         self.tree, place = CloneTree.numbered(
