@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sifu_graph.session import GraphSession
-from sifu_graph.text.corpus import Corpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from sifu_store.history import History
 
     from sifu_graph.config import OptimizerConfig
+    from sifu_graph.edit.edit_texts import Corpora
     from sifu_graph.edit.reports import (
         AddNodeReport,
         CompactReport,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from sifu_graph.plot.graph_map import GraphMap
     from sifu_graph.training.options import StepReport, TrainReport
 
-Corpora = Corpus | Sequence[str | Path]
 Report = TypeVar("Report", bound="EditReport")
 
 
@@ -267,6 +266,7 @@ class Graph(GraphSession):
         nodes: int = 2000,
         edges: int = 10000,
         by: Literal["information", "energy", "count"] = "information",
+        unfold: Sequence[str] = (),
         seed: int = 0,
         force: bool = False,
     ) -> GraphMap:
@@ -279,7 +279,7 @@ class Graph(GraphSession):
         """
         from sifu_graph.plot.draw_map import draw_map
 
-        return draw_map(self, *files, nodes=nodes, edges=edges, by=by, seed=seed, force=force)
+        return draw_map(self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
 
     def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
         """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.
@@ -300,6 +300,7 @@ class Graph(GraphSession):
         kind: str,
         path: str | Path | None = None,
         *,
+        clones: int = 0,
         force: bool = False,
         on_bytes: Callable[[int, int], None] | None = None,
     ) -> ExportReport:
@@ -307,14 +308,12 @@ class Graph(GraphSession):
 
         Raises
         ------
-        OptionError
-            There is no such format.
-        StoreExistsError
-            The target exists.
+        OptionError, StoreExistsError
+            There is no such format; the target exists.
         """
         from sifu_graph.interop.export import export
 
-        return export(self, kind, path, force=force, on_bytes=on_bytes)
+        return export(self, kind, path, clones=clones, force=force, on_bytes=on_bytes)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""

@@ -61,6 +61,7 @@ def export(
     kind: str,
     path: str | Path | None = None,
     *,
+    clones: int = 0,
     force: bool = False,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -73,6 +74,8 @@ def export(
         `import_safetensors`), ``graphml`` (nodes, counts and energies) or ``scipy`` (a folder of sparse matrices).
     path
         None: the name of the store with the format's ending, in the current folder.
+    clones
+        As nodes of GraphML: at most this number, those that gain most.
     force
         Replace a file, or a folder of an earlier export, at ``path``.
     on_bytes
@@ -83,6 +86,8 @@ def export(
     OptionError, StoreExistsError, DiskFullError
     """
     started = time.perf_counter()
+    if clones < 0 or (clones and kind != "graphml"):
+        raise OptionError(f"`clones` is {clones}: it must be 0 or more, of GraphML alone")
     if kind not in FORMATS:
         raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
     given = Path(path if path is not None else graph.path.stem + FORMATS[kind])
@@ -105,12 +110,15 @@ def export(
             elif kind == "safetensors":
                 write_safetensors(graph, partial, on_bytes=on_bytes)
             elif kind == "graphml":
-                graphml.export_graphml(graph, partial)
+                graphml.export_graphml(graph, partial, clones=clones)
             else:
                 converters.export_scipy(graph, partial)
             base = graph.parameters.base
-            if kind in ("graphml", "scipy") and base is not None and len(base.pairs.tree):
-                notes.append(f"{len(base.pairs.tree):,} clones are left out: only safetensors has them")
+            if kind in ("graphml", "scipy") and base is not None and len(base.pairs.tree) > clones:
+                more = f"{len(base.pairs.tree) - clones:,} clones are left out"
+                notes.append(
+                    more + (" (`clones`: more of them)" if kind == "graphml" else ": only safetensors has them")
+                )
             sync_filesystem(target.parent)
             _remove(target)
             partial.rename(target)

@@ -6,11 +6,16 @@ The module knows counts and energies; it does not know parameters.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
+import numpy as np
+from sifu_store.layout import CLONE_GAIN
+
 from sifu_graph.inspection.energies import energies_at_first_step
+from sifu_graph.text.node_lookup import source_name
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -19,10 +24,11 @@ if TYPE_CHECKING:
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def export_graphml(graph: GraphSession, path: Path) -> None:
+def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
     """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy.
 
-    The energies are those at the first step.
+    The energies are those at the first step. The ``clones`` that gain most are nodes of their own, which have a parent;
+    their edges are those that they have counted, with energies where the signal is 0.
 
     The file is written as a stream. Characters that XML does not allow are written as ``<0x1F>``.
     """
@@ -34,6 +40,7 @@ def export_graphml(graph: GraphSession, path: Path) -> None:
         ("default_energy", "node", "double"),
         ("count", "edge", "long"),
         ("energy", "edge", "double"),
+        ("parent", "node", "string"),
     ]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
@@ -41,9 +48,8 @@ def export_graphml(graph: GraphSession, path: Path) -> None:
             file.write(f'<key id="d{i}" for="{owner}" attr.name="{name}" attr.type="{kind}"/>\n')
         file.write('<graph edgedefault="directed">\n')
         for node, name in enumerate(graph.tokenizer.vocabulary):
-            text = escape(NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name), {"\r": "&#13;"})
             file.write(
-                f'<node id="{node}"><data key="d0">{text}</data><data key="d1">{counts[node]}</data>'
+                f'<node id="{node}"><data key="d0">{_escaped(name)}</data><data key="d1">{counts[node]}</data>'
                 f'<data key="d2">{default[node]:.9g}</data></node>\n'
             )
         for node in range(index.nodes):
@@ -53,4 +59,34 @@ def export_graphml(graph: GraphSession, path: Path) -> None:
                 f'<data key="d4">{value:.9g}</data></edge>\n'
                 for target, count, value in zip(index.target[row], index.count[row], energy[row], strict=True)
             )
+        if clones:
+            file.writelines(_clones(graph, clones))
         file.write("</graph>\n</graphml>\n")
+
+
+def _clones(graph: GraphSession, most: int) -> Iterator[str]:
+    """The elements of the clones that gain most, and of their edges."""
+    base = graph.parameters.base
+    if base is None or not len(base.pairs.tree):
+        return
+    pairs, tree = base.pairs, base.pairs.tree
+    chosen = tree.nodes + np.flatnonzero(tree.best(graph.store.read(CLONE_GAIN), most))
+    for clone in chosen.tolist():
+        name = _escaped(source_name(graph.tokenizer, tree, clone))
+        yield (
+            f'<node id="{clone}"><data key="d0">{name}</data><data key="d1">{pairs.total[clone]}</data>'
+            f'<data key="d5">{tree.parents[clone]}</data></node>\n'
+        )
+    for clone in chosen.tolist():
+        row = slice(int(pairs.first[clone]), int(pairs.first[clone + 1]))
+        target, count = pairs.target[row].astype(np.int64), pairs.count[row]
+        energy = base.parts_at_rest(clone, target).sum()
+        for v, times, value in zip(target[count > 0], count[count > 0], energy[count > 0], strict=True):
+            yield (
+                f'<edge source="{clone}" target="{v}"><data key="d3">{times}</data>'
+                f'<data key="d4">{value:.9g}</data></edge>\n'
+            )
+
+
+def _escaped(name: str) -> str:
+    return escape(NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name), {"\r": "&#13;"})

@@ -6,6 +6,7 @@ It knows the maps and the writers; it does not know energies or layouts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ from sifu_store.errors import OptionError
 
 from sifu_graph.output_file import require_file
 from sifu_graph.plot.figures import FORMATS, require_plotting
-from sifu_graph.plot.graph_map import MEASURES, By, GraphMap, _edges_among, _strongest, _weights
+from sifu_graph.plot.graph_map import MEASURES, By, GraphMap
+from sifu_graph.plot.map_edges import MapEdges, Unfolded, edges_among, strongest, weights
 from sifu_graph.plot.map_layout import communities, force_layout
+from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import UNKNOWN
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 
 PAGE = ".html"
+UNFOLDED = 30
+"""Clones of a node that a map shows at most."""
 
 
 def draw_map(
@@ -32,6 +37,7 @@ def draw_map(
     nodes: int = 2000,
     edges: int = 10000,
     by: By = "information",
+    unfold: Sequence[str] = (),
     seed: int = 0,
     force: bool = False,
 ) -> GraphMap:
@@ -51,6 +57,8 @@ def draw_map(
         The measure of strength. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), the edge's term of the mutual
         information of neighbours, with p(v|u) at rest (`row_at_rest`); ``energy``: the energy of the edge
         at rest; ``count``: how often the pair occurred when the graph was built.
+    unfold
+        Names of nodes whose clones are drawn too, each with edges of its own: the `UNFOLDED` of greatest gain.
     seed
         Of the layout and the communities: same graph, options and seed, same map.
     force
@@ -59,7 +67,8 @@ def draw_map(
     Raises
     ------
     OptionError
-        A number is not positive, the measure is unknown, there is no edge to draw, or a file cannot be written.
+        A number is not positive, the measure or a node is unknown, a node has no clones, there is no edge to draw, or a
+        file cannot be written.
     """
     paths = [Path(file) for file in files]
     for path in paths:
@@ -72,21 +81,24 @@ def draw_map(
     order = np.argsort(-occurrences, kind="stable")
     chosen = order[(order != UNKNOWN) & (occurrences[order] > 0)][:nodes]
     place_of = np.full(len(occurrences), -1)
+    opened = np.array([node_named(graph.tokenizer, name) for name in unfold], np.int64)
+    chosen = np.concatenate([chosen, np.setdiff1d(opened, chosen)])
     place_of[chosen] = np.arange(len(chosen))
-    found = _edges_among(graph, chosen, place_of, occurrences, by)
+    clones = Unfolded.of(graph, opened, place_of, occurrences, by, most=UNFOLDED)
+    found = MapEdges.joined([edges_among(graph, chosen, place_of, occurrences, by), clones.edges])
     if not len(found.source):
         raise OptionError(
             f"no private edge among the {len(chosen):,} most frequent nodes; expected at least one: raise `nodes`"
         )
-    kept = _strongest(found.source, found.target, found.strength, edges)
+    kept = strongest(found.source, found.target, found.strength, edges)
     part = found.take(kept)
-    links = part.source, part.target, _weights(part.strength, by)
-    community = communities(len(chosen), *links, seed=seed)
+    links = part.source, part.target, weights(part.strength, by)
+    community = communities(len(chosen) + len(clones.source), *links, seed=seed)
     names = graph.tokenizer.vocabulary
     drawn = GraphMap(
-        node=chosen,
-        name=[names[node] for node in chosen],
-        occurrences=occurrences[chosen],
+        node=np.concatenate([chosen, clones.source]),
+        name=[*(names[node] for node in chosen), *clones.name],
+        occurrences=np.concatenate([occurrences[chosen], clones.occurrences]),
         place=force_layout(*links, community, seed=seed),
         community=community,
         by=by,

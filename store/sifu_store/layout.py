@@ -166,7 +166,9 @@ REPETITION: tuple[ArraySpec, ...] = (
 CLONES: tuple[ArraySpec, ...] = (
     ArraySpec(CLONE_PARENT, "int32", "[C]", lambda s: (s.clones,), "source that the clone is a part of"),
     ArraySpec(CLONE_TOKEN, "int32", "[C]", lambda s: (s.clones,), "node that stands before the parent's name"),
-    ArraySpec(CLONE_GAIN, "float32", "[C]", lambda s: (s.clones,), "nats that the clone was expected to gain when made"),
+    ArraySpec(
+        CLONE_GAIN, "float32", "[C]", lambda s: (s.clones,), "nats that the clone was expected to gain when made"
+    ),
     ArraySpec(CLONE_TOTAL, "int64", "[C]", lambda s: (s.clones,), "transitions out of the clone, as it counts them"),
     ArraySpec(CLONE_DISCOUNTED, "float64", "[C]", lambda s: (s.clones,), "sum of the discounts of its pairs"),
     ArraySpec(CLONE_EDGE, "int32", "[*, 2]", lambda s: (None, 2), "edges (source, target) of clones that were edited"),

@@ -17,7 +17,7 @@ from sifu_graph import Graph
 from sifu_graph.generation.walk import Walk
 from sifu_graph.inspection.energies import row_at_rest
 from sifu_graph.inspection.inspect import inspect_node
-from sifu_graph.plot import fonts, graph_map
+from sifu_graph.plot import fonts, map_edges
 from sifu_graph.plot.draw_map import draw_map
 from sifu_graph.plot.graph_map import GraphMap, printed
 from sifu_graph.plot.map_html import map_page
@@ -66,7 +66,7 @@ def test_every_node_keeps_its_strongest_edge_and_the_rest_are_the_strongest(
 ) -> None:
     source, target = np.array(sorted(pairs)).T
     strength = np.random.default_rng(seed).permutation(len(source)).astype(float)
-    kept = graph_map._strongest(source, target, strength, edges)
+    kept = map_edges.strongest(source, target, strength, edges)
     by_strength = sorted(range(len(source)), key=lambda k: -strength[k])
     needed = []
     for k in by_strength:
@@ -190,6 +190,6 @@ def test_a_character_that_no_font_has() -> None:
 
 def test_strength_of_any_sign_gives_weights() -> None:
     for by in ("information", "energy", "count"):
-        weight = graph_map._weights(np.array([3.0, 1.0, -0.5 if by == "information" else 1.0]), by)
+        weight = map_edges.weights(np.array([3.0, 1.0, -0.5 if by == "information" else 1.0]), by)
         assert (weight > 0).all()
         assert weight[0] == weight.max()

@@ -26,6 +26,7 @@ SHOWN_UNWRITTEN = 10
     epilog="""\b
 Examples:
   sifu map
+  sifu map --unfold 春 --nodes 300
   sifu map map.html map.png --nodes 500 --edges 3000 --by energy --force
 """,
 )
@@ -50,6 +51,12 @@ Examples:
     help="Measure of strength: information (pointwise mutual information of the pair), energy (of the edge, at rest) "
     "or count (of the pair).",
 )
+@click.option(
+    "--unfold",
+    multiple=True,
+    metavar="NODE",
+    help="Draw the clones of this node too, those that gain most. Can be repeated.",
+)
 @seed_option("Seed of the layout.", default=0)
 @force_option("Overwrite existing files.")
 @common_options
@@ -59,6 +66,7 @@ def command(
     nodes: int,
     edges: int,
     by: Literal["information", "energy", "count"],
+    unfold: tuple[str, ...],
     seed: int,
     force: bool,
     store: Path,
@@ -73,7 +81,7 @@ def command(
     files = files or (Path("map.html"),)
     with open_graph(store) as graph:
         say(f"drawing {', '.join(map(str, files))}", quiet=quiet)
-        drawn = graph.map(*files, nodes=nodes, edges=edges, by=by, seed=seed, force=force)
+        drawn = graph.map(*files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
     groups = [[drawn.name[at] for at in (drawn.community == group).nonzero()[0]] for group in range(drawn.communities)]
     if as_json:
         print_json(
