@@ -105,6 +105,7 @@ def draw_map(
         snapshot=graph.store.snapshot,
         graph_nodes=len(occurrences),
         graph_edges=graph.parameters.index.edges,
+        clones=len(clones.source),
         source=part.source,
         target=part.target,
         count=part.count,

@@ -56,6 +56,8 @@ class GraphMap:
         Of the edges, at rest.
     strength : float64 [k]
         The measure ``by``; edges are sorted by it in descending order.
+    clones
+        How many of the last points are clones.
     unwritten
         Names that a picture leaves out because no installed font has them.
     """
@@ -75,7 +77,17 @@ class GraphMap:
     snapshot: str
     graph_nodes: int
     graph_edges: int
+    clones: int = 0
     unwritten: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """What the map shows, in a line."""
+        clones = f", and {self.clones:,} clones" if self.clones else ""
+        return (
+            f"{len(self.name) - self.clones:,} of {self.graph_nodes:,} nodes, the most frequent{clones}; "
+            f"{len(self.source):,} edges, the strongest by {self.by}, of {self.graph_edges:,} private ones"
+            + (" and those of the clones" if self.clones else "")
+        )
 
     @property
     def communities(self) -> int:

@@ -30,7 +30,9 @@ def page_data(found: GraphMap) -> dict[str, Any]:
     return {
         "by": found.by,
         "meaning": MEASURES[found.by],
-        "graph": {"nodes": found.graph_nodes, "edges": found.graph_edges, "snapshot": found.snapshot},
+        "summary": found.summary(),
+        "clones": found.clones,
+        "snapshot": found.snapshot,
         "colours": list(COLOURS),
         "nodes": {
             "name": names,

@@ -120,8 +120,7 @@ def _legend(figure: object, found: GraphMap, names: list[str], families: list[st
     axes.text(
         0,
         4.6,
-        f"{len(names):,} of {found.graph_nodes:,} nodes, the most frequent; {len(found.source):,} of "
-        f"{found.graph_edges:,} private edges, the strongest by {found.by}; colours: communities",
+        f"{found.summary()}; colours: communities",
         fontsize=12,
         color=INK,
         va="center",

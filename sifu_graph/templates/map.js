@@ -17,6 +17,7 @@
     graph.addNode(i, {
       x: nodes.x[i], y: nodes.y[i], label: nodes.name[i], color: colourOf(nodes.group[i]),
       size: 2 + 12 * Math.sqrt(nodes.count[i] / most),
+      forceLabel: i >= size - data.clones,  // their names are what they are unfolded for
     });
   }
   const out = Array.from({ length: size }, () => []), into = Array.from({ length: size }, () => []);
@@ -263,8 +264,8 @@
   });
 
   $("about").textContent =
-    `${count(size)} of ${count(data.graph.nodes)} nodes, the most frequent; ${count(edges.source.length)} of ` +
-    `${count(data.graph.edges)} private edges, the strongest by ${data.by} (${data.meaning}). Colours: communities. Snapshot ${data.graph.snapshot.slice(0, 8)}.`;
+    `${data.summary}. ${data.by[0].toUpperCase() + data.by.slice(1)}: ${data.meaning}. Colours: communities. ` +
+    `Snapshot ${data.snapshot.slice(0, 8)}.`;
   document.documentElement.dataset.ready = "true";
   window.sifuMap = { renderer, graph, pin };  // for the console
 })();

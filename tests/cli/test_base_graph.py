@@ -89,6 +89,24 @@ def test_a_clone_is_a_source_of_edges(base_graph: Path) -> None:
     assert again.code == 2 and "--clones is 3" in again.err
 
 
+def test_a_graph_grows_clones(base_graph: Path) -> None:
+    before = json.loads(call("info", "--json").out)["clones"]
+    refused = call("grow", "--clones", str(before))
+    assert refused.code == 2 and f"the graph has {before:,}: name more" in refused.err
+    Path("other.txt").write_text("春風春雨春月\n" * 40 + "月下風來月下人\n" * 40, encoding="utf-8")
+    words = "grow", "--corpus", "other.txt", "--gain", "0"
+    assert "was not changed" in call(*words, "--dry-run").out
+    shown = call(*words)
+    assert shown.code == 0 and "tokens counted" in shown.out and "expected gain" in shown.out
+    assert "perplexity; before" in shown.out and "became default" not in shown.out
+    again = json.loads(call(*words, "--json").out)
+    assert (again["tokens_counted"], again["clones_added"]) == (0, 0)
+    after = json.loads(call("info", "--json").out)
+    assert after["clones"] > before and len(after["settings"]["build"]["counted"]) == 1
+    assert call("map", "--unfold", "春", "--nodes", "20", "--quiet").code == 0
+    assert call("verify").code == 0
+
+
 def test_an_export_says_that_it_has_no_clones(base_graph: Path) -> None:
     assert "clones are left out" in call("export", "graphml", "a.graphml").err
     assert "clones" not in call("export", "safetensors", "a.safetensors").err

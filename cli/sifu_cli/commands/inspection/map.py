@@ -87,7 +87,8 @@ def command(
         print_json(
             {
                 "files": [{"path": str(path), "bytes": path.stat().st_size} for path in files],
-                "nodes": len(drawn.name),
+                "nodes": len(drawn.name) - drawn.clones,
+                "clones": drawn.clones,
                 "edges": len(drawn.source),
                 "by": drawn.by,
                 "communities": [{"nodes": len(group), "most_frequent": group[:SHOWN_NAMES]} for group in groups],
@@ -99,7 +100,8 @@ def command(
         print_table(
             [
                 *((path.suffix.removeprefix("."), format_bytes(path.stat().st_size), str(path)) for path in files),
-                ("nodes", number(len(drawn.name)), f"of {drawn.graph_nodes:,}, the most frequent"),
+                ("nodes", number(len(drawn.name) - drawn.clones), f"of {drawn.graph_nodes:,}, the most frequent"),
+                *([("clones", number(drawn.clones), f"of {', '.join(map(printable, unfold))}")] if unfold else []),
                 ("edges", number(len(drawn.source)), f"of {drawn.graph_edges:,} private ones, the strongest by {by}"),
                 ("communities", number(len(groups)), "their most frequent nodes:"),
                 *(
