@@ -87,7 +87,7 @@ def grow(
     """
     pairs = copy.pairs
     if pairs is None:
-        raise OptionError("only a graph whose edges share a base has clones (`sifu build-graph --signal recurrent`)")
+        raise OptionError("only a graph whose edges share a base has clones: build a graph with a base")
     if gain is not None and not np.isfinite(gain):
         raise OptionError(f"`gain` is {gain}: expected a finite number of nats")
     if clones is not None and clones <= len(pairs.tree):
