@@ -27,7 +27,9 @@ from sifu_graph.edit import clones
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.base import Base
 from sifu_graph.model.base_forward import documents_of, examine
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend
+from sifu_graph.ops.recurrent_native import cpu_recurrent
 
 HERE = Path(__file__).resolve().parent
 NOISE = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -83,7 +85,12 @@ def disturbed(base: Base, change: Disturb) -> Base:
 def without_edges(base: Base, share: float, seed: int) -> Base:
     """The base as if a share of the distinct edges of nodes and clones had never occurred."""
     lost = np.random.default_rng(seed).random(len(base.pairs.target)) < share
-    return dataclasses.replace(base, pairs=dataclasses.replace(base.pairs, count=np.where(lost, 0, base.pairs.count)))
+    return with_pairs(base, dataclasses.replace(base.pairs, count=np.where(lost, 0, base.pairs.count)))
+
+
+def with_pairs(base: Base, pairs: PairModel) -> Base:
+    """The base with other counts."""
+    return Base(base.model, pairs, cpu_recurrent(pairs, len(base.model.gain), base.model.W.dtype))
 
 
 def with_clones(graph: Graph, base: Base, share: float) -> Base:
@@ -93,7 +100,7 @@ def with_clones(graph: Graph, base: Base, share: float) -> Base:
     most = round(share * len(base.pairs.tree))
     if most < len(base.pairs.tree):
         clones.prune(copy, most)
-    return dataclasses.replace(base, pairs=copy.pair_model())
+    return with_pairs(base, copy.pair_model())
 
 
 def measured(graph: Graph, *, limit: int, seed: int) -> Series:
