@@ -7,7 +7,6 @@ It knows clones, counts and the columns of nodes; it does not know edges with pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from sifu_store.errors import OptionError
@@ -16,17 +15,9 @@ from sifu_store.layout import CLONE_GAIN, COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
 from sifu_graph.edit.pair_table import Growth, PairTable
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.io import pair_discounts
-from sifu_graph.text.clones import choose_more, with_occurrences
+from sifu_graph.text.clones import MoreClones, choose_more, with_occurrences
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import PairCounts
-
-
-@dataclass(frozen=True, slots=True)
-class GrownClones:
-    """How many clones were added, and what they are expected to gain over their parents, in nats over the text."""
-
-    added: int = 0
-    gain: float = 0.0
 
 
 def prune(copy: WorkingCopy, most: int) -> int:
@@ -49,21 +40,10 @@ def prune(copy: WorkingCopy, most: int) -> int:
     return int((~kept).sum())
 
 
-def grow(
-    copy: WorkingCopy,
-    text: Split,
-    counts: PairCounts,
-    *,
-    others: Sequence[Split],
-    known: bool,
-    clones: int | None,
-    gain: float | None,
-) -> GrownClones:
-    """Gives the contexts of a text that gain most over their parents clones.
-
-    A new clone takes its occurrences in all texts from its parent. From the graph's own text, the counts are then those
-    of a build with as many clones. A text that the graph does not know is counted first: its occurrences are added to
-    those of the sources that there are. Discounts, and the model below the pairs, stay.
+def choose(
+    copy: WorkingCopy, text: Split, counts: PairCounts, *, known: bool, clones: int | None, gain: float | None
+) -> MoreClones:
+    """The contexts of a text that gain most over their parents and have no clone.
 
     Parameters
     ----------
@@ -71,12 +51,10 @@ def grow(
         The documents.
     counts
         Their pairs.
-    others
-        The other texts that the graph has counted.
     known
         The graph has counted the text, as the one that it was built from.
     clones
-        As many clones as the graph has at most then, parents included. None: no limit.
+        As many clones as the graph has at most with them, parents included. None: no limit.
     gain
         Nats over the text; contexts that are expected to gain this or less get no clone. None: 0.
 
@@ -92,25 +70,37 @@ def grow(
         raise OptionError(f"`gain` is {gain}: expected a finite number of nats")
     if clones is not None and clones <= len(pairs.tree):
         raise OptionError(f"`clones` is {clones:,}, and the graph has {len(pairs.tree):,}: name more")
-    more = choose_more(
+    return choose_more(
         text,
         counts,
         pairs.tree,
         clones=None if clones is None else clones - len(pairs.tree),
         least_gain=0.0 if gain is None else gain,
+        counted=known,
     )
-    if known and not len(more.parent):
-        return GrownClones()
-    _begin(copy, pairs)
-    discounts = pair_discounts(copy.settings["initial"])
-    more = with_occurrences(more, pairs.tree, others)
-    if not known:
-        _note(copy, pairs.count_text(more.known_source, more.known_target, more.known_count, discounts))
-        _count_nodes(copy, counts)
-    growth, discounts = pairs.split(more, discounts)
-    _note(copy, growth)
-    copy.settings["initial"]["pair_discounts"] = [list(level) for level in discounts]
-    return GrownClones(len(more.parent), float(more.gain.sum(dtype=np.float64)))
+
+
+def grow(copy: WorkingCopy, more: MoreClones, counts: PairCounts, *, others: Sequence[Split], known: bool) -> float:
+    """Adds the clones that `choose` found; ``counts`` and ``known`` are as there.
+
+    A new clone takes its occurrences in all texts, ``others`` among them, from its parent. From the graph's own text,
+    the counts are then those of a build with as many clones. A text that the graph does not know is counted first: its
+    occurrences are added to those of the sources that there are. Discounts, and the model below the pairs, stay.
+
+    Returns what the new clones are expected to gain over their parents, in nats over the text.
+    """
+    pairs = copy.pairs
+    assert pairs is not None  # `choose` says so
+    if not known or len(more.parent):
+        _begin(copy, pairs)
+        discounts = pair_discounts(copy.settings["initial"])
+        if not known:
+            _note(copy, pairs.count_text(more.known_source, more.known_target, more.known_count, discounts))
+            _count_nodes(copy, counts)
+        growth, discounts = pairs.split(with_occurrences(more, pairs.tree, others), discounts)
+        _note(copy, growth)
+        copy.settings["initial"]["pair_discounts"] = [list(level) for level in discounts]
+    return float(more.gain.sum(dtype=np.float64))
 
 
 def _begin(copy: WorkingCopy, pairs: PairTable) -> None:

@@ -291,10 +291,13 @@ class Edit:
         known = self._texts.knows(given)
         tokens = self._texts.tokens(given)
         text = count_pairs(tokens, n=copy.n)
+        more = None
+        if split:
+            more = clone_edits.choose(copy, tokens.train, text, known=known, clones=clones, gain=gain)
         heldout = self._texts.heldout(wanted=evaluate)
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not self._texts.is_own(given))
         before, other_before = heldout.perplexity(), other.perplexity()
-        slots, demoted, grown = np.empty(0, np.int64), 0, clone_edits.GrownClones()
+        slots, demoted = np.empty(0, np.int64), 0
         if edges:
             slots, demoted = prune_grow.grow(
                 copy,
@@ -305,22 +308,22 @@ class Edit:
                 init=init,
             )
             self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
-        counted = tokens.train.tokens if split and not known else 0
         notes: list[str] = []
-        if split:
-            others, lost = self._texts.others(given)
-            grown = clone_edits.grow(copy, tokens.train, text, others=others, known=known, clones=clones, gain=gain)
-            notes += lost if grown.added else []
-            more = f", {number(counted, 'token')} counted" if counted else ""
-            self._note(f"grow: {number(grown.added, 'clone')} added{more}")
+        gained, counted = 0.0, 0
+        if more is not None:
+            others, notes = self._texts.others(given) if len(more.parent) else ([], [])
+            gained = clone_edits.grow(copy, more, text, others=others, known=known)
+            counted = 0 if known else tokens.train.tokens
+            what = f", {number(counted, 'token')} counted" if counted else ""
+            self._note(f"grow: {number(len(more.parent), 'clone')} added{what}")
         if counted:
             build["counted"] = [*build.get("counted", []), given.record()]
         return PruneReport(
             edges_added=len(slots),
             edges_removed=demoted,
-            clones_added=grown.added if split else None,
+            clones_added=None if more is None else len(more.parent),
             tokens_counted=counted,
-            clone_gain=grown.gain / max(1, text.total),
+            clone_gain=gained / max(1, text.total),
             bytes_freed=self._edge_bytes(demoted - len(slots)),
             corpus_share=pairs.share_of_text(copy, slots),
             heldout_before=before,

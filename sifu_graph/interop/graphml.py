@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from sifu_store.layout import CLONE_GAIN
 
+from sifu_graph.arrays import ranges
 from sifu_graph.inspection.energies import energies_at_first_step
 from sifu_graph.text.node_lookup import source_name
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 
+BLOCK = 4096
+"""Clones whose edges are computed at a time."""
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -77,15 +80,17 @@ def _clones(graph: GraphSession, most: int) -> Iterator[str]:
             f'<node id="{clone}"><data key="d0">{name}</data><data key="d1">{pairs.total[clone]}</data>'
             f'<data key="d5">{tree.parents[clone]}</data></node>\n'
         )
-    for clone in chosen.tolist():
-        row = slice(int(pairs.first[clone]), int(pairs.first[clone + 1]))
-        target, count = pairs.target[row].astype(np.int64), pairs.count[row]
-        energy = base.parts_at_rest(clone, target).sum()
-        for v, times, value in zip(target[count > 0], count[count > 0], energy[count > 0], strict=True):
-            yield (
-                f'<edge source="{clone}" target="{v}"><data key="d3">{times}</data>'
-                f'<data key="d4">{value:.9g}</data></edge>\n'
-            )
+    for begin in range(0, len(chosen), BLOCK):
+        source = chosen[begin : begin + BLOCK]
+        size = np.diff(pairs.first)[source]
+        pair = ranges(pairs.first[source], size)
+        columns = np.repeat(source, size), pairs.target[pair], pairs.count[pair], base.pair_energies(pair)
+        for u, v, times, value in zip(*(column.tolist() for column in columns), strict=True):
+            if times:
+                yield (
+                    f'<edge source="{u}" target="{v}"><data key="d3">{times}</data>'
+                    f'<data key="d4">{value:.9g}</data></edge>\n'
+                )
 
 
 def _escaped(name: str) -> str:

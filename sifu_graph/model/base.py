@@ -111,6 +111,12 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
+    def pair_energies(self, pair: Ints) -> Doubles:
+        """The energies of the edges of pairs where the signal is 0, float64 [k]; the pairs are numbers in the table."""
+        energy: Doubles = float(self.model.scale) * self.pairs.log_p(pair) + self.pairs.added_to(pair)
+        energy += self.model.bias.numpy()[self.pairs.target[pair]]
+        return energy
+
     def parts_at_rest(self, source: int, target: Ints) -> PartsAtRest:
         """The energies of edges (source, target [k]) where the signal is 0; the source is a node or a clone."""
         chain = np.array(self.pairs.chain(source)[::-1])

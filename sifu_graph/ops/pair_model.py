@@ -204,6 +204,20 @@ class PairModel:
         source = self.sources_of(pair)
         return self._mixed(source, pair, self._lower(source, self.target[pair]))[0]
 
+    def log_p(self, pair: Ints) -> Doubles:
+        """log p of some pairs, float64 [k]."""
+        source = self.sources_of(pair)
+        return np.log(self._mixed(source, pair, self._lower(source, self.target[pair]))[1])
+
+    def added_to(self, pair: Ints) -> Doubles:
+        """What the edges of pairs and of their sources' ancestors add to their energies, float64 [k]."""
+        found, source, target = np.zeros(len(pair)), self.sources_of(pair), self.target[pair]
+        if self.added is not None:
+            for here, level in self._levels(source):
+                at = self.find(level, target[here])
+                found[here] += np.where(at >= 0, self.added[at], 0.0)
+        return found
+
     def log_row(self, source: int) -> tuple[Ids, Doubles]:
         """The targets of a source, and log(1 + X) of each: int32 and float64 [k]. Those of many sources are kept."""
         found: tuple[Ids, Doubles] = self._log_row(source)

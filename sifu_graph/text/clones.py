@@ -76,7 +76,7 @@ class MoreClones:
     source, target, count
         int64 [k]: all occurrences of targets after each new clone.
     known_source, known_target, known_count
-        int64 [j]: all occurrences of the text, each at its source among those that the graph has.
+        int64 [j]: all occurrences of a new text, each at its source among those that the graph has.
     """
 
     parent: Ints
@@ -178,7 +178,7 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
 
 
 def choose_more(
-    split: Split, counts: PairCounts, tree: CloneTree, *, clones: int | None, least_gain: float = 0.0
+    split: Split, counts: PairCounts, tree: CloneTree, *, clones: int | None, least_gain: float = 0.0, counted: bool
 ) -> MoreClones:
     """The contexts of a text of greatest gain that have no clone yet, and the occurrences of the text.
 
@@ -194,6 +194,8 @@ def choose_more(
         At most this number of new ones, the parents that they need among them. None: any number.
     least_gain
         As of `choose`.
+    counted
+        The graph has counted the text.
     """
     n, levels = counts.n, _levels(split, counts)
     gains, numbers = _gains(levels), _numbers(levels, tree)
@@ -201,17 +203,19 @@ def choose_more(
     masks = _best(
         levels, gains, clones=sum(map(len, gains)) if clones is None else clones, least_gain=least_gain, known=found
     )
-    known = _occurrences(levels, numbers)
+    known = _occurrences(levels, numbers) if not counted else (np.empty(0, np.int64),) * 3
     none = np.empty(0, np.int64)
     total, columns, occurrences = tree.sources, [(none, none, np.empty(0))], [(none, none, none)]
     for k, (mask, gain) in enumerate(zip(masks, gains, strict=True), 1):
         level, number = levels[k], numbers[k]
         new = np.flatnonzero(mask & (number < 0))
         token, shorter = np.divmod(level.contexts[new], n**k)
-        columns.append((numbers[k - 1][np.searchsorted(levels[k - 1].contexts, shorter)], token, gain[new]))
+        above = numbers[k - 1][np.searchsorted(levels[k - 1].contexts, shorter)]
+        columns.append((above.astype(np.int64), token, gain[new]))
         number[new] = total + np.arange(len(new))
         grams = np.flatnonzero(np.repeat(number >= total, np.diff(level.first)))
-        occurrences.append((np.repeat(number, np.diff(level.first))[grams], level.keys[grams] % n, level.count[grams]))
+        mine = np.repeat(number, np.diff(level.first))[grams]
+        occurrences.append((mine.astype(np.int64), level.keys[grams] % n, level.count[grams]))
         total += len(new)
     parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
     source, target, count = (np.concatenate(column) for column in zip(*occurrences, strict=True))
@@ -264,20 +268,23 @@ def _levels(split: Split, counts: PairCounts) -> list[_Grams]:
     return levels
 
 
-def _numbers(levels: list[_Grams], tree: CloneTree) -> list[Ints]:
-    """The source of each distinct context of one node, of two nodes, ..., int64 [contexts]; -1: it has no clone."""
-    found = [levels[0].contexts]
+def _numbers(levels: list[_Grams], tree: CloneTree) -> list[Ids]:
+    """The source of each distinct context of one node, of two nodes, ..., int32 [contexts]; -1: it has no clone."""
+    found = [levels[0].contexts.astype(np.int32)]
     for k, (below, level) in enumerate(pairwise(levels), 1):
-        token, shorter = np.divmod(level.contexts, tree.nodes**k)
-        found.append(tree.child(found[-1][np.searchsorted(below.contexts, shorter)], token))
+        shorter, number = below.contexts, np.empty(len(level.first) - 1, np.int32)
+        for contexts, _ in level.blocks():
+            token, rest = np.divmod(level.keys[level.first[contexts]] // tree.nodes, tree.nodes**k)
+            number[contexts] = tree.child(found[-1][np.searchsorted(shorter, rest)].astype(np.int64), token)
+        found.append(number)
     return found
 
 
-def _occurrences(levels: list[_Grams], numbers: list[Ints]) -> tuple[Ints, Ints, Ints]:
+def _occurrences(levels: list[_Grams], numbers: list[Ids]) -> tuple[Ints, Ints, Ints]:
     """Source, target and count, int64 [k], of all occurrences at the longest context that has a source."""
     n, longer, found = levels[0].n, (np.empty(0, np.int64), np.empty(0, np.int64)), []
     for k in range(len(levels) - 1, -1, -1):
-        level, source = levels[k], np.repeat(numbers[k], np.diff(levels[k].first))
+        level, source = levels[k], np.repeat(numbers[k].astype(np.int64), np.diff(levels[k].first))
         less = np.bincount(np.searchsorted(level.keys, longer[0]), longer[1], minlength=len(source))
         left, here = level.count - less.astype(np.int64), source >= 0
         longer = level.keys[here] % n ** (k + 1), level.count[here]
@@ -361,7 +368,8 @@ def _best(
     order = np.argsort(-every, kind="stable")
     rank = np.empty(len(every), np.int64)
     rank[order] = np.arange(len(every))
-    rank = np.where(had, -1, np.where(every > least_gain, rank, len(every)))
+    rank[every <= least_gain] = len(every)
+    rank[had] = -1
     ranks = np.split(rank, np.cumsum([len(gain) for gain in gains])[:-1])
     for k in range(len(ranks) - 1, 0, -1):  # a clone brings its parent along
         parents = np.searchsorted(levels[k].contexts, levels[k + 1].contexts % n ** (k + 1))
