@@ -90,13 +90,12 @@ class Base:
 
     def add_row(self, energy: Floats, source: int) -> None:
         """Adds what depends on the pair, s (log b_u + log(1 + X_uv)) + a_uv, to energies [n] after a source."""
-        pairs, scale = self.pairs, float(self.model.scale)
-        for at in pairs.chain(source)[::-1]:
-            target, nats = pairs.log_row(at)
-            energy += np.float32(scale * math.log(pairs.left[at]))
-            energy[target] += (scale * nats).astype(np.float32)
-            if pairs.added is not None:
-                energy[target] += pairs.added[pairs.first[at] : pairs.first[at + 1]].astype(np.float32)
+        pairs = self.pairs
+        energy += (float(self.model.scale) * (np.log(pairs.row(source)) - pairs.log_lower)).astype(np.float32)
+        if pairs.added is not None:
+            for at in pairs.chain(source):
+                row = slice(int(pairs.first[at]), int(pairs.first[at + 1]))
+                energy[pairs.target[row]] += pairs.added[row].astype(np.float32)
 
     def edge_energies(self, source: Ints, target: Ints, r: Tensor) -> Floats:
         """The energies of single edges of nodes, int64 [k] each, after signals r [k, d]: float32 [k]."""

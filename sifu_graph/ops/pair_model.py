@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,6 @@ from sifu_graph.text.pair_counts import PairCounts
 
 BLOCK = 1 << 19
 """Pairs that are computed with at a time, where all are."""
-ROWS = 4096
-"""Sources whose rows are kept for the next time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,19 +216,15 @@ class PairModel:
                 found[here] += np.where(at >= 0, self.added[at], 0.0)
         return found
 
-    def log_row(self, source: int) -> tuple[Ids, Doubles]:
-        """The targets of a source, and log(1 + X) of each: int32 and float64 [k]. Those of many sources are kept."""
-        found: tuple[Ids, Doubles] = self._log_row(source)
-        return found
-
-    @cached_property
-    def _log_row(self) -> Callable[[int], tuple[Ids, Doubles]]:
-        @lru_cache(maxsize=ROWS)
-        def row(source: int) -> tuple[Ids, Doubles]:
-            pair = np.arange(self.first[source], self.first[source + 1])
-            return self.target[pair], np.log1p(self.ratio_of(pair))
-
-        return row
+    def row(self, source: int) -> Doubles:
+        """p of every node after a source, float64 [n]."""
+        p = self.lower.copy()
+        for depth, at in enumerate(reversed(self.chain(source))):
+            pairs = slice(int(self.first[at]), int(self.first[at + 1]))
+            count = self.count[pairs]
+            p *= self.left[at]
+            p[self.target[pairs]] += (count - discount_of(count, self.discounts[depth])) / max(int(self.total[at]), 1)
+        return p
 
     def _mixed(self, source: Ints, pair: Ints, lower: Doubles) -> tuple[Doubles, Doubles]:
         """X and p(v | u), float64 [k] each, of pairs (-1: none) of these sources; ``lower``: p(v | parent of u)."""
@@ -352,12 +346,7 @@ class PairModel:
 
     def rows(self, source: Ints) -> Doubles:
         """log p of every node after these sources, float64 [k, n] for int64 [k]."""
-        found = np.tile(self.log_lower, (len(source), 1))
-        for here, at in self._levels(source):
-            found[here] += np.log(self.left[at])[:, None]
-            row, pair = self._pairs_of(at)
-            found[here[row], self.target[pair]] += np.log1p(self.ratio_of(pair))
-        return found
+        return np.log(np.stack([self.row(at) for at in source.tolist()]))
 
     def left_out(self, piece: Ints, source: Ints, target: Integers, *, pieces: int) -> LeftOut:
         """What the counts lose where pieces are left out.

@@ -176,7 +176,7 @@ def repeated(batch: StreamBatch, nodes: int) -> list[Tensor]:
 
 
 def one_token(model: Recurrent) -> tuple[Tensor, Tensor, Tensor]:
-    """Token, restart and signal of one stream of one token."""
+    """Token int32 [1, 1], restart bool [1, 1] and signal [1, d] of one stream of one token."""
     return (
         torch.zeros(1, 1, dtype=torch.int32),
         torch.ones(1, 1, dtype=torch.bool),

@@ -50,7 +50,7 @@ class MapEdges:
         )
 
     def take(self, kept: Ints) -> MapEdges:
-        """Some of the edges, by their numbers."""
+        """Some of the edges, by their numbers, int64 [j]."""
         return MapEdges(
             self.source[kept],
             self.target[kept],
@@ -167,7 +167,7 @@ def _at_rest(base: Base, source: int) -> tuple[Doubles, Doubles]:
 
 
 def strongest(source: Ints, target: Ints, strength: Doubles, edges: int) -> Ints:
-    """Which edges to keep, the strongest first: the strongest of every node, and the strongest of the others."""
+    """Which of k edges to keep, int64, the strongest first: the strongest of every node, and the strongest others."""
     order = np.argsort(-strength, kind="stable")
     first = np.zeros(len(order), bool)
     ends = np.stack([source[order], target[order]], 1).reshape(-1)
@@ -178,7 +178,7 @@ def strongest(source: Ints, target: Ints, strength: Doubles, edges: int) -> Ints
 
 
 def weights(strength: Doubles, by: By) -> Doubles:
-    """Weights of edges in the layout: the square root of the strength, so that a few edges do not dominate."""
+    """Weights [k] of edges in the layout: the square root of the strength, so that a few edges do not dominate."""
     low = float(strength.min())
     above = strength - low if by == "energy" or low < 0 else strength
     weight: Doubles = np.sqrt(above / max(float(above.max()), 1e-30)) + 0.05

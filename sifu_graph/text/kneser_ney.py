@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Doubles, Ints, Keys
+from sifu_graph.arrays import Doubles, Integers, Ints, Keys
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import MergedCounts
 
@@ -238,8 +238,8 @@ class Counts:
     discounts: Discounts
 
 
-def discount_of(count: Ints, discounts: Discounts) -> Doubles:
-    """The discount of each count, float64 [k] for int64 [k]: 0 for a count of 0, the third discount for 3 and more."""
+def discount_of(count: Integers, discounts: Discounts) -> Doubles:
+    """The discount of each count, float64 [k] for integers [k]: 0 for a count of 0, the third discount for 3 and more."""
     return np.array([0.0, *discounts])[np.minimum(count, 3)]
 
 

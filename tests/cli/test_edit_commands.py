@@ -146,7 +146,7 @@ def test_eval_says_what_it_left_out(graph: Path) -> None:
         (["prune", "--to-ratio", "0.9", "--yes"], 2, "name a smaller ratio"),
         (["prune", "--to-ratio", "2", "--yes"], 2, "expected a number, at least 0 and at most 1; found 2"),
         (["prune", "--to-ratio", "0", "--by", "usage", "--yes"], 2, "no usage was recorded"),
-        (["grow"], 2, "--to-ratio or --min-count"),
+        (["grow"], 2, "--to-ratio, --min-count, --clones or --gain"),
         (["grow", "--min-count", "1", "--corpus", "nowhere.txt"], 1, "not found"),
     ],
 )
