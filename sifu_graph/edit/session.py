@@ -314,6 +314,9 @@ class Edit:
             others, notes = self._texts.others(given) if len(more.parent) else ([], [])
             gained = clone_edits.grow(copy, more, text, others=others, known=known)
             counted = 0 if known else tokens.train.tokens
+            assert copy.pairs is not None  # it has clones
+            if clones is not None and (made := len(copy.pairs.tree)) < clones:
+                notes.append(f"{made:,} clones instead of {clones:,}: no other context predicts the text better")
             what = f", {number(counted, 'token')} counted" if counted else ""
             self._note(f"grow: {number(len(more.parent), 'clone')} added{what}")
         if counted:

@@ -239,7 +239,7 @@ class Counts:
 
 
 def discount_of(count: Integers, discounts: Discounts) -> Doubles:
-    """The discount of each count, float64 [k] for integers [k]: 0 for a count of 0, the third discount for 3 and more."""
+    """The discount of each count, float64 [k] for integers [k]: 0 for 0, the third discount for 3 and more."""
     return np.array([0.0, *discounts])[np.minimum(count, 3)]
 
 

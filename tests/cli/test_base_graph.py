@@ -103,6 +103,8 @@ def test_a_graph_grows_clones(base_graph: Path) -> None:
     assert (again["tokens_counted"], again["clones_added"]) == (0, 0)
     after = json.loads(call("info", "--json").out)
     assert after["clones"] > before and len(after["settings"]["build"]["counted"]) == 1
+    most = call("grow", "--clones", "99999999", "--dry-run")
+    assert "no other context predicts the text better" in most.err
     assert call("map", "--unfold", "春", "--nodes", "20", "--quiet").code == 0
     assert call("verify").code == 0
 
