@@ -116,7 +116,7 @@ def test_from_another_text_a_graph_has_the_counts_of_both(
         texts = [graph.tokens().train, split_of(graph, other, folder)]
         report = graph.grow(corpus=[other], clones=had + more, evaluate=True)
         assert report.tokens_counted == texts[1].tokens and report.clones_added is not None
-        assert report.note is not None and report.note.startswith("no perplexity")  # nothing is held out
+        assert report.note is not None and "no perplexity" in report.note  # nothing is held out
         assert_counts(pairs_of(graph), texts)
         a = graph.tokenizer.encode("a")[0]
         assert graph.inspect("a").count == count + int((np.asarray(texts[1].ids) == a).sum())
