@@ -44,6 +44,8 @@ from sifu_graph.text.pair_counts import PairCounts
 
 BLOCK = 1 << 19
 """Pairs that are computed with at a time, where all are."""
+KEPT = 1 << 21
+"""Probabilities of rows of nodes that are kept, about: 16 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,14 +219,23 @@ class PairModel:
         return found
 
     def row(self, source: int) -> Doubles:
-        """p of every node after a source, float64 [n]."""
-        p = self.lower.copy()
-        for depth, at in enumerate(reversed(self.chain(source))):
-            pairs = slice(int(self.first[at]), int(self.first[at + 1]))
-            count = self.count[pairs]
-            p *= self.left[at]
-            p[self.target[pairs]] += (count - discount_of(count, self.discounts[depth])) / max(int(self.total[at]), 1)
-        return p
+        """p of every node after a source, float64 [n], to be read. Those of some nodes are kept for the next time."""
+        found = self._kept.get(source)
+        if found is None:
+            parent = int(self.tree.parents[source])
+            found = self.left[source] * (self.lower if parent < 0 else self.row(parent))
+            pairs = slice(int(self.first[source]), int(self.first[source + 1]))
+            count, discounts = self.count[pairs], self.discounts[int(self.tree.depth[source])]
+            found[self.target[pairs]] += (count - discount_of(count, discounts)) / max(int(self.total[source]), 1)
+            if parent < 0:
+                if len(self._kept) * self.nodes >= KEPT:
+                    self._kept.clear()
+                self._kept[source] = found
+        return found
+
+    @cached_property
+    def _kept(self) -> dict[int, Doubles]:
+        return {}
 
     def _mixed(self, source: Ints, pair: Ints, lower: Doubles) -> tuple[Doubles, Doubles]:
         """X and p(v | u), float64 [k] each, of pairs (-1: none) of these sources; ``lower``: p(v | parent of u)."""

@@ -189,10 +189,11 @@ class CloneTree:
         """The source at the end of a document so far, at least one node."""
         source = int(nodes[-1])
         for token in reversed(nodes[:-1]):
-            found = int(self.child(np.array([source]), np.array([token]))[0])
-            if found < 0:
+            wanted = source * self.nodes + int(token)
+            at = int(self._keys.searchsorted(wanted))
+            if at == len(self) or self._keys[at] != wanted:
                 break
-            source = found
+            source = self.nodes + at
         return source
 
     def sources_at(self, ids: Integers, begins: Bools, at: Ints) -> Ints:
