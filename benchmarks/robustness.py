@@ -27,9 +27,7 @@ from sifu_graph.edit import clones
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.base import Base
 from sifu_graph.model.base_forward import documents_of, examine
-from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend
-from sifu_graph.ops.recurrent_native import cpu_recurrent
 
 HERE = Path(__file__).resolve().parent
 NOISE = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -82,15 +80,11 @@ def disturbed(base: Base, change: Disturb) -> Base:
     return dataclasses.replace(base, backend=backend)
 
 
-def without_edges(base: Base, share: float, seed: int) -> Base:
+def without_edges(graph: Graph, base: Base, share: float, seed: int) -> Base:
     """The base as if a share of the distinct edges of nodes and clones had never occurred."""
     lost = np.random.default_rng(seed).random(len(base.pairs.target)) < share
-    return with_pairs(base, dataclasses.replace(base.pairs, count=np.where(lost, 0, base.pairs.count)))
-
-
-def with_pairs(base: Base, pairs: PairModel) -> Base:
-    """The base with other counts."""
-    return Base(base.model, pairs, cpu_recurrent(pairs, len(base.model.gain), base.model.W.dtype))
+    pairs = dataclasses.replace(base.pairs, count=np.where(lost, 0, base.pairs.count))
+    return Base.of(graph.parameters.small, pairs)
 
 
 def with_clones(graph: Graph, base: Base, share: float) -> Base:
@@ -100,7 +94,7 @@ def with_clones(graph: Graph, base: Base, share: float) -> Base:
     most = round(share * len(base.pairs.tree))
     if most < len(base.pairs.tree):
         clones.prune(copy, most)
-    return with_pairs(base, copy.pair_model())
+    return Base.of(graph.parameters.small, copy.pair_model())
 
 
 def measured(graph: Graph, *, limit: int, seed: int) -> Series:
@@ -118,7 +112,7 @@ def measured(graph: Graph, *, limit: int, seed: int) -> Series:
 
     return {
         "noise, share of the deviation": series(NOISE, lambda share: disturbed(base, noisy(share, seed))),
-        "edges lost, share": series(LOST, lambda share: without_edges(base, share, seed)),
+        "edges lost, share": series(LOST, lambda share: without_edges(graph, base, share, seed)),
         "signal late, tokens": series(LATE, lambda k: disturbed(base, late(int(k), base.model.start))),
         "clones kept, share": series(KEPT, lambda share: with_clones(graph, base, share)),
     }

@@ -31,7 +31,6 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import pair_model, read_clones, write_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel, discount_at
 from sifu_graph.settings import InitialSettings
-from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.clones import MoreClones
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
 
@@ -236,9 +235,7 @@ class PairTable:
         Returns what the nodes count more, which is at most 0, and the discounts, of new lengths of clones too.
         """
         old = self.tree
-        self.tree, place = CloneTree.numbered(
-            old.nodes, np.concatenate([old.parent, more.parent]), np.concatenate([old.token, more.token])
-        )
+        self.tree, place = old.with_clones(more.parent, more.token)
         fresh = {name: np.zeros(len(self.tree), column.dtype) for name, column in self.clones.items()}
         for name, column in self.clones.items():
             fresh[name][place[old.nodes : old.sources] - old.nodes] = column

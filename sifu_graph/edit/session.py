@@ -294,8 +294,9 @@ class Edit:
         more = None
         if split:
             more = clone_edits.choose(copy, tokens.train, text, known=known, clones=clones, gain=gain)
-        heldout = self._texts.heldout(wanted=evaluate)
-        other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not self._texts.is_own(given))
+        own = self._texts.is_own(given)
+        heldout = self._texts.heldout(tokens if own else None, wanted=evaluate)
+        other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)
         before, other_before = heldout.perplexity(), other.perplexity()
         slots, demoted = np.empty(0, np.int64), 0
         if edges:

@@ -333,7 +333,7 @@ def source_of(graph: GraphSession, name: str) -> int:
 def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> EdgeReport:
     """The report of an edge of a clone, which has counts and an energy, but no matrix of its own."""
     every, pairs = np.arange(base.pairs.nodes), base.pairs
-    row, parts = base.parts_at_rest(source, every).sum(), base.parts_at_rest(source, np.array([v]))
+    (row, p), parts = base.row_at_rest(source), base.parts_at_rest(source, np.array([v]))
     pair = int(pairs.find(np.array([source]), np.array([v]))[0])
     count = int(pairs.count[pair]) if pair >= 0 else 0
     default = row[np.delete(every, pairs.target[pairs.first[source] : pairs.first[source + 1]])]
@@ -345,7 +345,7 @@ def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> Edge
         share=count / max(1, int(pairs.total[source])),
         energy=float(row[v]),
         default_energy=float(np.logaddexp.reduce(default)) - math.log(max(1, len(default))),
-        p=float(np.exp(row[v] - np.logaddexp.reduce(row))),
+        p=float(p[v]),
         rank=1 + int((row > row[v]).sum()),
         weight_norm=0.0,
         bias_norm=0.0,

@@ -90,10 +90,9 @@ def inspect_clone(graph: GraphSession, source: int, *, top: int = 10) -> CloneRe
     require_positive(top=top)
     base, names = graph.parameters.base, graph.tokenizer.vocabulary
     assert base is not None  # only a graph with a base has clones
-    pairs, every = base.pairs, np.arange(base.pairs.nodes)
+    pairs = base.pairs
     parent = int(pairs.tree.parents[source])
-    logits = [base.parts_at_rest(at, every).sum() for at in (source, parent)]
-    p, p_parent = (np.exp(logit - np.logaddexp.reduce(logit)) for logit in logits)
+    p, p_parent = (base.row_at_rest(at)[1] for at in (source, parent))
     row = slice(int(pairs.first[source]), int(pairs.first[source + 1]))
     count = np.zeros(pairs.nodes, np.int64)
     count[pairs.target[row]] = pairs.count[row]

@@ -128,6 +128,11 @@ class Base:
             edge=self.pairs.added_rows(chain[-1:])[0, target],
         )
 
+    def row_at_rest(self, source: int) -> tuple[Doubles, Doubles]:
+        """Energies and probabilities of all nodes after a source where the signal is 0, float64 [n] each."""
+        energy = self.parts_at_rest(source, np.arange(self.pairs.nodes)).sum()
+        return energy, np.exp(energy - np.logaddexp.reduce(energy))
+
     def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
         """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
 

@@ -19,7 +19,7 @@ from sifu_graph.ops.recurrent import StreamBatch
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.streams import Window, windows
 
-WINDOW = 256  # tokens whose energies are in memory at a time
+WINDOW = 256  # tokens that are examined at a time
 
 
 def tensors(window: Window, pairs: PairModel) -> StreamBatch:

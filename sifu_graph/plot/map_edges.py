@@ -6,7 +6,6 @@ memory at a time.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,12 +72,9 @@ def edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: 
         row = row_at_rest(walk, node)
         inside = (place_of[row.target] >= 0) & (row.target != node)
         target, p = row.target[inside], row.probability[inside]
-        if by == "information":
-            strength = share[node] * p * np.log(np.maximum(p, 1e-30) / share[target])
-        else:
-            strength = (row.energy if by == "energy" else row.count)[inside].astype(np.float64)
         ends = np.full(len(target), at), place_of[target]
-        parts.append(MapEdges(*ends, row.count[inside], row.energy[inside], p, strength))
+        edges = row.count[inside], row.energy[inside], p
+        parts.append(MapEdges(*ends, *edges, _strength(by, share[node], share[target], edges)))
     return MapEdges.joined(parts)
 
 
@@ -136,34 +132,37 @@ class Unfolded:
 
 def _of_clone(base: Base, clone: int, point: int, place_of: Ints, occurrences: Ints, by: By) -> MapEdges:
     """The edges of one clone, at a point of a map."""
-    pairs, share = base.pairs, occurrences / max(1, int(occurrences.sum()))
+    pairs, total = base.pairs, max(1, int(occurrences.sum()))
+    share = occurrences / total
     before, node = int(pairs.tree.token[clone - pairs.nodes]), int(pairs.tree.node[clone])
     row = slice(int(pairs.first[clone]), int(pairs.first[clone + 1]))
     target, count = pairs.target[row].astype(np.int64), pairs.count[row].astype(np.int64)
     inside = place_of[target] >= 0
     target, count = target[inside], count[inside]
-    out, into = _at_rest(base, clone), _at_rest(base, before)
-    edges = MapEdges(
-        source=np.append(np.full(len(target), point), place_of[before]),
-        target=np.append(place_of[target], point),
-        count=np.append(count, pairs.total[clone]),
-        energy=np.append(out[0][target], into[0][node]),
-        probability=np.append(out[1][target], into[1][node]),
-        strength=np.empty(0),
+    out, into = base.row_at_rest(clone), base.row_at_rest(before)
+    edges = (
+        np.append(count, pairs.total[clone]),
+        np.append(out[0][target], into[0][node]),
+        np.append(out[1][target], into[1][node]),
     )
+    found = MapEdges(
+        np.append(np.full(len(target), point), place_of[before]),
+        np.append(place_of[target], point),
+        *edges,
+        _strength(by, float(pairs.total[clone]) / total, np.append(share[target], share[node]), edges),
+    )
+    return found.take(np.flatnonzero(found.source >= 0))
+
+
+def _strength(by: By, share: Doubles | float, usual: Doubles, edges: tuple[Ints, Doubles, Doubles]) -> Doubles:
+    """The measure of edges with count, energy and probability [k]: see `draw_map.draw_map`.
+
+    ``share`` and ``usual`` are the shares of the text that their sources and targets have.
+    """
+    count, energy, p = edges
     if by == "information":
-        times = float(pairs.total[clone]) / max(1, int(occurrences.sum()))
-        usual = np.append(share[target], share[node])
-        strength = times * edges.probability * np.log(np.maximum(edges.probability, 1e-30) / usual)
-    else:
-        strength = edges.energy if by == "energy" else edges.count.astype(np.float64)
-    return dataclasses.replace(edges, strength=strength).take(np.flatnonzero(edges.source >= 0))
-
-
-def _at_rest(base: Base, source: int) -> tuple[Doubles, Doubles]:
-    """Energies and probabilities of all nodes after a source where the signal is 0, float64 [n] each."""
-    energy = base.parts_at_rest(source, np.arange(base.pairs.nodes)).sum()
-    return energy, np.exp(energy - np.logaddexp.reduce(energy))
+        return share * p * np.log(np.maximum(p, 1e-30) / usual)
+    return energy if by == "energy" else count.astype(np.float64)
 
 
 def strongest(source: Ints, target: Ints, strength: Doubles, edges: int) -> Ints:

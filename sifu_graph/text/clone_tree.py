@@ -117,6 +117,10 @@ class CloneTree:
         place[self.nodes :] += more
         return self._of(self.nodes + more, place[self.parent], self.token), place
 
+    def with_clones(self, parent: Integers, token: Integers) -> tuple[CloneTree, Ints]:
+        """With further clones [C'], numbered from the number of sources on; and the new numbers of all, int64."""
+        return self.numbered(self.nodes, np.concatenate([self.parent, parent]), np.concatenate([self.token, token]))
+
     def merged(self, node: int, into: int) -> tuple[CloneTree, Ints]:
         """With ``into`` in place of a node, which remains; and the new number of each source, int64 [sources]."""
         every = np.arange(self.sources)

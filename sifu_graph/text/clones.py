@@ -111,8 +111,7 @@ class _Grams:
     @classmethod
     def of(cls, split: Split, n: int, order: int) -> _Grams:
         """Counts the n-grams of a text that lie within documents."""
-        begins = np.zeros(split.tokens + 1, bool)
-        begins[split.offsets] = True
+        begins = split.begins()
         merged = MergedCounts(np.dtype(np.int64))
         for first in range(0, split.tokens, BLOCK_TOKENS):
             ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
@@ -213,9 +212,9 @@ def choose_more(
         above = numbers[k - 1][np.searchsorted(levels[k - 1].contexts, shorter)]
         columns.append((above.astype(np.int64), token, gain[new]))
         number[new] = total + np.arange(len(new))
-        grams = np.flatnonzero(np.repeat(number >= total, np.diff(level.first)))
-        mine = np.repeat(number, np.diff(level.first))[grams]
-        occurrences.append((mine.astype(np.int64), level.keys[grams] % n, level.count[grams]))
+        every = np.repeat(number, np.diff(level.first))
+        grams = np.flatnonzero(every >= total)
+        occurrences.append((every[grams].astype(np.int64), level.keys[grams] % n, level.count[grams]))
         total += len(new)
     parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
     source, target, count = (np.concatenate(column) for column in zip(*occurrences, strict=True))
@@ -234,18 +233,17 @@ def choose_more(
 
 def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) -> MoreClones:
     """The same new clones, with their occurrences in further texts; ``tree`` has the clones without them."""
+    if not texts:
+        return more
     n, first = tree.nodes, tree.sources
-    grown, place = CloneTree.numbered(
-        n, np.concatenate([tree.parent, more.parent]), np.concatenate([tree.token, more.token])
-    )
+    grown, place = tree.with_clones(more.parent, more.token)
     listed = np.empty(grown.sources, np.int64)  # the number in `more` of each source
     listed[place] = np.arange(grown.sources)
     merged = MergedCounts(np.dtype(np.int64))
     order = np.argsort(more.source * n + more.target)
     merged.add((more.source * n + more.target)[order], more.count[order])
     for split in texts:
-        begins = np.zeros(split.tokens + 1, bool)
-        begins[split.offsets] = True
+        begins = split.begins()
         for begin in range(0, split.tokens, BLOCK_TOKENS):
             at = begin + np.flatnonzero(~begins[begin + 1 : begin + 1 + BLOCK_TOKENS])
             source, target = grown.sources_at(split.ids, begins, at), np.asarray(split.ids)[at + 1]

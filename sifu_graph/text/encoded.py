@@ -22,7 +22,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, DiskFullError, ResourceError
 
-from sifu_graph.arrays import Integers, Ints
+from sifu_graph.arrays import Bools, Integers, Ints
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
 from sifu_graph.text.tokenizer import Tokenizer
 
@@ -61,6 +61,12 @@ class Split:
     def transitions(self) -> int:
         """Number of pairs of neighbours inside documents: the tokens that can be predicted."""
         return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
+
+    def begins(self) -> Bools:
+        """Where a document begins, bool [tokens + 1]; the end of the last one counts as such a place."""
+        found = np.zeros(self.tokens + 1, bool)
+        found[self.offsets] = True
+        return found
 
     def document(self, index: int) -> Integers:
         """The nodes of one document, [tokens]."""

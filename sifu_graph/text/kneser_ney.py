@@ -160,9 +160,7 @@ class Baseline:
 
 def every_place(split: Split) -> Ints:
     """All places of a split except the first of each document, int64: the tokens that can be predicted."""
-    first = np.zeros(split.tokens + 1, bool)
-    first[split.offsets] = True
-    return np.flatnonzero(~first[: split.tokens])
+    return np.flatnonzero(~split.begins()[: split.tokens])
 
 
 def baselines(sums: dict[str, float], *, tokens: int, characters: int | None) -> list[Baseline]:

@@ -68,8 +68,7 @@ def windows(
     clones
         The clones that may be sources. None: none.
     """
-    begins = np.zeros(split.tokens + 1, bool)
-    begins[split.offsets] = True
+    begins = split.begins()
     places, streams, length = _sizes(split, streams)
     begin = np.arange(streams) * length
     for step in range(first * steps, length, steps):

@@ -36,8 +36,7 @@ class Pieces:
         parts = -(-sizes // MOST_TOKENS)
         begins = np.repeat(text.offsets[:-1], parts) + MOST_TOKENS * ranges(np.zeros(len(parts), np.int64), parts)
         self._begin = np.append(begins, text.tokens).astype(np.int64)
-        self._ends = np.zeros(text.tokens + 1, bool)  # a document begins there
-        self._ends[text.offsets] = True
+        self._ends = text.begins()
         self._known: dict[int, LeftOut] = {}  # those of the last window
 
     def at(self, place: Ints) -> tuple[Tensor, LeftOut]:

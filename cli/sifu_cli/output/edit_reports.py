@@ -58,7 +58,7 @@ def prune_rows(report: PruneReport) -> list[Row]:
         remark = f"expected gain: {number(report.clone_gain, 3)} nats a token of the text"
         out.append(("clones added", number(report.clones_added), remark))
     of_clones = bool(report.clones_removed) or report.clones_added is not None
-    if report.edges_removed or not (out or of_clones):
+    if report.edges_removed or not out:
         out.append(("edges removed", number(report.edges_removed), "became default"))
     if report.edges_added or report.edges_removed or not of_clones:
         freed = report.bytes_freed
