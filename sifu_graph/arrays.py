@@ -1,4 +1,4 @@
-"""Aliases of array types, types of ids, and four functions of integer arrays that many modules need.
+"""Aliases of array types, types of ids, and five functions of integer arrays that many modules need.
 
 It knows numpy only.
 """
@@ -45,6 +45,18 @@ def distinct(values: Ints) -> Ints:
     """The distinct values, ascending. From version 2.3 on, `numpy.unique` hashes: 5 to 50 times as slow here."""
     ordered = np.sort(values)
     return ordered[is_first(ordered)]
+
+
+def find_sorted(keys: Integers, wanted: Integers) -> Ints:
+    """As `numpy.searchsorted`, int64 [k]: where ``wanted`` would be among ascending keys.
+
+    They are looked up in ascending order. In any other order each look-up among millions of keys waits for memory: 1.9
+    microseconds, where sorting and looking up take 0.3.
+    """
+    order = np.argsort(wanted)
+    found = np.empty(len(wanted), np.int64)
+    found[order] = np.searchsorted(keys, wanted[order])
+    return found
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:

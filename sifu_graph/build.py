@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,8 @@ from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools
-from sifu_graph.config import SignalConfig, preset
+from sifu_graph.config import Say, SignalConfig, preset
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
@@ -35,7 +36,6 @@ from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, selec
 from sifu_graph.text.registry import train_tokenizer
 from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
 
-Say = Callable[[str], None]
 WIDTH = 32  # of the paper
 BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
@@ -230,7 +230,7 @@ def _build(
             asked = max(CLONES, tokens.train.tokens // CLONE_TOKENS) if config.base else 0
         if asked:
             say(f"choosing at most {asked:,} clones")
-            split = choose(tokens.train, counts, clones=asked)
+            split = choose(tokens.train, counts, clones=asked, arrays=DiskArrays(Path(scratch)), say=say)
         graph = _new_graph(tokenizer, config, counts, private, split, options=options)
         clones = 0 if split is None else len(split.tree)
         made = {"clones": clones} if clones else {}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from sifu_store.errors import OptionError
 
+Say = Callable[[str], None]
+"""What a long operation calls with a line at the beginning of each step."""
 Positional = Literal["sinusoid", "brillm05", "none"]
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sifu_store.branching import Moved
     from sifu_store.history import History
 
-    from sifu_graph.config import OptimizerConfig
+    from sifu_graph.config import OptimizerConfig, Say
     from sifu_graph.edit.edit_texts import Corpora
     from sifu_graph.edit.reports import (
         AddNodeReport,
@@ -78,7 +78,7 @@ class Graph(GraphSession):
         seed: int | None = None,
         contexts: bool | None = None,
         on_step: Callable[[StepReport], None] | None = None,
-        say: Callable[[str], None] | None = None,
+        say: Say | None = None,
         command: str = "train",
     ) -> TrainReport:
         """Trains the graph and commits. ``corpus`` None: on the text that the graph was built from.
@@ -447,11 +447,12 @@ class Graph(GraphSession):
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
+        say: Say | None = None,
         dry_run: bool = False,
         command: str = "grow",
     ) -> PruneReport:
         """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`."""
-        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
+        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate, "say": say}
         return self._edited(
             lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
             dry_run=dry_run,

@@ -12,11 +12,13 @@ import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import CLONE_GAIN, COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
 
+from sifu_graph.config import Say
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.pair_table import Growth, PairTable
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.io import pair_discounts
 from sifu_graph.text.clones import MoreClones, choose_more, with_occurrences
-from sifu_graph.text.encoded import Split
+from sifu_graph.text.encoded import Split, TokenFile
 from sifu_graph.text.pair_counts import PairCounts
 
 
@@ -41,14 +43,22 @@ def prune(copy: WorkingCopy, most: int) -> int:
 
 
 def choose(
-    copy: WorkingCopy, text: Split, counts: PairCounts, *, known: bool, clones: int | None, gain: float | None
+    copy: WorkingCopy,
+    text: TokenFile,
+    counts: PairCounts,
+    *,
+    known: bool,
+    clones: int | None,
+    gain: float | None,
+    arrays: DiskArrays,
+    say: Say,
 ) -> MoreClones:
     """The contexts of a text that gain most over their parents and have no clone.
 
     Parameters
     ----------
     text
-        The documents.
+        The text; its training part is meant.
     counts
         Their pairs.
     known
@@ -57,6 +67,8 @@ def choose(
         As many clones as the graph has at most with them, parents included. None: no limit.
     gain
         Nats over the text; contexts that are expected to gain this or less get no clone. None: 0.
+    arrays, say
+        As of `text.clones.choose_more`.
 
     Raises
     ------
@@ -71,12 +83,14 @@ def choose(
     if clones is not None and clones <= len(pairs.tree):
         raise OptionError(f"`clones` is {clones:,}, and the graph has {len(pairs.tree):,}: name more")
     return choose_more(
-        text,
+        text.train,
         counts,
         pairs.tree,
         clones=None if clones is None else clones - len(pairs.tree),
         least_gain=0.0 if gain is None else gain,
         counted=known,
+        arrays=arrays,
+        say=say,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sifu_store.errors import CorpusError, OptionError
 
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
@@ -48,6 +49,10 @@ class EditTexts:
             if corpus is None or holdout == 0:
                 raise
             return encode(holdout=0.0)  # other errors recur
+
+    def arrays(self) -> DiskArrays:
+        """Where the n-grams of a text are: with the pages that leave memory."""
+        return DiskArrays(self._copy.graph.scratch or self._copy.graph.path / "scratch")
 
     def is_own(self, corpus: Corpus) -> bool:
         """Whether a text is the one that the graph was built from."""

@@ -21,6 +21,7 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
+from sifu_graph.config import Say
 from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
@@ -274,12 +275,15 @@ class Edit:
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
+        say: Say | None = None,
     ) -> PruneReport:
         """Makes default edges that a text uses often private (`prune_grow.grow`), adds clones (`edit.clones.grow`).
 
         ``corpus`` None: the text that the graph was built from. ``clones``: as many as the graph has at most then;
         ``gain``: those that are expected to gain more nats. ``evaluate``: the report has held-out perplexities.
+        ``say``: called with a line at the beginning of each long step.
         """
+        say = say or (lambda _: None)
         account, copy = self._account(), self.copy
         edges, split = (to_ratio, min_count) != (None, None), (clones, gain) != (None, None)
         if not edges and not split:
@@ -290,10 +294,13 @@ class Edit:
         given = self._texts.corpus(corpus)
         known = self._texts.knows(given)
         tokens = self._texts.tokens(given)
+        say(f"counting the pairs of {tokens.train.tokens:,} tokens")
         text = count_pairs(tokens, n=copy.n)
         more = None
         if split:
-            more = clone_edits.choose(copy, tokens.train, text, known=known, clones=clones, gain=gain)
+            more = clone_edits.choose(
+                copy, tokens, text, known=known, clones=clones, gain=gain, arrays=self._texts.arrays(), say=say
+            )
         own = self._texts.is_own(given)
         heldout = self._texts.heldout(tokens if own else None, wanted=evaluate)
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)

@@ -27,7 +27,6 @@ The module knows counts; it does not know text, signals or files.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,18 +147,23 @@ class PairModel:
             tree, first, target, count = CloneTree.empty(n), counts.row_start, counts.target, counts.count
         else:
             tree, first, target, count = clones.tree, clones.first, clones.target, clones.count
-        source = np.repeat(np.arange(tree.sources), np.diff(first))
-        depth = tree.depth[source]
-        discounts = tuple(estimate_discounts(count[depth == k]) for k in range(1 + int(tree.depth.max(initial=0))))
-        discounted = np.bincount(source, discount_at(count, depth, discounts), minlength=tree.sources)
+        discounts, occurrences, discounted = [], np.zeros(tree.sources, np.int64), np.zeros(tree.sources)
+        for sources in tree.levels():
+            discounts.append(estimate_discounts(count[first[sources.start] : first[sources.stop]]))
+            for begin in range(sources.start, sources.stop, BLOCK // 16):
+                some = slice(begin, min(begin + BLOCK // 16, sources.stop))
+                mine, size = count[first[some.start] : first[some.stop]], np.diff(first[some.start : some.stop + 1])
+                at = np.repeat(np.arange(len(size)), size)
+                occurrences[some] = np.bincount(at, mine, minlength=len(size))
+                discounted[some] = np.bincount(at, discount_of(mine, discounts[-1]), minlength=len(size))
         return cls(
             tree=tree,
             first=first,
             target=target,
             count=count,
-            total=np.bincount(source, count, minlength=tree.sources).astype(np.int64),
-            discounted=discounted.astype(np.float64),
-            discounts=discounts,
+            total=occurrences,
+            discounted=discounted,
+            discounts=tuple(discounts),
             log_lower=np.log((predecessors - taken) / total + floor),
             log_less=np.log((less - discount_of(less, lower)) / total + floor),
         )
@@ -190,8 +194,8 @@ class PairModel:
     def ratios(self) -> Iterator[tuple[slice, Doubles]]:
         """X of all pairs, in blocks."""
         p = np.empty(len(self.target))
-        depths = np.searchsorted(self.tree.depth, np.arange(2 + int(self.tree.depth.max(initial=0))))
-        for first, stop in itertools.pairwise(self.first[depths].tolist()):
+        for sources in self.tree.levels():
+            first, stop = int(self.first[sources.start]), int(self.first[sources.stop])
             for begin in range(first, stop, BLOCK):  # the pairs of parents are done
                 block = slice(begin, min(begin + BLOCK, stop))
                 pair = np.arange(block.start, block.stop)

@@ -10,6 +10,7 @@ The module knows node ids and documents; it does not know counts.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +65,11 @@ class CloneTree:
             found += inside
             at = np.where(inside, self.parents[at], -1)
         return found
+
+    def levels(self) -> list[slice]:
+        """The nodes among the sources, then the clones of two nodes, of three nodes, ..."""
+        bounds = np.searchsorted(self.depth, np.arange(2 + int(self.depth.max(initial=0)))).tolist()
+        return list(itertools.starmap(slice, itertools.pairwise(bounds)))
 
     @cached_property
     def node(self) -> Ints:

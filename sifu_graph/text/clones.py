@@ -23,16 +23,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Ints
+from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Ints, ranges
+from sifu_graph.config import Say
+from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
-from sifu_graph.text.pair_counts import MergedCounts, PairCounts
+from sifu_graph.text.merged_counts import MergedCounts
+from sifu_graph.text.ngrams import BLOCK, NGrams
+from sifu_graph.text.pair_counts import PairCounts
 
 MOST_NODES = 3
 """Of the name of a clone."""
@@ -90,73 +94,15 @@ class MoreClones:
     known_count: Ints
 
 
-@dataclass(frozen=True)
-class _Grams:
-    """The distinct n-grams of one order, ascending; a context is all nodes of an n-gram but the last.
-
-    Attributes
-    ----------
-    n
-        The base of the digits.
-    keys
-        int64 [grams]: the nodes as digits of base n, the oldest first.
-    count
-        int64 [grams]: occurrences.
-    """
-
-    n: int
-    keys: Ints
-    count: Ints
-
-    @classmethod
-    def of(cls, split: Split, n: int, order: int) -> _Grams:
-        """Counts the n-grams of a text that lie within documents."""
-        begins = split.begins()
-        merged = MergedCounts(np.dtype(np.int64))
-        for first in range(0, split.tokens, BLOCK_TOKENS):
-            ids = np.asarray(split.ids[first : first + BLOCK_TOKENS + order - 1]).astype(np.int64)
-            size = len(ids) - order + 1
-            if size < 1:
-                break
-            key, inside = np.zeros(size, np.int64), np.ones(size, bool)
-            for k in range(order):
-                key = key * n + ids[k : k + size]
-                if k:
-                    inside &= ~begins[first + k : first + k + size]
-            merged.add(*np.unique(key[inside], return_counts=True))
-        keys, count = merged.result()
-        return cls(n, keys.astype(np.int64, copy=False), count)
-
-    @cached_property
-    def first(self) -> Ints:
-        """Where each distinct context begins, and the number of n-grams, int64 [contexts + 1]."""
-        new = np.ones(len(self.keys), bool)
-        for begin in range(1, len(self.keys), BLOCK_TOKENS):
-            context = self.keys[begin - 1 : begin + BLOCK_TOKENS] // self.n
-            new[begin : begin + BLOCK_TOKENS] = context[1:] != context[:-1]
-        return np.append(np.flatnonzero(new), len(self.keys))
-
-    @property
-    def contexts(self) -> Ints:
-        """The distinct contexts, ascending, int64 [contexts]."""
-        return self.keys[self.first[:-1]] // self.n
-
-    def groups(self, contexts: slice) -> Ints:
-        """The context of each n-gram of some contexts, numbered from 0, int64 [their n-grams]."""
-        sizes = np.diff(self.first[contexts.start : contexts.stop + 1])
-        return np.repeat(np.arange(len(sizes)), sizes)
-
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Some contexts and their n-grams at a time."""
-        begin, last = 0, len(self.first) - 1
-        while begin < last:
-            end = int(np.searchsorted(self.first, self.first[begin] + BLOCK_TOKENS))
-            end = min(max(end, begin + 1), last)
-            yield slice(begin, end), slice(int(self.first[begin]), int(self.first[end]))
-            begin = end
-
-
-def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float = 0.0) -> CloneCounts:
+def choose(
+    split: Split,
+    counts: PairCounts,
+    *,
+    clones: int,
+    least_gain: float = 0.0,
+    arrays: DiskArrays | None = None,
+    say: Say = lambda _: None,
+) -> CloneCounts:
     """The clones of greatest gain of a text, and the counts of all sources.
 
     Parameters
@@ -169,15 +115,29 @@ def choose(split: Split, counts: PairCounts, *, clones: int, least_gain: float =
         At most this number, the parents that they need among them.
     least_gain
         Nats; contexts that are expected to gain this or less are not made. -inf: all contexts.
+    arrays
+        Where the n-grams of the text are. None: in memory.
+    say
+        Called with a line at the beginning of each step.
     """
-    levels = _levels(split, counts)
-    gains = _gains(levels)
-    masks = _best(levels, gains, clones=clones, least_gain=least_gain)
-    return _counted(levels, masks, gains)
+    arrays = DiskArrays() if arrays is None else arrays
+    levels = _levels(split, counts, arrays, say)
+    say("computing what each context gains")
+    gains = _gains(levels, arrays)
+    masks = _best(levels, gains, arrays, clones=clones, least_gain=least_gain)
+    return _counted(levels, masks, gains, arrays)
 
 
 def choose_more(
-    split: Split, counts: PairCounts, tree: CloneTree, *, clones: int | None, least_gain: float = 0.0, counted: bool
+    split: Split,
+    counts: PairCounts,
+    tree: CloneTree,
+    *,
+    clones: int | None,
+    least_gain: float = 0.0,
+    counted: bool,
+    arrays: DiskArrays | None = None,
+    say: Say = lambda _: None,
 ) -> MoreClones:
     """The contexts of a text of greatest gain that have no clone yet, and the occurrences of the text.
 
@@ -191,30 +151,30 @@ def choose_more(
         The clones that there are.
     clones
         At most this number of new ones, the parents that they need among them. None: any number.
-    least_gain
+    least_gain, arrays, say
         As of `choose`.
     counted
         The graph has counted the text.
     """
-    n, levels = counts.n, _levels(split, counts)
-    gains, numbers = _gains(levels), _numbers(levels, tree)
-    found = [number >= 0 for number in numbers[1:]]
-    masks = _best(
-        levels, gains, clones=sum(map(len, gains)) if clones is None else clones, least_gain=least_gain, known=found
-    )
-    known = _occurrences(levels, numbers) if not counted else (np.empty(0, np.int64),) * 3
+    arrays = DiskArrays() if arrays is None else arrays
+    n, levels = counts.n, _levels(split, counts, arrays, say)
+    say("computing what each context gains")
+    gains, numbers = _gains(levels, arrays), _numbers(levels, tree, arrays)
+    most = sum(map(len, gains)) if clones is None else clones
+    masks = _best(levels, gains, arrays, clones=most, least_gain=least_gain, numbers=numbers)
     none = np.empty(0, np.int64)
+    known = _occurrences(levels, numbers, arrays) if not counted else (none,) * 3
     total, columns, occurrences = tree.sources, [(none, none, np.empty(0))], [(none, none, none)]
     for k, (mask, gain) in enumerate(zip(masks, gains, strict=True), 1):
         level, number = levels[k], numbers[k]
-        new = np.flatnonzero(mask & (number < 0))
-        token, shorter = np.divmod(level.contexts[new], n**k)
-        above = numbers[k - 1][np.searchsorted(levels[k - 1].contexts, shorter)]
-        columns.append((above.astype(np.int64), token, gain[new]))
+        new = np.flatnonzero(mask)
+        new = new[number[new] < 0]
+        above = numbers[k - 1][level.shorter_of(levels[k - 1], new)]
+        columns.append((above.astype(np.int64), level.nodes_of(new) // n**k, gain[new]))
         number[new] = total + np.arange(len(new))
-        every = np.repeat(number, np.diff(level.first))
-        grams = np.flatnonzero(every >= total)
-        occurrences.append((every[grams].astype(np.int64), level.keys[grams] % n, level.count[grams]))
+        grams = ranges(level.first[:-1][new], np.diff(level.first)[new])
+        every = np.repeat(total + np.arange(len(new)), np.diff(level.first)[new])
+        occurrences.append((every, level.keys[grams] % n, level.count[grams]))
         total += len(new)
     parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
     source, target, count = (np.concatenate(column) for column in zip(*occurrences, strict=True))
@@ -256,91 +216,111 @@ def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) 
     return dataclasses.replace(more, source=source, target=target, count=count)
 
 
-def _levels(split: Split, counts: PairCounts) -> list[_Grams]:
+def _levels(split: Split, counts: PairCounts, arrays: DiskArrays, say: Say) -> list[NGrams]:
     """The pairs of a text, its n-grams of three nodes, ...: as many as can be numbered, up to `MOST_NODES` + 1."""
-    n = counts.n
-    levels = [_Grams(n, counts.source.astype(np.int64) * n + counts.target, counts.count)]
-    for nodes in range(2, MOST_NODES + 1):
-        if n ** (nodes + 1) < 2**63:
-            levels.append(_Grams.of(split, n, nodes + 1))
+    levels = [NGrams.of_pairs(counts, arrays)]
+    for nodes in range(3, MOST_NODES + 2):
+        if counts.n**nodes < 2**63:
+            say(f"counting the runs of {nodes} tokens")
+            levels.append(NGrams.of(split, levels[-1], arrays))
     return levels
 
 
-def _numbers(levels: list[_Grams], tree: CloneTree) -> list[Ids]:
+def _numbers(levels: list[NGrams], tree: CloneTree, arrays: DiskArrays) -> list[Ids]:
     """The source of each distinct context of one node, of two nodes, ..., int32 [contexts]; -1: it has no clone."""
-    found = [levels[0].contexts.astype(np.int32)]
-    for k, (below, level) in enumerate(pairwise(levels), 1):
-        shorter, number = below.contexts, np.empty(len(level.first) - 1, np.int32)
+    found: list[Ids] = [levels[0].nodes_of(slice(None)).astype(np.int32)]
+    for below, level in pairwise(levels):
+        number = arrays.zeros(level.contexts, np.int32)
         for contexts, _ in level.blocks():
-            token, rest = np.divmod(level.keys[level.first[contexts]] // tree.nodes, tree.nodes**k)
-            number[contexts] = tree.child(found[-1][np.searchsorted(shorter, rest)].astype(np.int64), token)
+            shorter = found[-1][level.shorter_of(below, contexts)].astype(np.int64)
+            oldest = level.nodes_of(contexts) // tree.nodes ** (below.order - 1)
+            number[contexts] = np.where(shorter >= 0, tree.child(np.maximum(shorter, 0), oldest), -1)
         found.append(number)
     return found
 
 
-def _occurrences(levels: list[_Grams], numbers: list[Ids]) -> tuple[Ints, Ints, Ints]:
+def _occurrences(levels: list[NGrams], numbers: list[Ids], arrays: DiskArrays) -> tuple[Ints, Ints, Ints]:
     """Source, target and count, int64 [k], of all occurrences at the longest context that has a source."""
-    n, longer, found = levels[0].n, (np.empty(0, np.int64), np.empty(0, np.int64)), []
+    n, less, found = levels[0].nodes, arrays.zeros(len(levels[-1].keys), np.int64), []
     for k in range(len(levels) - 1, -1, -1):
-        level, source = levels[k], np.repeat(numbers[k].astype(np.int64), np.diff(levels[k].first))
-        less = np.bincount(np.searchsorted(level.keys, longer[0]), longer[1], minlength=len(source))
-        left, here = level.count - less.astype(np.int64), source >= 0
-        longer = level.keys[here] % n ** (k + 1), level.count[here]
-        here &= left > 0
-        found.append((source[here], level.keys[here] % n, left[here]))
+        level = levels[k]
+        longer, less = less, arrays.zeros(len(levels[k - 1].keys) if k else 0, np.int64)
+        for begin in range(0, len(level.keys), BLOCK):
+            grams = slice(begin, begin + BLOCK)
+            source, count = numbers[k][level.context[grams]].astype(np.int64), level.count[grams]
+            here = np.flatnonzero(source >= 0)
+            if k:
+                np.add.at(less, level.shorter[grams][here], count[here])
+            here = here[count[here] > longer[grams][here]]
+            found.append((source[here], level.keys[grams][here] % n, (count - longer[grams])[here]))
     source, target, count = (np.concatenate(column) for column in zip(*found, strict=True))
     return source, target, count
 
 
-def _gains(levels: list[_Grams]) -> list[Doubles]:
+def _gains(levels: list[NGrams], arrays: DiskArrays) -> list[Doubles]:
     """What each distinct context of two nodes, of three nodes, ... is expected to gain, float64 [contexts]."""
-    n = levels[0].n
+    n = levels[0].nodes
     unigram = np.bincount(levels[0].keys % n, minlength=n) + 0.5
-    p = _probabilities(levels[0], lambda keys: (unigram / unigram.sum())[keys % n])
+    share = unigram / unigram.sum()
+    p = _probabilities(levels[0], lambda grams: share[levels[0].keys[grams] % n], arrays)
     found = []
-    for nodes, (below, level) in enumerate(pairwise(levels), 2):
-        lower = partial(_below, below, p, n**nodes)
-        found.append(_gain(level, lower))
-        if nodes < len(levels):
-            p = _probabilities(level, lower)
+    for level in levels[1:]:
+        lower = partial(_lower, level, p)
+        found.append(_gain(level, lower, arrays))
+        if level is not levels[-1]:
+            p = _probabilities(level, lower, arrays)
     return found
 
 
-def _below(level: _Grams, p: Doubles, modulus: int, keys: Ints) -> Doubles:
-    """p of n-grams, float64 [k], by their shorter contexts: of those of the order below, float64 [grams]."""
-    found: Doubles = p[np.searchsorted(level.keys, keys % modulus)]
+def _lower(level: NGrams, p: Doubles, grams: slice) -> Doubles:
+    """p of n-grams by their shorter contexts, float64 [k]; ``p``: of those of the order below, float64 [grams]."""
+    found: Doubles = p[level.shorter[grams]]
     return found
 
 
-def _probabilities(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
+def _probabilities(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) -> Doubles:
     """p of the target of each n-gram, float64 [grams]; ``lower`` gives p by the shorter context of n-grams."""
-    discounts, p = estimate_discounts(level.count), np.empty(len(level.keys))
-    for contexts, grams in level.blocks():
-        group, count = level.groups(contexts), level.count[grams]
+    discounts, p = estimate_discounts(level.count), arrays.zeros(len(level.keys), np.float64)
+
+    def of(block: tuple[slice, slice]) -> tuple[slice, Doubles]:
+        contexts, grams = block
+        group, count = level.context[grams] - contexts.start, level.count[grams]
         taken = discount_of(count, discounts)
         total, left = np.bincount(group, count)[group], np.bincount(group, taken)[group]
-        p[grams] = (count - taken + left * lower(level.keys[grams])) / total
+        return grams, (count - taken + left * lower(grams)) / total
+
+    for grams, found in in_order(of, level.blocks()):
+        p[grams] = found
     return p
 
 
-def _gain(level: _Grams, lower: Callable[[Ints], Doubles]) -> Doubles:
+def _gain(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) -> Doubles:
     """The gain of each context, float64 [contexts]. See the module's docstring."""
-    discounts, kind = estimate_discounts(level.count), np.empty(len(level.first) - 1, np.int64)
-    size, gained, alike = np.empty(len(kind)), np.zeros(KINDS), np.zeros(KINDS)
-    for contexts, grams in level.blocks():
-        group, count, before = level.groups(contexts), level.count[grams], lower(level.keys[grams])
+    discounts = estimate_discounts(level.count)
+    kind, size = arrays.zeros(level.contexts, np.int16), arrays.zeros(level.contexts, np.float64)
+    gained, alike = np.zeros(KINDS), np.zeros(KINDS)
+
+    def of(block: tuple[slice, slice]) -> tuple[slice, Ints, Ints, Doubles]:
+        contexts, grams = block
+        group, count, before = level.context[grams] - contexts.start, level.count[grams], lower(grams)
         totals, targets = np.bincount(group, count).astype(np.int64), np.bincount(group)
-        kind[contexts] = _kind(totals, targets)
-        size[contexts] = totals
-        alike += np.bincount(kind[contexts], totals, minlength=KINDS)
         some = totals[group] > 1
         group, count, before = group[some], count[some], before[some]
         taken, less = discount_of(count, discounts), discount_of(count - 1, discounts)
         left = np.bincount(group, taken, minlength=len(totals))[group] - taken + less
         without = (count - 1 - less + left * before) / (totals[group] - 1)
         like = _kind(totals[group] - 1, targets[group] - (count == 1))
-        gained += np.bincount(like, count * np.log(without / before), minlength=KINDS)
-    return size * (gained / np.maximum(alike, 1))[kind]
+        gain = np.bincount(like, count * np.log(without / before), minlength=KINDS).astype(np.float64)
+        return contexts, totals, _kind(totals, targets), gain
+
+    for contexts, totals, kinds, gain in in_order(of, level.blocks()):
+        kind[contexts], size[contexts] = kinds, totals
+        alike += np.bincount(kinds, totals, minlength=KINDS)
+        gained += gain
+    each = gained / np.maximum(alike, 1)
+    for begin in range(0, len(size), BLOCK):
+        size[begin : begin + BLOCK] *= each[kind[begin : begin + BLOCK]]
+    return size
 
 
 def _kind(total: Ints, targets: Ints) -> Ints:
@@ -353,67 +333,110 @@ def _kind(total: Ints, targets: Ints) -> Ints:
 
 
 def _best(
-    levels: list[_Grams], gains: list[Doubles], *, clones: int, least_gain: float, known: list[Bools] | None = None
+    levels: list[NGrams],
+    gains: list[Doubles],
+    arrays: DiskArrays,
+    *,
+    clones: int,
+    least_gain: float,
+    numbers: list[Ids] | None = None,
 ) -> list[Bools]:
     """Which distinct contexts of two nodes, of three nodes, ... have a clone, bool [contexts].
 
-    Those that are ``known`` to have one, and at most this number of others.
+    Those that have a source among ``numbers``, and at most this number of others. A context is worth the greatest gain
+    of those that end in it, so that a clone brings its parent along; of equals, the shorter ones are chosen first, then
+    those of smaller nodes.
     """
-    if not gains:
-        return []
-    every, n = np.concatenate(gains), levels[0].n
-    had = np.zeros(len(every), bool) if known is None else np.concatenate(known)
-    order = np.argsort(-every, kind="stable")
-    rank = np.empty(len(every), np.int64)
-    rank[order] = np.arange(len(every))
-    rank[every <= least_gain] = len(every)
-    rank[had] = -1
-    ranks = np.split(rank, np.cumsum([len(gain) for gain in gains])[:-1])
-    for k in range(len(ranks) - 1, 0, -1):  # a clone brings its parent along
-        parents = np.searchsorted(levels[k].contexts, levels[k + 1].contexts % n ** (k + 1))
-        np.minimum.at(ranks[k - 1], parents, ranks[k])
-    last = np.sort(np.concatenate([*ranks, [len(every)]]))[min(clones + int(had.sum()), len(every))]
-    return [found < last for found in ranks]
+    worth = [arrays.zeros(len(gain), np.float64) for gain in gains]
+    for k, (mine, gain) in enumerate(zip(worth, gains, strict=True), 1):
+        for block in _blocks(len(gain)):
+            mine[block] = np.where(gain[block] > least_gain, gain[block], -np.inf)
+            if numbers is not None:
+                mine[block][numbers[k][block] >= 0] = np.inf
+                clones += int(np.isposinf(mine[block]).sum())
+    for k in range(len(worth) - 1, 0, -1):
+        for block in _blocks(len(worth[k])):
+            np.maximum.at(worth[k - 1], levels[k + 1].shorter_of(levels[k], block), worth[k][block])
+    least, equals = _threshold(worth, clones)
+    masks = []
+    for mine in worth:
+        mask = arrays.zeros(len(mine), np.bool_)
+        for block in _blocks(len(mine)):
+            mask[block] = mine[block] > least
+            some = np.flatnonzero(mine[block] == least)[:equals]
+            mask[block][some] = True
+            equals -= len(some)
+        masks.append(mask)
+    return masks
 
 
-def _counted(levels: list[_Grams], masks: list[Bools], gains: list[Doubles]) -> CloneCounts:
+def _threshold(worth: list[Doubles], most: int) -> tuple[float, int]:
+    """The smallest worth among the ``most`` that are worth most, and how many of those have just that."""
+    kept = np.empty(0)
+    for mine in worth:
+        for block in _blocks(len(mine)):
+            kept = np.concatenate([kept, mine[block][mine[block] > -np.inf]])
+            if len(kept) > most:
+                kept = np.sort(kept)[len(kept) - most :]
+    least = float(kept.min(initial=np.inf))
+    return least, int((kept == least).sum())
+
+
+def _blocks(length: int, size: int = BLOCK) -> Iterator[slice]:
+    """All of an array, in blocks."""
+    return (slice(begin, begin + size) for begin in range(0, length, size))
+
+
+def _counted(levels: list[NGrams], masks: list[Bools], gains: list[Doubles], arrays: DiskArrays) -> CloneCounts:
     """The clones numbered, and the counts of all sources."""
-    n = levels[0].n
+    n = levels[0].nodes
     none = np.empty(0, np.int32)
-    parents, tokens = [none], [none]
-    numbers = [levels[0].contexts.astype(np.int32)]  # the source of each context; -1: none
-    kept_gains, total = [np.empty(0)], n
-    for nodes, (level, mask, gain) in enumerate(zip(levels[1:], masks, gains, strict=True), 2):
-        token, shorter = np.divmod(level.contexts[mask], n ** (nodes - 1))
-        below = numbers[nodes - 2]
-        parent = below[np.searchsorted(levels[nodes - 2].contexts, shorter)]
+    parents, tokens, kept_gains, total = [none], [none], [np.empty(0)], n
+    chosen = [np.arange(levels[0].contexts)]  # the contexts that have a source, in the order of their sources
+    number = levels[0].nodes_of(slice(None)).astype(np.int32)
+    for (below, level), mask, gain in zip(pairwise(levels), masks, gains, strict=True):
+        new = np.flatnonzero(mask)
+        parent = number[level.shorter_of(below, new)]
+        token = level.nodes_of(new) // n ** (below.order - 1)
         order = np.lexsort((token, parent))
-        number = np.full(len(mask), -1, np.int32)
-        number[np.flatnonzero(mask)[order]] = total + np.arange(len(order))
-        numbers.append(number)
+        new = new[order]
+        number = arrays.zeros(level.contexts, np.int32)
+        number[new] = total + np.arange(len(new))
+        chosen.append(new)
         parents.append(parent[order])
         tokens.append(token[order].astype(np.int32))
-        kept_gains.append(gain[mask][order])
-        total += len(order)
-    lost = np.empty(0, np.int64), np.empty(0, np.int64)  # what a clone takes, its parent counts once for each target
-    size, targets, counts = np.zeros(total, np.int64), [], []
-    while levels:  # the last level first; its n-grams are not needed after that
-        level = levels.pop()
-        source = np.repeat(numbers[len(levels)], np.diff(level.first))
-        less = np.bincount(np.searchsorted(level.keys, lost[0]), lost[1], minlength=len(source))
-        many = np.flatnonzero((source >= 0) & (level.count > 1))
-        lost = level.keys[many] % n ** (len(levels) + 1), level.count[many] - 1
-        kept = np.flatnonzero(source >= 0)
-        source, target = source[kept], (level.keys[kept] % n).astype(np.int32)
-        order = np.lexsort((target, source))
-        size += np.bincount(source, minlength=total)
-        targets.append(target[order])
-        counts.append((level.count[kept] - less[kept].astype(np.int64))[order])
-    tree = CloneTree(nodes=n, parent=np.concatenate(parents), token=np.concatenate(tokens))
+        kept_gains.append(gain[new])
+        total += len(new)
+    taken = _taken(levels, masks, arrays)
+    sizes = [np.zeros(n, np.int64)]
+    sizes[0][levels[0].nodes_of(slice(None))] = np.diff(levels[0].first)
+    sizes += [np.diff(level.first)[new] for level, new in zip(levels[1:], chosen[1:], strict=True)]
+    first = np.append(0, np.cumsum(np.concatenate(sizes)))
+    target, count, done = np.empty(int(first[-1]), np.int32), np.empty(int(first[-1]), np.int64), 0
+    for level, new, lost in zip(levels, chosen, taken, strict=True):
+        for block in _blocks(len(new), BLOCK // 16):
+            grams = ranges(level.first[:-1][new[block]], np.diff(level.first)[new[block]])
+            here = slice(done, done + len(grams))
+            target[here], count[here] = level.keys[grams] % n, level.count[grams] - lost[grams]
+            done = here.stop
     return CloneCounts(
-        tree=tree,
-        first=np.append(0, np.cumsum(size)),
-        target=np.concatenate(targets[::-1]),
-        count=np.concatenate(counts[::-1]),
+        tree=CloneTree(nodes=n, parent=np.concatenate(parents), token=np.concatenate(tokens)),
+        first=first,
+        target=target,
+        count=count,
         gain=np.concatenate(kept_gains).astype(np.float32),
     )
+
+
+def _taken(levels: list[NGrams], masks: list[Bools], arrays: DiskArrays) -> list[Ints]:
+    """What the clones after each n-gram's context take from its count, int64 [grams] for each order.
+
+    What a clone takes, its parent counts once for each target.
+    """
+    found = [arrays.zeros(len(level.keys), np.int64) for level in levels]
+    for k, mask in enumerate(masks, 1):
+        for grams in _blocks(len(levels[k].keys)):
+            count = levels[k].count[grams]
+            many = np.flatnonzero(mask[levels[k].context[grams]] & (count > 1))
+            np.add.at(found[k - 1], levels[k].shorter[grams][many], count[many] - 1)
+    return found

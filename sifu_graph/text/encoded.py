@@ -62,10 +62,15 @@ class Split:
         """Number of pairs of neighbours inside documents: the tokens that can be predicted."""
         return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
 
-    def begins(self) -> Bools:
-        """Where a document begins, bool [tokens + 1]; the end of the last one counts as such a place."""
-        found = np.zeros(self.tokens + 1, bool)
-        found[self.offsets] = True
+    def begins(self, first: int = 0, stop: int | None = None) -> Bools:
+        """Which places from ``first`` to before ``stop`` begin a document, bool [stop - first].
+
+        The end of the last document counts as such a place; ``stop`` None: it is the last place.
+        """
+        stop = self.tokens + 1 if stop is None else stop
+        found = np.zeros(stop - first, bool)
+        low, high = np.searchsorted(self.offsets, [first, stop])
+        found[self.offsets[low:high] - first] = True
         return found
 
     def document(self, index: int) -> Integers:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sifu_graph.arrays import Doubles, Integers, Ints, Keys
 from sifu_graph.text.encoded import Split
-from sifu_graph.text.pair_counts import MergedCounts
+from sifu_graph.text.merged_counts import MergedCounts
 
 Discounts = tuple[float, float, float]
 """Taken off n-grams that occurred once, twice, more often."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Bools, Ids, Integers, Ints, is_first
+from sifu_graph.arrays import Bools, Ids, Integers, Ints
 from sifu_graph.text.encoded import Split, TokenFile
+from sifu_graph.text.merged_counts import MergedCounts, run_of
 
 BLOCK_TOKENS = 4 << 20
 
@@ -100,9 +101,7 @@ def count_pairs(
     for ids, inside, counted in blocks:
         node_count += np.bincount(ids[:counted], minlength=n)
         keys = (ids[:-1].astype(key_type) * n + ids[1:].astype(key_type))[inside]
-        keys.sort()
-        first = np.flatnonzero(is_first(keys))
-        merged.add(keys[first], np.diff(first, append=len(keys)))
+        merged.add(*run_of(keys))
     keys, count = merged.result()
     source, target = np.divmod(keys, n)
     return PairCounts(
@@ -120,14 +119,10 @@ _Block = tuple[Integers, Bools, int]
 
 
 def _blocks_of_split(split: Split, *, size: int) -> Iterator[_Block]:
-    starts = split.offsets[1:-1]  # of every document but the first
     for begin in range(0, split.tokens, size):
         end = min(begin + size, split.tokens)
         ids = np.asarray(split.ids[begin : end + 1])
-        inside = np.ones(len(ids) - 1, dtype=bool)
-        low, high = np.searchsorted(starts, [begin + 1, begin + len(ids)])
-        inside[starts[low:high] - 1 - begin] = False
-        yield ids, inside, end - begin
+        yield ids, ~split.begins(begin + 1, begin + len(ids)), end - begin
 
 
 def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
@@ -140,36 +135,6 @@ def _blocks_of(documents: Iterable[Integers], size: int) -> Iterator[_Block]:
             yield from _blocks_of_split(Split.from_arrays(held), size=size)
             held, tokens = [], 0
     yield from _blocks_of_split(Split.from_arrays(held), size=size)
-
-
-class MergedCounts:
-    """Sorted distinct keys with counts; a part is merged with the one before when it has at least half its size."""
-
-    def __init__(self, key_type: np.dtype[np.integer[Any]]) -> None:
-        self._parts: list[tuple[Integers, Ints]] = [(np.empty(0, key_type), np.empty(0, np.int64))]
-
-    def add(self, keys: Integers, count: Ints) -> None:
-        """Adds sorted distinct keys [k] and the count of each [k]."""
-        self._parts.append((keys, count))
-        while len(self._parts) > 1 and len(self._parts[-2][0]) <= 2 * len(self._parts[-1][0]):
-            self._merge_last_two()
-
-    def result(self) -> tuple[Integers, Ints]:
-        """All keys, sorted and distinct [k], and their counts, int64 [k]."""
-        while len(self._parts) > 1:
-            self._merge_last_two()
-        return self._parts[0]
-
-    def _merge_last_two(self) -> None:
-        keys, count = self._parts.pop()
-        older_keys, older_count = self._parts.pop()
-        union = np.concatenate([older_keys, keys])
-        union.sort()
-        union = union[is_first(union)]
-        total = np.zeros(len(union), dtype=np.int64)
-        total[np.searchsorted(union, older_keys)] += older_count
-        total[np.searchsorted(union, keys)] += count
-        self._parts.append((union, total))
 
 
 def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -> Bools:

@@ -51,7 +51,7 @@ from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
 from sifu_graph.ops.threads import one_thread
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
-from sifu_graph.text.pair_counts import MergedCounts
+from sifu_graph.text.merged_counts import MergedCounts
 
 KAPPA = 8.0
 """Transitions of an edge at which half of what it alone adds counts."""

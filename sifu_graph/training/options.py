@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sifu_graph.config import BASE, OptimizerConfig
+from sifu_graph.config import BASE, OptimizerConfig, Say
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.training.closed_form import ContextFit
 
@@ -68,7 +68,7 @@ class TrainOptions:
     seed: int | None = None
     contexts: bool | None = None
     on_step: Callable[[StepReport], None] | None = None
-    say: Callable[[str], None] | None = None
+    say: Say | None = None
     command: str = "train"
 
     @property

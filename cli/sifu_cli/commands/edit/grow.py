@@ -104,6 +104,7 @@ def command(
             clones=clones,
             gain=gain,
             evaluate=dry_run or clones is not None or gain is not None,
+            say=lambda line: say(line, quiet=quiet),
             dry_run=dry_run,
             command=logged(ctx),
         )
