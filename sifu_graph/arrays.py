@@ -1,15 +1,18 @@
-"""Aliases of array types, types of ids, and five functions of integer arrays that many modules need.
+"""Aliases of array types, types of ids, and six functions of integer arrays that many modules need.
 
 It knows numpy only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NewType
 
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 1 << 20
+"""Elements of an array that are computed with at a time, where not all are."""
 MAX_RUN = 64  # pages read or written in one piece, everything in memory: 128 MiB of weights
 
 Slot = NewType("Slot", int)
@@ -57,6 +60,11 @@ def find_sorted(keys: Integers, wanted: Integers) -> Ints:
     found = np.empty(len(wanted), np.int64)
     found[order] = np.searchsorted(keys, wanted[order])
     return found
+
+
+def blocks(length: int, size: int = BLOCK) -> Iterator[slice]:
+    """All of an array of this length, in blocks."""
+    return (slice(begin, min(begin + size, length)) for begin in range(0, length, size))
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:

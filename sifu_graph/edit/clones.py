@@ -109,7 +109,7 @@ def grow(copy: WorkingCopy, more: MoreClones, counts: PairCounts, *, others: Seq
         _begin(copy, pairs)
         discounts = pair_discounts(copy.settings["initial"])
         if not known:
-            _note(copy, pairs.count_text(more.known_source, more.known_target, more.known_count, discounts))
+            _note(copy, pairs.count_text(more.known, discounts))
             _count_nodes(copy, counts)
         growth, discounts = pairs.split(with_occurrences(more, pairs.tree, others), discounts)
         _note(copy, growth)

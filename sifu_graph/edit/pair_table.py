@@ -26,13 +26,13 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, blocks, is_first
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.io import pair_model, read_clones, write_clones, write_pairs
-from sifu_graph.ops.pair_model import PairModel, discount_at
+from sifu_graph.ops.pair_model import PairModel, discount_at, find_pairs
 from sifu_graph.settings import InitialSettings
-from sifu_graph.text.clones import MoreClones
-from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
+from sifu_graph.text.clones import MoreClones, Occurrences
+from sifu_graph.text.kneser_ney import Discounts, estimate_discounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,7 @@ class PairTable:
 
     def _by_source(self) -> tuple[Ints, Ids, Ints]:
         """Where the pairs of each source begin, their targets, their counts: as in the store."""
-        first = np.searchsorted(self.source, np.arange(self.tree.sources + 1)).astype(np.int64)
-        return first, self.target.astype(np.int32), self.count
+        return self._first(), self.target.astype(np.int32), self.count
 
     def of_nodes(self) -> tuple[Ints, Ints, Ints]:
         """The occurrences of all pairs of nodes: source, target and count, int64 [pairs].
@@ -213,8 +212,8 @@ class PairTable:
         self.edges, self.energy = np.stack([edges, self.edges[:, 1]], axis=1)[edges >= 0], self.energy[edges >= 0]
         return grown.of_nodes(tree.nodes)
 
-    def count_text(self, source: Ints, target: Ints, count: Ints, discounts: tuple[Discounts, ...]) -> Growth:
-        """Counts occurrences in another text, int64 [k] each, of sources and their targets.
+    def count_text(self, text: Occurrences, discounts: tuple[Discounts, ...]) -> Growth:
+        """Counts all occurrences of another text.
 
         A target that a clone meets for the first time, its parent counts once. Returns what the nodes count more.
         """
@@ -222,8 +221,9 @@ class PairTable:
         none = np.empty(0, np.int64)
         met = none, none, none
         for level in range(int(tree.depth.max(initial=0)), -1, -1):
-            here = tree.depth[source] == level
-            u, v, k = (np.concatenate([x[here], y]) for x, y in zip((source, target, count), met, strict=True))
+            here = tree.depth[text.source] == level
+            own = text.source[here], text.target[here], text.count[here]
+            u, v, k = (np.concatenate([x, y]) for x, y in zip(own, met, strict=True))
             u, v = self._count_more(u, v, k, discounts, grown)
             met = tree.parents[u].astype(np.int64), v, np.ones(len(u), np.int64)
         self._note_growth(grown)
@@ -240,23 +240,54 @@ class PairTable:
         for name, column in self.clones.items():
             fresh[name][place[old.nodes : old.sources] - old.nodes] = column
         fresh[CLONE_GAIN][place[old.sources :] - old.nodes] = more.gain
-        self.clones, source = fresh, place[more.source]
-        self.source, self.edges[:, 0] = place[self.source], place[self.edges[:, 0]]
-        order = np.lexsort((self.target, self.source))
-        self.source, self.target, self.count = self.source[order], self.target[order], self.count[order]
-        known, lengths = len(discounts), 1 + int(self.tree.depth.max(initial=0))
-        discounts += ((0.0, 0.0, 0.0),) * (lengths - known)
-        grown, parents = self._no_growth(), self.tree.parents[source].astype(np.int64)
-        self._count_more(source, more.target, more.count, discounts, grown)
-        self._count_more(parents, more.target, 1 - more.count, discounts, grown)
-        depth = self.tree.depth[self.source]
-        for length in range(known, lengths):
-            mine = depth == length
-            found = estimate_discounts(self.count[mine])
-            discounts = (*discounts[:length], found, *discounts[length + 1 :])
-            np.add.at(grown.discounted, self.source[mine], discount_of(self.count[mine], found))
+        self.clones, self.edges[:, 0] = fresh, place[self.edges[:, 0]]
+        before = self._with_rows(more, place)
+        for block in blocks(len(more.new.source)):  # what a clone takes, its parent counts once for each target
+            parent = self.tree.parents[place[more.new.source[block]]].astype(np.int64)
+            at = find_pairs(self._first(), self.target, parent, more.new.target[block])
+            np.subtract.at(self.count, at, more.new.count[block] - 1)
+        known, first, levels = len(discounts), self._first(), self.tree.levels()
+        pairs = [slice(int(first[level.start]), int(first[level.stop])) for level in levels]
+        discounts += tuple(estimate_discounts(self.count[some]) for some in pairs[known:])
+        grown = self._no_growth()
+        for block in blocks(len(before)):
+            source, old_count = self.source[block], before[block]
+            count = self.count[block] = np.maximum(self.count[block], old_count > 0)
+            depth = self.tree.depth[source]
+            np.add.at(grown.total, source, count - old_count)
+            taken = discount_at(count, depth, discounts) - discount_at(old_count, depth, discounts)
+            np.add.at(grown.discounted, source, taken)
         self._note_growth(grown)
         return grown.of_nodes(old.nodes), discounts
+
+    def _with_rows(self, more: MoreClones, place: Ints) -> Ints:
+        """Adds the pairs of new clones; ``place`` has the new numbers of all sources.
+
+        Returns the counts before, int64 [pairs]: 0 for the pairs of the new clones.
+        """
+        sources, old = self.tree.sources, self.source
+        sizes = np.bincount(old, minlength=len(place)) + np.bincount(more.new.source, minlength=len(place))
+        was, size = np.append(0, np.cumsum(sizes)), np.empty(sources, np.int64)
+        size[place] = sizes
+        first = np.append(0, np.cumsum(size))
+        target, count, before = self.target, self.count, np.zeros(int(first[-1]), np.int64)
+        self.source, self.target = np.repeat(np.arange(sources), size), np.empty(len(before), np.int64)
+        self.count = np.zeros(len(before), np.int64)
+        for its_source, its_target, its_count, shift in (
+            (old, target, count, 0),
+            (more.new.source, more.new.target, more.new.count, len(old)),
+        ):
+            for block in blocks(len(its_source)):
+                at = its_source[block]
+                into = first[place[at]] + np.arange(block.start, block.start + len(at)) + shift - was[at]
+                self.target[into], self.count[into] = its_target[block], its_count[block]
+                if its_source is old:
+                    before[into] = its_count[block]
+        return before
+
+    def _first(self) -> Ints:
+        """Where the pairs of each source begin, int64 [sources + 1]."""
+        return np.searchsorted(self.source, np.arange(self.tree.sources + 1)).astype(np.int64)
 
     def begin_clones(self) -> None:
         """The columns of clones, of a graph that never had any."""
@@ -272,10 +303,12 @@ class PairTable:
         Returns source and target of the pairs that had no occurrence, int64.
         """
         n = self.tree.nodes
-        wanted, at = np.unique(source.astype(np.int64) * n + target, return_inverse=True)
+        wanted = source.astype(np.int64) * n + target
+        order = np.argsort(wanted)
+        wanted, more = wanted[order], more[order]
+        begins = np.flatnonzero(is_first(wanted))
+        wanted, change = wanted[begins], np.add.reduceat(more, begins) if len(begins) else more
         u, v = np.divmod(wanted, np.int64(n))
-        change = np.zeros(len(wanted), np.int64)
-        np.add.at(change, at, more)
         keys = self.source * n + self.target
         place = np.asarray(np.searchsorted(keys, wanted))
         missing = np.append(keys, -1)[place] != wanted

@@ -317,7 +317,7 @@ class Edit:
             )
             self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
         notes: list[str] = []
-        gained, counted = 0.0, 0
+        gained, counted, added = 0.0, 0, None
         if more is not None:
             others, notes = self._texts.others(given) if len(more.parent) else ([], [])
             gained = clone_edits.grow(copy, more, text, others=others, known=known)
@@ -326,13 +326,14 @@ class Edit:
             if clones is not None and (made := len(copy.pairs.tree)) < clones:
                 notes.append(f"{made:,} clones instead of {clones:,}: no other context predicts the text better")
             what = f", {number(counted, 'token')} counted" if counted else ""
-            self._note(f"grow: {number(len(more.parent), 'clone')} added{what}")
+            added, more = len(more.parent), None  # its arrays are large
+            self._note(f"grow: {number(added, 'clone')} added{what}")
         if counted:
             build["counted"] = [*build.get("counted", []), given.record()]
         return PruneReport(
             edges_added=len(slots),
             edges_removed=demoted,
-            clones_added=None if more is None else len(more.parent),
+            clones_added=added,
             tokens_counted=counted,
             clone_gain=gained / max(1, text.total),
             bytes_freed=self._edge_bytes(demoted - len(slots)),

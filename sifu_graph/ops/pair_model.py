@@ -264,16 +264,7 @@ class PairModel:
 
     def find(self, source: Ints, target: Integers) -> Ints:
         """The places of pairs, int64 [k]; -1 where the table does not have one."""
-        if not len(self.target):
-            return np.full(len(source), -1)
-        low, end = self.first[source], self.first[source + 1]
-        high = end
-        for _ in range(int((end - low).max(initial=0)).bit_length()):  # one more bit of every place
-            middle = (low + high) // 2
-            after = (middle < high) & (self.target[np.minimum(middle, len(self.target) - 1)] < target)
-            low, high = np.where(after, middle + 1, low), np.where(after, high, middle)
-        here = (low < end) & (self.target[np.minimum(low, len(self.target) - 1)] == target)
-        return np.where(here, low, -1)
+        return find_pairs(self.first, self.target, source, target)
 
     def chain(self, source: int) -> list[int]:
         """A source, its parent, ..., its node."""
@@ -451,3 +442,20 @@ class PairModel:
 def discount_at(count: Integers, depth: Ints, discounts: tuple[Discounts, ...]) -> Doubles:
     """The discount of each count of sources of these depths, float64 of their shape."""
     return np.array([(0.0, *level) for level in discounts])[depth, np.minimum(count, 3)]
+
+
+def find_pairs(first: Ints, table: Integers, source: Ints, target: Integers) -> Ints:
+    """The places of pairs in a table, int64 [k]; -1 where it does not have one.
+
+    ``first``, int64 [sources + 1]: where the pairs of each source begin; ``table`` [pairs]: their targets, ascending.
+    """
+    if not len(table):
+        return np.full(len(source), -1)
+    low, end = first[source], first[source + 1]
+    high = end
+    for _ in range(int((end - low).max(initial=0)).bit_length()):  # one more bit of every place
+        middle = (low + high) // 2
+        after = (middle < high) & (table[np.minimum(middle, len(table) - 1)] < target)
+        low, high = np.where(after, middle + 1, low), np.where(after, high, middle)
+    here = (low < end) & (table[np.minimum(low, len(table) - 1)] == target)
+    return np.where(here, low, -1)

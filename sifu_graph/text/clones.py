@@ -21,21 +21,21 @@ The module knows node ids and documents; it does not know text, signals or files
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Doubles, Floats, Ids, Ints, ranges
+from sifu_graph.arrays import BLOCK, Bools, Doubles, Floats, Ids, Integers, Ints, blocks, ranges
 from sifu_graph.config import Say
 from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
 from sifu_graph.text.merged_counts import MergedCounts
-from sifu_graph.text.ngrams import BLOCK, NGrams
+from sifu_graph.text.ngrams import NGrams
 from sifu_graph.text.pair_counts import PairCounts
 
 MOST_NODES = 3
@@ -66,6 +66,31 @@ class CloneCounts:
     gain: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """How often targets occur after sources.
+
+    Attributes
+    ----------
+    source, target
+        int32 [k].
+    count
+        int64 [k].
+    """
+
+    source: Ids
+    target: Ids
+    count: Ints
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Integers, Integers, Ints]]) -> Occurrences:
+        """From parts: source, target and count of each."""
+        parts = [*parts, (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))]
+        source, target, count = zip(*parts, strict=True)
+        first, second = (np.concatenate([part.astype(np.int32) for part in side]) for side in (source, target))
+        return cls(first, second, np.concatenate(count))
+
+
 @dataclass(frozen=True, kw_only=True)
 class MoreClones:
     """What a text has for a graph with clones: contexts that get clones, and its occurrences.
@@ -77,21 +102,17 @@ class MoreClones:
         sources on, parents before children.
     gain
         float32 [C]: nats over the text.
-    source, target, count
-        int64 [k]: all occurrences of targets after each new clone.
-    known_source, known_target, known_count
-        int64 [j]: all occurrences of a new text, each at its source among those that the graph has.
+    new
+        All occurrences after each new clone, ascending.
+    known
+        All occurrences of a text that the graph has not counted, each at its source among those that the graph has.
     """
 
     parent: Ints
     token: Ints
     gain: Floats
-    source: Ints
-    target: Ints
-    count: Ints
-    known_source: Ints
-    known_target: Ints
-    known_count: Ints
+    new: Occurrences
+    known: Occurrences
 
 
 def choose(
@@ -163,8 +184,8 @@ def choose_more(
     most = sum(map(len, gains)) if clones is None else clones
     masks = _best(levels, gains, arrays, clones=most, least_gain=least_gain, numbers=numbers)
     none = np.empty(0, np.int64)
-    known = _occurrences(levels, numbers, arrays) if not counted else (none,) * 3
-    total, columns, occurrences = tree.sources, [(none, none, np.empty(0))], [(none, none, none)]
+    known = Occurrences.joined([] if counted else _occurrences(levels, numbers, arrays))
+    total, columns, occurrences = tree.sources, [(none, none, np.empty(0))], []
     for k, (mask, gain) in enumerate(zip(masks, gains, strict=True), 1):
         level, number = levels[k], numbers[k]
         new = np.flatnonzero(mask)
@@ -174,21 +195,11 @@ def choose_more(
         number[new] = total + np.arange(len(new))
         grams = ranges(level.first[:-1][new], np.diff(level.first)[new])
         every = np.repeat(total + np.arange(len(new)), np.diff(level.first)[new])
-        occurrences.append((every, level.keys[grams] % n, level.count[grams]))
+        occurrences.append((every.astype(np.int32), level.keys[grams] % n, level.count[grams]))
         total += len(new)
     parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
-    source, target, count = (np.concatenate(column) for column in zip(*occurrences, strict=True))
-    return MoreClones(
-        parent=parent,
-        token=token,
-        gain=gain.astype(np.float32),
-        source=source,
-        target=target,
-        count=count,
-        known_source=known[0],
-        known_target=known[1],
-        known_count=known[2],
-    )
+    new_occurrences = Occurrences.joined(occurrences)
+    return MoreClones(parent=parent, token=token, gain=gain.astype(np.float32), new=new_occurrences, known=known)
 
 
 def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) -> MoreClones:
@@ -200,8 +211,7 @@ def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) 
     listed = np.empty(grown.sources, np.int64)  # the number in `more` of each source
     listed[place] = np.arange(grown.sources)
     merged = MergedCounts(np.dtype(np.int64))
-    order = np.argsort(more.source * n + more.target)
-    merged.add((more.source * n + more.target)[order], more.count[order])
+    merged.add(more.new.source.astype(np.int64) * n + more.new.target, more.new.count)
     for split in texts:
         begins = split.begins()
         for begin in range(0, split.tokens, BLOCK_TOKENS):
@@ -212,8 +222,7 @@ def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) 
                 merged.add(*np.unique(listed[source] * n + target, return_counts=True))
                 source = grown.parents[source].astype(np.int64)
     keys, count = merged.result()
-    source, target = (side.astype(np.int64) for side in np.divmod(keys, n))
-    return dataclasses.replace(more, source=source, target=target, count=count)
+    return dataclasses.replace(more, new=Occurrences.joined([(*np.divmod(keys, n), count)]))
 
 
 def _levels(split: Split, counts: PairCounts, arrays: DiskArrays, say: Say) -> list[NGrams]:
@@ -231,7 +240,7 @@ def _numbers(levels: list[NGrams], tree: CloneTree, arrays: DiskArrays) -> list[
     found: list[Ids] = [levels[0].nodes_of(slice(None)).astype(np.int32)]
     for below, level in pairwise(levels):
         number = arrays.zeros(level.contexts, np.int32)
-        for contexts, _ in level.blocks():
+        for contexts, _ in level.by_context():
             shorter = found[-1][level.shorter_of(below, contexts)].astype(np.int64)
             oldest = level.nodes_of(contexts) // tree.nodes ** (below.order - 1)
             number[contexts] = np.where(shorter >= 0, tree.child(np.maximum(shorter, 0), oldest), -1)
@@ -239,22 +248,21 @@ def _numbers(levels: list[NGrams], tree: CloneTree, arrays: DiskArrays) -> list[
     return found
 
 
-def _occurrences(levels: list[NGrams], numbers: list[Ids], arrays: DiskArrays) -> tuple[Ints, Ints, Ints]:
-    """Source, target and count, int64 [k], of all occurrences at the longest context that has a source."""
+def _occurrences(levels: list[NGrams], numbers: list[Ids], arrays: DiskArrays) -> list[tuple[Ids, Ids, Ints]]:
+    """Source, target and count of all occurrences at the longest context that has a source, in parts."""
     n, less, found = levels[0].nodes, arrays.zeros(len(levels[-1].keys), np.int64), []
     for k in range(len(levels) - 1, -1, -1):
         level = levels[k]
         longer, less = less, arrays.zeros(len(levels[k - 1].keys) if k else 0, np.int64)
-        for begin in range(0, len(level.keys), BLOCK):
-            grams = slice(begin, begin + BLOCK)
+        for grams in blocks(len(level.keys)):
             source, count = numbers[k][level.context[grams]].astype(np.int64), level.count[grams]
             here = np.flatnonzero(source >= 0)
             if k:
                 np.add.at(less, level.shorter[grams][here], count[here])
             here = here[count[here] > longer[grams][here]]
-            found.append((source[here], level.keys[grams][here] % n, (count - longer[grams])[here]))
-    source, target, count = (np.concatenate(column) for column in zip(*found, strict=True))
-    return source, target, count
+            target = (level.keys[grams][here] % n).astype(np.int32)
+            found.append((source[here].astype(np.int32), target, (count - longer[grams])[here]))
+    return found
 
 
 def _gains(levels: list[NGrams], arrays: DiskArrays) -> list[Doubles]:
@@ -289,7 +297,7 @@ def _probabilities(level: NGrams, lower: Callable[[slice], Doubles], arrays: Dis
         total, left = np.bincount(group, count)[group], np.bincount(group, taken)[group]
         return grams, (count - taken + left * lower(grams)) / total
 
-    for grams, found in in_order(of, level.blocks()):
+    for grams, found in in_order(of, level.by_context()):
         p[grams] = found
     return p
 
@@ -313,13 +321,13 @@ def _gain(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) 
         gain = np.bincount(like, count * np.log(without / before), minlength=KINDS).astype(np.float64)
         return contexts, totals, _kind(totals, targets), gain
 
-    for contexts, totals, kinds, gain in in_order(of, level.blocks()):
+    for contexts, totals, kinds, gain in in_order(of, level.by_context()):
         kind[contexts], size[contexts] = kinds, totals
         alike += np.bincount(kinds, totals, minlength=KINDS)
         gained += gain
     each = gained / np.maximum(alike, 1)
-    for begin in range(0, len(size), BLOCK):
-        size[begin : begin + BLOCK] *= each[kind[begin : begin + BLOCK]]
+    for block in blocks(len(size)):
+        size[block] *= each[kind[block]]
     return size
 
 
@@ -349,19 +357,19 @@ def _best(
     """
     worth = [arrays.zeros(len(gain), np.float64) for gain in gains]
     for k, (mine, gain) in enumerate(zip(worth, gains, strict=True), 1):
-        for block in _blocks(len(gain)):
+        for block in blocks(len(gain)):
             mine[block] = np.where(gain[block] > least_gain, gain[block], -np.inf)
             if numbers is not None:
                 mine[block][numbers[k][block] >= 0] = np.inf
                 clones += int(np.isposinf(mine[block]).sum())
     for k in range(len(worth) - 1, 0, -1):
-        for block in _blocks(len(worth[k])):
+        for block in blocks(len(worth[k])):
             np.maximum.at(worth[k - 1], levels[k + 1].shorter_of(levels[k], block), worth[k][block])
     least, equals = _threshold(worth, clones)
     masks = []
     for mine in worth:
         mask = arrays.zeros(len(mine), np.bool_)
-        for block in _blocks(len(mine)):
+        for block in blocks(len(mine)):
             mask[block] = mine[block] > least
             some = np.flatnonzero(mine[block] == least)[:equals]
             mask[block][some] = True
@@ -374,17 +382,12 @@ def _threshold(worth: list[Doubles], most: int) -> tuple[float, int]:
     """The smallest worth among the ``most`` that are worth most, and how many of those have just that."""
     kept = np.empty(0)
     for mine in worth:
-        for block in _blocks(len(mine)):
+        for block in blocks(len(mine)):
             kept = np.concatenate([kept, mine[block][mine[block] > -np.inf]])
             if len(kept) > most:
                 kept = np.sort(kept)[len(kept) - most :]
     least = float(kept.min(initial=np.inf))
     return least, int((kept == least).sum())
-
-
-def _blocks(length: int, size: int = BLOCK) -> Iterator[slice]:
-    """All of an array, in blocks."""
-    return (slice(begin, begin + size) for begin in range(0, length, size))
 
 
 def _counted(levels: list[NGrams], masks: list[Bools], gains: list[Doubles], arrays: DiskArrays) -> CloneCounts:
@@ -414,7 +417,7 @@ def _counted(levels: list[NGrams], masks: list[Bools], gains: list[Doubles], arr
     first = np.append(0, np.cumsum(np.concatenate(sizes)))
     target, count, done = np.empty(int(first[-1]), np.int32), np.empty(int(first[-1]), np.int64), 0
     for level, new, lost in zip(levels, chosen, taken, strict=True):
-        for block in _blocks(len(new), BLOCK // 16):
+        for block in blocks(len(new), BLOCK // 16):
             grams = ranges(level.first[:-1][new[block]], np.diff(level.first)[new[block]])
             here = slice(done, done + len(grams))
             target[here], count[here] = level.keys[grams] % n, level.count[grams] - lost[grams]
@@ -435,7 +438,7 @@ def _taken(levels: list[NGrams], masks: list[Bools], arrays: DiskArrays) -> list
     """
     found = [arrays.zeros(len(level.keys), np.int64) for level in levels]
     for k, mask in enumerate(masks, 1):
-        for grams in _blocks(len(levels[k].keys)):
+        for grams in blocks(len(levels[k].keys)):
             count = levels[k].count[grams]
             many = np.flatnonzero(mask[levels[k].context[grams]] & (count > 1))
             np.add.at(found[k - 1], levels[k].shorter[grams][many], count[many] - 1)

@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sifu_graph.arrays import Integers, Ints, is_first
+from sifu_graph.arrays import BLOCK, Integers, Ints, is_first
 from sifu_graph.disk_arrays import DiskArrays, in_order
-
-BLOCK = 1 << 20
-"""Keys that are merged at a time, about."""
 
 Run = tuple[Integers, Ints]
 """Sorted distinct keys [k] and the count of each [k]."""

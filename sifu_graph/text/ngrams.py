@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sifu_graph.arrays import Integers, Ints, find_sorted
+from sifu_graph.arrays import BLOCK, Integers, Ints, blocks, find_sorted
 from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.merged_counts import MergedCounts, Run, run_of
@@ -24,8 +24,6 @@ from sifu_graph.text.pair_counts import PairCounts
 
 BLOCK_TOKENS = 1 << 21
 """Tokens whose n-grams are sorted at a time."""
-BLOCK = 1 << 20
-"""N-grams that are computed with at a time, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +75,8 @@ class NGrams:
         def place(block: slice) -> Ints:
             return find_sorted(below.keys, every[block] % modulus)
 
-        blocks = [slice(begin, begin + BLOCK) for begin in range(0, len(every), BLOCK)]
-        for block, found in zip(blocks, in_order(place, blocks), strict=True):
+        size = len(every)
+        for block, found in zip(blocks(size), in_order(place, blocks(size)), strict=True):
             shorter[block] = found
         return cls._of(below.nodes, below.order + 1, (every, total), shorter, arrays)
 
@@ -88,11 +86,11 @@ class NGrams:
         context = arrays.zeros(len(keys), _index_type(len(keys)))
         first = arrays.zeros(len(keys) + 1, np.int64)
         contexts, last = 0, -1
-        for begin in range(0, len(keys), BLOCK):
-            mine = keys[begin : begin + BLOCK] // nodes
+        for block in blocks(len(keys)):
+            mine = keys[block] // nodes
             new = np.diff(mine, prepend=last) != 0
-            context[begin : begin + len(mine)] = contexts - 1 + np.cumsum(new)
-            starts = begin + np.flatnonzero(new)
+            context[block] = contexts - 1 + np.cumsum(new)
+            starts = block.start + np.flatnonzero(new)
             first[contexts : contexts + len(starts)] = starts
             contexts, last = contexts + len(starts), int(mine[-1])
         first[contexts] = len(keys)
@@ -119,7 +117,7 @@ class NGrams:
         """Contexts without their oldest nodes, in the numbers of the order below, [k]."""
         return below.context[self.shorter[self.first[:-1][contexts]]]
 
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
+    def by_context(self) -> Iterator[tuple[slice, slice]]:
         """Some contexts and their n-grams at a time."""
         begin = 0
         while begin < self.contexts:
