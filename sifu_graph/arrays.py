@@ -62,8 +62,9 @@ def find_sorted(keys: Integers, wanted: Integers) -> Ints:
     return found
 
 
-def blocks(length: int, size: int = BLOCK) -> Iterator[slice]:
-    """All of an array of this length, in blocks."""
+def blocks(length: int, size: int | None = None) -> Iterator[slice]:
+    """All of an array of this length, in blocks of a size; None: of `BLOCK`."""
+    size = BLOCK if size is None else size
     return (slice(begin, min(begin + size, length)) for begin in range(0, length, size))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from fractions import Fraction
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.clones import MOST_NODES, CloneCounts, choose
@@ -91,6 +94,30 @@ def test_counts_are_those_of_the_text(seed: int, nodes: int, documents: int, clo
         row = slice(found.first[source], found.first[source + 1])
         assert found.target[row].tolist() == sorted(wanted[name])
         assert found.count[row].tolist() == [wanted[name][int(v)] for v in found.target[row]]
+
+
+@settings(max_examples=20)
+@cases
+def test_blocks_files_and_threads_change_nothing(seed: int, nodes: int, documents: int, clones: int) -> None:
+    text = random_text(seed, nodes=nodes, documents=documents)
+    wanted = clones_of(text, nodes, clones, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in (("arrays.BLOCK", 16), ("text.clones.BLOCK", 16), ("text.ngrams.BLOCK", 16)):
+            patch.setattr(f"sifu_graph.{name}", size)
+        patch.setattr("sifu_graph.text.ngrams.BLOCK_TOKENS", 7)
+        patch.setattr("sifu_graph.disk_arrays.SMALL_BYTES", 0)
+        patch.setattr("sifu_graph.disk_arrays._threads", lambda: 3)
+        counts, arrays = count_pairs(text, n=nodes), DiskArrays(Path(tempfile.gettempdir()))
+        found = choose(text, counts, clones=clones, least_gain=0.0, arrays=arrays)
+    for one, two in (
+        (found.tree.parent, wanted.tree.parent),
+        (found.tree.token, wanted.tree.token),
+        (found.first, wanted.first),
+        (found.target, wanted.target),
+        (found.count, wanted.count),
+    ):
+        assert one.tolist() == two.tolist()
+    assert found.gain == pytest.approx(wanted.gain, rel=1e-6)  # sums of blocks round
 
 
 @settings(max_examples=30)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sifu_store.errors import OptionError
+from sifu_store.errors import DiskFullError, OptionError
 
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.text.corpus import Corpus, is_held_out
 from sifu_graph.text.encoded import Split, encode_corpus
+from sifu_graph.text.merged_counts import MergedCounts, run_of
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
 
@@ -63,6 +67,32 @@ def test_counts_equal_a_dictionary(*, documents: list[list[int]], block: int, n:
         assert counts.row_distinct.tolist() == [len(row) for row in rows]
         assert counts.row_start.tolist() == [0, *np.cumsum([len(row) for row in rows]).tolist()]
     assert (counts.source.dtype, counts.target.dtype, counts.count.dtype) == (np.int32, np.int32, np.int64)
+
+
+@given(runs=st.lists(st.lists(st.integers(0, 30), max_size=30), max_size=9), block=st.integers(1, 40))
+def test_merged_counts_equal_a_dictionary(runs: list[list[int]], block: int) -> None:
+    for folder in (None, Path(tempfile.gettempdir())):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sifu_graph.text.merged_counts.BLOCK", block)
+            patch.setattr("sifu_graph.disk_arrays.SMALL_BYTES", 0)
+            merged = MergedCounts(np.dtype(np.int64), DiskArrays(folder))
+            for run in runs:
+                merged.add(*run_of(np.array(run, np.int64)))
+            keys, count = merged.result()
+        assert list(zip(keys.tolist(), count.tolist(), strict=True)) == sorted(
+            Counter(key for run in runs for key in run).items()
+        )
+
+
+def test_a_full_disk_is_an_error_before_the_map_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    assert not DiskArrays(tmp_path).zeros(3, np.int64).any()  # small: in memory
+    with pytest.raises(DiskFullError, match="while counting"):
+        DiskArrays(tmp_path).zeros(1 << 24, np.int64)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("n", [1 << 16, (1 << 16) + 1])
