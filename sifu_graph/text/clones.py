@@ -84,7 +84,7 @@ class Occurrences:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Integers, Integers, Ints]]) -> Occurrences:
-        """From parts: source, target and count of each."""
+        """From parts: source, target and count, [k], of each."""
         parts = [*parts, (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))]
         source, target, count = zip(*parts, strict=True)
         first, second = (np.concatenate([part.astype(np.int32) for part in side]) for side in (source, target))

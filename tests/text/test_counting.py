@@ -79,9 +79,8 @@ def test_merged_counts_equal_a_dictionary(runs: list[list[int]], block: int) -> 
             for run in runs:
                 merged.add(*run_of(np.array(run, np.int64)))
             keys, count = merged.result()
-        assert list(zip(keys.tolist(), count.tolist(), strict=True)) == sorted(
-            Counter(key for run in runs for key in run).items()
-        )
+        wanted = Counter(key for run in runs for key in run)
+        assert list(zip(keys.tolist(), count.tolist(), strict=True)) == sorted(wanted.items())
 
 
 def test_a_full_disk_is_an_error_before_the_map_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
