@@ -47,7 +47,7 @@ def read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None
     """
     content = _read(path, most_bytes=MOST_JSON_BYTES)
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=hook, parse_constant=_no_number)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=hook, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         kind = kind_of(content[:HEAD_BYTES])
         what = "not JSON, or incomplete" if kind is None else f"{kind}, not JSON"
