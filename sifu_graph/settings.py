@@ -113,7 +113,7 @@ class GraphSettings(TypedDict):
 
 
 def checked(settings: Any) -> GraphSettings:
-    """Settings as they are, if they are complete and every value is possible.
+    """The settings, unchanged, if they are complete and every value is possible.
 
     Raises
     ------

@@ -377,7 +377,7 @@ def _character_start(data: bytes, position: int) -> int:
 
 
 def decode_text(content: bytes, *, name: str) -> str:
-    """The text of a file or of another input called `name`, with a byte order mark left out and line ends as they are.
+    """The text of a file or of another input called `name`, without a byte order mark.
 
     Raises
     ------
