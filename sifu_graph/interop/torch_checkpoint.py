@@ -106,7 +106,7 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def read_values(tensor: Tensor, *, name: str, path: Path) -> Tensor:
-    """A tensor of a checkpoint for reading, in its shape and dtype: dense, each element in the file, without a gradient.
+    """A tensor of a checkpoint in its shape and dtype: dense, each element in the file, without a gradient.
 
     Raises
     ------
