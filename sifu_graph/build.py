@@ -27,7 +27,7 @@ from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, 
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.settings import BuildSettings, InitialSettings
+from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
@@ -42,8 +42,6 @@ BASE_WIDTH = 48
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
 CLONES, CLONE_TOKENS = 500_000, 10
 """By default there are at most `CLONES` clones, or one for every `CLONE_TOKENS` tokens of the text, if that is more."""
-MOST_WIDTH = 1024  # a page of so wide edges takes 2 GiB
-MOST_LENGTH = 1 << 16  # tokens in a chunk; every one has a mixing logit
 
 
 @dataclass(frozen=True, slots=True)

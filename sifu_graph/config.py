@@ -59,6 +59,8 @@ class SignalConfig:
     def __post_init__(self) -> None:
         if self.reset_after is not None and self.reset_after < 1:
             raise OptionError(f"signal reset after {self.reset_after} steps: it must be at least 1")
+        if not math.isfinite(self.recency):
+            raise OptionError(f"recency is {self.recency}: it must be a number")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object. ``base`` is left out where it is off: earlier releases do not know it."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, HostMemoryError, OptionError
+from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError
 from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
 from sifu_store.store import Store
 
@@ -168,6 +168,10 @@ class GraphSession:
         self.settings = read_settings(store)
         self.signal = SignalConfig.from_json(self.settings["signal"])
         self.tokenizer = read_tokenizer(store.read_json("nodes/tokenizer"))
+        if len(self.tokenizer) != self.settings["nodes"]:
+            raise StoreDamagedError(
+                f"{store.path}: the tokenizer has {len(self.tokenizer):,} nodes, the graph {self.settings['nodes']:,}"
+            )
         self._parameters: Parameters | None = None
 
     def _forget(self) -> None:

@@ -27,9 +27,9 @@ class Integer(click.IntRange):
         try:
             number: int = super().convert(cast(int, str(value).replace(",", "")), None, None)
         except click.BadParameter:
-            number = LIMIT
-        if abs(number) >= LIMIT:
             self.fail(f"expected {self.expected}; found {value}", param, ctx)
+        if abs(number) >= LIMIT:
+            self.fail(f"expected {self.expected}, below {LIMIT:,}; {value} is too large", param, ctx)
         return number
 
     def _describe_range(self) -> str:
@@ -59,6 +59,8 @@ class Float(click.FloatRange):
             number: float = super().convert(cast(float, str(value).replace(",", "")), None, None)
         except click.BadParameter:
             number = math.nan
+        if math.isinf(number) and "inf" not in str(value).lower():
+            self.fail(f"expected {self.expected}; {value} is too large for a 64-bit number", param, ctx)
         if not math.isfinite(number):
             self.fail(f"expected {self.expected}; found {value}", param, ctx)
         return number
@@ -93,8 +95,8 @@ class IntegerOr(click.ParamType):  # type: ignore[type-arg]  # generic since cli
             return self.word
         try:
             return self.integer.convert(value, None, None)
-        except click.BadParameter:
-            self.fail(f"expected {self.word} or {self.integer.expected}; found {value}", param, ctx)
+        except click.BadParameter as error:
+            self.fail(error.message.replace("expected ", f"expected {self.word} or ", 1), param, ctx)
 
 
 def _in_words(kind: str, limits: click.IntRange | click.FloatRange) -> str:

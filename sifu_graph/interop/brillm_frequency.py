@@ -17,6 +17,7 @@ import numpy as np
 from sifu_store.errors import ForeignFileError
 
 from sifu_graph.arrays import Ids, Ints
+from sifu_graph.input_file import HEAD_BYTES, MOST_JSON_BYTES, kind_of, open_regular, read_small
 from sifu_graph.interop.torch_checkpoint import POINTER
 
 BLOCK_BYTES = 1 << 20
@@ -26,15 +27,13 @@ SHOWN = 3  # names in a message
 Row = tuple[Ids, Ints]
 """Targets and their counts."""
 
-_SOURCES = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
 
 class Pairs(list[tuple[str, Any]]):
     """A JSON object as a list of its pairs, in their order, with repeated keys."""
 
 
 def read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file of at most `MOST_JSON_BYTES`.
 
     Parameters
     ----------
@@ -44,17 +43,34 @@ def read_json(path: Path, *, hook: Callable[[list[tuple[str, Any]]], Any] | None
     Raises
     ------
     ForeignFileError
-        The file cannot be read, or is not JSON.
+        The file cannot be read, is too large, or is not JSON.
     """
+    content = _read(path, most_bytes=MOST_JSON_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith(POINTER.decode()):
-            raise ForeignFileError(f"{path}: a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
-        return json.loads(text, object_pairs_hook=hook)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=hook, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        kind = kind_of(content[:HEAD_BYTES])
+        what = "not JSON, or incomplete" if kind is None else f"{kind}, not JSON"
+        raise ForeignFileError(f"{path}: {what} ({error})") from error
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _read(path: Path, *, most_bytes: int | None = None) -> bytes:
+    """The content of a file that is not a Git LFS pointer."""
+    try:
+        if most_bytes is not None:
+            content = read_small(path, most_bytes=most_bytes)
+        else:
+            with open_regular(path) as file:
+                content = file.read()
     except OSError as error:
         raise ForeignFileError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ForeignFileError(f"{path}: not JSON, or incomplete ({error})") from error
+    if content.startswith(POINTER):
+        raise ForeignFileError(f"{path}: a Git LFS pointer, not the file itself: fetch it (git lfs pull)")
+    return content
 
 
 def frequency_rows(path: Path, names: Sequence[str]) -> list[Row]:
@@ -65,36 +81,50 @@ def frequency_rows(path: Path, names: Sequence[str]) -> list[Row]:
     ForeignFileError
         The file is not source -> {target: count}, or is not of this vocabulary.
     """
-    rows = read_rows(path, names)
-    return judge_rows(path, names) if rows is None else rows
+    try:
+        return read_rows(path, names)
+    except ForeignFileError:
+        if path.stat().st_size > MOST_JSON_BYTES:  # as objects it would take up to 25 times as much
+            raise
+    return judge_rows(path, names)
 
 
-def read_rows(path: Path, names: Sequence[str]) -> list[Row] | None:
+def read_rows(path: Path, names: Sequence[str]) -> list[Row]:
     """The rows of a correct file, one row in memory as Python objects at a time.
 
     Returns
     -------
     list of (int32 [k], int64 [k])
-        Targets and counts of every token, in the order of the vocabulary. None: the file has a fault, which
-        `judge_rows` reports.
+        Targets and counts of every token, in the order of the vocabulary.
+
+    Raises
+    ------
+    ForeignFileError
+        The file has a fault; `judge_rows` describes it better.
     """
-    node_of = {name: node for node, name in enumerate(names)}
+    text, node_of = _read(path), {name: node for node, name in enumerate(names)}
+    tokens, where = Literal.__getitem__(tuple(names)), "its sources"
     try:
-        text = path.read_bytes()
-        sources, decoder = _SOURCES.decode(text), _row_decoder(names)
-        if len(sources) != len(names):
-            return None
-        rows = [_row(decoder.decode(sources[name]), node_of) for name in names]
-    except (OSError, KeyError, OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError):
-        return None
-    keys = len(sources) + sum(len(target) for target, _ in rows)
-    repeated = 2 * keys != _quotes(text)  # a dictionary keeps one of several equal keys
-    return None if repeated or any((count < 0).any() for _, count in rows) else rows
+        sources = msgspec.json.decode(text, type=GenericAlias(dict, (tokens, msgspec.Raw)))
+        if missing := [name for name in names if name not in sources]:
+            raise ForeignFileError(f"{path}: {len(missing):,} of its sources are missing ({_shown(missing)})")
+        decoder, rows, keys = msgspec.json.Decoder(GenericAlias(dict, (tokens, int))), [], len(sources)
+        for name in names:
+            where = f"the counts of {name!r}"
+            row = _row(decoder.decode(sources[name]), node_of)
+            if (row[1] < 0).any():
+                raise ForeignFileError(f"{path}: {where}: a count is below 0")
+            keys += len(row[0])
+            rows.append(row)
+    except (OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError) as error:
+        raise ForeignFileError(f"{path}: {where}: expected source -> {{target: count}} ({error})") from error
+    if 2 * keys != _quotes(text):  # a dictionary keeps one of several equal keys
+        raise ForeignFileError(f"{path}: a source or a target is there twice; expected each once")
+    return rows
 
 
-def _row_decoder(names: Sequence[str]) -> msgspec.json.Decoder[dict[str, int]]:
-    """Reads target -> count, for targets of the vocabulary only. A key of a literal type is not copied: 30 % faster."""
-    return msgspec.json.Decoder(GenericAlias(dict, (Literal.__getitem__(tuple(names)), int)))
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:SHOWN]))
 
 
 def _row(row: dict[str, int], node_of: dict[str, int]) -> Row:
@@ -129,7 +159,7 @@ def judge_rows(path: Path, names: Sequence[str]) -> list[Row]:
         raise ForeignFileError(
             f"{path}: the frequency file of another vocabulary: "
             + " and ".join(
-                f"{len(found):,} of its sources {what} ({', '.join(map(repr, found[:SHOWN]))})"
+                f"{len(found):,} of its sources {what} ({_shown(found)})"
                 for found, what in ((foreign, "are not in the vocabulary"), (missing, "are missing"))
                 if found
             )

@@ -31,13 +31,13 @@ from torch import Tensor
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
-from sifu_graph.interop.brillm_frequency import Pairs, frequency_rows, read_json
-from sifu_graph.interop.torch_checkpoint import open_state, release
+from sifu_graph.interop.brillm_frequency import Pairs, Row, frequency_rows, read_json
+from sifu_graph.interop.torch_checkpoint import open_state, read_values, release
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.settings import BuildSettings, InitialSettings
 from sifu_graph.text.imported import SPACE, read_vocabulary
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
-from sifu_graph.text.tokenizer import LEVELS, Tokenizer
+from sifu_graph.text.tokenizer import LEVELS, SURROGATE, Tokenizer
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
 LENGTH = 32  # tokens of a training text, as in the released recipe
@@ -130,8 +130,7 @@ def import_brillm(
     names = read_names(Path(vocab))
     text = _tokenizer(names, vocab=vocab, library=tokenizer, level=level)
     state = _Checkpoint.open(Path(checkpoint), nodes=len(names), vocab=Path(vocab))
-    edges = read_edges(Path(frequency), names) if frequency is not None else every_edge(len(names))
-    _check_rows(state, edges, nodes=len(names), frequency=frequency)
+    edges = _edges_of(state, names, frequency=frequency)
     notes = [] if frequency is not None else ["no frequency file: every edge is private, and no count is known"]
     if text.unknown is None:
         notes.append("the vocabulary has no unknown token: characters that are no node are left out")
@@ -202,6 +201,9 @@ def read_names(path: Path) -> list[str]:
             "expected every id once"
         )
     for place, (name, value) in enumerate(pairs):
+        if not name or SURROGATE.search(name):
+            what = "half a surrogate pair (\\ud800-\\udfff), which is no character" if name else "no character"
+            raise ForeignFileError(f"{path}: the token with the id {value} has {what}: expected text")
         if value != place:
             what = (
                 f"ids run from {min(ids)} to {max(ids)}, with gaps"
@@ -212,21 +214,23 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def read_edges(path: Path, names: Sequence[str]) -> Edges:
-    """The private edges of a frequency file: all pairs except those with a count of 0, as in the released code.
-
-    The file is read into arrays: one of 16 million pairs takes about twice its size in memory.
-
-    Raises
-    ------
-    ForeignFileError
-        It is not source -> {target: count}, or it is not about this vocabulary.
-    """
+def _edges_of(state: _Checkpoint, names: Sequence[str], *, frequency: str | Path | None) -> Edges:
+    """The private edges, one for each row of a checkpoint; their number is compared before their arrays are made."""
     n = len(names)
+    if frequency is None:
+        _check_rows(state, n * n, nodes=n, frequency=None)
+        return every_edge(n)
+    rows = frequency_rows(Path(frequency), names)
+    _check_rows(state, sum(n - int((count == 0).sum()) for _, count in rows), nodes=n, frequency=frequency)
+    return private_edges(rows, n)
+
+
+def private_edges(rows: Sequence[Row], nodes: int) -> Edges:
+    """The private edges by a frequency file: all pairs except those with a count of 0, as in the released code."""
     sources, targets, counts = [], [], []
-    for node, (target, count) in enumerate(frequency_rows(path, names)):
-        every = np.zeros(n, np.int64)
-        private = np.ones(n, bool)
+    for node, (target, count) in enumerate(rows):
+        every = np.zeros(nodes, np.int64)
+        private = np.ones(nodes, bool)
         every[target], private[target] = count, count > 0
         found = np.flatnonzero(private)
         sources.append(np.full(len(found), node, np.int32))
@@ -283,7 +287,8 @@ class _Checkpoint:
                 f"{path}: no {', '.join(missing)} in it (it has {', '.join(list(state)[:6]) or 'nothing'}); "
                 f"expected {', '.join(wanted)}"
             )
-        found = cls(path, *(state[name] for name in wanted))
+        state = {name: read_values(state[name], name=name, path=path) for name in wanted}
+        found = cls(path, *state.values())
         rows, d = (*found.weights.shape, 0, 0)[:2]
         shapes = {
             "weights": (rows, d, d),
@@ -354,18 +359,18 @@ class _Checkpoint:
         return found
 
 
-def _check_rows(state: _Checkpoint, edges: Edges, *, nodes: int, frequency: str | Path | None) -> None:
+def _check_rows(state: _Checkpoint, edges: int, *, nodes: int, frequency: str | Path | None) -> None:
     """Raise `ForeignFileError` if a checkpoint has not one row for each edge."""
     rows = int(state.weights.shape[0]) - 1
-    if rows == len(edges):
+    if rows == edges:
         return
     if frequency is None:
         raise ForeignFileError(
-            f"{state.path} has {rows:,} private edges, all pairs of {nodes:,} nodes are {len(edges):,}: "
+            f"{state.path} has {rows:,} private edges, all pairs of {nodes:,} nodes are {edges:,}: "
             "name its frequency file with `frequency`"
         )
     raise ForeignFileError(
-        f"{state.path} has {rows:,} private edges, {frequency} has {len(edges):,}: they do not belong together, "
+        f"{state.path} has {rows:,} private edges, {frequency} has {edges:,}: they do not belong together, "
         "and the rows would go to the wrong edges"
     )
 

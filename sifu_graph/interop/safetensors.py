@@ -12,14 +12,16 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.durable import require_free_bytes
+from sifu_store.consistency import inconsistencies
+from sifu_store.durable import format_bytes, require_free_bytes
 from sifu_store.errors import ForeignFileError
 from sifu_store.layout import (
     ARRAYS,
@@ -37,25 +39,31 @@ from sifu_store.layout import (
     REPETITION,
     SOURCE,
     STORED,
+    TARGET,
     ArraySpec,
     Sizes,
 )
 from sifu_store.store import Store
 
-from sifu_graph.settings import GraphSettings
+from sifu_graph.input_file import HEAD_BYTES, MOST_JSON_BYTES, kind_of, open_regular
+from sifu_graph.settings import GraphSettings, checked
+from sifu_graph.soundness import faults, not_finite
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "float64": "F64"}
-MOST_HEADER = 1 << 24
 RUN_PAGES = 32  # read and written in one piece
 SETTINGS = "sifu_settings"
 BY_SLOT = (ORIGIN, ENERGY)
 """Optional arrays [slots, ...], of which a graph with a base has one row for each private edge."""
 
 
-def copied(settings: dict[str, Any] | GraphSettings) -> tuple[ArraySpec, ...]:
+EVERY_SPEC = (*ARRAYS, *OPTIONAL, *BASE, *REPETITION, *CLONES)
+_Size = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+
+
+def copied(settings: GraphSettings) -> tuple[ArraySpec, ...]:
     """The arrays in the file: without the one that says which pages are stored, for it has the values of all pages."""
     always = tuple(spec for spec in ARRAYS if spec.name != STORED)
     base = (*OPTIONAL, *BASE) if settings["signal"].get("base") else ()
@@ -159,37 +167,37 @@ def import_safetensors(
     Raises
     ------
     ForeignFileError
-        The file is incomplete, or not of `write_safetensors`; nothing was written.
+        The file is incomplete, not of `write_safetensors`, or no sound graph; nothing was written.
     StoreExistsError, StoreLockedError, DiskFullError
     """
     started = time.perf_counter()
     given = Path(file)
     try:
-        opened = given.open("rb")
+        opened = open_regular(given)
     except OSError as error:
         raise ForeignFileError(f"{given}: {error.strerror or error}") from error
     with opened:
         entries, settings, size_bytes = _header(opened, given)
-        edges = entries["edges/source"].shape[0]
+        specs = copied(settings)
+        small = _small_arrays(opened, entries, specs, settings, given)
+        edges = entries[SOURCE].shape[0]
         require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
-        done = 0
+        done = sum(values.nbytes for values in small.values())
         with Store.create(path, force=force) as store:
-            for spec in sorted(copied(settings), key=lambda spec: spec.paged):
-                if spec.paged:
-                    store.create_paged(spec.name, entries[spec.name].shape[1:], spec.dtype)
+            for name, values in small.items():
+                store.write(name, values)
+            for spec in specs:
+                if not spec.paged:
+                    continue
+                store.create_paged(spec.name, entries[spec.name].shape[1:], spec.dtype)
                 for first, values in _pieces(opened, entries[spec.name], spec, given):
-                    if not spec.paged:
-                        _check(spec, values, entries, given)
-                        store.write(spec.name, values)
-                    else:
-                        store.write_pages(spec.name, first, values)
+                    if (fault := not_finite(spec.name, values)) is not None:
+                        raise ForeignFileError(f"{given}: {spec.name}, from edge {first * PAGE_EDGES:,} on: {fault}")
+                    store.write_pages(spec.name, first, values)
                     done += values.nbytes
                     if on_bytes is not None:
                         on_bytes(done, size_bytes)
             n = entries["nodes/count"].shape[0]
-            keys = store.read("edges/source").astype(np.int64) * n + store.read("edges/target")
-            if (np.diff(keys) <= 0).any():
-                raise ForeignFileError(f"{given}: its edges are not sorted by (u, v), each once")
             store.write(STORED, np.ones(store.pages, np.uint8))
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
             build = {**settings["build"], "imported": imported}
@@ -215,61 +223,148 @@ def import_safetensors(
             )
 
 
-def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], dict[str, Any], int]:
+class _Place(msgspec.Struct):
+    """What the header of a file says of one array."""
+
+    dtype: str
+    shape: Annotated[list[_Size], msgspec.Meta(max_length=8)]
+    data_offsets: tuple[_Size, _Size]
+
+
+class _Metadata(msgspec.Struct):
+    """The metadata of a file; other keys are skipped."""
+
+    sifu_settings: str | None = None
+
+
+def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], GraphSettings, int]:
     """The places of the arrays, the settings, and the bytes of all arrays, each checked against the file."""
     size_bytes = path.stat().st_size
-    try:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > min(MOST_HEADER + (size_bytes >> 4), size_bytes - 8):
-            raise ValueError(f"its header would have {length:,} bytes")
-        header = json.loads(file.read(length).decode("utf-8"))
-        metadata = header.pop("__metadata__", {})
-        places = {
-            name: (entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"]) for name, entry in header.items()
-        }
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ForeignFileError(f"{path}: not a safetensors file, or incomplete ({error})") from error
-    if SETTINGS not in metadata:
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    most_bytes = MOST_JSON_BYTES + size_bytes // 32
+    if len(head) < 8 or length > min(most_bytes, size_bytes - 8):
+        kind = kind_of(head + file.read(HEAD_BYTES - 8))
+        found = f"its header would have {length:,} bytes" if kind in (None, "a safetensors file") else f"it is {kind}"
+        raise ForeignFileError(f"{path}: not a safetensors file, or incomplete ({found})")
+    places, text = _places(file.read(length), path)
+    if text is None:
         raise ForeignFileError(
             f"{path}: not a graph of sifu (its settings missing); expected a safetensors file of `export()`"
         )
-    try:
-        settings = json.loads(metadata[SETTINGS])
-        version = int(settings["format_version"])
-        sizes = Sizes(
-            n=int(settings["nodes"]),
-            d=int(settings["width"]),
-            slots=places[SOURCE][1][0],
-            clones=places[CLONE_PARENT][1][0] if CLONE_PARENT in places else 0,
-        )
-        settings["build"], settings["initial"], settings["training"]
-        specs = copied(settings)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ForeignFileError(f"{path}: its settings cannot be read ({error!r})") from error
-    if version > FORMAT_VERSION:
-        raise ForeignFileError(f"{path}: format {version}, written by a newer release; this one reads {FORMAT_VERSION}")
+    settings = _settings(text, path)
+    specs = copied(settings)
     missing = [spec.name for spec in specs if spec.name not in places]
     if missing:
         raise ForeignFileError(
             f"{path}: not a graph of sifu ({', '.join(missing[:3])} missing); expected a safetensors file of `export()`"
         )
+    clones = places[CLONE_PARENT].shape if CLONE_PARENT in places else [0]
+    slots = places[SOURCE].shape
+    sizes = Sizes(
+        n=settings["nodes"], d=settings["width"], slots=slots[0] if slots else 0, clones=clones[0] if clones else 0
+    )
     total = 0
     for spec in specs:
-        dtype, shape, begin, end = places[spec.name]
-        wanted = spec.shape(sizes)
-        fits = len(shape) == len(wanted) and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
-        if dtype != DTYPES[spec.dtype] or not fits:
+        place, wanted = places[spec.name], spec.shape(sizes)
+        begin, end = place.data_offsets
+        fits = len(place.shape) == len(wanted)
+        if (
+            place.dtype != DTYPES[spec.dtype]
+            or not fits
+            or any(w not in (None, s) for s, w in zip(place.shape, wanted, strict=True))
+        ):
             raise ForeignFileError(
-                f"{path}: {spec.name} is {dtype} {list(shape)}; expected {spec.dtype} {list(wanted)}"
+                f"{path}: {spec.name} is {place.dtype} {place.shape}; expected {DTYPES[spec.dtype]} {list(wanted)}"
             )
-        expected = math.prod(shape) * np.dtype(spec.dtype).itemsize
-        if end - begin != expected or begin < 0 or 8 + length + end > size_bytes:
+        expected = math.prod(place.shape) * np.dtype(spec.dtype).itemsize
+        if end - begin != expected:
+            raise ForeignFileError(
+                f"{path}: {spec.name} has {end - begin:,} bytes; its shape {place.shape} needs {expected:,}"
+            )
+        if 8 + length + end > size_bytes:
             raise ForeignFileError(
                 f"{path}: ends too early, at {size_bytes:,} bytes, within {spec.name}: copy it again"
             )
         total += expected
-    entries = {spec.name: _Entry(places[spec.name][1], 8 + length + places[spec.name][2]) for spec in specs}
+    _check_overlap({spec.name: places[spec.name] for spec in specs}, path)
+    entries = {
+        spec.name: _Entry(tuple(places[spec.name].shape), 8 + length + places[spec.name].data_offsets[0])
+        for spec in specs
+    }
     return entries, settings, total
+
+
+def _places(header: bytes, path: Path) -> tuple[dict[str, _Place], str | None]:
+    """The places of the arrays that a graph can have, by name, and the text of the settings.
+
+    Other members are skipped: a header with millions of names takes no memory.
+    """
+    names = [spec.name for spec in EVERY_SPEC]
+    fields: list[tuple[str, Any, Any]] = [(f"array_{at}", _Place | None, None) for at in range(len(names))]
+    schema = msgspec.defstruct(
+        "Header",
+        [*fields, ("metadata", _Metadata | None, None)],
+        rename={**{f"array_{at}": name for at, name in enumerate(names)}, "metadata": "__metadata__"},
+    )
+    try:
+        found = msgspec.json.decode(header, type=schema)
+    except (ValueError, RecursionError) as error:
+        raise ForeignFileError(f"{path}: not a safetensors file, or incomplete (its header: {error})") from error
+    values = msgspec.structs.asdict(found)
+    metadata = values.pop("metadata")
+    places = {names[int(field.removeprefix("array_"))]: place for field, place in values.items() if place is not None}
+    return places, None if metadata is None else metadata.sifu_settings
+
+
+def _settings(text: str, path: Path) -> GraphSettings:
+    """The settings in a file, complete and possible."""
+    try:
+        settings = msgspec.json.decode(text, type=dict[str, Any])
+        version = settings.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise ForeignFileError(
+                f"{path}: format {version}, written by a newer release; this one reads {FORMAT_VERSION}"
+            )
+        return checked(settings)
+    except (ValueError, RecursionError) as error:
+        raise ForeignFileError(f"{path}: its settings cannot be read ({error})") from error
+
+
+def _check_overlap(places: Mapping[str, _Place], path: Path) -> None:
+    """Raise `ForeignFileError` if two arrays have bytes in common."""
+    before, end = "", 0
+    for name, place in sorted(places.items(), key=lambda item: item[1].data_offsets):
+        if place.data_offsets[0] < end:
+            raise ForeignFileError(f"{path}: {before} and {name} overlap: copy it again")
+        before, end = name, max(end, place.data_offsets[1])
+
+
+def _small_arrays(
+    file: IO[bytes], entries: Mapping[str, _Entry], specs: Sequence[ArraySpec], settings: GraphSettings, path: Path
+) -> dict[str, NDArray[Any]]:
+    """The arrays that are not paged, by name: finite, consistent, and those of a graph."""
+    small: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        if spec.paged:
+            continue
+        most_bytes = MOST_JSON_BYTES + 64 * settings["nodes"]
+        if spec.json and entries[spec.name].shape[0] > most_bytes:
+            raise ForeignFileError(
+                f"{path}: {spec.name} has {format_bytes(entries[spec.name].shape[0])}; expected at most "
+                f"{format_bytes(most_bytes)} for {settings['nodes']:,} nodes"
+            )
+        ((_, values),) = _pieces(file, entries[spec.name], spec, path)
+        if (fault := not_finite(spec.name, values)) is not None:
+            raise ForeignFileError(f"{path}: {spec.name}: {fault}")
+        small[spec.name] = values
+    keys = small[SOURCE].astype(np.int64) * settings["nodes"] + small[TARGET]
+    found = [*inconsistencies(small)]
+    if not found and (small[SOURCE].min(initial=0) < 0 or (np.diff(keys) <= 0).any()):
+        found = [(SOURCE, "its edges are not sorted by (u, v), each once")]
+    for name, fault in found or faults(small, settings):
+        raise ForeignFileError(f"{path}: {name}: {fault}")
+    return small
 
 
 def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -282,15 +377,3 @@ def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iter
         if values.nbytes and file.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:  # type: ignore[attr-defined]
             raise ForeignFileError(f"{path}: ends within {spec.name}")
         yield begin // PAGE_EDGES, values
-
-
-def _check(spec: ArraySpec, values: NDArray[Any], entries: dict[str, _Entry], path: Path) -> None:
-    """Raise `ForeignFileError` if an array of the index or a JSON array is not valid."""
-    n = entries["nodes/count"].shape[0]
-    if spec.name in ("edges/source", "edges/target") and len(values) and not (values.min() >= 0 and values.max() < n):
-        raise ForeignFileError(f"{path}: {spec.name} names nodes beyond 0 to {n - 1}")
-    if spec.json:
-        try:
-            json.loads(values.tobytes().decode("utf-8"))
-        except ValueError as error:
-            raise ForeignFileError(f"{path}: {spec.name} is not JSON ({error})") from error

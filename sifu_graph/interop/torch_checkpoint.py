@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import io
 import mmap
+import os
 import pickle
 import struct
 import sys
@@ -17,15 +18,20 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from sifu_store.durable import format_bytes
 from sifu_store.errors import ForeignFileError
 from torch import Tensor
 
+from sifu_graph.input_file import HEAD_BYTES, kind_of, open_regular
+
 ALIGNMENT = 64  # of a tensor's data in a file, so that it can be used memory-mapped
 POINTER = b"version https://git-lfs"
+MOST_PICKLE_BYTES = 1 << 20
+"""Greatest size of the pickle in a checkpoint, which has the names and shapes of tensors only."""
 
 
 def open_state(path: Path) -> dict[str, Tensor]:
@@ -37,34 +43,87 @@ def open_state(path: Path) -> dict[str, Tensor]:
         The file cannot be read, is incomplete, or has other values than tensors.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(64)
+        with open_regular(path) as file:
+            head = file.read(HEAD_BYTES)
+            _check_archive(file, head, path)
     except OSError as error:
         raise ForeignFileError(f"{path}: {error.strerror or error}: expected a checkpoint of PyTorch") from error
-    if head.startswith(POINTER):
-        raise ForeignFileError(f"{path}: a Git LFS pointer, not the checkpoint itself: fetch it (git lfs pull)")
-    if not zipfile.is_zipfile(path):
-        if head.startswith(b"PK"):
-            raise ForeignFileError(f"{path}: the file ends too early ({path.stat().st_size:,} bytes): copy it again")
-        if head.startswith(b"\x80"):
-            raise ForeignFileError(
-                f"{path}: a bare pickle (from PyTorch before 1.6), which may run code and is not opened: "
-                "load it where you trust it and torch.save its state dict"
-            )
-        raise ForeignFileError(f"{path}: not a checkpoint; expected a file of torch.save")
     try:
         loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ForeignFileError(
             f"{path}: its pickle has more than tensors and is not opened: it could run code ({_reason(error)})"
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the functions that a pickle may call raise errors of many classes
         raise ForeignFileError(f"{path}: damaged, or not a checkpoint of PyTorch ({_reason(error)})") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("model_state_dict"), Mapping):
         loaded = loaded["model_state_dict"]  # a training checkpoint, which has the optimizer too
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ForeignFileError(f"{path}: has {_found(loaded)}; expected a state dict: names and tensors")
     return {str(name): value for name, value in loaded.items()}
+
+
+def _check_archive(file: BinaryIO, head: bytes, path: Path) -> None:
+    """Raise `ForeignFileError` unless a file is an archive as `torch.save` writes it, not compressed."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    if head.startswith(POINTER):
+        raise ForeignFileError(f"{path}: a Git LFS pointer, not the checkpoint itself: fetch it (git lfs pull)")
+    try:
+        archive = zipfile.ZipFile(file)
+        entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OverflowError) as error:
+        if head.startswith(b"PK"):
+            raise ForeignFileError(f"{path}: the file ends too early ({size_bytes:,} bytes): copy it again") from error
+        if head.startswith(b"\x80"):
+            raise ForeignFileError(
+                f"{path}: a bare pickle (from PyTorch before 1.6), which may run code and is not opened: "
+                "load it where you trust it and torch.save its state dict"
+            ) from error
+        kind = kind_of(head)
+        what = "not a checkpoint" if kind is None else f"{kind}, not a checkpoint"
+        raise ForeignFileError(f"{path}: {what}; expected a file of torch.save") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size_bytes:
+            raise ForeignFileError(
+                f"{path}: not a file of torch.save, which compresses nothing: {entry.filename} is compressed"
+            )
+        if entry.filename.endswith(".pkl") and entry.file_size > MOST_PICKLE_BYTES:
+            raise ForeignFileError(
+                f"{path}: its pickle has {format_bytes(entry.file_size)}, more than the names of tensors: expected at "
+                f"most {format_bytes(MOST_PICKLE_BYTES)}"
+            )
+        if entry.filename.endswith("/byteorder") and (order := _content(archive, entry)) != sys.byteorder.encode():
+            raise ForeignFileError(f"{path}: its numbers are {order!r} in byte order; this machine's {sys.byteorder}")
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The first bytes of an entry; none if it cannot be read."""
+    try:
+        with archive.open(entry) as file:
+            return file.read(16)
+    except Exception:  # a damaged archive raises errors of many classes
+        return b""
+
+
+def read_values(tensor: Tensor, *, name: str, path: Path) -> Tensor:
+    """A tensor of a checkpoint in its shape and dtype: dense, each element in the file, without a gradient.
+
+    Raises
+    ------
+    ForeignFileError
+        It is sparse, quantized, a negated view or has no values, or several of its elements are one value of the file.
+    """
+    odd = {
+        "a sparse tensor": tensor.layout != torch.strided,
+        "a tensor without values (on the device meta)": tensor.device.type == "meta",
+        "a quantized tensor": tensor.is_quantized,
+        "a negated or conjugated view": tensor.is_neg() or tensor.is_conj(),
+    }
+    if (what := next((kind for kind, found in odd.items() if found), None)) is not None:
+        raise ForeignFileError(f"{path}: {name} is {what}; expected a dense tensor: save a clone() of it")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise ForeignFileError(f"{path}: {name} has shape {list(tensor.shape)}, and fewer values than that in the file")
+    return tensor.detach()
 
 
 def _found(loaded: Any) -> str:

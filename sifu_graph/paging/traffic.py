@@ -7,13 +7,14 @@ committed nor synced, and plots omit it if it is missing.
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sifu_graph.input_file import HEAD_BYTES, open_regular
 
 if TYPE_CHECKING:
     from sifu_graph.paging.page_table import PageTable
@@ -43,9 +44,12 @@ def write_traffic(table: PageTable, *, graph_folder: Path) -> None:
 def read_traffic(graph_folder: Path, *, pages: int) -> Traffic | None:
     """The counters of the last training. None: there is no readable file, or it is not of this number of pages."""
     try:
-        with np.load(graph_folder / TRAFFIC, allow_pickle=False) as found:
+        with open_regular(graph_folder / TRAFFIC) as file, np.load(file, allow_pickle=False) as found:
+            members = found.zip.infolist()
+            if any(member.file_size > 8 * pages + HEAD_BYTES for member in members):
+                return None
             traffic = Traffic(found["reads"], found["writes"], found["resident"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive raises errors of many classes, and the file is for plots only
         return None
-    shapes = {values.shape for values in (traffic.reads, traffic.writes, traffic.resident)}
-    return traffic if shapes == {(pages,)} else None
+    found_kinds = [(values.shape, values.dtype.kind) for values in (traffic.reads, traffic.writes, traffic.resident)]
+    return traffic if found_kinds == [((pages,), "i"), ((pages,), "i"), ((pages,), "b")] else None

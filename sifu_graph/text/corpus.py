@@ -13,7 +13,6 @@ import io
 import json
 import lzma
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -25,20 +24,23 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError, OptionError
 
-Document = str | list[str]
+from sifu_graph.input_file import HEAD_BYTES, kind_of, open_regular
+from sifu_graph.text.decompress import MOST_XZ_BYTES, decompressed
+from sifu_graph.text.json_lines import Document as Document
+from sifu_graph.text.json_lines import parse_line
 
 SHIPPED = ("tang", "wordnet")
 KINDS = (".txt", ".jsonl")
 COMPRESSIONS = ("", ".gz", ".xz")
 MAX_LINE_BYTES = 4 << 20  # a longer line of text is cut; see the module's docstring
-MAX_JSON_LINE_BYTES = 64 << 20  # JSON cannot be cut: a longer line is an error
+MAX_JSON_LINE_BYTES = 8 << 20  # JSON cannot be cut: a longer line is an error; as objects it takes 20 times as much
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,31 +314,27 @@ def _describe(source: Source) -> dict[str, Any]:
 
 
 def _open_raw(source: Source) -> BinaryIO:
+    if isinstance(source.location, Path):
+        return open_regular(source.location)
     return cast(BinaryIO, source.location.open("rb"))
 
 
 # ---- reading them
 
 
-def _decompressed(raw: BinaryIO, *, compression: str) -> IO[bytes]:
-    if compression == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    return lzma.LZMAFile(raw) if compression == ".xz" else raw
-
-
 def _blocks(source: Source) -> Iterator[bytes]:
     """The bytes of a source, decompressed. A thread reads the next block while the caller uses this one."""
     try:
-        with (
-            _open_raw(source) as raw,
-            _decompressed(raw, compression=source.compression) as stream,
-            ThreadPoolExecutor(1) as pool,
-        ):
+        with _open_raw(source) as raw, ThreadPoolExecutor(1) as pool:
+            stream = decompressed(raw, compression=source.compression)
             coming = pool.submit(stream.read, _BLOCK_BYTES)
             while block := coming.result():
                 coming = pool.submit(stream.read, _BLOCK_BYTES)
                 yield block
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        if "Memory usage limit" in str(error):
+            limit = f"needs more than {format_bytes(MOST_XZ_BYTES)} of memory to be decompressed"
+            raise CorpusError(f"{source.name}: {limit}: compress it again with xz -9 or less") from error
         what = f"truncated or not a valid {source.compression} file"
         raise CorpusError(f"{source.name}: {what} ({error}): copy or compress it again") from error
     except OSError as error:
@@ -345,8 +343,9 @@ def _blocks(source: Source) -> Iterator[bytes]:
 
 def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
     """Runs of whole lines (or one piece of a very long line) as text, each with the number of its first line."""
-    line, offset, rest = 1, 0, b""
+    line, offset, rest, head = 1, 0, b"", b""
     for block in _blocks(source):
+        head = head or block[:HEAD_BYTES]
         if offset == 0 and not rest and block.startswith(_BOM):
             block, offset = block[len(_BOM) :], len(_BOM)
         rest += block
@@ -359,14 +358,14 @@ def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
             giant = source.kind == ".txt" and first_bytes > MAX_LINE_BYTES
             cut = _character_start(rest, MAX_LINE_BYTES) if giant else rest.rfind(b"\n") + 1
             if cut:
-                yield line, _decode(rest[:cut], source=source, line=line, offset=offset)
+                yield line, _decode(rest[:cut], name=source.name, head=head, line=line, offset=offset)
                 line += rest.count(b"\n", 0, cut)
                 offset += cut
                 rest = rest[cut:]
             if not giant:
                 break
     if rest:
-        yield line, _decode(rest, source=source, line=line, offset=offset)
+        yield line, _decode(rest, name=source.name, head=head, line=line, offset=offset)
 
 
 def _character_start(data: bytes, position: int) -> int:
@@ -377,56 +376,51 @@ def _character_start(data: bytes, position: int) -> int:
     return position
 
 
-def _decode(block: bytes, *, source: Source, line: int, offset: int) -> str:
+def decode_text(content: bytes, *, name: str) -> str:
+    """The text of a file or of another input called `name`, without a byte order mark.
+
+    Raises
+    ------
+    CorpusError
+        It is not UTF-8.
+    """
+    begin = len(_BOM) if content.startswith(_BOM) else 0
+    return _decode(content[begin:], name=name, head=content[:HEAD_BYTES], line=1, offset=begin)
+
+
+def _decode(block: bytes, *, name: str, head: bytes, line: int, offset: int) -> str:
+    """The text of a block; `head` is the beginning of the file, `line` and `offset` where the block begins."""
+
     def where(position: int) -> str:
         number = line + block.count(b"\n", 0, position)
         return f"line {number}, byte {offset + position:,}"
 
+    def refused(what: str, found: str, remedy: str) -> CorpusError:
+        kind = kind_of(head)
+        return CorpusError(f"{name}: {what if kind is None else kind} ({found}){remedy if kind is None else _TEXT}")
+
     if (position := block.find(b"\0")) >= 0:
-        found = f"a NUL byte in {where(position)}"
-        raise CorpusError(f"{source.name}: binary or UTF-16 ({found}); expected text in UTF-8")
+        raise refused("binary or UTF-16", f"a NUL byte in {where(position)}", _TEXT)
     try:
-        text = block.decode("utf-8")
+        return block.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"0x{block[error.start]:02x} in {where(error.start)}"
-        raise CorpusError(f"{source.name}: not UTF-8 ({found}): convert it to UTF-8") from None
-    return text.replace("\r\n", "\n") if "\r" in text else text
+        raise refused("not UTF-8", found, ": convert it to UTF-8") from None
+
+
+_TEXT = "; expected text in UTF-8"
 
 
 def _read_documents(source: Source, *, tokens: bool) -> Iterator[Document]:
     for first, text in _text_blocks(source):
-        lines = text.split("\n")
+        lines = (text.replace("\r\n", "\n") if "\r" in text else text).split("\n")
+        del text
         if source.kind == ".txt":
             yield from (line for line in lines if line and not line.isspace())
             continue
         for number, line in enumerate(lines, first):
             if not line or line.isspace():
                 continue
-            document = _parse_json(line, tokens=tokens, where=f"{source.name}: line {number}")
+            document = parse_line(line, tokens=tokens, where=f"{source.name}: line {number}")
             if document and not (isinstance(document, str) and document.isspace()):
                 yield document
-
-
-def _parse_json(line: str, *, tokens: bool, where: str) -> Document:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{where}: not JSON ({error})") from None
-    expected = 'a list of tokens or {"tokens": [...]}' if tokens else '{"text": "..."}'
-    if isinstance(value, dict):
-        value = value.get("tokens" if tokens else "text")
-    elif not tokens and isinstance(value, list):
-        raise CorpusError(f"{where}: a list of tokens; expected {expected}, or the level `tokens`")
-    elif not tokens:
-        value = None
-    if tokens and isinstance(value, list):
-        for token in value:
-            if isinstance(token, bool) or not isinstance(token, str | int) or token == "":
-                found = json.dumps(token)[:40]
-                raise CorpusError(f"{where}: {found} is no token; expected text or a whole number")
-        value = [str(token) for token in value]  # 5 and "5" are one node
-    elif tokens or not isinstance(value, str):
-        raise CorpusError(f"{where}: expected {expected}")
-    if _SURROGATE.search(value if isinstance(value, str) else "".join(value)):
-        raise CorpusError(f"{where}: half a surrogate pair (\\ud800-\\udfff), which is no character")
-    return cast(Document, value)

@@ -25,6 +25,8 @@ from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Tokenizer
 
 UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
 SPACE = "Ġ"  # how byte-level BPE writes a space
+MOST_LIBRARY_ID = 1 << 22
+"""The ids of a tokenizer file are below it: a table has a place for each."""
 _SPECIAL = re.compile(r"<[^<>\s]+>|\[[A-Z]+\]")
 
 
@@ -64,19 +66,42 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
 
 
 def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None:
-    assert library is not None
-    try:
-        first = library["pre_tokenizer"]
-        kinds = [step["type"] for step in (first.get("pretokenizers", [first]) if first else [])]
-        vocabulary, kind = set(library["model"]["vocab"]), library["model"]["type"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ForeignFileError(f"not a file of the tokenizers library ({error!r})") from error
-    if kind != "BPE" or "ByteLevel" not in kinds:
-        raise ForeignFileError(
-            f"it is {kind} with {' and '.join(kinds) or 'no pre-tokenizer'}; expected byte-level BPE"
-        )
-    if vocabulary.isdisjoint(names):
+    """Raise `ForeignFileError` unless the content of a tokenizer file is byte-level BPE of the tokens `names`."""
+    model = library.get("model") if isinstance(library, dict) else None
+    if not isinstance(library, dict) or not isinstance(model, dict):
+        raise ForeignFileError("not a file of the tokenizers library (no model in it); expected byte-level BPE")
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind != "BPE":
+        raise ForeignFileError(f"its model is {kind}; sifu reads byte-level BPE")
+    first = library.get("pre_tokenizer")
+    steps = first.get("pretokenizers", [first]) if isinstance(first, dict) else []
+    kinds = [step.get("type") for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    if "ByteLevel" not in kinds:
+        found = " and ".join(map(str, kinds)) or "no pre-tokenizer"
+        raise ForeignFileError(f"it is BPE with {found}; sifu reads byte-level BPE (the pre-tokenizer ByteLevel)")
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not all(type(own) is int for own in vocabulary.values()):
+        raise ForeignFileError("its model.vocab is not token -> id")
+    if vocabulary and not 0 <= min(vocabulary.values()) <= max(vocabulary.values()) < MOST_LIBRARY_ID:
+        raise ForeignFileError(f"its model.vocab has ids beyond 0 to {MOST_LIBRARY_ID - 1:,}")
+    if vocabulary.keys().isdisjoint(names):
         raise ForeignFileError("none of its tokens is in the vocabulary: give the tokenizer file that belongs to it")
+
+
+def _read_library(content: dict[str, Any]) -> Any:
+    """The tokenizer of a tokenizer file."""
+    try:
+        found = tokenizers.Tokenizer.from_str(json.dumps(content))
+        found.no_truncation()
+        found.no_padding()
+        vocabulary = found.get_vocab(with_added_tokens=True)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises Exception, and where it panics a class below BaseException
+        raise ForeignFileError(f"the tokenizers library cannot read it: {error}") from error
+    if max(vocabulary.values(), default=0) >= MOST_LIBRARY_ID:
+        raise ForeignFileError(f"its added tokens have ids beyond 0 to {MOST_LIBRARY_ID - 1:,}")
+    return found
 
 
 class ImportedTokenizer(Tokenizer):
@@ -205,12 +230,7 @@ class ImportedBpe(ImportedTokenizer):
 
     def __init__(self, nodes: Sequence[str], **options: Any) -> None:
         super().__init__(nodes, **options)
-        try:
-            self._model = tokenizers.Tokenizer.from_str(json.dumps(self._library))
-        except Exception as error:  # the library raises no narrower class
-            raise ForeignFileError(f"the tokenizers library cannot read it: {error}") from error
-        self._model.no_truncation()
-        self._model.no_padding()
+        self._model = _read_library(self._library or {})
         node_of = {name: node for node, name in enumerate(nodes)}
         vocabulary = self._model.get_vocab(with_added_tokens=True)
         self._node_of = np.full(max(vocabulary.values(), default=-1) + 1, -1, dtype=np.int32)

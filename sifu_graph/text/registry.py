@@ -6,8 +6,9 @@ The module knows every kind; no kind imports it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
+import msgspec
 from sifu_store.errors import OptionError, StoreDamagedError, StoreVersionError
 
 from sifu_graph.text.corpus import Document
@@ -63,16 +64,43 @@ def read_tokenizer(record: Mapping[str, Any]) -> Tokenizer:
     try:
         if record["format"] != FORMAT:
             raise StoreVersionError(f"the tokenizer has format {record['format']!r}; this release reads {FORMAT}")
-        if "imported" not in record:
-            nodes = record["nodes"]
-            named = [*record["added"]]
-            for key in ("aliases", "learned_aliases"):
-                named += record.get(key, {}).values()
-            if tuple(nodes[:2]) != SPECIAL or not all(1 < node < len(nodes) for node in named):
-                raise ValueError("its nodes are not in order")
-        return _kind(record["level"], imported="imported" in record).from_record(record)
-    except (KeyError, TypeError, ValueError) as error:
+        msgspec.convert(record, _Record)
+        nodes, imported = record["nodes"], record.get("imported")
+        named = [*record["added"]]
+        for key in ("aliases", "learned_aliases"):
+            named += record.get(key, {}).values()
+        if imported is not None:
+            named += [node for node in (imported["unknown"], imported["separator"]) if node is not None]
+        elif tuple(nodes[:2]) != SPECIAL or min(named, default=2) < 2:
+            raise ValueError("its nodes are not in order")
+        if not all(0 <= node < len(nodes) for node in named):
+            raise ValueError("it names nodes that it does not have")
+        return _kind(record["level"], imported=imported is not None).from_record(record)
+    except StoreVersionError:
+        raise
+    except Exception as error:  # the library `tokenizers` raises errors of many classes
         raise StoreDamagedError(f"the tokenizer cannot be read ({error!r})") from error
+
+
+class _Imported(TypedDict):
+    """What an imported tokenizer has besides its nodes."""
+
+    unknown: int | None
+    separator: int | None
+    library: dict[str, Any] | None
+
+
+class _Record(TypedDict):
+    """What `Tokenizer.to_json` writes."""
+
+    format: int
+    level: Literal["char", "bpe", "tokens"]
+    nodes: list[str]
+    added: list[int]
+    aliases: NotRequired[dict[str, int]]
+    learned_aliases: NotRequired[dict[str, int]]
+    merges: NotRequired[list[tuple[str, str]]]
+    imported: NotRequired[_Imported]
 
 
 def _kind(level: str, *, imported: bool) -> type[Tokenizer]:

@@ -27,7 +27,7 @@ from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.refs import MAIN
-from sifu_store.verify import Verification, VerifyReport
+from sifu_store.verify import Check, Verification, VerifyReport
 
 
 class StoreReader:
@@ -121,8 +121,17 @@ class StoreReader:
             raise self._damaged(array, 0, arrays.chunk_count(array), error) from error
 
     def read_json(self, name: str) -> Any:
-        """The JSON document in a uint8 array."""
-        return json.loads(self.read(name).tobytes().decode("utf-8"))
+        """The JSON document in a uint8 array.
+
+        Raises
+        ------
+        StoreDamagedError
+            It is not JSON; or as `read`.
+        """
+        try:
+            return json.loads(self.read(name).tobytes().decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise StoreDamagedError(f"{self.path}: {name} is not JSON ({error}): open an older snapshot") from error
 
     @property
     def slots(self) -> int:
@@ -283,16 +292,18 @@ class StoreReader:
         other._read_snapshot()
         return other
 
-    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    def verify(self, *, progress: Callable[[int, int], None] | None = None, check: Check | None = None) -> VerifyReport:
         """Read every array and every stored page of this snapshot and check them for damage and consistency.
 
         Parameters
         ----------
         progress
             Called with the number of chunks read so far and in all.
+        check
+            Called with the name and the values of each array and page; returns what is wrong with them, or None.
         """
         self._check_usable()
-        report = Verification(self._session, self._all_arrays(), self._directory, progress).run()
+        report = Verification(self._session, self._all_arrays(), self._directory, progress, check).run()
         try:
             self.history()
         except StoreDamagedError as error:

@@ -1,4 +1,4 @@
-"""Verification of a snapshot: reads every array and every stored page, and checks the index for consistency.
+"""Verification of a snapshot: reads every array and every stored page, and checks that they agree (`consistency`).
 
 Damage is listed, not raised, so that one report names all of it. This module knows arrays and pages; not what they mean
 to a graph.
@@ -6,7 +6,6 @@ to a graph.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +16,10 @@ import numpy as np
 import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
-from sifu_store.layout import (
-    ARRAYS,
-    BY_NAME,
-    CLONE_EDGE,
-    CLONE_PARENT,
-    CLONE_TOKEN,
-    COUNT,
-    FORBIDDEN,
-    FREE_SLOT,
-    PAIR_COUNT,
-    PAIR_FIRST,
-    PAIR_TARGET,
-    SOURCE,
-    STORED,
-    TARGET,
-    page_slots,
-)
+from sifu_store.consistency import inconsistencies
+from sifu_store.layout import ARRAYS, BY_NAME, PAGE_EDGES, STORED, page_slots
 
+Check = Callable[[str, np.ndarray], str | None]
 _RUN_PAGES = 8
 
 
@@ -75,6 +60,8 @@ class Verification:
         The snapshot, its arrays by name, and the directory of the store.
     progress
         Called with the number of chunks read so far and in all.
+    check
+        Called with the name and the values of each array and page; returns what is wrong with the values, or None.
     """
 
     def __init__(
@@ -83,9 +70,10 @@ class Verification:
         arrays: dict[str, zarr.Array[Any]],
         directory: Path,
         progress: Callable[[int, int], None] | None,
+        check: Check | None = None,
     ) -> None:
         self._session, self._arrays, self._directory = session, arrays, directory
-        self._progress = progress
+        self._progress, self._check = progress, check
         self._done = self._total = 0
         self._size_bytes = 0
         self._damage: list[Damage] = []
@@ -99,10 +87,8 @@ class Verification:
         paged = {name: array for name, array in self._arrays.items() if is_paged(array)}
         self._total = sum(chunk_count(array) for array in plain.values())
         contents = {name: self._read_plain(name, array) for name, array in plain.items()}
-        self._check_index(contents)
-        self._check_pairs(contents)
-        self._check_clones(contents)
-        self._check_json(contents)
+        for name, reason in inconsistencies(contents):
+            self._report(name, reason)
         bitmap = contents.get(STORED)
         stored = np.zeros(0, bool) if bitmap is None else bitmap.astype(bool)
         self._total += int(stored.sum()) * len(paged)
@@ -122,6 +108,8 @@ class Verification:
         try:
             content = np.asarray(array[...])
             self._size_bytes += content.nbytes
+            if self._check is not None and (reason := self._check(name, content)) is not None:
+                self._report(name, reason)
         except Exception:
             self._damage += find_damage(self._session, array, self._directory, 0, count)
         missing = set(range(count)) - existing_chunks(self._session, name)
@@ -142,109 +130,20 @@ class Verification:
                     if page not in existing:
                         self._report(name, "the page is marked as stored, but has no chunk", page)
             try:
-                content = array[page_slots(first, slots)[0] : page_slots(stop - 1, slots)[1]]
-                self._size_bytes += np.asarray(content).nbytes
+                content = np.asarray(array[page_slots(first, slots)[0] : page_slots(stop - 1, slots)[1]])
+                self._size_bytes += content.nbytes
+                self._check_values(name, content, first)
             except Exception:
                 self._damage += find_damage(self._session, array, self._directory, first, stop)
             self._step(stop - first)
 
-    def _check_index(self, contents: dict[str, np.ndarray | None]) -> None:
-        counted = contents.get("nodes/count")
-        n = 0 if counted is None else len(counted)
-        for name in ("nodes/count", "rows/total", "rows/distinct", COUNT, PAIR_COUNT):
-            values = contents.get(name)
-            if values is not None and len(values) and int(values.min()) < 0:
-                self._report(name, f"{int((values < 0).sum())} negative counts")
-        bitmap = contents.get(STORED)
-        if bitmap is not None and len(bitmap) and int(bitmap.max()) > 1:
-            self._report(STORED, "values other than 0 and 1")
-        source, target, count = contents.get(SOURCE), contents.get(TARGET), contents.get(COUNT)
-        if source is None or target is None or count is None or not len(source) == len(target) == len(count):
+    def _check_values(self, name: str, content: np.ndarray, first: int) -> None:
+        """Check the values of a run of pages, and report each page that has a fault."""
+        if self._check is None or self._check(name, content) is None:
             return
-        for name, values in ((SOURCE, source), (TARGET, target)):
-            wrong = (values < FREE_SLOT) | (values >= n)
-            if counted is not None and wrong.any():
-                slot = int(wrong.argmax())
-                self._report(
-                    name, f"{int(wrong.sum())} slots refer to no node, the first is slot {slot}: {values[slot]}"
-                )
-        free = source == FREE_SLOT
-        if (free != (target == FREE_SLOT)).any():
-            self._report(TARGET, "a slot is free in only one of edges/source and edges/target")
-        if count[free].any():
-            self._report(COUNT, "a free slot has a count")
-        pairs = source[~free].astype(np.int64) * (n + 1) + target[~free]
-        self._check_unique(pairs, n)
-        self._check_forbidden(contents.get(FORBIDDEN), pairs, n if counted is not None else None)
-
-    def _check_unique(self, pairs: np.ndarray, n: int) -> None:
-        """Check that no edge has two slots. `pairs` are int64 source * (n + 1) + target."""
-        if len(pairs) > 1 and not (pairs[1:] > pairs[:-1]).all():  # a build sorts the pairs; edits keep them unique
-            pairs = np.sort(pairs)
-            twice = pairs[1:] == pairs[:-1]
-            if twice.any():
-                u, v = divmod(int(pairs[1:][twice][0]), n + 1)
-                self._report(SOURCE, f"{int(twice.sum())} edges have two slots, the first is ({u}, {v})")
-
-    def _check_forbidden(self, forbidden: np.ndarray | None, pairs: np.ndarray, n: int | None) -> None:
-        """Check that forbidden pairs [k, 2] are nodes (of `n`; None: unknown) and have no slot."""
-        if forbidden is None or not len(forbidden):
-            return
-        if n is not None and (forbidden.min() < 0 or forbidden.max() >= n):
-            self._report(FORBIDDEN, "a pair refers to no node")
-        elif np.isin(forbidden[:, 0].astype(np.int64) * ((n or 0) + 1) + forbidden[:, 1], pairs).any():
-            self._report(FORBIDDEN, "a forbidden pair has a slot")
-
-    def _check_pairs(self, contents: dict[str, np.ndarray | None]) -> None:
-        """Check that the pairs of each source are one ascending run of nodes."""
-        nodes, first, target = (contents.get(name) for name in ("nodes/count", PAIR_FIRST, PAIR_TARGET))
-        if nodes is None or first is None or target is None:
-            return
-        if first[0] != 0 or first[-1] != len(target) or (np.diff(first) < 0).any():
-            self._report(PAIR_FIRST, "the pairs of the sources do not follow one another")
-            return
-        if len(target) and (target.min() < 0 or target.max() >= len(nodes)):
-            self._report(PAIR_TARGET, "a pair refers to no node")
-        follows = np.ones(len(target), bool)
-        follows[first[first < len(target)]] = False  # the first of each source
-        unsorted = follows[1:] & (target[1:] <= target[:-1])
-        if unsorted.any():
-            self._report(PAIR_TARGET, f"{int(unsorted.sum())} pairs are not in the order of their targets")
-
-    def _check_clones(self, contents: dict[str, np.ndarray | None]) -> None:
-        """Check that every clone has a name: a node before a node or an earlier clone, each once."""
-        nodes, parent, token = (contents.get(name) for name in ("nodes/count", CLONE_PARENT, CLONE_TOKEN))
-        if nodes is None or parent is None or token is None or len(parent) != len(token):
-            return
-        n, clones = len(nodes), len(parent)
-        later = (parent < 0) | (parent >= n + np.arange(clones))
-        if later.any():
-            self._report(CLONE_PARENT, f"{int(later.sum())} clones are not of a node or of an earlier clone")
-        if clones and (token.min() < 0 or token.max() >= n):
-            self._report(CLONE_TOKEN, "a clone refers to no node")
-        elif (np.diff(parent.astype(np.int64) * n + token) <= 0).any():
-            self._report(CLONE_TOKEN, "the clones are not sorted by parent and token, each once")
-        edges = contents.get(CLONE_EDGE)
-        if edges is not None and len(edges):
-            (source, target), least = edges.T, edges.min()
-            if least < 0 or source.max() >= n + clones or target.max() >= n:
-                self._report(CLONE_EDGE, "an edge refers to no source or node")
-
-    def _check_json(self, contents: dict[str, np.ndarray | None]) -> None:
-        counted = contents.get("nodes/count")
-        for spec in ARRAYS:
-            text = contents.get(spec.name)
-            if not spec.json or text is None:
-                continue
-            try:
-                value = json.loads(text.tobytes().decode("utf-8"))
-            except ValueError as error:
-                self._report(spec.name, f"not JSON: {error}")
-                continue
-            if spec.name == "nodes/vocabulary" and counted is not None:
-                found = len(value) if isinstance(value, list) else None
-                if found != len(counted):
-                    self._report(spec.name, f"{found} node objects for {len(counted)} nodes")
+        for page, begin in enumerate(range(0, len(content), PAGE_EDGES), first):
+            if (reason := self._check(name, content[begin : begin + PAGE_EDGES])) is not None:
+                self._report(name, reason, page)
 
     def _report(self, name: str, reason: str, page: int | None = None) -> None:
         rows = None

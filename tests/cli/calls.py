@@ -58,10 +58,10 @@ def call(*args: str | Path, stdin: bytes = b"", typed: bool = False) -> Result:
     return Result(code, *texts)
 
 
-def process(*args: str | Path, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Starts a command as a process of its own."""
+def process(*args: str | Path, stdout: int | IO[bytes] = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
+    """Starts a command as a process of its own, with some variables of the environment."""
     path = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "sifu_cli", *map(str, args)],
         stdin=subprocess.DEVNULL,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from calls import call
+from calls import call, process
 from sifu_store.store import Store
+
+from sifu_graph.paging.traffic import read_traffic
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,9 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["eval", "--device-memory", "much"], "device-memory is 'much'"),
         (["generate", "春", "--precision", "bf16"], "on the CPU all is float32"),
         (["generate", "春", "--tokens", "-1"], "expected an integer, at least 0; found -1"),
+        (["generate", "春", "--seed", "9" * 20], "below 9,223,372,036,854,775,808; 99999999999999999999 is too large"),
+        (["generate", "春", "--temperature", "1e400"], "1e400 is too large for a 64-bit number"),
+        (["generate", "春", "--temperature", "inf"], "expected a number, at least 0; found inf"),
         (["generate", "春", "--temperature", "hot"], "expected a number, at least 0; found hot"),
         (["generate", "春", "--top-p", "0"], "expected a number, above 0 and at most 1; found 0"),
         (["generate", "春", "--greedy", "--top-k", "5"], "leave out --top-k"),
@@ -144,6 +151,90 @@ def test_a_signal_that_cannot_be_used(unchanged: Path, tmp_path: Path, content: 
         result = call("generate", "春", "--store", unchanged, "--signal-vector", name)
         assert (result.code, result.out) == (2, "")
         assert result.error
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (b"\xff\xe6\x98\xa5", "the prompt: not UTF-8 (0xff in line 1, byte 0)"),
+        ("春".encode("utf-16"), "the prompt: text in UTF-16"),
+        (b"\x93NUMPY\x01\0", "the prompt: a NumPy array"),
+        (b"a\0b", "the prompt: binary or UTF-16"),
+    ],
+)
+def test_a_prompt_that_is_no_text(unchanged: Path, prompt: bytes, says: str) -> None:
+    result = call("generate", "--store", unchanged, stdin=prompt)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.error
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(unchanged: Path) -> None:
+    options = ["generate", "--store", unchanged, "--seed", "1", "--tokens", "4", "-q"]
+    plain = call(*options, "春")
+    assert plain.code == 0
+    assert call(*options, stdin="\ufeff春\r\n".encode()).out == plain.out
+    assert call(*options, "\ufeff春").out == plain.out
+
+
+def test_a_prompt_in_the_locale_c(built: Path) -> None:
+    """Its bytes are those that were typed."""
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+    started = process("generate", "春", "--store", built, "-q", "--seed", "1", "--tokens", "4", **environment)
+    out, err = started.communicate(timeout=100)
+    assert (started.returncode, err) == (0, "")
+    assert out.startswith("春")
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        (["generate", "春", "--signal-vector"], "f.npy"),
+        (["train", "--config"], "f.toml"),
+        (["add-node", "--from"], "f.txt"),
+        (["eval"], "f.txt"),
+        (["build-graph", "--force"], "f.jsonl"),
+        (["import", "--force"], "f.safetensors"),
+        (["import-brillm", "--force", "--vocab", "none.json"], "f.bin"),
+        (["import-brillm", "--force", "none.bin", "--vocab"], "f.json"),
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(
+    unchanged: Path, tmp_path: Path, args: list[str], name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    result = call(*args, name, "--store", unchanged)
+    assert result.code != 0
+    if "none.json" not in args:  # the vocabulary is read first
+        assert f"{name}: " in result.error and "a pipe, not a file" in result.error
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("v.json", "[" * 50_000), ("v.json", "[1e999]"), ("v.npy", "\x93NUMPY\1")]
+)
+def test_a_damaged_signal(unchanged: Path, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    result = call("generate", "春", "--store", unchanged, "--signal-vector", name)
+    assert result.code == 2
+    assert f"{name}: not a list of numbers" in result.error
+
+
+def test_a_deep_file_of_options(unchanged: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("a = " + "[" * 50_000)
+    result = call("train", "--store", unchanged, "--config", "run.toml")
+    assert result.code == 2
+    assert "run.toml: not TOML" in result.error
+
+
+def test_damaged_counters_of_traffic_are_ignored(graph: Path, tmp_path: Path) -> None:
+    pages = 1
+    np.savez_compressed(graph / "traffic.npz", reads=np.ones(pages, int), writes=np.ones(pages, int), resident=[True])
+    whole = (graph / "traffic.npz").read_bytes()
+    assert read_traffic(graph, pages=pages) is not None
+    for at in range(0, 8 * len(whole), 7):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        (graph / "traffic.npz").write_bytes(data)
+        read_traffic(graph, pages=pages)  # whatever it finds, it raises nothing
 
 
 def test_a_corpus_that_has_changed_since_the_build(tmp_path: Path, poems: Path) -> None:

@@ -271,8 +271,8 @@ def test_bpe_files_that_do_not_fit(files: Files, tmp_path: Path) -> None:
     assert "none of its tokens is in the vocabulary" in line(vocab=files.vocab, tokenizer=library)
     content = json.loads(library.read_text())
     for changed, message in [
-        ({**content, "pre_tokenizer": {"type": "Whitespace"}}, "it is BPE with Whitespace; expected byte-level BPE"),
-        ({**content, "model": {"type": "WordPiece", "vocab": {}}}, "it is WordPiece"),
+        ({**content, "pre_tokenizer": {"type": "Whitespace"}}, "it is BPE with Whitespace; sifu reads byte-level BPE"),
+        ({**content, "model": {"type": "WordPiece", "vocab": {}}}, "its model is WordPiece; sifu reads byte-level BPE"),
         ({"model": 3}, "not a file of the tokenizers library"),
         ([], "expected a file of the tokenizers library"),
         ({**content, "decoder": {"type": "Nonsense"}}, "cannot read it"),

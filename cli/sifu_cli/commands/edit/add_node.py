@@ -108,8 +108,13 @@ def _lines(ctx: click.Context, source: str | None) -> list[str]:
     """The lines of a file that are not empty."""
     if source is None:
         return []
+    from sifu_store.errors import CorpusError
+
+    from sifu_graph.input_file import read_small
+    from sifu_graph.text.corpus import decode_text
+
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{source} is not UTF-8: expected one token per line", ctx) from error
-    return [line for line in text.removeprefix("\ufeff").splitlines() if line]
+        content = sys.stdin.buffer.read() if source == "-" else read_small(Path(source))
+        return [line for line in decode_text(content, name=source).splitlines() if line]
+    except CorpusError as error:
+        raise click.UsageError(f"{error}, one token per line", ctx) from error

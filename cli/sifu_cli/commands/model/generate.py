@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from sifu_graph.generation.stream import Stream
     from sifu_graph.graph import Graph
+
+MOST_VECTOR_BYTES = 1 << 20
+"""Greatest size of the file of an initial signal."""
 
 
 @click.command(
@@ -198,34 +201,42 @@ def _print(prompt: str, pieces: Stream, *, explain: bool) -> None:
 
 
 def _read_prompt(ctx: click.Context, prompt: str | None) -> str:
+    """The prompt, from the command line or from standard input: text in UTF-8, as the files of a corpus are."""
+    from sifu_store.errors import CorpusError
+
+    from sifu_graph.text.corpus import decode_text
+
     if prompt is None or prompt == "-":
         if sys.stdin is None or (prompt is None and sys.stdin.isatty()):  # only stdout is redirected
             raise click.UsageError("no prompt: give one as an argument, or pipe a text to stdin", ctx)
-        try:
-            prompt = sys.stdin.buffer.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            found = f"0x{error.object[error.start]:02x} in byte {error.start:,}"
-            raise click.UsageError(f"the prompt is not UTF-8 ({found})", ctx) from None
-        return prompt.removesuffix("\n").removesuffix("\r")
+        content = sys.stdin.buffer.read()
+        content = content.removesuffix(b"\n").removesuffix(b"\r")
+    else:
+        content = os.fsencode(prompt)  # the bytes that were typed, whatever the locale makes of them
     try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError:
-        raise click.UsageError("the prompt is not UTF-8", ctx) from None
-    return prompt
+        return decode_text(content, name="the prompt")
+    except CorpusError as error:
+        raise click.UsageError(str(error), ctx) from None
 
 
 def _read_vector(path: Path) -> np.ndarray:
     """float32 [count]: the numbers in a file. The library compares their count with the width of the signal."""
+    import io
+
+    import msgspec
     import numpy as np
 
+    from sifu_graph.input_file import read_small
+
     try:
+        content = read_small(path, most_bytes=MOST_VECTOR_BYTES)
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else text.replace(",", " ").split()
-        return np.array(values, dtype=np.float32)
+            return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float32)
+        if path.suffix == ".json":
+            return np.array(msgspec.json.decode(content, type=list[float]), dtype=np.float32)
+        return np.array(content.decode("utf-8").replace(",", " ").split(), dtype=np.float32)
     except OSError as error:
         raise click.BadParameter(f"{path}: {error.strerror or error}", param_hint="'--signal-vector'") from error
-    except (ValueError, TypeError, EOFError) as error:
+    except Exception as error:  # NumPy raises errors of many classes for a damaged header
         message = f"{path}: not a list of numbers: {error}"
         raise click.BadParameter(message, param_hint="'--signal-vector'") from error

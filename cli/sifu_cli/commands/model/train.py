@@ -38,6 +38,8 @@ OPTIMIZER = (
     "decay_steps",
 )
 """Parameters that are fields of the library's `OptimizerConfig`; `optimizer` is its `kind`."""
+MOST_CONFIG_BYTES = 1 << 20
+"""Greatest size of a file of options."""
 NOT_IN_CONFIG = ("config", "as_json", "quiet", "store")
 
 
@@ -45,11 +47,13 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
     """Use the values of a TOML file as defaults of the options; the command line overrides them."""
     if path is None:
         return None
+    from sifu_graph.input_file import read_small
+
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(read_small(path, most_bytes=MOST_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise click.BadParameter(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{path}: not TOML: {error}") from error
     options = {
         max(each.opts, key=len).removeprefix("--"): each
