@@ -6,9 +6,10 @@ Its own imports are few, so that Ctrl-C ends the process without a traceback as 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
+
+# Not the module signal, which imports others first.
+from _signal import SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -16,16 +17,16 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Import the command line and run it."""
-    python_has = signal.getsignal(signal.SIGINT)
-    if python_has is signal.default_int_handler:  # not where it is ignored, as in a shell's background
-        signal.signal(signal.SIGINT, _leave)
+    usual = getsignal(SIGINT)
+    if usual is default_int_handler:  # not where it is ignored, as in the background of a shell
+        signal(SIGINT, _leave)
     from sifu_cli.main import main as run
 
-    signal.signal(signal.SIGINT, python_has)
+    signal(SIGINT, usual)
     run()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(number: int, frame: object) -> None:
     """End the process: nothing has begun yet."""
     if sys.stderr is not None:
         os.write(sys.stderr.fileno(), b"sifu: error: interrupted\n")

@@ -45,7 +45,7 @@ def _section(name: str, command: click.Command) -> str:
     lines = [
         f"## sifu {name}",
         f"    sifu {name} [OPTIONS] {shown}".rstrip(),
-        inspect.cleandoc(command.help or ""),
+        inspect.cleandoc(command.help or "").replace("\b\n", ""),
     ]
     rows = ["| option | |", "|---|---|"]
     for param in command.params:
