@@ -82,7 +82,9 @@ class Commands(click.Group):
             raise click.Abort(stop) from stop
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # a panic in Icechunk is not an Exception
             raise CommandError(load(ctx.invoked_subcommand)) from error
 
 
@@ -207,12 +209,10 @@ def _interrupted(error: BaseException) -> int:
     """Report that a command was interrupted, and what that means, and return the exit code."""
     stop = error.args[0] if error.args and isinstance(error.args[0], KeyboardInterrupt) else error
     if sys.stderr is not None and sys.stderr.isatty():
-        with contextlib.suppress(OSError):
-            echo(err=True)  # end the line with ^C
+        echo(err=True)  # end the line with ^C
     _report(f"interrupted{' ' if isinstance(stop, Stopped) else ': ' if str(stop) else ''}{stop}")
     return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
 
 
 def _report(message: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal is gone
-        echo("sifu: error: " + one_line(message), err=True)
+    echo("sifu: error: " + one_line(message), err=True)

@@ -29,6 +29,8 @@ _RENAME_EXCHANGE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_FILES_TEXT = ("Too many open files", "os error 24)", "os error 23)")
+_FILES_OF_A_READ = 8
+"""Files that Icechunk may open at once."""
 _NO_THREADS_TEXT = ("can't start new thread", "failed to spawn thread", "Resource temporarily unavailable")
 _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 
@@ -169,12 +171,15 @@ def is_disk_full(error: BaseException) -> bool:
 def resource_error(error: BaseException) -> ResourceError | None:
     """What the process lacks, if an error or one of its causes is a lack of open files or of threads.
 
-    Libraries report it as an `OSError`, as a `RuntimeError`, or within the text of an error of their own.
+    Libraries report it as an `OSError`, as a `RuntimeError`, or within the text of an error of their own. Icechunk also
+    reports a file as missing that it could not open, so its errors are checked against the files that can be opened.
     """
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
-        if (isinstance(seen, OSError) and seen.errno in _NO_FILES) or any(each in text for each in _NO_FILES_TEXT):
+        no_files = isinstance(seen, OSError) and seen.errno in _NO_FILES
+        no_files = no_files or any(each in text for each in _NO_FILES_TEXT)
+        if no_files or (type(seen).__module__.startswith("icechunk") and not _can_open(_FILES_OF_A_READ)):
             return ResourceError(
                 f"this process may have {_most_files()} open files, which are too few: raise the limit (ulimit -n), "
                 "then repeat"
@@ -193,6 +198,20 @@ def raise_resource_error(error: BaseException) -> None:
     lacking = None if isinstance(error, ResourceError) else resource_error(error)
     if lacking is not None:
         raise lacking from error
+
+
+def _can_open(files: int) -> bool:
+    """Whether the process can open so many more files."""
+    opened: list[int] = []
+    try:
+        for _ in range(files):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
 
 
 def _most_files() -> str:

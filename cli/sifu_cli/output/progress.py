@@ -69,17 +69,16 @@ class Progress:
             self._live.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
         elif time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
-            with contextlib.suppress(OSError):
-                echo(line, err=True)
+            echo(line, err=True)
 
     def keep(self, line: str) -> None:
         """Print a line that stays."""
         if self._quiet:
             return
         line = in_options(line)
-        with contextlib.suppress(OSError):  # the terminal is gone: what is done must still be committed
-            if self._live is not None:
+        if self._live is not None:
+            with contextlib.suppress(OSError):  # the terminal is gone: what is done must still be committed
                 self._live.console.print(visible(line), markup=False, soft_wrap=True)
-            else:
-                self._last = time.monotonic()
-                echo(line, err=True)
+        else:
+            self._last = time.monotonic()
+            echo(line, err=True)

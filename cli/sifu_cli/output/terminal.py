@@ -6,6 +6,7 @@ when it is printed; colours are added by `styled`, and only here. No other modul
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -69,9 +70,10 @@ def echo(*parts: Part, nl: bool = True, err: bool = False) -> None:
     nl
         End the line.
     err
-        Print to stderr.
+        Print to stderr. If that is closed, as when the terminal is gone, nothing is printed, and the command goes on.
     """
-    click.echo("".join(_in_colour(part, visible) for part in parts), nl=nl, err=err)
+    with contextlib.suppress(*((OSError,) if err else ())):
+        click.echo("".join(_in_colour(part, visible) for part in parts), nl=nl, err=err)
 
 
 def echo_text(*parts: Part, nl: bool = True, raw: bool = False, err: bool = False) -> None:
