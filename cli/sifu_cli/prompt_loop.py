@@ -45,7 +45,7 @@ class PromptLoop:
     stream
         Returns a stream that continues a text with given settings.
     raw
-        Print the control characters of the text as they are.
+        Print the control characters of the text unescaped.
     text
         The text so far.
     turns

@@ -201,7 +201,7 @@ def raise_resource_error(error: BaseException) -> None:
 
 
 def _can_open(files: int) -> bool:
-    """Whether the process can open so many more files."""
+    """Whether the process can open this number of further files."""
     opened: list[int] = []
     try:
         for _ in range(files):
@@ -218,7 +218,7 @@ def _most_files() -> str:
     try:
         import resource
     except ImportError:  # not on Windows
-        return "only so many"
+        return "a limited number of"
     return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
 
 

@@ -29,7 +29,7 @@ def print_explained(prompt: str, answer: Iterator[str], pieces: Stream, *, raw: 
     pieces
         The stream, which holds the choices so far.
     raw
-        Print the control characters of the text as they are; those of the tokens are always escaped.
+        Print the control characters of the text unescaped; those of the tokens are always escaped.
     """
     head = f"{'token':<{TOKEN_WIDTH}} {'energy':>8} {'margin':>8} {'p':>7} {'rank':>6}  {'edge':<8} best"
     echo(styled(head, dim=True))

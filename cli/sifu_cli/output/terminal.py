@@ -45,7 +45,7 @@ def styled(text: str, **style: Any) -> Styled:
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """Text with its control characters escaped: ``\\x1b``, ``\\u202e``. What is escaped already stays as it is.
+    """Text with its control characters escaped: ``\\x1b``, ``\\u202e``. What is escaped already is unchanged.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def echo(*parts: Part, nl: bool = True, err: bool = False) -> None:
     nl
         End the line.
     err
-        Print to stderr. If that is closed, as when the terminal is gone, nothing is printed, and the command goes on.
+        Print to stderr. If that is closed, as when the terminal is gone, nothing is printed, and the command continues.
     """
     with contextlib.suppress(*((OSError,) if err else ())):
         click.echo("".join(_in_colour(part, visible) for part in parts), nl=nl, err=err)
@@ -86,7 +86,7 @@ def echo_text(*parts: Part, nl: bool = True, raw: bool = False, err: bool = Fals
     nl
         End the last line.
     raw
-        Print control characters as they are.
+        Print control characters unescaped.
     err
         Print to stderr.
     """

@@ -93,7 +93,7 @@ Examples:
 @click.option(
     "--raw",
     is_flag=True,
-    help="Print control characters as they are. Without it, all but tabs and line breaks are printed as \\x1b, so "
+    help="Print control characters unescaped. Without it, all but tabs and line breaks are printed as \\x1b, so "
     "that none acts on the terminal.",
 )
 @at_option
