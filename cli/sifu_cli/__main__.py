@@ -1,8 +1,37 @@
-"""``python -m sifu_cli``: the same as the command ``sifu``."""
+"""The command ``sifu``, also as ``python -m sifu_cli``.
+
+Its own imports are few, so that Ctrl-C ends the process without a traceback as soon as Python runs this module.
+"""
 
 from __future__ import annotations
 
-from sifu_cli.main import main
+import os
+import sys
+
+# Not the module signal, which imports others first.
+from _signal import SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def main() -> None:
+    """Import the command line and run it."""
+    usual = getsignal(SIGINT)
+    if usual is default_int_handler:  # not where it is ignored, as in the background of a shell
+        signal(SIGINT, _leave)
+    from sifu_cli.main import main as run
+
+    signal(SIGINT, usual)
+    run()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End the process: nothing has begun yet."""
+    if sys.stderr is not None:
+        os.write(sys.stderr.fileno(), b"sifu: error: interrupted\n")
+    os._exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

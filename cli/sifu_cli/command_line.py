@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 import click
 from click.core import ParameterSource
 
+from sifu_cli.output.terminal import visible
+
 NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
 """Parameters that do not change the result, so the history of the store omits them."""
 
@@ -51,5 +53,10 @@ def logged(ctx: click.Context) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word quoted for a shell if necessary. `shlex.quote` would quote every letter that is not ASCII."""
+    """A word quoted for a shell if necessary. `shlex.quote` would quote every letter that is not ASCII.
+
+    A word with control characters is quoted as ``$'...'`` (bash, zsh), with the characters escaped.
+    """
+    if visible(word) != word:
+        return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
     return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import click
-from sifu_store.errors import SifuError
+from sifu_store.durable import resource_error
+from sifu_store.errors import ResourceError, SifuError
 
 from sifu_cli.library_names import with_options
 
@@ -32,6 +33,8 @@ def explain(error: BaseException | None, command: click.Command | None) -> tuple
     command
         The command that raised it: parameters that the message names become its options.
     """
+    lacking = None if error is None or isinstance(error, ResourceError) else resource_error(error)
+    error = lacking or error
     if isinstance(error, SifuError):
         return with_options(str(error), command), error.exit_code
     if isinstance(error, OSError) and error.strerror:
@@ -50,9 +53,9 @@ def explain_usage(error: click.ClickException) -> str:
 
 
 def one_line(message: str) -> str:
-    """A message on one line of limited length, with control characters escaped so that none acts on the terminal."""
+    """A message on one line of limited length."""
     text = " ".join(message.split())
     if len(text) > MOST_SHOWN:
         half = MOST_SHOWN // 2
         text = f"{text[:half]} ... {text[-half:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text

@@ -8,11 +8,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -22,8 +25,19 @@ from sifu_cli.commands import COMMANDS, GROUPS, load
 from sifu_cli.failures import CommandError, explain, explain_usage, one_line
 from sifu_cli.options import quiet_option, store_option
 from sifu_cli.output.messages import warn
+from sifu_cli.output.terminal import echo, echo_text
 
 INTERRUPTED = 130
+REDELIVERED_S = 0.05
+"""Time after which a Ctrl-C that Python lost comes again."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised by a signal other than Ctrl-C, SIGTERM or SIGHUP. Commands end as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
 
 
 class Commands(click.Group):
@@ -64,11 +78,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of stdout closed the pipe: not an error
             raise click.exceptions.Exit(0) from None
-        except KeyboardInterrupt:
-            raise click.Abort from None
+        except KeyboardInterrupt as stop:
+            raise click.Abort(stop) from stop
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # a panic in Icechunk is not an Exception
             raise CommandError(load(ctx.invoked_subcommand)) from error
 
 
@@ -86,7 +102,7 @@ def cli(ctx: click.Context, /, *, store: Path, quiet: bool) -> None:
     """Build, train, run, inspect and edit SiFu language models: sparse graphs in which every parameter has an
     address."""
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
+        click.echo(ctx.get_help(), err=True)  # noqa: TID251  (no text of others)
         ctx.exit(2)
 
 
@@ -99,11 +115,8 @@ def run(args: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return 0
-    except (click.Abort, KeyboardInterrupt):
-        if sys.stderr is not None and sys.stderr.isatty():
-            click.echo(err=True)  # end the line with ^C
-        _report("interrupted")
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(error)
     except click.ClickException as error:
         _report(explain_usage(error))
         return error.exit_code
@@ -122,13 +135,43 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # replace characters that the terminal cannot show
             stream.reconfigure(errors="replace")
-    code = run(sys.argv[1:])
+    _handle_signals()
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt as again:  # while the first one was reported
+        code = _interrupted(again)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
         except OSError:  # `run` has reported it; the interpreter would flush and report again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     _leave(code)
+
+
+def _handle_signals() -> None:
+    """SIGTERM and SIGHUP stop a command as Ctrl-C does, and no Ctrl-C is lost."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, stop)
+    usual = sys.unraisablehook
+
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        if not isinstance(found.exc_value, KeyboardInterrupt):
+            usual(found)
+            return
+        # Ctrl-C came while Python cleaned up an object, where no exception can be raised.
+        again = threading.Timer(REDELIVERED_S, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = unraisable
 
 
 def _leave(code: int) -> NoReturn:
@@ -156,11 +199,20 @@ def _color() -> bool | None:
 
 def _failed(error: BaseException | None, command: click.Command | None) -> int:
     if os.environ.get("SIFU_DEBUG") == "1":
-        traceback.print_exception(error)
+        echo_text("".join(traceback.format_exception(error)), nl=False, err=True)
     message, code = explain(error, command)
     _report(message)
     return code
 
 
+def _interrupted(error: BaseException) -> int:
+    """Report that a command was interrupted, and what that means, and return the exit code."""
+    stop = error.args[0] if error.args and isinstance(error.args[0], KeyboardInterrupt) else error
+    if sys.stderr is not None and sys.stderr.isatty():
+        echo(err=True)  # end the line with ^C
+    _report(f"interrupted{' ' if isinstance(stop, Stopped) else ': ' if str(stop) else ''}{stop}")
+    return stop.exit_code if isinstance(stop, Stopped) else INTERRUPTED
+
+
 def _report(message: str) -> None:
-    click.echo("sifu: error: " + one_line(message), err=True)
+    echo("sifu: error: " + one_line(message), err=True)

@@ -18,6 +18,7 @@ import click
 from sifu_cli.library_names import with_options
 from sifu_cli.output.choices import print_explained
 from sifu_cli.output.formats import quoted
+from sifu_cli.output.terminal import echo, echo_text, styled
 
 if TYPE_CHECKING:
     from sifu_graph.generation.stream import Stream
@@ -43,6 +44,8 @@ class PromptLoop:
         The settings of generation, by name of the option's parameter.
     stream
         Returns a stream that continues a text with given settings.
+    raw
+        Print the control characters of the text unescaped.
     text
         The text so far.
     turns
@@ -53,25 +56,28 @@ class PromptLoop:
     generate: click.Context
     settings: dict[str, Any]
     stream: Callable[[Graph, str, dict[str, Any]], Stream]
+    raw: bool = False
     text: str = ""
     turns: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         """Read and answer lines until ``/quit`` or Ctrl-D."""
-        click.secho(
-            f"{self.graph.path}: type the beginning of a text; the graph continues it. Enter: continue. "
-            "/help: commands. Ctrl-C: stop. Ctrl-D: quit.",
-            dim=True,
+        echo(
+            styled(
+                f"{self.graph.path}: type the beginning of a text; the graph continues it. Enter: continue. "
+                "/help: commands. Ctrl-C: stop. Ctrl-D: quit.",
+                dim=True,
+            )
         )
         with _line_editor():
             while True:
                 try:
                     line = input(PROMPT)
                 except KeyboardInterrupt:
-                    click.echo()
+                    echo()
                     continue
                 except EOFError:
-                    click.echo()
+                    echo()
                     return
                 except UnicodeDecodeError:
                     self._show_error("the line is not UTF-8")
@@ -105,26 +111,26 @@ class PromptLoop:
             self._show_error(str(error))
             return
         if typed and pieces.unknown:
-            click.secho(f"read as unknown: {quoted(pieces.unknown)}", dim=True, err=True)
+            echo(styled(f"read as unknown: {quoted(pieces.unknown)}", dim=True), err=True)
         self.turns.append(before)
         answer: list[str] = []
         try:
             self._show(typed, _collected(pieces, answer), pieces)
         except KeyboardInterrupt:
-            click.secho(" [stopped]", dim=True)
+            echo(styled(" [stopped]", dim=True))
         except SifuError as error:
-            click.echo()
+            echo()
             self._show_error(str(error))
         self.text = text + "".join(answer)
 
     def _show(self, typed: str, answer: Iterator[str], pieces: Stream) -> None:
         if self.settings["explain"]:
-            print_explained(typed, answer, pieces)
+            print_explained(typed, answer, pieces, raw=self.raw)
             return
-        click.secho(typed, dim=True, nl=False)
+        echo_text(styled(typed, dim=True), nl=False, raw=self.raw)
         for piece in answer:
-            click.echo(piece, nl=False)
-        click.echo()
+            echo_text(piece, nl=False, raw=self.raw)
+        echo()
 
     # ---- commands
 
@@ -157,14 +163,14 @@ class PromptLoop:
     def _help(self) -> None:
         width = max(len(usage) for usage, _ in COMMANDS.values())
         for usage, meaning in COMMANDS.values():
-            click.echo(f"  {usage:<{width}}  {meaning}")
+            echo(f"  {usage:<{width}}  {meaning}")
 
     def _set(self, words: list[str]) -> None:
         if not words:
             for name in SETTINGS:
                 value = self.settings[name.replace("-", "_")]
                 shown = "-" if value is None else value if not isinstance(value, bool) else "on" if value else "off"
-                click.echo(f"  {name:<12} {shown}")
+                echo(f"  {name:<12} {shown}")
             return
         name, values = words[0].replace("_", "-"), words[1:]
         if name not in SETTINGS:
@@ -207,7 +213,7 @@ class PromptLoop:
         except SifuError as error:
             self._show_error(with_options(str(error), command))
         except (click.Abort, KeyboardInterrupt):
-            click.echo()
+            echo()
 
     def _undo(self) -> None:
         if not self.turns:
@@ -221,10 +227,10 @@ class PromptLoop:
         self.text = ""
 
     def _text(self) -> None:
-        click.echo(self.text or click.style("(no text)", dim=True))
+        echo_text(self.text or styled("(no text)", dim=True), raw=self.raw)
 
     def _show_error(self, message: str) -> None:
-        click.secho(with_options(message, self.generate.command), fg="red", err=True)
+        echo(styled(with_options(message, self.generate.command), fg="red"), err=True)
 
 
 COMMANDS = {

@@ -7,6 +7,7 @@ import inspect
 import click
 
 from sifu_cli.commands import COMMANDS, GROUPS, load
+from sifu_cli.output.terminal import echo_text
 
 HEAD = """\
 # The command line
@@ -14,9 +15,10 @@ HEAD = """\
 <!-- Generated: python -m sifu_cli.reference > docs/cli.md -->
 
 Results go to stdout; messages, progress and errors go to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-130 interrupted. An error is one line, `sifu: error: ...`, and leaves the store unchanged; with `SIFU_DEBUG=1` a
-traceback precedes it. `--store` and `--quiet` can also be given before the command. With `--json`, stdout has one JSON
-object and nothing else (`train` and `generate`: one per line). `NO_COLOR` switches colours off.
+130 interrupted (143 by SIGTERM, 129 by SIGHUP). An error is one line, `sifu: error: ...`, and leaves the store
+unchanged; with `SIFU_DEBUG=1` a traceback precedes it. `--store` and `--quiet` can also be given before the command.
+With `--json`, stdout has one JSON object and nothing else (`train` and `generate`: one per line). `NO_COLOR` switches
+colours off. Control characters in names and texts are printed escaped (`\\x1b`), so that none acts on the terminal.
 """
 
 
@@ -43,7 +45,7 @@ def _section(name: str, command: click.Command) -> str:
     lines = [
         f"## sifu {name}",
         f"    sifu {name} [OPTIONS] {shown}".rstrip(),
-        inspect.cleandoc(command.help or ""),
+        inspect.cleandoc(command.help or "").replace("\b\n", ""),
     ]
     rows = ["| option | |", "|---|---|"]
     for param in command.params:
@@ -63,4 +65,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    click.echo(reference(), nl=False)
+    echo_text(reference(), nl=False)

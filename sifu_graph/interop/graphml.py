@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 """Clones whose edges are computed at a time."""
+_UNSEEN = re.compile("[\r\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that XML allows, but that change in a parser or act on whatever shows the file: written as references."""
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -94,4 +96,5 @@ def _clones(graph: GraphSession, most: int) -> Iterator[str]:
 
 
 def _escaped(name: str) -> str:
-    return escape(NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name), {"\r": "&#13;"})
+    allowed = NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name)
+    return _UNSEEN.sub(lambda found: f"&#{ord(found.group())};", escape(allowed))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the current step."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended the training at once. Its text says which steps are kept."""
+
+
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM, where this is the main thread; the second one has its usual effect."""
+    """Set by the first Ctrl-C, SIGTERM or SIGHUP, where this is the main thread; the second has its usual effect.
+
+    A signal that is ignored stays ignored.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -22,8 +29,10 @@ def interrupts() -> Iterator[threading.Event]:
         event.set()
         signal.signal(number, previous[number])
 
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        previous[number] = signal.signal(number, handle)
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    for number in filter(None, numbers):  # Windows has no SIGHUP
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[int(number)] = signal.signal(number, handle)
     try:
         yield event
     finally:

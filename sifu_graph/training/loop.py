@@ -29,7 +29,7 @@ from sifu_graph.text.corpus import Corpus
 from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
 from sifu_graph.training.closed_form import ContextFit
 from sifu_graph.training.edge_trainer import EdgeTrainer
-from sifu_graph.training.interrupts import interrupts
+from sifu_graph.training.interrupts import TrainingInterrupted, interrupts
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
 from sifu_graph.training.options import DEFAULT_BATCH, EVAL_TOKENS, StepReport, TrainOptions, TrainReport
 from sifu_graph.training.progress import Clock, Progress
@@ -62,13 +62,28 @@ def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, opt
         )
     graph.reload(Store.open(graph.path, write=True))
     run: _Run | None = None
+    stopped = False
     try:
         run = _Run(graph, corpus, options)
         with devices.memory_errors():
             return run.go()
+    except KeyboardInterrupt:
+        stopped = True
+        raise
     finally:
         # What was not committed must not stay in memory.
         graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.trainer.stale))
+        if stopped:
+            raise TrainingInterrupted(_kept(graph, run))
+
+
+def _kept(graph: GraphSession, run: _Run | None) -> str:
+    """What is kept of a run that was stopped at once."""
+    saved = graph.settings["training"]
+    step = saved["step"] if saved else 0
+    done = 0 if run is None else run.progress.step - step
+    lost = f"; {done:,} step{'s' * (done != 1)} after it {'is' if done == 1 else 'are'} lost" if done > 0 else ""
+    return f"the graph is at its last commit ({graph.store.snapshot[:8]}, step {step:,}){lost}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from sifu_store.durable import raise_resource_error
 from sifu_store.errors import StoreDamagedError, first_line
 from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
 from sifu_store.staging import REPOSITORY_NAME
@@ -150,6 +151,7 @@ def find_damage(
         try:
             array[rows[0] : rows[1]]
         except Exception as error:
+            raise_resource_error(error)
             path = _chunk_file(session, array, directory, page, error)
             yield Damage(name, page, rows, path, _reason(error))
 
@@ -163,6 +165,7 @@ def damaged(
     cause: Exception,
 ) -> StoreDamagedError:
     """The error for a read of the chunks `first` to `stop` - 1 that failed with `cause`."""
+    raise_resource_error(cause)
     found = next(find_damage(session, array, directory, first, stop), None)
     if found is None:  # every chunk can be read now, so the fault was temporary or is not in one chunk
         found = Damage(array.path, None, None, str(directory / REPOSITORY_NAME), _reason(cause))

@@ -51,12 +51,22 @@ class Garbage:
         Their size on disk.
     commits
         The commits among the snapshots, newest first. The other snapshots are remains of killed processes.
+    builds
+        Number of directories beside the store that killed builds and imports of it left.
+    builds_bytes
+        Their size on disk; part of `size_bytes`.
     """
 
     snapshots: int
     chunks: int
     size_bytes: int
     commits: tuple[Commit, ...] = ()
+    builds: int = 0
+    builds_bytes: int = 0
+
+    def with_builds(self, builds: int, builds_bytes: int) -> Garbage:
+        """The same, with what killed builds left."""
+        return replace(self, builds=builds, builds_bytes=builds_bytes, size_bytes=self.size_bytes + builds_bytes)
 
 
 @dataclass(frozen=True, slots=True)

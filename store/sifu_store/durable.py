@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifu_store.errors import DiskFullError, StoreError
+from sifu_store.errors import DiskFullError, ResourceError, StoreError
 
 if TYPE_CHECKING:
     import ctypes
@@ -27,6 +27,11 @@ RESERVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
+_NO_FILES_TEXT = ("Too many open files", "os error 24)", "os error 23)")
+_FILES_OF_A_READ = 8
+"""Files that Icechunk may open at once."""
+_NO_THREADS_TEXT = ("can't start new thread", "failed to spawn thread", "Resource temporarily unavailable")
 _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 
 
@@ -161,6 +166,60 @@ def is_disk_full(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def resource_error(error: BaseException) -> ResourceError | None:
+    """What the process lacks, if an error or one of its causes is a lack of open files or of threads.
+
+    Libraries report it as an `OSError`, as a `RuntimeError`, or within the text of an error of their own. Icechunk also
+    reports a file as missing that it could not open, so its errors are checked against the files that can be opened.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        no_files = isinstance(seen, OSError) and seen.errno in _NO_FILES
+        no_files = no_files or any(each in text for each in _NO_FILES_TEXT)
+        if no_files or (type(seen).__module__.startswith("icechunk") and not _can_open(_FILES_OF_A_READ)):
+            return ResourceError(
+                f"this process may have {_most_files()} open files, which are too few: raise the limit (ulimit -n), "
+                "then repeat"
+            )
+        if any(each in text for each in _NO_THREADS_TEXT):
+            return ResourceError(
+                "the system gives this process no more threads: raise the limit (ulimit -u), or end other processes, "
+                "then repeat"
+            )
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return None
+
+
+def raise_resource_error(error: BaseException) -> None:
+    """Raise what `resource_error` finds; before an error is taken for damage."""
+    lacking = None if isinstance(error, ResourceError) else resource_error(error)
+    if lacking is not None:
+        raise lacking from error
+
+
+def _can_open(files: int) -> bool:
+    """Whether the process can open this number of further files."""
+    opened: list[int] = []
+    try:
+        for _ in range(files):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
+
+
+def _most_files() -> str:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return "a limited number of"
+    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
 
 
 def format_bytes(size_bytes: float) -> str:

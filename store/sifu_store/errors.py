@@ -14,6 +14,7 @@
         ├── StoreExistsError     name another path, or overwrite
         ├── StoreLockedError     wait for the other process
         ├── StoreVersionError    use another release
+        ├── StoreChangedError    repeat the read
         └── StoreDamagedError    restore the store, or read an older snapshot
 
 A message is one line: what was found, what was expected, what to do. Each class has a stable `kind` (for machine
@@ -122,6 +123,12 @@ class StoreVersionError(StoreError):
     """This release cannot read the format version of the store: use another release."""
 
     kind = "store-version"
+
+
+class StoreChangedError(StoreError):
+    """Another process replaced the store, or deleted the snapshot, while it was read: repeat the read."""
+
+    kind = "store-changed"
 
 
 class StoreDamagedError(StoreError):

@@ -37,12 +37,16 @@ class WriterLock:
         # thread_local=False: one thread may open a store and another close it
         self._lock = filelock.FileLock(directory / LOCK_NAME, timeout=0, thread_local=False)
         with disk_errors(directory, "taking the writer lock"):
+            before = directory.stat().st_ino
             try:
                 self._lock.acquire()
             except filelock.Timeout:
                 raise StoreLockedError(
                     f"{directory} is being written by {describe_holder(directory)}: wait for it to end"
                 ) from None
+            if directory.stat().st_ino != before:  # replaced meanwhile: the lock may be that of the old store
+                self._lock.release(force=True)
+                raise StoreLockedError(f"{directory} was replaced by another process at this moment: try again")
         with contextlib.suppress(OSError):  # on a full disk, garbage collection must start without this file
             _write_holder(directory)
 

@@ -9,7 +9,6 @@ import copy
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +25,11 @@ from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
+from sifu_store.lock import WriterLock
+from sifu_store.read_errors import identity, looks_again, why
 from sifu_store.refs import MAIN
+from sifu_store.repository import open_icechunk
+from sifu_store.staging import dead_builds, size_of
 from sifu_store.verify import Check, Verification, VerifyReport
 
 
@@ -60,6 +63,8 @@ class StoreReader:
         self._directory = directory  # of a new store: the staging directory until the first commit
         self._repository = repository
         self._process = os.getpid()
+        self._lock: WriterLock | None = None
+        self._identity = identity(directory)
         self._closed = False
         self._arrays_by_name: dict[str, zarr.Array[Any]] = {}
         self._listed = False
@@ -97,6 +102,7 @@ class StoreReader:
         """Names of all arrays."""
         return sorted(self._all_arrays())
 
+    @looks_again(again=False)
     def read(self, name: str) -> np.ndarray:
         """A whole array that is not paged, in its stored shape and dtype (`docs/format.md`).
 
@@ -151,6 +157,7 @@ class StoreReader:
         """One page of a paged array, [slots of the page, ...]."""
         return self.read_pages(name, page, page + 1)
 
+    @looks_again(again=False)
     def read_pages(self, name: str, first: int, stop: int, *, out: np.ndarray | None = None) -> np.ndarray:
         """Pages `first` to `stop` - 1 of a paged array, in one read.
 
@@ -191,11 +198,13 @@ class StoreReader:
         except Exception as error:
             raise self._damaged(array, first, stop, error) from error
 
+    @looks_again(again=True)
     def history(self, limit: int | None = None) -> list[Commit]:
         """The commits up to the snapshot that is read, newest first, at most `limit` of them (None: all)."""
         self._check_usable()
         return history.read_history(self._repository, self.snapshot, limit)
 
+    @looks_again(again=True)
     def tree(self) -> History:
         """All commits of the store: those of every branch and tag, and the undone ones.
 
@@ -207,17 +216,20 @@ class StoreReader:
         self._check_usable()
         return history.read_tree(self._repository, self.branch, self._head())
 
+    @looks_again(again=True)
     def commit_of(self, snapshot: str) -> Commit:
         """The commit of a snapshot id."""
         self._check_usable()
         return Lineage(self._repository).commit(snapshot)
 
     @property
+    @looks_again(again=True)
     def newest(self) -> bool:
         """Whether the snapshot is the newest of the current branch."""
         self._check_usable()
         return self.snapshot == self._head()
 
+    @looks_again(again=True)
     def resolve(self, name: str) -> str:
         """The id of the snapshot that a name stands for.
 
@@ -234,23 +246,29 @@ class StoreReader:
         self._check_usable()
         return history.resolve(self._directory, self._repository, name, head=self._head())
 
+    @looks_again(again=True)
     def would_undo(self, steps: int = 1) -> Moved:
         """What `Store.undo` would do. Takes no lock and changes nothing."""
         self._check_usable()
         return branching.plan_undo(Lineage(self._repository), self.branch, self._head(), steps)
 
+    @looks_again(again=True)
     def would_redo(self, steps: int = 1) -> Moved:
         """What `Store.redo` would do. Takes no lock and changes nothing."""
         self._check_usable()
         return branching.plan_redo(Lineage(self._repository), self.branch, self._head(), steps)
 
+    @looks_again(again=True)
     def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
         """What `Store.collect_garbage` would delete, and its size. Takes no lock and changes nothing."""
         self._check_usable()
-        return collecting.collect(
+        garbage = collecting.collect(
             self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=True
         )
+        builds = dead_builds(self.path)
+        return garbage.with_builds(len(builds), sum(map(size_of, builds)))
 
+    @looks_again(again=False)
     def changed_pages(self, other: str) -> np.ndarray | None:
         """bool [pages]: where a stored page may differ from that of another snapshot.
 
@@ -284,6 +302,7 @@ class StoreReader:
         self._check_usable()
         return history.writes_between(self._repository, older, newer)
 
+    @looks_again(again=False)
     def view(self, snapshot: str) -> StoreReader:
         """Another snapshot of this store, by its id, for reading. It is open as long as this store is."""
         self._check_usable()
@@ -292,6 +311,7 @@ class StoreReader:
         other._read_snapshot()
         return other
 
+    @looks_again(again=False)
     def verify(self, *, progress: Callable[[int, int], None] | None = None, check: Check | None = None) -> VerifyReport:
         """Read every array and every stored page of this snapshot and check them for damage and consistency.
 
@@ -304,6 +324,8 @@ class StoreReader:
         """
         self._check_usable()
         report = Verification(self._session, self._all_arrays(), self._directory, progress, check).run()
+        if report.damage and (known := why(self, StoreDamagedError(str(report.damage[0])))) is not None:
+            raise known
         try:
             self.history()
         except StoreDamagedError as error:
@@ -313,19 +335,22 @@ class StoreReader:
 
     def size_bytes(self) -> int:
         """Size of all files in the directory of the store, in bytes: all snapshots together."""
-        total = 0
-        for folder, _, files in os.walk(self._directory):
-            for name in files:
-                with suppress(FileNotFoundError):
-                    total += (Path(folder) / name).stat().st_size
-        return total
+        return size_of(self._directory)
 
     # ---- inside
 
+    @looks_again(again=False)
     def _read_snapshot(self) -> None:
         """Open the snapshot for reading."""
         self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
         self._group = zarr.open_group(self._session.store, mode="r")
+
+    def _reopen(self) -> bool:
+        """Open the repository again, as another process may have changed it; False: this process is the writer."""
+        if self._lock is not None or self.recovered_from is not None:
+            return False
+        self._repository = open_icechunk(self._directory)
+        return True
 
     def _head(self) -> str:
         """Id of the newest readable commit of the current branch."""
@@ -342,6 +367,7 @@ class StoreReader:
                 "start workers with spawn or forkserver, and open the store there"
             )
 
+    @looks_again(again=False)
     def _all_arrays(self) -> dict[str, zarr.Array[Any]]:
         self._check_usable()
         if not self._listed:
@@ -351,6 +377,7 @@ class StoreReader:
             self._listed = True
         return self._arrays_by_name
 
+    @looks_again(again=False)
     def _array(self, name: str) -> zarr.Array[Any]:
         self._check_usable()
         if name not in self._arrays_by_name and not self._listed:  # opening one array takes less time than listing all

@@ -24,7 +24,7 @@ import zarr.api.asynchronous
 from zarr.core.sync import sync
 
 from sifu_store import refs
-from sifu_store.durable import sync_filesystem, write_durably
+from sifu_store.durable import raise_resource_error, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import resolve, snapshot_beginning
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
@@ -158,6 +158,7 @@ def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | Non
         repository = open_icechunk(directory)
         return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:
+        raise_resource_error(error)
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
         if acknowledged is None and at is None:
             raise StoreDamagedError(
@@ -224,6 +225,7 @@ def check_readable(
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in Icechunk is not an Exception
+        raise_resource_error(error)
         raise StoreDamagedError(f"{where} cannot be read ({first_line(error)})") from error
 
 
@@ -273,7 +275,8 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
             return None
         named = {"branch": content.get("branch", MAIN), "branches": content.get("branches", {})}
         return Acknowledged(content["snapshot"], content["previous"], files=content["files"], **named)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise_resource_error(error)
         return None
 
 

@@ -6,6 +6,7 @@ and locks, not what a store contains.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -91,7 +92,14 @@ class Staging:
         if self._old_lock is None:
             if os.path.lexists(self.target):
                 raise StoreExistsError(f"another process created {self.target} during the build: name another path")
-            self.directory.rename(self.target)
+            try:
+                self.directory.rename(self.target)
+            except OSError:
+                if not os.path.lexists(self.target):
+                    raise
+                raise StoreExistsError(
+                    f"another process created {self.target} during the build: name another path"
+                ) from None
             old = None
         elif exchange(self.directory, self.target):
             old = self.directory
@@ -115,16 +123,41 @@ class Staging:
             self._old_lock.release()
 
 
-def remove_dead_builds(target: Path) -> None:
-    """Delete the sibling directories that killed builds of `target` left."""
-    for directory in target.parent.glob(f".{_escape(target.name)}.building-*"):
-        owner = directory.name.rsplit("-", 2)[1]
-        alive = owner.isdigit() and psutil.pid_exists(int(owner))
-        if not alive and not is_locked(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+def dead_builds(target: Path) -> list[Path]:
+    """The sibling directories that killed builds of `target` left: new stores, and old ones that were replaced."""
+    name = _escape(target.name)
+    found = [each for each in target.parent.glob(f".{name}.building-*") if not _is_made(each)]
     if target.exists():
-        for directory in target.parent.glob(f".{_escape(target.name)}.replaced-*"):
-            shutil.rmtree(directory, ignore_errors=True)
+        found += [each for each in target.parent.glob(f".{name}.replaced-*") if not is_locked(each)]
+    return sorted(each for each in found if each.is_dir() and not each.is_symlink())
+
+
+def remove_dead_builds(target: Path) -> tuple[int, int]:
+    """Delete what `dead_builds` lists. Returns the number of directories that are gone, and their size in bytes."""
+    gone = gone_bytes = 0
+    for directory in dead_builds(target):
+        size_bytes = size_of(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            gone, gone_bytes = gone + 1, gone_bytes + size_bytes
+    return gone, gone_bytes
+
+
+def size_of(directory: Path) -> int:
+    """Size of all files in a directory, in bytes."""
+    total = 0
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(folder) / name).lstat().st_size
+    return total
+
+
+def is_being_replaced(target: Path) -> bool:
+    """Whether a running process is between the two renames of `Staging.publish`."""
+    return not target.exists() and any(
+        is_locked(each) for each in target.parent.glob(f".{_escape(target.name)}.replaced-*")
+    )
 
 
 def restore_interrupted_swap(target: Path) -> None:
@@ -132,8 +165,23 @@ def restore_interrupted_swap(target: Path) -> None:
     if os.path.lexists(target) or not target.parent.is_dir():
         return
     left = sorted(target.parent.glob(f".{_escape(target.name)}.replaced-*"))
-    if len(left) == 1:
+    if len(left) == 1 and not is_locked(left[0]):  # locked: a running process is between the renames
         left[0].rename(target)
+
+
+def _is_made(directory: Path) -> bool:
+    """Whether a running process makes a directory of `Staging`: it holds its lock, or has just created it.
+
+    The number of the process in the name of the directory may belong to another process today, one that began after
+    the last change of the directory.
+    """
+    if is_locked(directory):
+        return True
+    owner = directory.name.rsplit("-", 2)[1]
+    try:
+        return owner.isdigit() and psutil.Process(int(owner)).create_time() <= directory.stat().st_mtime
+    except (psutil.Error, OSError):
+        return False
 
 
 def _escape(name: str) -> str:

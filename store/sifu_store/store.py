@@ -25,6 +25,7 @@ from sifu_store.errors import OptionError, StoreNotFoundError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.lock import WriterLock
+from sifu_store.read_errors import opens_again
 from sifu_store.refs import MAIN, branch_heads, read_references
 from sifu_store.repository import (
     acknowledge,
@@ -34,7 +35,7 @@ from sifu_store.repository import (
     read_acknowledged,
     storage,
 )
-from sifu_store.staging import Staging, is_store, restore_interrupted_swap
+from sifu_store.staging import Staging, is_store, remove_dead_builds, restore_interrupted_swap
 from sifu_store.writing import StoreWriter
 
 
@@ -88,6 +89,7 @@ class Store(StoreWriter):
         return store
 
     @classmethod
+    @opens_again
     def open(cls, path: str | Path, *, write: bool = False, at: str | None = None) -> Store:
         """Open a store.
 
@@ -330,7 +332,7 @@ class Store(StoreWriter):
         return snapshot
 
     def collect_garbage(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
-        """Delete old training commits, and the remains of killed processes.
+        """Delete old training commits, and the remains of killed processes, those of builds beside the store included.
 
         Builds, edits, tagged commits and the newest commit of every branch are always kept. A process that reads a
         deleted snapshot gets `StoreDamagedError` from then on.
@@ -356,9 +358,11 @@ class Store(StoreWriter):
             # Expiry changes the parent, and so the file, of the oldest kept snapshot.
             acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch, checksums=False)
             try:
+                builds = remove_dead_builds(self.path)  # first: it needs no free space
                 garbage = collecting.collect(
                     self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone
                 )
+                garbage = garbage.with_builds(*builds)
             finally:
                 self._repository = open_icechunk(self.path)
                 acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch)

@@ -20,7 +20,6 @@ from sifu_store import arrays
 from sifu_store.durable import disk_errors, require_free_bytes
 from sifu_store.errors import StoreError, first_line
 from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
-from sifu_store.lock import WriterLock
 from sifu_store.reading import StoreReader
 from sifu_store.staging import REPOSITORY_NAME
 
@@ -38,7 +37,6 @@ class StoreWriter(StoreReader):
 
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         super().__init__(path, directory, repository, snapshot)
-        self._lock: WriterLock | None = None
         self._touched: set[int] = set()  # pages written since the last commit
         self._chunks_before: set[str] | None = None  # names of the chunk files before the first write since then
 

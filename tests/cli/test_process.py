@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +86,116 @@ def test_ctrl_c_ends_training_in_good_order_and_says_how_to_go_on(graph: Path) -
     assert again.code == 0
     with Store.open(graph) as store:
         assert store.settings["training"]["step"] == step + 1
+
+
+INTERRUPTING = """
+import os, signal, sys
+wanted = sys.argv.pop(1)
+class Interrupting:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == wanted:
+            sys.meta_path.remove(Interrupting)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting)
+from sifu_cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "sifu_graph", "sifu_cli.opening", "numpy", "zarr", "icechunk", "torch"])
+def test_ctrl_c_while_a_module_is_imported_ends_without_a_traceback(module: str, built: Path) -> None:
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING, module, "eval", "--store", str(built), "-q"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, "sifu: error: interrupted\n", "")
+
+
+@pytest.fixture
+def training(graph: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training of `graph` that has begun."""
+    words = ["--steps", "100000", "--batch", "16", "--eval-every", "1", "--json"]
+    with process("--store", graph, "train", *words) as running:
+        assert running.stdout is not None
+        assert '"step": 1' in running.stdout.readline()
+        yield running
+
+
+def test_a_second_ctrl_c_says_which_steps_are_kept(graph: Path, training: subprocess.Popen[str]) -> None:
+    training.send_signal(signal.SIGINT)
+    time.sleep(0.005)
+    training.send_signal(signal.SIGINT)
+    _, err = training.communicate(timeout=120)
+    assert training.returncode == 130
+    assert "Traceback" not in err
+    with Store.open(graph) as store:
+        saved = store.settings["training"]
+        kept = f"the graph is at its last commit ({store.snapshot[:8]}, step {saved['step'] if saved else 0})"
+    assert kept in err.splitlines()[-1] or "interrupted; all steps are committed" in err
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_other_signals_stop_commands_as_ctrl_c_does(
+    name: str, graph: Path, training: subprocess.Popen[str], built: Path
+) -> None:
+    number = getattr(signal, name)
+    assert training.stderr is not None
+    training.stderr.close()  # as if the terminal were gone
+    training.send_signal(number)
+    assert training.stdout is not None
+    training.stdout.read()
+    assert training.wait(timeout=120) == 130
+    with Store.open(graph) as store:
+        assert store.settings["training"]["step"] >= 1
+        assert store.verify().ok
+    running = process("generate", "春風", "--store", built, "--tokens", "100000000")
+    assert running.stdout is not None
+    assert running.stdout.read(10)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (128 + number, f"sifu: error: interrupted by {name}\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system has no SIGSTOP")
+def test_a_stopped_writer_still_writes(graph: Path, training: subprocess.Popen[str]) -> None:
+    training.send_signal(signal.SIGSTOP)
+    try:
+        refused = call("add-node", "龘", "--store", graph)
+        assert refused.code == 1
+        assert f"is being written by process {training.pid}" in refused.error
+        assert call("log", "--store", graph).code == 0
+    finally:
+        training.send_signal(signal.SIGCONT)
+    training.send_signal(signal.SIGINT)
+    _, err = training.communicate(timeout=120)
+    assert training.returncode == 130, err
+    assert call("add-node", "龘", "--store", graph).code == 0
+    assert call("verify", "--store", graph).code == 0
+
+
+@pytest.mark.parametrize("files", [10, 12, 64])
+@pytest.mark.parametrize("words", [["log"], ["eval"], ["edit-edge", "春", "風", "--boost", "1"], ["gc", "--yes"]])
+def test_few_open_files_are_no_damage(files: int, words: list[str], graph: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-m", "sifu_cli", *words, "--store", str(graph), "-q"],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    last = done.stderr.splitlines()[-1:]
+    assert done.returncode == 0 or (done.returncode == 1 and f"may have {files} open files" in last[0]), done
+    assert "backup" not in done.stderr
+    assert done.returncode == 0 or files < 64
+    with Store.open(graph) as store:
+        assert store.recovered_from is None
+        assert len(store.history()) == 1 + (words[0] == "edit-edge" and done.returncode == 0)

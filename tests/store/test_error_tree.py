@@ -27,6 +27,7 @@ def test_the_tree_is_pinned() -> None:
         "StoreExistsError",
         "StoreLockedError",
         "StoreVersionError",
+        "StoreChangedError",
         "StoreDamagedError",
     }
     assert tree(errors.SifuError) == {
@@ -51,6 +52,7 @@ def test_the_tree_is_pinned() -> None:
                 "StoreExistsError": ("store-exists", 1, {}),
                 "StoreLockedError": ("store-locked", 1, {}),
                 "StoreVersionError": ("store-version", 1, {}),
+                "StoreChangedError": ("store-changed", 1, {}),
                 "StoreDamagedError": ("store-damaged", 1, {}),
             },
         ),

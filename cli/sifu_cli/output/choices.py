@@ -6,9 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from sifu_cli.output.formats import printable
+from sifu_cli.output.terminal import Part, echo, echo_text, styled
 
 if TYPE_CHECKING:
     from sifu_graph.generation.choices import Choice
@@ -18,7 +17,7 @@ TOKEN_WIDTH = 12
 """Width of the column of tokens in terminal cells."""
 
 
-def print_explained(prompt: str, answer: Iterator[str], pieces: Stream) -> None:
+def print_explained(prompt: str, answer: Iterator[str], pieces: Stream, *, raw: bool = False) -> None:
     """Print a line for each token while it is generated, then the text and a legend of its colours.
 
     Parameters
@@ -29,35 +28,35 @@ def print_explained(prompt: str, answer: Iterator[str], pieces: Stream) -> None:
         The generated text in pieces: `pieces`, or an iterator over it.
     pieces
         The stream, which holds the choices so far.
+    raw
+        Print the control characters of the text unescaped; those of the tokens are always escaped.
     """
     head = f"{'token':<{TOKEN_WIDTH}} {'energy':>8} {'margin':>8} {'p':>7} {'rank':>6}  {'edge':<8} best"
-    click.secho(head, dim=True)
+    echo(styled(head, dim=True))
     text = []
     shown = 0
     for piece in answer:
         text.append(piece)
         for choice in pieces.choices[shown:]:
-            click.echo(_line(choice))
+            echo(*_line(choice))
         shown = len(pieces.choices)
     for choice in pieces.choices[shown:]:
-        click.echo(_line(choice))
-    click.echo()
-    click.secho(prompt, dim=True, nl=False)
-    for part, style in _coloured("".join(text), pieces.choices):
-        click.secho(part, nl=False, **style)
-    click.echo()
+        echo(*_line(choice))
+    echo()
+    coloured = _coloured("".join(text), pieces.choices)
+    echo_text(styled(prompt, dim=True), *(styled(part, **style) for part, style in coloured), raw=raw)
     if pieces.choices:
         _legend(pieces.choices)
 
 
-def _line(choice: Choice) -> str:
+def _line(choice: Choice) -> tuple[Part, ...]:
     token = _padded(printable(choice.token))
     edge = "private" if choice.private else "default"
     best = "" if choice.rank == 1 else printable(choice.best)
     p = f"{100 * choice.probability:.1f} %" if choice.probability >= 0.001 else f"{100 * choice.probability:.1g} %"
     return (
-        click.style(token, **_style(choice))
-        + f" {choice.energy:8.2f} {choice.margin:+8.2f} {p:>7} {choice.rank:>6,}  {edge:<8} {best}".rstrip()
+        styled(token, **_style(choice)),
+        f" {choice.energy:8.2f} {choice.margin:+8.2f} {p:>7} {choice.rank:>6,}  {edge:<8} {best}".rstrip(),
     )
 
 
@@ -95,11 +94,11 @@ def _legend(choices: list[Choice]) -> None:
     default = sum(not choice.private for choice in choices)
     margin = median(choice.margin for choice in choices)
     other = len(choices) - best - default
-    click.echo(
-        f"{len(choices):,} tokens, median margin {margin:+.2f}: "
-        + click.style(f"{best:,} the most probable candidate", fg="green")
-        + ", "
-        + click.style(f"{other:,} by another private edge", fg="yellow")
-        + ", "
-        + click.style(f"{default:,} by the default edge", fg="red")
+    echo(
+        f"{len(choices):,} tokens, median margin {margin:+.2f}: ",
+        styled(f"{best:,} the most probable candidate", fg="green"),
+        ", ",
+        styled(f"{other:,} by another private edge", fg="yellow"),
+        ", ",
+        styled(f"{default:,} by the default edge", fg="red"),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
+from sifu_cli.output.terminal import Part, escaped, styled
 
 if TYPE_CHECKING:
     from sifu_store.history import Commit
@@ -35,9 +35,9 @@ def duration(seconds: float) -> str:
 
 
 def printable(name: str) -> str:
-    """The name of a node with visible spaces and escaped control characters, so that none acts on the terminal."""
+    """The name of a node with visible spaces; other characters that cannot be seen are escaped."""
     return "".join(
-        "\u2423" if character == " " else character if character.isprintable() else ascii(character)[1:-1]
+        "\u2423" if character == " " else character if character.isprintable() else escaped(character)
         for character in name
     )
 
@@ -60,7 +60,7 @@ def quoted(names: Sequence[str]) -> str:
     return " ".join(map(repr, names[:SHOWN_NAMES])) + more
 
 
-def commit_line(commit: Commit) -> str:
-    """`ZNTDTQ0Q  train: step 16 (2026-11-22 00:15)`."""
+def commit_line(commit: Commit) -> tuple[Part, ...]:
+    """`ZNTDTQ0Q  train: step 16 (2026-11-22 00:15)`, as parts of a line."""
     time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M")
-    return f"{click.style(commit.snapshot[:8], fg='yellow')}  {commit.message} ({time})"
+    return styled(commit.snapshot[:8], fg="yellow"), f"  {commit.message} ({time})"

@@ -10,17 +10,18 @@ import sys
 import click
 
 from sifu_cli.library_names import with_options
+from sifu_cli.output.terminal import Part, echo
 
 
-def say(message: str, *, quiet: bool = False) -> None:
-    """Print a message, unless `quiet`."""
+def say(*parts: Part, quiet: bool = False) -> None:
+    """Print a message of one line, in parts, unless `quiet`."""
     if not quiet:
-        click.echo(in_options(message), err=True)
+        echo(*(in_options(part) if isinstance(part, str) else part for part in parts), err=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on one line, also with --quiet."""
-    click.echo("sifu: warning: " + " ".join(in_options(message).split()), err=True)
+    echo("sifu: warning: " + " ".join(in_options(message).split()), err=True)
 
 
 def interactive() -> bool:

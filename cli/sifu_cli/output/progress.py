@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
 from sifu_cli.output.messages import in_options
+from sifu_cli.output.terminal import echo, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -56,7 +56,8 @@ class Progress:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self._live.stop()
 
     def show(self, line: str) -> None:
         """Show the current state, in place of the last one."""
@@ -65,10 +66,10 @@ class Progress:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+            self._live.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
         elif time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
-            click.echo(line, err=True)
+            echo(line, err=True)
 
     def keep(self, line: str) -> None:
         """Print a line that stays."""
@@ -76,7 +77,8 @@ class Progress:
             return
         line = in_options(line)
         if self._live is not None:
-            self._live.console.print(line, markup=False, soft_wrap=True)
+            with contextlib.suppress(OSError):  # the terminal is gone: what is done must still be committed
+                self._live.console.print(visible(line), markup=False, soft_wrap=True)
         else:
             self._last = time.monotonic()
-            click.echo(line, err=True)
+            echo(line, err=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
+from sifu_cli.output.terminal import echo, echo_json, echo_rendered, styled, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,17 +22,16 @@ Row = tuple[str, str, str]
 
 def print_json(fields: Mapping[str, Any]) -> None:
     """Print one JSON object on one line. NaN and infinity become null; a value of another type becomes its text."""
-    click.echo(json.dumps(_finite(fields), ensure_ascii=False, default=str))
+    echo_json(_finite(fields))
 
 
 def print_table(rows: Iterable[Row]) -> None:
     """Print aligned rows: labels left-aligned, values right-aligned, then remarks."""
-    rows = list(rows)
+    rows = [(visible(label), visible(value), visible(remark)) for label, value, remark in rows]
     label_width = max(len(label) for label, _, _ in rows)
     value_width = max(len(value) for _, value, _ in rows)
     for label, value, remark in rows:
-        shown = click.style(f"{label:<{label_width}}", dim=True)
-        click.echo(f"{shown}  {value:>{value_width}}  {remark}".rstrip())
+        echo(styled(f"{label:<{label_width}}", dim=True), f"  {value:>{value_width}}  {remark}".rstrip())
 
 
 def print_rich(renderable: RenderableType) -> None:
@@ -45,7 +43,7 @@ def print_rich(renderable: RenderableType) -> None:
     console = Console(width=width, highlight=False, markup=False, emoji=False, no_color=plain)
     with console.capture() as captured:
         console.print(renderable)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
+    echo_rendered("\n".join(line.rstrip() for line in captured.get().split("\n")).strip("\n"))
 
 
 def _finite(value: Any) -> Any:

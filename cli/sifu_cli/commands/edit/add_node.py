@@ -13,7 +13,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
-from sifu_cli.output.formats import number
+from sifu_cli.output.formats import number, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_table
 
@@ -88,7 +88,7 @@ def command(
             command=logged(ctx),
         )
     if report.missing:
-        shown = ", ".join(report.missing[:10])
+        shown = ", ".join(map(printable, report.missing[:10]))
         say(
             f"note: {len(report.missing):,} tokens do not occur in the corpus ({shown}); all their edges are default",
             quiet=quiet,
@@ -96,9 +96,11 @@ def command(
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return
-    added = ", ".join(report.nodes_added[:8]) + (" ..." if len(report.nodes_added) > 8 else "")
+    added = ", ".join(map(printable, report.nodes_added[:8])) + (" ..." if len(report.nodes_added) > 8 else "")
     rows = [("added", number(len(report.nodes_added)), added)]
-    rows.append(("new private edges", number(report.private_edges_added), f"copied from {like}" if like else ""))
+    rows.append(
+        ("new private edges", number(report.private_edges_added), f"copied from {printable(like)}" if like else "")
+    )
     if report.occurrences is not None:
         rows.append(("occurrences", number(report.occurrences), "in the corpus"))
     print_table([*rows, *common_rows(report, store=store)])

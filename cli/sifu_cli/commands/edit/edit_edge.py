@@ -13,7 +13,7 @@ from sifu_cli.number_types import Float
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
-from sifu_cli.output.formats import number, percent
+from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.results import print_json, print_table
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def command(
     before, after = report.before, report.after
     print_table(
         [
-            ("edge", f"{u} {v}", ""),
+            ("edge", f"{printable(u)} {printable(v)}", ""),
             ("kind", after.kind, f"before: {before.kind}"),
             ("energy", _energy(after), f"before: {_energy(before)} (at rest)"),
             ("probability", percent(after.probability), f"before: {percent(before.probability)} (at rest)"),

@@ -11,7 +11,7 @@ from sifu_cli.command_line import logged
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
-from sifu_cli.output.formats import number
+from sifu_cli.output.formats import number, printable
 from sifu_cli.output.results import print_json, print_table
 
 
@@ -65,7 +65,7 @@ def command(
     before, after = report.before, report.after
     print_table(
         [
-            ("node", after.token, f"before: {before.token}"),
+            ("node", printable(after.token), f"before: {printable(before.token)}"),
             ("count", number(after.count), f"before: {before.count:,}"),
             ("edges out", number(after.edges_out), f"before: {before.edges_out:,} (private)"),
             ("edges in", number(after.edges_in), f"before: {before.edges_in:,} (private)"),

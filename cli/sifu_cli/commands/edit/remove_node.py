@@ -12,7 +12,7 @@ from sifu_cli.confirmation import confirm, require_answer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option, yes_option
 from sifu_cli.output.edit_reports import common_rows
-from sifu_cli.output.formats import number
+from sifu_cli.output.formats import number, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_table
 
@@ -60,7 +60,7 @@ def command(
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return
-    removed = ", ".join(report.nodes_removed[:8]) + (" ..." if len(report.nodes_removed) > 8 else "")
+    removed = ", ".join(map(printable, report.nodes_removed[:8])) + (" ..." if len(report.nodes_removed) > 8 else "")
     print_table(
         [
             ("removed", number(len(report.nodes_removed)), removed),

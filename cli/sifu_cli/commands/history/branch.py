@@ -11,6 +11,7 @@ from sifu_cli.options import common_options
 from sifu_cli.output.formats import commit_line
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo, styled
 
 
 @click.command(
@@ -59,10 +60,10 @@ def command(
         commits = {commit.snapshot: commit for commit in tree.commits}
         width = max(map(len, tree.branches))
         for each, head in tree.branches.items():
-            mark = click.style("*", fg="green") if each == tree.branch else " "
-            click.echo(f"{mark} {each:<{width}}  {commit_line(commits[head])}")
+            mark = styled("*", fg="green") if each == tree.branch else " "
+            echo(mark, f" {each:<{width}}  ", *commit_line(commits[head]))
     elif delete:
-        click.echo(f"deleted {name}, which was at  {commit_line(at)}")
+        echo(f"deleted {name}, which was at  ", *commit_line(at))
     else:
-        click.echo(f"{name} is at  {commit_line(at)}")
+        echo(f"{name} is at  ", *commit_line(at))
         say(f"(sifu switch {name} makes it the current branch)", quiet=quiet)

@@ -13,9 +13,10 @@ import click
 
 from sifu_cli.number_types import Integer
 from sifu_cli.options import common_options
-from sifu_cli.output.formats import commit_line, number
+from sifu_cli.output.formats import commit_line, number, printable
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.terminal import echo, styled
 
 if TYPE_CHECKING:
     from sifu_graph.inspection.diff import Difference, EdgeChange
@@ -65,65 +66,64 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     if as_json:
         print_json(_fields(found))
         return
-    click.echo(f"from  {commit_line(found.before)}")
-    click.echo(f"to    {commit_line(found.after)}")
+    echo("from  ", *commit_line(found.before))
+    echo("to    ", *commit_line(found.after))
     if found.empty:
-        click.echo("no difference")
+        echo("no difference")
         return
     print_table(_rows(found))
     if found.largest:
-        click.echo()
+        echo()
         _print_edges(found.largest)
     if found.settings:
-        click.echo()
+        echo()
         print_table([(each.name, _short(each.before), f"-> {_short(each.after)}") for each in found.settings])
 
 
 def _rows(found: Difference) -> list[Row]:
-    renamed = [f"{old} -> {new}" for old, new in found.nodes_renamed]
+    renamed = [f"{printable(old)} -> {printable(new)}" for old, new in found.nodes_renamed]
     return [
         ("nodes", number(found.nodes_after), f"{found.nodes_before:,} before"),
-        *_named("  added", found.nodes_added),
-        *_named("  removed", found.nodes_removed),
+        *_named("  added", list(map(printable, found.nodes_added))),
+        *_named("  removed", list(map(printable, found.nodes_removed))),
         *_named("  renamed", renamed),
-        *_named("  changed", found.nodes_changed, "count or bias: "),
+        *_named("  changed", list(map(printable, found.nodes_changed)), "count or bias: "),
         ("private edges", number(found.edges_after), f"{found.edges_before:,} before"),
         ("  added", number(found.edges_added), ""),
         ("  removed", number(found.edges_removed), ""),
         ("  changed", number(found.edges_changed), "other parameters"),
         *([("  recounted", number(found.edges_recounted), "another count")] if found.edges_recounted else []),
-        *_named("  forbidden", [" ".join(pair) for pair in found.edges_forbidden], "now forbidden: "),
-        *_named("  allowed", [" ".join(pair) for pair in found.edges_allowed], "no longer forbidden: "),
+        *_named("  forbidden", [_edge(*pair) for pair in found.edges_forbidden], "now forbidden: "),
+        *_named("  allowed", [_edge(*pair) for pair in found.edges_allowed], "no longer forbidden: "),
         *_named("  of clones", [_of_clone(*edge) for edge in found.clone_edges], "changed: "),
         *((name, "changed", "in shape" if gap is None else f"by up to {gap:.3g}") for name, gap in found.arrays),
     ]
 
 
+def _edge(source: str, target: str) -> str:
+    return f"{printable(source)} {printable(target)}"
+
+
 def _of_clone(clone: str, target: str, before: float, after: float) -> str:
     nats = "forbidden" if math.isinf(after) else "allowed" if math.isinf(before) else f"{after - before:+g} nats"
-    return f"{clone} {target} ({nats})"
+    return f"{_edge(clone, target)} ({nats})"
 
 
 def _named(label: str, names: Sequence[str], what: str = "") -> list[Row]:
     if not names:
         return []
     more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
-    return [(label, number(len(names)), what + " ".join(_visible(name) for name in names[:SHOWN_NAMES]) + more)]
+    return [(label, number(len(names)), what + " ".join(names[:SHOWN_NAMES]) + more)]
 
 
 def _print_edges(edges: Sequence[EdgeChange]) -> None:
-    click.secho("largest changes of energy, at the first step of a text that starts with the source", dim=True)
+    echo(styled("largest changes of energy, at the first step of a text that starts with the source", dim=True))
     for edge in edges:
         was, now = (number(energy, 3) for energy in (edge.energy_before, edge.energy_after))
         by = "" if edge.energy_change is None else f"{edge.energy_change:+.3f}"
         counts = [f"{count:,}" for count in (edge.count_before, edge.count_after) if count is not None]
         seen = counts[0] if len(set(counts)) == 1 else " -> ".join(counts)
-        name = f"{_visible(edge.source)} {_visible(edge.target)}"
-        click.echo(f"{edge.change:<7}  {was:>9} -> {now:>9}  {by:>9}  {name}  (count {seen})")
-
-
-def _visible(name: str) -> str:
-    return name if name.isprintable() and name.strip() else repr(name)
+        echo(f"{edge.change:<7}  {was:>9} -> {now:>9}  {by:>9}  {_edge(edge.source, edge.target)}  (count {seen})")
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_store
 from sifu_cli.options import common_options
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import Part, echo, styled
 
 if TYPE_CHECKING:
     from sifu_store.history import Commit, History
@@ -67,25 +68,25 @@ def command(*, snapshot: str | None, limit: int | None, store: Path, quiet: bool
     for commit, (before, line, after) in zip(shown, drawn, strict=False):
         undone = commit.snapshot in tree.undone
         for row in before:
-            click.echo(row)
+            echo(row)
         lead, follow = ("", "") if straight else (line, after)
         time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         took = "-" if commit.size_bytes is None else format_bytes(commit.size_bytes)
         names = _names(tree, commit.snapshot)
-        shown_id = click.style(commit.snapshot[:8], fg="yellow", dim=undone)
-        click.echo(f"{lead}{shown_id}  {time}  {took:>9}  {click.style(commit.message, dim=undone)}{names}")
+        shown_id = styled(commit.snapshot[:8], fg="yellow", dim=undone)
+        echo(lead, shown_id, f"  {time}  {took:>9}  ", styled(commit.message, dim=undone), names)
         typed = f"{'':8}  sifu {commit.command.removeprefix('sifu ')}"
-        click.echo(follow + click.style(typed, dim=True))
+        echo(follow, styled(typed, dim=True))
 
 
-def _names(tree: History, snapshot: str) -> str:
+def _names(tree: History, snapshot: str) -> Part:
     """The names of a commit: `  (HEAD -> main, tag v1)`."""
     names = [f"HEAD -> {tree.branch}"] if tree.head == snapshot else []
     names += [name for name, head in tree.branches.items() if head == snapshot and name != tree.branch]
     names += [f"tag {name}" for name, tagged in tree.tags.items() if tagged == snapshot]
     if snapshot in tree.undone:
         names.append("undone; sifu undo --redo restores it" if snapshot == tree.redo else "undone")
-    return click.style(f"  ({', '.join(names)})", fg="green") if names else ""
+    return styled(f"  ({', '.join(names)})", fg="green") if names else ""
 
 
 def _line(tree: History, snapshot: str) -> list[Commit]:

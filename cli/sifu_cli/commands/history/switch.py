@@ -11,6 +11,7 @@ from sifu_cli.options import common_options
 from sifu_cli.output.formats import commit_line
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo
 
 
 @click.command(
@@ -38,4 +39,4 @@ def command(*, branch: str, create: bool, store: Path, quiet: bool, as_json: boo
         return
     if before == branch:
         say(f"{branch} is already the current branch", quiet=quiet)
-    click.echo(f"{branch} is at  {commit_line(at)}")
+    echo(f"{branch} is at  ", *commit_line(at))

@@ -11,6 +11,7 @@ from sifu_cli.options import common_options
 from sifu_cli.output.formats import commit_line
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo
 
 
 @click.command(
@@ -56,11 +57,11 @@ def command(
     if as_json:
         print_json({"branch": tree.branch, "tags": tree.tags})
     elif name is not None:
-        click.echo(f"deleted {name}, which was at  {commit_line(at)}" if delete else f"{name} is  {commit_line(at)}")
+        echo(f"deleted {name}, which was at  " if delete else f"{name} is  ", *commit_line(at))
     else:
         commits = {commit.snapshot: commit for commit in tree.commits}
         width = max(map(len, tree.tags), default=0)
         for each, tagged in tree.tags.items():
-            click.echo(f"{each:<{width}}  {commit_line(commits[tagged])}")
+            echo(f"{each:<{width}}  ", *commit_line(commits[tagged]))
         if not tree.tags:
             say("there are no tags (sifu tag NAME creates one)", quiet=quiet)

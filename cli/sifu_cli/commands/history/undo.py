@@ -12,6 +12,7 @@ from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.formats import commit_line
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo
 
 
 @click.command(
@@ -65,7 +66,7 @@ def command(*, steps: int, redo: bool, dry_run: bool, store: Path, quiet: bool, 
         return
     word = ("would redo" if dry_run else "redone") if redo else ("would undo" if dry_run else "undone")
     for commit in moved.commits:
-        click.echo(f"{word}  {commit_line(commit)}")
-    click.echo(f"{moved.branch} {'would be' if dry_run else 'is'} at  {commit_line(at)}")
+        echo(f"{word}  ", *commit_line(commit))
+    echo(f"{moved.branch} {'would be' if dry_run else 'is'} at  ", *commit_line(at))
     if not redo and not dry_run:
         say("(sifu undo --redo restores it)", quiet=quiet)

@@ -13,6 +13,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
 from sifu_cli.output.formats import number, percent, shared_note
 from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.terminal import echo_text
 
 if TYPE_CHECKING:
     from sifu_graph.settings import BuildSettings, TrainingSettings
@@ -40,7 +41,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
             if as_json:
                 print_json({"card": page})
             else:
-                click.echo(page, nl=False)
+                echo_text(page, nl=False)
             return
         info = graph.info()
     if as_json:

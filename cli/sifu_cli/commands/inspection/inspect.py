@@ -15,6 +15,7 @@ from sifu_cli.options import at_option, common_options, host_memory_option
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import Row, print_json, print_rich, print_table
+from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,14 +92,14 @@ def _print_node(found: NodeReport) -> None:
             ("bias changed", *_when(found.bias_changed)),
         ]
     )
-    click.echo()
+    echo()
     out: list[Shown] = [
         ("out, by energy", found.targets_by_energy, ("energy", "p")),
         ("out, by count", found.targets_by_count, ("count", "share")),
         ("share vs. p", found.disagreements, ("share", "p")),
     ]
     print_rich(_neighbours(out))
-    click.echo()
+    echo()
     among = "" if found.private_in <= found.compared else f", of the {found.compared} most frequent"
     into: list[Shown] = [
         (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
@@ -106,7 +107,7 @@ def _print_node(found: NodeReport) -> None:
     ]
     print_rich(_neighbours(into))
     if found.similar_targets:
-        click.echo()
+        echo()
         print_rich(_similar(found))
     _print_clones(found.clones)
 
@@ -125,7 +126,7 @@ def _print_clone(found: CloneReport) -> None:
             ("gain", number(found.gain, 1), "nats over a text like that of the build"),
         ]
     )
-    click.echo()
+    echo()
     print_rich(_clone_targets(found))
     _print_clones(found.clones)
 
@@ -157,7 +158,7 @@ def _print_clones(clones: tuple[CloneSummary, ...]) -> None:
         table.add_column(column, justify="right")
     for one in clones:
         table.add_row(printable(one.name), number(one.count), number(one.gain, 1))
-    click.echo()
+    echo()
     print_rich(table)
 
 

@@ -13,6 +13,7 @@ from sifu_store.durable import format_bytes
 import sifu_graph
 from sifu_cli.options import common_options
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo, styled
 
 PACKAGES = ("torch", "numpy", "scipy", "zarr", "icechunk", "tokenizers", "click", "rich")
 WIDTH = 32
@@ -58,7 +59,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
             else {True: "yes", False: "no", None: "none"}.get(value, value)
         )
         label = name.removesuffix("_bytes").replace("_", " ")
-        click.echo(f"{click.style(f'{label:<12}', dim=True)}  {shown}")
+        echo(styled(f"{label:<12}", dim=True), f"  {shown}")
 
 
 def _version(package: str) -> str | None:

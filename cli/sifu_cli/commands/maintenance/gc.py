@@ -67,8 +67,9 @@ def command(
 
     require_answer(ctx, yes=yes or dry_run)
     with open_store(store, write=not dry_run) as opened:
-        before = opened.size_bytes()
+        size = opened.size_bytes()
         plan = opened.would_collect(keep_training, keep_undone=not undone)
+        before = size + plan.builds_bytes
         training = sum(commit.kind == TRAIN for commit in opened.tree().commits)
         _say_plan(plan, training, store, before, quiet=quiet and (yes or dry_run))
         if dry_run:
@@ -92,8 +93,14 @@ def _say_plan(plan: Garbage, training: int, store: Path, before: int, *, quiet: 
         f"{f' and {others:,} other undone commits' if others else ''}, which frees {format_bytes(plan.size_bytes)}",
         quiet=quiet,
     )
+    if plan.builds:
+        say(
+            f"  and what {plan.builds:,} killed build{'s' * (plan.builds != 1)} left beside it "
+            f"({format_bytes(plan.builds_bytes)})",
+            quiet=quiet,
+        )
     for commit in plan.commits[:SHOWN_COMMITS]:
-        say(f"  {commit_line(commit)}", quiet=quiet)
+        say("  ", *commit_line(commit), quiet=quiet)
     if len(plan.commits) > SHOWN_COMMITS:
         say(f"  and {len(plan.commits) - SHOWN_COMMITS:,} more", quiet=quiet)
 
@@ -107,6 +114,7 @@ def _report(garbage: Garbage, freed: int, after: int, store: Path, *, dry_run: b
                 "snapshots_dropped": garbage.snapshots,
                 "chunks_dropped": garbage.chunks,
                 "commits_dropped": [commit.snapshot for commit in garbage.commits],
+                "builds_dropped": garbage.builds,
                 "dry_run": dry_run,
             }
         )
@@ -117,6 +125,7 @@ def _report(garbage: Garbage, freed: int, after: int, store: Path, *, dry_run: b
             ("freed", format_bytes(max(0, freed)), would.strip()),
             ("snapshots", number(garbage.snapshots), would + "deleted"),
             ("chunks", number(garbage.chunks), would + "deleted"),
+            *([("builds", number(garbage.builds), would + "deleted; killed ones left them")] if garbage.builds else []),
             ("store", format_bytes(after), str(store)),
         ]
     )

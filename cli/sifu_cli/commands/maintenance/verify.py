@@ -13,6 +13,7 @@ from sifu_cli.output.formats import number
 from sifu_cli.output.messages import warn
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.terminal import echo
 
 
 @click.command(
@@ -44,8 +45,8 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool) -
         print_json({"ok": intact, **dataclasses.asdict(report), "fallback": fallback})
     else:
         for damage in report.damage:
-            click.echo(f"damaged: {damage}")
-        click.echo("intact: everything is readable and consistent" if intact else "NOT intact")
+            echo(f"damaged: {damage}")
+        echo("intact: everything is readable and consistent" if intact else "NOT intact")
         print_table(
             [
                 ("arrays", number(report.arrays), ""),

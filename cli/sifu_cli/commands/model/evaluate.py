@@ -16,6 +16,7 @@ from sifu_cli.output.cache_report import print_cache
 from sifu_cli.output.formats import number, percent
 from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
@@ -104,7 +105,7 @@ def command(
         return
     print_table(_rows(report))
     if with_baselines or against:
-        click.echo()
+        echo()
         print_table(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
 
 

@@ -20,6 +20,7 @@ from sifu_cli.output.choices import print_explained
 from sifu_cli.output.formats import quoted
 from sifu_cli.output.messages import interactive, say
 from sifu_cli.output.results import print_json
+from sifu_cli.output.terminal import echo, echo_text, styled
 from sifu_cli.prompt_loop import PromptLoop
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ Examples:
     is_flag=True,
     help="Print how each token was chosen: energy, margin over the best other candidate, private or default edge.",
 )
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Print control characters unescaped. Without it, all but tabs and line breaks are printed as \\x1b, so "
+    "that none acts on the terminal.",
+)
 @at_option
 @resource_options
 @common_options
@@ -104,6 +111,7 @@ def command(
     count: int,
     seed: int | None,
     signal_vector: Path | None,
+    raw: bool,
     resources: Resources,
     stats: bool,
     at: str | None,
@@ -129,7 +137,7 @@ def command(
         with open_graph(store, at=at, resources=resources) as graph:
             if graph.memory_note is not None:
                 say(graph.memory_note, quiet=quiet)
-            PromptLoop(graph, ctx, settings, _stream).run()
+            PromptLoop(graph, ctx, settings, _stream, raw=raw).run()
             if stats:
                 print_cache(graph.cache())
         return
@@ -146,8 +154,8 @@ def command(
                 _print_object(graph, text, pieces, seed=chosen["seed"], explain=options["explain"], started=started)
             else:
                 if count > 1:
-                    click.secho(f"--- {k + 1} of {count}", dim=True)
-                _print(text, pieces, explain=options["explain"])
+                    echo(styled(f"--- {k + 1} of {count}", dim=True))
+                _print(text, pieces, explain=options["explain"], raw=raw)
             if stats:
                 seconds = time.perf_counter() - started
                 rate = pieces.tokens / seconds
@@ -190,14 +198,14 @@ def _stream(graph: Graph, text: str, settings: dict[str, Any]) -> Stream:
     return graph.stream(text.split() if graph.tokenizer.level == "tokens" else text, **settings)
 
 
-def _print(prompt: str, pieces: Stream, *, explain: bool) -> None:
+def _print(prompt: str, pieces: Stream, *, explain: bool, raw: bool) -> None:
     if explain:
-        print_explained(prompt, pieces, pieces)
+        print_explained(prompt, pieces, pieces, raw=raw)
         return
-    click.secho(prompt, dim=True, nl=False)
+    echo_text(styled(prompt, dim=True), nl=False, raw=raw)
     for piece in pieces:
-        click.echo(piece, nl=False)
-    click.echo()
+        echo_text(piece, nl=False, raw=raw)
+    echo()
 
 
 def _read_prompt(ctx: click.Context, prompt: str | None) -> str:

@@ -19,6 +19,7 @@ from sifu_cli.output.formats import duration, number
 from sifu_cli.output.messages import say
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
     from sifu_graph.training.options import StepReport, TrainReport
@@ -248,7 +249,8 @@ def command(
         plot_training(store, plot)
         say(f"wrote {plot}", quiet=quiet)
     if go_on is not None:
-        click.echo(f"interrupted; all steps are committed. To resume:\n  {go_on}", err=True)
+        echo("interrupted; all steps are committed. To resume:", err=True)
+        echo(f"  {go_on}", err=True)
         ctx.exit(INTERRUPTED)
 
 

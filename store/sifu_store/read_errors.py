@@ -1,0 +1,173 @@
+"""Why a read failed although the store is sound: it changed meanwhile, or the process lacks a resource.
+
+A reader takes no lock. Another process may replace the store (`Store.create` with ``force``) or delete the snapshot
+that is read (a collection of garbage); what is then missing at the path is no damage. This module knows where a store
+is and how its references are read; not its arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+import icechunk
+
+from sifu_store.durable import resource_error
+from sifu_store.errors import ResourceError, StoreChangedError, StoreDamagedError
+from sifu_store.history import Lineage, reachable
+from sifu_store.repository import open_icechunk
+from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME, is_being_replaced
+
+ATTEMPTS = 3
+"""How often a store that changes meanwhile is read."""
+PAUSE_S = 0.1
+"""Time between two attempts."""
+
+Identity = tuple[int, int] | None
+"""Device and inode of the repository of a store; None: there is none."""
+
+
+class Reader(Protocol):
+    """What this module knows of a `StoreReader`."""
+
+    path: Path
+    snapshot: str
+    recovered_from: str | None
+    _directory: Path
+    _identity: Identity
+
+    def _reopen(self) -> bool: ...
+
+
+class Opened(Reader, Protocol):
+    """What this module knows of a `Store`."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Reader = TypeVar("_Reader", bound=Reader)
+_Opened = TypeVar("_Opened", bound=Opened)
+
+
+def identity(directory: Path) -> Identity:
+    """What tells a store from another one that replaced it at the same path."""
+    try:
+        status = (directory / REPOSITORY_NAME).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def looks_again(
+    *, again: bool
+) -> Callable[[Callable[Concatenate[_Reader, _P], _T]], Callable[Concatenate[_Reader, _P], _T]]:
+    """A method of `StoreReader` whose errors say why the read failed.
+
+    Parameters
+    ----------
+    again
+        Repeat the read after an error that another process may have caused: a collection deletes and rewrites
+        snapshots while they are listed.
+    """
+
+    def decorate(method: Callable[Concatenate[_Reader, _P], _T]) -> Callable[Concatenate[_Reader, _P], _T]:
+        @functools.wraps(method)
+        def looking(self: _Reader, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+            for attempt in range(ATTEMPTS):
+                try:
+                    return method(self, *args, **kwargs)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:  # a panic in Icechunk is not an Exception
+                    known = why(self, error)
+                    if known is not None:
+                        raise known from error
+                    repeats = again and isinstance(error, StoreDamagedError | icechunk.IcechunkError)
+                    if not repeats or attempt == ATTEMPTS - 1 or not self._reopen():
+                        raise
+                    time.sleep(PAUSE_S)
+            raise AssertionError
+
+        return looking
+
+    return decorate
+
+
+def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
+    """`Store.open`, repeated if the store changes while it is opened."""
+
+    @functools.wraps(opening)
+    def open_again(cls: type[_Opened], path: str | Path, *, write: bool = False, at: str | None = None) -> _Opened:
+        target = Path(path).resolve()
+        for attempt in range(ATTEMPTS):
+            before, last = _state(target), attempt == ATTEMPTS - 1
+            try:
+                store = opening(cls, path, write=write, at=at)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                lacking = None if isinstance(error, ResourceError) else resource_error(error)
+                if lacking is not None:
+                    raise lacking from error
+                if _state(target) == before and not is_being_replaced(target):
+                    raise
+                if last:
+                    raise _changed(target) from error
+            else:
+                store._identity = before[0]
+                if store.recovered_from is None or write or last or _state(target) == before:
+                    return store
+                store.close()  # what it reports may be a change, and no damage
+            time.sleep(PAUSE_S)
+        raise AssertionError
+
+    return open_again
+
+
+def why(reader: Reader, error: BaseException) -> ResourceError | StoreChangedError | None:
+    """What made a read fail, if it was not the store; None: it may be damaged, or the error is another one."""
+    if isinstance(error, ResourceError | StoreChangedError):
+        return None
+    if isinstance(error, Exception) and (lacking := resource_error(error)) is not None:
+        return lacking
+    if reader._identity is not None and identity(reader._directory) != reader._identity:
+        return _changed(reader.path)
+    if isinstance(error, ValueError | TypeError | AssertionError) or not _deleted(reader):
+        return None
+    return StoreChangedError(
+        f"snapshot {reader.snapshot} of {reader.path} was deleted by another process while it was read: repeat, to "
+        "read a newer one"
+    )
+
+
+def _changed(path: Path) -> StoreChangedError:
+    return StoreChangedError(f"{path} was replaced by another process while it was read: repeat, to read the new one")
+
+
+def _state(target: Path) -> tuple[Identity, tuple[int, int] | None]:
+    """What changes if another process replaces the store, commits, or collects garbage."""
+    try:
+        status = (target / ACKNOWLEDGED_NAME).stat()
+    except OSError:
+        return identity(target), None
+    return identity(target), (status.st_ino, status.st_mtime_ns)
+
+
+def _deleted(reader: Reader) -> bool:
+    """Whether the snapshot that is read was deleted, or is being deleted: no reference reaches it any more."""
+    directory = reader._directory
+    if not (directory / REPOSITORY_NAME / "snapshots" / reader.snapshot).exists():
+        return True
+    try:
+        lineage = Lineage(open_icechunk(directory))
+        names = lineage.references
+        tips = [*names.branches.values(), *names.tags.values(), *names.redo.values(), *names.undone.values()]
+        return reader.snapshot not in reachable(lineage, tips)
+    except Exception:
+        return False
