@@ -28,6 +28,7 @@ from sifu_store.lock import WriterLock
 from sifu_store.refs import MAIN, branch_heads, read_references
 from sifu_store.repository import (
     acknowledge,
+    check_process,
     check_readable,
     open_icechunk,
     open_repository,
@@ -72,8 +73,11 @@ class Store(StoreWriter):
             Another process writes to the store at `path`.
         DiskFullError
             The disk is full.
+        StoreError
+            The process is a fork of one that has opened a store.
         """
         target = Path(path).resolve()
+        check_process(target)
         staging = Staging(target, force=force)
         try:
             with disk_errors(target, "creating the store"):
@@ -113,12 +117,15 @@ class Store(StoreWriter):
             No snapshot can be read.
         OptionError
             `at` names no snapshot.
+        StoreError
+            The process is a fork of one that has opened a store.
         ValueError
             Both `write` and `at` are given.
         """
         if write and at is not None:
             raise ValueError("an older snapshot can only be read: give either `write` or `at`")
         target = Path(path).resolve()
+        check_process(target)
         restore_interrupted_swap(target)
         if not is_store(target):
             found = "is not a sifu store" if target.exists() else "does not exist"
