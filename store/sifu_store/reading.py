@@ -313,6 +313,7 @@ class StoreReader:
 
     def _read_snapshot(self) -> None:
         """Open the snapshot for reading."""
+        history.snapshot_info(self._repository, self.snapshot)
         self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
         self._group = zarr.open_group(self._session.store, mode="r")
 

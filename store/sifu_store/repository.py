@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from sifu_store import refs
 from sifu_store.durable import sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
-from sifu_store.history import resolve, snapshot_beginning
+from sifu_store.history import resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
 from sifu_store.refs import EMPTY, MAIN
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
@@ -260,7 +260,7 @@ def _check_files(
             damaged = _first_damaged_file(directory, read_acknowledged(directory) or acknowledged)
         if damaged is not None:
             raise StoreDamagedError(f"{where}: {damaged} fails its checksum")
-    for manifest in repository.lookup_snapshot(snapshot).manifests:
+    for manifest in snapshot_info(repository, snapshot).manifests:
         path = directory / REPOSITORY_NAME / "manifests" / manifest.id
         size_bytes = path.stat().st_size if path.exists() else 0
         if size_bytes != manifest.size_bytes:
