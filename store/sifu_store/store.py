@@ -24,6 +24,7 @@ from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
 from sifu_store.errors import OptionError, StoreNotFoundError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
+from sifu_store.links import check_folders
 from sifu_store.lock import WriterLock
 from sifu_store.refs import MAIN, branch_heads, read_references
 from sifu_store.repository import (
@@ -35,7 +36,7 @@ from sifu_store.repository import (
     read_acknowledged,
     storage,
 )
-from sifu_store.staging import Staging, is_store, restore_interrupted_swap
+from sifu_store.staging import REPOSITORY_NAME, Staging, is_store, restore_interrupted_swap
 from sifu_store.writing import StoreWriter
 
 
@@ -118,7 +119,7 @@ class Store(StoreWriter):
         OptionError
             `at` names no snapshot.
         StoreError
-            The process is a fork of one that has opened a store.
+            The process is a fork of one that has opened a store, or a folder of the store is a symbolic link.
         ValueError
             Both `write` and `at` are given.
         """
@@ -130,6 +131,7 @@ class Store(StoreWriter):
         if not is_store(target):
             found = "is not a sifu store" if target.exists() else "does not exist"
             raise StoreNotFoundError(f"{path} {found}: create one with `build_graph()`, or give another `path`")
+        check_folders(target, REPOSITORY_NAME, collecting.COPIES_NAME)
         lock = WriterLock(target) if write else None
         try:
             if write:

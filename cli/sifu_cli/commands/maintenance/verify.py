@@ -29,10 +29,13 @@ def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool) -
     """Read and check every array and every page. If anything is damaged, lists it and exits with code 1."""
     from sifu_store.store import Store
 
+    from sifu_graph.verification import verify
+
     with Store.open(store) as opened, Progress(quiet=quiet) as progress:
         fallback = opened.recovered_from
-        report = opened.verify(
-            progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}")
+        report = verify(
+            opened,
+            progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}"),
         )
     if fallback:
         warn(fallback)
