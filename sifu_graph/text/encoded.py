@@ -211,7 +211,7 @@ def _write_parts(
     checksums = dict.fromkeys(FILES, 0)
 
     def write(name: str, data: NDArray[Any]) -> None:
-        checksums[name] = zlib.crc32(data, checksums[name])
+        checksums[name] = zlib.crc32(data.data, checksums[name])
         files[name].write(data.data)
 
     try:
@@ -268,7 +268,7 @@ def _read(path: Path) -> TokenFile:
     }
     checksums = meta.get("crc32")
     for name, array in arrays.items():
-        if checksums is not None and zlib.crc32(array) != checksums[name]:
+        if checksums is not None and zlib.crc32(array.data) != checksums[name]:
             raise ValueError(f"the checksum of {name} does not match")
     n, parts = int(meta["n"]), {part: Split(arrays[f"{part}.ids"], arrays[f"{part}.offsets"]) for part in PARTS}
     for name, part in parts.items():

@@ -16,6 +16,7 @@ from typing import Any
 
 import icechunk
 
+from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
 from sifu_store.layout import BIAS, WEIGHT
 from sifu_store.refs import BEFORE, EARLY, EMPTY, References, branch_heads, nearest, read_references
@@ -375,9 +376,9 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     return found[0]
 
 
-def metadata(command: str, changes: dict[str, Any], size_bytes: int) -> dict[str, Any]:
-    """The metadata that is stored with a commit, beside its message."""
-    return {"command": command, "changes": changes, "size_bytes": size_bytes}
+def metadata(command: str, changes: dict[str, Any], size_bytes: int, checksums: int) -> dict[str, Any]:
+    """The metadata that is stored with a commit, beside its message. `checksums` is the CRC-32 of their table."""
+    return {"command": command, "changes": changes, "size_bytes": size_bytes, CHECKSUMS: checksums}
 
 
 def _ordered(commits: dict[str, Commit]) -> Iterator[Commit]:

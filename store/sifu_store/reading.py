@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import icechunk
 import numpy as np
@@ -22,6 +22,7 @@ from zarr.core.buffer.cpu import NDBuffer
 from sifu_store import arrays, branching, collecting, history
 from sifu_store.arrays import Damage
 from sifu_store.branching import Moved
+from sifu_store.checksums import CHECKSUMS, BoundStore, ChunkChecksums, read_checksums
 from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
@@ -49,6 +50,7 @@ class StoreReader:
     snapshot: str
     branch: str
     recovered_from: str | None
+    _checksums: ChunkChecksums
     _session: icechunk.Session
     _group: zarr.Group
 
@@ -292,7 +294,9 @@ class StoreReader:
             Called with the number of chunks read so far and in all.
         """
         self._check_usable()
-        report = Verification(self._session, self._all_arrays(), self._directory, progress).run()
+        report = Verification(
+            self._session, self._all_arrays(), self._directory, progress, checksums=self._checksums
+        ).run()
         try:
             self.history()
         except StoreDamagedError as error:
@@ -313,9 +317,14 @@ class StoreReader:
 
     def _read_snapshot(self) -> None:
         """Open the snapshot for reading."""
-        history.snapshot_info(self._repository, self.snapshot)
         self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
-        self._group = zarr.open_group(self._session.store, mode="r")
+        self._open_group("r")
+
+    def _open_group(self, mode: Literal["r", "r+"]) -> None:
+        """Open the group of the session, which is at the snapshot, with its checksums."""
+        metadata = history.snapshot_info(self._repository, self.snapshot).metadata
+        self._checksums = read_checksums(self._session, metadata)
+        self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode=mode)
 
     def _head(self) -> str:
         """Id of the newest readable commit of the current branch."""
@@ -336,7 +345,7 @@ class StoreReader:
         self._check_usable()
         if not self._listed:
             for name, member in self._group.members(max_depth=None):
-                if isinstance(member, zarr.Array):
+                if isinstance(member, zarr.Array) and name != CHECKSUMS:
                     self._arrays_by_name.setdefault(name, arrays.stored_whole(member))
             self._listed = True
         return self._arrays_by_name

@@ -19,6 +19,7 @@ import zarr
 
 from sifu_store import branching, collecting, history
 from sifu_store.branching import Moved
+from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
 from sifu_store.errors import OptionError, StoreNotFoundError
@@ -49,7 +50,6 @@ class Store(StoreWriter):
 
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         super().__init__(path, directory, repository, snapshot)
-        self._staging: Staging | None = None
         self._cleanup: Callable[[], None] | None = None
 
     # ---- opening and closing
@@ -210,9 +210,10 @@ class Store(StoreWriter):
         if not self._session.has_uncommitted_changes:
             return self.snapshot
         with self._writing(f"committing {message!r}", 100 * len(self._touched)):
+            checksums = self._write_checksums()
             # The order: data and snapshot, sync, then the branch that refers to the snapshot.
             size_bytes = sum(path.stat().st_size for path in self._new_chunks())
-            snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes))
+            snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes, checksums))
             sync_filesystem(self._directory)
             # From here on the branch may refer to the new chunks, so they must not be removed.
             chunks_before, self._chunks_before = self._chunks_before, None
@@ -383,10 +384,11 @@ class Store(StoreWriter):
         else:
             self._session = self._repository.writable_session(self.branch)
             if self._staging is not None:
-                self._group = zarr.open_group(self._session.store, mode="a")
+                self._checksums = ChunkChecksums(known={})
+                self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode="a")
                 self._group.attrs.update({"format_version": FIRST_VERSION, "settings": {}})
             else:
-                self._group = zarr.open_group(self._session.store, mode="r+")
+                self._open_group("r+")
         self._arrays_by_name, self._listed = {}, False
         self._stored, self._touched, self._chunks_before = None, set(), None
 

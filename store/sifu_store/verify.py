@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
+from sifu_store.checksums import CHECKSUMS, ChunkChecksums
 from sifu_store.layout import (
     ARRAYS,
     BY_NAME,
@@ -75,6 +76,8 @@ class Verification:
         The snapshot, its arrays by name, and the directory of the store.
     progress
         Called with the number of chunks read so far and in all.
+    checksums
+        The checksums of the chunks; the arrays check them when they are read.
     """
 
     def __init__(
@@ -83,9 +86,11 @@ class Verification:
         arrays: dict[str, zarr.Array[Any]],
         directory: Path,
         progress: Callable[[int, int], None] | None,
+        *,
+        checksums: ChunkChecksums,
     ) -> None:
         self._session, self._arrays, self._directory = session, arrays, directory
-        self._progress = progress
+        self._progress, self._checksums = progress, checksums
         self._done = self._total = 0
         self._size_bytes = 0
         self._damage: list[Damage] = []
@@ -99,6 +104,7 @@ class Verification:
         paged = {name: array for name, array in self._arrays.items() if is_paged(array)}
         self._total = sum(chunk_count(array) for array in plain.values())
         contents = {name: self._read_plain(name, array) for name, array in plain.items()}
+        self._check_table()
         self._check_index(contents)
         self._check_pairs(contents)
         self._check_clones(contents)
@@ -115,6 +121,17 @@ class Verification:
             size_bytes=self._size_bytes,
             damage=tuple(self._damage),
         )
+
+    def _check_table(self) -> None:
+        """Check that every chunk in the table of checksums exists. What exists is compared when it is read."""
+        if self._checksums.fault is not None:
+            self._damage.append(Damage(CHECKSUMS, None, None, str(self._directory), self._checksums.fault))
+        for name, column in (self._checksums.known or {}).items():
+            if name not in self._arrays:
+                self._damage.append(Damage(name, None, None, str(self._directory), "the array is missing"))
+            elif is_paged(self._arrays[name]):  # of the others, every chunk must exist
+                for chunk in sorted(set(np.flatnonzero(column).tolist()) - existing_chunks(self._session, name)):
+                    self._report(name, "the chunk that was written is missing", chunk)
 
     def _read_plain(self, name: str, array: zarr.Array[Any]) -> np.ndarray | None:
         count = chunk_count(array)
