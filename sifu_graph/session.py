@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError
 from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
+from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
 from sifu_graph.config import SignalConfig
@@ -246,10 +247,22 @@ class GraphSession:
             kept=kept,
             host_bytes=host_bytes,
             copied_bytes=copied,
-            folder=self.scratch or self.path / "scratch",
+            folder=self.scratch_folder(),
         )
         if parameters is None:
             self._fit_device(copied)
+
+    def scratch_folder(self) -> Path:
+        """The folder for pages that leave memory before a commit.
+
+        Raises
+        ------
+        StoreError
+            It is in the store, and a symbolic link.
+        """
+        if self.scratch is None:
+            refuse_link(self.path / "scratch")
+        return self.scratch or self.path / "scratch"
 
     def _fit_base(self, least_bytes: int) -> None:
         """Checks that the base fits the memory that the graph may take; it is never paged."""

@@ -1,4 +1,4 @@
-"""Verification of a graph: of the snapshot that its store reads, and of what makes it a graph.
+"""Verification of a graph: of the snapshot that its store reads, of what makes it a graph, and of its encoded texts.
 
 This module knows which parts a graph has; each part checks itself.
 """
@@ -15,10 +15,11 @@ from sifu_store.verify import VerifyReport
 
 from sifu_graph.settings import checked
 from sifu_graph.soundness import faults, not_finite
+from sifu_graph.text.encoded import damaged_token_files
 
 
 def verify(store: StoreReader, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Read and check every array and every stored page of a snapshot: readable, consistent, finite, and a graph.
+    """Read and check every array and every stored page of a snapshot, that they are a graph, and all encoded texts.
 
     Parameters
     ----------
@@ -30,10 +31,10 @@ def verify(store: StoreReader, *, progress: Callable[[int, int], None] | None = 
     Returns
     -------
     VerifyReport
-        All damage; that of settings has the array "settings".
+        All damage; that of settings has the array "settings", that of encoded texts "encoded text".
     """
     report = store.verify(progress=progress, check=not_finite)
-    return replace(report, damage=(*report.damage, *_graph_damage(store)))
+    return replace(report, damage=(*report.damage, *_graph_damage(store), *damaged_token_files(store.path / "cache")))
 
 
 def _graph_damage(store: StoreReader) -> list[Damage]:

@@ -1,7 +1,7 @@
 """The encoded corpus on disk: node ids in a flat file, the start of each document, chunks and batches.
 
-A token file is a cache. Its key is made of the hashes of corpus and tokenizer; a file that is incomplete or has
-another key is ignored and written again. The module does not know characters or edges.
+A token file is a cache. Its key is made of the hashes of corpus and tokenizer; a file that is incomplete or damaged, or
+has another key, is ignored and written again. The module does not know characters or edges.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
+from sifu_store.arrays import Damage
 from sifu_store.errors import CorpusError, DiskFullError, ResourceError
+from sifu_store.links import refuse_link
+from sifu_store.lock import file_lock
 
 from sifu_graph.arrays import Bools, Integers, Ints
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
@@ -29,6 +32,8 @@ from sifu_graph.text.tokenizer import Tokenizer
 FORMAT = 1
 
 PARTS = ("train", "heldout")
+FILES = tuple(f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets"))
+DTYPES = ("<u2", "<i4")
 _PARTIAL = "partial-"
 
 
@@ -136,23 +141,26 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, hold
         The corpus cannot be read, or every document is held out.
     DiskFullError, ResourceError
         The cache cannot be written.
+    StoreError
+        `directory` is a symbolic link.
     """
     check_fraction(holdout)
-    key = _key(corpus, tokenizer, holdout=holdout)
+    key, n = _key(corpus, tokenizer, holdout=holdout), len(tokenizer)
     path = directory / key
-    found = _open(path, key=key)
+    refuse_link(directory)
+    found = _open(path, key=key, n=n)
     if found is not None:
         return found
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(directory / "lock"):
-            found = _open(path, key=key)  # another process may have been faster
+        with file_lock(directory / "lock"):
+            found = _open(path, key=key, n=n)  # another process may have been faster
             if found is None:
                 # the writer of a partial folder held the lock, so it no longer runs
                 for abandoned in directory.glob(_PARTIAL + "*"):
                     shutil.rmtree(abandoned, ignore_errors=True)
                 _write(corpus, tokenizer, path=path, key=key, holdout=holdout)
-                found = _open(path, key=key)
+                found = _open(path, key=key, n=n)
     except OSError as error:
         message = f"{directory}: the encoded corpus cannot be written: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -172,7 +180,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
     dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<i4")
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
     try:
-        tokens, documents = _write_parts(corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout)
+        tokens, documents, checksums = _write_parts(corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout)
         if documents["train"] == 0:
             raise CorpusError(
                 f"all {documents['heldout']} documents are held out (a share of {holdout:g}); expected at least one "
@@ -185,13 +193,15 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
             "dtype": dtype.str,
             "tokens": tokens,
             "documents": documents,
+            "crc32": checksums,
         }
         with (partial / "meta.json").open("w", encoding="utf-8") as file:
             json.dump(meta, file)
             _sync(file)
-        if path.is_dir():  # torn or foreign
+        if path.is_dir() and not path.is_symlink():  # torn or foreign
             shutil.rmtree(path)
-        path.unlink(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -199,21 +209,27 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
 
 def _write_parts(
     corpus: Corpus, tokenizer: Tokenizer, *, partial: Path, dtype: np.dtype[Any], holdout: float
-) -> tuple[dict[str, int], dict[str, int]]:
+) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Write the files; the tokens and documents of each part, and the CRC-32 of each file."""
     tokens, documents = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
-    names = [f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets")]
-    files = {name: (partial / name).open("wb") for name in names}
+    files = {name: (partial / name).open("wb") for name in FILES}
+    checksums = dict.fromkeys(FILES, 0)
+
+    def write(name: str, data: NDArray[Any]) -> None:
+        checksums[name] = zlib.crc32(data.data, checksums[name])
+        files[name].write(data.data)
+
     try:
         for part in PARTS:
-            files[f"{part}.offsets"].write(np.zeros(1, "<i8").tobytes())
+            write(f"{part}.offsets", np.zeros(1, "<i8"))
         for batch in batched(corpus.documents()):
             sides: dict[str, list[Document]] = {part: [] for part in PARTS}
             for document in batch:
                 sides[PARTS[is_held_out(document, fraction=holdout)]].append(document)
             for part, side in sides.items():
                 ids, lengths = tokenizer.encode_batch(side)
-                files[f"{part}.ids"].write(ids.astype(dtype).data)
-                files[f"{part}.offsets"].write((np.cumsum(lengths) + tokens[part]).astype("<i8").data)
+                write(f"{part}.ids", ids.astype(dtype))
+                write(f"{part}.offsets", (np.cumsum(lengths) + tokens[part]).astype("<i8"))
                 tokens[part] += len(ids)
                 documents[part] += len(side)
         for file in files.values():
@@ -221,7 +237,7 @@ def _write_parts(
     finally:
         for file in files.values():
             file.close()
-    return tokens, documents
+    return tokens, documents, checksums
 
 
 def _sync(file: IO[Any]) -> None:
@@ -229,29 +245,70 @@ def _sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _open(path: Path, *, key: str) -> TokenFile | None:
-    """The token file at `path`; None: it is missing, incomplete, or has another key."""
+def _open(path: Path, *, key: str, n: int) -> TokenFile | None:
+    """The token file of `n` nodes at `path`; None: it is missing, incomplete or damaged, or has another key."""
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT or meta["key"] != key:
-            return None
-        parts = {
-            part: Split(
-                _map(path / f"{part}.ids", dtype=meta["dtype"], length=meta["tokens"][part]),
-                _map(path / f"{part}.offsets", dtype="<i8", length=meta["documents"][part] + 1),
-            )
-            for part in PARTS
-        }
-        if any(int(part.offsets[-1]) != part.tokens for part in parts.values()):
-            return None
-        return TokenFile(path=path, n=int(meta["n"]), train=parts["train"], heldout=parts["heldout"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = _read(path)
+        return found if path.name == key and found.n == n else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _read(path: Path) -> TokenFile:
+    """The token file at `path`, its checksums and its values checked.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError, RecursionError
+        A file is missing or damaged. Files that earlier releases wrote have no checksums; their values are checked.
+    """
+    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    if path.is_symlink() or meta["format"] != FORMAT or meta["key"] != path.name or meta["dtype"] not in DTYPES:
+        raise ValueError("meta.json does not describe these files")
+    lengths = {f"{part}.ids": meta["tokens"][part] for part in PARTS}
+    lengths |= {f"{part}.offsets": meta["documents"][part] + 1 for part in PARTS}
+    arrays = {
+        name: _map(path / name, dtype=meta["dtype"] if name.endswith("ids") else "<i8", length=length)
+        for name, length in lengths.items()
+    }
+    checksums = meta.get("crc32")
+    for name, array in arrays.items():
+        if checksums is not None and zlib.crc32(array.data) != checksums[name]:
+            raise ValueError(f"the checksum of {name} does not match")
+    n, parts = int(meta["n"]), {part: Split(arrays[f"{part}.ids"], arrays[f"{part}.offsets"]) for part in PARTS}
+    for name, part in parts.items():
+        offsets = part.offsets
+        if offsets[0] != 0 or offsets[-1] != part.tokens or (offsets[1:] < offsets[:-1]).any():
+            raise ValueError(f"{name}.offsets are not where documents begin")
+        if part.tokens and not 0 <= int(part.ids.min()) <= int(part.ids.max()) < n:
+            raise ValueError(f"{name}.ids has a node that does not exist")
+    return TokenFile(path=path, n=n, train=parts["train"], heldout=parts["heldout"])
 
 
 def _map(path: Path, *, dtype: str, length: int) -> NDArray[Any]:
     if path.stat().st_size != length * np.dtype(dtype).itemsize:
-        raise ValueError("the file has another size than was written")
+        raise ValueError(f"{path.name} has another size than was written")
     if length == 0:
         return np.empty(0, dtype=dtype)
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+
+
+def damaged_token_files(directory: Path) -> Iterator[Damage]:
+    """Check all token files in `directory`, and yield the damaged ones.
+
+    A damaged token file changes no result: the next command that uses it writes it again from the corpus.
+    """
+    for path in sorted(directory.iterdir() if directory.is_dir() else ()):
+        if path.name == "lock" or path.name.startswith(_PARTIAL):
+            continue
+        try:
+            _read(path)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            yield Damage(
+                "encoded text",
+                None,
+                None,
+                str(path),
+                f"{reason}; delete this folder: it is written again when it is used",
+            )

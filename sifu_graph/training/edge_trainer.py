@@ -123,7 +123,7 @@ class EdgeTrainer:
             graph.signal,
             self._tokens.train,
             length=self._length,
-            folder=None if host.resident else graph.scratch or graph.path / "scratch",
+            folder=None if host.resident else graph.scratch_folder(),
         )
         if parameters.tier is not None:
             parameters.tier.forget()

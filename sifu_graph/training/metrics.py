@@ -14,6 +14,7 @@ from typing import Any
 
 from sifu_store.durable import is_disk_full, write_durably
 from sifu_store.errors import DiskFullError, StoreError
+from sifu_store.links import open_to_append, refuse_link
 from sifu_store.refs import MAIN
 
 METRICS = "metrics.jsonl"
@@ -29,8 +30,8 @@ def log_step(metrics: Path, report: dict[str, Any], branch: str) -> None:
     """
     fields = {k: v for k, v in report.items() if v is not None and k != "eta_s"}
     try:
-        with metrics.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n")
+        with open_to_append(metrics) as log:
+            log.write((json.dumps({"time": round(time.time(), 3), "branch": branch, **fields}) + "\n").encode())
     except OSError as error:
         kind = DiskFullError if is_disk_full(error) else StoreError
         raise kind(
@@ -43,7 +44,13 @@ def drop_later_lines(metrics: Path, step: int, branch: str) -> float:
     """Takes out what an earlier run logged after its last commit on this branch: those steps never happened.
 
     Returns the last logged step, or infinity if the branch has no log.
+
+    Raises
+    ------
+    StoreError
+        The log is a symbolic link.
     """
+    refuse_link(metrics)
     if not metrics.exists():
         return math.inf
     lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -127,13 +127,13 @@ def existing_chunks(session: icechunk.Session, name: str) -> set[int]:
     return sync(collect())
 
 
-def delete_chunks(session: icechunk.Session, array: zarr.Array[Any], pages: list[int]) -> None:
+def delete_chunks(array: zarr.Array[Any], pages: list[int]) -> None:
     """Delete the chunks of some pages (their indices along the first axis)."""
     keys = [_key(array, (page, *(0 for _ in array.shape[1:]))) for page in pages]
 
     async def drop() -> None:
         for key in keys:
-            await session.store.delete(key)
+            await array.store.delete(key)
 
     sync(drop())
 

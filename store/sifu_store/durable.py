@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifu_store.errors import DiskFullError, ResourceError, StoreError
+from sifu_store.links import create_beside
 
 if TYPE_CHECKING:
     import ctypes
@@ -56,10 +57,10 @@ def write_durably(path: Path, data: bytes) -> None:
     StoreError
         The operating system reports another error; the old file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     with disk_errors(path, f"writing {path.name}"):
+        temporary, file = create_beside(path)
         try:
-            with temporary.open("wb") as file:
+            with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -16,9 +16,10 @@ from typing import Any
 
 import icechunk
 
+from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
 from sifu_store.layout import BIAS, WEIGHT
-from sifu_store.refs import EARLY, EMPTY, References, branch_heads, nearest, read_references
+from sifu_store.refs import BEFORE, EARLY, EMPTY, References, branch_heads, nearest, read_references
 from sifu_store.staging import REPOSITORY_NAME
 
 TRAIN = "train"
@@ -99,7 +100,7 @@ class Lineage:
     Raises
     ------
     StoreDamagedError
-        From every method: a snapshot cannot be read.
+        From every method: a snapshot cannot be read, or is its own ancestor.
     """
 
     def __init__(self, repository: icechunk.Repository, references: References | None = None) -> None:
@@ -112,8 +113,7 @@ class Lineage:
         found = self._commits.get(snapshot)
         if found is None:
             try:
-                info = self._repository.lookup_snapshot(snapshot)
-                found = self._commits[snapshot] = self._read(info)
+                found = self._commits[snapshot] = self._read(snapshot_info(self._repository, snapshot))
             except icechunk.IcechunkError as error:
                 raise StoreDamagedError(
                     f"snapshot {snapshot} of the history cannot be read ({first_line(error)}); "
@@ -123,8 +123,15 @@ class Lineage:
 
     def ancestry(self, snapshot: str | None) -> Iterator[Commit]:
         """A commit and its ancestors, newest first; nothing for None."""
+        passed: set[str] = set()
         while snapshot is not None:
             commit = self.commit(snapshot)
+            if snapshot in passed:
+                raise StoreDamagedError(
+                    f"the history returns to snapshot {snapshot}: a reference {BEFORE}* or a snapshot file is damaged; "
+                    "the current snapshot is not affected"
+                )
+            passed.add(snapshot)
             yield commit
             snapshot = commit.parent
 
@@ -155,11 +162,31 @@ class Lineage:
     def _early(self, info: icechunk.SnapshotInfo) -> str | None:
         """The parent of a commit in a store written before branches existed: the next older kept commit by time."""
         times = {
-            self._repository.lookup_snapshot(snapshot).written_at: snapshot
+            snapshot_info(self._repository, snapshot).written_at: snapshot
             for snapshot in self.references.early.values()
         }
         older = [time for time in times if time < info.written_at]
         return times[max(older)] if older else None
+
+
+def snapshot_info(repository: icechunk.Repository, snapshot: str) -> icechunk.SnapshotInfo:
+    """The metadata of a snapshot.
+
+    Raises
+    ------
+    StoreDamagedError
+        The file of the snapshot is that of another one. Icechunk does not check this, and follows parents without an
+        end where a file was replaced by that of its child.
+    icechunk.IcechunkError
+        The file cannot be read.
+    """
+    info = repository.lookup_snapshot(snapshot)
+    if info.id != snapshot:
+        raise StoreDamagedError(
+            f"the file of snapshot {snapshot} is that of snapshot {info.id}: "
+            f"restore {REPOSITORY_NAME}/snapshots/{snapshot} from a backup"
+        )
+    return info
 
 
 def read_history(repository: icechunk.Repository, snapshot: str, limit: int | None) -> list[Commit]:
@@ -228,7 +255,14 @@ def writes_between(repository: icechunk.Repository, older: str, newer: str) -> W
     """What was written between a snapshot and a descendant of it.
 
     Returns None if Icechunk cannot compare the two: `older` is not an ancestor, or a commit between them was deleted.
+
+    Raises
+    ------
+    StoreDamagedError
+        The file of a snapshot between them is that of another one.
     """
+    if not _descends(repository, newer, older):
+        return None
     try:
         diff = repository.diff(from_snapshot_id=older, to_snapshot_id=newer)
     except icechunk.IcechunkError:
@@ -237,6 +271,22 @@ def writes_between(repository: icechunk.Repository, older: str, newer: str) -> W
     replaced = frozenset(name.lstrip("/") for name in diff.new_arrays | diff.deleted_arrays)
     updated = {name.lstrip("/") for name in diff.updated_arrays}
     return Writes(chunks, replaced, replaced.union(chunks, updated))
+
+
+def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
+    """Whether `older` is an ancestor of `newer` by Icechunk's own parents, which must lead to an end."""
+    passed: set[str] = set()
+    snapshot: str | None = newer
+    while snapshot not in (None, EMPTY) and snapshot not in passed:
+        try:
+            parent = snapshot_info(repository, snapshot).parent_id
+        except icechunk.IcechunkError:
+            return False
+        if snapshot == older:
+            return True
+        passed.add(snapshot)
+        snapshot = parent
+    return False
 
 
 def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> dict[str, set[int]] | None:
@@ -326,9 +376,9 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     return found[0]
 
 
-def metadata(command: str, changes: dict[str, Any], size_bytes: int) -> dict[str, Any]:
-    """The metadata that is stored with a commit, beside its message."""
-    return {"command": command, "changes": changes, "size_bytes": size_bytes}
+def metadata(command: str, changes: dict[str, Any], size_bytes: int, checksums: int) -> dict[str, Any]:
+    """The metadata that is stored with a commit, beside its message. `checksums` is the CRC-32 of their table."""
+    return {"command": command, "changes": changes, "size_bytes": size_bytes, CHECKSUMS: checksums}
 
 
 def _ordered(commits: dict[str, Commit]) -> Iterator[Commit]:

@@ -18,6 +18,7 @@ import filelock
 
 from sifu_store.durable import disk_errors
 from sifu_store.errors import StoreLockedError
+from sifu_store.links import create_beside, refuse_link
 
 LOCK_NAME = "writer.lock"
 HOLDER_NAME = "writer.json"
@@ -34,8 +35,7 @@ class WriterLock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # thread_local=False: one thread may open a store and another close it
-        self._lock = filelock.FileLock(directory / LOCK_NAME, timeout=0, thread_local=False)
+        self._lock = file_lock(directory / LOCK_NAME, timeout=0)
         with disk_errors(directory, "taking the writer lock"):
             before = directory.stat().st_ino
             try:
@@ -62,11 +62,30 @@ class WriterLock:
             self._lock.release(force=True)
 
 
+def file_lock(path: Path, *, timeout: float = -1) -> filelock.BaseFileLock:
+    """An operating-system lock of a file, which is created and emptied; not yet taken.
+
+    Parameters
+    ----------
+    timeout
+        Seconds to wait for another holder; negative: without end.
+
+    Raises
+    ------
+    StoreError
+        The file is a symbolic link: what it refers to would be emptied.
+    """
+    refuse_link(path)
+    # thread_local=False: one thread may open a store and another close it
+    return filelock.FileLock(path, timeout=timeout, thread_local=False)
+
+
 def is_locked(directory: Path) -> bool:
     """Whether a running process holds the writer lock of `directory`. The check itself leaves no lock."""
-    if not (directory / LOCK_NAME).exists():
+    path = directory / LOCK_NAME
+    if path.is_symlink() or not path.exists():
         return False
-    lock = filelock.FileLock(directory / LOCK_NAME, timeout=0, thread_local=False)
+    lock = file_lock(path, timeout=0)
     try:
         with lock:
             return False
@@ -95,6 +114,11 @@ def _write_holder(directory: Path) -> None:
         "command": " ".join(arguments)[:200],
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    temporary = directory / f".{HOLDER_NAME}.tmp"
-    temporary.write_text(json.dumps(holder), encoding="utf-8")
-    temporary.replace(directory / HOLDER_NAME)
+    temporary, file = create_beside(directory / HOLDER_NAME)
+    try:
+        with file:
+            file.write(json.dumps(holder).encode())
+        temporary.replace(directory / HOLDER_NAME)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import icechunk
 import numpy as np
@@ -21,6 +21,7 @@ from zarr.core.buffer.cpu import NDBuffer
 from sifu_store import arrays, branching, collecting, history
 from sifu_store.arrays import Damage
 from sifu_store.branching import Moved
+from sifu_store.checksums import CHECKSUMS, BoundStore, ChunkChecksums, read_checksums
 from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
@@ -52,6 +53,7 @@ class StoreReader:
     snapshot: str
     branch: str
     recovered_from: str | None
+    _checksums: ChunkChecksums
     _session: icechunk.Session
     _group: zarr.Group
 
@@ -323,7 +325,9 @@ class StoreReader:
             Called with the name and the values of each array and page; returns what is wrong with them, or None.
         """
         self._check_usable()
-        report = Verification(self._session, self._all_arrays(), self._directory, progress, check).run()
+        report = Verification(
+            self._session, self._all_arrays(), self._directory, progress, checksums=self._checksums, check=check
+        ).run()
         if report.damage and (known := why(self, StoreDamagedError(str(report.damage[0])))) is not None:
             raise known
         try:
@@ -343,7 +347,13 @@ class StoreReader:
     def _read_snapshot(self) -> None:
         """Open the snapshot for reading."""
         self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
-        self._group = zarr.open_group(self._session.store, mode="r")
+        self._open_group("r")
+
+    def _open_group(self, mode: Literal["r", "r+"]) -> None:
+        """Open the group of the session, which is at the snapshot, with its checksums."""
+        metadata = history.snapshot_info(self._repository, self.snapshot).metadata
+        self._checksums = read_checksums(self._session, metadata)
+        self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode=mode)
 
     def _reopen(self) -> bool:
         """Open the repository again, as another process may have changed it; False: this process is the writer."""
@@ -372,7 +382,7 @@ class StoreReader:
         self._check_usable()
         if not self._listed:
             for name, member in self._group.members(max_depth=None):
-                if isinstance(member, zarr.Array):
+                if isinstance(member, zarr.Array) and name != CHECKSUMS:
                     self._arrays_by_name.setdefault(name, arrays.stored_whole(member))
             self._listed = True
         return self._arrays_by_name

@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from sifu_store import refs
 from sifu_store.durable import raise_resource_error, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
-from sifu_store.history import resolve, snapshot_beginning
+from sifu_store.history import resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
 from sifu_store.refs import EMPTY, MAIN
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
@@ -83,8 +83,30 @@ class OpenRepository:
     shadow: tempfile.TemporaryDirectory[str] | None = None
 
 
+_started_in: list[int] = []
+"""Id of the process that first used Icechunk, this one or one that it is a fork of; empty: none has."""
+
+
+def check_process(directory: Path) -> None:
+    """Check that Icechunk can be used in this process to open the store in `directory`.
+
+    Raises
+    ------
+    StoreError
+        The process is a fork of one that has used Icechunk. Its threads do not exist here: every call would wait for
+        ever.
+    """
+    if _started_in and _started_in[0] != os.getpid():
+        raise StoreError(
+            f"{directory} cannot be opened in a fork of process {_started_in[0]}, which has opened a store: "
+            "start workers with spawn or forkserver, and open the store there"
+        )
+
+
 def storage(directory: Path) -> icechunk.Storage:
     """The Icechunk storage of the store in `directory`."""
+    if not _started_in:
+        _started_in.append(os.getpid())
     if "ICECHUNK_LOG" not in os.environ:
         # Icechunk warns at every open that a local directory does not exclude a second writer; the writer lock does.
         icechunk.set_logs_filter("icechunk=off")
@@ -240,7 +262,7 @@ def _check_files(
             damaged = _first_damaged_file(directory, read_acknowledged(directory) or acknowledged)
         if damaged is not None:
             raise StoreDamagedError(f"{where}: {damaged} fails its checksum")
-    for manifest in repository.lookup_snapshot(snapshot).manifests:
+    for manifest in snapshot_info(repository, snapshot).manifests:
         path = directory / REPOSITORY_NAME / "manifests" / manifest.id
         size_bytes = path.stat().st_size if path.exists() else 0
         if size_bytes != manifest.size_bytes:

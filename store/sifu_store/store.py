@@ -19,23 +19,26 @@ import zarr
 
 from sifu_store import branching, collecting, history
 from sifu_store.branching import Moved
+from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
 from sifu_store.errors import OptionError, StoreNotFoundError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
+from sifu_store.links import check_folders
 from sifu_store.lock import WriterLock
 from sifu_store.read_errors import opens_again
 from sifu_store.refs import MAIN, branch_heads, read_references
 from sifu_store.repository import (
     acknowledge,
+    check_process,
     check_readable,
     open_icechunk,
     open_repository,
     read_acknowledged,
     storage,
 )
-from sifu_store.staging import Staging, is_store, remove_dead_builds, restore_interrupted_swap
+from sifu_store.staging import REPOSITORY_NAME, Staging, is_store, remove_dead_builds, restore_interrupted_swap
 from sifu_store.writing import StoreWriter
 
 
@@ -48,7 +51,6 @@ class Store(StoreWriter):
 
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         super().__init__(path, directory, repository, snapshot)
-        self._staging: Staging | None = None
         self._cleanup: Callable[[], None] | None = None
 
     # ---- opening and closing
@@ -73,8 +75,11 @@ class Store(StoreWriter):
             Another process writes to the store at `path`.
         DiskFullError
             The disk is full.
+        StoreError
+            The process is a fork of one that has opened a store.
         """
         target = Path(path).resolve()
+        check_process(target)
         staging = Staging(target, force=force)
         try:
             with disk_errors(target, "creating the store"):
@@ -115,16 +120,20 @@ class Store(StoreWriter):
             No snapshot can be read.
         OptionError
             `at` names no snapshot.
+        StoreError
+            The process is a fork of one that has opened a store, or a folder of the store is a symbolic link.
         ValueError
             Both `write` and `at` are given.
         """
         if write and at is not None:
             raise ValueError("an older snapshot can only be read: give either `write` or `at`")
         target = Path(path).resolve()
+        check_process(target)
         restore_interrupted_swap(target)
         if not is_store(target):
             found = "is not a sifu store" if target.exists() else "does not exist"
             raise StoreNotFoundError(f"{path} {found}: create one with `build_graph()`, or give another `path`")
+        check_folders(target, REPOSITORY_NAME, collecting.COPIES_NAME)
         lock = WriterLock(target) if write else None
         try:
             if write:
@@ -203,9 +212,10 @@ class Store(StoreWriter):
         if not self._session.has_uncommitted_changes:
             return self.snapshot
         with self._writing(f"committing {message!r}", 100 * len(self._touched)):
+            checksums = self._write_checksums()
             # The order: data and snapshot, sync, then the branch that refers to the snapshot.
             size_bytes = sum(path.stat().st_size for path in self._new_chunks())
-            snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes))
+            snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes, checksums))
             sync_filesystem(self._directory)
             # From here on the branch may refer to the new chunks, so they must not be removed.
             chunks_before, self._chunks_before = self._chunks_before, None
@@ -378,10 +388,11 @@ class Store(StoreWriter):
         else:
             self._session = self._repository.writable_session(self.branch)
             if self._staging is not None:
-                self._group = zarr.open_group(self._session.store, mode="a")
+                self._checksums = ChunkChecksums(known={})
+                self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode="a")
                 self._group.attrs.update({"format_version": FIRST_VERSION, "settings": {}})
             else:
-                self._group = zarr.open_group(self._session.store, mode="r+")
+                self._open_group("r+")
         self._arrays_by_name, self._listed = {}, False
         self._stored, self._touched, self._chunks_before = None, set(), None
 

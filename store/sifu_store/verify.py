@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
+from sifu_store.checksums import CHECKSUMS, ChunkChecksums
 from sifu_store.consistency import inconsistencies
 from sifu_store.layout import ARRAYS, BY_NAME, PAGE_EDGES, STORED, page_slots
 
@@ -60,6 +61,8 @@ class Verification:
         The snapshot, its arrays by name, and the directory of the store.
     progress
         Called with the number of chunks read so far and in all.
+    checksums
+        The checksums of the chunks; the arrays check them when they are read.
     check
         Called with the name and the values of each array and page; returns what is wrong with the values, or None.
     """
@@ -70,10 +73,12 @@ class Verification:
         arrays: dict[str, zarr.Array[Any]],
         directory: Path,
         progress: Callable[[int, int], None] | None,
+        *,
+        checksums: ChunkChecksums,
         check: Check | None = None,
     ) -> None:
         self._session, self._arrays, self._directory = session, arrays, directory
-        self._progress, self._check = progress, check
+        self._progress, self._checksums, self._check = progress, checksums, check
         self._done = self._total = 0
         self._size_bytes = 0
         self._damage: list[Damage] = []
@@ -87,6 +92,7 @@ class Verification:
         paged = {name: array for name, array in self._arrays.items() if is_paged(array)}
         self._total = sum(chunk_count(array) for array in plain.values())
         contents = {name: self._read_plain(name, array) for name, array in plain.items()}
+        self._check_table()
         for name, reason in inconsistencies(contents):
             self._report(name, reason)
         bitmap = contents.get(STORED)
@@ -101,6 +107,17 @@ class Verification:
             size_bytes=self._size_bytes,
             damage=tuple(self._damage),
         )
+
+    def _check_table(self) -> None:
+        """Check that every chunk in the table of checksums exists. What exists is compared when it is read."""
+        if self._checksums.fault is not None:
+            self._damage.append(Damage(CHECKSUMS, None, None, str(self._directory), self._checksums.fault))
+        for name, column in (self._checksums.known or {}).items():
+            if name not in self._arrays:
+                self._damage.append(Damage(name, None, None, str(self._directory), "the array is missing"))
+            elif is_paged(self._arrays[name]):  # of the others, every chunk must exist
+                for chunk in sorted(set(np.flatnonzero(column).tolist()) - existing_chunks(self._session, name)):
+                    self._report(name, "the chunk that was written is missing", chunk)
 
     def _read_plain(self, name: str, array: zarr.Array[Any]) -> np.ndarray | None:
         count = chunk_count(array)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import icechunk
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sifu_store import arrays
+from sifu_store import arrays, checksums
 from sifu_store.durable import disk_errors, require_free_bytes
 from sifu_store.errors import StoreError, first_line
 from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
 from sifu_store.reading import StoreReader
-from sifu_store.staging import REPOSITORY_NAME
+from sifu_store.staging import REPOSITORY_NAME, Staging
 
 
 class StoreWriter(StoreReader):
@@ -37,6 +38,7 @@ class StoreWriter(StoreReader):
 
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         super().__init__(path, directory, repository, snapshot)
+        self._staging: Staging | None = None  # of a new store until its first commit
         self._touched: set[int] = set()  # pages written since the last commit
         self._chunks_before: set[str] | None = None  # names of the chunk files before the first write since then
 
@@ -230,6 +232,20 @@ class StoreWriter(StoreReader):
             raise ValueError("pages were written, but not marked as stored")
         self._check_complete()
 
+    def _write_checksums(self) -> int:
+        """Write the checksums of all chunks. Returns the CRC-32 of the table."""
+        found = self._all_arrays()
+        if self._checksums.known is None and self._staging is None:  # an earlier release wrote the snapshot
+            with self._writing("reading the checksums of all chunks", 0):
+                chunks = {name: arrays.existing_chunks(self._session, name) for name in found}
+                known = checksums.scan(self._session, chunks, {name: array.ndim for name, array in found.items()})
+            self._checksums.known = known.known
+        table = self._checksums.table({name: arrays.chunk_count(array) for name, array in found.items()})
+        data = np.frombuffer(table, np.uint8)
+        with self._writing("writing the checksums", data.nbytes):
+            arrays.create_array(self._group, checksums.CHECKSUMS, data.shape, data.dtype, paged=False)[...] = data
+        return zlib.crc32(table)
+
     def _write_bitmap(self, stored: np.ndarray) -> None:
         bitmap = self._all_arrays().get(STORED)
         before = np.zeros(0, bool) if bitmap is None else np.asarray(bitmap[...]).astype(bool)
@@ -242,7 +258,7 @@ class StoreWriter(StoreReader):
         dropped = np.flatnonzero(before[:known] & ~stored[:known]).tolist()
         for array in self._all_arrays().values():
             if dropped and arrays.is_paged(array):
-                arrays.delete_chunks(self._session, array, dropped)
+                arrays.delete_chunks(array, dropped)
 
     def _check_complete(self) -> None:
         shapes = {name: array.shape for name, array in self._all_arrays().items()}

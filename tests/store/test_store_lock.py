@@ -68,3 +68,45 @@ def test_a_fork_is_told_to_spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             store.read("rows/total")
         monkeypatch.undo()
         assert store.read("rows/total").any()
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from sifu_store import Store
+from sifu_store.errors import StoreError
+
+def attempt(open_store):
+    child = os.fork()
+    if child == 0:
+        try:
+            open_store().close()
+        except StoreError as error:
+            print(type(error).__name__, error, flush=True)
+        else:
+            print("opened", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+path = Path(sys.argv[1])
+attempt(lambda: Store.open(path))  # nothing was opened before: a fork may open it
+with Store.open(path):
+    attempt(lambda: Store.open(path))
+attempt(lambda: Store.open(path))
+attempt(lambda: Store.open(path, write=True))
+attempt(lambda: Store.create(path.with_name("new")))
+with Store.open(path, write=True) as store:
+    assert store.verify().ok
+"""
+
+
+def test_a_fork_of_a_process_that_opened_a_store_is_told_to_spawn(tmp_path: Path) -> None:
+    small_store.make(tmp_path / "s")
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(tmp_path / "s")], capture_output=True, text=True, timeout=60, check=True
+    )
+    opened, *refused = done.stdout.splitlines()
+    assert opened == "opened" and len(refused) == 4
+    for line in refused:
+        assert line.startswith("StoreError ") and "fork of process" in line and "spawn or forkserver" in line
+    assert not (tmp_path / "new").exists() and [file.name for file in tmp_path.iterdir()] == ["s"]

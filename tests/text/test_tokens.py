@@ -16,7 +16,7 @@ from sifu_store.errors import CorpusError, DiskFullError, OptionError, ResourceE
 from sifu_graph.text import encoded as tokens_module
 from sifu_graph.text.batches import Batches, chunk_table
 from sifu_graph.text.corpus import Corpus, is_held_out
-from sifu_graph.text.encoded import Split, encode_corpus
+from sifu_graph.text.encoded import Split, damaged_token_files, encode_corpus
 from sifu_graph.text.registry import train_tokenizer
 from sifu_graph.text.tokenizer import Tokenizer
 
@@ -95,6 +95,20 @@ def test_another_key_is_another_cache(text: Path, tmp_path: Path) -> None:
     assert len(paths) == 4
 
 
+def overwrite(path: Path, value: int, where: slice, *, checksums: bool = True) -> None:
+    """Sets values of a token file; without ``checksums`` in one as earlier releases wrote it."""
+    values = np.fromfile(path, "<u2" if path.suffix == ".ids" else "<i8")
+    values[where] = value
+    values.tofile(path)
+    if not checksums:
+        edit_meta(path.parent, crc32=None)
+
+
+def edit_meta(path: Path, **changes: object) -> None:
+    meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    (path / "meta.json").write_text(json.dumps(meta | changes), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -106,18 +120,48 @@ def test_another_key_is_another_cache(text: Path, tmp_path: Path) -> None:
         lambda path: (path / "heldout.offsets").unlink(),
         lambda path: (path / "train.offsets").write_bytes(bytes((path / "train.offsets").stat().st_size)),
         lambda path: (shutil.rmtree(path), path.write_text("a file", encoding="utf-8")),
+        lambda path: overwrite(path / "train.ids", 5, slice(None)),
+        lambda path: overwrite(path / "train.ids", 6, slice(100, 200)),
+        lambda path: overwrite(path / "heldout.ids", 65535, slice(3, 4), checksums=False),
+        lambda path: overwrite(path / "train.offsets", 1 << 40, slice(7, 8), checksums=False),
+        lambda path: overwrite(path / "train.offsets", -1, slice(7, 8), checksums=False),
+        lambda path: overwrite(path / "train.offsets", 1, slice(0, 1), checksums=False),
+        lambda path: shutil.copyfile(path / "heldout.ids", path / "train.ids"),
+        lambda path: edit_meta(path, dtype="|O"),
+        lambda path: edit_meta(path, n=2),
+        lambda path: edit_meta(path, tokens={"train": -1, "heldout": 0}),
+        lambda path: (path / "meta.json").write_text("[" * 100_000, encoding="utf-8"),
+        lambda path: (path.rename(path.with_name("moved")), path.symlink_to(path.with_name("moved"))),
     ],
 )
 def test_a_torn_cache_is_rebuilt(text: Path, tmp_path: Path, damage: object) -> None:
     corpus, tokenizer = prepare(text)
     directory = tmp_path / "cache"
     file = encode_corpus(corpus, tokenizer, directory=directory, holdout=0.1)
-    expected = np.array(file.train.ids)
+    expected, offsets = np.array(file.train.ids), np.array(file.train.offsets)
     (directory / "partial-left-by-a-kill").mkdir()
+    assert not list(damaged_token_files(directory))
     damage(file.path)  # type: ignore[operator]
+    assert list(damaged_token_files(directory))
     again = encode_corpus(corpus, tokenizer, directory=directory, holdout=0.1)
     assert np.array_equal(again.train.ids, expected)
+    assert np.array_equal(again.train.offsets, offsets)
     assert not list(directory.glob("partial-*"))
+    shutil.rmtree(directory / "moved", ignore_errors=True)
+    assert not list(damaged_token_files(directory))
+
+
+def test_a_token_file_of_an_earlier_release_is_opened(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, tokenizer = prepare(text)
+    file = encode_corpus(corpus, tokenizer, directory=tmp_path / "cache", holdout=0.1)
+    meta = json.loads((file.path / "meta.json").read_text(encoding="utf-8"))
+    del meta["crc32"]
+    (file.path / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    monkeypatch.setattr(Corpus, "documents", lambda self: pytest.fail("read again"))
+    again = encode_corpus(Corpus([text]), tokenizer, directory=tmp_path / "cache", holdout=0.1)
+    assert np.array_equal(again.train.ids, file.train.ids) and not list(damaged_token_files(tmp_path / "cache"))
 
 
 def test_a_failure_leaves_nothing(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
