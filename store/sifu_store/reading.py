@@ -23,10 +23,12 @@ from sifu_store import arrays, branching, collecting, history
 from sifu_store.arrays import Damage
 from sifu_store.branching import Moved
 from sifu_store.collecting import Garbage
-from sifu_store.errors import StoreDamagedError, StoreError
+from sifu_store.errors import StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.refs import MAIN
+from sifu_store.repair import Repair, plan_repair
+from sifu_store.repository import known_references, read_acknowledged
 from sifu_store.verify import Verification, VerifyReport
 
 
@@ -185,23 +187,17 @@ class StoreReader:
     def history(self, limit: int | None = None) -> list[Commit]:
         """The commits up to the snapshot that is read, newest first, at most `limit` of them (None: all)."""
         self._check_usable()
-        return history.read_history(self._repository, self.snapshot, limit)
+        return history.read_history(self._read_lineage(), self.snapshot, limit)
 
     def tree(self) -> History:
-        """All commits of the store: those of every branch and tag, and the undone ones.
-
-        Raises
-        ------
-        StoreDamagedError
-            A snapshot among them cannot be read.
-        """
+        """All commits of the store that can be read: those of every branch and tag, and the undone ones."""
         self._check_usable()
-        return history.read_tree(self._repository, self.branch, self._head())
+        return history.read_tree(self._read_lineage(), self.branch, self._head())
 
     def commit_of(self, snapshot: str) -> Commit:
         """The commit of a snapshot id."""
         self._check_usable()
-        return Lineage(self._repository).commit(snapshot)
+        return self._read_lineage().commit(snapshot)
 
     @property
     def newest(self) -> bool:
@@ -223,24 +219,31 @@ class StoreReader:
             The name stands for no snapshot, or for more than one.
         """
         self._check_usable()
-        return history.resolve(self._directory, self._repository, name, head=self._head())
+        return history.resolve(self._directory, self._read_lineage(), name, head=self._head())
 
     def would_undo(self, steps: int = 1) -> Moved:
         """What `Store.undo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.plan_undo(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_undo(self._read_lineage(), self.branch, self._head(), steps)
 
     def would_redo(self, steps: int = 1) -> Moved:
         """What `Store.redo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.plan_redo(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_redo(self._read_lineage(), self.branch, self._head(), steps)
 
     def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
         """What `Store.collect_garbage` would delete, and its size. Takes no lock and changes nothing."""
         self._check_usable()
-        return collecting.collect(
-            self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=True
+        return collecting.would_collect(
+            self._directory, self._read_lineage(), keep_training=keep_training, keep_undone=keep_undone
         )
+
+    def would_repair(self) -> Repair:
+        """What `Store.repair` would change. Takes no lock and changes nothing."""
+        self._check_usable()
+        recorded = read_acknowledged(self._directory)
+        names = Lineage(self._repository, known_references(self._directory))
+        return plan_repair(self._directory, names, recorded, self.recovered_from)
 
     def changed_pages(self, other: str) -> np.ndarray | None:
         """bool [pages]: where a stored page may differ from that of another snapshot.
@@ -257,7 +260,7 @@ class StoreReader:
             was deleted or a paged array was replaced.
         """
         self._check_usable()
-        chunks = history.changed_chunks(self._repository, self.snapshot, other)
+        chunks = history.changed_chunks(self._repository, self._read_lineage(), self.snapshot, other)
         if chunks is None:
             return None
         changed = np.zeros(self.pages, bool)
@@ -293,12 +296,9 @@ class StoreReader:
         """
         self._check_usable()
         report = Verification(self._session, self._all_arrays(), self._directory, progress).run()
-        try:
-            self.history()
-        except StoreDamagedError as error:
-            unreadable = Damage("history", None, None, str(self._directory), str(error))
-            return replace(report, damage=(*report.damage, unreadable))
-        return report
+        _, faults = history.read_all(self._read_lineage(), [self.snapshot])
+        damage = [Damage("history", None, None, str(self._directory), fault) for fault in faults]
+        return replace(report, damage=(*report.damage, *damage))
 
     def size_bytes(self) -> int:
         """Size of all files in the directory of the store, in bytes: all snapshots together."""
@@ -315,6 +315,13 @@ class StoreReader:
         """Open the snapshot for reading."""
         self._session = self._repository.readonly_session(snapshot_id=self.snapshot)
         self._group = zarr.open_group(self._session.store, mode="r")
+
+    def _read_lineage(self) -> Lineage:
+        """The ancestry of commits, by the references as they are now."""
+        names = known_references(self._directory)
+        if self.recovered_from is not None:  # what it says is not said again
+            names = names.with_branch(self.branch, self.snapshot)
+        return Lineage(self._repository, names)
 
     def _head(self) -> str:
         """Id of the newest readable commit of the current branch."""

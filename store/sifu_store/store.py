@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,18 +18,20 @@ from typing import Any, Self
 import icechunk
 import zarr
 
-from sifu_store import branching, collecting, history
+from sifu_store import branching, collecting, history, repair
 from sifu_store.branching import Moved
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
-from sifu_store.errors import OptionError, StoreNotFoundError
+from sifu_store.errors import DiskFullError, OptionError, StoreNotFoundError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.lock import WriterLock
-from sifu_store.refs import MAIN, branch_heads, read_references
+from sifu_store.refs import MAIN, TAG, drop, mark_deleted
+from sifu_store.repair import Repair
 from sifu_store.repository import (
     acknowledge,
     check_readable,
+    known_references,
     open_icechunk,
     open_repository,
     read_acknowledged,
@@ -133,10 +136,11 @@ class Store(StoreWriter):
             store._cleanup = opened.shadow.cleanup if opened.shadow is not None else None
             store._begin()
             if write:
-                last, heads = read_acknowledged(target), branch_heads(opened.repository)
-                if last is None or not last.files or (last.snapshot, last.branches) != (opened.snapshot, heads):
+                last, names = read_acknowledged(target), known_references(target).by_directory()
+                if last is None or not last.files or (last.snapshot, last.references) != (opened.snapshot, names):
                     # The process that made the last commit was killed before it recorded the commit as durable.
-                    with disk_errors(target, "recording the last commit"):
+                    # On a full disk a later write says what is missing; a garbage collection needs no record.
+                    with suppress(DiskFullError), disk_errors(target, "recording the last commit"):
                         acknowledge(target, opened.repository, opened.snapshot, branch=opened.branch)
         except BaseException:
             if lock is not None:
@@ -282,8 +286,9 @@ class Store(StoreWriter):
             There is no branch of that name, or it is the current branch, or `main`.
         """
         commit = branching.leave_branch(self._directory, self._lineage(), name, current=self.branch)
-        self._acknowledge(without=name)
-        branching.drop_branch(self._directory, name)
+        references = branching.references_of(name)
+        self._acknowledge(without=references)
+        drop(self._directory, references)
         return commit
 
     def switch(self, name: str) -> str:
@@ -314,6 +319,7 @@ class Store(StoreWriter):
         lineage, snapshot = self._lineage(), self.resolve(at)
         check_readable(self._repository, snapshot, self._directory, None)
         branching.create_tag(self._directory, lineage, name, snapshot)
+        self._acknowledge()
         return snapshot
 
     def delete_tag(self, name: str) -> str:
@@ -324,9 +330,9 @@ class Store(StoreWriter):
         OptionError
             There is no tag of that name.
         """
-        with self._writing(f"deleting the tag {name}", 0):
-            snapshot = branching.delete_tag(self._repository, self._lineage(), name)
-            sync_filesystem(self._directory)
+        snapshot = branching.find_tag(self._lineage(), name)
+        self._acknowledge(without=[TAG + name])
+        mark_deleted(self._directory, name)
         return snapshot
 
     def collect_garbage(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
@@ -347,23 +353,50 @@ class Store(StoreWriter):
         OptionError
             `keep_training` is negative.
         StoreDamagedError
-            A reference cannot be read; nothing was deleted.
+            A reference or a commit cannot be read, or the commit before another one is not known; nothing was deleted.
         """
         self._check_unchanged()
         if keep_training < 0:
             raise OptionError(f"`keep_training` is {keep_training}: it must not be negative")
         with self._writing("collecting garbage", -RESERVE_BYTES):  # it must also run on a full disk
-            # Expiry changes the parent, and so the file, of the oldest kept snapshot.
-            acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch, checksums=False)
+            recorded = True
+
+            def record(without: Container[str]) -> None:
+                nonlocal recorded
+                recorded = False
+                self._record(checksums=False, without=without)
+
             try:
                 garbage = collecting.collect(
-                    self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone
+                    self._directory,
+                    self._lineage(),
+                    keep_training=keep_training,
+                    keep_undone=keep_undone,
+                    acknowledge=record,
                 )
             finally:
                 self._repository = open_icechunk(self.path)
-                acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch)
+                if not recorded:
+                    self._record()
         self._begin()
         return garbage
+
+    def repair(self) -> Repair:
+        """Repair references that are missing or damaged, and lines of commits that end too early.
+
+        Opening a store for writing restores recorded references already; `would_repair` of a store that is open for
+        reading says all that will be done. Data is not changed, and no commit is deleted.
+
+        Returns
+        -------
+        Repair
+            What was changed here, and what cannot be repaired.
+        """
+        self._check_unchanged()
+        planned = self.would_repair()
+        repair.carry_out(self._directory, planned)
+        self._acknowledge()
+        return planned
 
     # ---- inside
 
@@ -389,7 +422,7 @@ class Store(StoreWriter):
     def _lineage(self) -> Lineage:
         """The ancestry of commits, for an operation that changes references."""
         self._check_unchanged()
-        return Lineage(self._repository, read_references(self._repository))
+        return self._read_lineage()
 
     def _move(self, lineage: Lineage, moved: Moved) -> Moved:
         check_readable(self._repository, moved.snapshot, self._directory, None)
@@ -397,8 +430,18 @@ class Store(StoreWriter):
         self._acknowledge(self.branch, moved.snapshot)
         return moved
 
+    def _record(self, *, checksums: bool = True, without: Container[str] = ()) -> None:
+        acknowledge(
+            self._directory,
+            self._repository,
+            self.snapshot,
+            branch=self.branch,
+            checksums=checksums,
+            without=without,
+        )
+
     def _acknowledge(
-        self, branch: str | None = None, snapshot: str | None = None, *, without: str | None = None
+        self, branch: str | None = None, snapshot: str | None = None, *, without: Container[str] = ()
     ) -> None:
         """Record the current branch and snapshot durably, and open the snapshot. `without` will be deleted."""
         branch, snapshot = branch or self.branch, snapshot or self.snapshot
