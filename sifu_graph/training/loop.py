@@ -63,6 +63,7 @@ def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, opt
     graph.reload(Store.open(graph.path, write=True))
     run: _Run | None = None
     try:
+        graph.store.require_clock()
         run = _Run(graph, corpus, options)
         with devices.memory_errors():
             return run.go()

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Container
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from typing import Any, Self
 import icechunk
 import zarr
 
-from sifu_store import branching, collecting, history, repair
+from sifu_store import branching, clock, collecting, history, repair
 from sifu_store.branching import Moved
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
@@ -207,6 +208,7 @@ class Store(StoreWriter):
         with self._writing(f"committing {message!r}", 100 * len(self._touched)):
             # The order: data and snapshot, sync, then the branch that refers to the snapshot.
             size_bytes = sum(path.stat().st_size for path in self._new_chunks())
+            clock.wait_until_later(self._committed_at(), str(self.path))
             snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes))
             sync_filesystem(self._directory)
             # From here on the branch may refer to the new chunks, so they must not be removed.
@@ -225,6 +227,19 @@ class Store(StoreWriter):
         self.snapshot = snapshot
         self._begin()
         return snapshot
+
+    def require_clock(self) -> None:
+        """Check that a commit is possible now, before work begins: it must be later than the newest commit.
+
+        A clock that is a few seconds behind is waited for. `commit` waits for any clock.
+
+        Raises
+        ------
+        StoreError
+            The clock is further behind.
+        """
+        self._check_writable()
+        clock.require_later(self._committed_at(), str(self.path))
 
     def rollback(self) -> None:
         """Discard all changes since the last commit, and delete their chunk files."""
@@ -413,6 +428,10 @@ class Store(StoreWriter):
                 self._group = zarr.open_group(self._session.store, mode="r+")
         self._arrays_by_name, self._listed = {}, False
         self._stored, self._touched, self._chunks_before = None, set(), None
+
+    def _committed_at(self) -> datetime:
+        found: datetime = self._repository.lookup_snapshot(self.snapshot).written_at
+        return found
 
     def _check_unchanged(self) -> None:
         self._check_writable()
