@@ -382,6 +382,7 @@ class GraphSession:
         before = self.store.snapshot
         self.reload(Store.open(self.path, write=True))
         try:
+            self.store.require_clock()
             yield self.store
         finally:
             newest = Store.open(self.path)

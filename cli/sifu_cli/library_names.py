@@ -22,6 +22,7 @@ FUNCTIONS = {
     "create_branch": "branch",
     "create_tag": "tag",
     "collect_garbage": "gc",
+    "repair": "verify --repair",
     "rename_node": "edit-node --rename",
     "merge_node": "edit-node --merge-into",
     "set_bias": "edit-node --bias-from",

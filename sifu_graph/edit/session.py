@@ -474,6 +474,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
     if graph.pinned:
         raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one to edit")
     with Store.open(graph.path, write=True) as writer:
+        writer.require_clock()
         if writer.snapshot != graph.store.snapshot:
             graph.reload(Store.open(graph.path))
         edit = Edit(graph)

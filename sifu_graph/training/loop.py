@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from sifu_store.errors import DivergedError, OptionError
+from sifu_store.errors import DivergedError, OptionError, SifuError
 from sifu_store.store import Store
 from torch import Tensor
 
@@ -64,6 +64,7 @@ def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, opt
     run: _Run | None = None
     stopped = False
     try:
+        graph.store.require_clock()
         run = _Run(graph, corpus, options)
         with devices.memory_errors():
             return run.go()
@@ -128,6 +129,7 @@ class _Run:
         self.best: _Best | None = None
         self.metrics = graph.path / METRICS
         self.uncommitted = False
+        self.uncollected: str | None = None  # why the last garbage collection failed
 
     def go(self) -> TrainReport:
         """Runs until the first limit, or until Ctrl-C; evaluates, commits and returns the report."""
@@ -359,8 +361,17 @@ class _Run:
         parameters.edges.mark_stored()
         self.uncommitted = False
         self.saved = training
-        self.store.collect_garbage()
+        self._collect()
         return snapshot
+
+    def _collect(self) -> None:
+        """Deletes old training commits. If that fails, the run goes on: what was trained is committed."""
+        try:
+            self.store.collect_garbage()
+        except SifuError as error:
+            if str(error) != self.uncollected:
+                self.uncollected = str(error)
+                self.say(f"warning: old training commits were not deleted: {error}")
 
 
 def _check(options: TrainOptions) -> None:

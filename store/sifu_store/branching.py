@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import icechunk
-
-from sifu_store.errors import OptionError, StoreError
+from sifu_store.errors import OptionError, StoreDamagedError, StoreError
 from sifu_store.history import Commit, Lineage, reachable
-from sifu_store.refs import MAIN, REDO, UNDONE, check_name, drop, nearest, point
+from sifu_store.refs import BRANCH, MAIN, REDO, TAG, UNDONE, check_name, described, nearest, point
 from sifu_store.staging import REPOSITORY_NAME
 
 
@@ -51,6 +49,11 @@ def plan_undo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     """
     require_steps(steps)
     line = list(lineage.ancestry(head))
+    if steps >= len(line) and not lineage.is_first(line[-1]):
+        raise StoreDamagedError(
+            f"the commit before {line[-1].snapshot[:8]} is not known: the reference to it is lost; `verify()` lists "
+            "the damage, and `repair()` restores what can be restored"
+        )
     if len(line) == 1:
         raise StoreError(f"there is nothing to undo: {head[:8]} is the first commit of the graph ({line[0].message})")
     if steps >= len(line):
@@ -88,11 +91,11 @@ def carry_out(directory: Path, lineage: Lineage, moved: Moved) -> None:
     tip = lineage.references.redo.get(moved.branch)
     names = {}
     if tip is None or lineage.path(tip, moved.before) is None:  # the first undo from this commit
-        names[REDO + moved.branch] = moved.before
+        names[BRANCH + REDO + moved.branch] = moved.before
         if tip is not None:
-            names[UNDONE + tip] = tip
+            names[BRANCH + UNDONE + tip] = tip
     point(directory, names)
-    point(directory, {moved.branch: moved.snapshot})
+    point(directory, {BRANCH + moved.branch: moved.snapshot})
 
 
 def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -> None:
@@ -104,7 +107,7 @@ def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -
         The name is taken or not allowed.
     """
     _check_free(directory, lineage, name, "branch")
-    point(directory, {name: snapshot})
+    point(directory, {BRANCH + name: snapshot})
 
 
 def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) -> Commit:
@@ -134,16 +137,13 @@ def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) 
     others = [head for other, head in branches.items() if other != name]
     named = reachable(lineage, [*others, *lineage.references.tags.values()])
     left = {tip.snapshot, lineage.references.redo.get(name, tip.snapshot)} - set(named)
-    point(directory, {UNDONE + snapshot: snapshot for snapshot in left})
+    point(directory, {BRANCH + UNDONE + snapshot: snapshot for snapshot in left})
     return tip
 
 
-def drop_branch(directory: Path, name: str) -> None:
-    """Delete a branch after `leave_branch`.
-
-    The caller must have removed it from the `acknowledged` file: the next writer restores the branches named there.
-    """
-    drop(directory, [name, REDO + name])
+def references_of(name: str) -> tuple[str, str]:
+    """The references that go with a branch, by the names of their directories. `refs.drop` deletes them."""
+    return BRANCH + name, BRANCH + REDO + name
 
 
 def find_branch(lineage: Lineage, name: str) -> str:
@@ -171,11 +171,11 @@ def create_tag(directory: Path, lineage: Lineage, name: str, snapshot: str) -> N
         The name is taken, was the name of a deleted tag, or is not allowed.
     """
     _check_free(directory, lineage, name, "tag")
-    point(directory, {name: snapshot}, tag=True)
+    point(directory, {TAG + name: snapshot})
 
 
-def delete_tag(repository: icechunk.Repository, lineage: Lineage, name: str) -> str:
-    """Delete a tag. Returns the id of its snapshot.
+def find_tag(lineage: Lineage, name: str) -> str:
+    """Id of the snapshot of a tag.
 
     Raises
     ------
@@ -186,7 +186,6 @@ def delete_tag(repository: icechunk.Repository, lineage: Lineage, name: str) -> 
     if name not in tags:
         meant = nearest(name, tags) if tags else "there are none"
         raise OptionError(f"there is no tag {name!r}: {meant}")
-    repository.delete_tag(name)
     return tags[name]
 
 
@@ -208,5 +207,8 @@ def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None
     for kind, taken in (("branch", names.branches), ("tag", names.tags)):
         if name in taken:
             raise OptionError(f"there is a {kind} {name} already, at {taken[name][:8]}: choose another name")
+    for prefix in (BRANCH, TAG):
+        if prefix + name in names.unreadable:
+            raise OptionError(f"{described(prefix + name)} is there already, but damaged: choose another name")
     if what == "tag" and (directory / REPOSITORY_NAME / "refs" / f"tag.{name}").exists():
         raise OptionError(f"a tag {name} was deleted, and a tag's name cannot be reused: choose another name")

@@ -10,33 +10,50 @@ These commits are kept:
 3. the newest `keep_training` training commits of each branch, of the commits last undone on each branch, and of all
    other undone commits.
 
-Icechunk can expire commits by age only, and it cuts the ancestry of the commits that it keeps. So the collection first
-writes the order of the kept commits into references, which also protect them; then it expires every commit as old as
-the newest commit to delete; then it deletes what no reference reaches. This module knows commits and references; not
-arrays.
+Icechunk can expire commits by age only, it cuts the ancestry of the commits that it keeps, and it replaces their files
+in place without a sync. So the collection lets Icechunk work in a directory of links to the store's files
+(`linked_copy`), and changes the store in this order, each step synced before the next:
+
+1. references with the order of the kept commits, which also protect them (`refs.BEFORE`);
+2. the snapshot files that lost their ancestry replace the old ones;
+3. references that are not needed any more are deleted;
+4. what no reference reaches is deleted.
+
+A crash after any step leaves every kept commit readable, with its ancestry. On a full disk, step 4 comes first: what
+only the dropped commits use is deleted, which makes room for the other steps. This module knows commits and references;
+not arrays.
 """
 
 from __future__ import annotations
 
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
-import icechunk
-
-from sifu_store.durable import fsync_directory, sync_filesystem, write_durably
-from sifu_store.errors import StoreDamagedError
-from sifu_store.history import TRAIN, Commit, Lineage, reachable
-from sifu_store.refs import BEFORE, EARLY, EMPTY, REDO, UNDONE, drop, point, read_references
+from sifu_store.durable import fsync_directory, replace_durably, write_durably
+from sifu_store.errors import DiskFullError, StoreDamagedError
+from sifu_store.history import TRAIN, Commit, Lineage, reachable, read_all
+from sifu_store.refs import (
+    BEFORE,
+    BRANCH,
+    EMPTY,
+    OWN,
+    REDO,
+    UNDONE,
+    drop,
+    is_snapshot_id,
+    point,
+    remove_temporary,
+)
 from sifu_store.repository import linked_copy, open_icechunk
 from sifu_store.staging import REPOSITORY_NAME
 
 COPIES_NAME = "collecting"
-"""Directory in the store that holds copies of the snapshot files while Icechunk rewrites them in place, unsynced."""
+"""Directory in which earlier releases kept copies of snapshot files while Icechunk replaced them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +97,9 @@ class Plan:
     dropped
         Commits to delete, newest first.
     names
-        Sifu's own branches to write: snapshot id by name.
+        References to write: snapshot id by the name of their directory.
     names_dropped
-        Sifu's own branches to delete.
+        Sifu's own references to delete.
     """
 
     kept: dict[str, Commit]
@@ -122,11 +139,12 @@ def make_plan(lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Pla
         names_dropped=(),
     )
     wanted = _links(lineage, plan) | (_undone(lineage, plan, named) if keep_undone else {})
-    own = {BEFORE + k: v for k, v in names.before.items()}
-    own |= {REDO + k: v for k, v in names.redo.items()} | {UNDONE + k: v for k, v in names.undone.items()}
+    known = names.by_directory()
+    own = [name for name in known if name.startswith(BRANCH + OWN)]
     return replace(
         plan,
-        names={name: snapshot for name, snapshot in wanted.items() if own.get(name) != snapshot},
+        names={name: tip for name, tip in wanted.items() if known.get(name) != tip}
+        | {name: known[name] for name in names.lost if name not in own or name in wanted},
         names_dropped=tuple(name for name in own if name not in wanted),
     )
 
@@ -136,11 +154,13 @@ def _links(lineage: Lineage, plan: Plan) -> dict[str, str]:
     links = {}
     for snapshot, commit in plan.kept.items():
         older = _nearest_kept(lineage, commit.parent, plan)
-        if older is None:
+        if older is None:  # the first commit, unless those before it are lost or dropped
+            if commit.parent is not None or lineage.references.before.get(snapshot) == EMPTY:
+                links[BRANCH + BEFORE + snapshot] = EMPTY
             continue
         cut = bool(plan.dropped) and min(commit.time, plan.kept[older].time) < plan.until
         if cut or commit.parent != older or snapshot in lineage.references.before:
-            links[BEFORE + snapshot] = older
+            links[BRANCH + BEFORE + snapshot] = older
     return links
 
 
@@ -151,11 +171,11 @@ def _undone(lineage: Lineage, plan: Plan, named: dict[str, Commit]) -> dict[str,
     for branch, tip in names.redo.items():
         left = _nearest_kept(lineage, tip, plan)
         if left is not None:
-            wanted[REDO + branch] = left
+            wanted[BRANCH + REDO + branch] = left
     for tip in names.undone.values():
         left = _nearest_kept(lineage, tip, plan)
         if left is not None and left not in named:
-            wanted[UNDONE + left] = left
+            wanted[BRANCH + UNDONE + left] = left
     return wanted
 
 
@@ -163,104 +183,136 @@ def _nearest_kept(lineage: Lineage, snapshot: str | None, plan: Plan) -> str | N
     return next((commit.snapshot for commit in lineage.ancestry(snapshot) if commit.snapshot in plan.kept), None)
 
 
+def would_collect(directory: Path, lineage: Lineage, *, keep_training: int, keep_undone: bool) -> Garbage:
+    """What `collect` would delete. The store does not change.
+
+    Raises
+    ------
+    StoreDamagedError
+        See `collect`.
+    """
+    with _Collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
+        return collection.delete(dry_run=True)
+
+
 def collect(
-    directory: Path, repository: icechunk.Repository, *, keep_training: int, keep_undone: bool, dry_run: bool = False
+    directory: Path,
+    lineage: Lineage,
+    *,
+    keep_training: int,
+    keep_undone: bool,
+    acknowledge: Callable[[Container[str]], None],
 ) -> Garbage:
     """Delete the commits that the plan does not keep, and everything that no reference reaches.
 
     Parameters
     ----------
-    directory, repository
+    directory, lineage
         The store.
     keep_training
         Number of training commits to keep of each branch.
     keep_undone
         Whether undone commits are kept by the same rules; False deletes all of them.
-    dry_run
-        Run on a directory of links to the store's files instead: the same result, and the store does not change.
+    acknowledge
+        Records the last commit without the checksums of its files, and without these references.
 
     Raises
     ------
     StoreDamagedError
-        A reference cannot be read; nothing was deleted.
+        A reference or a commit cannot be read, or the commit before another one is not known; nothing was deleted.
+    DiskFullError
+        The disk is full, and there was nothing to delete.
     """
-    _check_names(directory, repository)
-    if dry_run:
-        heads = {name: repository.lookup_branch(name) for name in repository.list_branches()}
-        with linked_copy(directory, heads) as shadow:
-            return _collect(
-                Path(shadow),
-                open_icechunk(Path(shadow)),
-                keep_training=keep_training,
-                keep_undone=keep_undone,
-                dry_run=True,
-            )
-    return _collect(directory, repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=False)
-
-
-def _collect(
-    directory: Path, repository: icechunk.Repository, *, keep_training: int, keep_undone: bool, dry_run: bool
-) -> Garbage:
-    plan = make_plan(Lineage(repository), keep_training=keep_training, keep_undone=keep_undone)
-    point(directory, plan.names)
-    if plan.dropped:
-        parents = {snapshot: repository.lookup_snapshot(snapshot).parent_id for snapshot in plan.kept}
-        _copy(directory, [snapshot for snapshot, parent in parents.items() if parent not in (None, EMPTY)])
+    with _Collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
         try:
-            repository.expire_snapshots(plan.until)
-            sync_filesystem(directory)
-        except BaseException:
-            restore(directory)
-            raise
-        _drop_copies(directory)
-    drop(directory, plan.names_dropped)
-    repository = open_icechunk(directory)  # its cache does not show the expiry
-    summary = repository.garbage_collect(datetime.now(UTC), dry_run=dry_run)
-    return Garbage(
-        snapshots=summary.snapshots_deleted,
-        chunks=summary.chunks_deleted,
-        size_bytes=summary.bytes_deleted,
-        commits=plan.dropped,
-    )
+            collection.replace(acknowledge)
+        except DiskFullError:
+            garbage = collection.delete()
+            collection.replace(acknowledge)
+            collection.delete_snapshots()
+            return garbage
+        garbage = collection.delete()
+        collection.delete_snapshots()
+        return garbage
 
 
-def _check_names(directory: Path, repository: icechunk.Repository) -> None:
-    """Check that every reference can be read: Icechunk ignores a damaged tag and would delete its snapshot."""
-    names = read_references(repository)
-    folders = [folder for folder in (directory / REPOSITORY_NAME / "refs").glob("tag.*") if any(folder.iterdir())]
-    tags = {each.name.removeprefix("tag.") for each in folders if not (each / "ref.json.deleted").exists()}
-    damaged = [f"branch {name}" for name in names.unreadable]
-    damaged += [f"tag {name}" for name in sorted(tags - {*names.tags, *(EARLY + each for each in names.early)})]
-    if damaged:
+class _Collection:
+    """A collection that was computed in a directory of links, and is then made in the store."""
+
+    def __init__(self, directory: Path, lineage: Lineage, *, keep_training: int, keep_undone: bool) -> None:
+        _check_complete(lineage)
+        self._directory = directory
+        self._plan = plan = make_plan(lineage, keep_training=keep_training, keep_undone=keep_undone)
+        names = {**lineage.references.by_directory(), **plan.names}
+        self._shadow = linked_copy(
+            directory, {name: snapshot for name, snapshot in names.items() if name not in plan.names_dropped}
+        )
+        self._snapshots = Path(self._shadow.name) / REPOSITORY_NAME / "snapshots"
+        self._linked = {path.name for path in self._snapshots.iterdir() if is_snapshot_id(path.name)}
+        if plan.dropped:
+            open_icechunk(Path(self._shadow.name)).expire_snapshots(plan.until)
+        self._repository = open_icechunk(Path(self._shadow.name))  # its cache must not be from before the expiry
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._shadow.cleanup()
+
+    def replace(self, acknowledge: Callable[[Container[str]], None]) -> None:
+        """Steps 1 to 3: references, and the snapshot files that the expiry replaced in the directory of links."""
+        plan, directory = self._plan, self._directory
+        point(directory, plan.names)
+        replaced = [path for path in self._snapshots.iterdir() if not path.is_symlink() and path.name in plan.kept]
+        if not replaced and not plan.names_dropped:
+            return
+        acknowledge(plan.names_dropped)
+        replace_durably({directory / REPOSITORY_NAME / "snapshots" / path.name: path.read_bytes() for path in replaced})
+        drop(directory, plan.names_dropped)
+
+    def delete(self, *, dry_run: bool = False) -> Garbage:
+        """Step 4, but for the snapshot files."""
+        # All that no reference reaches is garbage, whatever its time: nobody else writes, and clocks can be wrong.
+        summary = self._repository.garbage_collect(datetime.now(UTC) + timedelta(days=36500), dry_run=dry_run)
+        return Garbage(
+            snapshots=summary.snapshots_deleted,
+            chunks=summary.chunks_deleted,
+            size_bytes=summary.bytes_deleted,
+            commits=self._plan.dropped,
+        )
+
+    def delete_snapshots(self) -> None:
+        """Delete the snapshot files that `delete` deleted in the directory of links."""
+        for name in self._linked - {path.name for path in self._snapshots.iterdir()}:
+            (self._directory / REPOSITORY_NAME / "snapshots" / name).unlink(missing_ok=True)
+
+
+def _check_complete(lineage: Lineage) -> None:
+    """Check that all commits that must be kept are known: what no reference reaches will be deleted."""
+    _, faults = read_all(lineage)
+    serious = faults[len(lineage.references.lost) :]
+    if serious:
         raise StoreDamagedError(
-            f"the {damaged[0]} cannot be read, so the data that it needs is unknown: nothing was collected"
+            f"{serious[0]}, so the data that is needed is unknown: nothing was deleted; `verify()` lists all damage, "
+            "and `repair()` restores what can be restored"
         )
 
 
 def restore(directory: Path) -> None:
-    """Restore the snapshot files after a collection that was interrupted, and delete its temporary files."""
+    """Complete or undo what an interrupted process left: delete temporary files.
+
+    Earlier releases let Icechunk replace snapshot files in place, and kept copies of them in the meantime.
+    """
     copies = directory / COPIES_NAME
     if copies.is_dir():
         for copy in copies.iterdir():
-            write_durably(directory / REPOSITORY_NAME / "snapshots" / copy.name, copy.read_bytes())
-        _drop_copies(directory)
+            if is_snapshot_id(copy.name):
+                write_durably(directory / REPOSITORY_NAME / "snapshots" / copy.name, copy.read_bytes())
+        gone = copies.rename(directory / f".{COPIES_NAME}.{secrets.token_hex(4)}")
+        fsync_directory(directory)
+        shutil.rmtree(gone, ignore_errors=True)
     for left in directory.glob(f".{COPIES_NAME}.*"):
         shutil.rmtree(left, ignore_errors=True)
-    for left in directory.glob(".*.tmp"):  # of an interrupted `write_durably`
+    remove_temporary(directory)
+    for left in (*directory.glob(".*.tmp"), *(directory / REPOSITORY_NAME / "snapshots").glob(".*.tmp")):
         left.unlink(missing_ok=True)
-
-
-def _copy(directory: Path, snapshots: Iterable[str]) -> None:
-    """Copy the files of these snapshots. The directory gets its final name when the copies are complete."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{COPIES_NAME}.", dir=directory))
-    for snapshot in snapshots:
-        shutil.copyfile(directory / REPOSITORY_NAME / "snapshots" / snapshot, temporary / snapshot)
-    sync_filesystem(directory)
-    temporary.rename(directory / COPIES_NAME)
-    fsync_directory(directory)
-
-
-def _drop_copies(directory: Path) -> None:
-    gone = (directory / COPIES_NAME).rename(directory / f".{COPIES_NAME}.{secrets.token_hex(4)}")
-    fsync_directory(directory)
-    shutil.rmtree(gone, ignore_errors=True)

@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,29 @@ def write_durably(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         fsync_directory(path.parent)
+
+
+def replace_durably(contents: Mapping[Path, bytes]) -> None:
+    """Replace files of one directory, each in one step: after a crash each holds the old bytes or the new ones.
+
+    Raises
+    ------
+    DiskFullError, StoreError
+        As `write_durably`; the files that were not yet replaced are unchanged.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp") for path in contents}
+    for folder in {path.parent for path in contents}:
+        with disk_errors(folder, f"writing {len(contents)} files"):
+            try:
+                for path, data in contents.items():
+                    temporary[path].write_bytes(data)
+                sync_filesystem(folder)
+                for path, written in temporary.items():
+                    written.replace(path)
+            finally:
+                for written in temporary.values():
+                    written.unlink(missing_ok=True)
+            sync_filesystem(folder)
 
 
 def sync_filesystem(path: Path) -> None:

@@ -18,10 +18,12 @@ import icechunk
 
 from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
-from sifu_store.layout import BIAS, WEIGHT
-from sifu_store.refs import BEFORE, EARLY, EMPTY, References, branch_heads, nearest, read_references
+from sifu_store.layout import ARRAYS, BIAS, WEIGHT
+from sifu_store.refs import BEFORE, BRANCH, EARLY, EMPTY, TAG, References, described, is_snapshot_id, nearest
 from sifu_store.staging import REPOSITORY_NAME
 
+BETWEEN = (BRANCH + BEFORE, TAG + EARLY)
+"""Beginnings of the names of the references that only connect commits."""
 TRAIN = "train"
 """Kind of the commits that training makes."""
 
@@ -79,6 +81,8 @@ class History:
         Ids of the commits that no branch and no tag reaches: only `redo` or their id does.
     commits
         Newest first; every commit comes after its children.
+    faults
+        What is wrong with references and with commits that they refer to, a line each.
     """
 
     branch: str
@@ -87,6 +91,7 @@ class History:
     redo: str | None
     undone: frozenset[str]
     commits: tuple[Commit, ...]
+    faults: tuple[str, ...] = ()
 
     @property
     def head(self) -> str:
@@ -103,9 +108,9 @@ class Lineage:
         From every method: a snapshot cannot be read, or is its own ancestor.
     """
 
-    def __init__(self, repository: icechunk.Repository, references: References | None = None) -> None:
+    def __init__(self, repository: icechunk.Repository, references: References) -> None:
         self._repository = repository
-        self.references = read_references(repository) if references is None else references
+        self.references = references
         self._commits: dict[str, Commit] = {}
 
     def commit(self, snapshot: str) -> Commit:
@@ -144,11 +149,24 @@ class Lineage:
             passed.append(commit)
         return None
 
+    def is_first(self, commit: Commit) -> bool:
+        """Whether a commit without a parent is the first one: a build or an import.
+
+        Otherwise the reference to the commit before it is lost.
+        """
+        if self.references.before.get(commit.snapshot) == EMPTY:  # a repair found no commit before it
+            return True
+        writes = writes_between(self._repository, EMPTY, commit.snapshot)
+        if writes is None:
+            return commit.kind != TRAIN
+        return writes.replaced.issuperset(spec.name for spec in ARRAYS)
+
     def _read(self, info: icechunk.SnapshotInfo) -> Commit:
         changes, size_bytes = info.metadata.get("changes"), info.metadata.get("size_bytes")
         parent = info.parent_id
         if parent in (None, EMPTY):
             parent = self.references.before.get(info.id) or self._early(info)
+            parent = None if parent == EMPTY else parent
         return Commit(
             snapshot=info.id,
             time=info.written_at,
@@ -189,36 +207,85 @@ def snapshot_info(repository: icechunk.Repository, snapshot: str) -> icechunk.Sn
     return info
 
 
-def read_history(repository: icechunk.Repository, snapshot: str, limit: int | None) -> list[Commit]:
+def read_history(lineage: Lineage, snapshot: str, limit: int | None) -> list[Commit]:
     """The commits from `snapshot` back to the first, newest first, at most `limit` of them (None: all)."""
     commits: list[Commit] = []
     if limit == 0:
         return commits
-    for commit in Lineage(repository).ancestry(snapshot):
+    for commit in lineage.ancestry(snapshot):
         commits.append(commit)
         if len(commits) == limit:
             break
     return commits
 
 
-def read_tree(repository: icechunk.Repository, branch: str, head: str) -> History:
-    """Every commit that a branch, a tag or a redo reaches. `branch` is the current branch, `head` its newest commit."""
-    lineage = Lineage(repository)
+def read_tree(lineage: Lineage, branch: str, head: str) -> History:
+    """Every commit that a branch, a tag or a redo reaches. `branch` is the current branch, `head` its newest commit.
+
+    A name whose commit cannot be read is left out. The ancestry of a commit ends before one that cannot be read.
+    """
     names = lineage.references
-    branches = {**names.branches, branch: head}
-    named = reachable(lineage, [*branches.values(), *names.tags.values()])
-    everything = reachable(lineage, [*named, *names.redo.values(), *names.undone.values()])
+    commits, faults = read_all(lineage, [head])
+    branches = {name: tip for name, tip in {**names.branches, branch: head}.items() if tip in commits}
+    tags = {name: tip for name, tip in names.tags.items() if tip in commits}
+    parents = {commit.snapshot: commit.parent for commit in commits.values()}
+    named = _line(parents, [*branches.values(), *tags.values()])
     redo = names.redo.get(branch)
-    if redo is not None and not lineage.path(redo, head):
+    if redo is not None and (redo == head or head not in _line(parents, [redo])):
         redo = None
     return History(
         branch=branch,
         branches=branches,
-        tags=dict(names.tags),
+        tags=tags,
         redo=redo,
-        undone=frozenset(everything) - frozenset(named),
-        commits=tuple(_ordered(everything)),
+        undone=frozenset(commits) - named,
+        commits=tuple(_ordered(commits)),
+        faults=faults,
     )
+
+
+def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Commit], tuple[str, ...]]:
+    """Every commit that a reference or one of `tips` reaches, by id, and what is wrong, a line each.
+
+    What is wrong: references that are missing or damaged, commits that cannot be read, and commits that are not the
+    first one but have no commit before them.
+    """
+    names = lineage.references
+    faults = [
+        f"{described(name)} is missing or damaged: the next command that writes sets it to {tip[:8]} again"
+        for name, tip in names.lost.items()
+    ]
+    faults += [f"{described(name)} cannot be read ({reason})" for name, reason in names.unreadable.items()]
+    commits: dict[str, Commit] = {}
+    unreadable: dict[str, list[str]] = {}
+    starts = [(name, tip) for name, tip in names.by_directory().items() if not name.startswith(BETWEEN)]
+    for name, tip in [*starts, *(("", tip) for tip in tips)]:
+        at: str | None = tip
+        while at is not None and at not in commits:
+            try:
+                commits[at] = lineage.commit(at)
+            except StoreDamagedError as error:
+                unreadable.setdefault(str(error), []).append(described(name))
+                break
+            at = commits[at].parent
+    faults += [f"{reason} (needed by {', '.join(filter(None, of))})" for reason, of in unreadable.items()]
+    faults += [
+        f"the commit before {commit.snapshot[:8]} is not known: the reference to it is lost"
+        for commit in commits.values()
+        if commit.parent is None and not lineage.is_first(commit)
+    ]
+    return commits, tuple(faults)
+
+
+def _line(parents: dict[str, str | None], tips: Iterable[str]) -> frozenset[str]:
+    """Commits and all their ancestors, as far as they are among `parents`."""
+    found: set[str] = set()
+    for tip in tips:
+        at: str | None = tip
+        while at is not None and at in parents and at not in found:
+            found.add(at)
+            at = parents[at]
+    return frozenset(found)
 
 
 def reachable(lineage: Lineage, tips: Iterable[str]) -> dict[str, Commit]:
@@ -289,12 +356,13 @@ def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
     return False
 
 
-def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> dict[str, set[int]] | None:
+def changed_chunks(
+    repository: icechunk.Repository, lineage: Lineage, first: str, second: str
+) -> dict[str, set[int]] | None:
     """The chunks (indices along the first axis, by array) that may differ between two snapshots.
 
     Returns None if this cannot be determined: a commit between them was deleted, or a paged array was replaced.
     """
-    lineage = Lineage(repository)
     behind = {commit.snapshot for commit in lineage.ancestry(first)}
     common = next((commit.snapshot for commit in lineage.ancestry(second) if commit.snapshot in behind), None)
     if common is None:
@@ -309,7 +377,7 @@ def changed_chunks(repository: icechunk.Repository, first: str, second: str) -> 
     return changed
 
 
-def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head: str) -> str:
+def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:
     """The id of the snapshot that a name stands for.
 
     Parameters
@@ -335,18 +403,17 @@ def resolve(directory: Path, repository: icechunk.Repository, name: str, *, head
     if base.upper() == "HEAD":
         snapshot = head
     else:
-        branches = branch_heads(repository)
-        tags = {tag for tag in repository.list_tags() if not tag.startswith(EARLY)}
+        branches, tags = lineage.references.branches, lineage.references.tags
         if base in branches:
             snapshot = branches[base]
         elif base in tags:
-            snapshot = repository.lookup_tag(base)
+            snapshot = tags[base]
         else:
             snapshot = snapshot_beginning(directory, base, known=[*branches, *tags, "HEAD"])
     back = sum(int(step or 1) for step in steps)
     if back == 0:
         return snapshot
-    for passed, commit in enumerate(Lineage(repository).ancestry(snapshot)):
+    for passed, commit in enumerate(lineage.ancestry(snapshot)):
         if passed == back:
             return commit.snapshot
     raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`tree()` lists them)")
@@ -364,7 +431,7 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     """
     wanted = prefix.strip().upper()
     snapshots = directory / REPOSITORY_NAME / "snapshots"
-    names = sorted(path.name for path in snapshots.iterdir() if path.name != EMPTY)
+    names = sorted(path.name for path in snapshots.iterdir() if is_snapshot_id(path.name) and path.name != EMPTY)
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])

@@ -18,7 +18,7 @@ import icechunk
 from sifu_store.durable import resource_error
 from sifu_store.errors import ResourceError, StoreChangedError, StoreDamagedError
 from sifu_store.history import Lineage, reachable
-from sifu_store.repository import open_icechunk
+from sifu_store.repository import known_references, open_icechunk
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME, is_being_replaced
 
 ATTEMPTS = 3
@@ -165,7 +165,7 @@ def _deleted(reader: Reader) -> bool:
     if not (directory / REPOSITORY_NAME / "snapshots" / reader.snapshot).exists():
         return True
     try:
-        lineage = Lineage(open_icechunk(directory))
+        lineage = Lineage(open_icechunk(directory), known_references(directory))
         names = lineage.references
         tips = [*names.branches.values(), *names.tags.values(), *names.redo.values(), *names.undone.values()]
         return reader.snapshot not in reachable(lineage, tips)

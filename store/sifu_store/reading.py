@@ -29,7 +29,8 @@ from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.lock import WriterLock
 from sifu_store.read_errors import identity, looks_again, why
 from sifu_store.refs import MAIN
-from sifu_store.repository import open_icechunk
+from sifu_store.repair import Repair, plan_repair
+from sifu_store.repository import known_references, open_icechunk, read_acknowledged
 from sifu_store.staging import dead_builds, size_of
 from sifu_store.verify import Check, Verification, VerifyReport
 
@@ -204,25 +205,19 @@ class StoreReader:
     def history(self, limit: int | None = None) -> list[Commit]:
         """The commits up to the snapshot that is read, newest first, at most `limit` of them (None: all)."""
         self._check_usable()
-        return history.read_history(self._repository, self.snapshot, limit)
+        return history.read_history(self._read_lineage(), self.snapshot, limit)
 
     @looks_again(again=True)
     def tree(self) -> History:
-        """All commits of the store: those of every branch and tag, and the undone ones.
-
-        Raises
-        ------
-        StoreDamagedError
-            A snapshot among them cannot be read.
-        """
+        """All commits of the store that can be read: those of every branch and tag, and the undone ones."""
         self._check_usable()
-        return history.read_tree(self._repository, self.branch, self._head())
+        return history.read_tree(self._read_lineage(), self.branch, self._head())
 
     @looks_again(again=True)
     def commit_of(self, snapshot: str) -> Commit:
         """The commit of a snapshot id."""
         self._check_usable()
-        return Lineage(self._repository).commit(snapshot)
+        return self._read_lineage().commit(snapshot)
 
     @property
     @looks_again(again=True)
@@ -246,29 +241,37 @@ class StoreReader:
             The name stands for no snapshot, or for more than one.
         """
         self._check_usable()
-        return history.resolve(self._directory, self._repository, name, head=self._head())
+        return history.resolve(self._directory, self._read_lineage(), name, head=self._head())
 
     @looks_again(again=True)
     def would_undo(self, steps: int = 1) -> Moved:
         """What `Store.undo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.plan_undo(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_undo(self._read_lineage(), self.branch, self._head(), steps)
 
     @looks_again(again=True)
     def would_redo(self, steps: int = 1) -> Moved:
         """What `Store.redo` would do. Takes no lock and changes nothing."""
         self._check_usable()
-        return branching.plan_redo(Lineage(self._repository), self.branch, self._head(), steps)
+        return branching.plan_redo(self._read_lineage(), self.branch, self._head(), steps)
 
     @looks_again(again=True)
     def would_collect(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
         """What `Store.collect_garbage` would delete, and its size. Takes no lock and changes nothing."""
         self._check_usable()
-        garbage = collecting.collect(
-            self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone, dry_run=True
+        garbage = collecting.would_collect(
+            self._directory, self._read_lineage(), keep_training=keep_training, keep_undone=keep_undone
         )
         builds = dead_builds(self.path)
         return garbage.with_builds(len(builds), sum(map(size_of, builds)))
+
+    @looks_again(again=False)
+    def would_repair(self) -> Repair:
+        """What `Store.repair` would change. Takes no lock and changes nothing."""
+        self._check_usable()
+        recorded = read_acknowledged(self._directory)
+        names = Lineage(self._repository, known_references(self._directory))
+        return plan_repair(self._directory, names, recorded, self.recovered_from)
 
     @looks_again(again=False)
     def changed_pages(self, other: str) -> np.ndarray | None:
@@ -286,7 +289,7 @@ class StoreReader:
             was deleted or a paged array was replaced.
         """
         self._check_usable()
-        chunks = history.changed_chunks(self._repository, self.snapshot, other)
+        chunks = history.changed_chunks(self._repository, self._read_lineage(), self.snapshot, other)
         if chunks is None:
             return None
         changed = np.zeros(self.pages, bool)
@@ -330,12 +333,9 @@ class StoreReader:
         ).run()
         if report.damage and (known := why(self, StoreDamagedError(str(report.damage[0])))) is not None:
             raise known
-        try:
-            self.history()
-        except StoreDamagedError as error:
-            unreadable = Damage("history", None, None, str(self._directory), str(error))
-            return replace(report, damage=(*report.damage, unreadable))
-        return report
+        _, faults = history.read_all(self._read_lineage(), [self.snapshot])
+        damage = [Damage("history", None, None, str(self._directory), fault) for fault in faults]
+        return replace(report, damage=(*report.damage, *damage))
 
     def size_bytes(self) -> int:
         """Size of all files in the directory of the store, in bytes: all snapshots together."""
@@ -361,6 +361,13 @@ class StoreReader:
             return False
         self._repository = open_icechunk(self._directory)
         return True
+
+    def _read_lineage(self) -> Lineage:
+        """The ancestry of commits, by the references as they are now."""
+        names = known_references(self._directory)
+        if self.recovered_from is not None:  # what it says is not said again
+            names = names.with_branch(self.branch, self.snapshot)
+        return Lineage(self._repository, names)
 
     def _head(self) -> str:
         """Id of the newest readable commit of the current branch."""

@@ -8,12 +8,12 @@ not locks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ from zarr.core.sync import sync
 from sifu_store import refs
 from sifu_store.durable import raise_resource_error, sync_filesystem, write_durably
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
-from sifu_store.history import resolve, snapshot_beginning, snapshot_info
+from sifu_store.history import Lineage, resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
-from sifu_store.refs import EMPTY, MAIN
+from sifu_store.refs import BRANCH, MAIN, References, read_references
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
+
+COPY_BYTES = 16 << 20
+"""Free space that the directory of a `linked_copy` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class Acknowledged:
         Id of the commit before it; None: it is the first.
     branch
         The current branch.
-    branches
-        Id of the newest commit by branch.
+    references
+        Snapshot id of every reference, by the name of its directory. Written before a reference is deleted and after
+        one is created, so that what is named here must be there.
     files
         CRC-32 of the snapshot file and of every manifest file, by path in the repository.
     """
@@ -53,7 +57,7 @@ class Acknowledged:
     snapshot: str
     previous: str | None = None
     branch: str = MAIN
-    branches: dict[str, str] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
 
 
@@ -149,7 +153,8 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
     found = _open_head(directory, acknowledged, at)
     try:
         if at is not None:
-            found.snapshot = resolve(directory, found.repository, at, head=found.snapshot)
+            lineage = Lineage(found.repository, known_references(directory))
+            found.snapshot = resolve(directory, lineage, at, head=found.snapshot)
             check_readable(found.repository, found.snapshot, directory, acknowledged)
             found.recovered_from = None
         elif found.recovered_from is not None:
@@ -160,9 +165,9 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
             except StoreDamagedError as error:
                 _fall_back(found, directory, acknowledged, str(error), write=write)
             else:
-                found.recovered_from = _lost_record(found.repository) if acknowledged is None else None
+                found.recovered_from = _lost_record(directory) if acknowledged is None else None
                 if write:
-                    _restore_branches(directory, acknowledged)
+                    restore_references(directory)
     except BaseException:
         if found.shadow is not None:
             found.shadow.cleanup()
@@ -188,8 +193,8 @@ def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | Non
                 "restore the directory from a backup"
             ) from error
     head = acknowledged.snapshot if acknowledged is not None else snapshot_beginning(directory, at or "")
-    recorded = acknowledged.branches if acknowledged is not None else {}
-    repository, shadow = _open_linked_copy(directory, {MAIN: head, **recorded, branch: head})
+    names = {BRANCH + MAIN: head, **known_references(directory).by_directory(), BRANCH + branch: head}
+    repository, shadow = _open_linked_copy(directory, names)
     return OpenRepository(repository, head, branch, problem, shadow)
 
 
@@ -212,8 +217,8 @@ def _fall_back(
     found.snapshot = acknowledged.snapshot
     found.recovered_from = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
     if write:
-        refs.point(directory, {found.branch: acknowledged.snapshot})
-        _restore_branches(directory, acknowledged)
+        refs.point(directory, {BRANCH + found.branch: acknowledged.snapshot})
+        restore_references(directory)
         found.repository = open_icechunk(directory)
         if found.shadow is not None:
             found.shadow.cleanup()
@@ -295,8 +300,14 @@ def read_acknowledged(directory: Path) -> Acknowledged | None:
         content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
         if content.pop("crc32") != zlib.crc32(_canonical(content)):
             return None
-        named = {"branch": content.get("branch", MAIN), "branches": content.get("branches", {})}
-        return Acknowledged(content["snapshot"], content["previous"], files=content["files"], **named)
+        branches = {BRANCH + name: head for name, head in content.get("branches", {}).items()}
+        return Acknowledged(
+            content["snapshot"],
+            content["previous"],
+            branch=content.get("branch", MAIN),
+            references={**content.get("references", {}), **branches},
+            files=content["files"],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise_resource_error(error)
         return None
@@ -309,7 +320,7 @@ def acknowledge(
     *,
     branch: str,
     checksums: bool = True,
-    without: str | None = None,
+    without: Container[str] = (),
 ) -> None:
     """Sync the files of a snapshot, then record it as durable, and its branch as the current one.
 
@@ -322,17 +333,24 @@ def acknowledge(
     checksums
         Record checksums of the files. False: they will be rewritten.
     without
-        A branch that is not recorded, because it will be deleted.
+        References that are not recorded, because they will be deleted, by the names of their directories.
     """
     sync_filesystem(directory)
     info = repository.lookup_snapshot(snapshot)
-    heads = {name: head for name, head in refs.branch_heads(repository).items() if name != without}
+    references = known_references(directory)
+    heads = {name: head for name, head in references.branches.items() if BRANCH + name not in without}
+    others = {
+        name: tip
+        for name, tip in references.by_directory().items()
+        if name not in without and name not in {BRANCH + each for each in references.branches}
+    }
     names = [f"snapshots/{snapshot}", *(f"manifests/{manifest.id}" for manifest in info.manifests)]
     content = {
         "snapshot": snapshot,
-        "previous": _before(repository, info),
+        "previous": Lineage(repository, references).commit(snapshot).parent,
         "branch": branch,
         "branches": {**heads, branch: snapshot},
+        "references": others,
         "files": {name: _checksum(directory, name) for name in names} if checksums else {},
     }
     text = json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1)
@@ -367,35 +385,63 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
     return dict(group.attrs), shapes
 
 
-def linked_copy(directory: Path, branches: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
-    """A temporary directory of links to the store's files that can be opened as a store, with other branches.
+def known_references(directory: Path) -> References:
+    """All references of a store. Those that are recorded but missing or damaged are as the record says."""
+    for _ in range(2):  # a reference that was created between the two reads is recorded, but was not found
+        found = read_references(directory, {})
+        acknowledged = read_acknowledged(directory)
+        names = found.by_directory()
+        if acknowledged is None or names.keys() >= acknowledged.references.keys():
+            return found
+        found = read_references(directory, acknowledged.references)
+        if not found.lost:
+            return found
+    return found
 
-    Files created or replaced there do not change the store. Delete no chunk there: the link's target would go.
+
+def restore_references(directory: Path) -> None:
+    """Write the recorded references that are missing or damaged."""
+    refs.point(directory, known_references(directory).lost)
+
+
+def linked_copy(directory: Path, names: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+    """A temporary directory of links to the store's files that can be opened as a store, with other references.
+
+    Snapshots and references that are created, replaced or deleted there do not change the store; a manifest, a chunk
+    or a transaction that is deleted there is deleted in the store.
 
     Parameters
     ----------
     directory
         Directory of the store.
-    branches
-        Snapshot id by branch, with the prefix of sifu's own branches.
+    names
+        Snapshot id of every reference by the name of its directory.
     """
-    shadow = tempfile.TemporaryDirectory(prefix="sifu-", ignore_cleanup_errors=True)
+    shadow = tempfile.TemporaryDirectory(prefix="sifu-", dir=_temporary_directory(), ignore_cleanup_errors=True)
     original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
     for folder in ("snapshots", "refs"):
         (links / folder).mkdir(parents=True)
-    for part in (*original.iterdir(), *original.glob("snapshots/*"), *original.glob("refs/tag.*")):
+    for part in (*original.iterdir(), *original.glob("snapshots/*")):
         link = links / part.relative_to(original)
         if not link.exists():
             link.symlink_to(part)
-    refs.point(Path(shadow.name), branches)
+    for name, snapshot in names.items():
+        refs.write_reference(links / "refs" / name, snapshot)
     return shadow
 
 
+def _temporary_directory() -> str | None:
+    """Where a copy of links goes: the usual place, or one in memory if the disk of that place is full."""
+    usual, in_memory = tempfile.gettempdir(), "/dev/shm"
+    full = shutil.disk_usage(usual).free < COPY_BYTES
+    return in_memory if full and os.access(in_memory, os.W_OK) else None
+
+
 def _open_linked_copy(
-    directory: Path, branches: Mapping[str, str]
+    directory: Path, names: Mapping[str, str]
 ) -> tuple[icechunk.Repository, tempfile.TemporaryDirectory[str]]:
-    """Open the repository with these branches instead of the unreadable ones, without changing the store."""
-    shadow = linked_copy(directory, {**branches, **_readable_branches(directory)})
+    """Open the repository with these references instead of the unreadable ones, without changing the store."""
+    shadow = linked_copy(directory, names)
     try:
         return open_icechunk(Path(shadow.name)), shadow
     except Exception as error:
@@ -403,41 +449,11 @@ def _open_linked_copy(
         raise StoreDamagedError(f"{directory} cannot be opened ({first_line(error)})") from error
 
 
-def _readable_branches(directory: Path) -> dict[str, str]:
-    """Snapshot id by branch, of the branches that can be read: Icechunk opens nothing if `main` cannot be read."""
-    readable = {}
-    for folder in (directory / REPOSITORY_NAME / "refs").glob("branch.*"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            snapshot = json.loads((folder / "ref.json").read_text(encoding="utf-8"))["snapshot"]
-            readable[folder.name.removeprefix("branch.")] = str(snapshot)
-    return readable
-
-
-def _restore_branches(directory: Path, acknowledged: Acknowledged | None) -> None:
-    """Rewrite the acknowledged branches that cannot be read."""
-    if acknowledged is not None:
-        readable = _readable_branches(directory)
-        lost = {name: snapshot for name, snapshot in acknowledged.branches.items() if name not in readable}
-        refs.point(directory, lost)
-
-
-def _lost_record(repository: icechunk.Repository) -> str | None:
-    others = [name for name in repository.list_branches() if name != MAIN and not name.startswith(refs.OWN)]
+def _lost_record(directory: Path) -> str | None:
+    others = sorted(name for name in known_references(directory).branches if name != MAIN)
     if not others:
         return None
-    return (
-        f"the record of the current branch is lost: reading {MAIN} (`switch()` changes to {', '.join(sorted(others))})"
-    )
-
-
-def _before(repository: icechunk.Repository, info: icechunk.SnapshotInfo) -> str | None:
-    """Id of the nearest kept commit before a snapshot; None: there is none."""
-    parent: str | None = info.parent_id
-    if parent not in (None, EMPTY):
-        return parent
-    with contextlib.suppress(icechunk.IcechunkError):
-        return str(repository.lookup_branch(refs.BEFORE + info.id))
-    return None
+    return f"the record of the current branch is lost: reading {MAIN} (`switch()` changes to {', '.join(others)})"
 
 
 def _unreadable(directory: Path, problem: str, acknowledged: Acknowledged | None) -> StoreDamagedError:

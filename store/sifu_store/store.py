@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,22 +19,24 @@ from typing import Any, Self
 import icechunk
 import zarr
 
-from sifu_store import branching, collecting, history
+from sifu_store import branching, clock, collecting, history, repair
 from sifu_store.branching import Moved
 from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
-from sifu_store.errors import OptionError, StoreNotFoundError
+from sifu_store.errors import DiskFullError, OptionError, StoreNotFoundError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.links import check_folders
 from sifu_store.lock import WriterLock
 from sifu_store.read_errors import opens_again
-from sifu_store.refs import MAIN, branch_heads, read_references
+from sifu_store.refs import MAIN, TAG, drop, mark_deleted
+from sifu_store.repair import Repair
 from sifu_store.repository import (
     acknowledge,
     check_process,
     check_readable,
+    known_references,
     open_icechunk,
     open_repository,
     read_acknowledged,
@@ -144,10 +148,11 @@ class Store(StoreWriter):
             store._cleanup = opened.shadow.cleanup if opened.shadow is not None else None
             store._begin()
             if write:
-                last, heads = read_acknowledged(target), branch_heads(opened.repository)
-                if last is None or not last.files or (last.snapshot, last.branches) != (opened.snapshot, heads):
+                last, names = read_acknowledged(target), known_references(target).by_directory()
+                if last is None or not last.files or (last.snapshot, last.references) != (opened.snapshot, names):
                     # The process that made the last commit was killed before it recorded the commit as durable.
-                    with disk_errors(target, "recording the last commit"):
+                    # On a full disk a later write says what is missing; a garbage collection needs no record.
+                    with suppress(DiskFullError), disk_errors(target, "recording the last commit"):
                         acknowledge(target, opened.repository, opened.snapshot, branch=opened.branch)
         except BaseException:
             if lock is not None:
@@ -215,6 +220,7 @@ class Store(StoreWriter):
             checksums = self._write_checksums()
             # The order: data and snapshot, sync, then the branch that refers to the snapshot.
             size_bytes = sum(path.stat().st_size for path in self._new_chunks())
+            clock.wait_until_later(self._committed_at(), str(self.path))
             snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes, checksums))
             sync_filesystem(self._directory)
             # From here on the branch may refer to the new chunks, so they must not be removed.
@@ -233,6 +239,19 @@ class Store(StoreWriter):
         self.snapshot = snapshot
         self._begin()
         return snapshot
+
+    def require_clock(self) -> None:
+        """Check that a commit is possible now, before work begins: it must be later than the newest commit.
+
+        A clock that is a few seconds behind is waited for. `commit` waits for any clock.
+
+        Raises
+        ------
+        StoreError
+            The clock is further behind.
+        """
+        self._check_writable()
+        clock.require_later(self._committed_at(), str(self.path))
 
     def rollback(self) -> None:
         """Discard all changes since the last commit, and delete their chunk files."""
@@ -294,8 +313,9 @@ class Store(StoreWriter):
             There is no branch of that name, or it is the current branch, or `main`.
         """
         commit = branching.leave_branch(self._directory, self._lineage(), name, current=self.branch)
-        self._acknowledge(without=name)
-        branching.drop_branch(self._directory, name)
+        references = branching.references_of(name)
+        self._acknowledge(without=references)
+        drop(self._directory, references)
         return commit
 
     def switch(self, name: str) -> str:
@@ -326,6 +346,7 @@ class Store(StoreWriter):
         lineage, snapshot = self._lineage(), self.resolve(at)
         check_readable(self._repository, snapshot, self._directory, None)
         branching.create_tag(self._directory, lineage, name, snapshot)
+        self._acknowledge()
         return snapshot
 
     def delete_tag(self, name: str) -> str:
@@ -336,9 +357,9 @@ class Store(StoreWriter):
         OptionError
             There is no tag of that name.
         """
-        with self._writing(f"deleting the tag {name}", 0):
-            snapshot = branching.delete_tag(self._repository, self._lineage(), name)
-            sync_filesystem(self._directory)
+        snapshot = branching.find_tag(self._lineage(), name)
+        self._acknowledge(without=[TAG + name])
+        mark_deleted(self._directory, name)
         return snapshot
 
     def collect_garbage(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
@@ -359,25 +380,52 @@ class Store(StoreWriter):
         OptionError
             `keep_training` is negative.
         StoreDamagedError
-            A reference cannot be read; nothing was deleted.
+            A reference or a commit cannot be read, or the commit before another one is not known; nothing was deleted.
         """
         self._check_unchanged()
         if keep_training < 0:
             raise OptionError(f"`keep_training` is {keep_training}: it must not be negative")
         with self._writing("collecting garbage", -RESERVE_BYTES):  # it must also run on a full disk
-            # Expiry changes the parent, and so the file, of the oldest kept snapshot.
-            acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch, checksums=False)
+            recorded = True
+
+            def record(without: Container[str]) -> None:
+                nonlocal recorded
+                recorded = False
+                self._record(checksums=False, without=without)
+
             try:
                 builds = remove_dead_builds(self.path)  # first: it needs no free space
                 garbage = collecting.collect(
-                    self._directory, self._repository, keep_training=keep_training, keep_undone=keep_undone
+                    self._directory,
+                    self._lineage(),
+                    keep_training=keep_training,
+                    keep_undone=keep_undone,
+                    acknowledge=record,
                 )
                 garbage = garbage.with_builds(*builds)
             finally:
                 self._repository = open_icechunk(self.path)
-                acknowledge(self._directory, self._repository, self.snapshot, branch=self.branch)
+                if not recorded:
+                    self._record()
         self._begin()
         return garbage
+
+    def repair(self) -> Repair:
+        """Repair references that are missing or damaged, and lines of commits that end too early.
+
+        Opening a store for writing restores recorded references already; `would_repair` of a store that is open for
+        reading says all that will be done. Data is not changed, and no commit is deleted.
+
+        Returns
+        -------
+        Repair
+            What was changed here, and what cannot be repaired.
+        """
+        self._check_unchanged()
+        planned = self.would_repair()
+        repair.carry_out(self._directory, planned)
+        self._acknowledge()
+        return planned
 
     # ---- inside
 
@@ -396,6 +444,10 @@ class Store(StoreWriter):
         self._arrays_by_name, self._listed = {}, False
         self._stored, self._touched, self._chunks_before = None, set(), None
 
+    def _committed_at(self) -> datetime:
+        found: datetime = self._repository.lookup_snapshot(self.snapshot).written_at
+        return found
+
     def _check_unchanged(self) -> None:
         self._check_writable()
         if self._staging is not None or self._stored is not None or self._session.has_uncommitted_changes:
@@ -404,7 +456,7 @@ class Store(StoreWriter):
     def _lineage(self) -> Lineage:
         """The ancestry of commits, for an operation that changes references."""
         self._check_unchanged()
-        return Lineage(self._repository, read_references(self._repository))
+        return self._read_lineage()
 
     def _move(self, lineage: Lineage, moved: Moved) -> Moved:
         check_readable(self._repository, moved.snapshot, self._directory, None)
@@ -412,8 +464,18 @@ class Store(StoreWriter):
         self._acknowledge(self.branch, moved.snapshot)
         return moved
 
+    def _record(self, *, checksums: bool = True, without: Container[str] = ()) -> None:
+        acknowledge(
+            self._directory,
+            self._repository,
+            self.snapshot,
+            branch=self.branch,
+            checksums=checksums,
+            without=without,
+        )
+
     def _acknowledge(
-        self, branch: str | None = None, snapshot: str | None = None, *, without: str | None = None
+        self, branch: str | None = None, snapshot: str | None = None, *, without: Container[str] = ()
     ) -> None:
         """Record the current branch and snapshot durably, and open the snapshot. `without` will be deleted."""
         branch, snapshot = branch or self.branch, snapshot or self.snapshot

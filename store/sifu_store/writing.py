@@ -22,6 +22,7 @@ from sifu_store.durable import disk_errors, require_free_bytes
 from sifu_store.errors import StoreError, first_line
 from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
 from sifu_store.reading import StoreReader
+from sifu_store.refs import is_snapshot_id
 from sifu_store.staging import REPOSITORY_NAME, Staging
 
 
@@ -196,7 +197,7 @@ class StoreWriter(StoreReader):
 
     def _chunk_files(self) -> list[Path]:
         chunks = self._directory / REPOSITORY_NAME / "chunks"
-        return list(chunks.iterdir()) if chunks.is_dir() else []
+        return [path for path in chunks.iterdir() if is_snapshot_id(path.name)] if chunks.is_dir() else []
 
     def _new_chunks(self) -> list[Path]:
         # Only this process writes (it holds the lock), so chunk files that appeared since belong to no commit yet.

@@ -48,13 +48,18 @@ def test_a_branch_whose_removal_was_cut_off_is_there_or_gone_for_good(
 ) -> None:
     """The next reader and the next writer see the same."""
 
-    def remove(folder: Path, *, ignore_errors: bool) -> None:
+    rename = Path.rename
+
+    def move(folder: Path, target: Path) -> Path:
+        if folder.name != "branch.side":
+            return rename(folder, target)
         if after:
-            (folder / "ref.json").unlink()
+            rename(folder, target)
         raise Killed
 
     with Store.open(path, write=True) as store, monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", remove)
+        patched.setattr(Path, "rename", move)
+        patched.setattr(shutil, "rmtree", lambda *arguments, **options: None)
         with pytest.raises(Killed):
             store.delete_branch("side")
     for write in turns:
@@ -340,31 +345,24 @@ def test_what_was_undone_is_kept_until_it_is_dropped(path: Path) -> None:
             store.collect_garbage(-1)
 
 
-def test_a_collection_that_was_cut_off_is_put_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collection_of_an_earlier_release_that_was_cut_off_is_put_right(path: Path) -> None:
+    """It let Icechunk replace snapshot files in place, and kept copies of them."""
     with Store.open(path, write=True) as store:
         for number in range(10, 13):
             numbered_store.commit(store, number, train=True)
         before = numbered_store.view(store)
 
-    class PowerCutError(BaseException):
-        pass
-
-    def tear(repository: object, *arguments: object) -> None:
-        for file in (path / "repository" / "snapshots").iterdir():
-            file.write_bytes(file.read_bytes()[:10]) if (path / collecting.COPIES_NAME / file.name).exists() else None
-        shutil.copytree(path, path.with_name("after"))
-        raise PowerCutError
-
-    with Store.open(path, write=True) as store, monkeypatch.context() as patch:
-        patch.setattr("icechunk.Repository.expire_snapshots", tear)
-        with pytest.raises((PowerCutError, StoreError)):
-            store.collect_garbage(1)
-    after = path.with_name("after")
-    assert (after / collecting.COPIES_NAME).is_dir()
+    after = shutil.copytree(path, path.with_name("after"))
+    shutil.copytree(after / "repository" / "snapshots", after / collecting.COPIES_NAME)
+    (after / collecting.COPIES_NAME / ".DS_Store").write_text("x")
+    for file in (after / "repository" / "snapshots").iterdir():
+        file.write_bytes(file.read_bytes()[:10])
     (after / ".ref.0123.tmp").write_text("{")
+    (after / ".refs.0123").mkdir()
     with Store.open(after, write=True) as store:
         assert numbered_store.view(store) == before
         assert not list(after.glob("*collecting*")) and not list(after.glob(".ref*"))
+        assert not list((after / "repository" / "snapshots").glob(".*"))
         assert store.verify().ok
         store.collect_garbage(1)
         assert numbered_store.view(store)["lines"]["main"] == [12, 1, 0]
@@ -381,6 +379,10 @@ def test_a_branch_that_cannot_be_read_stops_a_collection(path: Path) -> None:
         shutil.rmtree(ref(path, "odd").parent)
         store.create_tag("mine")
         (path / "repository" / "refs" / "tag.mine" / "ref.json").write_bytes(b"")
+        store.collect_garbage()  # it is recorded
+        assert store.tree().tags == {"mine": store.snapshot} and store.verify().ok
+        (path / "repository" / "refs" / "tag.mine" / "ref.json").write_bytes(b"")
+        (path / "acknowledged").unlink()
         with pytest.raises(StoreDamagedError, match="the tag mine cannot be read"):
             store.collect_garbage()
 

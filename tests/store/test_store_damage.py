@@ -110,7 +110,8 @@ def test_a_lost_branch_and_no_note(tmp_path: Path) -> None:
     with pytest.raises(StoreDamagedError, match="backup"):
         Store.open(tmp_path / "s")
     with Store.open(tmp_path / "s", at=snapshot) as store:
-        assert store.verify().ok
+        (damage,) = store.verify().damage
+        assert damage.reason == "the branch main cannot be read (its file ref.json is damaged)"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import icechunk
@@ -141,3 +142,36 @@ def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
         assert store.snapshot == snapshot and store.verify().ok
         small_store.write_page(store, 1, 3.0)
         store.commit("now it fits", command="train", changes={})
+
+
+@pytest.mark.parametrize("free_bytes", [0, 4096, 1 << 20])
+def test_garbage_is_collected_on_a_full_disk(small_disk: Path, free_bytes: int) -> None:
+    """What only the dropped commits use is deleted first, which makes room for what must be written."""
+    path = small_disk / "s"
+    small_store.make(path)
+    kept = [small_store.train(path, 2.0, command="edit-edge")]
+    for value in (3.0, 4.0, 5.0):
+        kept = [kept[0], small_store.train(path, value)]
+    fill_disk(small_disk, free_bytes)
+    with Store.open(path) as store:
+        expected = store.would_collect(1)
+    with Store.open(path, write=True) as store:
+        garbage = store.collect_garbage(1)
+        assert garbage == expected and [commit.message for commit in garbage.commits] == ["step 4.0", "step 3.0"]
+    with Store.open(path) as store:
+        assert store.verify().ok and store.recovered_from is None
+        assert [commit.snapshot for commit in store.history(2)] == kept[::-1]
+        assert [store.view(each).read_page("edges/bias", 0)[0, 1] for each in kept] == [2.0, 5.0]
+        assert len(store.history()) == 3
+    fill_disk(small_disk, 0)
+    with Store.open(path, write=True) as store:  # there is nothing to delete, and nothing to write
+        assert store.collect_garbage(2).snapshots == 0
+
+
+def fill_disk(disk: Path, free_bytes: int) -> None:
+    spare = disk / "spare"
+    spare.write_bytes(bytes(free_bytes))
+    with suppress(OSError), (disk / f"filler-{len(list(disk.iterdir()))}").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    spare.unlink()

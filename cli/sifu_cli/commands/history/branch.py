@@ -9,7 +9,7 @@ import click
 from sifu_cli.opening import open_store
 from sifu_cli.options import common_options
 from sifu_cli.output.formats import commit_line
-from sifu_cli.output.messages import say
+from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import print_json
 from sifu_cli.output.terminal import echo, styled
 
@@ -53,6 +53,8 @@ def command(
         elif name is not None:
             at = opened.commit_of(opened.create_branch(name, snapshot or "HEAD"))
         tree = opened.tree()
+    for fault in tree.faults:
+        warn(fault)
     if as_json:
         print_json({"branch": tree.branch, "branches": tree.branches})
         return

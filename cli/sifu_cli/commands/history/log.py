@@ -12,6 +12,7 @@ from sifu_store.durable import format_bytes
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_store
 from sifu_cli.options import common_options
+from sifu_cli.output.messages import warn
 from sifu_cli.output.results import print_json
 from sifu_cli.output.terminal import Part, echo, styled
 
@@ -35,18 +36,21 @@ def command(*, snapshot: str | None, limit: int | None, store: Path, quiet: bool
     """List the commits, newest first: snapshot id, time, added size on disk, message, command.
 
     Lists all branches, tags and undone commits; with SNAPSHOT (HEAD, a branch, a tag or the first characters of an id,
-    optionally with ~N for the N-th commit before it), only that commit and its ancestors.
+    optionally with ~N for the N-th commit before it), only that commit and its ancestors. Warns of damaged names.
     """
     with open_store(store) as opened:
         tree = opened.tree()
         commits = list(tree.commits) if snapshot is None else _line(tree, opened.resolve(snapshot))
     shown = commits[:limit]
+    for fault in tree.faults:
+        warn(fault)
     if as_json:
         print_json(
             {
                 "branch": tree.branch,
                 "branches": tree.branches,
                 "tags": tree.tags,
+                "faults": tree.faults,
                 "commits": [
                     {
                         "snapshot": commit.snapshot,

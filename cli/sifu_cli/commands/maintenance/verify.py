@@ -1,59 +1,106 @@
-"""``sifu verify``: checks that the store is readable and consistent."""
+"""``sifu verify``: checks that the store is readable and consistent, and repairs references."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from sifu_store.durable import format_bytes
 
-from sifu_cli.options import common_options
+from sifu_cli.confirmation import confirm, require_answer
+from sifu_cli.options import common_options, yes_option
 from sifu_cli.output.formats import number
-from sifu_cli.output.messages import warn
+from sifu_cli.output.messages import say, warn
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
 from sifu_cli.output.terminal import echo
+
+if TYPE_CHECKING:
+    from sifu_store.repair import Repair
+    from sifu_store.verify import VerifyReport
 
 
 @click.command(
     "verify",
     short_help="Check that the store is readable and consistent.",
     epilog="""\b
-Example:
+Examples:
   sifu verify && echo intact
+  sifu verify --repair
 """,
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Repair missing and damaged references: branches, tags, and the order of the commits. Shows first what it "
+    "will change and what it cannot repair, and asks for confirmation.",
+)
+@yes_option
 @common_options
 @click.pass_context
-def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool) -> None:
-    """Read and check every array and every page. If anything is damaged, lists it and exits with code 1."""
+def command(ctx: click.Context, /, *, repair: bool, yes: bool, store: Path, quiet: bool, as_json: bool) -> None:
+    """Read and check every array, every page and the history. If anything is damaged, lists it and exits with code 1.
+
+    --repair changes no data and deletes no commit.
+    """
+    from sifu_store.store import Store
+
+    if repair:
+        require_answer(ctx, yes=yes)
+    report, fallback, planned = _check(store, quiet=quiet)
+    if not repair:
+        _show(report, fallback, None, as_json=as_json)
+    else:
+        if planned.actions:
+            for line in planned.actions:
+                say(f"will repair: {line}", quiet=quiet and yes)
+            for line in planned.left:
+                say(f"cannot repair: {line}", quiet=quiet and yes)
+            say("parameters and commits stay as they are", quiet=quiet and yes)
+            if not yes:
+                confirm(ctx)
+            with Store.open(store, write=True) as opened:
+                opened.repair()
+            report, fallback, _ = _check(store, quiet=quiet)
+        else:
+            say("there is nothing to repair", quiet=quiet)
+        _show(report, fallback, planned, as_json=as_json)
+    if not report.ok or fallback:
+        ctx.exit(1)
+
+
+def _check(store: Path, *, quiet: bool) -> tuple[VerifyReport, str | None, Repair]:
+    """The damage of a store, what was wrong with its newest commit, and what a repair would do."""
     from sifu_store.store import Store
 
     from sifu_graph.verification import verify
 
     with Store.open(store) as opened, Progress(quiet=quiet) as progress:
-        fallback = opened.recovered_from
         report = verify(
             opened,
             progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}"),
         )
+        return report, opened.recovered_from, opened.would_repair()
+
+
+def _show(report: VerifyReport, fallback: str | None, repair: Repair | None, *, as_json: bool) -> None:
+    intact = report.ok and not fallback
     if fallback:
         warn(fallback)
-    intact = report.ok and not fallback
     if as_json:
-        print_json({"ok": intact, **dataclasses.asdict(report), "fallback": fallback})
-    else:
-        for damage in report.damage:
-            echo(f"damaged: {damage}")
-        echo("intact: everything is readable and consistent" if intact else "NOT intact")
-        print_table(
-            [
-                ("arrays", number(report.arrays), ""),
-                ("pages", number(report.pages), "stored"),
-                ("read", format_bytes(report.size_bytes), ""),
-                ("snapshot", report.snapshot[:8], ""),
-            ]
-        )
-    if not intact:
-        ctx.exit(1)
+        repaired = {} if repair is None else {"repaired": repair.actions}
+        print_json({"ok": intact, **dataclasses.asdict(report), "fallback": fallback, **repaired})
+        return
+    for damage in report.damage:
+        echo(f"damaged: {damage}")
+    echo("intact: everything is readable and consistent" if intact else "NOT intact")
+    print_table(
+        [
+            ("arrays", number(report.arrays), ""),
+            ("pages", number(report.pages), "stored"),
+            ("read", format_bytes(report.size_bytes), ""),
+            ("snapshot", report.snapshot[:8], ""),
+        ]
+    )

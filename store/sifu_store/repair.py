@@ -1,0 +1,116 @@
+"""Repair of references: names of commits that are missing or damaged, and commits whose line was cut.
+
+Data is never changed, and no commit is deleted: a repair writes references, and deletes references whose commit nobody
+knows. Commits that no name reaches any more become undone commits, so that a garbage collection keeps them by its usual
+rules. This module knows commits and references; not arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sifu_store.errors import StoreDamagedError
+from sifu_store.history import Commit, Lineage, read_all
+from sifu_store.refs import BEFORE, BRANCH, EMPTY, UNDONE, described, drop, is_snapshot_id, point
+from sifu_store.repository import Acknowledged
+from sifu_store.staging import REPOSITORY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair changes and what it leaves as it is, a line each.
+
+    Parameters
+    ----------
+    actions
+        The changes. Empty: there is nothing that a repair can change.
+    left
+        Damage that only a backup repairs.
+    names
+        References to write: snapshot id by the name of their directory.
+    names_dropped
+        References to delete.
+    """
+
+    actions: tuple[str, ...]
+    left: tuple[str, ...]
+    names: dict[str, str]
+    names_dropped: tuple[str, ...]
+
+
+def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | None, fallback: str | None) -> Repair:
+    """Decide what to repair. Nothing is changed.
+
+    Parameters
+    ----------
+    directory, lineage
+        The store.
+    acknowledged
+        Its record of the last commit; None: it is missing or damaged.
+    fallback
+        What was wrong with the newest commit, if an older one is read instead.
+    """
+    known = lineage.references
+    commits, faults = read_all(lineage)
+    actions = [] if fallback is None else [f"the current branch is set to the commit that can be read ({fallback})"]
+    names = dict(known.lost)
+    actions += [f"{described(name)} is set to {tip[:8]} again, as it was recorded" for name, tip in names.items()]
+    lost = _lost_tips(directory, lineage, commits)
+    for end in commits.values():
+        if end.parent is not None or lineage.is_first(end):
+            continue
+        before = _before(lineage, end, lost, acknowledged)
+        names[BRANCH + BEFORE + end.snapshot] = EMPTY if before is None else before.snapshot
+        if before is None:
+            actions.append(f"{end.snapshot[:8]} becomes the first commit of its line: those before it are gone")
+        else:
+            lost.pop(before.snapshot, None)
+            actions.append(
+                f"{before.snapshot[:8]} ({before.message}) becomes the commit before {end.snapshot[:8]} again"
+            )
+    dropped = tuple(name for name in known.unreadable if name not in names)
+    actions += [
+        f"{described(name)} is deleted ({known.unreadable[name]}; its commit is not recorded)" for name in dropped
+    ]
+    if known.unreadable:  # otherwise the others are remains of killed processes
+        for tip in lost.values():
+            names[BRANCH + UNDONE + tip.snapshot] = tip.snapshot
+            actions.append(
+                f"{tip.snapshot[:8]} ({tip.message}), which no name reaches, becomes an undone commit "
+                f'(`create_branch(at="{tip.snapshot[:8]}")` gives it a name)'
+            )
+    if acknowledged is None:
+        actions.append("the record of the last commit (the file `acknowledged`) is written anew")
+    left = tuple(fault for fault in faults if "cannot be read (" in fault and fault.startswith("snapshot "))
+    return Repair(tuple(actions), left, names, dropped)
+
+
+def carry_out(directory: Path, planned: Repair) -> None:
+    """Make a planned repair. The caller then records the last commit."""
+    point(directory, planned.names)
+    drop(directory, planned.names_dropped)
+
+
+def _before(lineage: Lineage, end: Commit, lost: dict[str, Commit], acknowledged: Acknowledged | None) -> Commit | None:
+    """The commit before `end`: the recorded one, else the newest lost commit that is older; None: there is none."""
+    if acknowledged is not None and acknowledged.snapshot == end.snapshot and acknowledged.previous is not None:
+        try:
+            return lineage.commit(acknowledged.previous)
+        except StoreDamagedError:
+            pass
+    older = [tip for tip in lost.values() if tip.time < end.time]
+    return max(older, key=lambda commit: commit.time, default=None)
+
+
+def _lost_tips(directory: Path, lineage: Lineage, reached: dict[str, Commit]) -> dict[str, Commit]:
+    """The commits that no reference reaches, and no other lost commit comes after, by id."""
+    found: dict[str, Commit] = {}
+    for path in (directory / REPOSITORY_NAME / "snapshots").iterdir():
+        if is_snapshot_id(path.name) and path.name != EMPTY and path.name not in reached:
+            try:
+                found[path.name] = lineage.commit(path.name)
+            except StoreDamagedError:
+                continue
+    parents = {commit.parent for commit in found.values()}
+    return {snapshot: commit for snapshot, commit in found.items() if snapshot not in parents}
