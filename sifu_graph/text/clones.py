@@ -172,10 +172,12 @@ def choose_more(
         The clones that there are.
     clones
         At most this number of new ones, the parents that they need among them. None: any number.
-    least_gain, arrays, say
+    least_gain
         As of `choose`.
     counted
         The graph has counted the text.
+    arrays, say
+        As of `choose`.
     """
     arrays = DiskArrays() if arrays is None else arrays
     n, levels = counts.n, _levels(split, counts, arrays, say)
