@@ -132,10 +132,7 @@ class Lineage:
         while snapshot is not None:
             commit = self.commit(snapshot)
             if snapshot in passed:
-                raise StoreDamagedError(
-                    f"the history returns to snapshot {snapshot}: a reference {BEFORE}* or a snapshot file is damaged; "
-                    "the current snapshot is not affected"
-                )
+                raise StoreDamagedError(f"{_loop(snapshot)}; the current snapshot is not affected")
             passed.add(snapshot)
             yield commit
             snapshot = commit.parent
@@ -247,8 +244,8 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
 def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Commit], tuple[str, ...]]:
     """Every commit that a reference or one of `tips` reaches, by id, and what is wrong, a line each.
 
-    What is wrong: references that are missing or damaged, commits that cannot be read, and commits that are not the
-    first one but have no commit before them.
+    What is wrong: references that are missing or damaged, commits that cannot be read or are their own ancestors, and
+    commits that are not the first one but have no commit before them.
     """
     names = lineage.references
     faults = [
@@ -258,16 +255,22 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
     faults += [f"{described(name)} cannot be read ({reason})" for name, reason in names.unreadable.items()]
     commits: dict[str, Commit] = {}
     unreadable: dict[str, list[str]] = {}
+    loops: list[str] = []
     starts = [(name, tip) for name, tip in names.by_directory().items() if not name.startswith(BETWEEN)]
     for name, tip in [*starts, *(("", tip) for tip in tips)]:
         at: str | None = tip
+        passed: set[str] = set()
         while at is not None and at not in commits:
+            passed.add(at)
             try:
                 commits[at] = lineage.commit(at)
             except StoreDamagedError as error:
                 unreadable.setdefault(str(error), []).append(described(name))
                 break
             at = commits[at].parent
+        else:
+            loops += [_loop(at)] if at is not None and at in passed else []
+    faults += loops
     faults += [f"{reason} (needed by {', '.join(filter(None, of))})" for reason, of in unreadable.items()]
     faults += [
         f"the commit before {commit.snapshot[:8]} is not known: the reference to it is lost"
@@ -275,6 +278,10 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
         if commit.parent is None and not lineage.is_first(commit)
     ]
     return commits, tuple(faults)
+
+
+def _loop(snapshot: str) -> str:
+    return f"the history returns to snapshot {snapshot}: a reference {BEFORE}* or a snapshot file is damaged"
 
 
 def _line(parents: dict[str, str | None], tips: Iterable[str]) -> frozenset[str]:

@@ -55,8 +55,7 @@ def copy_of_another(path: Path, draw: random.Random, others: list[Path]) -> None
 
 
 def link(path: Path, draw: random.Random, others: list[Path]) -> None:
-    loop = [] if "refs" in path.parts else [path]
-    target = draw.choice([*loop, path.with_name("nowhere"), *others])  # to itself, to nothing, to another
+    target = draw.choice([path, path.with_name("nowhere"), *others])  # to itself, to nothing, to another
     path.unlink()
     path.symlink_to(target)
 
