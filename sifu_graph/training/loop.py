@@ -350,7 +350,7 @@ class _Run:
         return snapshot
 
     def _collect(self) -> None:
-        """Deletes old training commits. If that fails, the run goes on: what was trained is committed."""
+        """Deletes old training commits. If that fails, the run continues: what was trained is committed."""
         try:
             self.store.collect_garbage()
         except SifuError as error:

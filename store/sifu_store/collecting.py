@@ -261,8 +261,8 @@ class _Collection:
         drop(directory, plan.names_dropped)
 
     def delete(self, *, dry_run: bool = False) -> Garbage:
-        """Step 4, but for the snapshot files."""
-        # All that no reference reaches is garbage, whatever its time: nobody else writes, and clocks can be wrong.
+        """Step 4, except the snapshot files."""
+        # All that no reference reaches is garbage, whatever its time: no other process writes, and clocks can be wrong.
         summary = self._repository.garbage_collect(datetime.now(UTC) + timedelta(days=36500), dry_run=dry_run)
         return Garbage(
             snapshots=summary.snapshots_deleted,

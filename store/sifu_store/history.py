@@ -251,7 +251,7 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
 
 
 def _line(parents: dict[str, str | None], tips: Iterable[str]) -> frozenset[str]:
-    """Commits and all their ancestors, as far as they are among `parents`."""
+    """Commits and all their ancestors, those that are in `parents`."""
     found: set[str] = set()
     for tip in tips:
         at: str | None = tip

@@ -1,8 +1,8 @@
 """Repair of references: names of commits that are missing or damaged, and commits whose line was cut.
 
-Data is never changed, and no commit is deleted: a repair writes references, and deletes references whose commit nobody
-knows. Commits that no name reaches any more become undone commits, so that a garbage collection keeps them by its usual
-rules. This module knows commits and references; not arrays.
+Data is never changed, and no commit is deleted: a repair writes references, and deletes references whose commit is
+unknown. Commits that no name reaches any more become undone commits, so that a garbage collection keeps them by its
+usual rules. This module knows commits and references; not arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sifu_store.staging import REPOSITORY_NAME
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair changes and what it leaves as it is, a line each.
+    """What a repair changes and what it leaves unchanged, a line each.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
     commits, faults = read_all(lineage)
     actions = [] if fallback is None else [f"the current branch is set to the commit that can be read ({fallback})"]
     names = dict(known.lost)
-    actions += [f"{described(name)} is set to {tip[:8]} again, as it was recorded" for name, tip in names.items()]
+    actions += [f"{described(name)} is set to the recorded commit {tip[:8]} again" for name, tip in names.items()]
     lost = _lost_tips(directory, lineage, commits)
     for end in commits.values():
         if end.parent is not None or lineage.is_first(end):
@@ -81,7 +81,7 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
                 f'(`create_branch(at="{tip.snapshot[:8]}")` gives it a name)'
             )
     if acknowledged is None:
-        actions.append("the record of the last commit (the file `acknowledged`) is written anew")
+        actions.append("the record of the last commit (the file `acknowledged`) is written again")
     left = tuple(fault for fault in faults if "cannot be read (" in fault and fault.startswith("snapshot "))
     return Repair(tuple(actions), left, names, dropped)
 
