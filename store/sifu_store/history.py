@@ -285,7 +285,7 @@ def _loop(snapshot: str) -> str:
 
 
 def _line(parents: dict[str, str | None], tips: Iterable[str]) -> frozenset[str]:
-    """Commits and all their ancestors, if they are among `parents`."""
+    """Commits and all their ancestors, those that are in `parents`."""
     found: set[str] = set()
     for tip in tips:
         at: str | None = tip

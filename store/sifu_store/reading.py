@@ -363,7 +363,7 @@ class StoreReader:
         return True
 
     def _read_lineage(self) -> Lineage:
-        """The ancestry of commits, by the references that there are now."""
+        """The ancestry of commits, by the present references."""
         names = known_references(self._directory)
         if self.recovered_from is not None:  # what it says is not said again
             names = names.with_branch(self.branch, self.snapshot)

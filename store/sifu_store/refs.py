@@ -69,7 +69,7 @@ class References:
         Sifu's own: see `BEFORE`, `REDO`, `UNDONE` and `EARLY`.
     lost
         References that are recorded, but are missing or damaged on disk, by the name of their directory
-        (`branch.main`). They are among the others too, with their recorded ids.
+        (`branch.main`). They are among the others too, with the recorded commit.
     unreadable
         The same of damaged references that are not recorded, with what is wrong. They are not among the others.
     """

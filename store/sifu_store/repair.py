@@ -1,8 +1,8 @@
 """Repair of references: names of commits that are missing or damaged, and commits whose line was cut.
 
-Data is never changed, and no commit is deleted: a repair writes references, and deletes references whose commit is not
-known. Commits that no name reaches any more become undone commits, so that a garbage collection keeps them by its usual
-rules. This module knows commits and references; not arrays.
+Data is never changed, and no commit is deleted: a repair writes references, and deletes references whose commit is
+unknown. Commits that no name reaches any more become undone commits, so that a garbage collection keeps them by its
+usual rules. This module knows commits and references; not arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sifu_store.staging import REPOSITORY_NAME
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair changes and what it does not change, a line each.
+    """What a repair changes and what it leaves unchanged, a line each.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
     commits, faults = read_all(lineage)
     actions = [] if fallback is None else [f"the current branch is set to the commit that can be read ({fallback})"]
     names = dict(known.lost)
-    actions += [f"{described(name)} is set to {tip[:8]} again, its recorded commit" for name, tip in names.items()]
+    actions += [f"{described(name)} is set to the recorded commit {tip[:8]} again" for name, tip in names.items()]
     lost = _lost_tips(directory, lineage, commits)
     for end in commits.values():
         if end.parent is not None or lineage.is_first(end):

@@ -160,3 +160,37 @@ def test_a_writer_keeps_the_others_out(graph: Path) -> None:
         ok("branch")
         ok("tag")
         ok("gc", "--dry-run")
+
+
+def test_references_are_reported_and_repaired(graph: Path) -> None:
+    """Without them the line of commits ends at a training commit, and nothing may be deleted."""
+    for _ in range(3):
+        train()
+    ok("tag", "v1")
+    [before] = (graph / "repository" / "refs").glob("branch.sifu.before.*")
+    (before / "ref.json").write_bytes(b"")
+    warned = call("log", "--limit", "1")
+    assert warned.code == 0 and warned.err.count("sifu: warning: the reference to the commit before ") == 1
+    (graph / "acknowledged").unlink()
+    (graph / "repository" / "refs" / "tag.v1" / "ref.json").write_bytes(b"{")
+    for command in ("log", "tag", "branch"):
+        assert "warning: the tag v1 cannot be read" in call(command).err
+    found = call("verify")
+    assert found.code == 1 and found.out.count("damaged: history: ") == 3 and "NOT intact" in found.out
+    assert "nothing was deleted; sifu verify lists all damage, and sifu verify --repair" in call("gc", "--yes").error
+    assert "sifu verify --repair restores" in call("undo", "--steps", "2").error
+    trained = call("train", "--steps", "3", "--batch", "8", "--commit-every", "1")
+    assert trained.code == 0 and trained.err.count("warning: old training commits were not deleted: ") == 1
+    assert fields("info")["training"]["step"] == 6
+    assert call("verify", "--repair").code == 2  # there is no terminal to ask
+    before_repair = fields("log")["commits"]
+    repaired = call("verify", "--repair", "--yes")
+    assert repaired.code == 0 and "intact: everything is readable" in repaired.out, repaired
+    assert "will repair: the tag v1 is deleted" in repaired.err and "becomes the commit before" in repaired.err
+    assert "there is nothing to repair" in call("verify", "--repair", "--yes").err
+    log = fields("log")
+    assert log["faults"] == [] and log["commits"][-1]["message"].startswith("build: ")
+    assert len(log["commits"]) == len(before_repair) + 1
+    ok("gc", "--yes", "--keep-training", "1")
+    assert len(fields("log")["commits"]) == 2
+    ok("verify")

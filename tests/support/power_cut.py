@@ -128,7 +128,7 @@ class Disk:
         self.folder, self.at = folder, at or folder
         self._folder = str(self.at.resolve())
         self._root = self._read(folder)
-        self._nodes: list[_Node] = []
+        self._links: dict[str, str] = {}  # elsewhere, to a place in the folder
         self._offsets: dict[tuple[bytes, str], int] = {}
         self.said: set[str] = set()
         """First characters of the snapshots that the command reported to its user."""
@@ -206,6 +206,15 @@ class Disk:
         file.content.extend(bytes(max(0, start - len(file.content))))
         file.content[start : start + len(data)] = data
 
+    def _sendfile(self, call: Call, arguments: tuple[bytes, ...]) -> bool:
+        target, source = (self._file(_descriptor(argument)[1]) for argument in arguments[:2])
+        if target is None or not call.returned:
+            return False
+        if source is None or len(source.content) != call.returned:
+            raise NotImplementedError("a copy of a part of a file, or of one from elsewhere")
+        target.content.extend(source.content)
+        return True
+
     def _lseek(self, call: Call, arguments: tuple[bytes, ...]) -> bool:
         descriptor, path = _descriptor(arguments[0])
         self._offsets[descriptor, self._text(path)] = call.returned
@@ -240,10 +249,12 @@ class Disk:
         return True
 
     def _symlink(self, call: Call, arguments: tuple[bytes, ...]) -> bool:
-        place = self._place(_path(arguments[1:]))
+        path, target = _path(arguments[1:]), _string(arguments[0]).decode()
+        place = self._place(path)
         if place is None:
+            self._links[os.path.normpath(self._text(path))] = target
             return False
-        place[0].set(place[1], _Link(_string(arguments[0]).decode()))
+        place[0].set(place[1], _Link(target))
         return True
 
     def _unlink(self, call: Call, arguments: tuple[bytes, ...]) -> bool:
@@ -290,6 +301,9 @@ class Disk:
     def _place(self, path: bytes) -> tuple[_Directory, str] | None:
         """The directory and the name of a path in the folder; None: it is elsewhere."""
         text = os.path.normpath(os.path.join(self._folder, self._text(path)))  # noqa: PTH118
+        for link in self._links:
+            if text.startswith(link + "/"):
+                text = self._links[link] + text.removeprefix(link)
         if not text.startswith(self._folder + "/"):
             return None
         *parents, name = text.removeprefix(self._folder + "/").split("/")

@@ -58,7 +58,7 @@ def command(ctx: click.Context, /, *, repair: bool, yes: bool, store: Path, quie
                 say(f"will repair: {line}", quiet=quiet and yes)
             for line in planned.left:
                 say(f"cannot repair: {line}", quiet=quiet and yes)
-            say("parameters and commits do not change", quiet=quiet and yes)
+            say("no parameter and no commit is changed", quiet=quiet and yes)
             if not yes:
                 confirm(ctx)
             with Store.open(store, write=True) as opened:
