@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random
 import resource
 import time
@@ -101,7 +101,6 @@ def require_sense(path: Path) -> None:
 
 def fuzz(kind: str, times: int, seed: int, good: hostile.Good, files: Files, folder: Path) -> Counter[str]:
     """Attacks with `times` files of a kind. The good store stays byte for byte where a file is refused."""
-    os.chdir(folder)
     target = folder / "target.sifu"
     outcomes: Counter[str] = Counter()
     for number in range(times):
@@ -139,7 +138,8 @@ def test_hostile_files(
     kind: str, good: hostile.Good, files: Files, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     seed = request.config.getoption("hypothesis_seed", None) or 1
-    outcomes = fuzz(kind, 12, int(seed), good, files, tmp_path)
+    with contextlib.chdir(tmp_path):
+        outcomes = fuzz(kind, 12, int(seed), good, files, tmp_path)
     assert outcomes["refused"] > 0, f"seed {seed}"
 
 
@@ -151,5 +151,6 @@ def test_thousands_of_hostile_files(
 ) -> None:
     seed = int(request.config.getoption("hypothesis_seed", None) or time.time())
     print(f"--hypothesis-seed={seed}")  # noqa: T201  # shown where the test fails
-    outcomes = fuzz(kind, 400, seed, good, files, tmp_path)
+    with contextlib.chdir(tmp_path):
+        outcomes = fuzz(kind, 400, seed, good, files, tmp_path)
     assert outcomes["refused"] > 100, f"seed {seed}"
