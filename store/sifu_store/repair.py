@@ -56,25 +56,23 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
     actions = [] if fallback is None else [f"the current branch is set to the commit that can be read ({fallback})"]
     names = dict(known.lost)
     actions += [f"{described(name)} is set to the recorded commit {tip[:8]} again" for name, tip in names.items()]
-    lost = _lost_tips(directory, lineage, commits)
-    for end in commits.values():
-        if end.parent is not None or lineage.is_first(end):
-            continue
-        before = _before(lineage, end, lost, acknowledged)
-        names[BRANCH + BEFORE + end.snapshot] = EMPTY if before is None else before.snapshot
-        if before is None:
-            actions.append(f"{end.snapshot[:8]} becomes the first commit of its line: those before it are gone")
+    lost = _lost(directory, lineage, commits)
+    before = _connections(lineage, {**commits, **lost}, acknowledged)
+    for snapshot, previous in before.items():
+        names[BRANCH + BEFORE + snapshot] = EMPTY if previous is None else previous.snapshot
+        if previous is None:
+            actions.append(f"{snapshot[:8]} becomes the first commit of its line: those before it are gone")
         else:
-            lost.pop(before.snapshot, None)
             actions.append(
-                f"{before.snapshot[:8]} ({before.message}) becomes the commit before {end.snapshot[:8]} again"
+                f"{previous.snapshot[:8]} ({previous.message}) becomes the commit before {snapshot[:8]} again"
             )
     dropped = tuple(name for name in known.unreadable if name not in names)
     actions += [
         f"{described(name)} is deleted ({known.unreadable[name]}; its commit is not recorded)" for name in dropped
     ]
     if known.unreadable:  # otherwise the others are remains of killed processes
-        for tip in lost.values():
+        followed = {commit.parent for commit in lost.values()} | {each.snapshot for each in before.values() if each}
+        for tip in (commit for snapshot, commit in lost.items() if snapshot not in followed):
             names[BRANCH + UNDONE + tip.snapshot] = tip.snapshot
             actions.append(
                 f"{tip.snapshot[:8]} ({tip.message}), which no name reaches, becomes an undone commit "
@@ -92,19 +90,35 @@ def carry_out(directory: Path, planned: Repair) -> None:
     drop(directory, planned.names_dropped)
 
 
-def _before(lineage: Lineage, end: Commit, lost: dict[str, Commit], acknowledged: Acknowledged | None) -> Commit | None:
-    """The commit before `end`: the recorded one, else the newest lost commit that is older; None: there is none."""
-    if acknowledged is not None and acknowledged.snapshot == end.snapshot and acknowledged.previous is not None:
-        try:
-            return lineage.commit(acknowledged.previous)
-        except StoreDamagedError:
-            pass
-    older = [tip for tip in lost.values() if tip.time < end.time]
-    return max(older, key=lambda commit: commit.time, default=None)
+def _connections(
+    lineage: Lineage, commits: dict[str, Commit], acknowledged: Acknowledged | None
+) -> dict[str, Commit | None]:
+    """What comes before each commit whose reference to it is lost; None: nothing is left of it.
+
+    It is the recorded commit; else the newest older one that nothing follows and no branch names; else the first one of
+    the store, which comes before all others.
+    """
+    names = lineage.references
+    followed = {commit.parent for commit in commits.values()}
+    followed |= {*names.branches.values(), *names.redo.values(), *names.undone.values()}
+    open_ends = [commit for commit in commits.values() if commit.snapshot not in followed]
+    beginnings = [commit for commit in commits.values() if commit.parent is None]
+    first = [commit for commit in beginnings if lineage.is_first(commit)]
+    found: dict[str, Commit | None] = {}
+    for cut in sorted(beginnings, key=lambda commit: commit.time, reverse=True):
+        if cut in first:
+            continue
+        recorded = acknowledged.previous if acknowledged and acknowledged.snapshot == cut.snapshot else None
+        possible = [commit for commit in open_ends if commit.time < cut.time]
+        possible = possible or [commit for commit in first if commit.time < cut.time]
+        newest = max(possible, key=lambda commit: commit.time, default=None)
+        found[cut.snapshot] = commits.get(recorded or "") or newest
+        open_ends = [commit for commit in open_ends if commit is not found[cut.snapshot]]
+    return found
 
 
-def _lost_tips(directory: Path, lineage: Lineage, reached: dict[str, Commit]) -> dict[str, Commit]:
-    """The commits that no reference reaches, and no other lost commit comes after, by id."""
+def _lost(directory: Path, lineage: Lineage, reached: dict[str, Commit]) -> dict[str, Commit]:
+    """The commits that no reference reaches, by id."""
     found: dict[str, Commit] = {}
     for path in (directory / REPOSITORY_NAME / "snapshots").iterdir():
         if is_snapshot_id(path.name) and path.name != EMPTY and path.name not in reached:
@@ -112,5 +126,4 @@ def _lost_tips(directory: Path, lineage: Lineage, reached: dict[str, Commit]) ->
                 found[path.name] = lineage.commit(path.name)
             except StoreDamagedError:
                 continue
-    parents = {commit.parent for commit in found.values()}
-    return {snapshot: commit for snapshot, commit in found.items() if snapshot not in parents}
+    return found

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def fault(path: Path, was: View | None, will_be: View, said: set[str], *, ended:
 
 def needed(found: View, was: View | None, will_be: View, said: set[str], *, ended: bool) -> View:
     """What must be there: of commands that did not end, what was there before, unless it is meant to go."""
-    replaced = was is not None and was.head not in will_be.content
+    replaced = was is not None and not set(was.content) & set(will_be.content)
     if ended or was is None or (replaced and found.head in will_be.content):
         return will_be
     if replaced:
@@ -189,7 +189,18 @@ def needed(found: View, was: View | None, will_be: View, said: set[str], *, ende
     names = {name: tip for name, tip in was.names.items() if will_be.names.get(name) == tip}
     old = found.head in was.content and found.head not in (was.head, will_be.head)
     head = will_be.head if old else ""  # neither that of before nor a newer one
-    return View({each: will_be.content[each] for each in kept}, will_be.lines, names, head)
+    # A repair connects commits that were not connected.
+    lines = {
+        each: line
+        for each, line in will_be.lines.items()
+        if line_in(was, each, kept) in ([], line_in(will_be, each, kept))
+    }
+    return View({each: will_be.content[each] for each in kept}, lines, names, head)
+
+
+def line_in(found: View, snapshot: str, kept: Collection[str]) -> list[str]:
+    """The commits among `kept` up to a snapshot."""
+    return [each for each in found.lines.get(snapshot, []) if each in kept]
 
 
 def lacks(found: View, expected: View) -> str | None:
@@ -199,8 +210,8 @@ def lacks(found: View, expected: View) -> str | None:
             return f"the commit {snapshot[:8]} is lost"
         if found.content[snapshot] not in (bits, b""):
             return f"the commit {snapshot[:8]} changed"
-        line = [each for each in expected.lines[snapshot] if each in expected.content]
-        if [each for each in found.lines[snapshot] if each in expected.content] != line:
+        line = line_in(expected, snapshot, expected.content)
+        if line and line_in(found, snapshot, expected.content) != line:
             return f"the commits before {snapshot[:8]} changed"
     for name, tip in expected.names.items():
         if found.names.get(name) != tip:

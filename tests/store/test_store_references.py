@@ -222,3 +222,27 @@ def test_a_tag_of_a_commit_that_cannot_be_read(path: Path) -> None:
         assert not store.verify().ok and any(five in line for line in store.would_repair().left)
     with Store.open(path, write=True) as store, pytest.raises(StoreDamagedError, match="nothing was deleted"):
         store.collect_garbage(0)
+
+
+def test_all_connections_are_lost(path: Path) -> None:
+    """The commits come in the order of their times again; where two lines parted is not known."""
+    with Store.open(path, write=True) as store:
+        store.switch("side")
+        numbered_store.commit(store, 7, train=False)
+        store.switch("main")
+        store.create_tag("u", "HEAD~2")
+        for number in range(8, 12):
+            numbered_store.commit(store, number, train=number != 9)
+        store.collect_garbage(1)
+    view = lines(path)
+    assert view == {"main": [11, 9, 5, 1, 0], "side": [7, 1, 0]}
+    for folder in (path / "repository" / "refs").glob("branch.sifu.before.*"):
+        damage(folder)
+    (path / "acknowledged").unlink()
+    with Store.open(path, write=True) as store:
+        store.repair()
+        assert store.verify().ok and store.tree().faults == ()
+        store.collect_garbage(1)
+        assert store.verify().ok
+    repaired = lines(path)
+    assert repaired == {"main": [11, 9, 5, 0], "side": [7, 1, 0]}
