@@ -360,7 +360,7 @@ def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
             return True
         passed.add(snapshot)
         snapshot = parent
-    return False
+    return snapshot == older  # both the empty snapshot
 
 
 def changed_chunks(

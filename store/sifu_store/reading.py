@@ -8,10 +8,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import icechunk
 import numpy as np
@@ -27,12 +28,14 @@ from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.lock import WriterLock
-from sifu_store.read_errors import identity, looks_again, why
+from sifu_store.read_errors import ATTEMPTS, PAUSE_S, identity, looks_again, why
 from sifu_store.refs import MAIN
 from sifu_store.repair import Repair, plan_repair
 from sifu_store.repository import known_references, open_icechunk, read_acknowledged
 from sifu_store.staging import dead_builds, size_of
 from sifu_store.verify import Check, Verification, VerifyReport
+
+_Result = TypeVar("_Result")
 
 
 class StoreReader:
@@ -211,7 +214,9 @@ class StoreReader:
     def tree(self) -> History:
         """All commits of the store that can be read: those of every branch and tag, and the undone ones."""
         self._check_usable()
-        return history.read_tree(self._read_lineage(), self.branch, self._head())
+        return self._settled(
+            lambda: history.read_tree(self._read_lineage(), self.branch, self._head()), lambda found: found.faults
+        )
 
     @looks_again(again=True)
     def commit_of(self, snapshot: str) -> Commit:
@@ -333,7 +338,9 @@ class StoreReader:
         ).run()
         if report.damage and (known := why(self, StoreDamagedError(str(report.damage[0])))) is not None:
             raise known
-        _, faults = history.read_all(self._read_lineage(), [self.snapshot])
+        _, faults = self._settled(
+            lambda: history.read_all(self._read_lineage(), [self.snapshot]), lambda found: found[1]
+        )
         damage = [Damage("history", None, None, str(self._directory), fault) for fault in faults]
         return replace(report, damage=(*report.damage, *damage))
 
@@ -361,6 +368,19 @@ class StoreReader:
             return False
         self._repository = open_icechunk(self._directory)
         return True
+
+    def _settled(self, read: Callable[[], _Result], faults: Callable[[_Result], tuple[str, ...]]) -> _Result:
+        """What is read of the history, again while it has faults: another process may delete snapshots meanwhile."""
+        found = read()
+        for _ in range(ATTEMPTS):
+            if not faults(found) or not self._reopen():
+                break
+            known = why(self, StoreDamagedError(faults(found)[0]))
+            if known is not None:
+                raise known
+            time.sleep(PAUSE_S)
+            found = read()
+        return found
 
     def _read_lineage(self) -> Lineage:
         """The ancestry of commits, by the present references."""
