@@ -52,7 +52,8 @@ def sifu(folder: Path, *arguments: str, store: str = "g.sifu") -> list[str]:
 
 
 def run(folder: Path, *arguments: str) -> None:
-    subprocess.run(sifu(folder, *arguments), cwd=folder, check=True, capture_output=True)
+    done = subprocess.run(sifu(folder, *arguments), cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, (arguments, done.stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
