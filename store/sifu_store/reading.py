@@ -373,7 +373,10 @@ class StoreReader:
         """What is read of the history, again while it has faults: another process may delete snapshots meanwhile."""
         found = read()
         for _ in range(ATTEMPTS):
-            if not faults(found) or not self._reopen():
+            try:
+                if not faults(found) or not self._reopen():
+                    break
+            except (icechunk.IcechunkError, StoreError):  # it cannot be opened again: the faults are real
                 break
             known = why(self, StoreDamagedError(faults(found)[0]))
             if known is not None:
