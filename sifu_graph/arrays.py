@@ -62,10 +62,10 @@ def find_sorted(keys: Integers, wanted: Integers) -> Ints:
     return found
 
 
-def blocks(length: int, size: int | None = None) -> Iterator[slice]:
-    """All of an array of this length, in blocks of a size; None: of `BLOCK`."""
+def blocks(stop: int, size: int | None = None, *, start: int = 0) -> Iterator[slice]:
+    """The places from ``start`` to before ``stop``, in blocks of a size; None: of `BLOCK`."""
     size = BLOCK if size is None else size
-    return (slice(begin, min(begin + size, length)) for begin in range(0, length, size))
+    return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:

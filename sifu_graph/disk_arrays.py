@@ -78,8 +78,12 @@ def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> It
             yield waiting.popleft().result()
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _threads() -> int:
-    """The cores that this process may use, or OMP_NUM_THREADS if that is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores, or OMP_NUM_THREADS if that is less."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
+    return min(cores(), int(asked)) if asked.isdigit() and int(asked) else cores()

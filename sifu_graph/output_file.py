@@ -1,6 +1,7 @@
-"""Whether a file can be written to a path, checked before the work whose result it will hold.
+"""Whether a file can be written to a path, checked before the work whose result it will hold; and which characters of
+names are not written as such.
 
-It knows paths only.
+It knows paths and characters; it does not know formats.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sifu_store.errors import OptionError, SifuError
+
+UNSEEN = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Characters that act on a terminal, end a line of a script, or change the order of writing, as a range of a regular
+expression. Each format has its own way to write them."""
 
 
 def require_file(path: Path, *, force: bool) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from sifu_store.arrays import Damage
-from sifu_store.errors import StoreError
+from sifu_store.consistency import Contents, Faults
 from sifu_store.reading import StoreReader
 from sifu_store.verify import VerifyReport
 
@@ -33,17 +34,16 @@ def verify(store: StoreReader, *, progress: Callable[[int, int], None] | None = 
     VerifyReport
         All damage; that of settings has the array "settings", that of encoded texts "encoded text".
     """
-    report = store.verify(progress=progress, check=not_finite)
-    return replace(report, damage=(*report.damage, *_graph_damage(store), *damaged_token_files(store.path / "cache")))
+    report = store.verify(progress=progress, check=not_finite, further=partial(_graph_faults, store.settings))
+    return replace(report, damage=(*report.damage, *damaged_token_files(store.path / "cache")))
 
 
-def _graph_damage(store: StoreReader) -> list[Damage]:
-    """Faults of settings, tokenizer and tables, where those can be read."""
+def _graph_faults(found: dict[str, Any], contents: Contents) -> Faults:
+    """Faults of settings, tokenizer and tables, where all can be read; what cannot is in the report already."""
     try:
-        settings = checked(store.settings)
-        contents = {name: store.read(name) for name in store.names() if not store.is_paged(name)}
+        settings = checked(found)
     except ValueError as error:
-        return [Damage("settings", None, None, str(store.path), str(error))]
-    except StoreError:  # unreadable arrays are in the report already
-        return []
-    return [Damage(name, None, None, str(store.path), reason) for name, reason in faults(contents, settings)]
+        yield "settings", str(error)
+        return
+    if all(values is not None for values in contents.values()):
+        yield from faults(contents, settings)

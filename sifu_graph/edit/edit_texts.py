@@ -52,7 +52,7 @@ class EditTexts:
 
     def arrays(self) -> DiskArrays:
         """Where the n-grams of a text are: with the pages that leave memory."""
-        return DiskArrays(self._copy.graph.scratch or self._copy.graph.path / "scratch")
+        return DiskArrays(self._copy.graph.scratch_folder())
 
     def is_own(self, corpus: Corpus) -> bool:
         """Whether a text is the one that the graph was built from."""

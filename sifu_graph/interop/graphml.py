@@ -16,6 +16,7 @@ from sifu_store.layout import CLONE_GAIN
 
 from sifu_graph.arrays import ranges
 from sifu_graph.inspection.energies import energies_at_first_step
+from sifu_graph.output_file import UNSEEN
 from sifu_graph.text.node_lookup import source_name
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 BLOCK = 4096
 """Clones whose edges are computed at a time."""
-_UNSEEN = re.compile("[\r\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that XML allows, but that change in a parser or act on whatever shows the file: written as references."""
+_REFERENCES = re.compile(f"[\r{UNSEEN}]")
+"""Characters that are written as references; XML allows a carriage return, but a parser changes it."""
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -97,4 +98,4 @@ def _clones(graph: GraphSession, most: int) -> Iterator[str]:
 
 def _escaped(name: str) -> str:
     allowed = NOT_XML.sub(lambda found: f"<0x{ord(found.group()):02X}>", name)
-    return _UNSEEN.sub(lambda found: f"&#{ord(found.group())};", escape(allowed))
+    return _REFERENCES.sub(lambda found: f"&#{ord(found.group())};", escape(allowed))

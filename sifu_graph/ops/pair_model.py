@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, ranges
+from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, blocks, ranges
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.clones import CloneCounts
 from sifu_graph.text.kneser_ney import Discounts, discount_of, estimate_discounts
@@ -150,8 +150,7 @@ class PairModel:
         discounts, occurrences, discounted = [], np.zeros(tree.sources, np.int64), np.zeros(tree.sources)
         for sources in tree.levels():
             discounts.append(estimate_discounts(count[first[sources.start] : first[sources.stop]]))
-            for begin in range(sources.start, sources.stop, BLOCK // 16):
-                some = slice(begin, min(begin + BLOCK // 16, sources.stop))
+            for some in blocks(sources.stop, BLOCK // 16, start=sources.start):
                 mine, size = count[first[some.start] : first[some.stop]], np.diff(first[some.start : some.stop + 1])
                 at = np.repeat(np.arange(len(size)), size)
                 occurrences[some] = np.bincount(at, mine, minlength=len(size))
@@ -196,8 +195,7 @@ class PairModel:
         p = np.empty(len(self.target))
         for sources in self.tree.levels():
             first, stop = int(self.first[sources.start]), int(self.first[sources.stop])
-            for begin in range(first, stop, BLOCK):  # the pairs of parents are done
-                block = slice(begin, min(begin + BLOCK, stop))
+            for block in blocks(stop, BLOCK, start=first):  # the pairs of parents are done
                 pair = np.arange(block.start, block.stop)
                 source, target = self.sources_of(pair), self.target[block]
                 ratio, p[block] = self._mixed(source, pair, self._lower(source, target, p))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sifu_store.links import create_beside
+from sifu_store.links import replacing
 
 from sifu_graph.input_file import HEAD_BYTES, open_regular
 
@@ -35,15 +35,9 @@ class Traffic:
 def write_traffic(table: PageTable, *, graph_folder: Path) -> None:
     """Writes the counters of a page table. An error of the file system is ignored: the file is for plots only."""
     path = graph_folder / TRAFFIC
-    with contextlib.suppress(OSError):
-        partial, file = create_beside(path)
-        try:
-            with file:
-                resident = table.frame_of >= 0
-                np.savez_compressed(file, reads=table.page_reads, writes=table.page_writes, resident=resident)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), replacing(path) as file:
+        resident = table.frame_of >= 0
+        np.savez_compressed(file, reads=table.page_reads, writes=table.page_writes, resident=resident)
 
 
 def read_traffic(graph_folder: Path, *, pages: int) -> Traffic | None:

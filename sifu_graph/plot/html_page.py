@@ -18,10 +18,12 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from sifu_graph.output_file import UNSEEN
+
 TEMPLATES = resources.files("sifu_graph") / "templates"
-ESCAPED = re.compile("[<>&\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters of a page's JSON that are escaped: they could begin markup, end a line of a script, act on a terminal that
-shows the file, change the order of writing, or, as half a surrogate pair, have no bytes."""
+ESCAPED = re.compile(f"[<>&{UNSEEN}\ud800-\udfff]")
+"""Characters of a page's JSON that are escaped: they could begin markup, are `UNSEEN`, or have no bytes (half a
+surrogate pair)."""
 
 
 def html_page(name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str] | None = None) -> str:

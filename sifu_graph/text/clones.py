@@ -34,7 +34,7 @@ from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
-from sifu_graph.text.merged_counts import MergedCounts
+from sifu_graph.text.merged_counts import MergedCounts, run_of
 from sifu_graph.text.ngrams import NGrams
 from sifu_graph.text.pair_counts import PairCounts
 
@@ -221,7 +221,7 @@ def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) 
             source, target = grown.sources_at(split.ids, begins, at), np.asarray(split.ids)[at + 1]
             while len(source := source[new := listed[source] >= first]):
                 target = target[new]
-                merged.add(*np.unique(listed[source] * n + target, return_counts=True))
+                merged.add(*run_of(listed[source] * n + target))
                 source = grown.parents[source].astype(np.int64)
     keys, count = merged.result()
     return dataclasses.replace(more, new=Occurrences.joined([(*np.divmod(keys, n), count)]))

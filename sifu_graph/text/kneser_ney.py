@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sifu_graph.arrays import Doubles, Integers, Ints, Keys
 from sifu_graph.text.encoded import Split
-from sifu_graph.text.merged_counts import MergedCounts
+from sifu_graph.text.merged_counts import MergedCounts, run_of
 
 Discounts = tuple[float, float, float]
 """Taken off n-grams that occurred once, twice, more often."""
@@ -198,8 +198,7 @@ def _count(split: Split, *, n: int, order: int) -> tuple[Keys, Ints]:
         places = np.arange(begin, min(begin + BLOCK_TOKENS, split.tokens))
         low, high = np.searchsorted(split.offsets, [begin, places[-1] + 1])
         places = np.delete(places, split.offsets[low:high] - begin)
-        keys, count = np.unique(_grams(split, places, n=n, order=order)[order], return_counts=True)
-        merged.add(keys, count)
+        merged.add(*run_of(_grams(split, places, n=n, order=order)[order]))
     found, total = merged.result()
     return found.astype(np.uint64), total
 

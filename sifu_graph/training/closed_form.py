@@ -51,7 +51,7 @@ from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
 from sifu_graph.ops.threads import one_thread
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
-from sifu_graph.text.merged_counts import MergedCounts
+from sifu_graph.text.merged_counts import MergedCounts, run_of
 
 KAPPA = 8.0
 """Transitions of an edge at which half of what it alone adds counts."""
@@ -229,7 +229,7 @@ def _followers(chunks: _Chunks, nodes: int, recency: float) -> scipy.sparse.csr_
                 source, follower = tokens[:, :-lag], tokens[:, lag:]
                 inside = (np.arange(lag, chunks.length) < size[:, None]) & (first <= source) & (source < stop)
                 key = (source[inside] - first) * nodes + follower[inside]
-                merged[lag].add(*np.unique(key, return_counts=True))
+                merged[lag].add(*run_of(key))
         shape = (stop - first, nodes)
         total = scipy.sparse.csr_array(shape, dtype=np.float32)
         for lag in lags:

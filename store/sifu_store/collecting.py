@@ -267,7 +267,7 @@ class _Collection:
         if not replaced and not plan.names_dropped:
             return
         acknowledge(plan.names_dropped)
-        replace_durably({directory / REPOSITORY_NAME / "snapshots" / path.name: path.read_bytes() for path in replaced})
+        replace_durably(directory / REPOSITORY_NAME / "snapshots", {path.name: path.read_bytes() for path in replaced})
         drop(directory, plan.names_dropped)
 
     def delete(self, *, dry_run: bool = False) -> Garbage:
@@ -289,8 +289,7 @@ class _Collection:
 
 def _check_complete(lineage: Lineage) -> None:
     """Check that all commits that must be kept are known: what no reference reaches will be deleted."""
-    _, faults = read_all(lineage)
-    serious = faults[len(lineage.references.lost) :]
+    serious = read_all(lineage)[1].serious
     if serious:
         raise StoreDamagedError(
             f"{serious[0]}, so the data that is needed is unknown: nothing was deleted; `verify()` lists all damage, "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifu_store.errors import DiskFullError, ResourceError, StoreError
-from sifu_store.links import create_beside
+from sifu_store.links import create_beside, replacing
 
 if TYPE_CHECKING:
     import ctypes
@@ -58,40 +58,35 @@ def write_durably(path: Path, data: bytes) -> None:
         The operating system reports another error; the old file is unchanged.
     """
     with disk_errors(path, f"writing {path.name}"):
-        temporary, file = create_beside(path)
-        try:
-            with file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         fsync_directory(path.parent)
 
 
-def replace_durably(contents: Mapping[Path, bytes]) -> None:
-    """Replace files of one directory, each in one step: after a crash each holds the old bytes or the new ones.
+def replace_durably(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace files of a directory, by name, each in one step: after a crash each holds the old bytes or the new ones.
 
     Raises
     ------
     DiskFullError, StoreError
         As `write_durably`; the files that were not yet replaced are unchanged.
     """
-    temporary = {path: path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp") for path in contents}
-    for folder in {path.parent for path in contents}:
-        with disk_errors(folder, f"writing {len(contents)} files"):
-            try:
-                for path, data in contents.items():
-                    temporary[path].write_bytes(data)
-                sync_filesystem(folder)
-                for path, written in temporary.items():
-                    written.replace(path)
-            finally:
-                for written in temporary.values():
-                    written.unlink(missing_ok=True)
+    with disk_errors(folder, f"writing {len(contents)} files"):
+        written: dict[str, Path] = {}
+        try:
+            for name, data in contents.items():
+                written[name], file = create_beside(folder / name)
+                with file:
+                    file.write(data)
             sync_filesystem(folder)
+            for name, temporary in written.items():
+                temporary.replace(folder / name)
+        finally:
+            for temporary in written.values():
+                temporary.unlink(missing_ok=True)
+        sync_filesystem(folder)
 
 
 def sync_filesystem(path: Path) -> None:

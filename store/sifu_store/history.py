@@ -237,25 +237,52 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
         redo=redo,
         undone=frozenset(commits) - named,
         commits=tuple(_ordered(commits)),
-        faults=faults,
+        faults=faults.lines,
     )
 
 
-def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Commit], tuple[str, ...]]:
-    """Every commit that a reference or one of `tips` reaches, by id, and what is wrong, a line each.
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What is wrong with a history, a line each.
 
-    What is wrong: references that are missing or damaged, commits that cannot be read or are their own ancestors, and
-    commits that are not the first one but have no commit before them.
+    Parameters
+    ----------
+    lost
+        References that are missing or damaged, and that the next writer restores.
+    names
+        Other damaged references, and lines of commits that lead back.
+    commits
+        Commits that cannot be read.
+    ends
+        Commits that are not the first one, and have no commit before them.
     """
+
+    lost: tuple[str, ...]
+    names: tuple[str, ...]
+    commits: tuple[str, ...]
+    ends: tuple[str, ...]
+
+    @property
+    def serious(self) -> tuple[str, ...]:
+        """All but `lost`."""
+        return self.names + self.commits + self.ends
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All."""
+        return self.lost + self.serious
+
+
+def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Commit], Faults]:
+    """Every commit that a reference or one of `tips` reaches, by id, and what is wrong."""
     names = lineage.references
-    faults = [
+    lost = [
         f"{described(name)} is missing or damaged: the next command that writes sets it to {tip[:8]} again"
         for name, tip in names.lost.items()
     ]
-    faults += [f"{described(name)} cannot be read ({reason})" for name, reason in names.unreadable.items()]
+    damaged = [f"{described(name)} cannot be read ({reason})" for name, reason in names.unreadable.items()]
     commits: dict[str, Commit] = {}
     unreadable: dict[str, list[str]] = {}
-    loops: list[str] = []
     starts = [(name, tip) for name, tip in names.by_directory().items() if not name.startswith(BETWEEN)]
     for name, tip in [*starts, *(("", tip) for tip in tips)]:
         at: str | None = tip
@@ -269,15 +296,14 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
                 break
             at = commits[at].parent
         else:
-            loops += [_loop(at)] if at is not None and at in passed else []
-    faults += loops
-    faults += [f"{reason} (needed by {', '.join(filter(None, of))})" for reason, of in unreadable.items()]
-    faults += [
+            damaged += [_loop(at)] if at is not None and at in passed else []
+    ends = [
         f"the commit before {commit.snapshot[:8]} is not known: the reference to it is lost"
         for commit in commits.values()
         if commit.parent is None and not lineage.is_first(commit)
     ]
-    return commits, tuple(faults)
+    needed = (f"{reason} (needed by {', '.join(filter(None, of))})" for reason, of in unreadable.items())
+    return commits, Faults(tuple(lost), tuple(damaged), tuple(needed), tuple(ends))
 
 
 def _loop(snapshot: str) -> str:

@@ -8,8 +8,10 @@ files and folders; not their content.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -76,6 +78,27 @@ def create_beside(path: Path) -> tuple[Path, IO[bytes]]:
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     return temporary, os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666), "wb")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, open for writing, that replaces `path` in one step at the end. After an error `path` is unchanged.
+
+    Nothing is synced.
+
+    Raises
+    ------
+    OSError
+        The operating system cannot create, write or rename it.
+    """
+    temporary, file = create_beside(path)
+    try:
+        with file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def open_to_append(path: Path) -> IO[bytes]:

@@ -18,7 +18,7 @@ import filelock
 
 from sifu_store.durable import disk_errors
 from sifu_store.errors import StoreLockedError
-from sifu_store.links import create_beside, refuse_link
+from sifu_store.links import refuse_link, replacing
 
 LOCK_NAME = "writer.lock"
 HOLDER_NAME = "writer.json"
@@ -114,11 +114,5 @@ def _write_holder(directory: Path) -> None:
         "command": " ".join(arguments)[:200],
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    temporary, file = create_beside(directory / HOLDER_NAME)
-    try:
-        with file:
-            file.write(json.dumps(holder).encode())
-        temporary.replace(directory / HOLDER_NAME)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(directory / HOLDER_NAME) as file:
+        file.write(json.dumps(holder).encode())

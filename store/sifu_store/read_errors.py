@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import icechunk
 
@@ -65,7 +65,7 @@ def identity(directory: Path) -> Identity:
 
 
 def looks_again(
-    *, again: bool
+    *, again: bool, faults: Callable[[Any], tuple[str, ...]] = lambda _: ()
 ) -> Callable[[Callable[Concatenate[_Reader, _P], _T]], Callable[Concatenate[_Reader, _P], _T]]:
     """A method of `StoreReader` whose errors say why the read failed.
 
@@ -74,24 +74,33 @@ def looks_again(
     again
         Repeat the read after an error that another process may have caused: a collection deletes and rewrites
         snapshots while they are listed.
+    faults
+        What is wrong with a result, although nothing was raised: with ``again`` it is a reason to repeat the read too.
     """
 
     def decorate(method: Callable[Concatenate[_Reader, _P], _T]) -> Callable[Concatenate[_Reader, _P], _T]:
         @functools.wraps(method)
         def looking(self: _Reader, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
             for attempt in range(ATTEMPTS):
+                failed: BaseException | None = None
                 try:
-                    return method(self, *args, **kwargs)
+                    found = method(self, *args, **kwargs)
+                    wrong = faults(found)
+                    if not wrong:
+                        return found
+                    known = why(self, StoreDamagedError(wrong[0]))
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:  # a panic in Icechunk is not an Exception
-                    known = why(self, error)
-                    if known is not None:
-                        raise known from error
-                    repeats = again and isinstance(error, StoreDamagedError | icechunk.IcechunkError)
-                    if not repeats or attempt == ATTEMPTS - 1 or not self._reopen():
-                        raise
-                    time.sleep(PAUSE_S)
+                    failed, known = error, why(self, error)
+                if known is not None:
+                    raise known from failed
+                repeats = failed is None or isinstance(failed, StoreDamagedError | icechunk.IcechunkError)
+                if not (again and repeats) or attempt == ATTEMPTS - 1 or not self._reopen():
+                    if failed is None:
+                        return found
+                    raise failed
+                time.sleep(PAUSE_S)
             raise AssertionError
 
         return looking

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import icechunk
 import numpy as np
@@ -28,14 +27,12 @@ from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
 from sifu_store.lock import WriterLock
-from sifu_store.read_errors import ATTEMPTS, PAUSE_S, identity, looks_again, why
+from sifu_store.read_errors import identity, looks_again, why
 from sifu_store.refs import MAIN
 from sifu_store.repair import Repair, plan_repair
 from sifu_store.repository import known_references, open_icechunk, read_acknowledged
 from sifu_store.staging import dead_builds, size_of
-from sifu_store.verify import Check, Verification, VerifyReport
-
-_Result = TypeVar("_Result")
+from sifu_store.verify import Check, Further, Verification, VerifyReport
 
 
 class StoreReader:
@@ -210,13 +207,11 @@ class StoreReader:
         self._check_usable()
         return history.read_history(self._read_lineage(), self.snapshot, limit)
 
-    @looks_again(again=True)
+    @looks_again(again=True, faults=lambda found: found.faults)
     def tree(self) -> History:
         """All commits of the store that can be read: those of every branch and tag, and the undone ones."""
         self._check_usable()
-        return self._settled(
-            lambda: history.read_tree(self._read_lineage(), self.branch, self._head()), lambda found: found.faults
-        )
+        return history.read_tree(self._read_lineage(), self.branch, self._head())
 
     @looks_again(again=True)
     def commit_of(self, snapshot: str) -> Commit:
@@ -322,7 +317,13 @@ class StoreReader:
         return other
 
     @looks_again(again=False)
-    def verify(self, *, progress: Callable[[int, int], None] | None = None, check: Check | None = None) -> VerifyReport:
+    def verify(
+        self,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        check: Check | None = None,
+        further: Further | None = None,
+    ) -> VerifyReport:
         """Read every array and every stored page of this snapshot and check them for damage and consistency.
 
         Parameters
@@ -331,17 +332,23 @@ class StoreReader:
             Called with the number of chunks read so far and in all.
         check
             Called with the name and the values of each array and page; returns what is wrong with them, or None.
+        further
+            Called with the arrays that are not paged, by name (None: it cannot be read), if they agree; yields array
+            and fault.
         """
         self._check_usable()
         report = Verification(
-            self._session, self._all_arrays(), self._directory, progress, checksums=self._checksums, check=check
+            self._session,
+            self._all_arrays(),
+            self._directory,
+            progress,
+            checksums=self._checksums,
+            check=check,
+            further=further,
         ).run()
         if report.damage and (known := why(self, StoreDamagedError(str(report.damage[0])))) is not None:
             raise known
-        _, faults = self._settled(
-            lambda: history.read_all(self._read_lineage(), [self.snapshot]), lambda found: found[1]
-        )
-        damage = [Damage("history", None, None, str(self._directory), fault) for fault in faults]
+        damage = [Damage("history", None, None, str(self._directory), fault) for fault in self._history_faults()]
         return replace(report, damage=(*report.damage, *damage))
 
     def size_bytes(self) -> int:
@@ -363,27 +370,22 @@ class StoreReader:
         self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode=mode)
 
     def _reopen(self) -> bool:
-        """Open the repository again, as another process may have changed it; False: this process is the writer."""
+        """Open the repository again, as another process may have changed it.
+
+        False: this process is the writer, or it cannot be opened.
+        """
         if self._lock is not None or self.recovered_from is not None:
             return False
-        self._repository = open_icechunk(self._directory)
+        try:
+            self._repository = open_icechunk(self._directory)
+        except icechunk.IcechunkError:
+            return False
         return True
 
-    def _settled(self, read: Callable[[], _Result], faults: Callable[[_Result], tuple[str, ...]]) -> _Result:
-        """What is read of the history, again while it has faults: another process may delete snapshots meanwhile."""
-        found = read()
-        for _ in range(ATTEMPTS):
-            try:
-                if not faults(found) or not self._reopen():
-                    break
-            except (icechunk.IcechunkError, StoreError):  # it cannot be opened again: the faults are real
-                break
-            known = why(self, StoreDamagedError(faults(found)[0]))
-            if known is not None:
-                raise known
-            time.sleep(PAUSE_S)
-            found = read()
-        return found
+    @looks_again(again=True, faults=lambda found: found)
+    def _history_faults(self) -> tuple[str, ...]:
+        """What is wrong with the references and the commits."""
+        return history.read_all(self._read_lineage(), [self.snapshot])[1].lines
 
     def _read_lineage(self) -> Lineage:
         """The ancestry of commits, by the present references."""

@@ -80,8 +80,7 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
             )
     if acknowledged is None:
         actions.append("the record of the last commit (the file `acknowledged`) is written again")
-    left = tuple(fault for fault in faults if "cannot be read (" in fault and fault.startswith("snapshot "))
-    return Repair(tuple(actions), left, names, dropped)
+    return Repair(tuple(actions), faults.commits, names, dropped)
 
 
 def carry_out(directory: Path, planned: Repair) -> None:

@@ -17,10 +17,11 @@ import zarr
 
 from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage, is_paged
 from sifu_store.checksums import CHECKSUMS, ChunkChecksums
-from sifu_store.consistency import inconsistencies
+from sifu_store.consistency import Contents, Faults, inconsistencies
 from sifu_store.layout import ARRAYS, BY_NAME, PAGE_EDGES, STORED, page_slots
 
 Check = Callable[[str, np.ndarray], str | None]
+Further = Callable[[Contents], Faults]
 _RUN_PAGES = 8
 
 
@@ -65,6 +66,8 @@ class Verification:
         The checksums of the chunks; the arrays check them when they are read.
     check
         Called with the name and the values of each array and page; returns what is wrong with the values, or None.
+    further
+        Called with the arrays that are not paged, by name, if they agree; yields array and fault.
     """
 
     def __init__(
@@ -76,9 +79,10 @@ class Verification:
         *,
         checksums: ChunkChecksums,
         check: Check | None = None,
+        further: Further | None = None,
     ) -> None:
         self._session, self._arrays, self._directory = session, arrays, directory
-        self._progress, self._checksums, self._check = progress, checksums, check
+        self._progress, self._checksums, self._check, self._further = progress, checksums, check, further
         self._done = self._total = 0
         self._size_bytes = 0
         self._damage: list[Damage] = []
@@ -93,7 +97,8 @@ class Verification:
         self._total = sum(chunk_count(array) for array in plain.values())
         contents = {name: self._read_plain(name, array) for name, array in plain.items()}
         self._check_table()
-        for name, reason in inconsistencies(contents):
+        found = [*inconsistencies(contents)]
+        for name, reason in found or (self._further(contents) if self._further else ()):
             self._report(name, reason)
         bitmap = contents.get(STORED)
         stored = np.zeros(0, bool) if bitmap is None else bitmap.astype(bool)
@@ -111,10 +116,10 @@ class Verification:
     def _check_table(self) -> None:
         """Check that every chunk in the table of checksums exists. What exists is compared when it is read."""
         if self._checksums.fault is not None:
-            self._damage.append(Damage(CHECKSUMS, None, None, str(self._directory), self._checksums.fault))
+            self._report(CHECKSUMS, self._checksums.fault)
         for name, column in (self._checksums.known or {}).items():
             if name not in self._arrays:
-                self._damage.append(Damage(name, None, None, str(self._directory), "the array is missing"))
+                self._report(name, "the array is missing")
             elif is_paged(self._arrays[name]):  # of the others, every chunk must exist
                 for chunk in sorted(set(np.flatnonzero(column).tolist()) - existing_chunks(self._session, name)):
                     self._report(name, "the chunk that was written is missing", chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
     import psutil
     import torch
 
+    from sifu_graph.disk_arrays import cores
     from sifu_graph.kernels import native as kernel
 
     found: dict[str, Any] = {
@@ -41,7 +41,7 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
         "platform": platform.platform(),
         **{package: _version(package) for package in PACKAGES},
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "compiler": kernel.compiler(),
         "kernel": "native" if kernel.load(WIDTH, torch.float32) is not None else "torch",

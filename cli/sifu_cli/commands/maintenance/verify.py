@@ -49,10 +49,8 @@ def command(ctx: click.Context, /, *, repair: bool, yes: bool, store: Path, quie
 
     if repair:
         require_answer(ctx, yes=yes)
-    report, fallback, planned = _check(store, quiet=quiet)
-    if not repair:
-        _show(report, fallback, None, as_json=as_json)
-    else:
+    report, fallback, planned = _check(store, quiet=quiet, repair=repair)
+    if planned is not None:
         if planned.actions:
             for line in planned.actions:
                 say(f"will repair: {line}", quiet=quiet and yes)
@@ -63,16 +61,16 @@ def command(ctx: click.Context, /, *, repair: bool, yes: bool, store: Path, quie
                 confirm(ctx)
             with Store.open(store, write=True) as opened:
                 opened.repair()
-            report, fallback, _ = _check(store, quiet=quiet)
+            report, fallback, _ = _check(store, quiet=quiet, repair=False)
         else:
             say("there is nothing to repair", quiet=quiet)
-        _show(report, fallback, planned, as_json=as_json)
+    _show(report, fallback, planned, as_json=as_json)
     if not report.ok or fallback:
         ctx.exit(1)
 
 
-def _check(store: Path, *, quiet: bool) -> tuple[VerifyReport, str | None, Repair]:
-    """The damage of a store, what was wrong with its newest commit, and what a repair would do."""
+def _check(store: Path, *, quiet: bool, repair: bool) -> tuple[VerifyReport, str | None, Repair | None]:
+    """The damage of a store, what was wrong with its newest commit, and what a ``repair`` would do."""
     from sifu_store.store import Store
 
     from sifu_graph.verification import verify
@@ -82,7 +80,7 @@ def _check(store: Path, *, quiet: bool) -> tuple[VerifyReport, str | None, Repai
             opened,
             progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}"),
         )
-        return report, opened.recovered_from, opened.would_repair()
+        return report, opened.recovered_from, opened.would_repair() if repair else None
 
 
 def _show(report: VerifyReport, fallback: str | None, repair: Repair | None, *, as_json: bool) -> None:
