@@ -242,13 +242,13 @@ class PairTable:
         fresh[CLONE_GAIN][place[old.sources :] - old.nodes] = more.gain
         self.clones, self.edges[:, 0] = fresh, place[self.edges[:, 0]]
         before = self._with_rows(more, place)
+        first, levels = self._first(), self.tree.levels()
         for block in blocks(len(more.new.source)):  # what a clone takes, its parent counts once for each target
             parent = self.tree.parents[place[more.new.source[block]]].astype(np.int64)
-            at = find_pairs(self._first(), self.target, parent, more.new.target[block])
+            at = find_pairs(first, self.target, parent, more.new.target[block])
             np.subtract.at(self.count, at, more.new.count[block] - 1)
-        known, first, levels = len(discounts), self._first(), self.tree.levels()
         pairs = [slice(int(first[level.start]), int(first[level.stop])) for level in levels]
-        discounts += tuple(estimate_discounts(self.count[some]) for some in pairs[known:])
+        discounts += tuple(estimate_discounts(self.count[some]) for some in pairs[len(discounts) :])
         grown = self._no_growth()
         for block in blocks(len(before)):
             source, old_count = self.source[block], before[block]

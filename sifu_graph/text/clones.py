@@ -28,7 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sifu_graph.arrays import BLOCK, Bools, Doubles, Floats, Ids, Integers, Ints, blocks, ranges
+from sifu_graph.arrays import BLOCK, Bools, Doubles, Floats, Ids, Integers, Ints, blocks
 from sifu_graph.config import Say
 from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.clone_tree import CloneTree
@@ -87,7 +87,9 @@ class Occurrences:
         """From parts: source, target and count, [k], of each."""
         parts = [*parts, (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))]
         source, target, count = zip(*parts, strict=True)
-        first, second = (np.concatenate([part.astype(np.int32) for part in side]) for side in (source, target))
+        first, second = (
+            np.concatenate([part.astype(np.int32, copy=False) for part in side]) for side in (source, target)
+        )
         return cls(first, second, np.concatenate(count))
 
 
@@ -195,8 +197,7 @@ def choose_more(
         above = numbers[k - 1][level.shorter_of(levels[k - 1], new)]
         columns.append((above.astype(np.int64), level.nodes_of(new) // n**k, gain[new]))
         number[new] = total + np.arange(len(new))
-        grams = ranges(level.first[:-1][new], np.diff(level.first)[new])
-        every = np.repeat(total + np.arange(len(new)), np.diff(level.first)[new])
+        grams, every = level.grams_of(new), np.repeat(total + np.arange(len(new)), level.sizes(new))
         occurrences.append((every.astype(np.int32), level.keys[grams] % n, level.count[grams]))
         total += len(new)
     parent, token, gain = (np.concatenate(column) for column in zip(*columns, strict=True))
@@ -415,12 +416,12 @@ def _counted(levels: list[NGrams], masks: list[Bools], gains: list[Doubles], arr
     taken = _taken(levels, masks, arrays)
     sizes = [np.zeros(n, np.int64)]
     sizes[0][levels[0].nodes_of(slice(None))] = np.diff(levels[0].first)
-    sizes += [np.diff(level.first)[new] for level, new in zip(levels[1:], chosen[1:], strict=True)]
+    sizes += [level.sizes(new) for level, new in zip(levels[1:], chosen[1:], strict=True)]
     first = np.append(0, np.cumsum(np.concatenate(sizes)))
     target, count, done = np.empty(int(first[-1]), np.int32), np.empty(int(first[-1]), np.int64), 0
     for level, new, lost in zip(levels, chosen, taken, strict=True):
         for block in blocks(len(new), BLOCK // 16):
-            grams = ranges(level.first[:-1][new[block]], np.diff(level.first)[new[block]])
+            grams = level.grams_of(new[block])
             here = slice(done, done + len(grams))
             target[here], count[here] = level.keys[grams] % n, level.count[grams] - lost[grams]
             done = here.stop

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sifu_graph.arrays import BLOCK, Integers, Ints, blocks, find_sorted
+from sifu_graph.arrays import BLOCK, Integers, Ints, blocks, find_sorted, ranges
 from sifu_graph.disk_arrays import DiskArrays, in_order
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.merged_counts import MergedCounts, Run, run_of
@@ -116,6 +116,14 @@ class NGrams:
     def shorter_of(self, below: NGrams, contexts: slice | Ints) -> Integers:
         """Contexts without their oldest nodes, in the numbers of the order below, [k]."""
         return below.context[self.shorter[self.first[:-1][contexts]]]
+
+    def sizes(self, contexts: Ints) -> Ints:
+        """The number of n-grams of contexts, int64 [k]."""
+        return self.first[contexts + 1] - self.first[contexts]
+
+    def grams_of(self, contexts: Ints) -> Ints:
+        """The n-grams of contexts, one context after another, int64 [n-grams]."""
+        return ranges(self.first[contexts], self.sizes(contexts))
 
     def by_context(self) -> Iterator[tuple[slice, slice]]:
         """Some contexts and their n-grams at a time."""
