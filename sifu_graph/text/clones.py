@@ -87,9 +87,7 @@ class Occurrences:
         """From parts: source, target and count, [k], of each."""
         parts = [*parts, (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int64))]
         source, target, count = zip(*parts, strict=True)
-        first, second = (
-            np.concatenate([part.astype(np.int32, copy=False) for part in side]) for side in (source, target)
-        )
+        first, second = (np.concatenate(side, dtype=np.int32, casting="same_kind") for side in (source, target))
         return cls(first, second, np.concatenate(count))
 
 
