@@ -1,4 +1,4 @@
-"""Confirmation before a command removes something: ``--yes``, or an answer on the terminal."""
+"""Confirmation before a command removes or repairs something: ``--yes``, or an answer on the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_answer(ctx: click.Context, *, yes: bool) -> None:
         It is not given, and stdin is not a terminal.
     """
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise click.UsageError("removal needs confirmation, but stdin is not a terminal; pass --yes to confirm", ctx)
+        raise click.UsageError("this needs confirmation, but stdin is not a terminal; pass --yes to confirm", ctx)
 
 
 def confirm(ctx: click.Context) -> None:
