@@ -83,6 +83,8 @@ def draw_map(
     place_of = np.full(len(occurrences), -1)
     opened = np.array([node_named(graph.tokenizer, name) for name in unfold], np.int64)
     chosen = np.concatenate([chosen, np.setdiff1d(opened, chosen)])
+    if len(chosen) < 2:
+        raise OptionError(f"a map shows nodes that occurred, and {len(chosen)} of {len(occurrences):,} have a count")
     place_of[chosen] = np.arange(len(chosen))
     clones = Unfolded.of(graph, opened, place_of, occurrences, by, most=UNFOLDED)
     found = MapEdges.joined([edges_among(graph, chosen, place_of, occurrences, by), clones.edges])

@@ -161,6 +161,14 @@ def test_maps_that_cannot_be_drawn(
     assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
 
 
+def test_nodes_without_counts_are_no_map(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import without the file of counts gives such a graph."""
+    read = graph.store.read
+    monkeypatch.setattr(graph.store, "read", lambda name: read(name) * (name != "nodes/count"))
+    with pytest.raises(OptionError, match="0 of [0-9,]+ have a count"):
+        draw_map(graph)
+
+
 def test_a_picture_without_matplotlib_says_what_to_install(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sifu_graph.plot.figures.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"pip install 'sifu-graph\[plot\]'"):
