@@ -165,7 +165,7 @@ def test_nodes_without_counts_are_no_map(graph: Graph, monkeypatch: pytest.Monke
     """An import without the file of counts gives such a graph."""
     read = graph.store.read
     monkeypatch.setattr(graph.store, "read", lambda name: read(name) * (name != "nodes/count"))
-    with pytest.raises(OptionError, match="0 of [0-9,]+ have a count"):
+    with pytest.raises(OptionError, match=r"0 of [0-9,]+ have a count"):
         draw_map(graph)
 
 
