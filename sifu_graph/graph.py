@@ -1,17 +1,17 @@
 """`Graph`: an open graph, with one method for each operation on it.
 
 Each method calls one function of a package, which documents the options; it is imported on first use, so that opening
-a graph does not load torch or matplotlib. The state of the graph, and how it is opened and closed, is in `session`.
+a graph does not load torch or matplotlib. The methods that edit are in `edit.methods`; the state of the graph, and how
+it is opened and closed, in `session`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from sifu_graph.session import GraphSession
+from sifu_graph.edit.methods import EditMethods
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
     from sifu_graph.config import OptimizerConfig, Say
     from sifu_graph.edit.edit_texts import Corpora
-    from sifu_graph.edit.reports import (
-        AddNodeReport,
-        CompactReport,
-        EditEdgeReport,
-        EditNodeReport,
-        EditReport,
-        PruneReport,
-        RemoveNodeReport,
-    )
-    from sifu_graph.edit.session import Edit
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation.stream import Generation, Stream
     from sifu_graph.inspection.diff import Difference
@@ -39,12 +29,11 @@ if TYPE_CHECKING:
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
+    from sifu_graph.session import GraphSession
     from sifu_graph.training.options import StepReport, TrainReport
 
-Report = TypeVar("Report", bound="EditReport")
 
-
-class Graph(GraphSession):
+class Graph(EditMethods):
     """An open graph. `Graph.open` returns one; `close` it, or use it in a ``with`` statement.
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
@@ -338,135 +327,6 @@ class Graph(GraphSession):
         from sifu_graph.interop.converters import to_torch_sparse
 
         return to_torch_sparse(self)
-
-    # ---- editing
-
-    @contextmanager
-    def edit(self, message: str, *, command: str = "edit") -> Iterator[Edit]:
-        """Several edits as one commit; nothing is committed if an error is raised. See `edit.session.Edit`.
-
-        Examples
-        --------
-        >>> with graph.edit("a new word") as e:        # doctest: +SKIP
-        ...     e.add_node("江南", like="江")
-        ...     e.forbid_edge("江", "南")
-        """
-        from sifu_graph.edit.session import editing
-
-        with editing(self, message, command=command) as edit:
-            yield edit
-
-    def add_node(
-        self,
-        *tokens: str,
-        like: str | None = None,
-        corpus: Corpora | None = None,
-        kind: str = "text",
-        train_steps: int = 0,
-        dry_run: bool = False,
-        command: str = "add-node",
-    ) -> AddNodeReport:
-        """Adds nodes. See `edit.session.Edit.add_node`. `CorpusError`: the text cannot be read, or has none of them."""
-        return self._edited(
-            lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
-            dry_run=dry_run,
-            command=command,
-        )
-
-    def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
-        """Removes nodes and their edges. See `edit.session.Edit.remove_node`."""
-        return self._edited(lambda edit: edit.remove_node(*tokens), dry_run=dry_run, command=command)
-
-    def rename_node(self, token: str, new: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Changes the token of a node. See `edit.session.Edit.rename_node`."""
-        return self._edited(lambda edit: edit.rename_node(token, new), dry_run=dry_run, command=command)
-
-    def merge_node(self, token: str, into: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Merges a node into another. See `edit.session.Edit.merge_node`."""
-        return self._edited(lambda edit: edit.merge_node(token, into), dry_run=dry_run, command=command)
-
-    def set_bias(self, token: str, *, like: str, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Copies the bias of another node. See `edit.session.Edit.set_bias`."""
-        return self._edited(lambda edit: edit.set_bias(token, like=like), dry_run=dry_run, command=command)
-
-    def scale_edge(
-        self, u: str, v: str, factor: float, *, dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Multiplies the parameters of an edge. See `edit.session.Edit.scale_edge`."""
-        return self._edited(lambda edit: edit.scale_edge(u, v, factor), dry_run=dry_run, command=command)
-
-    def boost_edge(
-        self, u: str, v: str, nats: float, *, dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Raises the energy at rest of an edge by ``nats`` of log-odds. See `edit.session.Edit.boost_edge`."""
-        return self._edited(lambda edit: edit.boost_edge(u, v, nats), dry_run=dry_run, command=command)
-
-    def copy_edge(
-        self, u: str, v: str, *, source: tuple[str, str], dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Copies the parameters of another edge. See `edit.session.Edit.copy_edge`."""
-        return self._edited(lambda edit: edit.copy_edge(u, v, source=source), dry_run=dry_run, command=command)
-
-    def default_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes a private edge a default edge. See `edit.session.Edit.default_edge`."""
-        return self._edited(lambda edit: edit.default_edge(u, v), dry_run=dry_run, command=command)
-
-    def forbid_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Sets the probability of an edge to 0. See `edit.session.Edit.forbid_edge`."""
-        return self._edited(lambda edit: edit.forbid_edge(u, v), dry_run=dry_run, command=command)
-
-    def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes a forbidden edge a default edge. See `edit.session.Edit.allow_edge`."""
-        return self._edited(lambda edit: edit.allow_edge(u, v), dry_run=dry_run, command=command)
-
-    def prune(
-        self,
-        *,
-        to_ratio: float | None = None,
-        min_count: int | None = None,
-        by: Literal["count", "energy", "usage"] = "count",
-        clones: int | None = None,
-        evaluate: bool = False,
-        dry_run: bool = False,
-        command: str = "prune",
-    ) -> PruneReport:
-        """Makes private edges default edges, and removes clones. See `edit.session.Edit.prune`."""
-        return self._edited(
-            lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
-            dry_run=dry_run,
-            command=command,
-        )
-
-    def grow(
-        self,
-        *,
-        corpus: Corpora | None = None,
-        to_ratio: float | None = None,
-        min_count: int | None = None,
-        init: Literal["counts", "default"] = "counts",
-        clones: int | None = None,
-        gain: float | None = None,
-        evaluate: bool = False,
-        say: Say | None = None,
-        dry_run: bool = False,
-        command: str = "grow",
-    ) -> PruneReport:
-        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`."""
-        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate, "say": say}
-        return self._edited(
-            lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
-            dry_run=dry_run,
-            command=command,
-        )
-
-    def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
-        """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""
-        return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
-
-    def _edited(self, change: Callable[[Edit], Report], *, dry_run: bool, command: str) -> Report:
-        from sifu_graph.edit.session import apply
-
-        return apply(self, change, command=command, dry_run=dry_run)
 
     # ---- history
 

@@ -19,6 +19,7 @@ from sifu_graph.inspection import diff, trace
 from sifu_graph.inspection import inspect as inspection
 from sifu_graph.interop import converters, export
 from sifu_graph.plot import draw_map, figures, trace_html
+from sifu_graph.session import GraphSession
 from sifu_graph.training.options import TrainOptions
 
 TARGETS: dict[str, tuple[Any, ...]] = {
@@ -48,7 +49,11 @@ EDITS = (
     "add_node", "remove_node", "rename_node", "merge_node", "set_bias", "scale_edge", "boost_edge", "copy_edge",
     "default_edge", "forbid_edge", "allow_edge", "prune", "grow", "compact",
 )  # fmt: skip
-METHODS = sorted(name for name, value in vars(Graph).items() if callable(value) and not name.startswith("_"))
+METHODS = sorted(
+    name
+    for name in set(dir(Graph)) - set(dir(GraphSession))
+    if callable(getattr(Graph, name)) and not name.startswith("_")
+)
 NO_DEFAULT = inspect.Parameter.empty
 
 
