@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
 from sifu_store.store import Store
 
+from sifu_graph.arguments import checked
 from sifu_graph.arrays import Bools
 from sifu_graph.config import Say, SignalConfig, preset
 from sifu_graph.disk_arrays import DiskArrays
@@ -29,8 +30,9 @@ from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
-from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.in_memory import chosen
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
@@ -111,10 +113,12 @@ class BuildOptions:
             raise OptionError(f"no initialisation {self.init!r}; there are counts, uniform")
 
 
+@checked
 def build_graph(
-    corpus: Corpus | Sequence[str | Path] | str | Path = "tang",
+    corpus: Corpora | None = None,
     path: str | Path = "graph.sifu",
     *,
+    texts: Iterable[str | Sequence[str]] | None = None,
     vocab: int = 4000,
     sparsify: float = 0.1,
     level: str = "char",
@@ -135,9 +139,12 @@ def build_graph(
     Parameters
     ----------
     corpus
-        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``).
+        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``). None: ``tang``.
     path
         Where the store will be. It appears there only when it is complete.
+    texts
+        Texts in memory instead of ``corpus``: any iterable of them, such as a list or a column of a table; at the level
+        ``tokens``, lists of tokens. Each is a document.
     vocab
         Nodes, the two special ones included. A corpus with fewer distinct tokens gives fewer (see ``notes``).
     sparsify
@@ -190,9 +197,9 @@ def build_graph(
         )
     if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
+    corpus = chosen(corpus, texts, tokens=level == "tokens")
     if not isinstance(corpus, Corpus):
-        given = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
-        corpus = Corpus(given or ["tang"], tokens=level == "tokens")
+        corpus = Corpus(corpus or "tang", tokens=level == "tokens")
     with Store.create(path, force=force) as store:
         return _build(store, Path(path), corpus, config, named, options, command=command, say=say or (lambda _: None))
 

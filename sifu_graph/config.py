@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from sifu_store.errors import OptionError
 
+from sifu_graph.arguments import check_fields
+
 Say = Callable[[str], None]
 """What a long operation calls with a line at the beginning of each step."""
 Positional = Literal["sinusoid", "brillm05", "none"]
@@ -57,6 +59,7 @@ class SignalConfig:
     do not apply."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.reset_after is not None and self.reset_after < 1:
             raise OptionError(f"signal reset after {self.reset_after} steps: it must be at least 1")
         if not math.isfinite(self.recency):
@@ -174,6 +177,7 @@ class OptimizerConfig:
     final_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.kind not in KINDS:
             raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
         if not self.lr > 0 or not math.isfinite(self.lr):

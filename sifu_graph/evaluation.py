@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.contest import total
 from sifu_graph.text.batches import Batches
-from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 
@@ -87,7 +85,7 @@ class EvalReport:
 
 def evaluate(
     graph: GraphSession,
-    corpus: Corpus | Sequence[str | Path] | None,
+    corpus: Corpora | None,
     *,
     limit: int | None = None,
     with_baselines: bool = False,

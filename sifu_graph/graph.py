@@ -7,11 +7,12 @@ it is opened and closed, in `session`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sifu_graph.edit.methods import EditMethods
+from sifu_graph.session import operations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from sifu_store.history import History
 
     from sifu_graph.config import OptimizerConfig, Say
-    from sifu_graph.edit.edit_texts import Corpora
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.generation.stream import Generation, Stream
     from sifu_graph.inspection.diff import Difference
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
     from sifu_graph.session import GraphSession
+    from sifu_graph.text.corpus import Corpora
     from sifu_graph.training.options import StepReport, TrainReport
 
 
+@operations
 class Graph(EditMethods):
     """An open graph. `Graph.open` returns one; `close` it, or use it in a ``with`` statement.
 
@@ -56,6 +58,7 @@ class Graph(EditMethods):
         self,
         corpus: Corpora | None = None,
         *,
+        texts: Iterable[str | Sequence[str]] | None = None,
         steps: int | None = None,
         epochs: float | None = None,
         minutes: float | None = None,
@@ -99,12 +102,18 @@ class Graph(EditMethods):
             say=say,
             command=command,
         )
-        return train(self, corpus, options)
+        return train(self, self._corpus(corpus, texts), options)
+
+    def _corpus(self, corpus: Corpora | None, texts: Iterable[str | Sequence[str]] | None) -> Corpora | None:
+        from sifu_graph.text.in_memory import chosen
+
+        return chosen(corpus, texts, tokens=self.tokenizer.level == "tokens")
 
     def evaluate(
         self,
         corpus: Corpora | None = None,
         *,
+        texts: Iterable[str | Sequence[str]] | None = None,
         limit: int | None = None,
         with_baselines: bool = False,
         like: GraphSession | None = None,
@@ -118,7 +127,7 @@ class Graph(EditMethods):
         """
         from sifu_graph.evaluation import evaluate
 
-        return evaluate(self, corpus, limit=limit, with_baselines=with_baselines, like=like)
+        return evaluate(self, self._corpus(corpus, texts), limit=limit, with_baselines=with_baselines, like=like)
 
     def generate(
         self,

@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError
+from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError, StoreError
 from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
+from sifu_graph.arguments import checked_methods
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.paging import budget
 from sifu_graph.settings import GraphSettings, read_settings
-from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
 
@@ -56,6 +57,16 @@ class GraphInfo:
     settings: GraphSettings
 
 
+def require_open(graph: GraphSession) -> None:
+    """Raises `StoreError` if the graph is closed: before every public method."""
+    graph.require_open()
+
+
+operations = checked_methods(before=require_open, without=("close", "require_open"))
+"""Of a class of graphs: its public methods check their arguments, and refuse a graph that is closed."""
+
+
+@operations
 class GraphSession:
     """An open graph. Close it, or use it in a ``with``. `sifu_graph.graph.Graph` adds what can be done with it."""
 
@@ -70,7 +81,7 @@ class GraphSession:
         device_memory: str | int | None = None,
         precision: str = "float32",
     ) -> None:
-        self.store = store
+        self._store, self._open = store, True
         self.pinned = False
         self.host_memory, self.modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
@@ -142,12 +153,29 @@ class GraphSession:
         return graph
 
     def close(self) -> None:
-        """Closes the store. What was not committed is gone."""
+        """Closes the store. What was not committed is gone. Every other method raises `StoreError` from then on."""
+        self._open = False
         self._forget()
-        self.store.close()
+        self._store.close()
+
+    def require_open(self) -> None:
+        """Raises `StoreError` if the graph is closed."""
+        if not self._open:
+            raise StoreError(f"{self.path}: the graph is closed: open it again")
 
     def __enter__(self) -> Self:
+        self.require_open()
         return self
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """A graph is neither pickled nor copied: its store has a lock and open files."""
+        raise TypeError(f"{self.path}: an open graph is neither pickled nor copied: open it in each process")
+
+    @property
+    def store(self) -> Store:
+        """The store at the snapshot that is read."""
+        self.require_open()
+        return self._store
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -157,7 +185,7 @@ class GraphSession:
     @property
     def path(self) -> Path:
         """Where the graph is."""
-        return self.store.path
+        return self._store.path
 
     @property
     def warning(self) -> str | None:
@@ -185,6 +213,7 @@ class GraphSession:
     @property
     def parameters(self) -> Parameters:
         """Everything that can be trained. Read on first use: who only edits the graph's tables waits for no torch."""
+        self.require_open()
         if self._parameters is None:
             from sifu_graph.model.parameters import read_parameters
 
@@ -309,8 +338,8 @@ class GraphSession:
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Replaces the store by another view of it; values in memory are dropped if the snapshot is another."""
         changed = store.snapshot != self.store.snapshot
-        self.store.close()
-        self.store = store
+        self._store.close()
+        self._store = store
         self.settings = read_settings(store)
         if changed or force:
             self._forget()
@@ -347,7 +376,7 @@ class GraphSession:
             settings=self.settings,
         )
 
-    def tokens(self, corpus: Corpus | Sequence[str | Path] | None = None, *, holdout: float | None = None) -> TokenFile:
+    def tokens(self, corpus: Corpora | None = None, *, holdout: float | None = None) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.
 
         Parameters

@@ -4,21 +4,18 @@ perplexity of their held-out parts under the working copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sifu_store.errors import CorpusError, OptionError
 
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 
-Corpora = Corpus | Sequence[str | Path]
 EVAL_TOKENS = 20_000
 """Held-out tokens that a perplexity is computed over, as in training."""
 

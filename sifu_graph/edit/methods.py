@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sifu_graph.session import GraphSession
+from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
     from sifu_graph.config import Say
-    from sifu_graph.edit.edit_texts import Corpora
     from sifu_graph.edit.reports import (
         AddNodeReport,
         CompactReport,
@@ -24,10 +23,12 @@ if TYPE_CHECKING:
         RemoveNodeReport,
     )
     from sifu_graph.edit.session import Edit
+    from sifu_graph.text.corpus import Corpora
 
 Report = TypeVar("Report", bound="EditReport")
 
 
+@operations
 class EditMethods(GraphSession):
     """An open graph with the methods that edit it. `Graph` inherits them."""
 

@@ -8,12 +8,11 @@ change keeps every bit of the energies that do not involve the edited nodes and 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,8 @@ from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
-from sifu_graph.edit.edit_texts import Corpora, EditTexts
+from sifu_graph.edit.all_or_nothing import all_or_nothing
+from sifu_graph.edit.edit_texts import EditTexts
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
@@ -40,6 +40,7 @@ from sifu_graph.edit.reports import (
     number,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
@@ -48,25 +49,9 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 Report = TypeVar("Report", bound=EditReport)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-def _all_or_nothing(method: Callable[P, T]) -> Callable[P, T]:
-    """Marks the whole edit as failed if the method raises an error, even if the caller catches it."""
-
-    @functools.wraps(method)
-    def guarded(*args: P.args, **options: P.kwargs) -> T:
-        try:
-            return method(*args, **options)
-        except BaseException as error:
-            assert isinstance(args[0], Edit)
-            args[0].failed = str(error)
-            raise
-
-    return guarded
-
-
+@all_or_nothing
 class Edit:
     """Changes that will be one commit. `Graph.edit` returns an `Edit`; every method makes one change.
 
@@ -82,10 +67,10 @@ class Edit:
         self.changes: dict[str, Any] = {}
         self._nodes, self._edges = self.copy.n, self.copy.private
         self.failed: str | None = None
+        self.over = False  # committed, or given up
 
     # ---- nodes
 
-    @_all_or_nothing
     def add_node(
         self,
         *tokens: str,
@@ -148,7 +133,6 @@ class Edit:
             nodes_added=list(tokens), private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
         )
 
-    @_all_or_nothing
     def remove_node(self, *tokens: str) -> RemoveNodeReport:
         """Removes nodes and all their edges. Their text is unknown afterwards; no other edge changes."""
         account = self._account()
@@ -159,7 +143,6 @@ class Edit:
         self._note(f"remove {listed(tokens)}: {number(len(nodes), 'node')}, {number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
-    @_all_or_nothing
     def rename_node(self, token: str, new: str) -> EditNodeReport:
         """Changes the text of a node. Its edges do not change; its old text is unknown afterwards."""
         account, node = self._account(), node_named(self.copy.tokenizer, token)
@@ -168,7 +151,6 @@ class Edit:
         self._note(f"rename {token} to {new}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
-    @_all_or_nothing
     def merge_node(self, token: str, into: str) -> EditNodeReport:
         """Merges ``token`` into ``into``: counts are added, edges averaged by count, both texts read as ``into``."""
         account, find = self._account(), partial(node_named, self.copy.tokenizer)
@@ -178,7 +160,6 @@ class Edit:
         self._note(f"merge {token} into {into}")
         return EditNodeReport(before=before, after=self.node_state(node_named(self.copy.tokenizer, into)), **account())
 
-    @_all_or_nothing
     def set_bias(self, token: str, *, like: str) -> EditNodeReport:
         """Copies the bias of ``like``: a text that begins with ``token`` starts with the signal of ``like``."""
         account, find = self._account(), partial(node_named, self.copy.tokenizer)
@@ -218,7 +199,6 @@ class Edit:
         """Makes the forbidden edge (u, v) a default edge."""
         return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
 
-    @_all_or_nothing
     def _edge(self, message: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None]) -> EditEdgeReport:
         account, copy = self._account(), self.copy
         pair = clone_edges.source_of(copy, u), node_named(copy.tokenizer, v)
@@ -229,7 +209,6 @@ class Edit:
 
     # ---- many edges
 
-    @_all_or_nothing
     def prune(
         self,
         *,
@@ -264,7 +243,6 @@ class Edit:
             **account(),
         )
 
-    @_all_or_nothing
     def grow(
         self,
         *,
@@ -346,7 +324,6 @@ class Edit:
             **account(),
         )
 
-    @_all_or_nothing
     def compact(self) -> CompactReport:
         """Stores every row as one run of slots and removes free slots. No result changes by a bit."""
         account, copy = self._account(), self.copy
@@ -478,7 +455,11 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
         if writer.snapshot != graph.store.snapshot:
             graph.reload(Store.open(graph.path))
         edit = Edit(graph)
-        yield edit
+        try:
+            yield edit
+        finally:
+            edit.over = True
+        graph.require_open()
         if edit.failed is not None:
             raise OptionError(f"nothing was committed, because a change of this edit failed: {edit.failed}")
         if edit.copy.changed:

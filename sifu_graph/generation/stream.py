@@ -103,6 +103,7 @@ class Stream(Iterator[str]):
         if not len(prompt):
             raise OptionError("the prompt is empty: give at least one token to start from")
         self.tokens = 0
+        self._graph = graph
         document = prompt if isinstance(prompt, str) else list(prompt)
         tokenizer = graph.tokenizer
         self.unknown = tokenizer.unknown_characters(document)
@@ -137,6 +138,7 @@ class Stream(Iterator[str]):
             self._walk.carry(int(node))
 
     def __next__(self) -> str:
+        self._graph.require_open()
         try:
             return self._next()
         except torch.cuda.OutOfMemoryError as error:

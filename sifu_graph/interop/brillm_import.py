@@ -28,6 +28,7 @@ from sifu_store.layout import EDITED_VERSION, PAGE_EDGES
 from sifu_store.store import Store
 from torch import Tensor
 
+from sifu_graph.arguments import checked
 from sifu_graph.arrays import Floats, Ids, Ints
 from sifu_graph.config import preset
 from sifu_graph.edge_index import dense_parameters, stored_parameters
@@ -83,6 +84,7 @@ class ImportReport:
     notes: list[str]
 
 
+@checked
 def import_brillm(
     checkpoint: str | Path,
     path: str | Path = "graph.sifu",

@@ -45,8 +45,10 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
+from sifu_graph.arguments import checked
 from sifu_graph.input_file import HEAD_BYTES, MOST_JSON_BYTES, kind_of, open_regular
-from sifu_graph.settings import GraphSettings, checked
+from sifu_graph.settings import GraphSettings
+from sifu_graph.settings import checked as checked_settings
 from sifu_graph.soundness import faults, not_finite
 
 if TYPE_CHECKING:
@@ -143,6 +145,7 @@ class SafetensorsReport:
     snapshot: str
 
 
+@checked
 def import_safetensors(
     file: str | Path,
     path: str | Path = "graph.sifu",
@@ -326,7 +329,7 @@ def _settings(text: str, path: Path) -> GraphSettings:
             raise ForeignFileError(
                 f"{path}: format {version}, written by a newer release; this one reads {FORMAT_VERSION}"
             )
-        return checked(settings)
+        return checked_settings(settings)
     except (ValueError, RecursionError) as error:
         raise ForeignFileError(f"{path}: its settings cannot be read ({error})") from error
 

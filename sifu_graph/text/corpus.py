@@ -18,7 +18,7 @@ import sys
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
@@ -35,6 +35,9 @@ from sifu_graph.text.json_lines import Document as Document
 from sifu_graph.text.json_lines import parse_line
 
 SHIPPED = ("tang", "wordnet")
+STDIN, TEXTS = "-", "texts"
+COPIED = {STDIN: "standard input", TEXTS: "texts in memory"}
+"""Sources that are copied to a temporary file, by name: a graph does not keep them."""
 KINDS = (".txt", ".jsonl")
 COMPRESSIONS = ("", ".gz", ".xz")
 MAX_LINE_BYTES = 4 << 20  # a longer line of text is cut; see the module's docstring
@@ -56,13 +59,13 @@ class Source:
     compression
         ``""``, `.gz` or `.xz`.
     location
-        What is opened.
+        What is opened; None: it is gone, and only its record is left.
     """
 
     name: str
     kind: str
     compression: str
-    location: Path | Traversable
+    location: Path | Traversable | None
 
 
 class Corpus:
@@ -86,11 +89,13 @@ class Corpus:
         A source is missing, or its suffix is unknown. (Errors inside a file are raised when it is read.)
     """
 
-    def __init__(self, sources: Iterable[str | Path], *, tokens: bool = False, stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self, sources: Iterable[str | Path] | str | Path, *, tokens: bool = False, stdin: BinaryIO | None = None
+    ) -> None:
         self.tokens = tokens
         self._records: list[dict[str, Any]] | None = None
         self.sources: list[Source] = []
-        for given in sources:
+        for given in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
             if str(given) == "-":
                 self.sources.append(self._spool(stdin))
             else:
@@ -166,15 +171,17 @@ class Corpus:
         Raises
         ------
         CorpusError
-            A file is missing or has changed, or the corpus was standard input.
+            A file is missing or has changed. (What was standard input or in memory is missing when it is read; what a
+            graph has encoded of it can be used without.)
         """
         entries = record["sources"]
         sources: list[Source] = []
         for entry in entries:
             name = entry["name"]
-            if name == "-":
-                raise CorpusError("the recorded corpus was standard input, which is gone: name a corpus")
-            if name in SHIPPED:  # even if a file of that name exists
+            if name in COPIED:
+                kind = ".jsonl" if record["tokens"] or name == TEXTS else ".txt"
+                sources.append(Source(name=name, kind=kind, compression="", location=None))
+            elif name in SHIPPED:  # even if a file of that name exists
                 sources.append(_shipped(name))
             elif Path(name).is_file():
                 sources.append(_file(Path(name)))
@@ -182,7 +189,10 @@ class Corpus:
                 raise CorpusError(f"{name}: missing; the graph was built from it: restore it, or name a corpus")
         corpus = cls.__new__(cls)
         corpus.tokens, corpus.sources = bool(record["tokens"]), sources
-        corpus._records = [_describe(source) for source in corpus.sources]
+        corpus._records = [
+            dict(entry) if source.location is None else _describe(source)
+            for source, entry in zip(sources, entries, strict=True)
+        ]
         for entry, now in zip(entries, corpus._records, strict=True):
             if (entry["bytes"], entry["sha256"]) != (now["bytes"], now["sha256"]):
                 raise CorpusError(
@@ -191,6 +201,10 @@ class Corpus:
                     "restore it, or name a corpus"
                 )
         return corpus
+
+
+Corpora = Corpus | str | Path | Sequence[str | Path]
+"""What a function takes as a text: a corpus, or the sources of one. A single source is not iterated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +328,8 @@ def _describe(source: Source) -> dict[str, Any]:
 
 
 def _open_raw(source: Source) -> BinaryIO:
+    if source.location is None:
+        raise CorpusError(f"the recorded corpus was {COPIED[source.name]}, which is gone: name a corpus")
     if isinstance(source.location, Path):
         return open_regular(source.location)
     return cast(BinaryIO, source.location.open("rb"))

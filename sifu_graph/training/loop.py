@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,7 +23,7 @@ from sifu_graph.config import require_positive
 from sifu_graph.evaluation import evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.settings import TrainingSettings
-from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.corpus import Corpora
 from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
 from sifu_graph.training.closed_form import ContextFit
 from sifu_graph.training.edge_trainer import EdgeTrainer
@@ -44,7 +42,7 @@ COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
 
 
-def train(graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions) -> TrainReport:
+def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) -> TrainReport:
     """Trains a graph on a corpus (default: the one it was built from) and commits.
 
     Ctrl-C ends the step, commits and returns with ``interrupted`` set.
@@ -99,9 +97,7 @@ class _Best:
 class _Run:
     """One call of `train`."""
 
-    def __init__(
-        self, graph: GraphSession, corpus: Corpus | Sequence[str | Path] | None, options: TrainOptions
-    ) -> None:
+    def __init__(self, graph: GraphSession, corpus: Corpora | None, options: TrainOptions) -> None:
         self.graph, self.store, self.options = graph, graph.store, options
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)

@@ -2,6 +2,7 @@
 
     SifuError
     ├── OptionError              change the value of a parameter
+    │   └── OptionTypeError      pass a value of another type, or another parameter
     ├── CorpusError              correct the text
     ├── ForeignFileError         give another file
     ├── DivergedError            lower the learning rate
@@ -51,6 +52,12 @@ class OptionError(SifuError, ValueError):
 
     kind = "option"
     exit_code = 2
+
+
+class OptionTypeError(OptionError, TypeError):
+    """The value of a parameter is of another type than expected, or there is no such parameter: change the call."""
+
+    kind = "option-type"
 
 
 class CorpusError(SifuError):

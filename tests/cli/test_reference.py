@@ -79,7 +79,7 @@ def test_defaults_of_build_graph_are_the_librarys() -> None:
         if option.show_default:
             assert option.default == parameters[name].default, name
     given = set(options("build-graph")) - {"store", "quiet", "as_json"}
-    assert given == set(parameters) - {"corpus", "path", "command", "say"}
+    assert given == set(parameters) - {"corpus", "texts", "path", "command", "say"}
     assert choices(options("build-graph")["level"]) == list(LEVELS)
     assert choices(options("build-graph")["signal"]) == list(PRESETS)
 

@@ -15,6 +15,7 @@ def test_the_tree_is_pinned() -> None:
     assert defined == {
         "SifuError",
         "OptionError",
+        "OptionTypeError",
         "CorpusError",
         "DivergedError",
         "ForeignFileError",
@@ -31,7 +32,7 @@ def test_the_tree_is_pinned() -> None:
         "StoreDamagedError",
     }
     assert tree(errors.SifuError) == {
-        "OptionError": ("option", 2, {}),
+        "OptionError": ("option", 2, {"OptionTypeError": ("option-type", 2, {})}),
         "CorpusError": ("corpus", 1, {}),
         "ForeignFileError": ("foreign-file", 1, {}),
         "DivergedError": ("diverged", 1, {}),
@@ -58,6 +59,7 @@ def test_the_tree_is_pinned() -> None:
         ),
     }
     assert issubclass(errors.OptionError, ValueError)
+    assert issubclass(errors.OptionTypeError, TypeError)
 
 
 def test_code_in_messages_can_be_replaced() -> None:

@@ -65,8 +65,10 @@ def test_standard_input_can_be_read_again() -> None:
     assert list(corpus.documents()) == LINES == list(corpus.documents())
     spool = Path(str(corpus.sources[0].location))
     assert spool.exists()
+    recorded = Corpus.from_record(corpus.record())
+    assert recorded.fingerprint() == corpus.fingerprint()
     with pytest.raises(CorpusError, match="standard input, which is gone"):
-        Corpus.from_record(corpus.record())
+        list(recorded.documents())
     del corpus
     assert not spool.exists()
     with pytest.raises(CorpusError, match="empty"):

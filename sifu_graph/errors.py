@@ -1,0 +1,41 @@
+"""The errors of `sifu_store.errors`, so that `sifu_graph` alone is enough to catch them."""
+
+from sifu_store.errors import (
+    CorpusError,
+    DeviceMemoryError,
+    DiskFullError,
+    DivergedError,
+    ForeignFileError,
+    HostMemoryError,
+    OptionError,
+    OptionTypeError,
+    ResourceError,
+    SifuError,
+    StoreChangedError,
+    StoreDamagedError,
+    StoreError,
+    StoreExistsError,
+    StoreLockedError,
+    StoreNotFoundError,
+    StoreVersionError,
+)
+
+__all__ = [
+    "CorpusError",
+    "DeviceMemoryError",
+    "DiskFullError",
+    "DivergedError",
+    "ForeignFileError",
+    "HostMemoryError",
+    "OptionError",
+    "OptionTypeError",
+    "ResourceError",
+    "SifuError",
+    "StoreChangedError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreExistsError",
+    "StoreLockedError",
+    "StoreNotFoundError",
+    "StoreVersionError",
+]
