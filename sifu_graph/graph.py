@@ -319,6 +319,18 @@ class Graph(EditMethods):
 
         return to_scipy(self)
 
+    def to_pandas(self, what: Literal["nodes", "edges", "history"] = "edges") -> Any:
+        """A `pandas.DataFrame` of nodes, private edges or commits. See `interop.tables.to_pandas` for its columns.
+
+        Raises
+        ------
+        OptionError
+            pandas is not installed.
+        """
+        from sifu_graph.interop.tables import to_pandas
+
+        return to_pandas(self, what)
+
     def to_networkx(self) -> Any:
         """A `networkx.DiGraph` with counts and energies at the first step. See `interop.converters.to_networkx`."""
         from sifu_graph.interop.converters import to_networkx

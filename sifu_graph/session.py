@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
@@ -166,6 +167,30 @@ class GraphSession:
     def __enter__(self) -> Self:
         self.require_open()
         return self
+
+    def __repr__(self) -> str:
+        kind, nodes = type(self).__name__, self.settings["nodes"]
+        state = f"snapshot {self._store.snapshot[:8]}" if self._open else "closed"
+        return f"<{kind} {str(self.path)!r}: {nodes:,} nodes, width {self.settings['width']}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """The main figures as a table, which notebooks show."""
+        if not self._open:
+            return f"<p>{escape(repr(self))}</p>"
+        info = self.info()
+        rows = {
+            "graph": info.path,
+            "nodes": f"{info.nodes:,}",
+            "width": f"{info.width:,}",
+            "private edges": f"{info.private_edges:,}",
+            "clones": f"{info.clones:,}",
+            "stored parameters": f"{info.stored_parameters:,}",
+            "coverage": f"{info.coverage:.1%}",
+            "store": format_bytes(info.store_bytes),
+            "snapshot": f"{info.snapshot[:8]} of {info.branch}",
+        }
+        cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table>{''.join(cells)}</table>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """A graph is neither pickled nor copied: its store has a lock and open files."""

@@ -17,7 +17,7 @@ from sifu_graph.edit.session import Edit
 from sifu_graph.generation.stream import GenerateOptions
 from sifu_graph.inspection import diff, trace
 from sifu_graph.inspection import inspect as inspection
-from sifu_graph.interop import converters, export
+from sifu_graph.interop import converters, export, tables
 from sifu_graph.plot import draw_map, figures, trace_html
 from sifu_graph.session import GraphSession
 from sifu_graph.training.options import TrainOptions
@@ -34,6 +34,7 @@ TARGETS: dict[str, tuple[Any, ...]] = {
     "plot": (figures.plot,),
     "export": (export.export,),
     "to_scipy": (converters.to_scipy,),
+    "to_pandas": (tables.to_pandas,),
     "to_networkx": (converters.to_networkx,),
     "to_pyg": (converters.to_pyg,),
     "to_torch_sparse": (converters.to_torch_sparse,),
@@ -93,7 +94,7 @@ def test_a_method_has_the_keywords_and_defaults_of_what_it_calls(name: str) -> N
     assert found == wanted
 
 
-@pytest.mark.parametrize("name", ["diff", "log", "undo", "redo", "branch", "switch", "tag", "inspect"])
+@pytest.mark.parametrize("name", ["diff", "log", "undo", "redo", "branch", "switch", "tag", "inspect", "to_pandas"])
 def test_a_method_has_the_positional_parameters_of_what_it_calls(name: str) -> None:
     wanted = positional(TARGETS[name][0])
     if name == "inspect":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
 import inspect
 import json
 import pickle
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,3 +267,49 @@ def test_what_is_no_text_is_refused(graph: Graph) -> None:
         graph.evaluate(texts=["", " "])
     assert list(TextCorpus("one text").documents()) == ["one text"]
     assert list(TextCorpus(["a\nb\u2028c\r\nd"]).documents()) == ["a\nb\u2028c\r\nd"]
+
+
+# ---- tables and notebooks
+
+
+def test_tables_of_nodes_edges_and_history(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pandas is replaced: its frame gets the columns."""
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=dict))
+    nodes, edges = graph.to_pandas("nodes"), graph.to_pandas()
+    assert list(nodes["token"]) == graph.tokenizer.vocabulary
+    assert nodes["count"].sum() == graph.store.read("nodes/count").sum()
+    assert set(nodes["kind"]) == {"text"}
+    counts, _ = graph.to_scipy()
+    found = counts.tocoo()
+    names = graph.tokenizer.vocabulary
+    expected = {
+        (names[u], names[v]): c for u, v, c in zip(found.coords[0], found.coords[1], found.data.tolist(), strict=True)
+    }
+    rows = zip(edges["source"], edges["target"], edges["count"].tolist(), strict=True)
+    assert {(u, v): c for u, v, c in rows} == expected
+    graph.forbid_edge("春", "風")
+    graph.undo()
+    history = graph.to_pandas("history")
+    assert history["snapshot"] == [commit.snapshot for commit in graph.log().commits]
+    assert history["kind"] == ["edit-edge", "build-graph"]
+    assert history["undone"] == [True, False]
+    assert {len(column) for column in history.values()} == {2}
+    with pytest.raises(OptionError, match="`what` is 'node': did you mean nodes"):
+        graph.to_pandas("node")  # type: ignore[arg-type]
+
+
+def test_without_pandas_the_error_says_so(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(OptionError, match="this needs pandas"):
+        graph.to_pandas()
+
+
+def test_a_graph_is_shown_briefly(built: Path, tmp_path: Path) -> None:
+    with Graph.open(built) as graph:
+        shown, page = repr(graph), graph._repr_html_()
+        info = graph.info()
+    start = f"<Graph {str(built)!r}: {info.nodes} nodes, width {info.width}, "
+    assert shown == f"{start}snapshot {info.snapshot[:8]}>"
+    assert f"<th>private edges</th><td>{info.private_edges:,}</td>" in page
+    assert repr(graph) == f"{start}closed>"
+    assert graph._repr_html_() == f"<p>{html.escape(repr(graph))}</p>"
