@@ -290,6 +290,8 @@ def _resolve(given: str | Path) -> list[Source]:
     expected = "expected .txt or .jsonl, plain or with .gz or .xz"
     try:
         path = path.absolute()
+        if path.resolve() == Path(path.anchor):
+            raise CorpusError(f"{path}: the root of a file system: name the folders below it that hold text")
         if path.is_dir():
             files = sorted(
                 (

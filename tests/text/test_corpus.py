@@ -78,6 +78,12 @@ def test_standard_input_can_be_read_again() -> None:
     assert list(Corpus(["-"], tokens=True, stdin=io.BytesIO(b"[1]")).documents()) == [["1"]]
 
 
+@pytest.mark.parametrize("root", [Path("/"), "/", "/.", "/tmp/.."])
+def test_the_root_of_a_file_system_is_no_corpus(root: str | Path) -> None:
+    with pytest.raises(CorpusError, match="the root of a file system"):
+        Corpus(root)
+
+
 @pytest.mark.parametrize(("name", "documents"), [("tang", 56_332), ("wordnet", 111_777)])
 def test_shipped(name: str, documents: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
