@@ -98,7 +98,7 @@ def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
     for command, small in (
         (
             "sifu build-graph --vocab 4000 --sparsify 0.1",
-            ["build-graph", "few.txt", "--vocab", "200", "--sparsify", "0.9"],
+            ["build-graph", "few.txt", "--vocab", "4000", "--sparsify", "0.1"],
         ),
         ("sifu train --minutes 1", ["train", "--steps", "1", "--batch", "16"]),
     ):
