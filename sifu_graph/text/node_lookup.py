@@ -6,6 +6,7 @@ The module knows a tokenizer's vocabulary and clones; it does not know edges or 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import numpy as np
 from sifu_store.errors import OptionError
@@ -46,7 +47,7 @@ def node_named(tokenizer: Tokenizer, name: str) -> int:
 
 
 def _find(tokenizer: Tokenizer, name: str) -> int | None:
-    """The node of a name, as it is or with spaces for `SPACE`; None: there is none."""
+    """The node of a name, in which `SPACE` may stand for a space; None: there is none."""
     node = tokenizer.token_id(name)
     return tokenizer.token_id(name.replace(SPACE, " ")) if node is None and SPACE in name else node
 
@@ -67,6 +68,23 @@ def other_form_note(tokenizer: Tokenizer, node: int, count: Ints) -> str | None:
         return None
     name, others = (shown_name(tokenizer.vocabulary[one]) for one in (node, other))
     return f"{name!r} occurs {count[node]:,} times; did you mean {others!r} ({count[other]:,} times)?"
+
+
+def names_of_new(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of new nodes with spaces for `SPACE`, and what is to be said about them.
+
+    Byte-level BPE has the space before a word in the node of the word: a new word without it is read after a node for
+    the space, which no other word has before it.
+    """
+    found = [name.replace(SPACE, " ") for name in names]
+    if tokenizer.level != "bpe":
+        return found, []
+    bare = [name for name in found if name[:1].isalnum() and name.isascii() and f" {name}" not in found]
+    bare = [name for name in bare if tokenizer.token_id(f" {name}") is None]
+    if not bare:
+        return found, []
+    spaced = " ".join(repr(f"{SPACE}{name}") for name in bare[:NEAREST]) + (" ..." if len(bare) > NEAREST else "")
+    return found, [f"words within a text begin with a space: add {spaced} too, or the space stays a node of its own"]
 
 
 def source_named(tokenizer: Tokenizer, clones: CloneTree, name: str) -> int:

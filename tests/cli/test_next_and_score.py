@@ -12,7 +12,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from sifu_cli.commands.model.next import next_table
 from sifu_cli.commands.model.score import score_table
-
 from sifu_cli.output.formats import printable
 
 from sifu_graph.inspection.predictions import NextNode, Score, TokenScore
