@@ -10,6 +10,7 @@ import pytest
 from sifu_store.errors import CorpusError
 
 from sifu_graph import Graph, build_graph
+from sifu_graph import build as build_module
 from sifu_graph.evaluation import evaluate_split
 from sifu_graph.model import base_forward
 from sifu_graph.text.corpus import Corpus
@@ -179,3 +180,27 @@ def test_the_share_of_pairs_that_a_build_names_is_enough(tmp_path: Path) -> None
     assert poor.coverage < 0.8
     assert good.coverage >= 0.95
     assert not any("sparsify" in note for note in good.notes)
+
+
+def four_texts(kind: str) -> tuple[list[str], str]:
+    """Lines of a kind of text, and the level that suits it."""
+    if kind == "code":
+        source = Path(build_module.__file__).read_text(encoding="utf-8")
+        return [line for line in source.splitlines() if line.strip()] * 2, "bpe"
+    name = "tang" if kind == "poems" else "wordnet"
+    lines = [str(document) for document, _ in zip(Corpus([name]).documents(), range(500), strict=False)]
+    return lines, "bpe" if kind == "words" else "char"
+
+
+@pytest.mark.parametrize("kind", ["poems", "letters", "words", "code"])
+def test_a_new_graph_is_no_worse_than_a_smoothed_bigram_model(kind: str, tmp_path: Path) -> None:
+    """On four kinds of text, with the default settings: the counts of pairs, or of contexts where those are better."""
+    lines, level = four_texts(kind)
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for clones, most in ((0, 1.01), (None, 1.02)):
+        build_graph(path, tmp_path / "g.sifu", vocab=400, level=level, holdout=0.1, clones=clones, force=True)
+        with Graph.open(tmp_path / "g.sifu") as graph:
+            report = graph.evaluate(with_baselines=True)
+        bigram = next(one for one in report.baselines if one.name == "kneser-ney-2")
+        assert report.perplexity < most * bigram.perplexity

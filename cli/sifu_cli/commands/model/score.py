@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   sifu score 春風吹雨
-  sifu score --json < poem.txt
+  echo 春風吹雨 | sifu score --json
 """,
 )
 @click.argument("text", required=False)
