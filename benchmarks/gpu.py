@@ -117,7 +117,7 @@ def against_the_oracle(bench: Bench) -> list[Line]:
         pool = parameters.edges
         parameters.tier = DevicePool(pool, TiledContest(bench.device), device_bytes=pool.pages * pool.page_bytes())
         tokens, lengths = texts(seed, nodes=40, batch=3, length=10)
-        loss, _ = forward.evaluate(parameters, config, tokens, lengths)
+        loss, _, _ = forward.evaluate(parameters, config, tokens, lengths)
         wanted = torch.cat(
             [oracle.run(graph.model, config, row[:n].tolist())[1] for row, n in zip(tokens, lengths, strict=True)]
         )

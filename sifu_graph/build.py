@@ -6,6 +6,7 @@ It knows the order of these steps; each of them has its home in another module.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
-from sifu_graph.arrays import Bools
+from sifu_graph.arrays import Bools, Ints
 from sifu_graph.config import Say, SignalConfig, preset
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
@@ -37,11 +38,14 @@ from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
 from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
+from sifu_graph.text.unknown import unknown_note
 
 WIDTH = 32  # of the paper
 BASE_WIDTH = 48
 """Of a graph whose edges share a base, on Tang and Song poems with 4,000 nodes, two cores: after 2 minutes the held-out
 perplexity was 130.9 with 32 (60,000 tokens/s), 128.9 with 48 (39,500) and 129.2 with 64 (28,700)."""
+LEAST_COVERAGE, GOOD_COVERAGE = 0.8, 0.95
+"""Of the pairs in the text by private edges: a note says where it is below the first, and how to get the second."""
 CLONES, CLONE_TOKENS = 500_000, 10
 """By default there are at most `CLONES` clones, or one for every `CLONE_TOKENS` tokens of the text, if that is more."""
 
@@ -293,12 +297,8 @@ def _report(
     dense = dense_parameters(nodes, options.width, base=base)
     stored = stored_parameters(nodes, edges, options.width, base=base)
     known = int(counts.node_count[len(SPECIAL) :].sum())
-    notes = []
-    if nodes < options.vocab:
-        found = nodes - len(SPECIAL)
-        notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")
-    if options.clones is not None and clones < options.clones:
-        notes.append(f"{clones:,} clones instead of {options.clones:,}: no other context predicts the text better")
+    unknown = int(counts.node_count[UNKNOWN])
+    unknown_share = unknown / max(1, unknown + known)
     return BuildReport(
         path=str(path),
         nodes=nodes,
@@ -312,12 +312,53 @@ def _report(
         heldout_tokens=tokens.heldout.tokens,
         distinct_pairs=len(counts),
         clones=clones,
-        unknown_share=float(counts.node_count[UNKNOWN]) / max(1, int(counts.node_count[UNKNOWN]) + known),
+        unknown_share=unknown_share,
         store_bytes=store.size_bytes(),
         seconds=seconds,
         snapshot=snapshot,
-        notes=notes,
+        notes=_notes(tokens, counts, private, options, clones=clones, unknown_share=unknown_share),
     )
+
+
+def _notes(
+    tokens: TokenFile, counts: PairCounts, private: Bools, options: BuildOptions, *, clones: int, unknown_share: float
+) -> list[str]:
+    """What is to be said about a new graph."""
+    notes, nodes = [], counts.n
+    if nodes < options.vocab:
+        found = nodes - len(SPECIAL)
+        notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")
+    if options.clones is not None and clones < options.clones:
+        notes.append(f"{clones:,} clones instead of {options.clones:,}: no other context predicts the text better")
+    if options.holdout and not tokens.heldout.transitions:
+        documents = tokens.documents
+        notes.append(
+            f"nothing is held out: a share of {options.holdout:g} of {documents:,} document"
+            f"{'s' * (documents != 1)} is none, so that the graph has no perplexity: `holdout={_share_for(documents)}` "
+            "holds out some, or evaluate on another text"
+        )
+    if (note := unknown_note(unknown_share)) is not None:
+        notes.append(f"{note}: `vocab={options.vocab * 2}` makes fewer unknown")
+    covered = coverage(counts, private)
+    asked = int((counts.count >= options.min_count).sum())
+    if covered < LEAST_COVERAGE and int(private.sum()) < asked:
+        share = min(1.0, math.ceil(1000 * _pairs_for(counts.count, GOOD_COVERAGE) / nodes**2) / 1000)
+        notes.append(
+            f"only {covered:.1%} of the pairs in the text have a private edge with `sparsify={options.sparsify:g}`; "
+            f"`sparsify={share:g}` gives one to {GOOD_COVERAGE:.0%}"
+        )
+    return notes
+
+
+def _pairs_for(count: Ints, share: float) -> int:
+    """How many of the most frequent pairs make up this share of all their occurrences, ``count`` int64 [pairs]."""
+    most_first = np.sort(count)[::-1].cumsum()
+    return 1 + int(np.searchsorted(most_first, share * most_first[-1]))
+
+
+def _share_for(documents: int) -> float:
+    """A share of the documents to hold out that is likely to be some of them."""
+    return 0.5 if documents < 10 else 0.1 if documents < 100 else 0.05
 
 
 def _new_graph(

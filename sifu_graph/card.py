@@ -111,6 +111,9 @@ def _scores(report: EvalReport) -> str:
         ("perplexity over private edges", f"{report.private.perplexity:,.1f} ({report.private.tokens:,} tokens)"),
         ("perplexity over the default edge", f"{report.default.perplexity:,.1f} ({report.default.tokens:,} tokens)"),
     ]
+    if report.unknown_share:
+        rows.insert(1, ("perplexity without unknown tokens", f"{report.known.perplexity:,.1f}"))
+        rows.insert(2, ("unknown tokens", f"{report.unknown_share:.1%}"))
     if report.bits_per_character is not None:
         rows.insert(2, ("bits per character", f"{report.bits_per_character:.3f}"))
     return f"Over {report.tokens:,} tokens of the {report.part} text.\n\n{_table(rows)}"

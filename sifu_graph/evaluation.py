@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
+from torch import Tensor
 
 from sifu_graph import device as devices
+from sifu_graph.arrays import Doubles, Ids, Ints
 from sifu_graph.config import SignalConfig, require_positive
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import base_forward, forward
@@ -25,6 +29,8 @@ from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
+from sifu_graph.text.tokenizer import Tokenizer
+from sifu_graph.text.unknown import characters_of_nodes, require_known, unknown_note, unknown_share
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -53,11 +59,17 @@ class EvalReport:
     perplexity, bits_per_token
         exp of the loss in nats per token, and the loss in bits per token.
     bits_per_character, characters
-        The loss in bits per character, and the number of characters; None at level ``tokens``.
+        The loss in bits per character of the text, and the number of characters; None at level ``tokens``. The end of a
+        document is a character. With a limit, an estimate of the characters that unknown tokens stand for.
     top1, top5
         Shares (0 to 1) of the tokens that have the greatest energy, and that are among the five greatest.
     part
         ``held-out``, or ``all`` for another corpus.
+    unknown_share
+        Share (0 to 1) of the tokens without separators that are unknown; where text that is no node is left out, of its
+        characters.
+    known
+        Figures of the tokens that are not unknown.
     private, default
         Figures of the tokens that are reached over a private edge, and over a default edge.
     positions
@@ -65,6 +77,8 @@ class EvalReport:
         those of all later positions.
     baselines
         Figures of the baselines; empty unless requested.
+    notes
+        What is to be said about the figures.
     """
 
     perplexity: float
@@ -75,12 +89,15 @@ class EvalReport:
     tokens: int
     characters: int | None
     part: str
+    unknown_share: float
+    known: PartReport
     private: PartReport
     default: PartReport
     positions: list[PartReport]
     baselines: list[Baseline]
     forbidden: int = 0
     """Number of further tokens without a probability, because their pair is forbidden."""
+    notes: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -100,7 +117,7 @@ def evaluate(
     corpus
         None: the held-out documents of the corpus that the graph was built from.
     limit
-        Stop after about this number of tokens (whole chunks, in an order that is always the same).
+        Stop after this number of tokens. The documents or chunks come in an order that is always the same.
     with_baselines
         Add unigram and Kneser-Ney models, counted from the training part of the graph's own corpus, on the same
         tokens. Their histories begin with the document, also where the graph's chunk begins later.
@@ -110,7 +127,7 @@ def evaluate(
     Raises
     ------
     CorpusError
-        There is nothing to evaluate on, or nothing to count.
+        There is nothing to evaluate on, or nothing to count, or all tokens are unknown.
     OptionError
         ``limit`` is not positive.
     """
@@ -123,10 +140,13 @@ def evaluate(
         tokens = graph.tokens() if like is None else _tokens_of(graph, like)
         part, name = tokens.heldout, "held-out"
     plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
-    tally = _Tally(graph.tokenizer.character_counts(), graph.settings["build"]["length"])
+    tokenizer = graph.tokenizer
+    share = unknown_share(part, tokenizer)
+    require_known(share)
+    tally = _Tally(characters_of_nodes(part, tokenizer), tokenizer, graph.settings["build"]["length"])
     with devices.memory_errors():
         tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
-    return tally.report(name)
+    return tally.report(name, left_out=share if tokenizer.unknown is None else None)
 
 
 def _own(graph: GraphSession) -> TokenFile:
@@ -154,15 +174,19 @@ def _tokens_of(graph: GraphSession, other: GraphSession) -> TokenFile:
 class _Tally:
     """Sums over the positions evaluated so far; arrays are by step of the signal."""
 
-    characters_of: NDArray[np.int64] | None
+    characters_of: Doubles | None
+    tokenizer: Tokenizer
     length: int
     nats: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 0)))  # [default/private, steps]
     seen: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
     first: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 0), np.int64))
     among_five: int = 0
-    characters: int = 0
+    characters: float = 0.0
     forbidden: int = 0
+    separators: int = 0
+    unknown: Doubles = field(default_factory=lambda: np.zeros(3))  # nats, tokens, first choices
     plain: dict[str, float] = field(default_factory=dict)
+    plain_known: dict[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -189,15 +213,14 @@ class _Tally:
         for batch in batches.epoch(0) if batches.chunks else ():
             if limit is not None and self.tokens >= limit:
                 break
-            lengths = batch.lengths.astype(np.int64)
-            found = forward.examine(parameters, config, batch.tokens, lengths)
+            lengths = _cut(batch.lengths.astype(np.int64), None if limit is None else limit - self.tokens)
+            tokens = batch.tokens[: len(lengths)]
+            found = forward.examine(parameters, config, tokens, lengths)
             self._add(found)
             self.forbidden += int((lengths - 1).sum()) - len(found.rank)
-            within = np.arange(1, batch.tokens.shape[1])
-            places.append((batch.start[:, None] + within)[within < lengths[:, None]])
-        if plain is not None and places:
-            for name, nats in plain.nats(split, np.sort(np.concatenate(places))).items():
-                self.plain[name] = self.plain.get(name, 0.0) + nats
+            within = np.arange(1, tokens.shape[1])
+            places.append((batch.start[: len(lengths), None] + within)[within < lengths[:, None]])
+        self._add_baselines(split, plain, places)
 
     def _add_documents(
         self, base: Base, index: EdgeIndex, split: Split, *, limit: int | None, plain: KneserNey | None
@@ -210,8 +233,15 @@ class _Tally:
             self._add(dataclasses.replace(found, step=np.minimum(found.step, MOST_STEPS - 1)))
             places.append(place[at])
         self.forbidden += chosen.transitions - sum(map(len, places))
-        if plain is not None and places:
-            self.plain = plain.nats(split, np.sort(np.concatenate(places)))
+        self._add_baselines(split, plain, places)
+
+    def _add_baselines(self, split: Split, plain: KneserNey | None, places: list[Ints]) -> None:
+        if plain is None or not places:
+            return
+        every = np.sort(np.concatenate(places))
+        self.plain = self.plain_known = plain.nats(split, every)
+        if self.unknown[1]:
+            self.plain_known = plain.nats(split, every, without=self.tokenizer.unknown)
 
     def _add(self, found: forward.Examined) -> None:
         steps = max(self.nats.shape[1], int(found.step.max(initial=0)) + 1)
@@ -226,14 +256,21 @@ class _Tally:
         self.seen = grown(self.seen, None).astype(np.int64)
         self.first = grown(self.first, (found.rank == 0).astype(np.float64)).astype(np.int64)
         self.among_five += int((found.rank < 5).sum())
+        separator, unknown = (found.target == node for node in _special(self.tokenizer))
+        self.separators += int(separator.sum())
+        first = int((found.rank[unknown] == 0).sum())
+        self.unknown += [total(found.loss[torch.from_numpy(unknown)]), int(unknown.sum()), first]
         if self.characters_of is not None:
-            self.characters += int(self.characters_of[found.target].sum())
+            self.characters += float(self.characters_of[found.target].sum())
 
-    def report(self, part: str) -> EvalReport:
-        """The figures."""
+    def report(self, part: str, *, left_out: float | None = None) -> EvalReport:
+        """The figures. ``left_out``: the share of the characters of the text that the tokenizer left out."""
         if not self.tokens:
             raise CorpusError(NO_TEXT)
-        bits, characters = float(self.nats.sum()) / math.log(2.0), self.characters or None
+        bits, characters = float(self.nats.sum()) / math.log(2.0), round(self.characters) or None
+        known = np.array([self.nats.sum(), self.seen.sum(), self.first.sum()]) - self.unknown
+        share = float(self.unknown[1]) / max(1, self.tokens - self.separators) if left_out is None else left_out
+        note = unknown_note(share)
         return EvalReport(
             perplexity=perplexity(float(self.nats.sum()) / self.tokens),
             bits_per_token=bits / self.tokens,
@@ -243,15 +280,37 @@ class _Tally:
             tokens=self.tokens,
             characters=characters,
             part=part,
+            unknown_share=share,
+            known=_part(*known),
             private=_part(self.nats[1], self.seen[1], self.first[1]),
             default=_part(self.nats[0], self.seen[0], self.first[0]),
             positions=[_part(self.nats[:, i], self.seen[:, i], self.first[:, i]) for i in range(self.nats.shape[1])],
-            baselines=baselines(self.plain, tokens=self.tokens, characters=characters),
+            baselines=baselines(
+                self.plain, self.plain_known, tokens=self.tokens, known=int(known[1]), characters=characters
+            ),
             forbidden=self.forbidden,
+            notes=[] if note is None else [note],
         )
 
 
-def _part(nats: NDArray[np.float64], seen: NDArray[np.int64], first: NDArray[np.int64]) -> PartReport:
+def _special(tokenizer: Tokenizer | None) -> tuple[int, int]:
+    """The separator and the unknown node; -1 for one that there is not."""
+    nodes = (None, None) if tokenizer is None else (tokenizer.separator, tokenizer.unknown)
+    separator, unknown = (-1 if node is None else node for node in nodes)
+    return separator, unknown
+
+
+def _cut(lengths: Ints, limit: int | None) -> Ints:
+    """The lengths of the first chunks [B] with ``limit`` predicted tokens: the last one is cut off there."""
+    predicted = np.cumsum(lengths - 1)
+    if limit is None or predicted[-1] <= limit:
+        return lengths
+    kept = lengths[: 1 + int(np.searchsorted(predicted, limit))].copy()
+    kept[-1] -= predicted[len(kept) - 1] - limit
+    return kept
+
+
+def _part(nats: NDArray[Any], seen: NDArray[Any], first: NDArray[Any]) -> PartReport:
     tokens = int(seen.sum())
     if not tokens:
         return PartReport(0, math.nan, math.nan)
@@ -260,54 +319,76 @@ def _part(nats: NDArray[np.float64], seen: NDArray[np.int64], first: NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """The figures that training prints."""
+    """The figures that training prints. ``known_perplexity`` leaves out unknown tokens."""
 
     perplexity: float
     bits_per_token: float
     top1: float
     tokens: int
+    unknown_share: float
+    known_perplexity: float
 
 
 def evaluate_split(
-    parameters: Parameters, config: SignalConfig, split: Split, length: int, limit: int | None
+    parameters: Parameters,
+    config: SignalConfig,
+    split: Split,
+    length: int,
+    limit: int | None,
+    *,
+    tokenizer: Tokenizer | None = None,
 ) -> SplitReport:
     """The figures of one split, in chunks of ``length`` tokens, over about ``limit`` tokens (None: all).
+
+    ``tokenizer``: which nodes are the unknown node and the separator; None: there are none.
 
     Raises
     ------
     CorpusError
         The split has no two tokens in a row, or every pair is forbidden.
     """
+    separator, unknown = _special(tokenizer)
+    nats, tokens, hits, words = np.zeros(2), np.zeros(2, np.int64), 0, 0  # of known and of unknown tokens
+    for loss, hit, target in _figures(parameters, config, split, length, limit):
+        known = torch.from_numpy(target != unknown)
+        nats += [total(loss[known]), total(loss[~known])]
+        tokens += [int(known.sum()), int((~known).sum())]
+        hits += int(hit.sum())
+        words += int((target != separator).sum())
+    if not (seen := int(tokens.sum())):
+        raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
+    mean = float(nats.sum()) / seen
+    return SplitReport(
+        perplexity=perplexity(mean),
+        bits_per_token=mean / math.log(2.0),
+        top1=hits / seen,
+        tokens=seen,
+        unknown_share=int(tokens[1]) / max(1, words),
+        known_perplexity=perplexity(float(nats[0]) / int(tokens[0])) if tokens[0] else math.nan,
+    )
+
+
+def _figures(
+    parameters: Parameters, config: SignalConfig, split: Split, length: int, limit: int | None
+) -> Iterator[tuple[Tensor, NDArray[np.bool_] | Tensor, Ids]]:
+    """Loss, whether it is the first choice, and target of the tokens of a split, [T] each, part by part."""
     if parameters.base is not None:
-        return _split_by_documents(parameters.base, parameters.index, split, limit)
+        if not split.transitions:
+            raise CorpusError(NO_TEXT)
+        chosen, _ = base_forward.documents_of(split, limit, seed=SEED)
+        for found, _ in base_forward.examine(parameters.base, parameters.index, chosen):
+            yield found.loss, found.rank == 0, found.target
+        return
     batches = Batches(split, length=length, batch=BATCH, seed=SEED)
     if not batches.chunks:
         raise CorpusError(NO_TEXT)
-    nats, hits, seen = 0.0, 0, 0
+    seen = 0
     for batch in batches.epoch(0):
-        loss, hit = forward.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
-        nats += total(loss)
-        hits += int(hit.sum())
-        seen += len(loss)
+        figures = forward.evaluate(parameters, config, batch.tokens, batch.lengths.astype(np.int64))
+        yield figures
+        seen += len(figures[0])
         if limit is not None and seen >= limit:
             break
-    if not seen:
-        raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
-    return SplitReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen)
-
-
-def _split_by_documents(base: Base, index: EdgeIndex, split: Split, limit: int | None) -> SplitReport:
-    if not split.transitions:
-        raise CorpusError(NO_TEXT)
-    chosen, _ = base_forward.documents_of(split, limit, seed=SEED)
-    nats, hits, seen = 0.0, 0, 0
-    for found, _ in base_forward.examine(base, index, chosen):
-        nats += total(found.loss)
-        hits += int((found.rank == 0).sum())
-        seen += len(found.rank)
-    if not seen:
-        raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
-    return SplitReport(perplexity(nats / seen), nats / seen / math.log(2.0), hits / seen, seen)
 
 
 def perplexity(nats: float) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sifu_graph.inspection.diff import Difference
     from sifu_graph.inspection.inspect import EdgeReport, NodeReport
     from sifu_graph.inspection.inspect_clone import CloneReport
+    from sifu_graph.inspection.predictions import NextNode, Score
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
@@ -196,6 +197,18 @@ class Graph(EditMethods):
             explain=explain,
         )
         return stream(self, prompt, options)
+
+    def next(self, text: str | Sequence[str], *, k: int = 10) -> list[NextNode]:
+        """The ``k`` most probable next nodes after a text. See `inspection.predictions.next_nodes`."""
+        from sifu_graph.inspection.predictions import next_nodes
+
+        return next_nodes(self, text, k=k)
+
+    def score(self, text: str | Sequence[str]) -> Score:
+        """The log-probability of a text, token by token. See `inspection.predictions.score`."""
+        from sifu_graph.inspection.predictions import score
+
+        return score(self, text)
 
     # ---- looking into it
 

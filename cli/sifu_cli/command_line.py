@@ -13,6 +13,8 @@ from sifu_cli.output.terminal import visible
 
 NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
 """Parameters that do not change the result, so the history of the store omits them."""
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+"""Where the values come from that a command line names: what was typed, and what a file of options has."""
 
 
 def command_line(ctx: click.Context, *, without: Collection[str] = (), more: Mapping[str, str] | None = None) -> str:
@@ -29,13 +31,13 @@ def command_line(ctx: click.Context, *, without: Collection[str] = (), more: Map
     arguments: list[str] = []
     for param in ctx.command.params:
         name = param.name or ""
-        if name in without or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
+        if name in without or name == "config" or ctx.get_parameter_source(name) not in GIVEN:
+            continue  # the values of a file of options stand for it: the file may change
         value = ctx.params[name]
         if isinstance(param, click.Argument):
             arguments += [str(each) for each in (value if isinstance(value, tuple) else (value,))]
         elif isinstance(param, click.Option) and param.is_flag:
-            options.append(max(param.opts, key=len))
+            options.append(max(param.opts if value else param.secondary_opts, key=len))
         else:
             several = isinstance(param, click.Option) and param.multiple
             for each in value if several else (value,):

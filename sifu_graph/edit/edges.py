@@ -17,6 +17,7 @@ from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.text.node_lookup import shown_name
 
 
 def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
@@ -103,7 +104,8 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     names = copy.tokenizer.vocabulary
     if source is None:
         raise OptionError(
-            f"{names[a]} {names[b]} is a default edge and has nothing to copy: make the other a default edge instead"
+            f"{shown_name(names[a])} {shown_name(names[b])} is a default edge and has nothing to copy: make the "
+            "other a default edge instead"
         )
     if (a, b) == (u, v):
         raise OptionError("an edge cannot be copied from itself: name another")
@@ -212,4 +214,4 @@ def _require_node(copy: WorkingCopy, u: int, done: str) -> None:
 
 def _shown(copy: WorkingCopy, u: int, v: int) -> str:
     names = copy.tokenizer.vocabulary
-    return f"the edge {names[u]} {names[v]}"
+    return f"the edge {shown_name(names[u])} {shown_name(names[v])}"

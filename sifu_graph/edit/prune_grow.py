@@ -170,3 +170,12 @@ def grow(
     if not own_text:
         note_pairs(copy, slots)
     return slots, len(demoted)
+
+
+def runs(copy: WorkingCopy) -> int:
+    """Runs of consecutive slots with edges of one row, in order."""
+    index = copy.index
+    starts = np.zeros(index.edges + 1, bool)
+    starts[index.row_start] = True
+    starts[1:-1] |= np.diff(index.slot) != 1
+    return int(starts[:-1].sum())

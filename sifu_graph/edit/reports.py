@@ -6,7 +6,9 @@ It knows figures and names only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from sifu_graph.text.node_lookup import shown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class EditReport:
         Duration of the edit in seconds.
     snapshot
         Id of the commit; None if nothing was committed.
+    notes
+        What is to be said about the names that were given.
     """
 
     nodes_before: int
@@ -30,6 +34,7 @@ class EditReport:
     pages_written: int
     seconds: float = 0.0
     snapshot: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,4 +173,4 @@ def number(count: int, what: str) -> str:
 def listed(tokens: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
-    return ", ".join(tokens[:3]) + more
+    return ", ".join(map(shown_name, tokens[:3])) + more

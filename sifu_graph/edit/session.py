@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -27,6 +26,7 @@ from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
 from sifu_graph.edit.all_or_nothing import all_or_nothing
 from sifu_graph.edit.edit_texts import EditTexts
+from sifu_graph.edit.names import Names
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
@@ -42,7 +42,7 @@ from sifu_graph.edit.reports import (
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import TokenFile
-from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.node_lookup import shown_name as shown
 from sifu_graph.text.pair_counts import PairCounts, count_pairs
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Edit:
         self.copy = WorkingCopy(graph)
         self._texts = EditTexts(self.copy)
         self.messages: list[str] = []
+        self.names = Names(self.copy)
         self.changes: dict[str, Any] = {}
         self._nodes, self._edges = self.copy.n, self.copy.private
         self.failed: str | None = None
@@ -111,8 +112,9 @@ class Edit:
             raise OptionError(f"`train_steps` is {train_steps}: it must be 0 or more")
         if like is not None and corpus is not None:
             raise OptionError("a new node follows either `like` or `corpus`: give one of both")
+        names = self.names.new(tokens)
         model = None if like is None else node_edits.model_of(copy, like)
-        new = copy.add_nodes(tokens, kind, like=model)
+        new = copy.add_nodes(names, kind, like=model)
         text: TokenFile | None = None
         edges, occurrences, missing = 0, None, []
         if model is not None:
@@ -121,16 +123,16 @@ class Edit:
             text = self._texts.tokens(corpus)
             counts = count_pairs(text, n=copy.n)
             occurrences = int(counts.node_count[new].sum())
-            missing = [token for token, node in zip(tokens, new, strict=True) if not counts.node_count[node]]
+            missing = [token for token, node in zip(names, new, strict=True) if not counts.node_count[node]]
             if not occurrences:
-                raise CorpusError(f"{listed(tokens)}: not one occurrence in the text that was given")
+                raise CorpusError(f"{listed(names)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
             self._tune(new, self._texts.tokens(None) if text is None else text, train_steps)
-        what = f" like {like}" if like is not None else " from a corpus" if corpus is not None else ""
-        self._note(f"add {listed(tokens)}{what}: {number(len(tokens), 'node')}, {number(edges, 'private edge')}")
+        what = f" like {shown(like)}" if like is not None else " from a corpus" if corpus is not None else ""
+        self._note(f"add {listed(names)}{what}: {number(len(names), 'node')}, {number(edges, 'private edge')}")
         return AddNodeReport(
-            nodes_added=list(tokens), private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
+            nodes_added=names, private_edges_added=edges, occurrences=occurrences, missing=missing, **account()
         )
 
     def remove_node(self, *tokens: str) -> RemoveNodeReport:
@@ -138,73 +140,73 @@ class Edit:
         account = self._account()
         if not tokens:
             raise OptionError("name at least one node to remove")
-        nodes = list(dict.fromkeys(node_named(self.copy.tokenizer, token) for token in tokens))
+        nodes = list(dict.fromkeys(map(self.names.find, tokens)))
         edges = node_edits.remove(self.copy, nodes)
         self._note(f"remove {listed(tokens)}: {number(len(nodes), 'node')}, {number(edges, 'private edge')}")
         return RemoveNodeReport(nodes_removed=list(dict.fromkeys(tokens)), private_edges_removed=edges, **account())
 
     def rename_node(self, token: str, new: str) -> EditNodeReport:
         """Changes the text of a node. Its edges do not change; its old text is unknown afterwards."""
-        account, node = self._account(), node_named(self.copy.tokenizer, token)
+        account, node = self._account(), self.names.find(token)
         before = self.node_state(node)
-        self.copy.rename_node(node, new)
-        self._note(f"rename {token} to {new}")
+        self.copy.rename_node(node, *self.names.new([new]))
+        self._note(f"rename {shown(token)} to {shown(new)}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
     def merge_node(self, token: str, into: str) -> EditNodeReport:
         """Merges ``token`` into ``into``: counts are added, edges averaged by count, both texts read as ``into``."""
-        account, find = self._account(), partial(node_named, self.copy.tokenizer)
+        account, find = self._account(), self.names.find
         node, other = find(token), find(into)
         before = self.node_state(node)
         node_edits.merge(self.copy, node, other)
-        self._note(f"merge {token} into {into}")
-        return EditNodeReport(before=before, after=self.node_state(node_named(self.copy.tokenizer, into)), **account())
+        self._note(f"merge {shown(token)} into {shown(into)}")
+        return EditNodeReport(before=before, after=self.node_state(find(into)), **account())
 
     def set_bias(self, token: str, *, like: str) -> EditNodeReport:
         """Copies the bias of ``like``: a text that begins with ``token`` starts with the signal of ``like``."""
-        account, find = self._account(), partial(node_named, self.copy.tokenizer)
+        account, find = self._account(), self.names.find
         node, other = find(token), find(like)
         before = self.node_state(node)
         node_edits.bias_from(self.copy, node, other)
-        self._note(f"give {token} the bias of {like}")
+        self._note(f"give {shown(token)} the bias of {shown(like)}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
     # ---- edges
 
     def scale_edge(self, u: str, v: str, factor: float) -> EditEdgeReport:
         """Multiplies W and b of the edge (u, v) by a finite factor. A default edge becomes private first."""
-        return self._edge(f"scale {u} {v} by {factor:g}", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor))
+        return self._edge("scale", u, v, lambda d, i, j: edge_edits.scale(d, i, j, factor), f" by {factor:g}")
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
         """Adds ``nats`` to the log-odds of the edge at rest (`rest_energy`). A default edge becomes private first."""
-        return self._edge(f"boost {u} {v} by {nats:g} nats", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats))
+        return self._edge("boost", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats), f" by {nats:g} nats")
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Copies the parameters of the private edge ``source`` to the edge (u, v), which becomes private."""
-        find = partial(node_named, self.copy.tokenizer)
-        a, b = find(source[0]), find(source[1])
-        return self._edge(
-            f"copy {source[0]} {source[1]} to {u} {v}", u, v, lambda d, i, j: edge_edits.copy_parameters(d, i, j, a, b)
-        )
+        a, b = self.names.find(source[0]), self.names.find(source[1])
+        what = f"copy {shown(source[0])} {shown(source[1])} to"
+        return self._edge(what, u, v, lambda d, i, j: edge_edits.copy_parameters(d, i, j, a, b))
 
     def default_edge(self, u: str, v: str) -> EditEdgeReport:
         """Makes the private edge (u, v) a default edge."""
-        return self._edge(f"make {u} {v} default", u, v, edge_edits.to_default)
+        return self._edge("make", u, v, edge_edits.to_default, " default")
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
         """Sets the probability of the edge (u, v) to 0 in training, evaluation and generation."""
-        return self._edge(f"forbid {u} {v}", u, v, edge_edits.forbid)
+        return self._edge("forbid", u, v, edge_edits.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
         """Makes the forbidden edge (u, v) a default edge."""
-        return self._edge(f"allow {u} {v}", u, v, edge_edits.allow)
+        return self._edge("allow", u, v, edge_edits.allow)
 
-    def _edge(self, message: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None]) -> EditEdgeReport:
+    def _edge(
+        self, what: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None], rest: str = ""
+    ) -> EditEdgeReport:
         account, copy = self._account(), self.copy
-        pair = clone_edges.source_of(copy, u), node_named(copy.tokenizer, v)
+        pair = self.names.noted(clone_edges.source_of(copy, u)), self.names.find(v)
         before = edge_edits.state(copy, *pair)
         change(copy, *pair)
-        self._note(message)
+        self._note(f"{what} {shown(u)} {shown(v)}{rest}")
         return EditEdgeReport(before=before, after=edge_edits.state(copy, *pair), **account())
 
     # ---- many edges
@@ -327,16 +329,18 @@ class Edit:
     def compact(self) -> CompactReport:
         """Stores every row as one run of slots and removes free slots. No result changes by a bit."""
         account, copy = self._account(), self.copy
-        slots, runs, pages = copy.slots, _runs(copy), int(copy.page_values().sum())
+        slots, runs, pages = copy.slots, prune_grow.runs(copy), int(copy.page_values().sum())
         if slots != copy.private or runs != int((copy.index.row_sizes() > 0).sum()):
             copy.compact()
-            self._note(f"compact: {slots - copy.slots:,} slots freed, {_runs(copy):,} runs instead of {runs:,}")
+            self._note(
+                f"compact: {slots - copy.slots:,} slots freed, {prune_grow.runs(copy):,} runs instead of {runs:,}"
+            )
         freed = (pages - int(copy.page_values().sum())) * copy.page_bytes()
         return CompactReport(
             slots_before=slots,
             slots_after=copy.slots,
             runs_before=runs,
-            runs_after=_runs(copy),
+            runs_after=prune_grow.runs(copy),
             bytes_freed=freed,
             **account(),
         )
@@ -426,15 +430,6 @@ class Edit:
         return 4 * edges * (self.copy.width**2 + self.copy.width)
 
 
-def _runs(copy: WorkingCopy) -> int:
-    """Runs of consecutive slots with edges of one row, in order."""
-    index = copy.index
-    starts = np.zeros(index.edges + 1, bool)
-    starts[index.row_start] = True
-    starts[1:-1] |= np.diff(index.slot) != 1
-    return int(starts[:-1].sum())
-
-
 @contextmanager
 def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterator[Edit]:
     """Commits the changes of the `Edit` that it yields as one commit, or nothing if an error is raised.
@@ -474,8 +469,10 @@ def apply(graph: GraphSession, change: Callable[[Edit], Report], *, command: str
     """Makes one change as one commit. With ``dry_run``, commits nothing and returns the report of the change."""
     started = time.perf_counter()
     if dry_run:
-        report = change(Edit(graph))
-        return dataclasses.replace(report, seconds=time.perf_counter() - started)
-    with editing(graph, None, command=command) as edit:
-        report = change(edit)
-    return dataclasses.replace(report, seconds=time.perf_counter() - started, snapshot=graph.store.snapshot)
+        report, snapshot = change(edit := Edit(graph)), None
+    else:
+        with editing(graph, None, command=command) as edit:
+            report = change(edit)
+        snapshot = graph.store.snapshot
+    took = time.perf_counter() - started
+    return dataclasses.replace(report, seconds=took, snapshot=snapshot, notes=edit.names.notes)

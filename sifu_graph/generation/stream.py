@@ -15,7 +15,7 @@ import torch
 from sifu_store.errors import OptionError
 
 from sifu_graph import device as devices
-from sifu_graph.generation.base_walk import walk_of
+from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
 
@@ -128,6 +128,11 @@ class Stream(Iterator[str]):
         self._held = ""  # text that may be the beginning of the stop text
         self._done = False
         self._follow(ids if self._separator is None else np.concatenate([[self._separator], ids]))
+
+    @property
+    def walk(self) -> AnyWalk:
+        """The signal, at the last node of the text so far."""
+        return self._walk
 
     def _follow(self, ids: np.ndarray) -> None:
         """Carries the signal along the prompt. With resets, only the part after the last reset is carried."""

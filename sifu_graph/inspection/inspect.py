@@ -26,7 +26,7 @@ from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, clones_of, inspect_clone
 from sifu_graph.model.base import Base, PartsAtRest
 from sifu_graph.model.io import read_clones
-from sifu_graph.text.node_lookup import node_named, source_name, source_named
+from sifu_graph.text.node_lookup import node_named, other_form_note, source_name, source_named
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -121,6 +121,8 @@ class NodeReport:
     similar_sources: tuple[Similar, ...] = ()
     clones: tuple[CloneSummary, ...] = ()
     repeated: float | None = None
+    notes: tuple[str, ...] = ()
+    """Which node was probably meant, if not this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ class EdgeReport:
     page_stored: bool | None
     changed: Change | None
     parts: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
+    """Which nodes were probably meant, if not these."""
 
 
 def inspect_source(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport | CloneReport:
@@ -250,6 +254,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         similar_sources=_similar(parameters.node_bias if parameters.base else None, node, names, top),
         clones=clones_of(graph, node, top=top),
         repeated=None if parameters.base is None else float(parameters.base.repeat_weights()[node, 0]),
+        notes=_notes(graph, node),
     )
 
 
@@ -322,7 +327,14 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         page_stored=None if page is None else bool(store.page_stored()[page]),
         changed=_change(edge_changed(store, u, v, slot, generated)),
         parts=None if base is None else _parts(base.parts_at_rest(u, np.array([v]))),
+        notes=_notes(graph, u, v),
     )
+
+
+def _notes(graph: GraphSession, *nodes: int) -> tuple[str, ...]:
+    count = graph.store.read("nodes/count")
+    notes = [other_form_note(graph.tokenizer, node, count) for node in dict.fromkeys(nodes)]
+    return tuple(note for note in notes if note is not None)
 
 
 def source_of(graph: GraphSession, name: str) -> int:
@@ -355,6 +367,7 @@ def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> Edge
         page_stored=None,
         changed=None,
         parts=_parts(parts),
+        notes=_notes(graph, v),
     )
 
 

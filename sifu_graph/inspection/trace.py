@@ -30,7 +30,7 @@ from sifu_graph.inspection.contests import Contest, Contestants, Like, as_evalua
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
 from sifu_graph.ops.positional import step_encoding
-from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.node_lookup import node_named, shown_name
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class Trace:
         S, the input of the candidates' edges; with a base, the signal.
     energy : [I, n]
         Of every node, the same bits as in generation (or evaluation); default edges have that of the default edge.
+        Their softmax is not `p`: that leaves out the nodes that cannot be chosen, such as <unk> in generation.
     candidate, private : bool [I, n]
         Which nodes can be chosen, and which are reached over a private edge.
     shown : int64 [I, k]
@@ -161,6 +162,12 @@ class Trace:
     before: Trace | None = None
     page_bytes: int | None = None
     """Size of the page, if one was written."""
+
+    @property
+    def p(self) -> Tensor:
+        """Probability of every node, float64 [I, n]: the softmax of ``scale * energy`` over the candidates; else 0."""
+        logits = self.scale * self.energy.double()
+        return torch.softmax(logits.masked_fill(~self.candidate, -torch.inf), dim=1)
 
     @property
     def text_positions(self) -> int:
@@ -237,7 +244,7 @@ def _trace(graph: GraphSession, laid: what_if.Overlay, text: str | list[str], op
         names=tuple(laid.tokenizer.vocabulary),
         length=graph.settings["build"]["length"],
         silent=laid.silent,
-        also=[node_named(laid.tokenizer, name) for name in options.also if name not in laid.removed],
+        also=[node_named(laid.tokenizer, name) for name in options.also if shown_name(name) not in laid.removed],
         options=options,
         unknown=tuple(laid.tokenizer.unknown_characters(text)),
     )

@@ -30,7 +30,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.clone_tree import CloneTree
-from sifu_graph.text.node_lookup import node_named, source_named
+from sifu_graph.text.node_lookup import node_named, shown_name, source_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 
 FORMS = '"edge U V = default", "node X off" or "position K off"'
@@ -47,7 +47,8 @@ class Change:
     def __str__(self) -> str:
         if self.kind == "position":
             return f"position {self.position} off"
-        names = " ".join(shlex.quote(name) if set(name) & set(" '\"\\") else name for name in self.names)
+        shown = map(shown_name, self.names)
+        names = " ".join(shlex.quote(name) if set(name) & set("'\"\\") else name for name in shown)
         return f"edge {names} = default" if self.kind == "edge" else f"node {names} off"
 
 
@@ -63,7 +64,7 @@ class Overlay:
     silent: frozenset[int] = frozenset()
     """Positions whose signal does not enter the mix."""
     removed: frozenset[str] = frozenset()
-    """Names of the nodes that are off."""
+    """Names of the nodes that are off, as `shown_name` shows them."""
 
 
 def parse(text: str) -> Change:
@@ -120,7 +121,7 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
             if node < len(SPECIAL):
                 raise OptionError(f"what-if {str(change)!r}: a graph cannot do without {SPECIAL[node]}")
             parameters, tokenizer = _without_node(parameters, node), _renamed(tokenizer, node)
-    removed = frozenset(change.names[0] for change in changes if change.kind == "node")
+    removed = frozenset(shown_name(change.names[0]) for change in changes if change.kind == "node")
     return Overlay(parameters, tokenizer, silent, removed)
 
 

@@ -60,14 +60,18 @@ def examine(base: Base, index: EdgeIndex, split: Split) -> Iterator[tuple[Examin
 
 
 def documents_of(split: Split, limit: int | None, *, seed: int) -> tuple[Split, Ints]:
-    """Whole documents of a text with about ``limit`` predicted tokens, and where each token was, int64 [tokens].
+    """Documents of a text with ``limit`` predicted tokens, and where each token was, int64 [tokens].
 
-    The order of the documents depends on the seed alone. None: the whole text.
+    The order of the documents depends on the seed alone; the last one is cut off at the limit. None: the whole text.
     """
     if limit is None or split.transitions <= limit:
         return split, np.arange(split.tokens)
     order = np.random.default_rng(seed).permutation(split.documents)
-    sizes = np.diff(split.offsets)
-    kept = order[: 1 + int(np.searchsorted(np.cumsum(np.maximum(sizes[order] - 1, 0)), limit))]
-    place = np.concatenate([np.arange(split.offsets[k], split.offsets[k + 1]) for k in kept])
-    return Split(np.asarray(split.ids)[place], np.append(0, np.cumsum(sizes[kept])).astype(np.int64)), place
+    sizes = np.diff(split.offsets)[order]
+    predicted = np.cumsum(np.maximum(sizes - 1, 0))
+    kept = 1 + int(np.searchsorted(predicted, limit))
+    sizes = sizes[:kept]
+    sizes[-1] -= predicted[kept - 1] - limit
+    begins = split.offsets[order[:kept]]
+    place = np.concatenate([np.arange(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)])
+    return Split(np.asarray(split.ids)[place], np.append(0, np.cumsum(sizes)).astype(np.int64)), place

@@ -240,19 +240,27 @@ def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64
 
 def evaluate(
     parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Ids]:
     """Evaluates padded tokens [B, L] with their lengths [B].
 
-    Returns the loss in nats of every position [T], and whether the target had the greatest energy, bool [T].
+    Returns the loss in nats of every position [T], whether the target had the greatest energy, bool [T], and the
+    target, int32 [T].
     """
     batch = plan(parameters, config, tokens, lengths)
     if not batch.plan.positions:  # every pair is forbidden
-        return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool), np.empty(0, np.int32)
     sweep = carry(parameters, config, batch)
     parts = rows_in_memory(parameters.working, batch, sweep.rows)
     outcome = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, parts=parts)[0].cpu()
     hit = (outcome.best == batch.plan.target) & (outcome.best >= 0)
-    return outcome.loss(sweep.rows.scale), hit
+    return outcome.loss(sweep.rows.scale), hit, _targets(batch, config, tokens, lengths)
+
+
+def _targets(batch: Batch, config: SignalConfig, tokens: Ids, lengths: NDArray[np.int64]) -> Ids:
+    """The next node of every position, int32 [T], in the order of the plan."""
+    cut = Positions.cut(tokens, lengths, config.reset_after)
+    target: Ids = cut.tokens[:, 1:].reshape(-1)[batch.places.numpy()].astype(np.int32)
+    return target
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +283,7 @@ def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: 
     assert energies is not None
     outcome, flat = found.cpu(), energies.cpu()
     group, index, begin = batch.plan, parameters.index, 0
-    cut = Positions.cut(tokens, lengths, config.reset_after)
-    target = cut.tokens[:, 1:].reshape(-1)[batch.places.numpy()]
+    target = _targets(batch, config, tokens, lengths)
     rank, choices = np.empty(group.positions, np.int64), index.defaults()
     for g, source in enumerate(group.source):
         row = index.target[index.row(int(source))]
@@ -303,5 +310,5 @@ def examine(parameters: Parameters, config: SignalConfig, tokens: Ids, lengths: 
         rank=rank,
         private=(group.target >= 0).numpy(),
         step=(batch.places % batch.steps).numpy(),
-        target=target.astype(np.int32),
+        target=target,
     )

@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -44,6 +45,7 @@ MAX_LINE_BYTES = 4 << 20  # a longer line of text is cut; see the module's docst
 MAX_JSON_LINE_BYTES = 8 << 20  # JSON cannot be cut: a longer line is an error; as objects it takes 20 times as much
 _BLOCK_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile("\r+\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +376,7 @@ def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
                 limit = f"longer than {MAX_JSON_LINE_BYTES >> 20} MiB"
                 raise CorpusError(f"{source.name}: line {line} is {limit}: cut it in several")
             giant = source.kind == ".txt" and first_bytes > MAX_LINE_BYTES
-            cut = _character_start(rest, MAX_LINE_BYTES) if giant else rest.rfind(b"\n") + 1
+            cut = _long_line_end(rest) if giant else rest.rfind(b"\n") + 1
             if cut:
                 yield line, _decode(rest[:cut], name=source.name, head=head, line=line, offset=offset)
                 line += rest.count(b"\n", 0, cut)
@@ -386,6 +388,18 @@ def _text_blocks(source: Source) -> Iterator[tuple[int, str]]:
         yield line, _decode(rest, name=source.name, head=head, line=line, offset=offset)
 
 
+def _long_line_end(data: bytes) -> int:
+    """Where text that has no ``\\n`` in its first `MAX_LINE_BYTES` is cut: after a ``\\r``, else between characters."""
+    return data.rfind(b"\r", 0, MAX_LINE_BYTES) + 1 or _character_start(data, MAX_LINE_BYTES)
+
+
+def clean(text: str) -> str:
+    """Text with ``\\n`` at the ends of its lines (of CR, CRLF and CR CR LF), and without byte order marks."""
+    if "\r" in text:
+        text = _LINE_END.sub("\n", text)
+    return text.replace("\ufeff", "") if "\ufeff" in text else text
+
+
 def _character_start(data: bytes, position: int) -> int:
     """The last byte at or before `position` where a UTF-8 character begins (the data may be malformed)."""
     for back in range(4):
@@ -395,7 +409,7 @@ def _character_start(data: bytes, position: int) -> int:
 
 
 def decode_text(content: bytes, *, name: str) -> str:
-    """The text of a file or of another input called `name`, without a byte order mark.
+    """The text of a file or of another input called `name`, as `clean` returns it.
 
     Raises
     ------
@@ -403,7 +417,7 @@ def decode_text(content: bytes, *, name: str) -> str:
         It is not UTF-8.
     """
     begin = len(_BOM) if content.startswith(_BOM) else 0
-    return _decode(content[begin:], name=name, head=content[:HEAD_BYTES], line=1, offset=begin)
+    return clean(_decode(content[begin:], name=name, head=content[:HEAD_BYTES], line=1, offset=begin))
 
 
 def _decode(block: bytes, *, name: str, head: bytes, line: int, offset: int) -> str:
@@ -431,7 +445,7 @@ _TEXT = "; expected text in UTF-8"
 
 def _read_documents(source: Source, *, tokens: bool) -> Iterator[Document]:
     for first, text in _text_blocks(source):
-        lines = (text.replace("\r\n", "\n") if "\r" in text else text).split("\n")
+        lines = clean(text).split("\n")
         del text
         if source.kind == ".txt":
             yield from (line for line in lines if line and not line.isspace())
@@ -440,5 +454,7 @@ def _read_documents(source: Source, *, tokens: bool) -> Iterator[Document]:
             if not line or line.isspace():
                 continue
             document = parse_line(line, tokens=tokens, where=f"{source.name}: line {number}")
+            if isinstance(document, str):
+                document = clean(document)
             if document and not (isinstance(document, str) and document.isspace()):
                 yield document

@@ -34,6 +34,7 @@ FORMAT = 1
 PARTS = ("train", "heldout")
 FILES = tuple(f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets"))
 DTYPES = ("<u2", "<i4")
+COUNTED_TOKENS = 1 << 20  # at a time
 _PARTIAL = "partial-"
 
 
@@ -47,10 +48,13 @@ class Split:
         [tokens] node ids (uint16 or int32; a memory map of a file, or in memory), separators included.
     offsets
         int64 [documents + 1]: where each document begins; the last is the number of tokens.
+    characters
+        Number of characters of the text, without the ends of documents; None: not known.
     """
 
     ids: Integers
     offsets: Ints
+    characters: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -66,6 +70,13 @@ class Split:
     def transitions(self) -> int:
         """Number of pairs of neighbours inside documents: the tokens that can be predicted."""
         return int(np.maximum(np.diff(self.offsets) - 1, 0).sum())
+
+    def node_counts(self, n: int) -> Ints:
+        """How often each of ``n`` nodes occurs, int64 [n]."""
+        counts = np.zeros(n, np.int64)
+        for begin in range(0, self.tokens, COUNTED_TOKENS):
+            counts += np.bincount(self.ids[begin : begin + COUNTED_TOKENS], minlength=n)
+        return counts
 
     def begins(self, first: int = 0, stop: int | None = None) -> Bools:
         """Which places from ``first`` to before ``stop`` begin a document, bool [stop - first].
@@ -92,12 +103,13 @@ class Split:
     @classmethod
     def from_documents(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> Split:
         """Encode documents in memory (for small texts; `encode_corpus` has no limit)."""
-        ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+        ids, lengths, characters = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0
         for batch in batched(documents):
             batch_ids, batch_lengths = tokenizer.encode_batch(batch)
             ids.append(batch_ids)
             lengths.append(batch_lengths)
-        return cls(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
+            characters += _characters(batch)
+        return cls(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), characters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +192,9 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
     dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<i4")
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
     try:
-        tokens, documents, checksums = _write_parts(corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout)
+        tokens, documents, characters, checksums = _write_parts(
+            corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout
+        )
         if documents["train"] == 0:
             raise CorpusError(
                 f"all {documents['heldout']} documents are held out (a share of {holdout:g}); expected at least one "
@@ -193,6 +207,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
             "dtype": dtype.str,
             "tokens": tokens,
             "documents": documents,
+            "characters": characters,
             "crc32": checksums,
         }
         with (partial / "meta.json").open("w", encoding="utf-8") as file:
@@ -209,9 +224,9 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
 
 def _write_parts(
     corpus: Corpus, tokenizer: Tokenizer, *, partial: Path, dtype: np.dtype[Any], holdout: float
-) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Write the files; the tokens and documents of each part, and the CRC-32 of each file."""
-    tokens, documents = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, int]]:
+    """Write the files; the tokens, documents and characters of each part, and the CRC-32 of each file."""
+    tokens, documents, characters = (dict.fromkeys(PARTS, 0) for _ in range(3))
     files = {name: (partial / name).open("wb") for name in FILES}
     checksums = dict.fromkeys(FILES, 0)
 
@@ -232,12 +247,18 @@ def _write_parts(
                 write(f"{part}.offsets", (np.cumsum(lengths) + tokens[part]).astype("<i8"))
                 tokens[part] += len(ids)
                 documents[part] += len(side)
+                characters[part] += _characters(side)
         for file in files.values():
             _sync(file)
     finally:
         for file in files.values():
             file.close()
-    return tokens, documents, checksums
+    return tokens, documents, characters, checksums
+
+
+def _characters(documents: Iterable[Document]) -> int:
+    """Number of characters of texts; of lists of tokens, those of the tokens."""
+    return sum(len(document) if isinstance(document, str) else sum(map(len, document)) for document in documents)
 
 
 def _sync(file: IO[Any]) -> None:
@@ -248,8 +269,8 @@ def _sync(file: IO[Any]) -> None:
 def _open(path: Path, *, key: str, n: int) -> TokenFile | None:
     """The token file of `n` nodes at `path`; None: it is missing, incomplete or damaged, or has another key."""
     try:
-        found = _read(path)
-        return found if path.name == key and found.n == n else None
+        found = _read(path)  # earlier releases did not count characters: such a file is written again
+        return found if path.name == key and found.n == n and found.train.characters is not None else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -275,7 +296,8 @@ def _read(path: Path) -> TokenFile:
     for name, array in arrays.items():
         if checksums is not None and zlib.crc32(array.data) != checksums[name]:
             raise ValueError(f"the checksum of {name} does not match")
-    n, parts = int(meta["n"]), {part: Split(arrays[f"{part}.ids"], arrays[f"{part}.offsets"]) for part in PARTS}
+    n, characters = int(meta["n"]), meta["characters"] if "characters" in meta else dict.fromkeys(PARTS)
+    parts = {part: Split(arrays[f"{part}.ids"], arrays[f"{part}.offsets"], characters[part]) for part in PARTS}
     for name, part in parts.items():
         offsets = part.offsets
         if offsets[0] != 0 or offsets[-1] != part.tokens or (offsets[1:] < offsets[:-1]).any():

@@ -136,9 +136,14 @@ class KneserNey:
             if order < top:
                 p = self._lower[order].interpolated(grams[order], self.base, p)
 
-    def nats(self, split: Split, places: Ints) -> dict[str, float]:
-        """The sum of -log p (in nats) over the places, int64 [m], by the name of the model."""
+    def nats(self, split: Split, places: Ints, *, without: int | None = None) -> dict[str, float]:
+        """The sum of -log p (in nats) over the places, int64 [m], by the name of the model.
+
+        Places of the node ``without`` are left out.
+        """
         sums: dict[str, float] = {}
+        if without is not None:
+            places = places[split.ids[places] != without]
         for begin in range(0, len(places), BLOCK_TOKENS):
             for name, p in self.probabilities(split, places[begin : begin + BLOCK_TOKENS]):
                 sums[name] = sums.get(name, 0.0) - float(np.log(p).sum())
@@ -149,13 +154,14 @@ class KneserNey:
 class Baseline:
     """The figures of a baseline on the text that the graph was evaluated on.
 
-    ``bits_per_character`` is None where the text has no characters.
+    ``bits_per_character`` is None where the text has no characters. ``known_perplexity`` leaves out unknown tokens.
     """
 
     name: str
     perplexity: float
     bits_per_token: float
     bits_per_character: float | None
+    known_perplexity: float
 
 
 def every_place(split: Split) -> Ints:
@@ -163,12 +169,30 @@ def every_place(split: Split) -> Ints:
     return np.flatnonzero(~split.begins()[: split.tokens])
 
 
-def baselines(sums: dict[str, float], *, tokens: int, characters: int | None) -> list[Baseline]:
-    """The figures of each model, from its sum of nats over ``tokens`` tokens with ``characters`` characters."""
+def baselines(
+    sums: dict[str, float], known_sums: dict[str, float], *, tokens: int, known: int, characters: int | None
+) -> list[Baseline]:
+    """The figures of each model.
+
+    Parameters
+    ----------
+    sums, known_sums
+        The sum of nats of each model over all tokens, and over those that are known.
+    tokens, known, characters
+        Number of tokens, of those that are known, and of characters; None: the text has none.
+    """
     made = []
     for name, nats in sums.items():
         bits = nats / math.log(2.0)
-        made.append(Baseline(name, math.exp(nats / tokens), bits / tokens, bits / characters if characters else None))
+        made.append(
+            Baseline(
+                name=name,
+                perplexity=math.exp(nats / tokens),
+                bits_per_token=bits / tokens,
+                bits_per_character=bits / characters if characters else None,
+                known_perplexity=math.exp(known_sums.get(name, 0.0) / known) if known else math.nan,
+            )
+        )
     return made
 
 

@@ -6,33 +6,85 @@ The module knows a tokenizer's vocabulary and clones; it does not know edges or 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import numpy as np
 from sifu_store.errors import OptionError
 
+from sifu_graph.arrays import Ints
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.tokenizer import SEPARATOR, SPECIAL, UNKNOWN, Tokenizer
 
 NEAREST = 5
+MUCH_MORE = 10
+"""Times as frequent as a node is its other form where a note asks whether that was meant."""
 BETWEEN = ">"
 """Between the nodes of the name of a clone."""
+SPACE = "\u2423"
+"""Stands for a space in a name that is shown or given: a space at the beginning of a name cannot be seen."""
 SAME_SCRIPT = 0x1000  # largest distance of code points within a script
 
 
+def shown_name(name: str) -> str:
+    """The name of a node with `SPACE` for each space; `node_named` reads it as the same node."""
+    return name.replace(" ", SPACE)
+
+
 def node_named(tokenizer: Tokenizer, name: str) -> int:
-    """The node of a name of the vocabulary.
+    """The node of a name of the vocabulary, in which `SPACE` may stand for a space.
 
     Raises
     ------
     OptionError
         No node has the name; the message lists the nearest names, or the nodes of the text.
     """
-    node = tokenizer.token_id(name)
+    node = _find(tokenizer, name)
     if node is not None:
         return node
     if not name:
         raise OptionError("the name of a node is empty: give one, such as <sep>")
     raise OptionError(f"{name!r} is not a node of this graph; {_instead(tokenizer, name)}")
+
+
+def _find(tokenizer: Tokenizer, name: str) -> int | None:
+    """The node of a name, in which `SPACE` may stand for a space; None: there is none."""
+    node = tokenizer.token_id(name)
+    return tokenizer.token_id(name.replace(SPACE, " ")) if node is None and SPACE in name else node
+
+
+def other_form(tokenizer: Tokenizer, node: int) -> int | None:
+    """The node whose name differs by the space at its beginning: ``␣the`` for ``the``; None: there is none."""
+    name = tokenizer.vocabulary[node]
+    return tokenizer.token_id(name[1:] if name.startswith(" ") else f" {name}")
+
+
+def other_form_note(tokenizer: Tokenizer, node: int, count: Ints) -> str | None:
+    """Which node was probably meant, where the other form is at least `MUCH_MORE` times as frequent; None: this one.
+
+    ``count`` has the occurrences of each node, int64 [n].
+    """
+    other = other_form(tokenizer, node)
+    if other is None or count[other] < MUCH_MORE * max(1, int(count[node])):
+        return None
+    name, others = (shown_name(tokenizer.vocabulary[one]) for one in (node, other))
+    return f"{name!r} occurs {count[node]:,} times; did you mean {others!r} ({count[other]:,} times)?"
+
+
+def names_of_new(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of new nodes with spaces for `SPACE`, and what is to be said about them.
+
+    Byte-level BPE has the space before a word in the node of the word: a new word without it is read after a node for
+    the space, which no other word has before it.
+    """
+    found = [name.replace(SPACE, " ") for name in names]
+    if tokenizer.level != "bpe":
+        return found, []
+    bare = [name for name in found if name[:1].isalnum() and name.isascii() and f" {name}" not in found]
+    bare = [name for name in bare if tokenizer.token_id(f" {name}") is None]
+    if not bare:
+        return found, []
+    spaced = " ".join(repr(f"{SPACE}{name}") for name in bare[:NEAREST]) + (" ..." if len(bare) > NEAREST else "")
+    return found, [f"words within a text begin with a space: add {spaced} too, or the space stays a node of its own"]
 
 
 def source_named(tokenizer: Tokenizer, clones: CloneTree, name: str) -> int:
@@ -43,7 +95,7 @@ def source_named(tokenizer: Tokenizer, clones: CloneTree, name: str) -> int:
     OptionError
         No node or no clone has the name; the message says which clones there are.
     """
-    if tokenizer.token_id(name) is not None or BETWEEN not in name[1:-1]:
+    if _find(tokenizer, name) is not None or BETWEEN not in name[1:-1]:
         return node_named(tokenizer, name)
     nodes = _nodes_in(tokenizer, name)
     if nodes is None:
@@ -66,11 +118,11 @@ def source_name(tokenizer: Tokenizer, clones: CloneTree, source: int) -> str:
 
 def _nodes_in(tokenizer: Tokenizer, name: str) -> list[int] | None:
     """The nodes of the name of a clone, in the first way to read it; None: there is none."""
-    node = tokenizer.token_id(name)
+    node = _find(tokenizer, name)
     if node is not None:
         return [node]
     for at, character in enumerate(name):
-        first = tokenizer.token_id(name[:at]) if at and character == BETWEEN else None
+        first = _find(tokenizer, name[:at]) if at and character == BETWEEN else None
         rest = None if first is None else _nodes_in(tokenizer, name[at + 1 :])
         if first is not None and rest is not None:
             return [first, *rest]
@@ -88,9 +140,10 @@ def _other_clones(tokenizer: Tokenizer, clones: CloneTree, source: int) -> str:
 
 def _instead(tokenizer: Tokenizer, name: str) -> str:
     if tokenizer.level != "tokens":
-        nodes = [int(node) for node in tokenizer.encode(name)]
+        nodes = [int(node) for node in tokenizer.encode(name.replace(SPACE, " "))]
         if len(nodes) > 1 and not {UNKNOWN, SEPARATOR} & set(nodes):
             return f"the text consists of the nodes {_listed([tokenizer.vocabulary[node] for node in nodes])}"
+    name = name.replace(SPACE, " ")
     near = difflib.get_close_matches(name, tokenizer.vocabulary, n=NEAREST, cutoff=0.5)
     stripped = [each for each in tokenizer.vocabulary if each.strip() == name.strip()] if name.strip() else []
     near = list(dict.fromkeys([*stripped, *near]))[:NEAREST]
@@ -104,4 +157,4 @@ def _instead(tokenizer: Tokenizer, name: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return " ".join(repr(name) for name in names[:20]) + (" ..." if len(names) > 20 else "")
+    return " ".join(repr(shown_name(name)) for name in names[:20]) + (" ..." if len(names) > 20 else "")

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from sifu_graph import device as devices
 from sifu_graph.config import require_positive
-from sifu_graph.evaluation import evaluate_split, perplexity
+from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.corpus import Corpora
+from sifu_graph.text.unknown import require_known, unknown_note, unknown_share
 from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
 from sifu_graph.training.closed_form import ContextFit
 from sifu_graph.training.edge_trainer import EdgeTrainer
@@ -90,6 +91,7 @@ class _Best:
     """The state of the run that predicted held-out text best."""
 
     heldout: float  # perplexity
+    figures: SplitReport | None
     progress: Progress
     arrays: dict[str, Tensor]  # of parameters and of the optimizer
 
@@ -103,6 +105,10 @@ class _Run:
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
         self.tokens = graph.tokens(corpus)
+        self.unknown_share = unknown_share(self.tokens.train, graph.tokenizer)
+        require_known(self.unknown_share)
+        if (note := unknown_note(self.unknown_share, "the training text")) is not None:
+            self.say(f"warning: {note}")
         make, batch = (BaseTrainer, STREAMS) if graph.signal.base else (EdgeTrainer, DEFAULT_BATCH)
         self.progress = Progress.resumed(
             self.saved,
@@ -120,6 +126,7 @@ class _Run:
             most_passes=self.trainer.most_passes,
         )
         self.heldout: float | None = None  # perplexity of the last evaluation
+        self.figures: SplitReport | None = None  # all of its figures
         self.evaluated = -1  # the step of this run that it was after
         self.keeps_best = self.trainer.most_passes is not None and options.only_time
         self.best: _Best | None = None
@@ -199,7 +206,7 @@ class _Run:
         if not self.keeps_best or self.heldout is None or (self.best and not self.heldout < self.best.heldout):
             return
         arrays = {name: value.clone() for name, value in self._arrays().items()}
-        self.best = _Best(self.heldout, dataclasses.replace(self.progress), arrays)
+        self.best = _Best(self.heldout, self.figures, dataclasses.replace(self.progress), arrays)
 
     def _arrays(self) -> dict[str, Tensor]:
         """The arrays that a step changes in place or replaces, of a graph whose edges share a base."""
@@ -213,6 +220,7 @@ class _Run:
         for name, value in self._arrays().items():
             value.copy_(best.arrays[name])
         self.progress, self.heldout, clock.last_step = best.progress, best.heldout, best.progress.step
+        self.figures = best.figures
         drop_later_lines(self.metrics, best.progress.step, self.store.branch)
         self.uncommitted = best.progress.step != clock.committed
         if best.progress.step == clock.first_step:
@@ -257,7 +265,7 @@ class _Run:
     def _report(
         self, before: float | None, fitted: ContextFit | None, snapshot: str, *, interrupted: bool
     ) -> TrainReport:
-        progress, options, clock = self.progress, self.options, self.clock
+        progress, options, clock, heldout = self.progress, self.options, self.clock, self.figures
         done, loss = progress.step - clock.first_step, self._shown_loss()
         seconds = time.monotonic() - clock.started
         return TrainReport(
@@ -270,6 +278,9 @@ class _Run:
             heldout_before=before,
             contexts=fitted,
             heldout_perplexity=self.heldout,
+            heldout_known_perplexity=None if heldout is None else heldout.known_perplexity,
+            heldout_unknown_share=None if heldout is None else heldout.unknown_share,
+            unknown_share=self.unknown_share,
             tokens_per_s=clock.rate(progress.tokens),
             seconds=seconds,
             peak_host_bytes=_peak_bytes(),
@@ -289,7 +300,10 @@ class _Run:
             return None
         self.trainer.catch_up()
         length = self.settings["build"]["length"]
-        return evaluate_split(graph.parameters, graph.signal, text, length, EVAL_TOKENS).perplexity
+        self.figures = evaluate_split(
+            graph.parameters, graph.signal, text, length, EVAL_TOKENS, tokenizer=graph.tokenizer
+        )
+        return self.figures.perplexity
 
     def _step(self) -> float:
         """One step. Returns the smoothed loss."""

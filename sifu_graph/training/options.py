@@ -83,7 +83,11 @@ EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
-    """Where a run ended."""
+    """Where a run ended.
+
+    ``unknown_share`` and ``heldout_unknown_share`` are the shares (0 to 1) of unknown tokens, as in `EvalReport`, in
+    the training text and in the held-out tokens that were evaluated; ``heldout_known_perplexity`` leaves them out.
+    """
 
     step: int
     steps_done: int
@@ -94,6 +98,9 @@ class TrainReport:
     heldout_before: float | None
     contexts: ContextFit | None
     heldout_perplexity: float | None
+    heldout_known_perplexity: float | None
+    heldout_unknown_share: float | None
+    unknown_share: float
     tokens_per_s: float
     seconds: float
     peak_host_bytes: int

@@ -194,3 +194,14 @@ def test_references_are_reported_and_repaired(graph: Path) -> None:
     ok("gc", "--yes", "--keep-training", "1")
     assert len(fields("log")["commits"]) == 2
     ok("verify")
+
+
+def test_undo_names_the_command_that_takes_all_of_it_back(graph: Path) -> None:
+    for nats in ("1", "2", "3"):
+        assert call("edit-edge", "春", "風", "--boost", nats).code == 0
+    before = fields("log", "--limit", "1")
+    said = call("undo", "--steps", "3").err
+    assert "sifu undo --redo --steps 3" in said
+    assert call("undo", "--redo", "--steps", "3").code == 0
+    assert fields("log", "--limit", "1") == before
+    assert "--steps" not in call("undo").err

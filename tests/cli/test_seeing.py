@@ -146,3 +146,11 @@ def test_a_snapshot_is_shown_the_same_in_little_memory(graph: Path) -> None:
     for look, said in zip(looks, before, strict=True):
         assert call(*look, "--at", "HEAD~2", "--host-memory", "24MiB").out == said
         assert said != call(*look).out == call(*look, "--host-memory", "24MiB").out
+
+
+def test_candidates_that_tie_over_the_default_edge_are_counted(tmp_path: Path) -> None:
+    """After a node without private edges, all candidates have one energy."""
+    (tmp_path / "a.txt").write_text("春風花月\n" * 20, encoding="utf-8")
+    assert call("build-graph", "a.txt", "--signal", "tuned", "--holdout", "0", "--sparsify", "0").code == 0
+    shown = " ".join(call("trace", "春").out.split())
+    assert "5 candidates have the same energy, that of the default edge: no margin to explain" in shown

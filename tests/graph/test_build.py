@@ -60,7 +60,10 @@ def test_figures(text: Path, tmp_path: Path) -> None:
     assert report.dense_parameters == n * n * (16 * 16 + 16)
     assert report.private_edges == n * n // 10
     assert report.stored_parameters == (report.private_edges + 1) * (16 * 16 + 16) + n * 16
-    assert report.notes == ["the corpus has 21 distinct tokens: 23 nodes instead of 4,000"]
+    distinct, held_out, covered = report.notes
+    assert distinct == "the corpus has 21 distinct tokens: 23 nodes instead of 4,000"
+    assert held_out.startswith("nothing is held out: a share of 0.01 of 400 documents is none")
+    assert covered.startswith("only ")
     with Graph.open(tmp_path / "g.sifu") as graph:
         info = graph.info()
     assert (info.nodes, info.private_edges, info.trained_pages) == (n, report.private_edges, 0)

@@ -303,7 +303,7 @@ def test_the_exact_softmax_knows_of_forbidden_edges(graph: Graph) -> None:
     from sifu_graph.model import forward
 
     pair = [node_named(graph.tokenizer, token) for token in ("春", "月")]
-    loss, _ = forward.evaluate(graph.parameters, graph.signal, np.array([pair], np.int32), np.array([2]))
+    loss, _, _ = forward.evaluate(graph.parameters, graph.signal, np.array([pair], np.int32), np.array([2]))
     assert float(loss[0]) == pytest.approx(-np.log(distribution(graph, "春")["月"]), rel=1e-5)
 
 

@@ -15,7 +15,7 @@ from sifu_graph import Graph, evaluation
 from sifu_graph.edit import session as edits
 from sifu_graph.edit.session import Edit
 from sifu_graph.generation.stream import GenerateOptions
-from sifu_graph.inspection import diff, trace
+from sifu_graph.inspection import diff, predictions, trace
 from sifu_graph.inspection import inspect as inspection
 from sifu_graph.interop import converters, export, tables
 from sifu_graph.plot import draw_map, figures, trace_html
@@ -28,6 +28,8 @@ TARGETS: dict[str, tuple[Any, ...]] = {
     "generate": (GenerateOptions,),
     "stream": (GenerateOptions,),
     "trace": (trace.TraceOptions, trace_html.trace_to_page),
+    "next": (predictions.next_nodes,),
+    "score": (predictions.score,),
     "inspect": (inspection.inspect_node,),
     "diff": (diff.diff,),
     "map": (draw_map.draw_map,),

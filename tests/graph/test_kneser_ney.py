@@ -119,7 +119,9 @@ def test_the_largest_keys() -> None:
 
 
 def test_figures() -> None:
-    (found,) = baselines({"unigram": 20 * math.log(2.0)}, tokens=10, characters=40)
-    figures = (found.perplexity, found.bits_per_token, found.bits_per_character)
-    assert_close(figures, (4.0, 2.0, 0.5), terms=2, size=4.0)
-    assert baselines({"unigram": 1.0}, tokens=10, characters=None)[0].bits_per_character is None
+    (found,) = baselines(
+        {"unigram": 20 * math.log(2.0)}, {"unigram": 15 * math.log(2.0)}, tokens=10, known=5, characters=40
+    )
+    figures = (found.perplexity, found.bits_per_token, found.bits_per_character, found.known_perplexity)
+    assert_close(figures, (4.0, 2.0, 0.5, 8.0), terms=2, size=8.0)
+    assert baselines({"unigram": 1.0}, {}, tokens=10, known=0, characters=None)[0].bits_per_character is None

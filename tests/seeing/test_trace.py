@@ -220,3 +220,15 @@ def test_what_cannot_be_traced(graph: Graph, options: dict[str, object], says: s
 def test_texts_that_cannot_be_traced(graph: Graph, text: str, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         graph.trace(text)
+
+
+def test_the_probabilities_of_all_nodes_are_those_of_the_candidates(graph: Graph) -> None:
+    found = graph.trace("春風花")
+    p = found.p
+    assert p.shape == found.energy.shape
+    assert torch.allclose(p.sum(1), torch.ones(len(p), dtype=torch.float64))
+    for row, position in zip(p, found.positions, strict=True):
+        for one in position.candidates:
+            assert float(row[one.node]) == pytest.approx(one.p if one.rank else 0.0, rel=1e-6)
+    assert not p[~found.candidate].any()
+    assert float(torch.softmax(found.energy[-1].double() * found.scale, 0)[0]) > 0  # <unk>, node 0, is left out

@@ -9,7 +9,7 @@ import lzma
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError
 
@@ -274,3 +274,37 @@ def test_batched_keeps_order(documents: list[str], units: int) -> None:
     batches = list(batched(documents, units=units))
     assert [document for batch in batches for document in batch] == documents
     assert all(batches)
+
+
+LINES = ["春眠不覺曉", "處處聞啼鳥", "夜來風雨聲"]
+
+
+@settings(max_examples=60)
+@given(
+    ends=st.lists(st.sampled_from(["\n", "\r", "\r\n", "\r\r\n", "\n\n"]), min_size=12, max_size=12),
+    marks=st.lists(st.booleans(), min_size=12, max_size=12),
+    kind=st.sampled_from([".txt", ".jsonl"]),
+)
+def test_every_line_end_ends_a_line_and_a_byte_order_mark_is_nothing(
+    tmp_path_factory: pytest.TempPathFactory, ends: list[str], marks: list[bool], kind: str
+) -> None:
+    lines = [LINES[at % 3] for at in range(12)]
+    written = lines if kind == ".txt" else [json.dumps({"text": line}, ensure_ascii=False) for line in lines]
+    text = "".join("\ufeff" * mark + line + end for mark, line, end in zip(marks, written, ends, strict=True))
+    path = tmp_path_factory.mktemp("ends") / f"text{kind}"
+    path.write_bytes(text.encode())
+    assert list(Corpus([path]).documents()) == lines
+
+
+def test_line_ends_inside_json_are_line_feeds(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "a\r\nb\rc\r\r\nd\ufeff"}) + "\n", encoding="utf-8")
+    assert list(Corpus([path]).documents()) == ["a\nb\nc\nd"]
+
+
+def test_a_long_text_with_carriage_returns_is_cut_at_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "MAX_LINE_BYTES", 40)
+    monkeypatch.setattr(corpus_module, "_BLOCK_BYTES", 64)
+    path = tmp_path / "a.txt"
+    path.write_bytes(("\r".join(LINES * 20) + "\r").encode())
+    assert list(Corpus([path]).documents()) == LINES * 20

@@ -41,6 +41,8 @@ GROUPS = (
             "build-graph": "build_graph",
             "train": "train",
             "generate": "generate",
+            "next": "next",
+            "score": "score",
             "eval": "evaluate",
             "estimate": "estimate",
         },

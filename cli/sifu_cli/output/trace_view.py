@@ -159,8 +159,15 @@ def _account(trace: Trace, position: Position, label: str) -> Tree:
     from rich.tree import Tree
 
     if position.margin is None:
-        return Tree(Text(f"{label}there is only one candidate: no margin to explain"))
+        return Tree(Text(f"{label}{_no_margin(position)}"))
     return _pair(trace, position, 0, 1, label)
+
+
+def _no_margin(position: Position) -> str:
+    only = position.candidates[0]
+    if only.among > 1:
+        return f"{only.among:,} candidates have the same energy, that of the default edge: no margin to explain"
+    return "there is only one candidate: no margin to explain"
 
 
 def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:

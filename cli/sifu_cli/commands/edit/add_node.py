@@ -14,7 +14,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
 from sifu_cli.output.formats import number, printable
-from sifu_cli.output.messages import say
+from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import print_json, print_table
 
 
@@ -93,6 +93,8 @@ def command(
             f"note: {len(report.missing):,} tokens do not occur in the corpus ({shown}); all their edges are default",
             quiet=quiet,
         )
+    for note in report.notes:
+        warn(note)
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return

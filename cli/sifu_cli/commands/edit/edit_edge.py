@@ -14,6 +14,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
 from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.messages import warn
 from sifu_cli.output.results import print_json, print_table
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def command(
             dry_run=dry_run,
             command=logged(ctx),
         )
+    for note in report.notes:
+        warn(note)
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return

@@ -12,6 +12,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows
 from sifu_cli.output.formats import number, printable
+from sifu_cli.output.messages import warn
 from sifu_cli.output.results import print_json, print_table
 
 
@@ -59,6 +60,8 @@ def command(
         else:
             assert bias_from is not None
             report = graph.set_bias(node, like=bias_from, dry_run=dry_run, command=logged(ctx))
+    for note in report.notes:
+        warn(note)
     if as_json:
         print_json({**dataclasses.asdict(report), "dry_run": dry_run})
         return

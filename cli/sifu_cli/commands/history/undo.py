@@ -69,4 +69,7 @@ def command(*, steps: int, redo: bool, dry_run: bool, store: Path, quiet: bool, 
         echo(f"{word}  ", *commit_line(commit))
     echo(f"{moved.branch} {'would be' if dry_run else 'is'} at  ", *commit_line(at))
     if not redo and not dry_run:
-        say("(sifu undo --redo restores it)", quiet=quiet)
+        say(
+            f"(sifu undo --redo{f' --steps {steps}' if steps > 1 else ''} restores {'them' if steps > 1 else 'it'})",
+            quiet=quiet,
+        )

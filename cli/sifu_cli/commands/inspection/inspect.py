@@ -13,7 +13,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import at_option, common_options, host_memory_option
 from sifu_cli.output.formats import number, percent, printable
-from sifu_cli.output.messages import say
+from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import Row, print_json, print_rich, print_table
 from sifu_cli.output.terminal import echo
 
@@ -65,6 +65,8 @@ def command(
         found = graph.inspect(node, target, top=top)
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
+    for note in getattr(found, "notes", ()):  # a clone has none
+        warn(note)
     if as_json:
         print_json(dataclasses.asdict(found))
     elif hasattr(found, "inherited"):

@@ -42,7 +42,7 @@ Examples:
 """,
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
-@click.option("--limit", type=Integer(min=1), metavar="N", help="Stop after about N tokens.")
+@click.option("--limit", type=Integer(min=1), metavar="N", help="Stop after N tokens.")
 @click.option(
     "--baselines", "with_baselines", is_flag=True, help="Add unigram and Kneser-Ney models of the same training text."
 )
@@ -98,6 +98,8 @@ def command(
 
         plot_positions(reports, plot)
         say(f"wrote {plot}", quiet=quiet)
+    for note in report.notes:
+        warn(note)
     if as_json:
         others = [{"store": name, **dataclasses.asdict(other)} for name, other in list(reports.items())[1:]]
         fields = {name: getattr(report, name) for name in ("perplexity", "tokens", "bits_per_token", "top1")}
@@ -121,12 +123,16 @@ def _other(
             warn(f"{name} was built from another text or another held-out part: its training text may contain this one")
         if mine["level"] != theirs["level"] or graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
             warn(f"{name} has another tokenizer: compare the bits per character, not the perplexity")
-        return other.evaluate(list(files) or None, limit=limit, like=None if files else graph)
+        report = other.evaluate(list(files) or None, limit=limit, like=None if files else graph)
+    for note in report.notes:
+        warn(f"{name}: {note}")
+    return report
 
 
 def _rows(report: EvalReport) -> list[Row]:
     rows = [
         ("perplexity", number(report.perplexity, 1), "lower is better"),
+        *_unknown_rows(report),
         ("bits per token", number(report.bits_per_token, 3), ""),
         ("bits per character", number(report.bits_per_character, 3), ""),
         ("top-1", percent(report.top1), "of the tokens are the most probable candidate"),
@@ -136,7 +142,7 @@ def _rows(report: EvalReport) -> list[Row]:
     if report.forbidden:
         rows.append(("left out", number(report.forbidden), "tokens whose edge is forbidden"))
     if report.bits_per_character is None:
-        del rows[2]
+        rows = [row for row in rows if row[0] != "bits per character"]
     for label, part in (("private edges", report.private), ("default edge", report.default)):
         if part.tokens:
             remark = f"of the tokens; perplexity {number(part.perplexity, 1)}"
@@ -144,23 +150,40 @@ def _rows(report: EvalReport) -> list[Row]:
     return rows
 
 
+def _unknown_rows(report: EvalReport) -> list[Row]:
+    if not report.unknown_share:
+        return []
+    known = number(report.known.perplexity, 1)
+    return [
+        ("  without unknown", known, "perplexity of the tokens that are nodes of the graph"),
+        ("unknown", percent(report.unknown_share), "of the tokens are not nodes of the graph"),
+    ]
+
+
 def _comparison(reports: dict[str, EvalReport], *, nodes: int, with_baselines: bool) -> list[Row]:
-    """Rows with the perplexity of every model, the highest first."""
-    found: list[tuple[str, float, float | None, str]] = [
-        (name, report.perplexity, report.bits_per_character, "the graph" if i == 0 else "")
+    """Rows with the perplexity of every model, the highest first; without unknown tokens, where there are some."""
+    found: list[tuple[str, float, float, float | None, str]] = [
+        (name, report.perplexity, report.known.perplexity, report.bits_per_character, "the graph" if i == 0 else "")
         for i, (name, report) in enumerate(reports.items())
     ]
     if with_baselines:
         first = next(iter(reports.values()))
         characters = first.tokens / first.characters if first.characters else None
         uniform: Any = math.log2(nodes) * characters if characters else None
-        found.append(("uniform", float(nodes), uniform, REMARKS["uniform"]))
-        found += [(b.name, b.perplexity, b.bits_per_character, REMARKS[b.name]) for b in first.baselines]
+        found.append(("uniform", float(nodes), float(nodes), uniform, REMARKS["uniform"]))
+        found += [
+            (b.name, b.perplexity, b.known_perplexity, b.bits_per_character, REMARKS[b.name]) for b in first.baselines
+        ]
     found.sort(key=lambda row: -row[1])
+    unknown = any(report.unknown_share for report in reports.values())
     return [
-        ("model", "perplexity  bits/character", "lowest perplexity last"),
+        ("model", "perplexity  bits/character" + unknown * "  without unknown", "lowest perplexity last"),
         *(
-            (name, f"{number(perplexity, 1)}  {number(bits, 3):>14}", remark)
-            for name, perplexity, bits, remark in found
+            (
+                name,
+                f"{number(perplexity, 1)}  {number(bits, 3):>14}" + unknown * f"  {number(known, 1):>15}",
+                remark,
+            )
+            for name, perplexity, known, bits, remark in found
         ),
     ]

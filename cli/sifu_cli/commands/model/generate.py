@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ from sifu_cli.output.messages import interactive, say
 from sifu_cli.output.results import print_json
 from sifu_cli.output.terminal import echo, echo_text, styled
 from sifu_cli.prompt_loop import PromptLoop
+from sifu_cli.text_argument import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,7 +140,7 @@ def command(
             if stats:
                 print_cache(graph.cache())
         return
-    text = _read_prompt(ctx, prompt)
+    text = read_text(ctx, prompt, what="prompt")
     with open_graph(store, at=at, resources=resources) as graph:
         _ = graph.parameters  # imports torch and reads the index: not part of the rate that is reported
         for k in range(count):
@@ -206,25 +205,6 @@ def _print(prompt: str, pieces: Stream, *, explain: bool, raw: bool) -> None:
     for piece in pieces:
         echo_text(piece, nl=False, raw=raw)
     echo()
-
-
-def _read_prompt(ctx: click.Context, prompt: str | None) -> str:
-    """The prompt, from the command line or from standard input: text in UTF-8, as the files of a corpus are."""
-    from sifu_store.errors import CorpusError
-
-    from sifu_graph.text.corpus import decode_text
-
-    if prompt is None or prompt == "-":
-        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):  # only stdout is redirected
-            raise click.UsageError("no prompt: give one as an argument, or pipe a text to stdin", ctx)
-        content = sys.stdin.buffer.read()
-        content = content.removesuffix(b"\n").removesuffix(b"\r")
-    else:
-        content = os.fsencode(prompt)  # the bytes that were typed, whatever the locale makes of them
-    try:
-        return decode_text(content, name="the prompt")
-    except CorpusError as error:
-        raise click.UsageError(str(error), ctx) from None
 
 
 def _read_vector(path: Path) -> np.ndarray:

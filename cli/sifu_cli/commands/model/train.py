@@ -15,10 +15,10 @@ from sifu_cli.number_types import Float, Integer, IntegerOr
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import common_options, resource_options, seed_option
 from sifu_cli.output.cache_report import print_cache
-from sifu_cli.output.formats import duration, number
+from sifu_cli.output.formats import duration, number, percent
 from sifu_cli.output.messages import say
 from sifu_cli.output.progress import Progress
-from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
@@ -312,6 +312,7 @@ def _print_report(report: TrainReport) -> None:
             ("tokens", number(report.tokens), f"{report.tokens_done:,} in this run"),
             ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
             ("held-out", after, f"perplexity; {before} before this run"),
+            *_unknown_rows(report),
             *contexts,
             ("tokens/s", number(report.tokens_per_s), ""),
             ("peak memory", format_bytes(report.peak_host_bytes), ""),
@@ -319,6 +320,18 @@ def _print_report(report: TrainReport) -> None:
             ("snapshot", report.snapshot[:8], ""),
         ]
     )
+
+
+def _unknown_rows(report: TrainReport) -> list[Row]:
+    from sifu_graph.text.unknown import NOTED_SHARE
+
+    heldout = report.heldout_unknown_share or 0.0
+    if max(report.unknown_share, heldout) <= NOTED_SHARE:
+        return []
+    return [
+        ("  without unknown", number(report.heldout_known_perplexity, 1), "perplexity of the tokens that are nodes"),
+        ("unknown", percent(report.unknown_share), f"of the training text; {percent(heldout)} of the held-out tokens"),
+    ]
 
 
 def _resuming_command(ctx: click.Context, report: TrainReport, store: Path) -> str | None:

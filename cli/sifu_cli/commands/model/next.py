@@ -1,0 +1,81 @@
+"""``sifu next``: the most probable next tokens after a text."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sifu_cli.number_types import Integer
+from sifu_cli.opening import Resources, open_graph
+from sifu_cli.options import at_option, common_options, host_memory_option
+from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.messages import say
+from sifu_cli.output.results import print_json, print_rich
+from sifu_cli.text_argument import read_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sifu_graph.inspection.predictions import NextNode
+
+
+@click.command(
+    "next",
+    short_help="Show the most probable next tokens after a text.",
+    epilog="""\b
+Examples:
+  sifu next 春風
+  sifu next 春風 --top 50 --json
+""",
+)
+@click.argument("text", required=False)
+@click.option("--top", type=Integer(min=1), metavar="N", default=10, show_default=True, help="Number of tokens.")
+@at_option
+@host_memory_option("256MiB, or the least possible")
+@common_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    text: str | None,
+    top: int,
+    at: str | None,
+    host_memory: str | None,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Show the most probable next tokens after TEXT (default: read from stdin).
+
+    The probabilities are those that sifu generate draws from, with --temperature 1 and --top-p 1.
+    """
+    given = read_text(ctx, text, what="text")
+    with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
+        found = graph.next(given.split() if graph.tokenizer.level == "tokens" else given, k=top)
+    if graph.memory_note is not None:
+        say(graph.memory_note, quiet=quiet)
+    if as_json:
+        print_json({"text": given, "next": [dataclasses.asdict(one) for one in found]})
+        return
+    print_rich(next_table(found))
+
+
+def next_table(found: list[NextNode]) -> Table:
+    """One row per token: its name, probability and edge."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("token", overflow="fold")
+    for name in ("p", "nats", "count"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("edge", no_wrap=True)
+    for one in found:
+        edge = "private" if one.private else "default"
+        count = "" if one.count is None else number(one.count)
+        table.add_row(printable(one.name), percent(one.p), f"{one.log_p:.3f}", count, edge)
+    return table

@@ -1,0 +1,191 @@
+"""What comes next after a text, and how probable a text is, token by token.
+
+The next nodes are those of generation, at temperature 1; the scores are those of evaluation, so that their mean is the
+perplexity that `evaluation.evaluate` reports. The module knows one text and a graph; it does not know screens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sifu_store.errors import OptionError
+
+from sifu_graph.arrays import Doubles, Ids
+from sifu_graph.config import require_positive
+from sifu_graph.evaluation import BATCH, perplexity
+from sifu_graph.generation.stream import GenerateOptions, Stream
+from sifu_graph.inspection.contests import as_evaluation
+from sifu_graph.model import base_forward
+from sifu_graph.text.encoded import Split
+
+if TYPE_CHECKING:
+    from sifu_graph.session import GraphSession
+
+CHUNKS = 64  # of a text that are scored at a time
+
+
+@dataclass(frozen=True, slots=True)
+class NextNode:
+    """A candidate for the next node.
+
+    ``p`` is its probability (0 to 1) and ``log_p`` its natural logarithm; ``private`` says whether its edge is private,
+    and ``count`` how often the pair was counted (None: a default edge, whose count is not stored).
+    """
+
+    node: int
+    name: str
+    p: float
+    log_p: float
+    private: bool
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of a text and the natural logarithm of its probability after the tokens before; -inf: a forbidden edge.
+
+    ``unknown``: it stands for text that is no node of the graph.
+    """
+
+    node: int
+    name: str
+    log_p: float
+    unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How probable a text is.
+
+    Attributes
+    ----------
+    tokens
+        The tokens that are predicted, in the order of the text; the last one is the separator at its end.
+    log_p
+        The sum over the tokens: the natural logarithm of the probability of the text.
+    perplexity
+        exp of the mean loss per token, as `evaluation.evaluate` reports it for a file with this text alone.
+    bits_per_character, characters
+        Of the text and the end of the document; None at level ``tokens``.
+    """
+
+    tokens: tuple[TokenScore, ...]
+    log_p: float
+    perplexity: float
+    bits_per_character: float | None
+    characters: int | None
+
+
+def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -> list[NextNode]:
+    """The ``k`` most probable next nodes after a text, the best first.
+
+    The probabilities are those that `generate` draws from at temperature 1 without ``top_k`` and ``top_p``. Generation
+    never draws <unk>, so these are the probabilities of evaluation without <unk>.
+
+    Parameters
+    ----------
+    graph
+        The open graph.
+    text
+        The text so far, read as a prompt of `generate`; at level ``tokens`` a list of tokens.
+    k
+        Number of nodes; fewer where fewer can follow.
+
+    Raises
+    ------
+    OptionError
+        The text is empty or consists of unknown characters only, or ``k`` is not positive.
+    """
+    require_positive(k=k)
+    if not len(text):
+        raise OptionError("the text is empty: give at least one token")
+    walk = Stream(graph, text, GenerateOptions(tokens=0)).walk
+    energies, default = walk.energies()
+    index, names = graph.parameters.index, graph.tokenizer.vocabulary
+    row, logits = index.row(walk.node), np.full(index.nodes, walk.scale * default)
+    logits[walk.targets] = walk.scale * energies.astype(np.float64)
+    logits[walk.banned()] = -np.inf
+    log_p = logits - np.logaddexp.reduce(logits)
+    counts = dict(zip(index.target[row].tolist(), index.count[row].tolist(), strict=True))
+    frequency = np.arange(index.nodes)
+    if index.by_frequency is not None:
+        frequency[index.by_frequency] = np.arange(index.nodes)
+    private = np.zeros(index.nodes, bool)
+    private[index.target[row]] = True
+    order = np.lexsort((frequency, private, -logits))[:k]  # of equals, default edges come first, as in a greedy choice
+    return [
+        NextNode(
+            node=int(node),
+            name=names[node],
+            p=math.exp(log_p[node]),
+            log_p=float(log_p[node]),
+            private=bool(private[node]),
+            count=counts.get(int(node)),
+        )
+        for node in order
+        if logits[node] > -np.inf
+    ]
+
+
+def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
+    """How probable a text is: the logarithm of the probability of each token after the tokens before.
+
+    Parameters
+    ----------
+    graph
+        The open graph.
+    text
+        Read as one document of a corpus, which `evaluation.evaluate` would score in the same way: its end is a token
+        too. At level ``tokens`` a list of tokens.
+
+    Raises
+    ------
+    OptionError
+        The text is empty.
+    """
+    text = text if isinstance(text, str) else list(text)
+    if not len(text):
+        raise OptionError("the text is empty: give at least one token to score")
+    tokenizer, length = graph.tokenizer, graph.settings["build"]["length"]
+    ids = tokenizer.encode_document(text)
+    graph.fit_memory(evaluated_edges=BATCH * length)
+    log_p, names = _log_p(graph, ids, length), tokenizer.vocabulary
+    tokens = tuple(
+        TokenScore(node, names[node], value, node == tokenizer.unknown)
+        for node, value in zip(ids[1:].tolist(), log_p.tolist(), strict=True)
+    )
+    if not tokens:
+        raise OptionError("the text has no two tokens in a row that are nodes of the graph: there is nothing to score")
+    total = float(log_p.sum())
+    characters = None
+    if tokenizer.level != "tokens":
+        characters = sum(map(len, text)) + (tokenizer.separator is not None)
+    return Score(
+        tokens=tokens,
+        log_p=total,
+        perplexity=perplexity(-total / len(tokens)),
+        bits_per_character=None if characters is None else -total / math.log(2.0) / characters,
+        characters=characters,
+    )
+
+
+def _log_p(graph: GraphSession, ids: Ids, length: int) -> Doubles:
+    """log p of every token but the first, float64 [tokens - 1], as evaluation computes it."""
+    log_p = np.full(max(0, len(ids) - 1), -np.inf)  # of a forbidden edge
+    parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
+    if parameters.base is not None:
+        for found, places in base_forward.examine(parameters.base, parameters.index, Split.from_arrays([ids])):
+            log_p[places - 1] = -found.loss.double().numpy()
+        return log_p
+    stride = CHUNKS * (length - 1)
+    for begin in range(0, len(log_p), stride):
+        piece = ids[begin : begin + stride + 1].tolist()
+        for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]:
+            if one.loss is not None:
+                log_p[begin + one.position] = -one.loss
+    return log_p
