@@ -135,7 +135,8 @@ def build_graph(
     Parameters
     ----------
     corpus
-        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``).
+        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``), or a `Corpus`, which says how they
+        are read: what a document is, which files of a folder, which column.
     path
         Where the store will be. It appears there only when it is complete.
     vocab
@@ -192,7 +193,8 @@ def build_graph(
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     if not isinstance(corpus, Corpus):
         given = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
-        corpus = Corpus(given or ["tang"], tokens=level == "tokens")
+        corpus = Corpus(given or ["tang"])
+    corpus = corpus.settled(tokens=level == "tokens")
     with Store.create(path, force=force) as store:
         return _build(store, Path(path), corpus, config, named, options, command=command, say=say or (lambda _: None))
 
@@ -210,7 +212,8 @@ def _build(
 ) -> BuildReport:
     """Counts the corpus, writes the graph and commits. ``named``: the preset of ``config``, if it is one."""
     started = time.perf_counter()
-    say("reading the corpus: which tokens are most frequent")
+    unit = "" if corpus.tokens else f" (a document is {corpus.unit})"
+    say(f"reading the corpus{unit}: which tokens are most frequent")
     tokenizer = train_tokenizer(corpus.training(holdout=options.holdout), level=options.level, vocab=options.vocab)
     nodes = len(tokenizer)
     say(f"encoding it with {nodes:,} nodes")
@@ -265,7 +268,7 @@ def _build(
     seconds = time.perf_counter() - started
     return _report(
         path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,
-        snapshot=snapshot,
+        snapshot=snapshot, corpus_notes=corpus.notes,
     )  # fmt: skip
 
 
@@ -281,12 +284,13 @@ def _report(
     clones: int,
     seconds: float,
     snapshot: str,
+    corpus_notes: list[str],
 ) -> BuildReport:
     nodes, edges = counts.n, int(private.sum())
     dense = dense_parameters(nodes, options.width, base=base)
     stored = stored_parameters(nodes, edges, options.width, base=base)
     known = int(counts.node_count[len(SPECIAL) :].sum())
-    notes = []
+    notes = list(corpus_notes)
     if nodes < options.vocab:
         found = nodes - len(SPECIAL)
         notes.append(f"the corpus has {found:,} distinct tokens: {nodes:,} nodes instead of {options.vocab:,}")

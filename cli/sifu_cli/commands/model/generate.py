@@ -212,7 +212,7 @@ def _read_prompt(ctx: click.Context, prompt: str | None) -> str:
     """The prompt, from the command line or from standard input: text in UTF-8, as the files of a corpus are."""
     from sifu_store.errors import CorpusError
 
-    from sifu_graph.text.corpus import decode_text
+    from sifu_graph.text.text_blocks import decode_text
 
     if prompt is None or prompt == "-":
         if sys.stdin is None or (prompt is None and sys.stdin.isatty()):  # only stdout is redirected
