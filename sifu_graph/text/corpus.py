@@ -57,7 +57,7 @@ class Corpus:
     ----------
     sources
         Paths of texts in UTF-8: `.jsonl` or `.ndjson` (one JSON object a line), `.csv` or `.tsv` (one column of them),
-        and any other file as it is; all also compressed (`.gz`, `.xz`, `.bz2`, `.zst`). Folders: every text below them,
+        and any other file as text; all also compressed (`.gz`, `.xz`, `.bz2`, `.zst`). Folders: every text below them,
         sorted, hidden files and graphs left out (`notes` counts them). `-`: standard input (copied to a temporary
         file, since a corpus is read more than once). The name of a shipped corpus (`tang`, `wordnet`), unless a file of
         that name exists.
