@@ -143,7 +143,8 @@ def build_graph(
     Parameters
     ----------
     corpus
-        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``). None: ``tang``.
+        Files, folders, ``-`` or names of shipped corpora (``tang``, ``wordnet``), or a `Corpus`, which says how they
+        are read: what a document is, which files of a folder, which column. None: ``tang``.
     path
         Where the store will be. It appears there only when it is complete.
     texts
@@ -203,7 +204,8 @@ def build_graph(
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
     corpus = chosen(corpus, texts, tokens=level == "tokens")
     if not isinstance(corpus, Corpus):
-        corpus = Corpus(corpus or "tang", tokens=level == "tokens")
+        corpus = Corpus(corpus or "tang")
+    corpus = corpus.settled(tokens=level == "tokens")
     with Store.create(path, force=force) as store:
         return _build(store, Path(path), corpus, config, named, options, command=command, say=say or (lambda _: None))
 
@@ -221,7 +223,8 @@ def _build(
 ) -> BuildReport:
     """Counts the corpus, writes the graph and commits. ``named``: the preset of ``config``, if it is one."""
     started = time.perf_counter()
-    say("reading the corpus: which tokens are most frequent")
+    unit = "" if corpus.tokens else f" (a document is {corpus.unit})"
+    say(f"reading the corpus{unit}: which tokens are most frequent")
     tokenizer = train_tokenizer(corpus.training(holdout=options.holdout), level=options.level, vocab=options.vocab)
     nodes = len(tokenizer)
     say(f"encoding it with {nodes:,} nodes")
@@ -276,7 +279,7 @@ def _build(
     seconds = time.perf_counter() - started
     return _report(
         path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,
-        snapshot=snapshot,
+        snapshot=snapshot, corpus_notes=corpus.notes,
     )  # fmt: skip
 
 
@@ -292,6 +295,7 @@ def _report(
     clones: int,
     seconds: float,
     snapshot: str,
+    corpus_notes: list[str],
 ) -> BuildReport:
     nodes, edges = counts.n, int(private.sum())
     dense = dense_parameters(nodes, options.width, base=base)
@@ -316,7 +320,10 @@ def _report(
         store_bytes=store.size_bytes(),
         seconds=seconds,
         snapshot=snapshot,
-        notes=_notes(tokens, counts, private, options, clones=clones, unknown_share=unknown_share),
+        notes=[
+            *corpus_notes,
+            *_notes(tokens, counts, private, options, clones=clones, unknown_share=unknown_share),
+        ],
     )
 
 

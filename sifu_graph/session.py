@@ -419,8 +419,9 @@ class GraphSession:
             if not build["corpus"]["sources"]:
                 raise CorpusError("the graph was imported and has no text of its own: name a corpus")
             corpus = Corpus.from_record(build["corpus"])
-        elif not isinstance(corpus, Corpus):
-            corpus = Corpus(corpus, tokens=self.tokenizer.level == "tokens")
+        else:
+            given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+            corpus = given.settled(tokens=self.tokenizer.level == "tokens", like=build["corpus"])
         return encode_corpus(
             corpus,
             self.tokenizer,

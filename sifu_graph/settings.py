@@ -34,11 +34,20 @@ class SourceRecord(TypedDict):
     sha256: str
 
 
+class ReadingRecord(TypedDict, total=False):
+    """How the files of a corpus are read; a key that is missing has its usual value."""
+
+    document: Annotated[str, msgspec.Meta(pattern="^(line|paragraph|file|separator:(.|\n)+)$")]  # a line
+    field: str  # text
+    skip_bad: bool  # False
+
+
 class CorpusRecord(TypedDict):
     """A corpus: see `Corpus.record`."""
 
     tokens: bool
     sources: list[SourceRecord]
+    reading: NotRequired[ReadingRecord]
 
 
 class InitialSettings(TypedDict):

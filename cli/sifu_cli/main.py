@@ -64,6 +64,12 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command in the arguments; an unknown name is an error with a suggestion."""
+        if args[0] == "help":  # as in other programs: `sifu help train` is `sifu train --help`
+            named = [arg for arg in args[1:] if not arg.startswith("-")][:1]
+            if not named:
+                click.echo(ctx.get_help())  # noqa: TID251  (no text of others)
+                ctx.exit()
+            args = [*named, "--help"]
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             import difflib  # only this error needs it
 

@@ -57,6 +57,9 @@ def open_graph(
     modest
         Use little memory by default: the command reads only a few rows.
     """
+    from sifu_store.staging import require_store
+
+    require_store(store)  # before Icechunk and Zarr are imported
     from sifu_graph.graph import Graph
 
     options = {field.name: getattr(resources or Resources(), field.name) for field in dataclasses.fields(Resources)}
@@ -69,6 +72,9 @@ def open_graph(
 @contextmanager
 def open_store(store: Path, *, write: bool = False) -> Iterator[Store]:
     """Open the store at a path, for reading or for writing."""
+    from sifu_store.staging import require_store
+
+    require_store(store)
     from sifu_store.store import Store
 
     with Store.open(store, write=write) as opened:

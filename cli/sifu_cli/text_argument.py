@@ -20,7 +20,7 @@ def read_text(ctx: click.Context, given: str | None, *, what: str) -> str:
     """
     from sifu_store.errors import CorpusError
 
-    from sifu_graph.text.corpus import decode_text
+    from sifu_graph.text.text_blocks import decode_text
 
     if given is None or given == "-":
         if sys.stdin is None or (given is None and sys.stdin.isatty()):  # only stdout is redirected

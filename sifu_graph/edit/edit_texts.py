@@ -28,11 +28,11 @@ class EditTexts:
 
     def corpus(self, corpus: Corpora | None) -> Corpus:
         """A text as a corpus; None: the text that the graph was built from."""
-        if isinstance(corpus, Corpus):
-            return corpus
+        own = self._copy.settings["build"]["corpus"]
         if corpus is None:
-            return Corpus.from_record(self._copy.settings["build"]["corpus"])
-        return Corpus(corpus, tokens=self._copy.tokenizer.level == "tokens")
+            return Corpus.from_record(own)
+        given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+        return given.settled(tokens=self._copy.tokenizer.level == "tokens", like=own)
 
     def tokens(self, corpus: Corpora | None) -> TokenFile:
         """A text, encoded. A text so short that all of it would be held out is not held out, if it was given."""

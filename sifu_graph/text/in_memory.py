@@ -15,7 +15,9 @@ from typing import Any
 
 from sifu_store.errors import CorpusError, OptionError, OptionTypeError
 
-from sifu_graph.text.corpus import MAX_LINE_BYTES, TEXTS, Corpora, Corpus, Source
+from sifu_graph.text.corpus import Corpora, Corpus, Skipped
+from sifu_graph.text.sources import TEXTS, Source
+from sifu_graph.text.text_blocks import MAX_LINE_BYTES
 
 PIECE = MAX_LINE_BYTES // 4
 """Characters of a document, at most: a longer text is cut in several, as a long line of a file is."""
@@ -49,7 +51,8 @@ class TextCorpus(Corpus):
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             for line in _lines(texts, tokens=tokens):
                 file.write(line + "\n")
-        self.tokens = tokens
+        self.tokens, self.document, self.field, self.skip_bad = tokens, None, None, False
+        self._notes, self._origin, self.skipped = [], None, Skipped()
         self.sources = [Source(name=TEXTS, kind=".jsonl", compression="", location=Path(name))]
         self._records = None
 

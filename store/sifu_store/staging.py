@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from sifu_store.durable import disk_errors, exchange, fsync_directory
-from sifu_store.errors import StoreExistsError
+from sifu_store.errors import StoreExistsError, StoreNotFoundError
 from sifu_store.lock import WriterLock, is_locked
 
 REPOSITORY_NAME = "repository"
@@ -30,6 +30,22 @@ def is_store(path: Path) -> bool:
     return (repository / "snapshots").is_dir() and (
         (path / ACKNOWLEDGED_NAME).exists() or (repository / "refs").is_dir()
     )
+
+
+def require_store(path: str | Path) -> Path:
+    """The absolute path of the store at `path`. It is checked here, since opening one imports Icechunk and Zarr.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is none.
+    """
+    target = Path(path).resolve()
+    restore_interrupted_swap(target)
+    if not is_store(target):
+        found = "is not a sifu store" if target.exists() else "does not exist"
+        raise StoreNotFoundError(f"{path} {found}: create one with `build_graph()`, or give another `path`")
+    return target
 
 
 class Staging:

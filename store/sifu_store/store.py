@@ -24,7 +24,7 @@ from sifu_store.branching import Moved
 from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
-from sifu_store.errors import DiskFullError, OptionError, StoreNotFoundError
+from sifu_store.errors import DiskFullError, OptionError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.links import check_folders
@@ -42,7 +42,7 @@ from sifu_store.repository import (
     read_acknowledged,
     storage,
 )
-from sifu_store.staging import REPOSITORY_NAME, Staging, is_store, remove_dead_builds, restore_interrupted_swap
+from sifu_store.staging import REPOSITORY_NAME, Staging, remove_dead_builds, require_store
 from sifu_store.writing import StoreWriter
 
 
@@ -131,12 +131,8 @@ class Store(StoreWriter):
         """
         if write and at is not None:
             raise ValueError("an older snapshot can only be read: give either `write` or `at`")
-        target = Path(path).resolve()
-        check_process(target)
-        restore_interrupted_swap(target)
-        if not is_store(target):
-            found = "is not a sifu store" if target.exists() else "does not exist"
-            raise StoreNotFoundError(f"{path} {found}: create one with `build_graph()`, or give another `path`")
+        check_process(Path(path).resolve())
+        target = require_store(path)
         check_folders(target, REPOSITORY_NAME, collecting.COPIES_NAME)
         lock = WriterLock(target) if write else None
         try:

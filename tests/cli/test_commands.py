@@ -340,3 +340,36 @@ def test_generate_explains_itself(built: Path) -> None:
     assert {"energy", "margin", "probability", "private", "rank", "best"} <= set(found["choices"][0])
     [found] = objects(call(*args, "--json").out)
     assert "choices" not in found
+
+
+def test_help_as_a_command() -> None:
+    for words, meant in ((["help"], ["--help"]), (["help", "train"], ["train", "--help"])):
+        assert call(*words) == call(*meant)
+        assert call(*words).code == 0
+    assert "did you mean train?" in call("help", "trian").error
+
+
+def test_texts_as_people_have_them(tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "a.md").write_text("\n\n".join(f"The {k}th line\nof prose" for k in range(300)), encoding="utf-8")
+    (folder / "b.bin").write_bytes(b"\0\1")
+    built = call("build-graph", folder, "--vocab", "60")
+    assert built.code == 0
+    assert "1 file read; left out: 1 that are not text in UTF-8 (.bin)" in built.err
+    assert "note: a document is a paragraph: " in built.err
+    assert "(--document chooses another unit)" in built.err
+    table = tmp_path / "t.csv"
+    table.write_text("id,body\n1,The 5th line\n2\n3,of prose\n", encoding="utf-8")
+    assert (
+        "no column 'text' in its first line; there are id, body: --field names the one to read"
+        in call("eval", table).error
+    )
+    assert "line 3: 1 field, expected at least 2" in call("eval", table, "--field", "body").error
+    skipped = call("eval", table, "--field", "body", "--skip-bad")
+    assert skipped.code == 0
+    assert "1 line or file could not be read and was left out" in skipped.err
+    assert "sifu eval" not in call("log").out
+    trained = call("train", table, "--field", "body", "--skip-bad", "--steps", "1")
+    assert trained.code == 0, trained
+    assert "sifu train --steps 1 --field body --skip-bad" in call("log").out

@@ -14,11 +14,13 @@ import pytest
 from calls import call
 from sifu_cli.commands import COMMANDS, load
 from sifu_cli.opening import Resources
+from sifu_cli.texts import Reading
 from sifu_store.errors import OptionError
 
 from sifu_graph.graph import Graph
 
 RESOURCES = {field.name for field in dataclasses.fields(Resources)}
+READING = {field.name for field in dataclasses.fields(Reading)}
 UNUSED = {
     "train": {"config"},  # its callback reads the file
 }
@@ -75,6 +77,9 @@ def test_every_parsed_option_is_used(name: str) -> None:
     if "resources" in parameters:
         assert parsed >= RESOURCES
         parsed = parsed - RESOURCES | {"resources"}
+    if "reading" in parameters:
+        assert parsed >= READING
+        parsed = parsed - READING | {"reading"}
     assert parameters <= parsed
     rest = parsed - parameters
     if rest:
@@ -101,6 +106,7 @@ def test_device_and_memory_reach_the_library(args: list[str], monkeypatch: pytes
         raise OptionError("recorded")
 
     monkeypatch.setattr(Graph, "open", record)
+    monkeypatch.setattr("sifu_store.staging.require_store", Path)
     assert set(GIVEN) == RESOURCES
     options = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert call(*args, *options).error == "recorded"

@@ -12,6 +12,7 @@ import click
 import pytest
 from sifu_cli.main import COMMANDS, cli
 from sifu_cli.reference import reference
+from sifu_cli.texts import Reading
 
 from sifu_graph.build import BASE_WIDTH, WIDTH, build_graph
 from sifu_graph.config import ADAMW, BASE, KINDS, PRESETS, OptimizerConfig
@@ -73,12 +74,16 @@ def test_examples_can_be_parsed(name: str) -> None:
             command(name).make_context(name, words)
 
 
+READING = {field.name for field in dataclasses.fields(Reading)}
+"""Options that say how the texts are read: parameters of `Corpus`."""
+
+
 def test_defaults_of_build_graph_are_the_librarys() -> None:
     parameters = inspect.signature(build_graph).parameters
     for name, option in options("build-graph").items():
         if option.show_default:
             assert option.default == parameters[name].default, name
-    given = set(options("build-graph")) - {"store", "quiet", "as_json"}
+    given = set(options("build-graph")) - {"store", "quiet", "as_json"} - READING
     assert given == set(parameters) - {"corpus", "texts", "path", "command", "say"}
     assert choices(options("build-graph")["level"]) == list(LEVELS)
     assert choices(options("build-graph")["signal"]) == list(PRESETS)

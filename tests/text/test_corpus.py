@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError
 
-from sifu_graph.text import corpus as corpus_module
+from sifu_graph.text import text_blocks
 from sifu_graph.text.corpus import Corpus, batched, is_held_out
 
 POEM = "春眠不覺曉\n\n處處聞啼鳥\r\n  \n夜來風雨聲"
@@ -32,10 +33,10 @@ def error(*sources: str | Path, tokens: bool = False) -> str:
     return message
 
 
-@pytest.mark.parametrize("compression", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".xz", ".bz2"])
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 def test_every_kind_of_file(tmp_path: Path, compression: str, bom: bytes) -> None:
-    squeeze = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[compression]
+    squeeze = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[compression]
     text = tmp_path / f"a.txt{compression}"
     text.write_bytes(squeeze(bom + POEM.encode()))
     rows = tmp_path / f"a.jsonl{compression}"
@@ -52,12 +53,33 @@ def test_token_lists(tmp_path: Path) -> None:
     assert read(rows, tokens=True) == [["a", "5", "b c"], ["-1", "x"]]
 
 
-def test_folder_is_sorted_and_takes_known_suffixes_only(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    for name in ("b/2.txt", "b/1.TXT", "a.txt", "c.md", "d.bin", ".hidden/x.txt", "b/._1.txt"):
+def test_a_folder_is_sorted_and_every_text_in_it_is_read(tmp_path: Path) -> None:
+    for folder in ("b", ".hidden", "mine.sifu/repository/snapshots", "mine.sifu/repository/refs"):
+        (tmp_path / folder).mkdir(parents=True)
+    texts = ["Makefile", "a.txt", "b/1.TXT", "b/2.log", "c.md"]
+    for name in (*texts, ".hidden/x.txt", "b/._1.txt", "mine.sifu/metrics.txt"):
         (tmp_path / name).write_text(name, encoding="utf-8")
-    assert read(tmp_path) == ["a.txt", "b/1.TXT", "b/2.txt"]
+    (tmp_path / "d.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (tmp_path / "e.md").write_bytes("é".encode("latin-1"))
+    (tmp_path / "f.pdf").write_bytes(b"%PDF-1.4 all of it ASCII")
+    (tmp_path / "g.gz").write_bytes(b"not compressed")
+    (tmp_path / "empty").touch()
+    corpus = Corpus([tmp_path])
+    assert list(corpus.documents()) == texts
+    (note,) = corpus.notes
+    assert note == (
+        f"{tmp_path}: 5 files read; left out: 4 that are not text in UTF-8 (.png, .md, .pdf, ...), 1 empty, "
+        "2 hidden (a name that begins with a dot), 1 graph"
+    )
+    some = Corpus([tmp_path], glob=["*.md", "b/*"])
+    assert list(Corpus([tmp_path], glob=["b/*"]).documents()) == ["b/1.TXT", "b/2.log"]
+    with pytest.raises(CorpusError, match=r"e\.md: not UTF-8"):  # named by a pattern: its error is said
+        list(some.documents())
+    assert "6 that no pattern matches" in some.notes[0]
+    with pytest.raises(CorpusError, match="without a single text; left out: 10 that no pattern matches"):
+        Corpus([tmp_path], glob=["*.rst"])
+    (tmp_path / "h.txt").write_bytes(b"\0")  # its suffix says that it is text
+    assert "h.txt: binary" in error(tmp_path)
 
 
 def test_standard_input_can_be_read_again() -> None:
@@ -105,8 +127,8 @@ def test_bad_names(tmp_path: Path) -> None:
     assert "no corpus was named" in error()
     assert "not found" in error(tmp_path / "none.txt")
     assert "without a single text" in error(tmp_path)
-    (tmp_path / "a.pdf").write_bytes(b"x")
-    assert "suffix '.pdf'" in error(tmp_path / "a.pdf")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4\n\xe2\xe3")
+    assert "a.pdf: a PDF (0xe2 in line 2, byte 9); expected text in UTF-8" in error(tmp_path / "a.pdf")
     (tmp_path / "a.txt").write_bytes(b"x")
     assert "lists of tokens are read from .jsonl" in error(tmp_path / "a.txt", tokens=True)
     assert "a.txt: " in error("x" * 5_000 + "a.txt")
@@ -138,9 +160,9 @@ def test_a_character_cut_by_the_end(tmp_path: Path) -> None:
     assert "b.txt: text in UTF-16 (0xff in line 1, byte 0); expected text in UTF-8" in error(tmp_path / "b.txt")
 
 
-@pytest.mark.parametrize("compression", [".gz", ".xz"])
+@pytest.mark.parametrize("compression", [".gz", ".xz", ".bz2"])
 def test_damaged_archives(tmp_path: Path, compression: str) -> None:
-    squeeze = {".gz": gzip.compress, ".xz": lzma.compress}[compression]
+    squeeze = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[compression]
     whole = squeeze("\n".join(map(str, range(50_000))).encode())
     path = tmp_path / f"a.txt{compression}"
     for content in (whole[:-5], whole[: len(whole) // 2], whole[:3], b"not an archive"):
@@ -179,12 +201,12 @@ def test_bad_json_names_the_line(tmp_path: Path, *, line: str, tokens: bool, mes
 
 
 def test_a_giant_line_is_cut_the_same_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(text_blocks, "MAX_LINE_BYTES", 100)
     giant = "春a" * 301
     (tmp_path / "a.txt").write_text(f"one\n{giant}\ntwo\n{giant}", encoding="utf-8")
     found = []
     for block in (1, 7, 100):  # a block is never larger than the limit
-        monkeypatch.setattr(corpus_module, "_BLOCK_BYTES", block)
+        monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", block)
         found.append(read(tmp_path / "a.txt"))
     first = found[0]
     assert all(other == first for other in found)
@@ -195,7 +217,7 @@ def test_a_giant_line_is_cut_the_same_whatever_the_blocks(tmp_path: Path, monkey
 
 
 def test_a_giant_line_of_json_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "MAX_JSON_LINE_BYTES", 2 << 20)
+    monkeypatch.setattr(text_blocks, "MAX_JSON_LINE_BYTES", 2 << 20)
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "' + "b" * (5 << 20), encoding="utf-8")
     assert "line 2 is longer than 2 MiB" in error(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "b" * (3 << 19)}), encoding="utf-8")
@@ -303,8 +325,8 @@ def test_line_ends_inside_json_are_line_feeds(tmp_path: Path) -> None:
 
 
 def test_a_long_text_with_carriage_returns_is_cut_at_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "MAX_LINE_BYTES", 40)
-    monkeypatch.setattr(corpus_module, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_blocks, "MAX_LINE_BYTES", 40)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 64)
     path = tmp_path / "a.txt"
     path.write_bytes(("\r".join(LINES * 20) + "\r").encode())
     assert list(Corpus([path]).documents()) == LINES * 20

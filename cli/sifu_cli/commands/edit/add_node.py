@@ -16,6 +16,7 @@ from sifu_cli.output.edit_reports import common_rows
 from sifu_cli.output.formats import number, printable
 from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import print_json, print_table
+from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
 @click.command(
@@ -51,6 +52,7 @@ Examples:
     show_default=True,
     help="Then train the edges of the new nodes, and no others, for N steps.",
 )
+@reading_options(default="as in the text of the build")
 @dry_run_option
 @common_options
 @click.pass_context
@@ -62,6 +64,7 @@ def command(
     source: str | None,
     like: str | None,
     corpus: tuple[str, ...],
+    reading: Reading,
     kind: str,
     train_steps: int,
     dry_run: bool,
@@ -77,16 +80,18 @@ def command(
     every = [*tokens, *_lines(ctx, source)]
     if not every:
         raise click.UsageError("no tokens: give at least one token, or a file of tokens with --from", ctx)
+    texts = corpus_of(corpus, reading)
     with open_graph(store) as graph:
         report = graph.add_node(
             *every,
             like=like,
-            corpus=list(corpus) or None,
+            corpus=texts,
             kind=kind,
             train_steps=train_steps,
             dry_run=dry_run,
             command=logged(ctx),
         )
+    say_notes(texts, quiet=quiet)
     if report.missing:
         shown = ", ".join(map(printable, report.missing[:10]))
         say(
@@ -115,7 +120,7 @@ def _lines(ctx: click.Context, source: str | None) -> list[str]:
     from sifu_store.errors import CorpusError
 
     from sifu_graph.input_file import read_small
-    from sifu_graph.text.corpus import decode_text
+    from sifu_graph.text.text_blocks import decode_text
 
     try:
         content = sys.stdin.buffer.read() if source == "-" else read_small(Path(source))

@@ -15,6 +15,7 @@ from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows, prune_rows
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_table
+from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
 @click.command(
@@ -67,6 +68,7 @@ Examples:
     metavar="NATS",
     help="Give every context that is expected to gain more than this over the text a clone.",
 )
+@reading_options(default="as in the text of the build")
 @dry_run_option
 @common_options
 @click.pass_context
@@ -75,6 +77,7 @@ def command(
     /,
     *,
     corpus: tuple[str, ...],
+    reading: Reading,
     to_ratio: float | None,
     min_count: int | None,
     init: Literal["counts", "default"],
@@ -95,9 +98,10 @@ def command(
     With --dry-run, nothing changes. With it, and with clones, the perplexity on held-out text before and after is
     shown.
     """
+    texts = corpus_of(corpus, reading)
     with open_graph(store) as graph:
         report = graph.grow(
-            corpus=list(corpus) or None,
+            corpus=texts,
             to_ratio=to_ratio,
             min_count=min_count,
             init=init,
@@ -108,6 +112,7 @@ def command(
             dry_run=dry_run,
             command=logged(ctx),
         )
+    say_notes(texts, quiet=quiet)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
     if as_json:

@@ -15,6 +15,21 @@ from sifu_cli.options import common_options, force_option, seed_option
 from sifu_cli.output.formats import duration, number, percent, shared_note
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_table
+from sifu_cli.texts import Reading, corpus_of, reading_options
+
+
+class Level(click.Choice):  # type: ignore[type-arg]  # not generic before click 8.2
+    """The level of the tokens; of words, and of pieces of them, `bpe` is the one that is meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The level, or an error with the one that is meant."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if not any(part in str(value).lower() for part in ("word", "piece", "byte")):
+                raise
+            meant = f"{error.message.rstrip('.')}; did you mean bpe (words and pieces of words)?"
+            raise click.BadParameter(meant, ctx, param) from None
 
 
 @click.command(
@@ -44,7 +59,7 @@ Example:
 )
 @click.option(
     "--level",
-    type=click.Choice(["char", "bpe", "tokens"]),
+    type=Level(["char", "bpe", "tokens"]),
     metavar="LEVEL",
     default="char",
     show_default=True,
@@ -104,22 +119,32 @@ Example:
     help="With --signal recurrent, at most N nodes split by the one or two nodes before them, where that predicts the "
     "text better; 0: none.  [default: 500,000, or one for every 10 tokens of the text if that is more]",
 )
+@reading_options(default="guessed from the text, and said")
 @seed_option("Seed of the random numbers.", default=0)
 @force_option("Replace an existing graph.")
 @common_options
 @click.pass_context
 def command(
-    ctx: click.Context, /, *, corpus: tuple[str, ...], store: Path, quiet: bool, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    *,
+    corpus: tuple[str, ...],
+    reading: Reading,
+    store: Path,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Build a new graph: count the tokens and pairs of a corpus, select the private edges, write the store.
 
-    CORPUS: .txt or .jsonl files (plain, .gz or .xz), folders, - for stdin, or a corpus that is part of sifu:
-    tang (Chinese poems, the default) or wordnet (English). Each line is a document.
+    CORPUS: texts in UTF-8 of any kind, JSON lines and CSV (--field), also compressed (.gz, .xz, .bz2, .zst); folders
+    of them; - for stdin; or a corpus that is part of sifu: tang (Chinese poems, the default) or wordnet (English).
     """
-    from sifu_graph.build import build_graph
+    texts = corpus_of(corpus, reading)
+    from sifu_graph.build import build_graph  # after the check of the files, which needs less
 
     report = build_graph(
-        corpus or ("tang",), store, **options, command=logged(ctx), say=lambda line: say(line, quiet=quiet)
+        texts or "tang", store, **options, command=logged(ctx), say=lambda line: say(line, quiet=quiet)
     )
     for note in report.notes:
         say(f"note: {note}", quiet=quiet)

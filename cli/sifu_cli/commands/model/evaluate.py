@@ -17,10 +17,12 @@ from sifu_cli.output.formats import number, percent
 from sifu_cli.output.messages import say, warn
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo
+from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.graph import Graph
+    from sifu_graph.text.corpus import Corpus
 
 REMARKS = {
     "uniform": "all nodes have the same probability",
@@ -55,12 +57,14 @@ Examples:
 @click.option(
     "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot perplexity by position (.png, .svg, .pdf)."
 )
+@reading_options(default="as in the text of the build")
 @at_option
 @resource_options
 @common_options
 def command(
     *,
     files: tuple[str, ...],
+    reading: Reading,
     limit: int | None,
     with_baselines: bool,
     against: tuple[str, ...],
@@ -80,17 +84,19 @@ def command(
         from sifu_graph.plot.figures import require_plotting
 
         require_plotting(plot)
+    texts = corpus_of(files, reading)
     reports: dict[str, EvalReport] = {}
     with open_graph(store, at=at, resources=resources) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
         what = f"{store} at {at}" if at else store
         say(f"evaluating {what} on {where}", quiet=quiet)
         nodes = int(graph.settings["nodes"])
-        report = graph.evaluate(list(files) or None, limit=limit, with_baselines=with_baselines)
+        report = graph.evaluate(texts, limit=limit, with_baselines=with_baselines)
         reports[str(store)] = report
         cache = graph.cache()
         for name in against:
-            reports[name] = _other(name, graph, resources=resources, files=files, limit=limit, quiet=quiet)
+            reports[name] = _other(name, graph, resources=resources, texts=texts, limit=limit, quiet=quiet)
+        say_notes(texts, quiet=quiet)
     if stats:
         print_cache(cache)
     if plot is not None:
@@ -112,18 +118,18 @@ def command(
 
 
 def _other(
-    name: str, graph: Graph, *, resources: Resources, files: tuple[str, ...], limit: int | None, quiet: bool
+    name: str, graph: Graph, *, resources: Resources, texts: Corpus | None, limit: int | None, quiet: bool
 ) -> EvalReport:
     """Evaluate another graph, STORE[@SNAPSHOT], on the same documents."""
     path, _, snapshot = name.partition("@")
     say(f"evaluating {name}", quiet=quiet)
     with open_graph(Path(path or graph.path), at=snapshot or None, resources=resources) as other:
         mine, theirs = graph.settings["build"], other.settings["build"]
-        if not files and (mine["corpus"], mine["holdout"]) != (theirs["corpus"], theirs["holdout"]):
+        if texts is None and (mine["corpus"], mine["holdout"]) != (theirs["corpus"], theirs["holdout"]):
             warn(f"{name} was built from another text or another held-out part: its training text may contain this one")
         if mine["level"] != theirs["level"] or graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
             warn(f"{name} has another tokenizer: compare the bits per character, not the perplexity")
-        report = other.evaluate(list(files) or None, limit=limit, like=None if files else graph)
+        report = other.evaluate(texts, limit=limit, like=graph if texts is None else None)
     for note in report.notes:
         warn(f"{name}: {note}")
     return report

@@ -20,6 +20,7 @@ from sifu_cli.output.messages import say
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo
+from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 if TYPE_CHECKING:
     from sifu_graph.training.options import StepReport, TrainReport
@@ -41,7 +42,7 @@ OPTIMIZER = (
 """Parameters that are fields of the library's `OptimizerConfig`; `optimizer` is its `kind`."""
 MOST_CONFIG_BYTES = 1 << 20
 """Greatest size of a file of options."""
-NOT_IN_CONFIG = ("config", "as_json", "quiet", "store")
+NOT_IN_CONFIG = ("config", "glob", "as_json", "quiet", "store")
 
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -185,6 +186,7 @@ Examples:
     metavar="FILE.png",
     help="At the end, plot the loss of all runs up to the current snapshot.",
 )
+@reading_options(default="as in the text of the build")
 @resource_options
 @common_options
 @click.pass_context
@@ -193,6 +195,7 @@ def command(
     /,
     *,
     corpus: tuple[str, ...],
+    reading: Reading,
     resources: Resources,
     stats: bool,
     store: Path,
@@ -221,6 +224,7 @@ def command(
         from sifu_graph.plot.figures import require_plotting
 
         require_plotting(plot)
+    texts = corpus_of(corpus, reading)
     with open_graph(store, resources=resources) as graph, Progress(quiet=quiet, streams=as_json) as progress:
         from sifu_graph.training.options import merged_optimizer
 
@@ -228,7 +232,7 @@ def command(
             say("no --steps, --epochs or --minutes given: training for one pass over the text", quiet=quiet)
         shown = _Shown(progress, as_json=as_json)
         report = graph.train(
-            list(corpus) or None,
+            texts,
             **given,
             optimizer=merged_optimizer(graph.settings["training"], base=graph.signal.base, **changed),
             candidates=candidates,
@@ -236,6 +240,7 @@ def command(
             on_step=shown.step,
             say=progress.keep,
         )
+        say_notes(texts, quiet=quiet)
     if stats:
         print_cache(report.cache)
     go_on = _resuming_command(ctx, report, store)
