@@ -312,6 +312,7 @@ class Graph(EditMethods):
         path: str | Path | None = None,
         *,
         clones: int = 0,
+        half: bool = False,
         force: bool = False,
         on_bytes: Callable[[int, int], None] | None = None,
     ) -> ExportReport:
@@ -320,11 +321,10 @@ class Graph(EditMethods):
         Raises
         ------
         OptionError, StoreExistsError
-            There is no such format; the target exists.
         """
         from sifu_graph.interop.export import export
 
-        return export(self, kind, path, clones=clones, force=force, on_bytes=on_bytes)
+        return export(self, kind, path, clones=clones, half=half, force=force, on_bytes=on_bytes)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""

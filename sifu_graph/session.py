@@ -56,6 +56,8 @@ class GraphInfo:
     clones: int  # nodes split by the nodes before them
     newest: bool  # the snapshot is the newest of the branch
     settings: GraphSettings
+    heldout_perplexity: float | None = None  # that the newest commit of a training recorded
+    text_bytes: int = 0  # of the encoded text that the store has beside its snapshots; no snapshot has text
 
 
 def require_open(graph: GraphSession) -> None:
@@ -399,7 +401,15 @@ class GraphSession:
             clones=self.store.shape(CLONE_PARENT)[0] if self.store.has(CLONE_PARENT) else 0,
             newest=self.store.newest,
             settings=self.settings,
+            heldout_perplexity=self._recorded_perplexity(),
+            text_bytes=sum(file.stat().st_size for file in (self.path / "cache").glob("*/*.ids") if file.is_file()),
         )
+
+    def _recorded_perplexity(self) -> float | None:
+        """The held-out perplexity that training recorded, unless a later commit changed the graph."""
+        newest = next(iter(self.store.history()), None)
+        found = None if newest is None else newest.changes.get("heldout_perplexity")
+        return float(found) if isinstance(found, int | float) else None
 
     def tokens(self, corpus: Corpora | None = None, *, holdout: float | None = None) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.

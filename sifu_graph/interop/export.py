@@ -1,6 +1,7 @@
 """Export in every format: a file or folder appears at its path when it is complete.
 
-The module knows formats by name and paths; `converters`, `graphml`, `brillm_export` and `safetensors` know the content.
+The module knows formats by name and paths; `converters`, `graphml`, `brillm_export` and `safetensors_export` know the
+content.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifu_store.durable import disk_errors, sync_filesystem
-from sifu_store.errors import OptionError, StoreExistsError
+from sifu_store.errors import CorpusError, OptionError, StoreExistsError
 
 from sifu_graph.interop import converters, graphml
 from sifu_graph.interop.brillm_export import check_brillm, write_brillm
-from sifu_graph.interop.safetensors import write_safetensors
+from sifu_graph.interop.safetensors_export import write_safetensors
+from sifu_graph.interop.slim import SlimScores, slim_scores
 from sifu_graph.output_file import require_path
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-FORMATS = {"brillm": ".brillm", "safetensors": ".safetensors", "graphml": ".graphml", "scipy": ".scipy"}
+FORMATS = {
+    "slim": ".safetensors.xz",
+    "brillm": ".brillm",
+    "safetensors": ".safetensors",
+    "graphml": ".graphml",
+    "scipy": ".scipy",
+}
 """Formats, with the suffix of the default name of the file or folder."""
 FOLDERS = {
     "brillm": {"model.bin", "vocab.json", "word_frequency.json", "tokenizer.json"},
@@ -45,6 +53,8 @@ class ExportReport:
         Size of the files, in bytes.
     notes
         Remarks about the files for the user.
+    scores
+        Of a slim file: the held-out perplexity of the graph, and of the file; None: there is no held-out text.
     """
 
     format: str
@@ -54,6 +64,7 @@ class ExportReport:
     private_edges: int
     seconds: float
     notes: list[str]
+    scores: SlimScores | None = None
 
 
 def export(
@@ -62,6 +73,7 @@ def export(
     path: str | Path | None = None,
     *,
     clones: int = 0,
+    half: bool = False,
     force: bool = False,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> ExportReport:
@@ -70,12 +82,15 @@ def export(
     Parameters
     ----------
     kind
+        ``slim`` (one packed file with this snapshot alone, read back by `import_safetensors`: the smallest to ship),
         ``brillm`` (a folder for the released BriLLM code), ``safetensors`` (one file, read back by
         `import_safetensors`), ``graphml`` (nodes, counts and energies) or ``scipy`` (a folder of sparse matrices).
     path
         None: the name of the store with the format's ending, in the current folder.
     clones
         As nodes of GraphML: at most this number, those that gain most.
+    half
+        Of ``slim``: the trained parameters in 16 bits instead of 32.
     force
         Replace a file, or a folder of an earlier export, at ``path``.
     on_bytes
@@ -86,10 +101,7 @@ def export(
     OptionError, StoreExistsError, DiskFullError
     """
     started = time.perf_counter()
-    if clones < 0 or (clones and kind != "graphml"):
-        raise OptionError(f"`clones` is {clones}: it must be 0 or more, of GraphML alone")
-    if kind not in FORMATS:
-        raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
+    _check_options(kind, clones=clones, half=half)
     given = Path(path if path is not None else graph.path.stem + FORMATS[kind])
     require_path(given, force=force, taken=StoreExistsError)
     target = given.absolute()
@@ -100,24 +112,16 @@ def export(
     if kind == "brillm":
         check_brillm(graph)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    notes: list[str] = []
     try:
         with disk_errors(target, f"exporting to {target.name}"):
             if kind in FOLDERS:
                 partial.mkdir()
-            if kind == "brillm":
-                notes = write_brillm(graph, partial, on_bytes=on_bytes)
-            elif kind == "safetensors":
-                write_safetensors(graph, partial, on_bytes=on_bytes)
-            elif kind == "graphml":
-                graphml.export_graphml(graph, partial, clones=clones)
-            else:
-                converters.export_scipy(graph, partial)
+            notes, scores = _write(graph, kind, partial, clones=clones, half=half, on_bytes=on_bytes)
             base = graph.parameters.base
             if kind in ("graphml", "scipy") and base is not None and len(base.pairs.tree) > clones:
                 more = f"{len(base.pairs.tree) - clones:,} clones are left out"
                 notes.append(
-                    more + (" (`clones`: more of them)" if kind == "graphml" else ": only safetensors has them")
+                    more + (" (`clones`: more of them)" if kind == "graphml" else ": slim and safetensors have them")
                 )
             sync_filesystem(target.parent)
             _remove(target)
@@ -133,7 +137,44 @@ def export(
         private_edges=graph.parameters.index.edges,
         seconds=time.perf_counter() - started,
         notes=notes,
+        scores=scores,
     )
+
+
+def _check_options(kind: str, *, clones: int, half: bool) -> None:
+    if clones < 0 or (clones and kind != "graphml"):
+        raise OptionError(f"`clones` is {clones}: it must be 0 or more, of GraphML alone")
+    if half and kind != "slim":
+        raise OptionError(f"`half` is True: it is of slim files alone, and the format is {kind!r}")
+    if kind not in FORMATS:
+        raise OptionError(f"no format {kind!r}; there are {', '.join(FORMATS)}")
+
+
+def _write(
+    graph: GraphSession,
+    kind: str,
+    path: Path,
+    *,
+    clones: int,
+    half: bool,
+    on_bytes: Callable[[int, int], None] | None,
+) -> tuple[list[str], SlimScores | None]:
+    """Write a file, or the files of a folder; the notes for the user, and the scores of a slim file."""
+    if kind == "brillm":
+        return write_brillm(graph, path, on_bytes=on_bytes), None
+    if kind == "safetensors":
+        write_safetensors(graph, path, on_bytes=on_bytes)
+    elif kind == "graphml":
+        graphml.export_graphml(graph, path, clones=clones)
+    elif kind == "scipy":
+        converters.export_scipy(graph, path)
+    else:
+        write_safetensors(graph, path, slim=True, half=half, on_bytes=on_bytes)
+        try:
+            return [], slim_scores(graph, path)
+        except CorpusError as error:
+            return [f"its perplexity was not computed: {error}"], None
+    return [], None
 
 
 def _remove(path: Path) -> None:

@@ -1,18 +1,24 @@
-"""Export to and import from one `.safetensors` file: every array under its name in the store, settings as metadata.
+"""Import from one `.safetensors` file: every array under its name in the store, settings as metadata.
 
 The format (https://github.com/huggingface/safetensors): 8 bytes with the length of a JSON header, the header (name ->
-dtype, shape, place of the data), the data. Here it is written and read as a stream, because the library's writer needs
-all tensors in memory; a test reads the file with the library. The file has the parameters, the index, the nodes and the
-settings; it does not have the optimizer's state and the history.
+dtype, shape, place of the data), the data. `safetensors_export` writes the file, which has the parameters, the index,
+the nodes and the settings; it does not have the optimizer's state, the history, or the text.
+
+Of a graph whose edges share a base, and in a slim file, the matrices and biases of edges that were never trained are
+left out: `edges/weight` and `edges/bias` have only the rows of the pages that `pages/stored` marks, pages of the edges
+sorted by (u, v). The others are generated again, from the counts and from `edges/origin` and `edges/energy`. A slim
+file is compressed with xz.
 """
 
 from __future__ import annotations
 
-import json
+import lzma
 import math
-import struct
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -21,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.consistency import inconsistencies
-from sifu_store.durable import format_bytes, require_free_bytes
+from sifu_store.durable import disk_errors, format_bytes, require_free_bytes
 from sifu_store.errors import ForeignFileError
 from sifu_store.layout import (
     ARRAYS,
@@ -30,10 +36,8 @@ from sifu_store.layout import (
     CLONE_PARENT,
     CLONES,
     EDITED_VERSION,
-    ENERGY,
     FORMAT_VERSION,
     OPTIONAL,
-    ORIGIN,
     PAGE_EDGES,
     REPEAT_VERSION,
     REPETITION,
@@ -42,93 +46,51 @@ from sifu_store.layout import (
     TARGET,
     ArraySpec,
     Sizes,
+    page_count,
 )
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
+from sifu_graph.arrays import Bools, runs
 from sifu_graph.input_file import HEAD_BYTES, MOST_JSON_BYTES, kind_of, open_regular
 from sifu_graph.settings import GraphSettings
 from sifu_graph.settings import checked as checked_settings
 from sifu_graph.soundness import faults, not_finite
 
 if TYPE_CHECKING:
-    from sifu_graph.session import GraphSession
+    pass
 
-DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "float64": "F64"}
+DTYPES = {"uint8": "U8", "int32": "I32", "int64": "I64", "float32": "F32", "float64": "F64", "float16": "F16"}
+NUMPY = {name: dtype for dtype, name in DTYPES.items()}
+XZ_MAGIC = b"\xfd7zXZ\0"
+MOST_GROWTH = 200
+"""Greatest size of an unpacked file, in multiples of the packed one; graphs have 5 to 10."""
 RUN_PAGES = 32  # read and written in one piece
 SETTINGS = "sifu_settings"
-BY_SLOT = (ORIGIN, ENERGY)
-"""Optional arrays [slots, ...], of which a graph with a base has one row for each private edge."""
 
 
 EVERY_SPEC = (*ARRAYS, *OPTIONAL, *BASE, *REPETITION, *CLONES)
 _Size = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 
 
-def copied(settings: GraphSettings) -> tuple[ArraySpec, ...]:
-    """The arrays in the file: without the one that says which pages are stored, for it has the values of all pages."""
-    always = tuple(spec for spec in ARRAYS if spec.name != STORED)
-    base = (*OPTIONAL, *BASE) if settings["signal"].get("base") else ()
-    repetition = REPETITION if settings["format_version"] >= REPEAT_VERSION and base else ()
-    return (*always, *base, *repetition, *(CLONES if "pair_discounts" in settings["initial"] else ()))
+def copied(settings: GraphSettings, *, trained_only: bool) -> tuple[ArraySpec, ...]:
+    """The arrays in the file.
 
-
-def write_safetensors(graph: GraphSession, path: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> None:
-    """Writes a graph to `path`. Edges are sorted by (u, v); slots are not written.
-
-    ``on_bytes`` is called with (bytes written, bytes in all).
+    ``trained_only``: pages that were never trained are left out; then the array that says which, and what they are
+    generated from, are in it.
     """
-    index, store = graph.parameters.index, graph.store
-    small: dict[str, NDArray[Any]] = {
-        "edges/source": graph.parameters.index.sources().astype(np.int32),
-        "edges/target": index.target,
-        "edges/count": index.count,
-    }
-    specs = {spec.name: spec for spec in copied(graph.settings)}
-    small |= {name: _of_store(store, spec) for name, spec in specs.items() if not spec.paged and name not in small}
-    small |= {name: small[name][index.slot] for name in BY_SLOT if name in small}
-    d = graph.parameters.width
-    shapes = {name: values.shape for name, values in small.items()}
-    shapes |= {"edges/weight": (index.edges, d, d), "edges/bias": (index.edges, d)}
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "format": "pt",
-            "written_by": graph.settings["created_by"],
-            "format_version": str(graph.settings["format_version"]),
-            SETTINGS: json.dumps(graph.settings, ensure_ascii=False),
-        }
-    }
-    end = 0
-    # widest elements first: then every array is aligned
-    order = sorted(shapes, key=lambda name: (-np.dtype(specs[name].dtype).itemsize, name))
-    for name in order:
-        begin, end = end, end + math.prod(shapes[name]) * np.dtype(specs[name].dtype).itemsize
-        header[name] = {"dtype": DTYPES[specs[name].dtype], "shape": shapes[name], "data_offsets": [begin, end]}
-    require_free_bytes(path.parent, end, f"writing {path.name}")
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    done = 0
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            pieces = [small[name]] if name in small else graph.edge_reader().blocks(name, graph.parameters.index)
-            for piece in pieces:
-                done += file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
-                if on_bytes is not None:
-                    on_bytes(done, end)
-
-
-def _of_store(store: Store, spec: ArraySpec) -> NDArray[Any]:
-    """An array, or an empty one if the store lacks an optional one."""
-    if store.has(spec.name):
-        return store.read(spec.name)
-    return np.zeros([size or 0 for size in spec.shape(Sizes(n=0, d=0, slots=0))], spec.dtype)
+    always = tuple(spec for spec in ARRAYS if trained_only or spec.name != STORED)
+    base = BASE if settings["signal"].get("base") else ()
+    optional = OPTIONAL if base or (trained_only and "keys" in settings["initial"]) else ()
+    repetition = REPETITION if settings["format_version"] >= REPEAT_VERSION and base else ()
+    return (*always, *optional, *base, *repetition, *(CLONES if "pair_discounts" in settings["initial"] else ()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     shape: tuple[int, ...]
     begin: int
+    dtype: str  # NumPy name of the type in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +116,7 @@ def import_safetensors(
     command: str = "import",
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> SafetensorsReport:
-    """Makes a graph from a file of `write_safetensors`.
+    """Makes a graph from a file of `write_safetensors`, slim or not.
 
     Parameters
     ----------
@@ -175,15 +137,12 @@ def import_safetensors(
     """
     started = time.perf_counter()
     given = Path(file)
-    try:
-        opened = open_regular(given)
-    except OSError as error:
-        raise ForeignFileError(f"{given}: {error.strerror or error}") from error
-    with opened:
+    with _opened(given, Path(path).resolve().parent) as opened:
         entries, settings, size_bytes = _header(opened, given)
-        specs = copied(settings)
+        specs = copied(settings, trained_only=STORED in entries)
         small = _small_arrays(opened, entries, specs, settings, given)
         edges = entries[SOURCE].shape[0]
+        pages = small.pop(STORED, np.ones(page_count(edges), np.uint8)).astype(bool)
         require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
         done = sum(values.nbytes for values in small.values())
         with Store.create(path, force=force) as store:
@@ -193,7 +152,7 @@ def import_safetensors(
                 if not spec.paged:
                     continue
                 store.create_paged(spec.name, entries[spec.name].shape[1:], spec.dtype)
-                for first, values in _pieces(opened, entries[spec.name], spec, given):
+                for first, values in _paged(opened, entries[spec.name], spec, pages, edges, given):
                     if (fault := not_finite(spec.name, values)) is not None:
                         raise ForeignFileError(f"{given}: {spec.name}, from edge {first * PAGE_EDGES:,} on: {fault}")
                     store.write_pages(spec.name, first, values)
@@ -201,7 +160,7 @@ def import_safetensors(
                     if on_bytes is not None:
                         on_bytes(done, size_bytes)
             n = entries["nodes/count"].shape[0]
-            store.write(STORED, np.ones(store.pages, np.uint8))
+            store.write(STORED, pages.astype(np.uint8))
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}
             build = {**settings["build"], "imported": imported}
             version = EDITED_VERSION
@@ -226,6 +185,49 @@ def import_safetensors(
             )
 
 
+@contextmanager
+def _opened(given: Path, folder: Path) -> Iterator[IO[bytes]]:
+    """The file, open for reading; a slim one is unpacked into a temporary file in a folder.
+
+    Raises
+    ------
+    ForeignFileError
+        It cannot be opened, or it is packed and damaged.
+    """
+    try:
+        opened = open_regular(given)
+    except OSError as error:
+        raise ForeignFileError(f"{given}: {error.strerror or error}") from error
+    with opened:
+        packed = opened.read(len(XZ_MAGIC)) == XZ_MAGIC
+        opened.seek(0)
+        if not packed:
+            yield opened
+            return
+        with tempfile.TemporaryFile(dir=folder) as unpacked:
+            with disk_errors(folder, f"unpacking {given.name}"):
+                _unpack(opened, unpacked, given, folder)
+            unpacked.seek(0)
+            yield unpacked
+
+
+def _unpack(packed: IO[bytes], unpacked: IO[bytes], given: Path, folder: Path) -> None:
+    """Copy what an xz file holds."""
+    most_bytes = MOST_JSON_BYTES + MOST_GROWTH * os.fstat(packed.fileno()).st_size
+    done = 0
+    try:
+        with lzma.open(packed) as stream:
+            while piece := stream.read(1 << 20):
+                if (done := done + len(piece)) > most_bytes:
+                    raise ForeignFileError(
+                        f"{given}: more than {format_bytes(most_bytes)} unpacked: not a graph of sifu"
+                    )
+                require_free_bytes(folder, len(piece), f"unpacking {given.name}")
+                unpacked.write(piece)
+    except (lzma.LZMAError, EOFError) as error:
+        raise ForeignFileError(f"{given}: damaged or incomplete ({error}): copy it again") from error
+
+
 class _Place(msgspec.Struct):
     """What the header of a file says of one array."""
 
@@ -242,7 +244,7 @@ class _Metadata(msgspec.Struct):
 
 def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], GraphSettings, int]:
     """The places of the arrays, the settings, and the bytes of all arrays, each checked against the file."""
-    size_bytes = path.stat().st_size
+    size_bytes = os.fstat(file.fileno()).st_size
     head = file.read(8)
     length = int.from_bytes(head, "little")
     most_bytes = MOST_JSON_BYTES + size_bytes // 32
@@ -256,7 +258,8 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], GraphSettin
             f"{path}: not a graph of sifu (its settings missing); expected a safetensors file of `export()`"
         )
     settings = _settings(text, path)
-    specs = copied(settings)
+    trained_only = STORED in places
+    specs = copied(settings, trained_only=trained_only)
     missing = [spec.name for spec in specs if spec.name not in places]
     if missing:
         raise ForeignFileError(
@@ -270,20 +273,23 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], GraphSettin
     total = 0
     for spec in specs:
         place, wanted = places[spec.name], spec.shape(sizes)
+        if spec.paged and trained_only:
+            wanted = (None, *wanted[1:])  # checked when the pages are known
+        dtypes = [DTYPES[spec.dtype], *(["F16"] if spec.dtype == "float32" else [])]
         begin, end = place.data_offsets
         fits = len(place.shape) == len(wanted)
         if (
-            place.dtype != DTYPES[spec.dtype]
+            place.dtype not in dtypes
             or not fits
             or any(w not in (None, s) for s, w in zip(place.shape, wanted, strict=True))
         ):
             raise ForeignFileError(
                 f"{path}: {spec.name} is {place.dtype} {place.shape}; expected {DTYPES[spec.dtype]} {list(wanted)}"
             )
-        expected = math.prod(place.shape) * np.dtype(spec.dtype).itemsize
+        expected = math.prod(place.shape) * np.dtype(NUMPY[place.dtype]).itemsize
         if end - begin != expected:
             raise ForeignFileError(
-                f"{path}: {spec.name} has {end - begin:,} bytes; its shape {place.shape} needs {expected:,}"
+                f"{path}: {spec.name} has {end - begin:,} bytes; expected {expected:,} for its shape {place.shape}"
             )
         if 8 + length + end > size_bytes:
             raise ForeignFileError(
@@ -292,8 +298,9 @@ def _header(file: IO[bytes], path: Path) -> tuple[dict[str, _Entry], GraphSettin
         total += expected
     _check_overlap({spec.name: places[spec.name] for spec in specs}, path)
     entries = {
-        spec.name: _Entry(tuple(places[spec.name].shape), 8 + length + places[spec.name].data_offsets[0])
+        spec.name: _Entry(tuple(place.shape), 8 + length + place.data_offsets[0], NUMPY[place.dtype])
         for spec in specs
+        for place in [places[spec.name]]
     }
     return entries, settings, total
 
@@ -357,7 +364,8 @@ def _small_arrays(
                 f"{path}: {spec.name} has {format_bytes(entries[spec.name].shape[0])}; expected at most "
                 f"{format_bytes(most_bytes)} for {settings['nodes']:,} nodes"
             )
-        ((_, values),) = _pieces(file, entries[spec.name], spec, path)
+        file.seek(entries[spec.name].begin)
+        values = _read(file, entries[spec.name], spec, entries[spec.name].shape[0], path)
         if (fault := not_finite(spec.name, values)) is not None:
             raise ForeignFileError(f"{path}: {spec.name}: {fault}")
         small[spec.name] = values
@@ -370,13 +378,22 @@ def _small_arrays(
     return small
 
 
-def _pieces(file: IO[bytes], entry: _Entry, spec: ArraySpec, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first page, values): runs of pages of a paged array; another array as a whole."""
-    rows = entry.shape[0]
-    step = RUN_PAGES * PAGE_EDGES if spec.paged else max(1, rows)
+def _paged(
+    file: IO[bytes], entry: _Entry, spec: ArraySpec, pages: Bools, edges: int, path: Path
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(first page, values): runs of the pages, bool [pages], that the file has."""
+    found = [(first, min(stop * PAGE_EDGES, edges)) for first, stop in runs(np.flatnonzero(pages), most=RUN_PAGES)]
+    rows = sum(end - first * PAGE_EDGES for first, end in found)
+    if rows != entry.shape[0]:
+        raise ForeignFileError(f"{path}: {spec.name} has {entry.shape[0]:,} rows; expected {rows:,} by {STORED}")
     file.seek(entry.begin)
-    for begin in range(0, rows if spec.paged else max(1, rows), step):
-        values = np.empty((min(begin + step, rows) - begin, *entry.shape[1:]), spec.dtype)
-        if values.nbytes and file.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:  # type: ignore[attr-defined]
-            raise ForeignFileError(f"{path}: ends within {spec.name}")
-        yield begin // PAGE_EDGES, values
+    for first, end in found:
+        yield first, _read(file, entry, spec, end - first * PAGE_EDGES, path)
+
+
+def _read(file: IO[bytes], entry: _Entry, spec: ArraySpec, rows: int, path: Path) -> NDArray[Any]:
+    """The next rows of an array, [rows, ...], in the type of the store."""
+    values = np.empty((rows, *entry.shape[1:]), entry.dtype)
+    if values.nbytes and file.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:  # type: ignore[attr-defined]
+        raise ForeignFileError(f"{path}: ends within {spec.name}")
+    return values.astype(spec.dtype, copy=False)

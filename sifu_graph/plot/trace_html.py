@@ -70,7 +70,7 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     about = (
         f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are {lines}; "
         "below it are the candidates for the next token: red is the next token of the text, dashed are default edges. "
-        "Click a candidate to explain its energy, with Shift to compare with it."
+        "Click a candidate to explain its energy, with Shift (or after the button) to compare with it."
     )
     return {
         "about": about,

@@ -3,8 +3,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const COLUMN = 74, ROW = 27, BASE = 176, LEFT = 46, TOP = 18, SIGNALS = 8;
-  const state = { version: data.traces.length - 1, at: 0, pick: 0, versus: 1, mass: 20, arcs: "weight", pin: null };
+  const ROW = 27, BASE = 176, LEFT = 46, TOP = 18, SIGNALS = 8;
+  const state = { version: data.traces.length - 1, at: 0, pick: 0, versus: 1, mass: 20, arcs: "weight", pin: null, compare: false };
   const $ = (id) => document.getElementById(id);
   const trace = () => data.traces[state.version];
   const here = () => trace().positions[state.at];
@@ -41,9 +41,13 @@
   const whole = (x) => x.toLocaleString("en-US");
   const percent = (p) => p >= 0.0995 ? (100 * p).toFixed(0) + "%" : p >= 0.001 ? (100 * p).toFixed(1) + "%" : p > 0 ? "<0.1%" : "0%";
   const shareOf = (c) => c.p * (c.private ? 1 : c.among);
+  // The width of a text in units of its letters' size: a little more than fonts need.
+  const ems = (part) => [...part].reduce((sum, c) => sum + (c > "\u2e80" ? 1 : /[MWmw@%\u2026]/.test(c) ? .95 : .6), 0);
+  const WIDEST = 12 * 12.5;  // a longer name is cut
+  const COLUMN = Math.max(74, 62 + Math.min(WIDEST, 12.5 * Math.max(...data.traces.flatMap((found) =>
+    found.positions.flatMap((position) => position.candidates.slice(0, 8).map((c) => ems(label(c.name))))))));
   // A text cut to a width, and the size of its letters, between `least` and `most`.
   function fit(text, width, least, most) {
-    const ems = (part) => [...part].reduce((sum, c) => sum + (c > "\u2e80" ? 1 : .56), 0);
     let cut = text;
     while (ems(cut) * least > width && [...cut].length > 1) cut = [...cut].slice(0, -2).join("") + "\u2026";
     return [cut, Math.min(most, width / ems(cut)) + "px"];
@@ -106,13 +110,13 @@
     const c = position.candidates[k], mine = index === state.at;
     const y = BASE + 44 + row * ROW, wide = COLUMN - 10, left = x(position.position) - wide / 2;
     const many = !c.private && c.among > 1 && k !== position.came;
-    const [text, letters] = fit(label(c.name) + (many ? "\u2026" : ""), wide - 44, 8, 15);
+    const [text, letters] = fit(label(c.name) + (many ? "\u2026" : ""), wide - 50, 11, 15);
     const classes = ["candidate", c.private ? "private" : "default", k === position.came && "came",
       mine && k === state.pick && "picked", mine && k === state.versus && k !== state.pick && "versus"].filter(Boolean);
     const spoken = `${label(c.name)}, energy ${c.energy}, probability ${percent(c.p)}, ${c.private ? "private edge" : "default edge"}`;
     return svg("g", {
       class: classes.join(" "), tabindex: -1, role: "button", "aria-label": spoken, "data-at": index, "data-k": k,
-      on: { click: (event) => { event.stopPropagation(); choose(index, k, event.shiftKey); if (!event.shiftKey) pin(c.name); } },
+      on: { click: (event) => { event.stopPropagation(); const versus = event.shiftKey || state.compare; choose(index, k, versus); if (!versus) pin(c.name); } },
     },
     svg("title", null, `${label(c.name)}  energy ${fixed(c.energy, 4)}  p ${(100 * c.p).toPrecision(3)} %` +
       (c.private ? `  counted ${whole(c.count)}` : `  one of ${whole(c.among)} default edges`)),
@@ -234,6 +238,7 @@
     put("about", data.about + change);
     $("mass").value = state.mass;
     $("mass-value").textContent = state.mass + " %";
+    $("compare").setAttribute("aria-pressed", String(state.compare));
     for (const button of document.querySelectorAll("[data-arcs]")) button.setAttribute("aria-pressed", String(button.dataset.arcs === state.arcs));
     for (const button of document.querySelectorAll("[data-version]")) button.setAttribute("aria-pressed", String(Number(button.dataset.version) === state.version));
   }
@@ -255,7 +260,7 @@
   }
   function choose(index, k, versus) {
     if (index !== state.at) { state.at = index; state.pick = 0; state.versus = here().contenders > 1 ? 1 : 0; }
-    if (versus) state.versus = k;
+    if (versus) { state.versus = k; state.compare = false; }
     else {
       state.pick = k;
       if (state.versus === k) state.versus = k === 0 ? Math.min(1, here().candidates.length - 1) : 0;
@@ -278,6 +283,7 @@
 
   $("mass").addEventListener("input", (event) => mass(Number(event.target.value)));
   for (const button of document.querySelectorAll("[data-arcs]")) button.addEventListener("click", () => arcsBy(button.dataset.arcs));
+  $("compare").addEventListener("click", () => { state.compare = !state.compare; drawHead(); });
   $("scheme").addEventListener("click", () => {
     const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.scheme = dark ? "light" : "dark";
@@ -306,7 +312,6 @@
   });
 
   state.at = trace().positions.length - 1;
-  if (here().came === null && state.at > 0) state.at -= 1;
   state.versus = here().contenders > 1 ? 1 : 0;
   document.title = spelled() + " \u00b7 sifu trace";
   render();

@@ -34,6 +34,13 @@ def print_table(rows: Iterable[Row]) -> None:
         echo(styled(f"{label:<{label_width}}", dim=True), f"  {value:>{value_width}}  {remark}".rstrip())
 
 
+def output_width() -> int:
+    """Columns of the terminal; elsewhere `OFF_TERMINAL_WIDTH`."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else OFF_TERMINAL_WIDTH
+
+
 def print_rich(renderable: RenderableType) -> None:
     """Print a table or a tree of rich, as wide as the terminal; elsewhere at most `OFF_TERMINAL_WIDTH` columns."""
     from rich.console import Console

@@ -18,11 +18,21 @@ CANDIDATES_IN_TABLE = 4
 """Candidates per position in the table."""
 SIGNALS_IN_TREE = 8
 """Signals that are listed one by one; the others are summed in one line."""
+SIDE_BY_SIDE = 140
+"""Columns of a terminal that holds what was before and after changes side by side."""
+LEAST_ROOM = 24  # columns for the strongest candidates
+GAP = 3  # columns between two columns of a table
 
 
-def _strongest(position: Position) -> str:
+def _strongest(position: Position, room: int | None = None) -> str:
+    """The strongest candidates; as many as fit into `room` columns, and at least one."""
+    from rich.cells import cell_len
+
     shown = position.candidates[: min(CANDIDATES_IN_TABLE, position.contenders)]
-    return "  ".join(f"{_name(one)} {percent(one.p * one.among)}" for one in shown)
+    texts = [f"{_name(one)} {percent(one.p * one.among)}" for one in shown]
+    while room is not None and len(texts) > 1 and cell_len("  ".join(texts)) > room:
+        texts.pop()
+    return "  ".join(texts)
 
 
 def _name(candidate: Candidate) -> str:
@@ -33,8 +43,13 @@ def _name(candidate: Candidate) -> str:
     return f"({name} ...)" if candidate.among > 1 else f"({name})"
 
 
-def positions_table(trace: Trace) -> Table:
-    """One row per position: token, next token with its probability, rank and loss, and the strongest candidates."""
+def positions_table(trace: Trace, width: int) -> Table:
+    """One row per position: token, next token with its probability, rank and loss, and the strongest candidates.
+
+    On a terminal of few columns, what changes make of a position stands in a row below it.
+    """
+    if width < SIDE_BY_SIDE:
+        return _narrow_table(trace, width)
     from rich import box
     from rich.table import Table
 
@@ -60,6 +75,43 @@ def positions_table(trace: Trace) -> Table:
             table.add_row(*cells, *_outcome(after)[3:], _strongest(after))
         else:
             table.add_row(*cells, "", "", "", "" if after is None else "same", style="dim")
+    return table
+
+
+def _narrow_table(trace: Trace, width: int) -> Table:
+    """The same for `width` columns: rank, nats and margin are left out where names and probabilities need the room."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    after = {one.position: one for one in trace.positions}
+    rows: list[tuple[list[str], Position, str | None]] = []
+    for one in (trace.before or trace).positions:
+        changed = None if trace.before is None else after.get(one.position)
+        same = changed is None or _seen(changed) == _seen(one)
+        rows.append(([*_outcome(one), _margin(one)], one, "dim" if same and trace.before is not None else None))
+        if changed is not None and not same:
+            rows.append((["", "  after", "", *_outcome(changed)[3:], _margin(changed)], changed, None))
+    names = ["", "token", "next", "p", "rank", "nats", "margin"]
+    widths = [max(cell_len(text) for text in [name, *(row[0][at] for row in rows)]) for at, name in enumerate(names)]
+    wanted = max(cell_len(_strongest(one, 0)) for _, one, _ in rows)
+    kept = [at for at in range(len(names)) if at < len(names) - 1 or trace.before is None]
+
+    def room() -> int:
+        return width - GAP - sum(widths[at] + GAP for at in kept)
+
+    for dropped in (6, 4, 5):
+        if room() < max(wanted, LEAST_ROOM) and dropped in kept:
+            kept.remove(dropped)
+    if room() < wanted:
+        kept.remove(2)  # the row below names the next token too
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for at in kept:
+        left = names[at] in ("token", "next")
+        table.add_column(names[at], justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    table.add_column("strongest", overflow="fold")
+    for cells, one, style in rows:
+        table.add_row(*(cells[at] for at in kept), _strongest(one, room()), style=style)
     return table
 
 

@@ -16,6 +16,7 @@ from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo_text
 
 if TYPE_CHECKING:
+    from sifu_graph.session import GraphInfo
     from sifu_graph.settings import BuildSettings, TrainingSettings
 
 
@@ -65,12 +66,30 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
                 f"initial parameters from {info.settings['initial']['method']}",
             ),
             *_training(info.settings["training"]),
+            _perplexity(info),
             ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
             ("store", format_bytes(info.store_bytes), info.path),
+            _text(info),
             ("format", number(info.format_version), f"written by {info.settings['created_by']}"),
             ("branch", info.branch, "" if info.newest else "this snapshot is not its newest"),
             ("snapshot", info.snapshot[:8], ""),
         ]
+    )
+
+
+def _perplexity(info: GraphInfo) -> Row:
+    if info.heldout_perplexity is None:
+        return ("perplexity", "-", "not recorded with this snapshot: sifu eval computes it")
+    return ("perplexity", number(info.heldout_perplexity, 1), "held-out, recorded by the training")
+
+
+def _text(info: GraphInfo) -> Row:
+    if not info.text_bytes:
+        return ("text inside", "no", "only counts of its tokens, pairs and clones")
+    return (
+        "text inside",
+        format_bytes(info.text_bytes),
+        "encoded, in the folder cache; sifu export slim leaves it out",
     )
 
 

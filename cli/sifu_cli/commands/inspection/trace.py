@@ -13,7 +13,7 @@ from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import at_option, common_options, force_option, host_memory_option
 from sifu_cli.output.formats import quoted
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import print_json, print_rich
+from sifu_cli.output.results import output_width, print_json, print_rich
 from sifu_cli.output.trace_view import position_tree, positions_table
 
 LAST = 64
@@ -125,6 +125,6 @@ def command(
     if chosen not in places or chosen not in {one.position for one in before.positions}:
         shown = f"{found.positions[0].position} to {found.positions[-1].position}"
         raise click.BadParameter(f"{chosen} is not shown: expected {shown}", ctx, param_hint="'--position'")
-    print_rich(positions_table(found))
+    print_rich(positions_table(found, output_width()))
     earlier = next(one for one in before.positions if one.position == chosen)
     print_rich(position_tree(found, places[chosen], earlier if found.before is not None else None, top or TOP))
