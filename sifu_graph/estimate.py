@@ -19,12 +19,13 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
+from sifu_graph.model.working_memory import edge_working_bytes, working_bytes
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, parse_bytes
 from sifu_graph.paging.device_budget import WORK_BYTES
+from sifu_graph.training.base_trainer import STEPS, STREAMS
 from sifu_graph.training.step import edge_state_arrays
 
 if TYPE_CHECKING:
-    from sifu_graph.model.base import Base
     from sifu_graph.session import GraphSession
 
 FLOAT_BYTES = 4
@@ -33,7 +34,7 @@ BASE_SHARE = 0.25  # the same for a base: three products of a signal with the ve
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # mean row that a token of text meets, relative to the mean over all rows (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
-BASE_BYTES = 300 << 20  # Python and the libraries
+LIBRARY_BYTES = 180 << 20  # Python and the libraries, where no graph is open: measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,13 @@ class Estimate:
     least_bytes
         The smallest ``host_memory`` that works.
     host_bytes
-        What a run takes for the edges: the given ``host_memory``, else all, else most of what is free.
+        What training takes for the edges: what the tables and the computation leave of ``host_memory``, else all, else
+        most of what is free.
+    table_bytes, working_bytes, library_bytes
+        Memory of the tables of the graph, of the computation of a training step, and of Python and its libraries.
+        ``host_memory`` bounds the edges, the tables and the computation together.
     process_bytes
-        The same with Python, the libraries, the index and a batch.
+        The memory of the process in training: all of these.
     scratch_bytes, store_bytes
         Disk: pages that leave memory, and the store after training with the commits that are kept; at most.
     decoding_bytes
@@ -82,6 +87,9 @@ class Estimate:
     device_bytes: int
     device_least_bytes: int
     host_bytes: int
+    table_bytes: int
+    working_bytes: int
+    library_bytes: int
     process_bytes: int
     fits: bool
     scratch_bytes: int
@@ -170,7 +178,7 @@ def estimate(
         A value has no meaning.
     """
     if graph is not None and graph.parameters.base is not None:
-        return _of_base(graph, graph.parameters.base)
+        return _of_base(graph, min(batch, STREAMS))
     size = _Size.of(graph) if graph is not None else _Size.planned(vocab, sparsify, width=width, length=length)
     nodes, width, edges, slots = size.nodes, size.width, size.edges, size.slots
     folder = folder if graph is None else graph.path
@@ -187,16 +195,26 @@ def estimate(
         bare_bytes=edge_floats * FLOAT_BYTES,
     )
     row_pages = -(-size.largest_row // PAGE_EDGES) + 1
-    least = least_bytes(pages, row_pages, page_bytes) + copied
+    working = edge_working_bytes(
+        nodes=nodes,
+        edges=edges,
+        width=width,
+        page_bytes=PAGE_EDGES * edge_floats * FLOAT_BYTES,
+        trained=batch * size.length,
+        evaluated=evaluation.BATCH * size.length,
+        text_row=size.text_row,
+    )
+    tables = 100 * slots + 200 * nodes if graph is None else graph.table_bytes
+    library = LIBRARY_BYTES if graph is None else graph.library_bytes
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
-    given = None if host_memory is None else parse_bytes(host_memory)
-    host = min(whole, int(FREE_SHARE * memory.available) if given is None else given)
+    edges_least = least_bytes(pages, row_pages, page_bytes) + copied
+    given = None if host_memory is None else parse_bytes(host_memory) - tables - working
+    host = max(0, min(whole, int(FREE_SHARE * memory.available) if given is None else given))
     rate = matrix_flops()
     resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * size.text_row * width * width)
     paging_s = (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
     speed = 1 / (1 / resident_speed + paging_s / (batch * size.length))
-    index_bytes = 100 * slots + 200 * nodes  # the index, the initial values, a batch's plan
     return Estimate(
         nodes=nodes,
         width=width,
@@ -207,11 +225,14 @@ def estimate(
         page_bytes=page_bytes,
         whole_bytes=whole,
         decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
-        least_bytes=min(whole, least),
+        least_bytes=min(whole, edges_least) + tables + working,
         host_bytes=host,
         device_bytes=whole + copied + WORK_BYTES,
-        device_least_bytes=least,
-        process_bytes=host + BASE_BYTES + index_bytes + (copied if host == whole else 0),
+        device_least_bytes=edges_least,
+        table_bytes=tables,
+        working_bytes=working,
+        library_bytes=library,
+        process_bytes=host + library + tables + working + (copied if host == whole else 0),
         fits=host >= whole,
         scratch_bytes=0 if host >= whole else whole + copied,
         store_bytes=COMMITS_KEPT * whole,
@@ -225,8 +246,11 @@ def estimate(
     )
 
 
-def _of_base(graph: GraphSession, base: Base) -> Estimate:
+def _of_base(graph: GraphSession, streams: int) -> Estimate:
     """Of a graph whose edges share a base: it is all in memory, and no page of an edge is read."""
+    base = graph.parameters.base
+    assert base is not None
+    working = working_bytes(graph.parameters, trained=streams * STEPS)
     index, width, memory = graph.parameters.index, graph.parameters.width, psutil.virtual_memory()
     parameters = base_parameters(index.nodes, width)
     stored = 3 * FLOAT_BYTES * parameters + 12 * len(base.pairs.target)  # with the state of AdamW; at most
@@ -241,13 +265,16 @@ def _of_base(graph: GraphSession, base: Base) -> Estimate:
         stored_parameters=stored_parameters(index.nodes, index.edges, width, base=True),
         pages=0,
         page_bytes=0,
-        whole_bytes=base.memory_bytes,
-        decoding_bytes=base.memory_bytes,
-        least_bytes=base.memory_bytes,
+        whole_bytes=graph.table_bytes + working,
+        decoding_bytes=graph.table_bytes + working_bytes(graph.parameters),
+        least_bytes=graph.table_bytes + working,
         device_bytes=0,
         device_least_bytes=0,
-        host_bytes=base.memory_bytes,
-        process_bytes=base.memory_bytes + BASE_BYTES + 100 * index.edges,
+        host_bytes=graph.table_bytes + working,
+        table_bytes=graph.table_bytes,
+        working_bytes=working,
+        library_bytes=graph.library_bytes,
+        process_bytes=graph.library_bytes + graph.table_bytes + working,
         fits=True,
         scratch_bytes=0,
         store_bytes=COMMITS_KEPT * stored,

@@ -22,7 +22,7 @@ from sifu_store.store import Store
 from sifu_graph.arguments import checked_methods
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
-from sifu_graph.paging import budget
+from sifu_graph.paging import budget, process_memory
 from sifu_graph.settings import GraphSettings, read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
@@ -90,6 +90,7 @@ class GraphSession:
         self.scratch = Path(scratch) if scratch is not None else None
         self.device, self.device_memory, self.precision = device, device_memory, precision
         self.memory_note: str | None = None
+        self.library_bytes = self.table_bytes = 0
         self._load()
 
     # ---- opening and closing
@@ -244,7 +245,11 @@ class GraphSession:
         if self._parameters is None:
             from sifu_graph.model.parameters import read_parameters
 
+            if self.host_memory is not None:
+                process_memory.bound_freed_memory()
+            self.library_bytes = process_memory.anonymous_bytes()
             self._parameters = read_parameters(lambda: self.store, self.signal, self.settings)
+            self.table_bytes = max(0, process_memory.anonymous_bytes() - self.library_bytes)
         return self._parameters
 
     def edge_reader(self) -> EdgeReader:
@@ -264,6 +269,8 @@ class GraphSession:
     ) -> None:
         """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
 
+        They may take what the tables of the graph and the computation leave of ``host_memory``.
+
         Parameters
         ----------
         state, kept
@@ -278,10 +285,14 @@ class GraphSession:
         HostMemoryError, DeviceMemoryError
             It is less than the least that works.
         """
-        if (base := (parameters or self.parameters).base) is not None:  # no page of an edge is read
-            self._fit_base(base.memory_bytes)
+        from sifu_graph.model.working_memory import working_bytes
+
+        found = parameters or self.parameters
+        working = working_bytes(found, trained=trained_edges, evaluated=evaluated_edges, text_row=self._text_row(found))
+        if found.base is not None:  # no page of an edge is read
+            self._fit_base(working)
             return
-        pool = (parameters or self.parameters).edges
+        pool = found.edges
         page_bytes = pool.page_bytes(state)
         copied = budget.copied_bytes(
             pool.slots,
@@ -290,8 +301,11 @@ class GraphSession:
             edge_bytes=page_bytes // pool.page_edges,
             bare_bytes=pool.page_bytes({}) // pool.page_edges,
         )
-        wanted = self.host_memory
-        if wanted is None and self.modest:
+        wanted: int | None = None
+        if self.host_memory is not None:
+            least_bytes = min(pool.pages * page_bytes, pool.least_bytes(state) + copied)
+            wanted = self._left_of_memory(working, least_bytes=least_bytes, copied_bytes=copied)
+        elif self.modest:
             wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
         host_bytes, self.memory_note = budget.budget(
             wanted,
@@ -308,6 +322,11 @@ class GraphSession:
         if parameters is None:
             self._fit_device(copied)
 
+    def _text_row(self, parameters: Parameters) -> float:
+        """Private edges of a token's row, on average over the text of the build."""
+        total = self.store.read("rows/total")
+        return float((parameters.index.row_sizes() * (total / max(1, total.sum()))).sum())
+
     def scratch_folder(self) -> Path:
         """The folder for pages that leave memory before a commit.
 
@@ -320,15 +339,31 @@ class GraphSession:
             refuse_link(self.path / "scratch")
         return self.scratch or self.path / "scratch"
 
-    def _fit_base(self, least_bytes: int) -> None:
+    def _left_of_memory(self, working: int, *, least_bytes: int, copied_bytes: int = 0) -> int:
+        """Bytes that ``host_memory`` leaves for the edges: without the tables and what the computation takes.
+
+        Raises
+        ------
+        HostMemoryError
+            They are less than ``least_bytes``, of which ``copied_bytes`` are copies.
+        """
+        assert self.host_memory is not None
+        fixed_bytes = self.table_bytes + working
+        left_bytes = budget.parse_bytes(self.host_memory) - fixed_bytes
+        if left_bytes < least_bytes:
+            depends = f", of which {format_bytes(copied_bytes + working)} depend on `batch`" if copied_bytes else ""
+            raise HostMemoryError(
+                f"`host_memory` is {self.host_memory}: the least that works here is "
+                f"{format_bytes(fixed_bytes + least_bytes)}{depends}"
+            )
+        return left_bytes
+
+    def _fit_base(self, working: int) -> None:
         """Checks that the base fits the memory that the graph may take; it is never paged."""
         if self.device != "cpu" or self.device_memory is not None:
             raise OptionError("`device`: a graph whose edges share a base computes on the CPU")
-        if self.host_memory is not None and budget.parse_bytes(self.host_memory) < least_bytes:
-            raise HostMemoryError(
-                f"`host_memory` is {self.host_memory}: the least that works here is {format_bytes(least_bytes)}, what "
-                "all edges share"
-            )
+        if self.host_memory is not None:
+            self._left_of_memory(working, least_bytes=0)
 
     def _fit_device(self, copied_bytes: int) -> None:
         """Lays the frames of the device out, where one computes."""

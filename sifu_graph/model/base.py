@@ -18,7 +18,7 @@ from torch import Tensor
 from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops import recurrent
-from sifu_graph.ops.pair_model import KEPT, PairModel
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend
 from sifu_graph.ops.recurrent_native import cpu_recurrent
 from sifu_graph.ops.repetition import Repetition
@@ -62,17 +62,6 @@ class Base:
         """From the small arrays of a graph, and its counts."""
         model = Recurrent(**{field: small[name] for field, name in NAMES.items()})
         return cls(model, pairs, cpu_recurrent(pairs, len(model.gain), model.W.dtype))
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory of the counts, of what is computed from them and kept, and of the parameters with their gradients and
-        their optimizer's state, in bytes."""
-        real = self.model.W.element_size()
-        pairs, parameters = len(self.pairs.target), sum(x.numel() for x in self.model.tensors().values())
-        rows = self.pairs.tree.sources * 8 * 8 + self.pairs.nodes * 4 * real
-        each = 4 + self.pairs.count.itemsize + 2 * real + 8  # the last is p, while they are computed
-        kept = 8 * min(KEPT + self.pairs.nodes, self.pairs.nodes**2)
-        return pairs * each + rows + kept + 8 * parameters * real
 
     def at_rest(self) -> Floats:
         """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""

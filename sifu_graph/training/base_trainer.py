@@ -72,7 +72,7 @@ class BaseTrainer:
             raise OptionError("`candidates`: a graph whose edges share a base is trained on all nodes")
         if not tokens.train.transitions:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
-        graph.fit_memory()
+        graph.fit_memory(trained_edges=progress.batch * STEPS)
         self._graph, self._tokens, self._progress = graph, tokens, progress
         self.optimizer = options.optimizer or saved_optimizer(saved, base=True)
         self.candidates: int | None = None

@@ -44,6 +44,7 @@ from torch import Tensor
 
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.config import SignalConfig
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
@@ -125,12 +126,14 @@ def fit_contexts(
     text, length
         The training text, and the tokens of a chunk.
     folder
-        Where the means lie, 4 d bytes an edge, if they are not to take memory; None: in memory.
+        Where the means lie, 4 d bytes an edge, and the counts, if they are not to take memory; None: in memory.
     """
     started = time.perf_counter()
     chunks = _Chunks.of(text, length=length)
     with one_thread():
-        directions = node_directions(chunks, parameters.index.nodes, parameters.width, recency=config.recency)
+        directions = node_directions(
+            chunks, parameters.index.nodes, parameters.width, recency=config.recency, arrays=DiskArrays(folder)
+        )
         mixes = _Mixes(parameters, config, directions)
         means = _Means.of(mixes, chunks.kept(), folder)
         strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
@@ -188,13 +191,15 @@ class _Chunks:
 # ---- directions
 
 
-def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float = 0.0) -> Floats:
+def node_directions(
+    chunks: _Chunks, nodes: int, width: int, *, recency: float = 0.0, arrays: DiskArrays | None = None
+) -> Floats:
     """Unit vectors of positive entries [n + 1, d]: alike where nodes are followed, two steps on or more, by the same.
 
     A node that much later weighs as much less as it does in the mix (``recency``). The last vector is that of the
     default edge: all entries the same, so that it says nothing in a centred mix.
     """
-    matrix = _followers(chunks, nodes, recency)
+    matrix = _followers(chunks, nodes, recency, arrays)
     rank = min(width - 1, nodes - 1)
     row, column = np.asarray(matrix.sum(1)).ravel() + 1, np.asarray(matrix.sum(0)).ravel() + 1
     all_of_them, weight, sizes = matrix.sum(), matrix.data, np.diff(matrix.indptr)
@@ -218,12 +223,12 @@ def node_directions(chunks: _Chunks, nodes: int, width: int, *, recency: float =
     return out
 
 
-def _followers(chunks: _Chunks, nodes: int, recency: float) -> scipy.sparse.csr_array:
+def _followers(chunks: _Chunks, nodes: int, recency: float, arrays: DiskArrays | None = None) -> scipy.sparse.csr_array:
     """How often each node stands two steps before each other one, or a few more, which weigh less [n, n]."""
     lags = range(2, min(2 + LAGS, chunks.length))
     blocks = []
     for first, stop in pairwise(_blocks(chunks, nodes)):
-        merged = {lag: MergedCounts(np.dtype(np.int64)) for lag in lags}
+        merged = {lag: MergedCounts(np.dtype(np.int64), arrays) for lag in lags}
         for tokens, size in chunks.every():
             for lag in lags:
                 source, follower = tokens[:, :-lag], tokens[:, lag:]

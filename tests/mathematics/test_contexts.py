@@ -186,7 +186,7 @@ def test_the_same_bits_in_little_memory(tmp_path: Path) -> None:
         graph.host_memory = "100KB"
         with pytest.raises(Exception, match="the least that works here") as error:
             graph.train(steps=1, batch=8)
-        graph.host_memory = 12_000_000
+        graph.host_memory = 80_000_000
         del error
         graph.train(steps=1, batch=8)
     with Store.open(tmp_path / "a.sifu") as one, Store.open(tmp_path / "b.sifu") as two:

@@ -102,7 +102,8 @@ def _rows(found: Estimate) -> list[Row]:
         (
             "process",
             format_bytes(found.process_bytes),
-            f"approximate total; {format_bytes(found.free_memory_bytes)} are free",
+            f"with {format_bytes(found.library_bytes)} of Python and libraries, which --host-memory does not count; "
+            f"{format_bytes(found.free_memory_bytes)} are free",
         ),
     ]
     if paged:
