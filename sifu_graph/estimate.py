@@ -199,6 +199,7 @@ def estimate(
         nodes=nodes,
         edges=edges,
         width=width,
+        pages=pages,
         page_bytes=PAGE_EDGES * edge_floats * FLOAT_BYTES,
         trained=batch * size.length,
         evaluated=evaluation.BATCH * size.length,

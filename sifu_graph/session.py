@@ -115,8 +115,8 @@ class GraphSession:
         at
             ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
         host_memory
-            The memory that the edges may take: bytes, or a size such as ``512MiB`` or ``50%``. It changes no result.
-            None: all of them, or most of what is free.
+            The memory that the process may take, without Python and its libraries: bytes, or a size such as ``512MiB``
+            or ``50%``. It changes no result. None: enough for all edges, or most of what is free for them.
         modest
             Where ``host_memory`` is None: 256 MiB, or the least that works. Enough to look at a few rows.
         scratch
@@ -442,7 +442,7 @@ class GraphSession:
 
     def _recorded_perplexity(self) -> float | None:
         """The held-out perplexity that training recorded, unless a later commit changed the graph."""
-        newest = next(iter(self.store.history()), None)
+        newest = next(iter(self.store.history(limit=1)), None)
         found = None if newest is None else newest.changes.get("heldout_perplexity")
         return float(found) if isinstance(found, int | float) else None
 

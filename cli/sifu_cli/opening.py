@@ -24,7 +24,7 @@ class Resources:
     Parameters
     ----------
     host_memory, device_memory
-        Memory for the edges, as text: `512MiB`, `50%`; None: chosen by the library.
+        Memory of the process, as text: `512MiB`, `50%`; None: chosen by the library.
     scratch
         Folder for pages that leave memory before a commit; None: the folder of the store.
     device

@@ -92,7 +92,8 @@ def host_memory_option(default: str) -> Decorator:
     return click.option(
         "--host-memory",
         metavar="SIZE",
-        help=f"Memory for the edges: 512MiB, 2GB, 50%. It does not change the result.  [default: {default}]",
+        help="Memory of the process, without Python and its libraries: 512MiB, 2GB, 50%. It does not change the result.  "
+        f"[default: {default}]",
     )
 
 
@@ -131,7 +132,7 @@ def resource_options(function: _Function) -> _Function:
         click.option(
             "--device", metavar="NAME", default="cpu", help="Compute device: cpu, cuda or cuda:N.  [default: cpu]"
         ),
-        host_memory_option("the size of all edges, or most of the free memory"),
+        host_memory_option("enough for all edges, or most of the free memory for them"),
     )
     for option in options:
         option(gathered)

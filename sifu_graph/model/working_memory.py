@@ -35,6 +35,7 @@ def working_bytes(parameters: Parameters, *, trained: int = 0, evaluated: int = 
         nodes=index.nodes,
         edges=index.edges,
         width=parameters.width,
+        pages=parameters.edges.pages,
         page_bytes=parameters.edges.page_bytes({}),
         trained=trained,
         evaluated=evaluated,
@@ -43,10 +44,10 @@ def working_bytes(parameters: Parameters, *, trained: int = 0, evaluated: int = 
 
 
 def edge_working_bytes(
-    *, nodes: int, edges: int, width: int, page_bytes: int, trained: int, evaluated: int, text_row: float
+    *, nodes: int, edges: int, width: int, pages: int, page_bytes: int, trained: int, evaluated: int, text_row: float
 ) -> int:
-    """`working_bytes` of a graph of this size, whose edges stand alone; ``page_bytes``: without an optimizer's state."""
-    total = SMALL_BYTES + 3 * SHORT_RUN * page_bytes  # pages that are read: encoded, decoded, written
+    """`working_bytes` of a graph whose edges stand alone; ``page_bytes``: without an optimizer's state."""
+    total = SMALL_BYTES + 3 * min(pages, SHORT_RUN) * page_bytes  # pages that are read: encoded, decoded, written
     positions = max(trained, evaluated)
     if positions:
         rows = min(edges, positions * nodes)

@@ -1,8 +1,7 @@
 """The commits of a store: their metadata, the parent of each, and all of them as a tree.
 
 Icechunk records the parent of a snapshot. Where commits between two kept ones were deleted, a reference names the
-nearest kept ancestor (`refs.BEFORE`). This module knows commits, their metadata and their order; not arrays, and not
-how commits are deleted.
+nearest kept ancestor (`refs.BEFORE`). The module knows commits and their order; not arrays, nor how they are deleted.
 """
 
 from __future__ import annotations
@@ -286,7 +285,7 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
     starts = [(name, tip) for name, tip in names.by_directory().items() if not name.startswith(BETWEEN)]
     for name, tip in [*starts, *(("", tip) for tip in tips)]:
         at: str | None = tip
-        passed: set[str] = set()
+        passed = set[str]()
         while at is not None and at not in commits:
             passed.add(at)
             try:
@@ -297,13 +296,15 @@ def read_all(lineage: Lineage, tips: Iterable[str] = ()) -> tuple[dict[str, Comm
             at = commits[at].parent
         else:
             damaged += [_loop(at)] if at is not None and at in passed else []
-    ends = [
-        f"the commit before {commit.snapshot[:8]} is not known: the reference to it is lost"
-        for commit in commits.values()
-        if commit.parent is None and not lineage.is_first(commit)
-    ]
+    ends = []
+    for commit in (each for each in commits.values() if each.parent is None):
+        try:
+            if not lineage.is_first(commit):
+                ends.append(f"the commit before {commit.snapshot[:8]} is not known: the reference to it is lost")
+        except StoreDamagedError as error:  # the file of the empty snapshot is that of another one
+            damaged.append(str(error))
     needed = (f"{reason} (needed by {', '.join(filter(None, of))})" for reason, of in unreadable.items())
-    return commits, Faults(tuple(lost), tuple(damaged), tuple(needed), tuple(ends))
+    return commits, Faults(tuple(lost), tuple(dict.fromkeys(damaged)), tuple(needed), tuple(ends))
 
 
 def _loop(snapshot: str) -> str:
@@ -369,15 +370,14 @@ def writes_between(repository: icechunk.Repository, older: str, newer: str) -> W
         return None
     chunks = {name.lstrip("/"): {int(index[0]) for index in indices} for name, indices in diff.updated_chunks.items()}
     replaced = frozenset(name.lstrip("/") for name in diff.new_arrays | diff.deleted_arrays)
-    updated = {name.lstrip("/") for name in diff.updated_arrays}
-    return Writes(chunks, replaced, replaced.union(chunks, updated))
+    return Writes(chunks, replaced, replaced.union(chunks, (name.lstrip("/") for name in diff.updated_arrays)))
 
 
 def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
     """Whether `older` is an ancestor of `newer` by Icechunk's own parents, which must lead to an end."""
     passed: set[str] = set()
     snapshot: str | None = newer
-    while snapshot not in (None, EMPTY) and snapshot not in passed:
+    while snapshot is not None and snapshot not in passed:
         try:
             parent = snapshot_info(repository, snapshot).parent_id
         except icechunk.IcechunkError:
@@ -386,7 +386,7 @@ def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
             return True
         passed.add(snapshot)
         snapshot = parent
-    return snapshot == older  # both the empty snapshot
+    return False
 
 
 def changed_chunks(

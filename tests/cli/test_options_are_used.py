@@ -122,6 +122,6 @@ def test_other_graphs_of_eval_use_the_same_memory(built: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Graph, "open", record)
     Path("elsewhere").mkdir()
-    memory = ("--host-memory", "24MiB", "--scratch", "elsewhere")
+    memory = ("--host-memory", "64MiB", "--scratch", "elsewhere")
     assert call("eval", "--store", built, "--against", "@HEAD", *memory).code == 0
-    assert opened == [(str(built), "24MiB", "elsewhere")] * 2
+    assert opened == [(str(built), "64MiB", "elsewhere")] * 2

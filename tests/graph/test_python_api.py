@@ -266,7 +266,7 @@ def test_what_is_no_text_is_refused(graph: Graph) -> None:
     with pytest.raises(sifu_graph.CorpusError, match="texts: empty"):
         graph.evaluate(texts=["", " "])
     assert list(TextCorpus("one text").documents()) == ["one text"]
-    assert list(TextCorpus(["a\nb\u2028c\r\nd"]).documents()) == ["a\nb\u2028c\r\nd"]
+    assert list(TextCorpus(["a\nb\u2028c\r\nd"]).documents()) == ["a\nb\u2028c\nd"]
 
 
 # ---- tables and notebooks

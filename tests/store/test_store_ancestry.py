@@ -12,6 +12,7 @@ import pytest
 import small_store
 from sifu_store import Store, refs
 from sifu_store.errors import StoreDamagedError
+from sifu_store.refs import EMPTY
 
 EVERYTHING = """
 import sys
@@ -84,6 +85,20 @@ def test_a_snapshot_file_that_is_another_one(tmp_path: Path, replaced: int, by: 
     for index, lines_of in enumerate(zip(at, views, strict=True)):
         for line in lines_of:
             assert ("StoreDamagedError" in line) == (index == replaced)
+
+
+@pytest.mark.parametrize("by", range(4))
+def test_the_file_of_the_empty_snapshot_is_another_one(tmp_path: Path, by: int) -> None:
+    path = tmp_path / "s"
+    ids = make(path)
+    snapshots = path / "repository" / "snapshots"
+    shutil.copyfile(snapshots / ids[by], snapshots / EMPTY)
+    lines = outcomes(path, ids)
+    assert not [line for line in lines if "LINE BREAK" in line]
+    by_name = {line.split()[0]: line for line in lines}
+    for name in ("verify", "tree", "gc"):
+        assert f"the file of snapshot {EMPTY} is that of snapshot {ids[by]}" in by_name[name]
+    assert by_name["history"] == "history done "
 
 
 @pytest.mark.parametrize("target", range(1, 4))

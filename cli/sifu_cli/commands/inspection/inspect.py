@@ -42,7 +42,7 @@ Examples:
 @click.argument("target", required=False, metavar="[NODE]")
 @click.option("--top", type=Integer(min=1), metavar="N", default=TOP, show_default=True, help="Neighbours per list.")
 @at_option
-@host_memory_option("256MiB, or the least possible")
+@host_memory_option("256MiB for edges, or the least possible")
 @common_options
 def command(
     *,

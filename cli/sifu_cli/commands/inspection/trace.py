@@ -72,7 +72,7 @@ Examples:
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page.")
 @force_option("Overwrite an existing page.")
 @at_option
-@host_memory_option("256MiB, or the least possible")
+@host_memory_option("256MiB for edges, or the least possible")
 @common_options
 @click.pass_context
 def command(

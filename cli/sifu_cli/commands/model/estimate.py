@@ -52,7 +52,7 @@ Examples:
     show_default=True,
     help="rowwise, adamw or adamw-dense; its state is paged with the edges.",
 )
-@host_memory_option("the size of all edges, or most of the free memory")
+@host_memory_option("enough for all edges, or most of the free memory for them")
 @common_options
 @click.pass_context
 def command(ctx: click.Context, /, *, store: Path, quiet: bool, as_json: bool, **options: Any) -> None:

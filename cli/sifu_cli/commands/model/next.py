@@ -34,7 +34,7 @@ Examples:
 @click.argument("text", required=False)
 @click.option("--top", type=Integer(min=1), metavar="N", default=10, show_default=True, help="Number of tokens.")
 @at_option
-@host_memory_option("256MiB, or the least possible")
+@host_memory_option("256MiB for edges, or the least possible")
 @common_options
 @click.pass_context
 def command(

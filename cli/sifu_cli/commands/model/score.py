@@ -33,7 +33,7 @@ Examples:
 )
 @click.argument("text", required=False)
 @at_option
-@host_memory_option("256MiB, or the least possible")
+@host_memory_option("256MiB for edges, or the least possible")
 @common_options
 @click.pass_context
 def command(
