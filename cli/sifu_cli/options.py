@@ -92,8 +92,8 @@ def host_memory_option(default: str) -> Decorator:
     return click.option(
         "--host-memory",
         metavar="SIZE",
-        help="Memory of the process, without Python and its libraries: 512MiB, 2GB, 50%. It does not change the result.  "
-        f"[default: {default}]",
+        help="Memory of the process, without Python and its libraries: 512MiB, 2GB, 50%. It does not change the result."
+        f"  [default: {default}]",
     )
 
 

@@ -15,7 +15,7 @@ import psutil
 
 STATUS = Path("/proc/self/status")
 MAPPED_BYTES = 1 << 20
-"""Blocks of at least this size go back to the system as soon as they are freed (`bound_freed_memory`)."""
+"""Blocks of at least this size go back to the system when they are freed (`bound_freed_memory`)."""
 _M_MMAP_THRESHOLD = -3  # of mallopt, in malloc.h
 
 
