@@ -6,6 +6,7 @@ test_process_memory.py`).
 
 from __future__ import annotations
 
+from sifu_graph.arrays import BLOCK as BLOCK_OF_COUNTS
 from sifu_graph.model.base_forward import WINDOW
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.pair_model import BLOCK, KEPT, PairModel
@@ -51,7 +52,9 @@ def edge_working_bytes(
     positions = max(trained, evaluated)
     if positions:
         rows = min(edges, positions * nodes)
-        total += 16 * FLOAT_BYTES * width * positions + (40 if trained else 24) * rows  # signals; the plan of the rows
+        batch = 16 * FLOAT_BYTES * width * positions + (40 if trained else 24) * rows  # signals; the plan of the rows
+        counting = 200 * min(BLOCK_OF_COUNTS, nodes**2) if trained else 0  # the closed form, before the first batch
+        total += max(batch, counting)
     if evaluated and not trained:  # the energies of the whole batch
         total += int(1.5 * FLOAT_BYTES * text_row * evaluated)
     return total

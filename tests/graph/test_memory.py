@@ -28,7 +28,7 @@ from sifu_graph.edit import edit_texts
 from sifu_graph.paging.budget import UNITS, budget, parse_bytes
 from sifu_graph.paging.spill_file import SpillFile
 
-BUDGET = "42MiB"  # of which the edges have about 10, and would take 21
+BUDGET = "52MiB"  # of which the edges have 17 in training, and would take 21
 
 
 def build(folder: Path, *, width: int) -> Path:
@@ -62,7 +62,7 @@ def test_training_within_a_budget_writes_the_same_store(paged: Path, tmp_path: P
     other = Path(shutil.copytree(paged, tmp_path / "other.sifu"))
     optimizer = OptimizerConfig(kind=kind, lr=1e-2, beta2=0.99) if kind == "adamw" else None
     options = {"optimizer": optimizer, "batch": 8, "seed": 1}
-    allowed = BUDGET if kind == "rowwise" else "60MiB"
+    allowed = BUDGET if kind == "rowwise" else "68MiB"
     with Graph.open(paged) as graph:
         report = graph.train(steps=4, eval_every=0, **options)
         assert report.cache["evicted"] == 0

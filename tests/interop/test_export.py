@@ -293,6 +293,7 @@ def assert_same_matrix(found: scipy.sparse.csr_array, wanted: scipy.sparse.csr_a
         np.testing.assert_array_equal(getattr(found, part), getattr(wanted, part))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # by torch-sparse
 def test_torch_sparse(trained: Path) -> None:
     with Graph.open(trained) as graph:
         if importlib.util.find_spec("torch_sparse") is None:
