@@ -89,3 +89,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_noise_of_the_process() -> Iterator[None]:
+    """The memory of this process, which holds other tests, says nothing of a graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sifu_graph.paging.process_memory.anonymous_bytes", lambda: 0)
+        yield
