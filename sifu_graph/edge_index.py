@@ -99,6 +99,10 @@ class EdgeIndex:
         """Number of private edges out of every node, int64 [n]."""
         return np.diff(self.row_start)
 
+    def text_row(self, total: Ints) -> float:
+        """Private edges of a token's row, on average over a text with these transitions out of each node, int64 [n]."""
+        return float((self.row_sizes() * (total / max(1, total.sum()))).sum())
+
     def defaults(self) -> Ints:
         """Number of default edges out of every node that can be chosen, int64 [n]."""
         out: Ints = self.nodes - self.row_sizes() - np.bincount(self.forbidden // self.nodes, minlength=self.nodes)

@@ -19,7 +19,7 @@ from sifu_store.layout import PAGE_EDGES
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
-from sifu_graph.model.working_memory import edge_working_bytes, working_bytes
+from sifu_graph.model.working_memory import FLOAT_BYTES, edge_working_bytes, working_bytes
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, parse_bytes
 from sifu_graph.paging.device_budget import WORK_BYTES
 from sifu_graph.training.base_trainer import STEPS, STREAMS
@@ -28,7 +28,6 @@ from sifu_graph.training.step import edge_state_arrays
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-FLOAT_BYTES = 4
 TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
 BASE_SHARE = 0.25  # the same for a base: three products of a signal with the vectors of all nodes for each token
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
@@ -119,7 +118,6 @@ class _Size:
     @classmethod
     def of(cls, graph: GraphSession) -> _Size:
         index, build, sizes = graph.parameters.index, graph.settings["build"], graph.parameters.index.row_sizes()
-        total = graph.store.read("rows/total")
         return cls(
             nodes=index.nodes,
             width=graph.parameters.width,
@@ -127,7 +125,7 @@ class _Size:
             length=build["length"],
             slots=graph.parameters.edges.slots,
             largest_row=int(sizes.max(initial=0)),
-            text_row=float((sizes * (total / max(1, total.sum()))).sum()),
+            text_row=index.text_row(graph.store.read("rows/total")),
             epoch_tokens=build["corpus_tokens"],
         )
 

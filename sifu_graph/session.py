@@ -285,10 +285,16 @@ class GraphSession:
         HostMemoryError, DeviceMemoryError
             It is less than the least that works.
         """
-        from sifu_graph.model.working_memory import working_bytes
+        found, working = parameters or self.parameters, 0
+        if self.host_memory is not None:
+            from sifu_graph.model.working_memory import working_bytes
 
-        found = parameters or self.parameters
-        working = working_bytes(found, trained=trained_edges, evaluated=evaluated_edges, text_row=self._text_row(found))
+            working = working_bytes(
+                found,
+                trained=trained_edges,
+                evaluated=evaluated_edges,
+                text_row=found.index.text_row(self.store.read("rows/total")),
+            )
         if found.base is not None:  # no page of an edge is read
             self._fit_base(working)
             return
@@ -321,11 +327,6 @@ class GraphSession:
         )
         if parameters is None:
             self._fit_device(copied)
-
-    def _text_row(self, parameters: Parameters) -> float:
-        """Private edges of a token's row, on average over the text of the build."""
-        total = self.store.read("rows/total")
-        return float((parameters.index.row_sizes() * (total / max(1, total.sum()))).sum())
 
     def scratch_folder(self) -> Path:
         """The folder for pages that leave memory before a commit.

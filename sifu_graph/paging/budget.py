@@ -77,8 +77,9 @@ def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tu
     found = parse_bytes(wanted)
     note = None
     if found > memory.total:
+        asked = wanted if isinstance(wanted, str) else format_bytes(wanted)
         note = (
-            f"`host_memory` is {wanted}, more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
+            f"`host_memory` is {asked}, more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
         )
     return (None if found >= whole_bytes else found), note
 

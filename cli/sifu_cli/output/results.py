@@ -45,9 +45,8 @@ def print_rich(renderable: RenderableType) -> None:
     """Print a table or a tree of rich, as wide as the terminal; elsewhere at most `OFF_TERMINAL_WIDTH` columns."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else OFF_TERMINAL_WIDTH
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    console = Console(width=width, highlight=False, markup=False, emoji=False, no_color=plain)
+    console = Console(width=output_width(), highlight=False, markup=False, emoji=False, no_color=plain)
     with console.capture() as captured:
         console.print(renderable)
     echo_rendered("\n".join(line.rstrip() for line in captured.get().split("\n")).strip("\n"))
