@@ -24,54 +24,76 @@
 #include <cstring>
 #include <vector>
 
+#include "products.hpp"
 #include "threads.hpp"
-#include "vectors.hpp"
 
 constexpr int BLOCK = 64;        // edges in a block of work
-constexpr int64_t TILE = 128;    // positions whose energies are held at a time
+constexpr int64_t TILE = 96;     // positions whose energies are held at a time
 constexpr int64_t CHUNK = 8192;  // edges in a sweep: their rows stay in the outer cache from the first pass to the second
 
-// ---- one edge, NB positions --------------------------------------------------------------------------------------
+// ---- one edge, up to SOME positions ------------------------------------------------------------------------------
 
-// out[n] = start[n] + x[n] M for the rows x[n] of a [NB][D] tile and a matrix M [D][D].
-template <int NB>
-INLINE void multiply(const real* x, const real* M, vec (&out)[NB][VECS]) {
-    for (int i = 0; i < D; ++i) {
-        vec row[VECS];
-        for (int c = 0; c < VECS; ++c) row[c] = load(M + i * D + c * LANES);
-        for (int n = 0; n < NB; ++n) {
-            vec x_i = splat(x[n * D + i]);
-            for (int c = 0; c < VECS; ++c) out[n][c] += x_i * row[c];
-        }
+constexpr int SOME = 48;  // positions: what they need stays in the inner cache, beside the edge's matrices
+
+// z = S W + b + P
+INLINE void preactivation(int64_t positions, const real* S, const real* W, const real* b, const real* pe,
+                          const int64_t* pe_row, real* z) {
+    for (int64_t n = 0; n < positions; ++n)
+        for (int c = 0; c < VECS; ++c)
+            store(z + n * D + c * LANES, load(b + c * LANES) + load(pe + pe_row[n] * D + c * LANES));
+    add_product(positions, S, D, 1, W, D, z);
+}
+
+// Square roots of the sums of the parts of some positions, as `sum` and `std::sqrt` give them.
+INLINE void lengths(int64_t positions, const part* squares, real* energy) {
+    for (int64_t n = 0; n < positions; n += PART_LANES) {
+        part at[PART_LANES];
+        for (int k = 0; k < PART_LANES; ++k) at[k] = n + k < positions ? squares[n + k] : part{};
+        transpose_tile(at);
+        for (int half = PART_LANES / 2; half; half /= 2)
+            for (int k = 0; k < half; ++k) at[k] += at[k + half];
+        for (int k = 0; k < PART_LANES && n + k < positions; ++k) energy[n + k] = std::sqrt(at[0][k]);
     }
 }
 
-template <int NB>
-INLINE void preactivation(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
-                                 vec (&z)[NB][VECS]) {
-    for (int n = 0; n < NB; ++n)
-        for (int c = 0; c < VECS; ++c) z[n][c] = load(b + c * LANES) + load(pe + pe_row[n] * D + c * LANES);
-    multiply<NB>(S, W, z);
+// E = |GELU(z)|
+INLINE void energies_of(int64_t positions, const real* z, real* energy) {
+    part squares[SOME];
+    for (int64_t n = 0; n < positions; ++n) {
+        vec square = {};
+        for (int c = 0; c < VECS; ++c) {
+            vec y = gelu(load(z + n * D + c * LANES));
+            square += y * y;
+        }
+        squares[n] = sum_of_parts(square);
+    }
+    lengths(positions, squares, energy);
 }
 
-// |GELU(z)|
 INLINE real energy_of(const vec (&z)[VECS]) {
     vec square = {};
     for (int c = 0; c < VECS; ++c) {
-        vec cdf, pdf;
-        phi(z[c], cdf, pdf);
-        vec y = z[c] * cdf;
+        vec y = gelu(z[c]);
         square += y * y;
     }
     return std::sqrt(sum(square));
 }
 
-template <int NB>
-static inline void energies_of(const real* S, const real* W, const real* b, const real* pe, const int64_t* pe_row,
-                               real* energy) {
-    vec z[NB][VECS];
-    preactivation<NB>(S, W, b, pe, pe_row, z);
-    for (int n = 0; n < NB; ++n) energy[n] = energy_of(z[n]);
+// The same energies; z becomes GELU(z) GELU'(z), which is E times the gradient of E.
+INLINE void energies_and_slopes(int64_t positions, real* z, real* energy) {
+    part squares[SOME];
+    for (int64_t n = 0; n < positions; ++n) {
+        vec square = {};
+        for (int c = 0; c < VECS; ++c) {
+            vec at = load(z + n * D + c * LANES), cdf, pdf;
+            phi(at, cdf, pdf);
+            vec y = at * cdf;
+            square += y * y;
+            store(z + n * D + c * LANES, y * (cdf + at * pdf));
+        }
+        squares[n] = sum_of_parts(square);
+    }
+    lengths(positions, squares, energy);
 }
 
 // One position, ABREAST edges at once: as many streams from memory, which is what decoding waits for. Meanwhile the
@@ -95,75 +117,6 @@ INLINE void energies_abreast(const real* S, const real* W, const real* b, const 
             }
     }
     for (int n = 0; n < ABREAST; ++n) energy[n] = energy_of(z[n]);
-}
-
-// What the backward pass of one edge reads and fills.
-struct Edge {
-    const real* W;      // [D][D]
-    const real* W_t;    // [D][D], transposed
-    const real* b;      // [D]
-    int64_t rank;       // in its row
-    real scale, weight;  // g, and the weight of one position in the loss
-    real* dW;           // [D][D], summed over positions
-    real* db;           // [D]
-    real dscale;
-};
-
-template <int NB>
-static inline void backward_of(Edge& edge, const real* S, const real* pe, const int64_t* pe_row,
-                               const int64_t* target, const real* logsumexp, real* dS) {
-    vec z[NB][VECS];
-    preactivation<NB>(S, edge.W, edge.b, pe, pe_row, z);
-    alignas(64) real dz_tile[NB * D], energy[LANES] = {}, normaliser[LANES] = {}, hit[LANES] = {};
-    vec slope[NB][VECS];
-    static_assert(NB <= LANES, "the positions of a tile fit one vector");
-    for (int n = 0; n < NB; ++n) {
-        vec square = {};
-        for (int c = 0; c < VECS; ++c) {
-            vec cdf, pdf;
-            phi(z[n][c], cdf, pdf);
-            vec y = z[n][c] * cdf;
-            square += y * y;
-            slope[n][c] = y * (cdf + z[n][c] * pdf);
-        }
-        energy[n] = std::sqrt(sum(square));
-        normaliser[n] = logsumexp[n];
-        hit[n] = target[n] == edge.rank ? real(1) : real(0);
-    }
-    vec E = load(energy);
-    vec dlogit = splat(edge.weight) * (vexp(splat(edge.scale) * E - load(normaliser)) - load(hit));
-    vec factor = where_less(vec{}, E, splat(edge.scale) * dlogit / E, vec{});
-    for (int n = 0; n < NB; ++n) edge.dscale += dlogit[n] * energy[n];
-    vec db[VECS];
-    for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
-    for (int n = 0; n < NB; ++n)
-        for (int c = 0; c < VECS; ++c) {
-            vec dz = splat(factor[n]) * slope[n][c];
-            store(dz_tile + n * D + c * LANES, dz);
-            db[c] += dz;
-        }
-    for (int c = 0; c < VECS; ++c) store(edge.db + c * LANES, db[c]);
-
-    vec ds[NB][VECS];
-    for (int n = 0; n < NB; ++n)
-        for (int c = 0; c < VECS; ++c) ds[n][c] = load(dS + n * D + c * LANES);
-    multiply<NB>(dz_tile, edge.W_t, ds);
-    for (int n = 0; n < NB; ++n)
-        for (int c = 0; c < VECS; ++c) store(dS + n * D + c * LANES, ds[n][c]);
-
-    constexpr int ROWS = 8;
-    for (int i = 0; i < D; i += ROWS) {
-        vec dw[ROWS][VECS];
-        for (int r = 0; r < ROWS; ++r)
-            for (int c = 0; c < VECS; ++c) dw[r][c] = load(edge.dW + (i + r) * D + c * LANES);
-        for (int n = 0; n < NB; ++n)
-            for (int r = 0; r < ROWS; ++r) {
-                vec s = splat(S[n * D + i + r]);
-                for (int c = 0; c < VECS; ++c) dw[r][c] += s * load(dz_tile + n * D + c * LANES);
-            }
-        for (int r = 0; r < ROWS; ++r)
-            for (int c = 0; c < VECS; ++c) store(edge.dW + (i + r) * D + c * LANES, dw[r][c]);
-    }
 }
 
 // ---- the batch ---------------------------------------------------------------------------------------------------
@@ -243,9 +196,10 @@ INLINE void scaled_step(real* w, const real* g, int64_t size, real rate, real ke
 }
 
 static void update_edge(real* W, real* b, const real* dW, const real* db, int64_t slot, const Update& u) {
-    vec square = {};
-    for (int64_t i = 0; i < D * D; i += LANES) square += load(dW + i) * load(dW + i);
-    for (int64_t i = 0; i < D; i += LANES) square += load(db + i) * load(db + i);
+    vec squares[VECS] = {}, square = {};
+    for (int64_t i = 0; i < D; ++i)
+        for (int c = 0; c < VECS; ++c) squares[c] += load(dW + i * D + c * LANES) * load(dW + i * D + c * LANES);
+    for (int c = 0; c < VECS; ++c) square += squares[c] + load(db + c * LANES) * load(db + c * LANES);
     real norm2 = sum(square);
     real factor = u.clip > 0 && norm2 > u.clip * u.clip ? u.clip / std::sqrt(norm2) : real(1);
     if (u.kind == 1) {
@@ -262,23 +216,46 @@ static void update_edge(real* W, real* b, const real* dW, const real* db, int64_
 
 namespace {
 
-// Runs f<NB> over the positions [first, last), then f<4>, f<2>, f<1> over what is left. The registers hold what NB
-// positions accumulate and a row of W.
-constexpr int NB = PARTS == 1 ? 8 : PARTS == 2 ? 3 : 2;
-#define FOR_POSITIONS(first, last, CALL)              \
-    do {                                              \
-        int64_t n = (first);                          \
-        for (; n + NB <= (last); n += NB) CALL(NB);   \
-        if (NB > 4 && n + 4 <= (last)) {              \
-            CALL(4);                                  \
-            n += 4;                                   \
-        }                                             \
-        if (n + 2 <= (last)) {                        \
-            CALL(2);                                  \
-            n += 2;                                   \
-        }                                             \
-        if (n + 1 <= (last)) CALL(1);                 \
-    } while (0)
+// What the backward pass of one edge reads and fills.
+struct Edge {
+    const real* W;      // [D][D]
+    const real* W_t;    // [D][D], transposed
+    const real* b;      // [D]
+    int64_t rank;       // in its row
+    real scale, weight;  // g, and the weight of one position in the loss
+    real* dW;           // [D][D], summed over positions
+    real* db;           // [D]
+    real dscale;
+};
+
+// Of at most SOME positions.
+void backward_of(Edge& edge, int64_t positions, const real* S, const real* pe, const int64_t* pe_row,
+                 const int64_t* target, const real* logsumexp, real* dS) {
+    alignas(64) real dz[SOME * D], energy[SOME] = {}, normaliser[SOME] = {}, hit[SOME] = {}, factor[SOME];
+    preactivation(positions, S, edge.W, edge.b, pe, pe_row, dz);
+    energies_and_slopes(positions, dz, energy);
+    for (int64_t n = 0; n < positions; ++n) {
+        normaliser[n] = logsumexp[n];
+        hit[n] = target[n] == edge.rank ? real(1) : real(0);
+    }
+    for (int64_t n = 0; n < positions; n += LANES) {
+        vec E = load(energy + n);
+        vec dlogit = splat(edge.weight) * (vexp(splat(edge.scale) * E - load(normaliser + n)) - load(hit + n));
+        store(factor + n, where_less(vec{}, E, splat(edge.scale) * dlogit / E, vec{}));
+        for (int64_t k = 0; k < LANES && n + k < positions; ++k) edge.dscale += dlogit[k] * energy[n + k];
+    }
+    vec db[VECS];
+    for (int c = 0; c < VECS; ++c) db[c] = load(edge.db + c * LANES);
+    for (int64_t n = 0; n < positions; ++n)
+        for (int c = 0; c < VECS; ++c) {
+            vec at = splat(factor[n]) * load(dz + n * D + c * LANES);
+            store(dz + n * D + c * LANES, at);
+            db[c] += at;
+        }
+    for (int c = 0; c < VECS; ++c) store(edge.db + c * LANES, db[c]);
+    add_product(positions, dz, D, 1, edge.W_t, D, dS);    // dS[n] += dz[n] W^T
+    add_product(D, S, 1, D, dz, positions, edge.dW);      // dW += S^T dz
+}
 
 struct Item {  // a block of edges of one group
     int64_t group, first, last;  // ranks
@@ -415,39 +392,44 @@ struct Sweep {
     void forward(const Item& item, real* energy_out) {
         int64_t begin = batch.first_position[item.group], end = batch.first_position[item.group + 1];
         int64_t edge0 = batch.first_edge[item.group], width = edges(item.group);
-        alignas(64) real energy[BLOCK * TILE];
+        alignas(64) real energy[BLOCK * TILE] = {}, z[SOME * D];
         for (int64_t t = begin; t < end; t += TILE) {
             int64_t stop = t + TILE < end ? t + TILE : end;
             for (int64_t e = item.first; e < item.last; ++e) {
                 const real *W = weight(edge0 + e), *b = bias(edge0 + e);
                 real* out = energy + (e - item.first) * TILE;
-#define CALL(K) energies_of<K>(batch.S + n * D, W, b, batch.pe, batch.pe_row + n, out + (n - t))
-                FOR_POSITIONS(t, stop, CALL);
-#undef CALL
-            }
-            for (int64_t n = t; n < stop; ++n) {
-                const real* column = energy + (n - t);
-                int64_t count = item.last - item.first, top = 0;
-                for (int64_t e = 1; e < count; ++e)
-                    if (column[e * TILE] > column[top * TILE]) top = e;
-                real high = column[top * TILE];
-                alignas(64) real x[BLOCK];
-                for (int64_t e = 0; e < BLOCK; ++e) x[e] = e < count ? batch.scale * (column[e * TILE] - high) : real(-1e4);
-                vec s = {};
-                for (int64_t e = 0; e < BLOCK; e += LANES) {
-                    vec v = load(x + e);
-                    s += where_less(v, splat(-80), vec{}, vexp(v));
+                for (int64_t n = t; n < stop; n += SOME) {
+                    int64_t positions = stop - n < SOME ? stop - n : SOME;
+                    preactivation(positions, batch.S + n * D, W, b, batch.pe, batch.pe_row + n, z);
+                    energies_of(positions, z, out + (n - t));
                 }
-                int64_t at = item.scratch + (n - begin);
-                peak[at] = high;
-                total[at] = sum(s);
-                peak_rank[at] = item.first + top;
-                int64_t goal = batch.target[n];
-                if (goal >= item.first && goal < item.last) batch.target_energy[n] = column[(goal - item.first) * TILE];
-                if (energy_out)
-                    for (int64_t e = 0; e < count; ++e)
-                        energy_out[(n - begin) * width + item.first + e] = column[e * TILE];
             }
+            int64_t count = item.last - item.first;
+            for (int64_t n = t; n < stop; n += LANES) {
+                const real* columns = energy + (n - t);
+                vec high = load(columns), top = {}, s = {};
+                for (int64_t e = 1; e < count; ++e) {
+                    vec E = load(columns + e * TILE);
+                    top = where_less(high, E, splat((real)e), top);
+                    high = where_less(high, E, E, high);
+                }
+                for (int64_t e = 0; e < count; ++e) {
+                    vec x = splat(batch.scale) * (load(columns + e * TILE) - high);
+                    s += where_less(x, splat(-80), vec{}, vexp(x));
+                }
+                for (int64_t k = 0; k < LANES && n + k < stop; ++k) {
+                    int64_t at = item.scratch + (n + k - begin), goal = batch.target[n + k];
+                    peak[at] = high[k];
+                    total[at] = s[k];
+                    peak_rank[at] = item.first + (int64_t)top[k];
+                    if (goal >= item.first && goal < item.last)
+                        batch.target_energy[n + k] = columns[(goal - item.first) * TILE + k];
+                }
+            }
+            if (energy_out)
+                for (int64_t n = t; n < stop; ++n)
+                    for (int64_t e = 0; e < count; ++e)
+                        energy_out[(n - begin) * width + item.first + e] = energy[e * TILE + (n - t)];
         }
     }
 
@@ -491,11 +473,9 @@ struct Sweep {
             transpose(edge.W, W_t);
             std::memset(dW, 0, sizeof dW);
             std::memset(db, 0, sizeof db);
-#define CALL(K)                                                                                             \
-    backward_of<K>(edge, batch.S + n * D, batch.pe, batch.pe_row + n, batch.target + n, batch.logsumexp + n, \
-                   ds + (n - begin) * D)
-            FOR_POSITIONS(begin, end, CALL);
-#undef CALL
+            for (int64_t n = begin; n < end; n += SOME)
+                backward_of(edge, end - n < SOME ? end - n : SOME, batch.S + n * D, batch.pe, batch.pe_row + n,
+                            batch.target + n, batch.logsumexp + n, ds + (n - begin) * D);
             int64_t row = u.gradient_row[edge0 + e];
             if (row >= 0) {
                 std::memcpy(u.dW + row * D * D, dW, sizeof dW);
@@ -624,8 +604,15 @@ void sifu_energies(const real* S, const real* pe, const real* W, const real* b, 
         int64_t e = share * SHARE, last = (share + 1) * SHARE < edges ? (share + 1) * SHARE : edges;
         for (; e + ABREAST <= last; e += ABREAST)
             energies_abreast(S, W, b, pe, place + e, e + 2 * ABREAST <= last, energy + e);
-        for (; e < last; ++e) energies_of<1>(S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, energy + e);
-        if ((share + 1) * SHARE > edges) energies_of<1>(S, default_W, default_b, pe, &first_row, energy + edges);
+        alignas(64) real z[D];
+        for (; e < last; ++e) {
+            preactivation(1, S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, z);
+            energies_of(1, z, energy + e);
+        }
+        if ((share + 1) * SHARE > edges) {
+            preactivation(1, S, default_W, default_b, pe, &first_row, z);
+            energies_of(1, z, energy + edges);
+        }
     });
     *best = -1;
     real high = 0;
@@ -651,15 +638,9 @@ void sifu_carry(int64_t signals, const real* drive, const real* W, const real* b
     const real* added = taken == 1 ? r : r_out;
     for (int64_t n = 0; n < signals; ++n) {
         bool own = place[n] >= 0;
-        vec z[1][VECS];
-        preactivation<1>(drive + n * D, own ? W + place[n] * D * D : default_W, own ? b + place[n] * D : default_b,
-                         pe ? pe : zeros, &first_row, z);
-        for (int c = 0; c < VECS; ++c) {
-            vec cdf, pdf;
-            phi(z[0][c], cdf, pdf);
-            store(z_out + n * D + c * LANES, z[0][c]);
-            store(r_out + n * D + c * LANES, z[0][c] * cdf);
-        }
+        preactivation(1, drive + n * D, own ? W + place[n] * D * D : default_W, own ? b + place[n] * D : default_b,
+                      pe ? pe : zeros, &first_row, z_out + n * D);
+        for (int c = 0; c < VECS; ++c) store(r_out + n * D + c * LANES, gelu(load(z_out + n * D + c * LANES)));
         if (!taken) continue;
         vec mean = {}, square = {}, S[VECS];
         for (int c = 0; c < VECS; ++c) {

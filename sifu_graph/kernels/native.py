@@ -36,7 +36,7 @@ FLAGS = (
     "-fno-signed-zeros",
     "-ffp-contract=fast",
 )
-HEADERS = ("vectors.hpp", "threads.hpp")
+HEADERS = ("products.hpp", "threads.hpp", "vectors.hpp")
 _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
 

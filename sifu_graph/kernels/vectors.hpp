@@ -75,36 +75,56 @@ INLINE vec where_less(vec a, vec b, vec yes, vec no) {
     return yes;
 }
 
-// Sums the lanes, halves first: a fixed tree.
-INLINE real sum(vec v) {
+// The lanes of a part, moved by HALF.
+template <int HALF, int... I>
+INLINE part moved(part v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, ((I + HALF) % PART_LANES)...);
+}
+
+template <int HALF>
+INLINE part folded(part v) {
+    if constexpr (HALF > 0) return folded<HALF / 2>(v + moved<HALF>(v, std::make_integer_sequence<int, PART_LANES>{}));
+    return v;
+}
+
+INLINE part sum_of_parts(vec v) {
     for (int half = PARTS / 2; half; half /= 2)
         for (int k = 0; k < half; ++k) v.p[k] += v.p[k + half];
-    for (int half = PART_LANES / 2; half; half /= 2)
-        for (int lane = 0; lane < half; ++lane) v[lane] += v[lane + half];
-    return v[0];
+    return v.p[0];
 }
 
-// Lanes of two parts in turn, from the one half of both or from the other: a perfect shuffle.
-template <int HALF, int... I>
-INLINE part shuffled(part a, part b, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(a, b, (HALF * PART_LANES / 2 + I / 2 + I % 2 * PART_LANES)...);
+// Sums the lanes, halves first: a fixed tree.
+INLINE real sum(vec v) { return folded<PART_LANES / 2>(sum_of_parts(v))[0]; }
+
+// Of two parts, HALF lanes in turn: all lanes whose number has the bit HALF come from `b`.
+template <int HALF, bool UPPER, int... I>
+INLINE part exchanged(part a, part b, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (((I & HALF) ? PART_LANES + I - HALF : I) + (UPPER ? HALF : 0))...);
 }
 
-// W_t = W^T in tiles of PART_LANES x PART_LANES: log2(PART_LANES) perfect shuffles of the rows transpose a tile.
+// Transposes PART_LANES rows: in log2(PART_LANES) stages, squares beside the diagonal change places.
+template <int HALF = PART_LANES / 2>
+INLINE void transpose_tile(part (&rows)[PART_LANES]) {
+    constexpr std::make_integer_sequence<int, PART_LANES> lanes;
+    if constexpr (HALF > 0) {
+        for (int r = 0; r < PART_LANES; ++r)
+            if (!(r & HALF)) {
+                part a = rows[r], b = rows[r + HALF];
+                rows[r] = exchanged<HALF, false>(a, b, lanes);
+                rows[r + HALF] = exchanged<HALF, true>(a, b, lanes);
+            }
+        transpose_tile<HALF / 2>(rows);
+    }
+}
+
+// W_t = W^T
 INLINE void transpose(const real* W, real* W_t) {
     constexpr int N = PART_LANES;
-    constexpr std::make_integer_sequence<int, N> lanes;
     for (int i = 0; i < D; i += N)
         for (int o = 0; o < D; o += N) {
-            part rows[N], next[N];
+            part rows[N];
             for (int r = 0; r < N; ++r) rows[r] = (part) * (const loose_part*)(W + (i + r) * D + o);
-            for (int stage = 1; stage < N; stage *= 2) {
-                for (int r = 0; r < N / 2; ++r) {
-                    next[2 * r] = shuffled<0>(rows[r], rows[r + N / 2], lanes);
-                    next[2 * r + 1] = shuffled<1>(rows[r], rows[r + N / 2], lanes);
-                }
-                for (int r = 0; r < N; ++r) rows[r] = next[r];
-            }
+            transpose_tile(rows);
             for (int r = 0; r < N; ++r) *(loose_part*)(W_t + (o + r) * D + i) = (loose_part)rows[r];
         }
 }
@@ -122,6 +142,10 @@ INLINE void phi(vec z, vec& cdf, vec& pdf) {
         cdf[i] = 0.5 * std::erfc(-z[i] * 0.70710678118654752440);
         pdf[i] = 0.39894228040143267794 * std::exp(-0.5 * z[i] * z[i]);
     }
+}
+INLINE vec gelu(vec z) {
+    for (int i = 0; i < LANES; ++i) z[i] *= 0.5 * std::erfc(-z[i] * 0.70710678118654752440);
+    return z;
 }
 
 #else
@@ -146,18 +170,45 @@ INLINE vec vexp(vec x) {
     return p;
 }
 
+INLINE vec magnitude(vec z) {
+    EACH_PART z.p[k] = (part)((int_part)z.p[k] & 0x7FFFFFFF);
+    return z;
+}
+
+// exp(-z*z/2) = 2^n * 2^f with |f| <= 1/2, and a polynomial for 2^f (9e-8).
+INLINE vec gaussian(vec z) {
+    vec square = z * z, rate = splat(-0.721347520f);  // -1/2 / ln 2
+    square = where_less(square, splat(174.0f), square, splat(174.0f));
+    vec shifted = square * rate + splat(12582912.0f);  // as in `vexp`; what it adds to the high bits is shifted out below
+    vec f = square * rate - (shifted - splat(12582912.0f));
+    constexpr float c[] = {1.0f, 0.69314698f, 0.24022242f, 0.05550734f, 0.00967151f, 0.00132647f};
+    vec p = splat(c[5]);
+    for (int i = 4; i >= 0; --i) p = p * f + splat(c[i]);
+    EACH_PART p.p[k] = (part)((int_part)p.p[k] + ((int_part)shifted.p[k] << 23));
+    return p;
+}
+
 // Phi(-a) exp(a*a/2) for a >= 0 as a polynomial in t = 1/(1 + 0.3 a), fitted for the least relative error (2e-7).
-INLINE void phi(vec z, vec& cdf, vec& pdf) {
-    vec a = where_less(z, vec{}, -z, z);
-    vec e = vexp(z * z * splat(-0.5f));
+INLINE vec scaled_tail(vec a) {
     vec t = splat(1.0f) / (splat(1.0f) + a * splat(0.3f));
     constexpr float c[] = {6.59259149e-06f, 0.119497471f, 0.121850826f, 0.0949544087f, 0.14190121f, -0.0755901709f, 0.227860466f, -0.168779701f, 0.0382989123f};
     constexpr int n = sizeof(c) / sizeof(c[0]);
     vec p = splat(c[n - 1]);
     for (int i = n - 2; i >= 0; --i) p = p * t + splat(c[i]);
-    vec tail = p * e;
+    return p;
+}
+
+INLINE void phi(vec z, vec& cdf, vec& pdf) {
+    vec e = gaussian(z);
+    vec tail = scaled_tail(magnitude(z)) * e;
     cdf = where_less(z, vec{}, tail, splat(1.0f) - tail);
     pdf = e * splat(0.39894228f);
+}
+
+// GELU(z) = max(z, 0) - |z| Phi(-|z|)
+INLINE vec gelu(vec z) {
+    vec a = magnitude(z);
+    return where_less(vec{}, z, z, vec{}) - a * (scaled_tail(a) * gaussian(z));
 }
 
 #endif

@@ -104,7 +104,7 @@ class Split:
     def from_documents(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> Split:
         """Encode documents in memory (for small texts; `encode_corpus` has no limit)."""
         ids, lengths, characters = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0
-        for batch in batched(documents):
+        for batch in batched(documents, units=tokenizer.batch_units):
             batch_ids, batch_lengths = tokenizer.encode_batch(batch)
             ids.append(batch_ids)
             lengths.append(batch_lengths)
@@ -237,7 +237,7 @@ def _write_parts(
     try:
         for part in PARTS:
             write(f"{part}.offsets", np.zeros(1, "<i8"))
-        for batch in batched(corpus.documents()):
+        for batch in batched(corpus.documents(), units=tokenizer.batch_units):
             sides: dict[str, list[Document]] = {part: [] for part in PARTS}
             for document in batch:
                 sides[PARTS[is_held_out(document, fraction=holdout)]].append(document)

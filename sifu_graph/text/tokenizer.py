@@ -46,6 +46,8 @@ class Tokenizer(ABC):
     """
 
     level: ClassVar[str]
+    batch_units: ClassVar[int] = 1 << 20
+    """Characters, or tokens, that are encoded at a time."""
     unknown: int | None = UNKNOWN
     """The node of text that is no node; None: such text is left out."""
     separator: int | None = SEPARATOR

@@ -11,11 +11,14 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+import tokenizers
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
 
+from sifu_graph.text.bpe import no_surrogates
 from sifu_graph.text.corpus import Corpus
+from sifu_graph.text.pretokens import pretokens
 from sifu_graph.text.registry import read_tokenizer, train_tokenizer
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN, Tokenizer
 
@@ -163,6 +166,27 @@ def test_bpe_decodes_exactly(text: str) -> None:
     assert tokenizer.unknown_characters(text) == []
     added = tokenizer.with_added(["the dog", "春風", "😀 "])
     assert added.decode(added.encode(text)) == text
+
+
+SPACES = " \u00a0\u3000\u2028\t\n\r\x0b\x0c\x1c\x1f\x85\x00\u200b\ufeff"
+MIXED = st.text(st.sampled_from("aZé春ß09²Ⅷ'stredvml.,-_!\u0301😀" + SPACES))
+
+
+@given(st.one_of(MIXED, any_text, st.text(st.sampled_from("a1 '.s"))).map(no_surrogates))
+@example("a  b\n c")
+@example("!\x1c!")
+@example("it's 'tis 's")
+def test_pretokens_are_cut_where_the_library_cuts(text: str) -> None:
+    library = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+    def pieces(part: str) -> list[str]:
+        return [piece for piece, _ in library.pre_tokenize_str(part)]
+
+    parts = pretokens(text)
+    assert "".join(parts) == text
+    assert [piece for part in parts for piece in pieces(part)] == pieces(text)
+    if text.isascii():
+        assert len(parts) == len(pieces(text))
 
 
 def test_bpe_has_the_vocabulary_asked_for_by_frequency() -> None:
