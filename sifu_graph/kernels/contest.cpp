@@ -41,7 +41,7 @@ INLINE void preactivation(int64_t positions, const real* S, const real* W, const
     for (int64_t n = 0; n < positions; ++n)
         for (int c = 0; c < VECS; ++c)
             store(z + n * D + c * LANES, load(b + c * LANES) + load(pe + pe_row[n] * D + c * LANES));
-    add_product(positions, S, D, 1, W, D, z);
+    add_product(positions, {S, D, 1}, W, D, z);
 }
 
 // Square roots of the sums of the parts of some positions, as `sum` and `std::sqrt` give them.
@@ -253,8 +253,8 @@ void backward_of(Edge& edge, int64_t positions, const real* S, const real* pe, c
             db[c] += at;
         }
     for (int c = 0; c < VECS; ++c) store(edge.db + c * LANES, db[c]);
-    add_product(positions, dz, D, 1, edge.W_t, D, dS);    // dS[n] += dz[n] W^T
-    add_product(D, S, 1, D, dz, positions, edge.dW);      // dW += S^T dz
+    add_product(positions, {dz, D, 1}, edge.W_t, D, dS);  // dS[n] += dz[n] W^T
+    add_product(D, {S, 1, D}, dz, positions, edge.dW);    // dW += S^T dz
 }
 
 struct Item {  // a block of edges of one group

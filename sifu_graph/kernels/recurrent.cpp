@@ -13,10 +13,11 @@
 #include <memory>
 #include <vector>
 
+#include "products.hpp"
 #include "threads.hpp"
-#include "vectors.hpp"
 
-constexpr int POSITIONS = 16;  // positions whose energies are held at a time
+constexpr int POSITIONS = 24;  // positions whose energies are held at a time: a multiple of `MOST_ROWS` everywhere
+constexpr int64_t NEAR = 64;   // target vectors that are multiplied at a time: they stay in the inner cache
 constexpr int SHARES = 8;      // of the positions, each with gradients of its own
 constexpr int MOST_NODES = 8;  // in the name of a source
 constexpr real EPS = 1e-6;     // of the normalisation: `ops/functional.py`, `NORM_EPS`
@@ -409,16 +410,8 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
             real* energy = mine.energy.data();
             for (int64_t k = 0; k < vecs; ++k) {
                 const real* column = packed.data() + k * D * LANES;
-                constexpr int ABREAST = 4;
-                for (int p = 0; p < POSITIONS; p += ABREAST) {
-                    vec sums[ABREAST];
-                    for (int x = 0; x < ABREAST; ++x) sums[x] = load(rest.data() + k * LANES);
-                    for (int i = 0; i < D; ++i) {
-                        vec w = load(column + i * LANES);
-                        for (int x = 0; x < ABREAST; ++x) sums[x] += splat(signal[(p + x) * D + i]) * w;
-                    }
-                    for (int x = 0; x < ABREAST; ++x) store(energy + (p + x) * n + k * LANES, sums[x]);
-                }
+                for (int p = 0; p < POSITIONS; ++p) store(energy + p * n + k * LANES, load(rest.data() + k * LANES));
+                add_product<1>(POSITIONS, {signal, D, 1}, column, D, energy + k * LANES, LANES, n);
             }
             for (int64_t p = 0; p < here; ++p) {
                 real* E = energy + p * n;
@@ -477,38 +470,13 @@ void sifu_recurrent_contest(int64_t positions, const real* r, const int32_t* sou
             }
             if (!g) continue;
             std::memset(energy + here * n, 0, sizeof(real) * (POSITIONS - here) * n);
-            for (int p = 0; p < here; p += 2) {
-                vec d[2][VECS] = {};
-                for (int64_t v = 0; v < a->nodes; ++v) {
-                    vec one = splat(energy[p * n + v]), two = splat(energy[(p + 1) * n + v]);
-                    for (int c = 0; c < VECS; ++c) {
-                        vec w = load(a->target + v * D + c * LANES);
-                        d[0][c] += one * w;
-                        d[1][c] += two * w;
-                    }
-                }
-                for (int x = 0; x < 2 && p + x < here; ++x)
-                    for (int c = 0; c < VECS; ++c) store(d_r + (begin + p + x) * D + c * LANES, d[x][c]);
-            }
-            for (int64_t v = 0; v < a->nodes; v += 2) {
-                vec w[2][VECS];
-                real bias[2] = {};
-                for (int x = 0; x < 2; ++x)
-                    for (int c = 0; c < VECS; ++c) w[x][c] = load(&mine.d_target[(v + x) * D + c * LANES]);
-                for (int p = 0; p < POSITIONS; ++p) {
-                    real one = energy[p * n + v], two = energy[p * n + v + 1];
-                    bias[0] += one;
-                    bias[1] += two;
-                    for (int c = 0; c < VECS; ++c) {
-                        vec x = load(signal + p * D + c * LANES);
-                        w[0][c] += splat(one) * x;
-                        w[1][c] += splat(two) * x;
-                    }
-                }
-                for (int x = 0; x < 2; ++x) {
-                    for (int c = 0; c < VECS; ++c) store(&mine.d_target[(v + x) * D + c * LANES], w[x][c]);
-                    mine.d_bias[v + x] += bias[x];
-                }
+            std::memset(d_r + begin * D, 0, sizeof(real) * here * D);
+            for (int64_t v = 0; v < a->nodes; v += NEAR) {
+                int64_t count = a->nodes - v < NEAR ? a->nodes - v : NEAR;
+                add_product(here, {energy + v, n, 1}, a->target + v * D, count, d_r + begin * D);
+                add_product(count, {energy + v, 1, n}, signal, POSITIONS, mine.d_target.data() + v * D);
+                for (int p = 0; p < POSITIONS; ++p)
+                    for (int64_t i = v; i < v + count; ++i) mine.d_bias[i] += energy[p * n + i];
             }
         }
     });
