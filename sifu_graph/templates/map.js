@@ -330,7 +330,7 @@
     else if (event.key === "0") restart();
   });
 
-  $("about").open = matchMedia("(min-aspect-ratio: 1/1)").matches;
+  $("about").open = matchMedia("(min-aspect-ratio: 1/1) and (min-height: 600px)").matches;
   $("about").firstChild.textContent = `${count(size)} nodes, ${count(edges.source.length)} edges, ${data.groups.length} communities`;
   $("about").lastChild.textContent =
     `${data.summary}. ${data.by[0].toUpperCase() + data.by.slice(1)}: ${data.meaning}. Colours: communities. ` +

@@ -210,3 +210,12 @@ def test_without_motion_the_map_jumps(browser: Browser, pages: dict[str, Path]) 
     assert browser.run(moved) == before
     settle(browser)
     assert browser.run(state) == pytest.approx(before / 1.4)
+
+
+def test_a_phone_on_its_side_shows_a_node_below_the_search(pages: dict[str, Path]) -> None:
+    with Browser(width=844, height=390, webgl=True) as low:
+        low.open(pages["en"])
+        low.run("sifuMap.pin(0, false)")
+        assert outside(low) == []
+        _, _, top, bottom = low.run(BOX.format("#side"))
+        assert bottom - top > 0.6 * 390
