@@ -50,7 +50,7 @@
     const i = Number(key), shown = { ...attributes };
     if (near) {
       if (!near.has(i)) return { ...shown, label: "", color: theme.faint, zIndex: 0 };
-      return { ...shown, zIndex: 2, forceLabel: i === focus() || graph.degree(focus()) <= 40 };
+      return { ...shown, zIndex: 2, highlighted: i === focus(), forceLabel: i === focus() || graph.degree(focus()) <= 40 };
     }
     if (group !== null) {
       if (nodes.group[i] !== group) return { ...shown, label: "", color: theme.faint, zIndex: 0 };
@@ -72,29 +72,72 @@
     return { ...attributes, color: same ? theme.tint[Math.min(nodes.group[source], COLOURS.length)] : theme.pale };
   };
 
-  const label = (context, node, settings) => {
-    if (!node.label) return;
-    context.font = `${settings.labelWeight} ${settings.labelSize}px ${settings.labelFont}`;
+  const LABEL = 13, FOCUSED = LABEL + 5, SMALLEST = 3.2;  // pixels; nodes that are drawn smaller have no name
+  const BESIDE = [[1, 0], [-1, 0], [0, -1], [0, 1]];  // where a name may stand: right of its node, left, above, below
+  const fontOf = (size) => `${size > LABEL ? 600 : 400} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+  const widths = new Map();
+  const widthOf = (context, text, size) => {
+    const key = `${size} ${text}`;
+    if (!widths.has(key)) {
+      context.font = fontOf(size);
+      widths.set(key, context.measureText(text).width);
+    }
+    return widths.get(key);
+  };
+  // The box of a name beside a disc; [across, down] as in BESIDE.
+  const boxOf = (context, node, size, [across, down]) => {
+    const wide = widthOf(context, node.label, size) / 2 + 1, high = size / 2 + 1;
+    const x = node.x + across * (node.size + 2 + wide), y = node.y + down * (node.size + 1 + high);
+    return { name: node.label, size, left: x - wide, right: x + wide, top: y - high, bottom: y + high };
+  };
+  const write = (context, box) => {
+    context.font = fontOf(box.size);
+    context.textBaseline = "middle";
     context.lineWidth = 3;
     context.lineJoin = "round";
     context.strokeStyle = theme.paper;
     context.fillStyle = theme.ink;
-    const x = node.x + node.size + 2, y = node.y + settings.labelSize / 3;
-    context.strokeText(node.label, x, y);
-    context.fillText(node.label, x, y);
+    context.strokeText(box.name, box.left + 1, (box.top + box.bottom) / 2);
+    context.fillText(box.name, box.left + 1, (box.top + box.bottom) / 2);
   };
-  const hover = (context, node, settings) => {
+  const hover = (context, node) => {
     context.beginPath();
     context.arc(node.x, node.y, node.size + 3, 0, 2 * Math.PI);
     context.strokeStyle = theme.ink;
     context.lineWidth = 1.5;
     context.stroke();
-    label(context, node, { ...settings, labelSize: settings.labelSize + 5, labelWeight: "600" });
+    const box = renderer.labels.find((one) => one.node === Number(node.key));
+    if (box) write(context, box);
   };
 
   // A frame is slow without a graphics card: the last picture is moved instead, and drawn again when it stops moving.
   const REST_MS = 150, LATE_MS = 150;
   class Renderer extends Sigma {
+    // Names do not cross each other or the rim; the focused node is named first, then the wanted ones, then the largest.
+    renderLabels() {
+      const context = this.getCanvases().labels.getContext("2d"), { width, height } = this.getDimensions();
+      const at = focus(), shown = [];
+      for (let i = 0; i < size; i++) {
+        const data = this.getNodeDisplayData(i), drawn = this.scaleSize(data.size);
+        if (!data.label || !(data.forceLabel || drawn >= SMALLEST)) continue;
+        const place = this.framedGraphToViewport(data);
+        if (place.x < 0 || place.y < 0 || place.x > width || place.y > height) continue;
+        shown.push({ ...place, i, label: data.label, size: drawn, rank: i === at ? 0 : data.forceLabel ? 1 : 2 });
+      }
+      shown.sort((one, other) => one.rank - other.rank || other.size - one.size);
+      this.labels = [];
+      const free = (box) =>
+        box.left >= 0 && box.top >= 0 && box.right <= width && box.bottom <= height &&
+        this.labels.every((b) => b.right <= box.left || b.left >= box.right || b.bottom <= box.top || b.top >= box.bottom);
+      for (const node of shown) {
+        const boxes = BESIDE.map((beside) => boxOf(context, node, node.i === at ? FOCUSED : LABEL, beside));
+        const box = boxes.find(free);
+        if (!box) continue;
+        this.labels.push({ ...box, node: node.i });
+        if (node.i !== at) write(context, box);  // the focused one is written on top of the nodes
+      }
+      return this;
+    }
     scheduleRender() {
       if (!this.slow) return super.scheduleRender();
       const now = this.getCamera().getState(), { width, height } = this.getDimensions();
@@ -117,9 +160,7 @@
 
   readTheme();
   const renderer = new Renderer(graph, $("map"), {
-    nodeReducer, edgeReducer, defaultDrawNodeLabel: label, defaultDrawNodeHover: hover,
-    labelFont: getComputedStyle(document.body).fontFamily, labelSize: 13, labelDensity: 1.3, labelGridCellSize: 70,
-    labelRenderedSizeThreshold: 3.2, zIndex: true, minCameraRatio: 0.02, maxCameraRatio: 3, stagePadding: 40,
+    nodeReducer, edgeReducer, defaultDrawNodeHover: hover, zIndex: true, minCameraRatio: 0.02, maxCameraRatio: 3, stagePadding: 40,
     allowInvalidContainer: true,
   });
   renderer.on("afterRender", () => renderer.settled());
@@ -135,8 +176,19 @@
     const began = performance.now();
     requestAnimationFrame(() => requestAnimationFrame((now) => { if (now - began > LATE_MS) renderer.slow = true; }));
   });
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const look = (state) => (calm ? camera.setState(state) : camera.animate(state, { duration: 350 }));
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const glide = camera.animate.bind(camera);  // the renderer's own zooming and coasting call it too
+  camera.animate = async (state, options, done) => {
+    if (!calm.matches) return glide(state, options, done);
+    camera.setState(camera.validateState(state));
+    done?.();
+  };
+  const look = (state) => camera.animate(state, { duration: 350 });
+  const zoom = (factor) => look({ ratio: camera.ratio * factor });
+  new ResizeObserver(() => {
+    const { width, height } = renderer.getDimensions();
+    if ($("map").offsetWidth !== width || $("map").offsetHeight !== height) renderer.refresh();
+  }).observe($("map"));
 
   const refresh = () => {
     near = focus() === null ? null : neighbours(focus());
@@ -152,7 +204,7 @@
     return made;
   };
   const list = (table, ks, other) => {
-    table.replaceChildren();
+    table.tBodies[0].replaceChildren();
     const head = table.insertRow();
     for (const text of ["", "energy", "p", "count"]) cell(head, text, "th");
     for (const k of ks.slice(0, LISTED)) {
@@ -179,7 +231,7 @@
         `${out[node].length} edges out and ${into[node].length} in on this map`;
       list($("out"), out[node], edges.target);
       list($("in"), into[node], edges.source);
-      $("card").scrollTop = 0;
+      $("side").scrollTop = 0;
       if (move) {
         const at = renderer.getNodeDisplayData(node);
         look({ x: at.x, y: at.y, ratio: Math.min(camera.ratio, 0.35) });
@@ -189,7 +241,19 @@
   }
 
   renderer.on("clickNode", ({ node }) => pin(Number(node), false));
-  renderer.on("clickStage", () => { if (pinned !== null) pin(null, false); });
+  const FINGER = 18;  // pixels: a touch that close to a node means it
+  const closest = ({ x, y }) => {
+    const away = (i) => {
+      const at = renderer.framedGraphToViewport(renderer.getNodeDisplayData(i));
+      return Math.hypot(at.x - x, at.y - y);
+    };
+    const found = nodes.name.reduce((best, _, i) => (away(i) < best.away ? { i, away: away(i) } : best), { i: null, away: FINGER });
+    return found.i;
+  };
+  renderer.on("clickStage", ({ event }) => {
+    const meant = event.original instanceof MouseEvent ? null : closest(event);
+    if (meant !== pinned) pin(meant, false);
+  });
   renderer.on("enterNode", ({ node }) => {
     if (renderer.moved) return;
     hovered = Number(node);
@@ -233,7 +297,8 @@
     dot.className = "dot";
     dot.style.background = colourOf(i);
     button.append(dot);
-    cell(button, members.names.join(" "), "span");
+    cell(button, i + 1, "span");
+    cell(button, members.names.join(" "), "span").className = "names";
     cell(button, count(members.size), "span");
     button.addEventListener("click", () => choose(i));
     $("groups").append(button);
@@ -241,6 +306,8 @@
 
   const restart = () => { group = null; for (const b of $("groups").children) b.setAttribute("aria-pressed", "false"); pin(null, false); look({ x: 0.5, y: 0.5, ratio: 1, angle: 0 }); };
   $("all").addEventListener("click", restart);
+  $("into").addEventListener("click", () => zoom(1 / 1.4));
+  $("out-of").addEventListener("click", () => zoom(1.4));
   $("close").addEventListener("click", () => pin(null, false));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const repaint = () => { readTheme(); refresh(); };
@@ -258,14 +325,16 @@
     const step = 0.12 * camera.ratio;
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
     if (moves[event.key]) look({ x: camera.x + moves[event.key][0], y: camera.y + moves[event.key][1] });
-    else if (event.key === "+" || event.key === "=") look({ ratio: camera.ratio / 1.4 });
-    else if (event.key === "-") look({ ratio: camera.ratio * 1.4 });
+    else if (event.key === "+" || event.key === "=") zoom(1 / 1.4);
+    else if (event.key === "-") zoom(1.4);
     else if (event.key === "0") restart();
   });
 
-  $("about").textContent =
+  $("about").open = matchMedia("(min-aspect-ratio: 1/1) and (min-height: 600px)").matches;
+  $("about").firstChild.textContent = `${count(size)} nodes, ${count(edges.source.length)} edges, ${data.groups.length} communities`;
+  $("about").lastChild.textContent =
     `${data.summary}. ${data.by[0].toUpperCase() + data.by.slice(1)}: ${data.meaning}. Colours: communities. ` +
-    `Snapshot ${data.snapshot.slice(0, 8)}.`;
+    `Snapshot ${data.snapshot.slice(0, 8)}. Keys: / finds a node, arrows, + and - move and zoom the map, 0 shows all of it.`;
   document.documentElement.dataset.ready = "true";
   window.sifuMap = { renderer, graph, pin };  // for the console
 })();

@@ -9,23 +9,11 @@ from pathlib import Path
 import needs
 import pytest
 from browser import Browser, chromium
+from page_layout import SIZES, faint, nameless, outside
 
 from sifu_graph import Graph, build_graph
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason=needs.BROWSER)
-SIZES = ((1280, 800), (768, 1024), (390, 844))
-OUTSIDE = """(() => {
-    const out = [];
-    for (const section of document.querySelectorAll("section, header, footer")) {
-        const card = section.getBoundingClientRect();
-        for (const one of section.querySelectorAll("*")) {
-            const box = one.getBoundingClientRect();
-            if (box.width && (box.right > card.right + 1 || box.left < card.left - 1))
-                out.push(section.querySelector("h1, h2")?.id + ": " + one.tagName + " " + one.textContent.slice(0, 30));
-        }
-    }
-    return out;
-})()"""
 CROSSING = """[...document.querySelectorAll(".candidate")].filter((one) => {
     const [name, number] = [...one.querySelectorAll("text")].map((text) => text.getBoundingClientRect());
     const box = one.querySelector(".box").getBoundingClientRect();
@@ -59,10 +47,20 @@ def test_everything_stays_in_its_place(browser: Browser, pages: dict[str, Path],
     browser.open(pages[language])
     for at in range(3):
         browser.click(f'.column[data-at="{at}"] .disc')
-        assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
-        assert browser.run(OUTSIDE) == []
+        assert outside(browser) == []
         assert browser.run(CROSSING) == []
     assert browser.run("document.querySelector('header').offsetHeight / innerHeight") < 0.4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("language", TEXTS)
+def test_texts_can_be_read_and_controls_have_names(
+    browser: Browser, pages: dict[str, Path], language: str, scheme: str
+) -> None:
+    browser.scheme(scheme)
+    browser.open(pages[language])
+    assert faint(browser) == []
+    assert nameless(browser) == []
 
 
 @pytest.mark.parametrize("language", TEXTS)

@@ -61,6 +61,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._media: dict[str, str] = {}
         self.scheme(scheme)
 
     def __enter__(self) -> Self:
@@ -132,7 +133,16 @@ class Browser:
 
     def scheme(self, name: str) -> None:
         """``light`` or ``dark``."""
-        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+        self._prefer("prefers-color-scheme", name)
+
+    def reduced_motion(self, *, wanted: bool) -> None:
+        """Whether the user wants no animations."""
+        self._prefer("prefers-reduced-motion", "reduce" if wanted else "no-preference")
+
+    def _prefer(self, feature: str, value: str) -> None:
+        self._media[feature] = value
+        features = [{"name": name, "value": value} for name, value in self._media.items()]
+        self._call("Emulation.setEmulatedMedia", features=features)
 
     def click(self, selector: str, *, shift: bool = False) -> None:
         """A real click in the middle of the first element that matches."""
@@ -155,6 +165,15 @@ class Browser:
         """One event of the mouse: ``mouseMoved`` (which also drags), ``mousePressed`` or ``mouseReleased``."""
         button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
         self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, modifiers=modifiers, **button)
+
+    def touch_screen(self, *, there: bool) -> None:
+        """Whether there is one (and no mouse: ``pointer: coarse``)."""
+        self._call("Emulation.setTouchEmulationEnabled", enabled=there, maxTouchPoints=2)
+
+    def tap_at(self, x: float, y: float) -> None:
+        """One finger goes down and up, on a touch screen."""
+        self._call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def press(self, key: str) -> None:
         """A key, by its DOM name."""
