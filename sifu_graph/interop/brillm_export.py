@@ -34,7 +34,7 @@ def check_brillm(graph: GraphSession) -> None:
     Raises
     ------
     OptionError
-        The preset is not `brillm05`, or a token contains ``->``.
+        The preset is not `brillm05`, a token contains ``->``, or a pair is forbidden.
     """
     if graph.signal != preset("brillm05"):
         name = graph.settings["build"]["signal_preset"] or "own"
@@ -46,6 +46,14 @@ def check_brillm(graph: GraphSession) -> None:
     if arrows:
         raise OptionError(
             f"the token {arrows[0]!r} contains {ARROW!r}, which separates tokens in the released code: rename it"
+        )
+    forbidden = graph.parameters.index.forbidden
+    if len(forbidden):
+        names = graph.tokenizer.vocabulary
+        u, v = divmod(int(forbidden[0]), len(names))
+        raise OptionError(
+            f"{len(forbidden):,} forbidden pairs, such as {names[u]} -> {names[v]}, are default edges in the released "
+            "code, which would choose them: allow them (`sifu edit-edge U V --allow`)"
         )
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Floats
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.inspection.energies import energies_at_first_step
 
 if TYPE_CHECKING:
@@ -41,14 +41,26 @@ def _matrices(graph: GraphSession, energy: Floats) -> tuple[scipy.sparse.csr_arr
 
 
 def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
-    """``counts.npz`` and ``energies.npz`` (`scipy.sparse.load_npz`), ``default_energies.npy`` [n], ``nodes.json``."""
+    """Writes the files of a graph for scipy into an existing folder.
+
+    ``counts.npz`` and ``energies.npz`` (`scipy.sparse.load_npz`), ``default_energies.npy`` [n], ``forbidden.npy`` (the
+    forbidden pairs, int32 [pairs, 2]) and ``nodes.json`` (the names).
+    """
     energy, default = energies_at_first_step(graph)
     counts, energies = _matrices(graph, energy)
     scipy.sparse.save_npz(folder / "counts.npz", counts)
     scipy.sparse.save_npz(folder / "energies.npz", energies)
     np.save(folder / "default_energies.npy", default)
+    np.save(folder / "forbidden.npy", _forbidden(graph).astype(np.int32))
     (folder / "nodes.json").write_text(json.dumps(graph.tokenizer.vocabulary, ensure_ascii=False), encoding="utf-8")
-    return [folder / name for name in ("counts.npz", "energies.npz", "default_energies.npy", "nodes.json")]
+    names = ("counts.npz", "energies.npz", "default_energies.npy", "forbidden.npy", "nodes.json")
+    return [folder / name for name in names]
+
+
+def _forbidden(graph: GraphSession) -> Ints:
+    """The forbidden pairs (source, target), int64 [pairs, 2], ascending."""
+    index = graph.parameters.index
+    return np.stack(np.divmod(index.forbidden, index.nodes), 1)
 
 
 # ---- networkx
@@ -57,12 +69,13 @@ def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
 def to_networkx(graph: GraphSession) -> Any:
     """A `networkx.DiGraph`: nodes with ``token`` and ``count``, edges with ``count`` and ``energy``.
 
-    The energies are those at the first step. The graph holds a dictionary for every edge: about 500 bytes each.
+    The energies are those at the first step. The graph holds a dictionary for every edge: about 500 bytes each. The
+    attribute ``forbidden`` of the graph lists the forbidden pairs (source, target).
     """
     networkx = _library("networkx", "networkx")
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
     energy, default = energies_at_first_step(graph)
-    made = networkx.DiGraph()
+    made = networkx.DiGraph(forbidden=[tuple(pair) for pair in _forbidden(graph).tolist()])
     for node, name in enumerate(graph.tokenizer.vocabulary):
         made.add_node(node, token=name, count=int(counts[node]), default_energy=float(default[node]))
     every = zip(index.sources().tolist(), index.target.tolist(), index.count.tolist(), energy.tolist(), strict=True)
@@ -77,7 +90,7 @@ def to_pyg(graph: GraphSession) -> Any:
     """A `torch_geometric.data.Data`.
 
     ``x`` (node biases) float32 [n, d], ``edge_index`` int64 [2, edges], ``edge_attr`` (count, energy at the first step)
-    float32 [edges, 2], and ``token``, the names.
+    float32 [edges, 2], ``forbidden``, the forbidden pairs, int64 [2, pairs], and ``token``, the names.
 
     Raises
     ------
@@ -91,6 +104,7 @@ def to_pyg(graph: GraphSession) -> Any:
         x=graph.parameters.node_bias.clone(),
         edge_index=torch.from_numpy(np.stack([index.sources(), index.target.astype(np.int64)])),
         edge_attr=torch.from_numpy(np.stack([index.count.astype(np.float32), energy], 1)),
+        forbidden=torch.from_numpy(_forbidden(graph).T.copy()),
         num_nodes=index.nodes,
         token=graph.tokenizer.vocabulary,
     )

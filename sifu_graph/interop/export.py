@@ -36,7 +36,7 @@ FORMATS = {
 """Formats, with the suffix of the default name of the file or folder."""
 FOLDERS = {
     "brillm": {"model.bin", "vocab.json", "word_frequency.json", "tokenizer.json"},
-    "scipy": {"counts.npz", "energies.npz", "default_energies.npy", "nodes.json"},
+    "scipy": {"counts.npz", "energies.npz", "default_energies.npy", "forbidden.npy", "nodes.json"},
 }
 """Formats that write a folder, with the files that it can have."""
 

@@ -34,7 +34,8 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
     """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy.
 
     The energies are those at the first step. The ``clones`` that gain most are nodes of their own, which have a parent;
-    their edges are those that they have counted, with energies where the signal is 0.
+    their edges are those that they have counted, with energies where the signal is 0. A forbidden pair that is no
+    private edge is an edge with ``forbidden`` alone.
 
     The file is written as a stream. Characters that XML does not allow are written as ``<0x1F>``.
     """
@@ -47,6 +48,7 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
         ("count", "edge", "long"),
         ("energy", "edge", "double"),
         ("parent", "node", "string"),
+        ("forbidden", "edge", "boolean"),
     ]
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
@@ -65,6 +67,10 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
                 f'<data key="d4">{value:.9g}</data></edge>\n'
                 for target, count, value in zip(index.target[row], index.count[row], energy[row], strict=True)
             )
+        private = index.sources() * index.nodes + index.target
+        for pair in np.setdiff1d(index.forbidden, private).tolist():
+            u, v = divmod(pair, index.nodes)
+            file.write(f'<edge source="{u}" target="{v}"><data key="d6">true</data></edge>\n')
         if clones:
             file.writelines(_clones(graph, clones))
         file.write("</graph>\n</graphml>\n")

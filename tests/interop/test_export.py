@@ -262,6 +262,26 @@ def test_graphml_and_networkx(trained: Path, tmp_path: Path) -> None:
         assert dict(made.nodes(data=True)) == {node: pytest.approx(data) for node, data in read.nodes(data=True)}
 
 
+def test_every_format_has_the_forbidden_pairs(tmp_path: Path) -> None:
+    networkx = pytest.importorskip("networkx")
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    for signal in ("tuned", "recurrent", "brillm05"):
+        store = tmp_path / f"{signal}.sifu"
+        build_graph(tmp_path / "t.txt", store, vocab=20, length=4, holdout=0, signal=signal, clones=None)
+        with Graph.open(store) as graph:
+            graph.forbid_edge("a", "b")
+            pair = [graph.tokenizer.token_id(name) for name in "ab"]
+            graph.export("scipy", tmp_path / signal)
+            assert np.load(tmp_path / signal / "forbidden.npy").tolist() == [pair]
+            assert graph.to_networkx().graph["forbidden"] == [tuple(pair)]
+            graph.export("graphml", tmp_path / f"{signal}.graphml")
+            read = networkx.read_graphml(tmp_path / f"{signal}.graphml", node_type=int).edges[tuple(pair)]
+            assert read.get("forbidden") or read["energy"] == -np.inf
+            if signal == "brillm05":
+                with pytest.raises(OptionError, match="1 forbidden pairs, such as a -> b"):
+                    graph.export("brillm", tmp_path / "out")
+
+
 def test_graphml_of_characters_that_xml_cannot_hold(tmp_path: Path) -> None:
     networkx = pytest.importorskip("networkx")
     (tmp_path / "odd.txt").write_text("a\x01b<&>\"'\tc\n" * 9, encoding="utf-8")
@@ -283,6 +303,7 @@ def test_pytorch_geometric(trained: Path) -> None:
         _counts, energies = graph.to_scipy()
         np.testing.assert_array_equal(data.edge_attr[:, 1], energies.data)
         assert data.validate()
+        assert data.forbidden.shape == (2, 0)
         for found, wanted in zip(converters.from_pyg(data), graph.to_scipy(), strict=True):
             assert_same_matrix(found, wanted)
 
