@@ -75,11 +75,12 @@ class FirstStep:
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
-    def default_energies(self) -> Floats:
-        """The energy of the default edges of each node, float32 [n]."""
+    def default_energies(self, nodes: Ints) -> Floats:
+        """The energy of the default edges of nodes, int64 [k]: float32 [k]."""
+        mix = self.mix[torch.from_numpy(nodes)]
         if self.parameters.base is not None:
-            return self.parameters.base.default_energies(self.parameters.index, self.mix)
-        z = self.mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
+            return self.parameters.base.default_energies(self.parameters.index, nodes, mix)
+        z = mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
@@ -100,4 +101,4 @@ def energies_at_first_step(graph: GraphSession) -> tuple[Floats, Floats]:
     weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
     for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
         private[block] = step.energies(source[block], index.target[block].astype(np.int64), W, b)
-    return private, step.default_energies()
+    return private, step.default_energies(np.arange(index.nodes))

@@ -100,17 +100,17 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
-    def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
-        """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
+    def default_energies(self, index: EdgeIndex, nodes: Ints, r: Tensor) -> Floats:
+        """log of the mean of exp(E) over the default edges of nodes, int64 [k], after signals r [k, d]: float32 [k].
 
         -inf for a node without default edges.
         """
-        found = np.full(index.nodes, -np.inf, np.float32)
-        for node, choices in enumerate(index.defaults().tolist()):
+        found = np.full(len(nodes), -np.inf, np.float32)
+        for at, (node, choices) in enumerate(zip(nodes.tolist(), index.defaults()[nodes].tolist(), strict=True)):
             if choices:
-                energy = self.energies(np.array([node]), r[node : node + 1])[0].astype(np.float64)
+                energy = self.energies(nodes[at : at + 1], r[at : at + 1])[0].astype(np.float64)
                 energy[index.target[index.row(node)]] = -np.inf
-                found[node] = np.logaddexp.reduce(energy) - math.log(choices)
+                found[at] = np.logaddexp.reduce(energy) - math.log(choices)
         return found
 
     def energies(self, source: Ints, r: Tensor) -> Floats:

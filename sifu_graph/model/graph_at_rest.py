@@ -162,6 +162,6 @@ class GraphAtRest:
         if not self._config.base:
             return at_rest.energies(self.reader().read(BIAS, self.index.slot[places]), self._encoding)
         source = np.searchsorted(self.index.row_start, places, side="right") - 1
-        base = self.base(source)
-        found = [base.parts(u, self.index.target[[at]]).sum()[0] for u, at in zip(source.tolist(), places, strict=True)]
+        base, target = self.base(source), self.index.target[places].astype(np.int64)
+        found = [base.parts(u, target[[k]]).sum()[0] for k, u in enumerate(source.tolist())]
         return np.array(found, np.float64)

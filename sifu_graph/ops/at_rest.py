@@ -25,7 +25,7 @@ def gelu(z: Doubles) -> Doubles:
 
         out: Doubles = z * ndtr(z)
     else:
-        out = 0.5 * z * np.frompyfunc(math.erfc, 1, 1)(-z * math.sqrt(0.5)).astype(np.float64)
+        out = 0.5 * z * np.asarray(np.frompyfunc(math.erfc, 1, 1)(-z * math.sqrt(0.5)), np.float64)
     return out
 
 

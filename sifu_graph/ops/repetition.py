@@ -39,7 +39,8 @@ def frequency_basis(log_lower: Doubles) -> Doubles:
 def repeat_weights(own: Array, shared: Array, basis: Array) -> Array:
     """f and m of every node, [n, 2], from g [n, 2], G [2, 3] and `frequency_basis`: arrays of torch or of NumPy."""
     # no matrix product: its bits would depend on the number of threads
-    return own + (basis[:, None] * shared).sum(-1)
+    found: Array = own + (basis[:, None] * shared).sum(-1)
+    return found
 
 
 class Repetition:

@@ -1,4 +1,4 @@
-"""The graph at rest, of which single rows are read without torch, against the whole graph and the walk of generation."""
+"""The graph at rest, of which single rows are read, against the whole graph and the walk of generation."""
 
 from __future__ import annotations
 

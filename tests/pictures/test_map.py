@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
-from sifu_graph.generation.walk import Walk
 from sifu_graph.inspection.inspect import inspect_node
 from sifu_graph.plot import fonts, map_edges
 from sifu_graph.plot.draw_map import draw_map
