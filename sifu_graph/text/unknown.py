@@ -26,7 +26,7 @@ def token_counts(split: Split, tokenizer: Tokenizer) -> Ints:
 
 
 def unknown_share(split: Split, tokenizer: Tokenizer, counts: Ints) -> float:
-    """The share (0 to 1) of the tokens of a text, without separators, that are unknown; ``counts``: `token_counts`.
+    """The share (0 to 1) of the tokens of a text, without separators, that are unknown; ``counts`` [n]: `token_counts`.
 
     Where text that is no node is left out, the share of its characters.
     """
@@ -60,7 +60,7 @@ def unknown_note(share: float, what: str = "the text") -> str | None:
 def characters_of_nodes(split: Split, tokenizer: Tokenizer, counts: Ints) -> Doubles | None:
     """How many characters of the text each node stands for, float64 [n]; None at level ``tokens``.
 
-    ``counts``: `token_counts`.
+    ``counts`` [n]: `token_counts`.
 
     The sum over all tokens is the number of characters of the text: what is no character of another node is shared
     by the unknown tokens, or by all tokens where there are none (text was left out, or is read as another node).
