@@ -198,7 +198,9 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     require_positive(top=top)
     node = node_named(graph.tokenizer, name)
     rest, store, names = graph.at_rest, graph.store, graph.tokenizer.vocabulary
-    row, total = rest.row(node), store.read("rows/total")
+    total = store.read("rows/total")
+    neighbours, private_in = _sources(rest, node, total, names, most=max(SOURCES, top))
+    compared, row = neighbours[:SOURCES], rest.row(node)
     share = row.count / max(1, int(total[node]))
 
     def targets(order: Ints) -> tuple[Neighbour, ...]:
@@ -214,8 +216,6 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
             for at in order[:top]
         )
 
-    neighbours, private_in = _sources(rest, node, total, names, most=max(SOURCES, top))
-    compared = neighbours[:SOURCES]
     pages = np.unique(row.slot // PAGE_EDGES)
     bias_changed, row_written = rows_changed(store, node, pages)
     return NodeReport(
@@ -255,6 +255,8 @@ def _sources(
     every = np.flatnonzero(index.target == node)
     into = every[np.argsort(-index.count[every], kind="stable")][:most]
     source = np.searchsorted(index.row_start, into, side="right") - 1
+    if rest.has_base:
+        rest.base(np.append(source, node))  # the row of the node is asked for too: their pairs are read once
     columns = (column.tolist() for column in (source, index.count[into], rest.edges(into)))
     found = [
         Neighbour(u, names[u], count, count / max(1, int(total[u])), energy, None)

@@ -64,6 +64,12 @@ class GraphAtRest:
     def __init__(self, current: Callable[[], Store], config: SignalConfig, settings: GraphSettings) -> None:
         self._current, self._config, self._settings = current, config, settings
         self._small: dict[str, NDArray[Any]] = {}
+        self._last: tuple[Ints, BaseAtRest] | None = None  # what `base` returned, and its sources
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the edges share a base."""
+        return self._config.base
 
     @cached_property
     def index(self) -> EdgeIndex:
@@ -103,12 +109,17 @@ class GraphAtRest:
         return encoding
 
     def base(self, sources: Ints) -> BaseAtRest:
-        """Of a graph whose edges share a base: the energies after these sources, int64 [k], nodes or clones."""
+        """Of a graph whose edges share a base: the energies after these sources, int64 [k], nodes or clones.
+
+        The last ones are kept, and returned again for some of the same sources.
+        """
         parents, only, above = self.sources.tree.parents, distinct(sources), sources
         while len(above := parents[above][parents[above] >= 0].astype(np.int64)):
             only = distinct(np.concatenate([only, above]))
-        pairs = with_pairs(self.sources, self._current(), self.index, only)
-        return BaseAtRest(pairs, self.small(TARGET_BIAS), float(self.small("signal/scale")[0]))
+        if self._last is None or not np.isin(only, self._last[0]).all():
+            pairs = with_pairs(self.sources, self._current(), self.index, only)
+            self._last = only, BaseAtRest(pairs, self.small(TARGET_BIAS), float(self.small("signal/scale")[0]))
+        return self._last[1]
 
     def row(self, node: int) -> RowAtRest:
         """The row of a node."""
