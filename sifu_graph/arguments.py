@@ -2,6 +2,9 @@
 
 A wrapped function refuses a value of another type, and a name that it does not have, before its work begins. Numbers of
 numpy become Python's, which can be stored as JSON. The module knows Python's types; it does not know graphs.
+
+beartype and typeguard would not do: they check but do not convert, so that both refuse numbers of numpy and take one
+text for a sequence of letters, and they take 0.11 s or more to import.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.text.tokenizer import Tokenizer
-from sifu_graph.text.unknown import characters_of_nodes, require_known, unknown_note, unknown_share
+from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -141,9 +141,10 @@ def evaluate(
         part, name = tokens.heldout, "held-out"
     plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
     tokenizer = graph.tokenizer
-    share = unknown_share(part, tokenizer)
+    counts = token_counts(part, tokenizer)
+    share = unknown_share(part, tokenizer, counts)
     require_known(share)
-    tally = _Tally(characters_of_nodes(part, tokenizer), tokenizer, graph.settings["build"]["length"])
+    tally = _Tally(characters_of_nodes(part, tokenizer, counts), tokenizer, graph.settings["build"]["length"])
     with devices.memory_errors():
         tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
     return tally.report(name, left_out=share if tokenizer.unknown is None else None)

@@ -30,6 +30,7 @@ from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
     from sifu_graph.model.edge_reader import EdgeReader
+    from sifu_graph.model.graph_at_rest import GraphAtRest
     from sifu_graph.model.parameters import Parameters
 
 
@@ -230,10 +231,12 @@ class GraphSession:
                 f"{store.path}: the tokenizer has {len(self.tokenizer):,} nodes, the graph {self.settings['nodes']:,}"
             )
         self._parameters: Parameters | None = None
+        self._at_rest: GraphAtRest | None = None
 
     def _forget(self) -> None:
         """Gives back what the parameters took."""
         self._leave_device()
+        self._at_rest = None
         if self._parameters is not None:
             self._parameters.edges.close()
             self._parameters = None
@@ -256,7 +259,16 @@ class GraphSession:
         """Reads edges of the snapshot by their slots, past the pages in memory."""
         from sifu_graph.model.edge_reader import EdgeReader
 
-        return EdgeReader(self.store, self.parameters.edges.initial)
+        return EdgeReader(self.store, self.settings["width"], lambda: self.parameters.edges.initial)
+
+    @property
+    def at_rest(self) -> GraphAtRest:
+        """The graph where no signal flows. It reads the rows that are asked for, and imports no torch."""
+        if self._at_rest is None:
+            from sifu_graph.model.graph_at_rest import GraphAtRest
+
+            self._at_rest = GraphAtRest(lambda: self.store, self.signal, self.settings)
+        return self._at_rest
 
     def fit_memory(
         self,
@@ -412,11 +424,10 @@ class GraphSession:
 
     def info(self) -> GraphInfo:
         """The figures of the graph."""
-        nodes, width, edges = self.settings["nodes"], self.settings["width"], int((self.store.read(SOURCE) >= 0).sum())
-        base = self.signal.base
+        store, base, nodes, width = self.store, self.signal.base, self.settings["nodes"], self.settings["width"]
+        edges = int((store.read(SOURCE) >= 0).sum())
         dense = dense_parameters(nodes, width, base=base)
         stored = stored_parameters(nodes, edges, width, base=base)
-        stored_pages = self.store.page_stored()
         return GraphInfo(
             path=str(self.path),
             nodes=nodes,
@@ -425,17 +436,17 @@ class GraphSession:
             private_edges=edges,
             stored_parameters=stored,
             ratio=stored / dense,
-            coverage=min(1.0, float(self.store.read(COUNT).sum() / max(1, self.store.read("rows/total").sum()))),
+            coverage=min(1.0, float(store.read(COUNT).sum() / max(1, store.read("rows/total").sum()))),
             corpus_tokens=self.settings["build"]["corpus_tokens"],
-            store_bytes=self.store.size_bytes(),
-            trained_pages=int(stored_pages.sum()),
-            pages=len(stored_pages),
-            format_version=self.store.format_version,
-            snapshot=self.store.snapshot,
-            branch=self.store.branch,
+            store_bytes=store.size_bytes(),
+            trained_pages=int(store.page_stored().sum()),
+            pages=store.pages,
+            format_version=store.format_version,
+            snapshot=store.snapshot,
+            branch=store.branch,
             base_parameters=base_parameters(nodes, width) if base else None,
-            clones=self.store.shape(CLONE_PARENT)[0] if self.store.has(CLONE_PARENT) else 0,
-            newest=self.store.newest,
+            clones=store.shape(CLONE_PARENT)[0] if store.has(CLONE_PARENT) else 0,
+            newest=store.newest,
             settings=self.settings,
             heldout_perplexity=self._recorded_perplexity(),
             text_bytes=sum(file.stat().st_size for file in (self.path / "cache").glob("*/*.ids") if file.is_file()),
@@ -443,8 +454,7 @@ class GraphSession:
 
     def _recorded_perplexity(self) -> float | None:
         """The held-out perplexity that training recorded, unless a later commit changed the graph."""
-        newest = next(iter(self.store.history(limit=1)), None)
-        found = None if newest is None else newest.changes.get("heldout_perplexity")
+        found = next((commit.changes.get("heldout_perplexity") for commit in self.store.history(limit=1)), None)
         return float(found) if isinstance(found, int | float) else None
 
     def tokens(self, corpus: Corpora | None = None, *, holdout: float | None = None) -> TokenFile:

@@ -97,6 +97,12 @@ def host_memory_option(default: str) -> Decorator:
     )
 
 
+def text_options(function: _Function) -> _Function:
+    """Options of commands that follow one text through the graph: ``--at``, ``--host-memory``, the common ones."""
+    memory = host_memory_option("256MiB for edges, or the least possible")
+    return at_option(memory(common_options(function)))
+
+
 def resource_options(function: _Function) -> _Function:
     """``--host-memory``, ``--device``, ``--device-memory``, ``--precision``, ``--scratch``, ``--stats``.
 

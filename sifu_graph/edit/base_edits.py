@@ -13,6 +13,7 @@ from sifu_store.layout import LOG_LESS, LOG_LOWER, REPEAT, TARGET_BIAS, TARGET_V
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.model.base_at_rest import BaseAtRest
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import PairCounts
 
@@ -22,9 +23,8 @@ RIDGE = 30.0
 
 def energies_at_rest(copy: WorkingCopy, u: int) -> Doubles:
     """The energies of all nodes after u where the signal is 0, float64 [n]; -inf: forbidden."""
-    model, scale = copy.pair_model(), float(copy.small["signal/scale"][0])
-    row = scale * model.rows(np.array([u]))[0] + copy.nodes[TARGET_BIAS] + model.added_rows(np.array([u]))[0]
-    return np.asarray(row)
+    rest = BaseAtRest(copy.pair_model(), copy.nodes[TARGET_BIAS], float(copy.small["signal/scale"][0]))
+    return rest.energies(u)
 
 
 def add_counted(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:

@@ -17,18 +17,11 @@ from sifu_store.layout import BIAS
 
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.ops import at_rest
 from sifu_graph.ops.initial import mean_encoding
 from sifu_graph.text.kneser_ney import discount_of
 
 PART = 1 << 16  # edges whose biases are in memory at a time
-
-
-def gelu(z: Doubles) -> Doubles:
-    """GELU(z) = z Phi(z), elementwise, float64, without torch: its last bit can differ from `functional.gelu`."""
-    from scipy.special import ndtr  # imported here: it loads slowly, and not every edit needs it
-
-    out: Doubles = z * ndtr(z)
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +48,11 @@ class Rest:
         encoding = mean_encoding(copy.config, copy.width, copy.settings["build"]["length"])
         bias = copy.small["default/bias"].astype(np.float64)
         scale = float(copy.small["signal/scale"][0])
-        return cls(encoding, float(np.linalg.norm(gelu(bias + encoding))), scale)
+        return cls(encoding, float(at_rest.energies(bias, encoding)), scale)
 
     def energy(self, bias: NDArray[np.floating]) -> Doubles:
         """Energies [k] of edges with these biases [k, d]."""
-        out: Doubles = np.linalg.norm(gelu(np.asarray(bias, np.float64) + self.encoding), axis=-1)
-        return out
+        return at_rest.energies(bias, self.encoding)
 
     def of_edges(self, copy: WorkingCopy, slots: Ints) -> Doubles:
         """Energies [k] of the private edges at slots int64 [k].
@@ -114,7 +106,7 @@ class Rest:
 
     def _output(self, bias: Doubles) -> tuple[Doubles, float]:
         """The direction [d] of the edge's output at rest, and the length of the output."""
-        output = gelu(bias + self.encoding)
+        output = at_rest.gelu(bias + self.encoding)
         norm = float(np.linalg.norm(output))
         return (output / norm if norm > 1e-6 else np.full(len(bias), len(bias) ** -0.5)), norm
 

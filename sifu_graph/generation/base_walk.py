@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,7 +61,7 @@ class BaseWalk:
         self._base = base
         self._step, self._initial = base.backend.stepper(model), model.start
         self._vectors = padded(model.target).T
-        self._rest = base.at_rest()
+        self._rest = base.at_rest.lower()
         self._nodes = np.arange(parameters.index.nodes, dtype=np.int64)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._found: Floats = np.zeros(len(self._nodes), np.float32)
@@ -87,11 +86,6 @@ class BaseWalk:
         self.step += 1
         self.repetition.carry(node, silent=self.step in self.silent)
         self._advance(node)
-
-    def rest(self, node: int) -> None:
-        """Makes a node the current one, with a signal of 0. `start` must be called next."""
-        self.node, self.source, self.r = node, node, torch.zeros_like(self._initial)
-        self.repetition.start(node)
 
     def _advance(self, node: int) -> None:
         self.node = node

@@ -148,7 +148,7 @@ def account_on_base(
     vectors, signals = base.model.target[torch.from_numpy(target)].double(), began.double()
     moved = signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])
     by_signal = vectors @ moved.T
-    parts = base.parts_at_rest(source, target)
+    parts = base.at_rest.parts(source, target)
     counts, bias = torch.from_numpy(parts.counts), torch.from_numpy(parts.bias + parts.edge)
     clones = torch.from_numpy(parts.clones.T.copy())
     energies = energy.double()

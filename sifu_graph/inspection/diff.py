@@ -15,8 +15,9 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,13 @@ from sifu_store.layout import (
 )
 
 from sifu_graph.arrays import Floats, Ints
-from sifu_graph.inspection.energies import FirstStep
 from sifu_graph.model.io import read_clones
 from sifu_graph.session import GraphSession
 from sifu_graph.settings import GraphSettings
 from sifu_graph.text.node_lookup import source_name
+
+if TYPE_CHECKING:
+    from sifu_graph.inspection.energies import FirstStep
 
 BLOCK_PAGES = 8  # compared at a time: 16 MiB of weights from each snapshot
 OPTIMIZER = "optimizer/"
@@ -188,7 +191,7 @@ class _Comparison:
         self.done = self.total = 0
 
     def run(self) -> Difference:
-        a, b = self.a.parameters.index, self.b.parameters.index
+        a, b = self.a.at_rest.index, self.b.at_rest.index
         u, v = np.repeat(np.arange(a.nodes), a.row_sizes()), a.target
         keys = self.to_b[u] * b.nodes + self.to_b[v]
         keys[(self.to_b[u] < 0) | (self.to_b[v] < 0)] = -1
@@ -237,7 +240,7 @@ class _Comparison:
 
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
         """The pairs of edges that differ, int64 [k], and their energies before and after, float32 [k] each."""
-        slot_a, slot_b = self.a.parameters.index.slot[in_a], self.b.parameters.index.slot[in_b]
+        slot_a, slot_b = self.a.at_rest.index.slot[in_a], self.b.at_rest.index.slot[in_b]
         stored_a, stored_b = (
             side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
         )
@@ -290,7 +293,7 @@ class _Comparison:
     def _energies(self, which: int, edges: Ints) -> Floats:
         """The energies of edges that only one snapshot has, float32 [edges]."""
         side = self.sides[which]
-        slots = side.graph.parameters.index.slot[edges]
+        slots = side.graph.at_rest.index.slot[edges]
         out = np.zeros(len(edges), np.float32)
         for block in _blocks(np.arange(len(edges)), slots):
             out[block] = side.energy(edges[block], *side.values(slots[block]))
@@ -300,11 +303,13 @@ class _Comparison:
     def _default_energies(self, which: int, edges: Ints) -> Floats:
         """The energies of this snapshot's default edges in place of the other's edges; NaN: a node is missing."""
         other, to = (self.b, self.to_a) if which == 0 else (self.a, self.to_b)
-        index = other.parameters.index
+        index = other.at_rest.index
         source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
         target = to[index.target[edges]]
-        energies = np.append(self.sides[which].first_step.default_energies(), np.float32(np.nan))
-        out: Floats = energies[np.where((source < 0) | (target < 0), -1, source)]
+        out, known = np.full(len(edges), np.nan, np.float32), (source >= 0) & (target >= 0)
+        if known.any():
+            nodes, at = np.unique(source[known], return_inverse=True)
+            out[known] = self.sides[which].first_step.default_energies(nodes)[at]
         return out
 
     def _largest(self, changes: list[tuple[Ints, Ints, Floats, Floats]]) -> tuple[EdgeChange, ...]:
@@ -316,7 +321,7 @@ class _Comparison:
         return tuple(self._edge(int(in_a[k]), int(in_b[k]), float(before[k]), float(after[k])) for k in order)
 
     def _edge(self, in_a: int, in_b: int, before: float, after: float) -> EdgeChange:
-        a, b = self.a.parameters.index, self.b.parameters.index
+        a, b = self.a.at_rest.index, self.b.at_rest.index
         index, place, names = (b, in_b, self.names[1]) if in_b >= 0 else (a, in_a, self.names[0])
         u = int(np.searchsorted(index.row_start, place, side="right")) - 1
         return EdgeChange(
@@ -366,10 +371,9 @@ class _Side:
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
-        self.reader = graph.edge_reader()
+        self.reader = graph.at_rest.reader()
         self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
-        self.first_step = FirstStep.of(graph, offset=graph.signal.decode_offset)
         own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # generated edges are compared by their values
         self.slot_arrays = [
             name
@@ -377,6 +381,13 @@ class _Side:
             if name.startswith("edges/") and name not in own and not graph.store.is_paged(name)
         ]
         self._slot_arrays: dict[str, NDArray[Any]] = {}
+
+    @cached_property
+    def first_step(self) -> FirstStep:
+        """Computed, and torch imported, where an edge differs."""
+        from sifu_graph.inspection.energies import FirstStep
+
+        return FirstStep.of(self.graph, offset=self.graph.signal.decode_offset)
 
     def slot_array(self, name: str) -> NDArray[Any]:
         """[slots], zeros where this snapshot has no such array."""
@@ -392,7 +403,7 @@ class _Side:
 
     def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
         """At the first step [k], of private edges by their places in the index [k] and their parameters."""
-        index = self.graph.parameters.index
+        index = self.graph.at_rest.index
         source = np.searchsorted(index.row_start, edges, side="right") - 1
         return self.first_step.energies(source, index.target[edges].astype(np.int64), W, b)
 

@@ -1,17 +1,11 @@
-"""The energies of an edge in two contexts that depend on no text: at rest, and at the first step.
+"""The energies of edges at the first step of a text, which depend on the edge alone.
 
-At rest
-    The mix is zero (S = 0), so that ``E = ||GELU(b + PE)||`` depends on the edge alone. PE is the positional encoding
-    of the first step. `sifu_graph.edit.rest_energy` takes the mean positional encoding of a text instead, so that an
-    edit does not favour one position.
-At the first step
-    The text begins with the source u of the edge, and S = S_1(u) is its mix there: ``E = ||GELU(W S_1 + b + PE)||``
-    (DESIGN, section 3).
-
-In a graph whose edges share a base, the energies are those of `ops.recurrent`, with r = 0 at rest; "the energy of the
+The text begins with the source u of the edge, and S = S_1(u) is its mix there: ``E = ||GELU(W S_1 + b + PE)||``
+(DESIGN, section 3). In a graph whose edges share a base, the energies are those of `ops.recurrent`; "the energy of the
 default edges" is then the log of the mean of exp(E) over them, so that their probabilities add up.
 
-The module knows parameters and signals; it does not know texts.
+`sifu_graph.model.graph_at_rest` has the energies at rest. The module knows parameters and signals; it does not know
+texts.
 """
 
 from __future__ import annotations
@@ -21,80 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sifu_store.layout import BIAS, SOURCE, TARGET, WEIGHT
+from sifu_store.layout import BIAS, WEIGHT
 from torch import Tensor
 
-from sifu_graph.arrays import Doubles, Floats, Ints
-from sifu_graph.generation.base_walk import AnyWalk, BaseWalk
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.model.edge_reader import blocks
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu
-from sifu_graph.ops.positional import step_encoding
 from sifu_graph.ops.signal import Signal
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
-
-
-# ---- at rest
-
-
-@dataclass(frozen=True, slots=True)
-class RowAtRest:
-    """The candidates of one node at rest: its k private edges, by target, and the default edge."""
-
-    target: Ints  # [k]
-    count: Ints  # [k]
-    slot: Ints  # [k]
-    energy: Doubles  # [k]
-    probability: Doubles  # [k], of the softmax over all nodes
-    default_energy: float
-    default_probability: float  # of one default edge; 0 if the node has none
-
-
-def row_at_rest(walk: AnyWalk, node: int) -> RowAtRest:
-    """The row of a node at rest, computed by the kernel of generation. Restarts the walk at the node."""
-    if isinstance(walk, BaseWalk):
-        walk.rest(node)
-    else:
-        walk.silent = frozenset({0})
-        walk.start(node)
-    found, default = walk.energies()
-    index = walk.parameters.index
-    row, defaults = index.row(node), int(index.defaults()[node])
-    energies = found.astype(np.float64)
-    if isinstance(walk, BaseWalk):
-        others = np.delete(energies, index.target[row])
-        default = float(np.logaddexp.reduce(others, initial=-np.inf)) - float(np.log(max(1, defaults)))
-        energies = energies[index.target[row]]
-    logits = walk.scale * np.append(energies, default)
-    with np.errstate(divide="ignore"):
-        shares = logits + np.log(np.append(np.ones(len(energies)), defaults))
-    p = np.exp(logits - np.logaddexp.reduce(shares))
-    return RowAtRest(
-        target=index.target[row].astype(np.int64),
-        count=index.count[row],
-        slot=index.slot[row],
-        energy=energies,
-        probability=p[:-1],
-        default_energy=default,
-        default_probability=float(p[-1]) if defaults else 0.0,
-    )
-
-
-def energies_at_rest(graph: GraphSession, slots: Ints) -> Floats:
-    """The energies at rest of the private edges in these slots, float32 [k]."""
-    base = graph.parameters.base
-    if base is not None:
-        source, target = graph.store.read(SOURCE)[slots], graph.store.read(TARGET)[slots]
-        r = torch.zeros(len(slots), graph.parameters.width)
-        return base.edge_energies(source.astype(np.int64), target.astype(np.int64), r)
-    encoding = step_encoding(graph.signal, graph.signal.decode_offset, graph.parameters.r_0)
-    energies: Floats = gelu(graph.parameters.edges.get(BIAS, slots) + encoding).norm(dim=-1).numpy()
-    return energies
-
-
-# ---- at the first step
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +75,12 @@ class FirstStep:
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
-    def default_energies(self) -> Floats:
-        """The energy of the default edges of each node, float32 [n]."""
+    def default_energies(self, nodes: Ints) -> Floats:
+        """The energy of the default edges of nodes, int64 [k]: float32 [k]."""
+        mix = self.mix[torch.from_numpy(nodes)]
         if self.parameters.base is not None:
-            return self.parameters.base.default_energies(self.parameters.index, self.mix)
-        z = self.mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
+            return self.parameters.base.default_energies(self.parameters.index, nodes, mix)
+        z = mix @ self.parameters.default_W + self.parameters.default_b + self.encoding
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
@@ -169,4 +101,4 @@ def energies_at_first_step(graph: GraphSession) -> tuple[Floats, Floats]:
     weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
     for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
         private[block] = step.energies(source[block], index.target[block].astype(np.int64), W, b)
-    return private, step.default_energies()
+    return private, step.default_energies(np.arange(index.nodes))

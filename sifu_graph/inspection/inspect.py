@@ -1,7 +1,8 @@
 """One node or one edge in detail: its counts, its parameters, and the commit that last changed it.
 
-Energies and probabilities are those at rest (`energies`). Of the graph's pages, only the row of the node and the edges
-from its most frequent sources are read. The module knows a graph and its store; it does not know texts or screens.
+Energies and probabilities are those at rest (`model.graph_at_rest`). Of the graph's counts and pages, only the row of
+the node and the edges from its most frequent sources are read. The module knows a graph and its store; it does not
+know texts or screens, and does not import torch.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from sifu_store.history import Commit
-from sifu_store.layout import BIAS, PAGE_EDGES, TARGET_VECTOR, WEIGHT
+from sifu_store.layout import BIAS, PAGE_EDGES, REPEAT, REPEAT_SHARED, TARGET_VECTOR, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
-from torch import Tensor
 
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.config import require_positive
-from sifu_graph.generation.base_walk import BaseWalk, walk_of
-from sifu_graph.inspection.energies import energies_at_rest, row_at_rest
 from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, clones_of, inspect_clone
-from sifu_graph.model.base import Base, PartsAtRest
+from sifu_graph.model.base_at_rest import BaseAtRest, PartsAtRest
+from sifu_graph.model.graph_at_rest import GraphAtRest, RowAtRest
 from sifu_graph.model.io import read_clones
+from sifu_graph.ops.repetition import frequency_basis, repeat_weights
 from sifu_graph.text.node_lookup import node_named, other_form_note, source_name, source_named
 
 if TYPE_CHECKING:
@@ -198,14 +197,13 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     """
     require_positive(top=top)
     node = node_named(graph.tokenizer, name)
-    graph.fit_memory(evaluated_edges=max(SOURCES, top))
-    parameters, store = graph.parameters, graph.store
-    index, names = parameters.index, graph.tokenizer.vocabulary
-    row = row_at_rest(walk_of(parameters, graph.signal), node)
+    rest, store, names = graph.at_rest, graph.store, graph.tokenizer.vocabulary
     total = store.read("rows/total")
+    neighbours, private_in = _sources(rest, node, total, names, most=max(SOURCES, top))
+    compared, row = neighbours[:SOURCES], rest.row(node)
     share = row.count / max(1, int(total[node]))
 
-    def targets(order: NDArray[np.int64]) -> tuple[Neighbour, ...]:
+    def targets(order: Ints) -> tuple[Neighbour, ...]:
         return tuple(
             Neighbour(
                 int(row.target[at]),
@@ -218,15 +216,6 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
             for at in order[:top]
         )
 
-    into = np.flatnonzero(index.target == node)
-    into = into[np.argsort(-index.count[into], kind="stable")][: max(SOURCES, top)]
-    sources = np.searchsorted(index.row_start, into, side="right") - 1
-    compared = into[:SOURCES]
-    energy = energies_at_rest(graph, index.slot[into]).tolist()
-    neighbours = [
-        Neighbour(int(u), names[u], int(index.count[at]), float(index.count[at] / max(1, total[u])), e, None)
-        for u, at, e in zip(sources, into, energy, strict=True)
-    ]
     pages = np.unique(row.slot // PAGE_EDGES)
     bias_changed, row_written = rows_changed(store, node, pages)
     return NodeReport(
@@ -237,34 +226,60 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         distinct_targets=int(store.read("rows/distinct")[node]),
         distinct_sources=int(store.read("nodes/predecessors")[node]),
         private_out=len(row.slot),
-        private_in=int((index.target == node).sum()),
+        private_in=private_in,
         default_energy=row.default_energy,
         default_p=row.default_probability,
-        bias_norm=float(parameters.node_bias[node].norm()),
+        bias_norm=_norm(rest.small("nodes/bias")[node]),
         pages=(int(pages[0]), int(pages[-1])) if len(pages) else None,
         targets_by_energy=targets(np.argsort(-row.energy, kind="stable")),
         targets_by_count=targets(np.argsort(-row.count, kind="stable")),
         disagreements=targets(np.argsort(-np.abs(row.probability - share), kind="stable")),
         sources_by_count=tuple(neighbours[:top]),
-        sources_by_energy=tuple(sorted(neighbours[: len(compared)], key=lambda found: -found.energy)[:top]),
+        sources_by_energy=tuple(sorted(compared, key=lambda found: -found.energy)[:top]),
         compared=len(compared),
         bias_changed=_change(bias_changed),
         row_written=_change(row_written),
-        similar_targets=_similar(parameters.small.get(TARGET_VECTOR), node, names, top),
-        similar_sources=_similar(parameters.node_bias if parameters.base else None, node, names, top),
+        similar_targets=_similar(rest.small(TARGET_VECTOR) if graph.signal.base else None, node, names, top),
+        similar_sources=_similar(rest.small("nodes/bias") if graph.signal.base else None, node, names, top),
         clones=clones_of(graph, node, top=top),
-        repeated=None if parameters.base is None else float(parameters.base.repeat_weights()[node, 0]),
+        repeated=_repeated(rest, node) if graph.signal.base else None,
         notes=_notes(graph, node),
     )
 
 
-def _similar(vectors: Tensor | None, node: int, names: Sequence[str], top: int) -> tuple[Similar, ...]:
+def _sources(
+    rest: GraphAtRest, node: int, total: Ints, names: Sequence[str], *, most: int
+) -> tuple[list[Neighbour], int]:
+    """The ``most`` most frequent private edges into a node, and how many there are; ``total``: int64 [n]."""
+    index = rest.index
+    every = np.flatnonzero(index.target == node)
+    into = every[np.argsort(-index.count[every], kind="stable")][:most]
+    source = np.searchsorted(index.row_start, into, side="right") - 1
+    if rest.has_base:
+        rest.base(np.append(source, node))  # the row of the node is asked for too: their pairs are read once
+    columns = (column.tolist() for column in (source, index.count[into], rest.edges(into)))
+    found = [
+        Neighbour(u, names[u], count, count / max(1, int(total[u])), energy, None)
+        for u, count, energy in zip(*columns, strict=True)
+    ]
+    return found, len(every)
+
+
+def _similar(vectors: Floats | None, node: int, names: Sequence[str], top: int) -> tuple[Similar, ...]:
     """The nodes with the vectors [n, d] that are most similar to that of a node; none for no vectors or one of 0."""
     if vectors is None or not bool(vectors[node].any()):
         return ()
-    cosine = torch.nn.functional.cosine_similarity(vectors, vectors[node][None]).numpy()
+    wide = vectors.astype(np.float64)
+    length = np.linalg.norm(wide, axis=1)
+    cosine = wide @ wide[node] / np.maximum(length * length[node], 1e-8)
     order = np.argsort(-cosine, kind="stable")
     return tuple(Similar(int(v), names[v], float(cosine[v])) for v in order[order != node][:top])
+
+
+def _repeated(rest: GraphAtRest, node: int) -> float:
+    """f of a node (`ops.recurrent`)."""
+    basis = frequency_basis(rest.sources.log_lower).astype(np.float32)
+    return float(repeat_weights(rest.small(REPEAT), rest.small(REPEAT_SHARED), basis)[node, 0])
 
 
 def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
@@ -275,39 +290,22 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     OptionError
         No node has one of the names; the message has the nearest names.
     """
-    v = node_named(graph.tokenizer, target)
-    graph.fit_memory(evaluated_edges=1)
-    parameters, store = graph.parameters, graph.store
-    base, walk = parameters.base, walk_of(parameters, graph.signal)
-    u = source_of(graph, source)
-    if base is not None and u >= base.pairs.nodes:
+    v, u = node_named(graph.tokenizer, target), source_of(graph, source)
+    rest, store = graph.at_rest, graph.store
+    base = rest.base(np.array([u])) if graph.signal.base else None
+    if base is not None and u >= graph.settings["nodes"]:
         return _edge_of_clone(graph, base, u, v)
-    row = row_at_rest(walk, u)
+    row = rest.row(u)
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
-    if isinstance(walk, BaseWalk):  # every node has an energy of its own
-        every = walk.last_energies()[0].astype(np.float64)
-        energy, stronger = float(every[v]), int((every > every[v]).sum())
-        p = float(np.exp(every[v] - np.logaddexp.reduce(every)))
-    else:
-        energy, p = (
-            (float(row.energy[at]), float(row.probability[at]))
-            if private
-            else (row.default_energy, row.default_probability)
-        )
-        stronger = int((row.energy > energy).sum())
-        if row.default_energy > energy:
-            stronger += int(parameters.index.defaults()[u])
-    slot = int(row.slot[at]) if private else None
-    generated: tuple[np.ndarray, np.ndarray] | None = None
+    slot, count = (int(row.slot[at]), int(row.count[at])) if private else (None, None)
+    energy, p, rank = _place(rest, row, u, at if private else None) if base is None else _place_in(base, u, v)
+    W, b = rest.small("default/weight"), rest.small("default/bias")
+    generated = None
     if slot is not None:
-        W, b = (parameters.edges.get(name, np.array([slot]))[0] for name in (WEIGHT, BIAS))
-        initial = parameters.edges.initial
-        drawn = initial.weight(np.array([slot]))
-        generated = (np.zeros(W.shape, np.float32) if drawn is None else drawn[0], initial.bias(np.array([slot]))[0])
-    else:
-        W, b = parameters.default_W, parameters.default_b
-    count = int(row.count[at]) if private else None
+        reader, slots = rest.reader(), np.array([slot])
+        W, b = (reader.read(name, slots)[0] for name in (WEIGHT, BIAS))
+        generated = reader.generated(WEIGHT, slots)[0], reader.generated(BIAS, slots)[0]
     page = None if slot is None else slot // PAGE_EDGES
     return EdgeReport(
         source=graph.tokenizer.vocabulary[u],
@@ -318,17 +316,37 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         energy=energy,
         default_energy=row.default_energy,
         p=p,
-        rank=stronger + 1,
-        weight_norm=float(W.norm()),
-        bias_norm=float(b.norm()),
-        singular_values=tuple(torch.linalg.svdvals(W.double()).tolist()),
+        rank=rank,
+        weight_norm=_norm(W),
+        bias_norm=_norm(b),
+        singular_values=tuple(np.linalg.svd(W.astype(np.float64), compute_uv=False).tolist()),
         slot=slot,
         page=page,
         page_stored=None if page is None else bool(store.page_stored()[page]),
         changed=_change(edge_changed(store, u, v, slot, generated)),
-        parts=None if base is None else _parts(base.parts_at_rest(u, np.array([v]))),
+        parts=None if base is None else _parts(base.parts(u, np.array([v]))),
         notes=_notes(graph, u, v),
     )
+
+
+def _norm(values: Floats) -> float:
+    """The L2 norm; of a matrix, the Frobenius norm."""
+    return float(np.linalg.norm(values.astype(np.float64)))
+
+
+def _place(rest: GraphAtRest, row: RowAtRest, node: int, at: int | None) -> tuple[float, float, int]:
+    """The energy, probability and rank of an edge of a row, by its place in the row; None: of a default edge."""
+    energy, p = (row.default_energy, row.default_probability) if at is None else (row.energy[at], row.probability[at])
+    stronger = int((row.energy > energy).sum())
+    if row.default_energy > energy:
+        stronger += int(rest.index.defaults()[node])
+    return float(energy), float(p), stronger + 1
+
+
+def _place_in(base: BaseAtRest, source: int, target: int) -> tuple[float, float, int]:
+    """The energy, probability and rank of an edge of a node or clone, where the edges share a base."""
+    energy, p = base.row(source)
+    return float(energy[target]), float(p[target]), 1 + int((energy > energy[target]).sum())
 
 
 def _notes(graph: GraphSession, *nodes: int) -> tuple[str, ...]:
@@ -342,23 +360,22 @@ def source_of(graph: GraphSession, name: str) -> int:
     return source_named(graph.tokenizer, read_clones(graph.store, graph.settings["nodes"]), name)
 
 
-def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> EdgeReport:
+def _edge_of_clone(graph: GraphSession, base: BaseAtRest, source: int, v: int) -> EdgeReport:
     """The report of an edge of a clone, which has counts and an energy, but no matrix of its own."""
-    every, pairs = np.arange(base.pairs.nodes), base.pairs
-    (row, p), parts = base.row_at_rest(source), base.parts_at_rest(source, np.array([v]))
+    pairs, (energy, p, rank) = base.pairs, _place_in(base, source, v)
     pair = int(pairs.find(np.array([source]), np.array([v]))[0])
     count = int(pairs.count[pair]) if pair >= 0 else 0
-    default = row[np.delete(every, pairs.target[pairs.first[source] : pairs.first[source + 1]])]
+    default = np.delete(base.energies(source), pairs.target[pairs.first[source] : pairs.first[source + 1]])
     return EdgeReport(
         source=source_name(graph.tokenizer, pairs.tree, source),
         target=graph.tokenizer.vocabulary[v],
         private=False,
         count=count,
         share=count / max(1, int(pairs.total[source])),
-        energy=float(row[v]),
+        energy=energy,
         default_energy=float(np.logaddexp.reduce(default)) - math.log(max(1, len(default))),
-        p=float(p[v]),
-        rank=1 + int((row > row[v]).sum()),
+        p=p,
+        rank=rank,
         weight_norm=0.0,
         bias_norm=0.0,
         singular_values=(),
@@ -366,7 +383,7 @@ def _edge_of_clone(graph: GraphSession, base: Base, source: int, v: int) -> Edge
         page=None,
         page_stored=None,
         changed=None,
-        parts=_parts(parts),
+        parts=_parts(base.parts(source, np.array([v]))),
         notes=_notes(graph, v),
     )
 

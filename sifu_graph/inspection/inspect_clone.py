@@ -88,11 +88,10 @@ def inspect_clone(graph: GraphSession, source: int, *, top: int = 10) -> CloneRe
         ``top`` is not positive.
     """
     require_positive(top=top)
-    base, names = graph.parameters.base, graph.tokenizer.vocabulary
-    assert base is not None  # only a graph with a base has clones
+    base, names = graph.at_rest.base(np.array([source])), graph.tokenizer.vocabulary
     pairs = base.pairs
     parent = int(pairs.tree.parents[source])
-    p, p_parent = (base.row_at_rest(at)[1] for at in (source, parent))
+    p, p_parent = (base.row(at)[1] for at in (source, parent))
     row = slice(int(pairs.first[source]), int(pairs.first[source + 1]))
     count = np.zeros(pairs.nodes, np.int64)
     count[pairs.target[row]] = pairs.count[row]
@@ -117,10 +116,9 @@ def inspect_clone(graph: GraphSession, source: int, *, top: int = 10) -> CloneRe
 
 def clones_of(graph: GraphSession, source: int, *, top: int) -> tuple[CloneSummary, ...]:
     """The clones of a node or of a clone, those of the greatest gain first."""
-    base = graph.parameters.base
-    if base is None or not graph.store.has(CLONE_PARENT):
+    if not graph.signal.base or not graph.store.has(CLONE_PARENT):
         return ()
-    pairs, gain = base.pairs, graph.store.read(CLONE_GAIN)
+    pairs, gain = graph.at_rest.sources, graph.store.read(CLONE_GAIN)
     mine = np.flatnonzero(pairs.tree.parent == source)
     best = mine[np.argsort(-gain[mine], kind="stable")][:top]
     return tuple(

@@ -81,7 +81,7 @@ def _clones(graph: GraphSession, most: int) -> Iterator[str]:
     base = graph.parameters.base
     if base is None or not len(base.pairs.tree):
         return
-    pairs, tree = base.pairs, base.pairs.tree
+    pairs, tree, at_rest = base.pairs, base.pairs.tree, base.at_rest
     chosen = tree.nodes + np.flatnonzero(tree.best(graph.store.read(CLONE_GAIN), most))
     for clone in chosen.tolist():
         name = _escaped(source_name(graph.tokenizer, tree, clone))
@@ -93,7 +93,7 @@ def _clones(graph: GraphSession, most: int) -> Iterator[str]:
         source = chosen[begin : begin + BLOCK]
         size = np.diff(pairs.first)[source]
         pair = ranges(pairs.first[source], size)
-        columns = np.repeat(source, size), pairs.target[pair], pairs.count[pair], base.pair_energies(pair)
+        columns = np.repeat(source, size), pairs.target[pair], pairs.count[pair], at_rest.of_pairs(pair)
         for u, v, times, value in zip(*(column.tolist() for column in columns), strict=True):
             if times:
                 yield (

@@ -15,13 +15,13 @@ import torch
 from sifu_store.layout import GAIN, REPEAT, REPEAT_AFTER, REPEAT_SHARED, START, TARGET_BIAS, TARGET_VECTOR
 from torch import Tensor
 
-from sifu_graph.arrays import Doubles, Floats, Ints
+from sifu_graph.arrays import Floats, Ints
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.ops import recurrent
+from sifu_graph.model.base_at_rest import BaseAtRest
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend
 from sifu_graph.ops.recurrent_native import cpu_recurrent
-from sifu_graph.ops.repetition import Repetition
+from sifu_graph.ops.repetition import Repetition, frequency_basis, repeat_weights
 from sifu_graph.ops.threads import padded, product
 
 NAMES = {
@@ -63,15 +63,15 @@ class Base:
         model = Recurrent(**{field: small[name] for field, name in NAMES.items()})
         return cls(model, pairs, cpu_recurrent(pairs, len(model.gain), model.W.dtype))
 
-    def at_rest(self) -> Floats:
-        """The part of the energies that depends on the target alone, s log q_v + c_v, float32 [n]."""
-        lower: Floats = (float(self.model.scale) * self.pairs.log_lower + self.model.bias.numpy()).astype(np.float32)
-        return lower
+    @property
+    def at_rest(self) -> BaseAtRest:
+        """The energies where the signal is 0."""
+        return BaseAtRest(self.pairs, self.model.bias.numpy(), float(self.model.scale))
 
     def repeat_weights(self) -> Floats:
         """f and m of every node (`ops.recurrent`), float32 [n, 2]."""
-        basis = torch.from_numpy(recurrent.frequency_basis(self.pairs)).to(self.model.repeat.dtype)
-        weights: Floats = recurrent.repeat_weights(self.model, basis).numpy()
+        model, basis = self.model, torch.from_numpy(frequency_basis(self.pairs.log_lower))
+        weights: Floats = repeat_weights(model.repeat, model.repeat_shared, basis.to(model.repeat.dtype)).numpy()
         return weights
 
     def repetition(self) -> Repetition:
@@ -90,7 +90,7 @@ class Base:
     def edge_energies(self, source: Ints, target: Ints, r: Tensor) -> Floats:
         """The energies of single edges of nodes, int64 [k] each, after signals r [k, d]: float32 [k]."""
         pairs, scale = self.pairs, float(self.model.scale)
-        found = (r * self.model.target[torch.from_numpy(target)]).sum(1).double().numpy() + self.at_rest()[target]
+        found = (r * self.model.target[torch.from_numpy(target)]).sum(1).double().numpy() + self.at_rest.lower()[target]
         found += scale * np.log(pairs.left[source])
         at = pairs.find(source, target)
         known = at >= 0
@@ -100,73 +100,26 @@ class Base:
             found[known] += pairs.added[at]
         return found.astype(np.float32)
 
-    def pair_energies(self, pair: Ints) -> Doubles:
-        """The energies of the edges of pairs where the signal is 0, float64 [k]; the pairs are numbers in the table."""
-        energy: Doubles = float(self.model.scale) * self.pairs.log_p(pair) + self.pairs.added_to(pair)
-        energy += self.model.bias.numpy()[self.pairs.target[pair]]
-        return energy
-
-    def parts_at_rest(self, source: int, target: Ints) -> PartsAtRest:
-        """The energies of edges (source, target [k]) where the signal is 0; the source is a node or a clone."""
-        chain = np.array(self.pairs.chain(source)[::-1])
-        rows = float(self.model.scale) * self.pairs.rows(chain)[:, target]
-        return PartsAtRest(
-            counts=rows[0],
-            clones=np.diff(rows, axis=0),
-            bias=self.model.bias.numpy()[target].astype(np.float64),
-            edge=self.pairs.added_rows(chain[-1:])[0, target],
-        )
-
-    def row_at_rest(self, source: int) -> tuple[Doubles, Doubles]:
-        """Energies and probabilities of all nodes after a source where the signal is 0, float64 [n] each."""
-        energy = self.parts_at_rest(source, np.arange(self.pairs.nodes)).sum()
-        return energy, np.exp(energy - np.logaddexp.reduce(energy))
-
-    def default_energies(self, index: EdgeIndex, r: Tensor) -> Floats:
-        """log of the mean of exp(E) over the default edges of each node, after signals r [n, d]: float32 [n].
+    def default_energies(self, index: EdgeIndex, nodes: Ints, r: Tensor) -> Floats:
+        """log of the mean of exp(E) over the default edges of nodes, int64 [k], after signals r [k, d]: float32 [k].
 
         -inf for a node without default edges.
         """
-        found = np.full(index.nodes, -np.inf, np.float32)
-        for node, choices in enumerate(index.defaults().tolist()):
+        found = np.full(len(nodes), -np.inf, np.float32)
+        for at, (node, choices) in enumerate(zip(nodes.tolist(), index.defaults()[nodes].tolist(), strict=True)):
             if choices:
-                energy = self.energies(np.array([node]), r[node : node + 1])[0].astype(np.float64)
+                energy = self.energies(nodes[at : at + 1], r[at : at + 1])[0].astype(np.float64)
                 energy[index.target[index.row(node)]] = -np.inf
-                found[node] = np.logaddexp.reduce(energy) - math.log(choices)
+                found[at] = np.logaddexp.reduce(energy) - math.log(choices)
         return found
 
     def energies(self, source: Ints, r: Tensor) -> Floats:
         """The energies of all nodes after signals r [k, d] at these sources, int64 [k]: float32 [k, n]."""
         found: Floats = product(r, padded(self.model.target).T)[:, : self.pairs.nodes].numpy()
-        found += self.at_rest()
+        found += self.at_rest.lower()
         for row, at in zip(found, source.tolist(), strict=True):
             self.add_row(row, at)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class PartsAtRest:
-    """Parts of the energies of k edges out of a source with c clones in its chain, float64 [k] each.
-
-    Attributes
-    ----------
-    counts
-        s log p after the node.
-    clones
-        What each clone adds to it, the one of two nodes first, [c, k].
-    bias, edge
-        c of the target, and what edits gave the edge.
-    """
-
-    counts: Doubles
-    clones: Doubles
-    bias: Doubles
-    edge: Doubles
-
-    def sum(self) -> Doubles:
-        """The energies, [k]."""
-        energies: Doubles = self.counts + self.clones.sum(0) + self.bias + self.edge
-        return energies
 
 
 def initial_arrays(nodes: int, width: int, *, seed: int) -> dict[str, Floats]:

@@ -5,7 +5,7 @@ It knows slots and pages; it does not know what the values are used for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from sifu_store.layout import PAGE_EDGES, WEIGHT
@@ -32,8 +32,10 @@ class EdgeReader:
     ----------
     store
         Holds the trained pages.
+    width
+        d.
     initial
-        Generates the edges of all other pages.
+        Returns what generates the edges of all other pages. It is called once one of them is asked for.
 
     Attributes
     ----------
@@ -41,14 +43,14 @@ class EdgeReader:
         Number of pages of weights that were read from the store.
     """
 
-    def __init__(self, store: Store, initial: EdgeInitializer) -> None:
-        self.store, self.initial = store, initial
+    def __init__(self, store: Store, width: int, initial: Callable[[], EdgeInitializer]) -> None:
+        self.store, self.width, self.initial = store, width, initial
         self.stored = store.page_stored()
         self.pages_read = 0
 
     def generated(self, name: str, slots: Ints) -> Floats:
         """``edges/weight`` [k, d, d] or ``edges/bias`` [k, d] of slots [k] before any training, float32."""
-        values, d = self.initial.values(name, slots), self.initial.width
+        values, d = self.initial().values(name, slots), self.width
         return np.zeros((len(slots), d, d), np.float32) if values is None else values
 
     def read(self, name: str, slots: Ints) -> Floats:
@@ -59,7 +61,7 @@ class EdgeReader:
         StoreDamagedError
             A page cannot be read.
         """
-        d = self.initial.width
+        d = self.width
         out = np.zeros((len(slots), d, d) if name == WEIGHT else (len(slots), d), np.float32)
         page = slots // PAGE_EDGES
         stored = self.stored[page]

@@ -6,6 +6,7 @@ read or edit the tables of a graph start without it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ from sifu_store.layout import (
 )
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Ids, Integers, Ints
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
@@ -59,15 +60,14 @@ BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS, REPEAT, REPEAT_SHARED, RE
 
 
 def read_small(store: Store, config: SignalConfig) -> dict[str, NDArray[Any]]:
-    """The arrays of a graph that are trained and not paged, by their names, to be changed.
+    """The arrays of a graph that are trained and not paged, by their names, to be changed."""
+    return {name: small_array(store, name).copy() for name in (*SMALL, *(BASE_SMALL if config.base else ()))}
 
-    Graphs of versions 3 and 4 have no weights of repetition: they are 0.
-    """
+
+def small_array(store: Store, name: str) -> NDArray[Any]:
+    """One of `SMALL` and `BASE_SMALL`. Graphs of versions 3 and 4 have no weights of repetition: they are 0."""
     new = {REPEAT: (store.settings["nodes"], 2), REPEAT_SHARED: (2, 3), REPEAT_AFTER: (2,)}
-    return {
-        name: np.zeros(new[name], np.float32) if name in new and not store.has(name) else store.read(name).copy()
-        for name in (*SMALL, *(BASE_SMALL if config.base else ()))
-    }
+    return np.zeros(new[name], np.float32) if name in new and not store.has(name) else store.read(name)
 
 
 def read_index(store: Store, settings: GraphSettings) -> EdgeIndex:
@@ -144,8 +144,6 @@ def pair_model(
 ) -> PairModel:
     """The pair model of first, target and count of pairs, and of the columns of nodes [n] and clones [C], by name."""
     first, target, count = pairs
-    if count.max(initial=0) < 2**31:
-        count = count.astype(np.int32)
     total, discounted = column("rows/total"), column("rows/discounted")
     if "pair_discounts" in initial:  # built with clones, of which there may be none left
         total = np.concatenate([column(PAIR_TOTAL), column(CLONE_TOTAL)])
@@ -154,7 +152,7 @@ def pair_model(
         tree=tree,
         first=first,
         target=target,
-        count=count,
+        count=_small(count),
         total=total,
         discounted=discounted,
         discounts=pair_discounts(initial),
@@ -163,17 +161,51 @@ def pair_model(
     )
 
 
+def _small(count: Integers) -> Integers:
+    """Counts as int32 if they fit."""
+    return count.astype(np.int32) if count.max(initial=0) < 2**31 else count
+
+
+def read_sources(store: Store, settings: GraphSettings) -> PairModel:
+    """The sources of a graph whose edges share a base, without pairs: `with_pairs` adds them."""
+    tree = read_clones(store, settings["nodes"])
+    none = np.zeros(tree.sources + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.int32)
+    return pair_model(tree, none, store.read, settings["initial"])
+
+
+def with_pairs(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | None = None) -> PairModel:
+    """`read_sources` with pairs, and with what private edges and forbidden pairs add.
+
+    ``only``: the sources whose pairs are read, int64 [k], ascending; those that they descend from must be among them.
+    None: all.
+    """
+    first, keys, place, forbidden = store.read(PAIR_FIRST), index.keys, index.slot, index.forbidden
+    if only is None:
+        target, count = store.read(PAIR_TARGET), store.read(PAIR_COUNT)
+    else:
+        size = np.diff(first)[only]
+        pair = ranges(first[only], size)
+        target, count = store.read_rows(PAIR_TARGET, pair), store.read_rows(PAIR_COUNT, pair)
+        first = np.zeros(len(first), np.int64)
+        first[only + 1] = size
+        first = np.cumsum(first)
+        nodes = only[: np.searchsorted(only, index.nodes)]
+        edges = ranges(index.row_start[nodes], index.row_sizes()[nodes])
+        keys, place = keys[edges], place[edges]
+        forbidden = forbidden[np.isin(forbidden // index.nodes, nodes)]
+    energy = store.read(ENERGY)[place]
+    if len(sources.tree):
+        source, goal = store.read(CLONE_EDGE).astype(np.int64).T
+        own = np.ones(len(source), bool) if only is None else np.isin(source, only)
+        keys = np.concatenate([keys, source[own] * index.nodes + goal[own]])
+        energy = np.concatenate([energy, store.read(CLONE_ENERGY)[own]])
+    model = dataclasses.replace(sources, first=first, target=target, count=_small(count))
+    return model.with_edges(keys, energy.astype(np.float64), forbidden)
+
+
 def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairModel:
     """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
-    first, target, count = (store.read(name) for name in (PAIR_FIRST, PAIR_TARGET, PAIR_COUNT))
-    tree = read_clones(store, settings["nodes"])
-    model = pair_model(tree, (first, target, count), store.read, settings["initial"])
-    keys, energy = index.keys, store.read(ENERGY)[index.slot]
-    if len(tree):
-        source, target = store.read(CLONE_EDGE).astype(np.int64).T
-        keys = np.concatenate([keys, source * index.nodes + target])
-        energy = np.concatenate([energy, store.read(CLONE_ENERGY)])
-    return model.with_edges(keys, energy.astype(np.float64), index.forbidden)
+    return with_pairs(read_sources(store, settings), store, index)
 
 
 def write_clones(

@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sifu_graph.arrays import Doubles
-from sifu_graph.ops.pair_model import LeftOut, PairModel
+from sifu_graph.ops.pair_model import LeftOut
 
 NODE_DEVIATION = 0.1
 """Of the elements of e at the start. On 1.5 million tokens of Tang and Song poems 0.1 gave a held-out perplexity of
@@ -145,18 +144,6 @@ class RecurrentBackend(Protocol):
         ``piece`` is int32 [B, T], the number of the piece in ``out``; ``keep`` [B, T, d] multiplies the signals in the
         contest (dropout). Gradients do not pass to the windows before.
         """
-
-
-def frequency_basis(pairs: PairModel) -> Doubles:
-    """(1, z_v, z_v^2) of every node, float64 [n, 3]."""
-    z = 1.0 + pairs.log_lower / 10.0
-    return np.stack([np.ones_like(z), z, z * z], axis=1)
-
-
-def repeat_weights(model: Recurrent, basis: Tensor) -> Tensor:
-    """f and m of every node, [n, 2], from `frequency_basis`."""
-    # no matrix product: its bits would depend on the number of threads
-    return model.repeat + (basis[:, None] * model.repeat_shared).sum(-1)
 
 
 def repeated(batch: StreamBatch, nodes: int) -> list[Tensor]:

@@ -15,16 +15,9 @@ from torch import Tensor
 
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops.pair_model import LeftOut, PairModel
-from sifu_graph.ops.recurrent import (
-    Recurrent,
-    RecurrentBackend,
-    Step,
-    StreamBatch,
-    frequency_basis,
-    one_token,
-    repeat_weights,
-)
+from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, Step, StreamBatch, one_token
 from sifu_graph.ops.recurrent_torch import TorchRecurrent
+from sifu_graph.ops.repetition import frequency_basis, repeat_weights
 
 MOST_NODES = 8
 """In the name of a source: the constant of the kernel."""
@@ -91,7 +84,7 @@ class NativeRecurrent:
         self._kind = np.float32 if dtype == torch.float32 else np.float64
         self._counts = pairs
         self._sources = pairs.tree.sources
-        self._basis = torch.from_numpy(frequency_basis(pairs)).to(dtype)
+        self._basis = torch.from_numpy(frequency_basis(pairs.log_lower)).to(dtype)
 
     @cached_property
     def _pairs(self) -> ctypes.Structure:
@@ -223,7 +216,7 @@ class NativeRecurrent:
             raise ValueError(f"a target is not one of the {len(model.node):,} nodes")
         left = None if without is None else self._left_out(*without)
         losses = r.new_empty(target.shape)
-        repeat = repeat_weights(model, self._basis).contiguous()
+        repeat = repeat_weights(model.repeat, model.repeat_shared, self._basis).contiguous()
         candidates = self._candidates(
             len(model.bias),
             *(x.data_ptr() for x in (model.target, model.bias, repeat, model.repeat_after)),

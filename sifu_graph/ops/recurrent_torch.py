@@ -11,15 +11,8 @@ from torch import Tensor
 
 from sifu_graph.ops.functional import gelu, normalised
 from sifu_graph.ops.pair_model import LeftOut, PairModel
-from sifu_graph.ops.recurrent import (
-    Recurrent,
-    Step,
-    StreamBatch,
-    frequency_basis,
-    one_token,
-    repeat_weights,
-    repeated,
-)
+from sifu_graph.ops.recurrent import Recurrent, Step, StreamBatch, one_token, repeated
+from sifu_graph.ops.repetition import frequency_basis, repeat_weights
 
 
 class TorchRecurrent:
@@ -100,7 +93,9 @@ class TorchRecurrent:
         if self._pairs.added is not None:
             energy = energy + torch.from_numpy(self._pairs.added_rows(at)).to(r.dtype)
         before, *after = (times[scored].to(r.dtype) for times in repeated(batch, len(model.bias)))
-        weight = repeat_weights(model, torch.from_numpy(frequency_basis(self._pairs)).to(r.dtype))
+        weight = repeat_weights(
+            model.repeat, model.repeat_shared, torch.from_numpy(frequency_basis(self._pairs.log_lower)).to(r.dtype)
+        )
         energy = energy + (before > 0) * (weight[:, 0] + weight[:, 1] * before.clamp(min=1).log())
         for factor, times in zip(model.repeat_after, after, strict=True):
             energy = energy + factor * torch.log1p(times)

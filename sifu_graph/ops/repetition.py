@@ -6,22 +6,41 @@ x_i, and k''_v times after x_{i-1} x_i. This adds
     [k_v > 0] (f_v + m_v log k_v)  +  h_1 log(1 + k'_v)  +  h_2 log(1 + k''_v)
 
 to the energy of v. `recurrent` says what f, m and h are, and counts the same in windows of streams
-(`recurrent.repeated`). The module knows nodes; it does not know text or files.
+(`recurrent.repeated`). The module knows nodes; it does not know text or files, and does not import torch.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from sifu_graph.arrays import Floats
+from sifu_graph.arrays import Doubles, Floats
 from sifu_graph.text.streams import MOST_PAST
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", "Tensor", Floats)
 
 AMOUNT: list[float] = np.log1p(np.arange(MOST_PAST + 2)).tolist()
 """log(1 + k) of a number of times k."""
 SILENT = -1
 """In the place of a node that does not count."""
+
+
+def frequency_basis(log_lower: Doubles) -> Doubles:
+    """(1, z_v, z_v^2) of every node, float64 [n, 3], from log q_v [n]."""
+    z = 1.0 + log_lower / 10.0
+    return np.stack([np.ones_like(z), z, z * z], axis=1)
+
+
+def repeat_weights(own: Array, shared: Array, basis: Array) -> Array:
+    """f and m of every node, [n, 2], from g [n, 2], G [2, 3] and `frequency_basis`: arrays of torch or of NumPy."""
+    # no matrix product: its bits would depend on the number of threads
+    found: Array = own + (basis[:, None] * shared).sum(-1)
+    return found
 
 
 class Repetition:

@@ -55,7 +55,7 @@ def draw_map(
         Number of edges: the strongest private ones among the nodes.
     by
         The measure of strength. ``information``: p(u) p(v|u) log(p(v|u) / p(v)), the edge's term of the mutual
-        information of neighbours, with p(v|u) at rest (`row_at_rest`); ``energy``: the energy of the edge
+        information of neighbours, with p(v|u) at rest (`model.graph_at_rest`); ``energy``: the energy of the edge
         at rest; ``count``: how often the pair occurred when the graph was built.
     unfold
         Names of nodes whose clones are drawn too, each with edges of its own: the `UNFOLDED` of greatest gain.
@@ -106,7 +106,7 @@ def draw_map(
         by=by,
         snapshot=graph.store.snapshot,
         graph_nodes=len(occurrences),
-        graph_edges=graph.parameters.index.edges,
+        graph_edges=graph.at_rest.index.edges,
         clones=len(clones.source),
         source=part.source,
         target=part.target,

@@ -166,7 +166,7 @@ def _loss_of(store: Store, figure: Any) -> Figures:
 
 
 def _rows(graph: GraphSession, figure: Any) -> Figures:
-    index = graph.parameters.index
+    index = graph.at_rest.index
     out, into = index.row_sizes(), np.bincount(index.target, minlength=index.nodes)
     order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
     rank = np.arange(1, index.nodes + 1)
@@ -211,7 +211,7 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _counts(graph: GraphSession, figure: Any) -> Figures:
-    index, store = graph.parameters.index, graph.store
+    index, store = graph.at_rest.index, graph.store
     count = np.sort(index.count)[::-1].astype(np.int64)
     edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
     total = max(int(store.read("rows/total").sum()), int(count.sum()), 1)
@@ -261,14 +261,10 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
-    from sifu_graph.generation.base_walk import walk_of
-    from sifu_graph.inspection.energies import row_at_rest
-
-    index, walk = graph.parameters.index, walk_of(graph.parameters, graph.signal)
-    sizes = index.row_sizes()
+    sizes = graph.at_rest.index.row_sizes()
     order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
-    rows = [row_at_rest(walk, node) for node in order.tolist()]
+    rows = list(graph.at_rest.rows(order))
     if not rows:
         raise OptionError(f"{graph.path} has no private edges; expected at least one, whose energy is drawn")
     count = np.concatenate([row.count for row in rows])
@@ -304,7 +300,7 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _alpha(graph: GraphSession, figure: Any) -> Figures:
-    alpha = graph.parameters.alpha.double().numpy()
+    alpha = graph.at_rest.small("signal/alpha").astype(np.float64)
     position = np.arange(1, len(alpha) + 1)
     start = graph.signal.recency * np.arange(len(alpha))  # a softmax does not see the constant
     shift = float((alpha - start).mean())
@@ -357,7 +353,7 @@ def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Ca
 def _pages(graph: GraphSession, figure: Any) -> Figures:
     from matplotlib.colors import ListedColormap, LogNorm
 
-    index = graph.parameters.index
+    index = graph.at_rest.index
     stored = graph.store.page_stored()
     if not len(stored):
         raise OptionError(f"{graph.path} has no private edges, so it has no pages; expected at least one page")

@@ -15,8 +15,6 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import CLONE_GAIN
 
 from sifu_graph.arrays import Doubles, Ints
-from sifu_graph.generation.base_walk import walk_of
-from sifu_graph.inspection.energies import row_at_rest
 from sifu_graph.model.base import Base
 from sifu_graph.plot.graph_map import By
 from sifu_graph.text.node_lookup import source_name
@@ -65,11 +63,9 @@ def edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: 
 
     ``chosen`` [m] are the nodes, ``place_of`` [n] is the point of each node on the map, -1: none; ``occurrences`` [n].
     """
-    walk = walk_of(graph.parameters, graph.signal)
     share = occurrences / max(1, int(occurrences.sum()))
     parts = []
-    for at, node in enumerate(chosen.tolist()):
-        row = row_at_rest(walk, node)
+    for at, (node, row) in enumerate(zip(chosen.tolist(), graph.at_rest.rows(chosen), strict=True)):
         inside = (place_of[row.target] >= 0) & (row.target != node)
         target, p = row.target[inside], row.probability[inside]
         ends = np.full(len(target), at), place_of[target]
@@ -139,7 +135,7 @@ def _of_clone(base: Base, clone: int, point: int, place_of: Ints, occurrences: I
     target, count = pairs.target[row].astype(np.int64), pairs.count[row].astype(np.int64)
     inside = place_of[target] >= 0
     target, count = target[inside], count[inside]
-    out, into = base.row_at_rest(clone), base.row_at_rest(before)
+    out, into = base.at_rest.row(clone), base.at_rest.row(before)
     edges = (
         np.append(count, pairs.total[clone]),
         np.append(out[0][target], into[0][node]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sifu_store.errors import CorpusError
 
-from sifu_graph.arrays import Doubles
+from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.tokenizer import Tokenizer
 
@@ -17,14 +17,19 @@ NOTED_SHARE = 0.02
 """Of unknown tokens in a text, above which a note says so."""
 
 
-def unknown_share(split: Split, tokenizer: Tokenizer) -> float:
-    """The share (0 to 1) of the tokens of a text, without separators, that are unknown.
-
-    Where text that is no node is left out, the share of its characters.
-    """
+def token_counts(split: Split, tokenizer: Tokenizer) -> Ints:
+    """How often each node occurs in a text, int64 [n]; 0 for the separator."""
     counts = split.node_counts(len(tokenizer))
     if tokenizer.separator is not None:
         counts[tokenizer.separator] = 0
+    return counts
+
+
+def unknown_share(split: Split, tokenizer: Tokenizer, counts: Ints) -> float:
+    """The share (0 to 1) of the tokens of a text, without separators, that are unknown; ``counts`` [n]: `token_counts`.
+
+    Where text that is no node is left out, the share of its characters.
+    """
     if tokenizer.unknown is not None:
         return float(counts[tokenizer.unknown] / max(1, counts.sum()))
     characters = tokenizer.character_counts()
@@ -52,8 +57,10 @@ def unknown_note(share: float, what: str = "the text") -> str | None:
     )
 
 
-def characters_of_nodes(split: Split, tokenizer: Tokenizer) -> Doubles | None:
+def characters_of_nodes(split: Split, tokenizer: Tokenizer, counts: Ints) -> Doubles | None:
     """How many characters of the text each node stands for, float64 [n]; None at level ``tokens``.
+
+    ``counts`` [n]: `token_counts`.
 
     The sum over all tokens is the number of characters of the text: what is no character of another node is shared
     by the unknown tokens, or by all tokens where there are none (text was left out, or is read as another node).
@@ -64,9 +71,7 @@ def characters_of_nodes(split: Split, tokenizer: Tokenizer) -> Doubles | None:
     characters = table.astype(np.float64)
     if split.characters is None:
         return characters
-    counts, unknown = split.node_counts(len(tokenizer)), tokenizer.unknown
-    if tokenizer.separator is not None:
-        counts[tokenizer.separator] = 0
+    unknown = tokenizer.unknown
     if unknown is not None and counts[unknown]:
         others = float(counts @ characters) - counts[unknown] * characters[unknown]
         characters[unknown] = max(0.0, split.characters - others) / counts[unknown]

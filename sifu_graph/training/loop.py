@@ -24,7 +24,7 @@ from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.corpus import Corpora
-from sifu_graph.text.unknown import require_known, unknown_note, unknown_share
+from sifu_graph.text.unknown import require_known, token_counts, unknown_note, unknown_share
 from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
 from sifu_graph.training.closed_form import ContextFit
 from sifu_graph.training.edge_trainer import EdgeTrainer
@@ -105,7 +105,8 @@ class _Run:
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
         self.tokens = graph.tokens(corpus)
-        self.unknown_share = unknown_share(self.tokens.train, graph.tokenizer)
+        text, tokenizer = self.tokens.train, graph.tokenizer
+        self.unknown_share = unknown_share(text, tokenizer, token_counts(text, tokenizer))
         require_known(self.unknown_share)
         if (note := unknown_note(self.unknown_share, "the training text")) is not None:
             self.say(f"warning: {note}")

@@ -91,7 +91,9 @@ class StoreReader:
 
     def has(self, name: str) -> bool:
         """Whether there is an array of this name."""
-        return name in self._all_arrays()
+        if self._listed:
+            return name in self._arrays_by_name
+        return self._opened(name) is not None
 
     def is_paged(self, name: str) -> bool:
         """Whether an array is read and written page by page."""
@@ -121,13 +123,47 @@ class StoreReader:
         self._check_usable()
         if name == STORED and self._stored is not None:
             return self._stored.astype(np.uint8)
-        array = self._array(name)
-        if arrays.is_paged(array):
-            raise ValueError(f"{name} is paged: use read_pages")
+        array = self._whole(name)
         try:
             return np.asarray(array[...])
         except Exception as error:
             raise self._damaged(array, 0, arrays.chunk_count(array), error) from error
+
+    @looks_again(again=False)
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of an array that is not paged. Only the chunks that have one of them are read, each once.
+
+        Parameters
+        ----------
+        name
+            The array.
+        rows
+            int64 [k], places along its first axis, in any order.
+
+        Returns
+        -------
+        np.ndarray
+            [k, ...], in the dtype of the array.
+
+        Raises
+        ------
+        StoreDamagedError, StoreError, ValueError
+            As `read`.
+        IndexError
+            The array does not have one of the rows.
+        """
+        self._check_usable()
+        array = self._whole(name)
+        size = array.chunks[0]
+        out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        for chunk in np.unique(rows // size).tolist():
+            here = rows // size == chunk
+            try:
+                values = np.asarray(array[chunk * size : (chunk + 1) * size])
+            except Exception as error:
+                raise self._damaged(array, chunk, chunk + 1, error) from error
+            out[here] = values[rows[here] - chunk * size]
+        return out
 
     def read_json(self, name: str) -> Any:
         """The JSON document in a uint8 array.
@@ -421,14 +457,25 @@ class StoreReader:
 
     @looks_again(again=False)
     def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._opened(name)
+        if array is None:
+            raise StoreError(f"{self.path} has no array {name}: it is not part of snapshot {self.snapshot}")
+        return array
+
+    @looks_again(again=False)
+    def _opened(self, name: str) -> zarr.Array[Any] | None:
+        """An array; None: there is none of this name."""
         self._check_usable()
         if name not in self._arrays_by_name and not self._listed:  # opening one array takes less time than listing all
             found = self._group.get(name)
             if isinstance(found, zarr.Array):
                 self._arrays_by_name[name] = arrays.stored_whole(found)
-        array = self._arrays_by_name.get(name)
-        if array is None:
-            raise StoreError(f"{self.path} has no array {name}: it is not part of snapshot {self.snapshot}")
+        return self._arrays_by_name.get(name)
+
+    def _whole(self, name: str) -> zarr.Array[Any]:
+        array = self._array(name)
+        if arrays.is_paged(array):
+            raise ValueError(f"{name} is paged: use read_pages")
         return array
 
     def _paged(self, name: str) -> zarr.Array[Any]:

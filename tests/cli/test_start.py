@@ -11,6 +11,7 @@ import sifu_store
 from warm import WarmProcess
 
 import sifu_graph
+from sifu_graph import Graph, build_graph
 
 HEAVY = ("torch", "matplotlib", "networkx", "scipy.optimize", "scipy.sparse", "scipy.stats")
 WITHOUT = [
@@ -19,6 +20,8 @@ WITHOUT = [
     "info",
     "info --json",
     "log",
+    "inspect 春",
+    "inspect 春 風 --json",
     "tag v1",
     "branch trial",
     "switch trial",
@@ -35,6 +38,15 @@ WITHOUT = [
     "compact",
     "undo",
     "verify",
+    "inspect 春 風",
+]
+LIGHT = ("numpy", "zarr", "icechunk", "rich.table", *HEAVY)
+"""What a wrong name must not wait for."""
+WRONG = [
+    *("info", "log", "inspect 春", "trace 春", "next 春", "score 春", "diff", "map m.html", "plot energy", "tag v"),
+    *("train --minutes 1", "eval", "generate 春", "export graphml g.graphml", "verify", "compact", "gc --yes", "undo"),
+    *("branch b", "switch b", "edit-edge 春 風 --forbid", "edit-node 春 --rename 龘", "add-node 龘"),
+    *("remove-node 春 --yes", "prune --to-ratio 0.1 --yes", "grow --to-ratio 0.1"),
 ]
 WATCH = """
 import json, sys
@@ -46,9 +58,9 @@ for command in commands:
 """
 
 
-def imported(*commands: str, store: Path) -> list[tuple[str, int, list[str]]]:
+def imported(*commands: str, store: Path, heavy: tuple[str, ...] = HEAVY) -> list[tuple[str, int, list[str]]]:
     """Runs commands in one process: each with its exit code, and the heavy modules that are imported after it."""
-    asked = json.dumps([HEAVY, [words if words.startswith("--") else f"{words} --store {store}" for words in commands]])
+    asked = json.dumps([heavy, [words if words.startswith("--") else f"{words} --store {store}" for words in commands]])
     ended = subprocess.run([sys.executable, "-c", WATCH, asked], capture_output=True, text=True, check=True)
     said = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("[")]
     assert len(said) == len(commands), ended.stderr
@@ -66,6 +78,20 @@ def generated(store: Path, environment: dict[str, str]) -> tuple[str, str]:
 
 def test_commands_that_need_no_torch_do_not_import_it(graph: Path) -> None:
     assert imported(*WITHOUT, store=graph) == [(command, 0, []) for command in WITHOUT]
+
+
+def test_a_wrong_name_is_said_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    found = imported(*WRONG, store=tmp_path / "nowhere", heavy=LIGHT)
+    assert found == [(command, 1, []) for command in WRONG]
+
+
+def test_inspect_needs_no_torch_for_edges_with_matrices(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("春風吹綠江南岸。\n" * 30, encoding="utf-8")
+    path = tmp_path / "graph.sifu"
+    build_graph(tmp_path / "a.txt", path, signal="tuned", holdout=0)
+    with Graph.open(path) as graph:
+        graph.train(steps=1, eval_every=0)
+    assert imported("inspect 春", "inspect 春 風", store=path) == [("inspect 春", 0, []), ("inspect 春 風", 0, [])]
 
 
 def test_the_watch_sees_torch(graph: Path) -> None:

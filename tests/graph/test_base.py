@@ -713,7 +713,7 @@ def test_inspect_and_map_and_diff(trained: Path) -> None:
         assert boosted.parts is not None and boosted.parts["edge"] == pytest.approx(0.5)
         assert sum(boosted.parts.values()) == pytest.approx(boosted.energy, abs=1e-5)
         walk, default = BaseWalk(graph.parameters, graph.signal), graph.inspect("花", "水")
-        walk.rest(graph.tokenizer.token_id("花"))
+        walk.source, walk.r = graph.tokenizer.token_id("花"), torch.zeros_like(walk.r)
         row = walk.energies()[0].astype(np.float64)
         p = np.exp(row - np.logaddexp.reduce(row))[graph.tokenizer.token_id("水")]
         assert default.p == pytest.approx(p)

@@ -17,7 +17,7 @@ from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import Split, encode_corpus
 from sifu_graph.text.imported import read_vocabulary
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
-from sifu_graph.text.unknown import characters_of_nodes, unknown_share
+from sifu_graph.text.unknown import characters_of_nodes, token_counts, unknown_share
 
 SIGNALS = ["tuned", "recurrent"]
 
@@ -51,7 +51,8 @@ def test_the_perplexity_without_unknown_tokens_leaves_them_out(few: Path) -> Non
     with Graph.open(few) as graph:
         report = graph.evaluate(with_baselines=True)
         losses, targets = heldout_losses(graph)
-        share = unknown_share(graph.tokens().heldout, graph.tokenizer)
+        text = graph.tokens().heldout
+        share = unknown_share(text, graph.tokenizer, token_counts(text, graph.tokenizer))
         trained = evaluate_split(
             graph.parameters, graph.signal, graph.tokens().heldout, 8, None, tokenizer=graph.tokenizer
         )
@@ -96,7 +97,8 @@ def test_training_reports_the_unknown_tokens(few: Path, tmp_path: Path) -> None:
     said: list[str] = []
     with Graph.open(shutil.copytree(few, tmp_path / "g.sifu")) as graph:
         report = graph.train(steps=1, batch=4, say=said.append)
-        share = unknown_share(graph.tokens().train, graph.tokenizer)
+        text = graph.tokens().train
+        share = unknown_share(text, graph.tokenizer, token_counts(text, graph.tokenizer))
         after = graph.evaluate()
     assert report.unknown_share == share
     assert report.heldout_unknown_share == after.unknown_share
@@ -130,7 +132,8 @@ def test_characters_are_those_of_the_text(tmp_path: Path) -> None:
         text = encode_corpus(Corpus([path]), tokenizer, directory=tmp_path / "cache", holdout=0.0).train
         memory = Split.from_documents(lines, tokenizer)
         assert text.characters == memory.characters == characters
-        table = characters_of_nodes(text, tokenizer)
+        counts = token_counts(text, tokenizer)
+        table = characters_of_nodes(text, tokenizer, counts)
         assert table is not None
         ends = 0 if tokenizer.separator is None else 2 * len(lines)
         assert table[text.ids].sum() == pytest.approx(characters + ends)
@@ -138,7 +141,7 @@ def test_characters_are_those_of_the_text(tmp_path: Path) -> None:
             assert table[0] < 5
         missing = sum(line.count(letter) for line in lines for letter in "xyz")
         if not unknown:
-            assert unknown_share(text, tokenizer) == pytest.approx(missing / characters)
+            assert unknown_share(text, tokenizer, counts) == pytest.approx(missing / characters)
 
 
 def test_a_token_file_without_characters_is_written_again(tmp_path: Path) -> None:

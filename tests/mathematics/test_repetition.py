@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import repetition
 from sifu_graph.ops.pair_model import PairModel
-from sifu_graph.ops.recurrent import Recurrent, frequency_basis, repeat_weights, repeated
-from sifu_graph.ops.repetition import Repetition
+from sifu_graph.ops.recurrent import Recurrent, repeated
+from sifu_graph.ops.repetition import Repetition, frequency_basis, repeat_weights
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import count_pairs
 from sifu_graph.text.streams import MOST_PAST, windows
@@ -55,8 +55,10 @@ def test_a_stream_counts_what_came_before(seed: int, most: int, texts: list[list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(repetition, "MOST_PAST", most)
         model = model_of(seed)
-        basis = torch.from_numpy(frequency_basis(PAIRS)).float()
-        stream = Repetition(repeat_weights(model, basis).numpy(), model.repeat_after.numpy())
+        basis = torch.from_numpy(frequency_basis(PAIRS.log_lower)).float()
+        stream = Repetition(
+            repeat_weights(model.repeat, model.repeat_shared, basis).numpy(), model.repeat_after.numpy()
+        )
         for text in texts:
             counted = [-1 if at in silent else node for at, node in enumerate(text)]
             for at, node in enumerate(text):

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph
-from sifu_graph.generation.walk import Walk
-from sifu_graph.inspection.energies import row_at_rest
 from sifu_graph.inspection.inspect import inspect_node
 from sifu_graph.plot import fonts, map_edges
 from sifu_graph.plot.draw_map import draw_map
@@ -42,7 +40,7 @@ def random_map(nodes: int, edges: int) -> GraphMap:
 
 def test_a_row_at_rest_has_the_energies_that_inspect_shows(graph: Graph) -> None:
     name = graph.tokenizer.vocabulary[3]
-    row = row_at_rest(Walk(graph.parameters, graph.signal), 3)
+    row = graph.at_rest.row(3)
     left = graph.parameters.index.nodes - len(row.target)
     scale = float(graph.parameters.scale)
     logits = scale * np.concatenate([row.energy, np.full(left, row.default_energy)])
@@ -91,11 +89,10 @@ def test_the_map_holds_the_most_frequent_nodes_and_their_edges(graph: Graph, by:
     assert (drawn.source != drawn.target).all()
     assert drawn.count.tolist() == index.count[places].tolist()
     assert (np.diff(drawn.strength) <= 0).all()
-    walk = Walk(graph.parameters, graph.signal)
     share = often / often.sum()
     for k in (0, 24):
         u, v = drawn.node[drawn.source[k]], drawn.node[drawn.target[k]]
-        row = row_at_rest(walk, int(u))
+        row = graph.at_rest.row(int(u))
         at = row.target.tolist().index(v)
         assert drawn.energy[k] == row.energy[at]
         p = row.probability[at]

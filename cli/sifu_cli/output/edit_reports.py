@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sifu_store.durable import format_bytes
 
 from sifu_cli.output.formats import duration, number, percent
-from sifu_cli.output.results import Row
+from sifu_cli.output.messages import warn
+from sifu_cli.output.results import Row, print_json, print_table
 
 if TYPE_CHECKING:
     from sifu_graph.edit.reports import EditReport, PruneReport
+
+
+def print_edit(report: EditReport, rows: Sequence[Row], *, dry_run: bool, as_json: bool) -> None:
+    """Print what is to be said about an edit, and its report: as JSON, or as a table with these rows."""
+    for note in report.notes:
+        warn(note)
+    if as_json:
+        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
+    else:
+        print_table(rows)
 
 
 def common_rows(report: EditReport, *, store: Path, nodes: bool = True) -> list[Row]:

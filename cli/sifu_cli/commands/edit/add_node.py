@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from sifu_cli.command_line import logged
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
-from sifu_cli.output.edit_reports import common_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, printable
-from sifu_cli.output.messages import say, warn
-from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.messages import say
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
@@ -98,11 +96,6 @@ def command(
             f"note: {len(report.missing):,} tokens do not occur in the corpus ({shown}); all their edges are default",
             quiet=quiet,
         )
-    for note in report.notes:
-        warn(note)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
     added = ", ".join(map(printable, report.nodes_added[:8])) + (" ..." if len(report.nodes_added) > 8 else "")
     rows = [("added", number(len(report.nodes_added)), added)]
     rows.append(
@@ -110,7 +103,7 @@ def command(
     )
     if report.occurrences is not None:
         rows.append(("occurrences", number(report.occurrences), "in the corpus"))
-    print_table([*rows, *common_rows(report, store=store)])
+    print_edit(report, [*rows, *common_rows(report, store=store)], dry_run=dry_run, as_json=as_json)
 
 
 def _lines(ctx: click.Context, source: str | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,8 @@ from sifu_cli.command_line import logged
 from sifu_cli.number_types import Float
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
-from sifu_cli.output.edit_reports import common_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, percent, printable
-from sifu_cli.output.messages import warn
-from sifu_cli.output.results import print_json, print_table
 
 if TYPE_CHECKING:
     from sifu_graph.edit.reports import EdgeState, EditEdgeReport
@@ -89,20 +86,18 @@ def command(
             dry_run=dry_run,
             command=logged(ctx),
         )
-    for note in report.notes:
-        warn(note)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
     before, after = report.before, report.after
-    print_table(
+    print_edit(
+        report,
         [
             ("edge", f"{printable(u)} {printable(v)}", ""),
             ("kind", after.kind, f"before: {before.kind}"),
             ("energy", _energy(after), f"before: {_energy(before)} (at rest)"),
             ("probability", percent(after.probability), f"before: {percent(before.probability)} (at rest)"),
             *common_rows(report, store=store, nodes=False),
-        ]
+        ],
+        dry_run=dry_run,
+        as_json=as_json,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -10,10 +9,8 @@ import click
 from sifu_cli.command_line import logged
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
-from sifu_cli.output.edit_reports import common_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, printable
-from sifu_cli.output.messages import warn
-from sifu_cli.output.results import print_json, print_table
 
 
 @click.command(
@@ -60,18 +57,16 @@ def command(
         else:
             assert bias_from is not None
             report = graph.set_bias(node, like=bias_from, dry_run=dry_run, command=logged(ctx))
-    for note in report.notes:
-        warn(note)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
     before, after = report.before, report.after
-    print_table(
+    print_edit(
+        report,
         [
             ("node", printable(after.token), f"before: {printable(before.token)}"),
             ("count", number(after.count), f"before: {before.count:,}"),
             ("edges out", number(after.edges_out), f"before: {before.edges_out:,} (private)"),
             ("edges in", number(after.edges_in), f"before: {before.edges_in:,} (private)"),
             *common_rows(report, store=store),
-        ]
+        ],
+        dry_run=dry_run,
+        as_json=as_json,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +11,8 @@ from sifu_cli.command_line import logged
 from sifu_cli.number_types import Float, Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
-from sifu_cli.output.edit_reports import common_rows, prune_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit, prune_rows
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import print_json, print_table
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
@@ -115,7 +113,6 @@ def command(
     say_notes(texts, quiet=quiet)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
-    print_table([*prune_rows(report), *common_rows(report, store=store, nodes=False)])
+    print_edit(
+        report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], dry_run=dry_run, as_json=as_json
+    )

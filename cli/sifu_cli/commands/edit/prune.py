@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,9 @@ from sifu_cli.confirmation import confirm, require_answer
 from sifu_cli.number_types import Float, Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option, yes_option
-from sifu_cli.output.edit_reports import common_rows, prune_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit, prune_rows
 from sifu_cli.output.formats import percent
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import print_json, print_table
 
 
 @click.command(
@@ -92,7 +90,6 @@ def command(
             report = graph.prune(**limits, command=logged(ctx))
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
-    print_table([*prune_rows(report), *common_rows(report, store=store, nodes=False)])
+    print_edit(
+        report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], dry_run=dry_run, as_json=as_json
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -11,10 +10,9 @@ from sifu_cli.command_line import logged
 from sifu_cli.confirmation import confirm, require_answer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option, yes_option
-from sifu_cli.output.edit_reports import common_rows
+from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, printable
-from sifu_cli.output.messages import say, warn
-from sifu_cli.output.results import print_json, print_table
+from sifu_cli.output.messages import say
 
 
 @click.command(
@@ -57,16 +55,14 @@ def command(
                 )
                 confirm(ctx)
             report = graph.remove_node(*tokens, command=logged(ctx))
-    for note in report.notes:
-        warn(note)
-    if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
-        return
     removed = ", ".join(map(printable, report.nodes_removed[:8])) + (" ..." if len(report.nodes_removed) > 8 else "")
-    print_table(
+    print_edit(
+        report,
         [
             ("removed", number(len(report.nodes_removed)), removed),
             ("edges removed", number(report.private_edges_removed), "private"),
             *common_rows(report, store=store),
-        ]
+        ],
+        dry_run=dry_run,
+        as_json=as_json,
     )

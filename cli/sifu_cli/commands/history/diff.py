@@ -53,6 +53,9 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     it. Energies are those at the first step of a text that starts with the source of the edge; an edge that is not
     private has the energy of the default edge.
     """
+    from sifu_store.staging import require_store
+
+    require_store(store)  # before torch is imported
     from sifu_graph.inspection.diff import diff
 
     with Progress(quiet=quiet) as progress:

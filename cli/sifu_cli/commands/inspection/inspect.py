@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sifu_cli.number_types import Integer
-from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, host_memory_option
+from sifu_cli.opening import open_graph
+from sifu_cli.options import at_option, common_options
 from sifu_cli.output.formats import number, percent, printable
-from sifu_cli.output.messages import say, warn
+from sifu_cli.output.messages import warn
 from sifu_cli.output.results import Row, print_json, print_rich, print_table
 from sifu_cli.output.terminal import echo
 
@@ -42,7 +42,6 @@ Examples:
 @click.argument("target", required=False, metavar="[NODE]")
 @click.option("--top", type=Integer(min=1), metavar="N", default=TOP, show_default=True, help="Neighbours per list.")
 @at_option
-@host_memory_option("256MiB for edges, or the least possible")
 @common_options
 def command(
     *,
@@ -50,7 +49,6 @@ def command(
     target: str | None,
     top: int,
     at: str | None,
-    host_memory: str | None,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -61,10 +59,8 @@ def command(
     positional encoding of the first step count. The list "share vs. p" has
     the edges whose probability p differs most from their share of the counts.
     """
-    with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
+    with open_graph(store, at=at) as graph:
         found = graph.inspect(node, target, top=top)
-    if graph.memory_note is not None:
-        say(graph.memory_note, quiet=quiet)
     for note in getattr(found, "notes", ()):  # a clone has none
         warn(note)
     if as_json:

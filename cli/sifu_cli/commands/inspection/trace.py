@@ -10,7 +10,7 @@ from sifu_store.durable import format_bytes
 
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, force_option, host_memory_option
+from sifu_cli.options import force_option, text_options
 from sifu_cli.output.formats import quoted
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import output_width, print_json, print_rich
@@ -71,9 +71,7 @@ Examples:
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page.")
 @force_option("Overwrite an existing page.")
-@at_option
-@host_memory_option("256MiB for edges, or the least possible")
-@common_options
+@text_options
 @click.pass_context
 def command(
     ctx: click.Context,

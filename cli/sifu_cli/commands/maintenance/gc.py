@@ -63,10 +63,10 @@ def command(
     Builds, edits, tagged commits and the newest commit of every branch are kept. The command shows what it will delete
     and how much space that frees, and asks for confirmation.
     """
-    from sifu_store.history import TRAIN
-
     require_answer(ctx, yes=yes or dry_run)
     with open_store(store, write=not dry_run) as opened:
+        from sifu_store.history import TRAIN
+
         size = opened.size_bytes()
         plan = opened.would_collect(keep_training, keep_undone=not undone)
         before = size + plan.builds_bytes

@@ -10,7 +10,7 @@ import click
 
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, host_memory_option
+from sifu_cli.options import text_options
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import print_json, print_rich
@@ -33,9 +33,7 @@ Examples:
 )
 @click.argument("text", required=False)
 @click.option("--top", type=Integer(min=1), metavar="N", default=10, show_default=True, help="Number of tokens.")
-@at_option
-@host_memory_option("256MiB for edges, or the least possible")
-@common_options
+@text_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, host_memory_option
+from sifu_cli.options import text_options
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import Row, print_json, print_rich, print_table
@@ -32,9 +32,7 @@ Examples:
 """,
 )
 @click.argument("text", required=False)
-@at_option
-@host_memory_option("256MiB for edges, or the least possible")
-@common_options
+@text_options
 @click.pass_context
 def command(
     ctx: click.Context,
