@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
+    from sifu_graph.progress import ProgressOption
     from sifu_graph.session import GraphSession
     from sifu_graph.text.corpus import Corpora
     from sifu_graph.training.options import StepReport, TrainReport
@@ -71,6 +72,7 @@ class Graph(EditMethods):
         seed: int | None = None,
         contexts: bool | None = None,
         on_step: Callable[[StepReport], None] | None = None,
+        progress: ProgressOption = None,
         say: Say | None = None,
         command: str = "train",
     ) -> TrainReport:
@@ -100,6 +102,7 @@ class Graph(EditMethods):
             seed=seed,
             contexts=contexts,
             on_step=on_step,
+            progress=progress,
             say=say,
             command=command,
         )
@@ -118,6 +121,7 @@ class Graph(EditMethods):
         limit: int | None = None,
         with_baselines: bool = False,
         like: GraphSession | None = None,
+        progress: ProgressOption = None,
     ) -> EvalReport:
         """Perplexity, bits per token and accuracy on the held-out text, or on a corpus. See `evaluation.evaluate`.
 
@@ -128,7 +132,14 @@ class Graph(EditMethods):
         """
         from sifu_graph.evaluation import evaluate
 
-        return evaluate(self, self._corpus(corpus, texts), limit=limit, with_baselines=with_baselines, like=like)
+        return evaluate(
+            self,
+            self._corpus(corpus, texts),
+            limit=limit,
+            with_baselines=with_baselines,
+            like=like,
+            progress=progress,
+        )
 
     def generate(
         self,
@@ -258,7 +269,7 @@ class Graph(EditMethods):
         after: str = "HEAD",
         *,
         top: int = 10,
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressOption = None,
     ) -> Difference:
         """The differences between two snapshots, in energies at the first step. See `inspection.diff.diff`.
 
@@ -314,7 +325,7 @@ class Graph(EditMethods):
         clones: int = 0,
         half: bool = False,
         force: bool = False,
-        on_bytes: Callable[[int, int], None] | None = None,
+        progress: ProgressOption = None,
     ) -> ExportReport:
         """Writes the graph in another format. See `interop.export.export`.
 
@@ -324,7 +335,7 @@ class Graph(EditMethods):
         """
         from sifu_graph.interop.export import export
 
-        return export(self, kind, path, clones=clones, half=half, force=force, on_bytes=on_bytes)
+        return export(self, kind, path, clones=clones, half=half, force=force, progress=progress)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
-    from sifu_graph.config import Say
     from sifu_graph.edit.reports import (
         AddNodeReport,
         CompactReport,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RemoveNodeReport,
     )
     from sifu_graph.edit.session import Edit
+    from sifu_graph.progress import ProgressOption
     from sifu_graph.text.corpus import Corpora
 
 Report = TypeVar("Report", bound="EditReport")
@@ -138,17 +139,23 @@ class EditMethods(GraphSession):
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
-        say: Say | None = None,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "grow",
     ) -> PruneReport:
-        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`."""
-        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate, "say": say}
-        return self._edited(
-            lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
-            dry_run=dry_run,
-            command=command,
-        )
+        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`.
+
+        ``progress``: see `train`.
+        """
+        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
+        with reporting(progress) as stages:
+            return self._edited(
+                lambda edit: edit.grow(
+                    corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, stages=stages, **more
+                ),
+                dry_run=dry_run,
+                command=command,
+            )
 
     def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
         """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""

@@ -19,7 +19,6 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
-from sifu_graph.config import Say
 from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
@@ -40,6 +39,7 @@ from sifu_graph.edit.reports import (
     number,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.node_lookup import shown_name as shown
@@ -255,15 +255,15 @@ class Edit:
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
-        say: Say | None = None,
+        stages: Stages = SILENT,
     ) -> PruneReport:
         """Makes default edges that a text uses often private (`prune_grow.grow`), adds clones (`edit.clones.grow`).
 
         ``corpus`` None: the text that the graph was built from. ``clones``: as many as the graph has at most then;
         ``gain``: those that are expected to gain more nats. ``evaluate``: the report has held-out perplexities.
-        ``say``: called with a line at the beginning of each long step.
+        ``stages``: of reading, counting and evaluating texts.
         """
-        say = say or (lambda _: None)
+        self._texts.stages = stages
         account, copy = self._account(), self.copy
         edges, split = (to_ratio, min_count) != (None, None), (clones, gain) != (None, None)
         if not edges and not split:
@@ -274,17 +274,17 @@ class Edit:
         given = self._texts.corpus(corpus)
         known = self._texts.knows(given)
         tokens = self._texts.tokens(given)
-        say(f"counting the pairs of {tokens.train.tokens:,} tokens")
-        text = count_pairs(tokens, n=copy.n)
+        text = count_pairs(tokens, n=copy.n, stages=stages)
         more = None
         if split:
             more = clone_edits.choose(
-                copy, tokens, text, known=known, clones=clones, gain=gain, arrays=self._texts.arrays(), say=say
+                copy, tokens, text, known=known, clones=clones, gain=gain, arrays=self._texts.arrays(), stages=stages
             )
         own = self._texts.is_own(given)
         heldout = self._texts.heldout(tokens if own else None, wanted=evaluate)
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)
         before, other_before = heldout.perplexity(), other.perplexity()
+        stages.stage("adding edges and clones")
         slots, demoted = np.empty(0, np.int64), 0
         if edges:
             slots, demoted = prune_grow.grow(

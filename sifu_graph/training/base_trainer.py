@@ -20,6 +20,7 @@ from torch import Tensor
 from sifu_graph.model.base import NAMES, Base
 from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import optim
+from sifu_graph.progress import Stages
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.streams import Window, window_count, windows
@@ -123,7 +124,7 @@ class BaseTrainer:
             )
             first = 0
 
-    def fit(self, *, wanted: bool | None) -> None:
+    def fit(self, *, wanted: bool | None, stages: Stages) -> None:
         """There is no closed form of the base."""
         if wanted:
             raise OptionError("`contexts`: a graph whose edges share a base has no closed form")

@@ -17,11 +17,12 @@ from sifu_graph import evaluation
 from sifu_graph.model.parameters import finite
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
+from sifu_graph.progress import Stages
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.training import step as steps
-from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
+from sifu_graph.training.closed_form import CountedContexts, can_fit, count_contexts
 from sifu_graph.training.options import TrainOptions, saved_optimizer
 from sifu_graph.training.progress import Progress
 from sifu_graph.training.trainer import NotFiniteError
@@ -98,7 +99,7 @@ class EdgeTrainer:
         """Where the edges are worked on."""
         return self._graph.parameters.working
 
-    def fit(self, *, wanted: bool | None) -> ContextFit | None:
+    def fit(self, *, wanted: bool | None, stages: Stages) -> CountedContexts | None:
         """The closed form, where it is wanted and no edge was trained or edited."""
         graph = self._graph
         parameters, host = graph.parameters, graph.parameters.edges
@@ -117,21 +118,14 @@ class EdgeTrainer:
             return None
         if wanted is None and self.optimizer.kind != "rowwise":  # steps of one size for every entry undo it
             return None
-        self._say("counting the contexts of every edge (`contexts=False` begins without)")
-        fitted = fit_contexts(
+        return count_contexts(
             parameters,
             graph.signal,
             self._tokens.train,
             length=self._length,
             folder=None if host.resident else graph.scratch_folder(),
+            stages=stages,
         )
-        if parameters.tier is not None:
-            parameters.tier.forget()
-        self._say(
-            f"contexts counted: perplexity {fitted.before:.1f} to {fitted.after:.1f} on chunks of the text that "
-            f"were left out, at strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
-        )
-        return fitted
 
     def step(self, done: float) -> tuple[float, int]:
         """One batch; its rate depends on the number of the step alone."""
