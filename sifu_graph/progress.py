@@ -70,6 +70,18 @@ class Stages:
         """Begins a stage, and reports that; ``what``, ``total`` and ``unit`` are those of `ProgressReport`."""
         return Stage(what, total, unit, self._on_progress)
 
+    def also(self, act: Callable[[], None]) -> Stages:
+        """The same stages, with something that is done before each report."""
+        report = self._on_progress
+        if report is None:
+            return self
+
+        def both(found: ProgressReport) -> None:
+            act()
+            report(found)
+
+        return Stages(both)
+
 
 class Stage:
     """One stage. It is over when the next one begins, or the operation ends."""

@@ -115,7 +115,7 @@ class TerminalBar(AbstractContextManager["TerminalBar"]):
 
     def __init__(self, *, stages: bool = False) -> None:
         self._stages = stages
-        self._report: ProgressReport | None = None
+        self._report: ProgressReport | None = STARTING
         self._at = 0.0  # when the report came, or the operation began
         self._live: Live | None = None
 
@@ -162,14 +162,14 @@ class TerminalBar(AbstractContextManager["TerminalBar"]):
 
     def _end_stage(self) -> None:
         report, self._report = self._report, None
-        if self._stages and report is not None:
+        if self._stages and report is not None and report is not STARTING:
             self.write(f"{report.stage}: {duration(report.seconds + time.monotonic() - self._at)}")
 
     def _rendered(self) -> Table | str:
         since, report = time.monotonic() - self._at, self._report
-        if self._live is None or (report is None and since < STARTING_S):
+        if self._live is None or report is None or (report is STARTING and since < STARTING_S):
             return ""
-        return _bar(report or STARTING, width=self._live.console.width, since=since)
+        return _bar(report, width=self._live.console.width, since=since)
 
 
 class NotebookBar(AbstractContextManager["NotebookBar"]):

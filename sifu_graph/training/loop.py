@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -117,6 +119,8 @@ class _Run:
         self.training = SILENT.stage("training")  # the stage of the steps, once they begin
         self.fitting = False  # the closed form was begun
         self.begun_s = 0.0  # from the beginning to the first step
+        self.seconds = 0.0  # from the beginning to after the last step
+        self.told = False  # that Ctrl-C was heard
         self.settings = graph.settings
         stages.stage("reading the graph")
         self.say = options.say or (lambda _: None)
@@ -162,15 +166,16 @@ class _Run:
         counted = self.trainer.fit(wanted=options.contexts, stages=self.stages)  # Ctrl-C ends it at once
         self.fitting = counted is not None
         with interrupts() as interrupted:
+            self.stages = self.stages.also(partial(self._say_interrupted, interrupted))
             fitted = None if counted is None else self._write(counted)
             self.begun_s = time.monotonic() - clock.started
             if not interrupted.is_set() and not clock.over(self.progress.step):
                 self._begin_steps()
             while not interrupted.is_set() and not clock.over(self.progress.step):
                 self._step_and_report()
-            if interrupted.is_set():
-                self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
-            elif options.only_time and self.progress.step >= clock.last_step:
+            self.seconds = time.monotonic() - clock.started
+            self._say_interrupted(interrupted)
+            if options.only_time and self.progress.step >= clock.last_step and not interrupted.is_set():
                 self.say(
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
                     "text worse; a number of epochs, if given, is kept to"
@@ -178,6 +183,12 @@ class _Run:
             snapshot = self._finish(interrupted=interrupted.is_set())
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
+
+    def _say_interrupted(self, interrupted: threading.Event) -> None:
+        """Says once that Ctrl-C was heard, and what another one does."""
+        if interrupted.is_set() and not self.told:
+            self.told = True
+            self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
 
     def _write(self, counted: CountedContexts) -> ContextFit:
         """Brings the closed form into the edges, and evaluates it."""
@@ -323,7 +334,7 @@ class _Run:
         progress, options, clock, heldout = self.progress, self.options, self.clock, self.figures
         done, loss = progress.step - clock.first_step, self._shown_loss()
         seconds = time.monotonic() - clock.started
-        left = Remaining.of(options, done=done, per_epoch=self.trainer.per_epoch, seconds=seconds)
+        left = Remaining.of(options, done=done, per_epoch=self.trainer.per_epoch, seconds=self.seconds)
         return TrainReport(
             step=progress.step,
             steps_done=done,
@@ -347,7 +358,7 @@ class _Run:
             steps_left=left.steps,
             epochs_left=left.epochs,
             minutes_left=left.minutes,
-            notes=self._notes(done, fitted),
+            notes=[] if interrupted else self._notes(done, fitted),
         )
 
     def _notes(self, done: int, fitted: ContextFit | None) -> list[str]:
