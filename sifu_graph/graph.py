@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sifu_graph.edit.methods import EditMethods
+from sifu_graph.progress_bar import reporting
 from sifu_graph.session import operations
 
 if TYPE_CHECKING:
@@ -291,6 +292,7 @@ class Graph(EditMethods):
         unfold: Sequence[str] = (),
         seed: int = 0,
         force: bool = False,
+        progress: ProgressOption = None,
     ) -> GraphMap:
         """A map of the most frequent nodes and their strongest edges, drawn to files. See `plot.draw_map.draw_map`.
 
@@ -301,7 +303,10 @@ class Graph(EditMethods):
         """
         from sifu_graph.plot.draw_map import draw_map
 
-        return draw_map(self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
+        with reporting(progress) as stages:
+            return draw_map(
+                self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force, stages=stages
+            )
 
     def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
         """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.

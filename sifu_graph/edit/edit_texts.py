@@ -24,9 +24,8 @@ EVAL_TOKENS = 20_000
 class EditTexts:
     """The texts of a working copy. Encoding and evaluating them are ``stages``."""
 
-    def __init__(self, copy: WorkingCopy) -> None:
-        self._copy = copy
-        self.stages = SILENT
+    def __init__(self, copy: WorkingCopy, stages: Stages = SILENT) -> None:
+        self._copy, self._stages = copy, stages
 
     def corpus(self, corpus: Corpora | None) -> Corpus:
         """A text as a corpus; None: the text that the graph was built from."""
@@ -43,7 +42,7 @@ class EditTexts:
             self.corpus(corpus),
             self._copy.tokenizer,
             directory=self._copy.graph.path / "cache",
-            stages=self.stages,
+            stages=self._stages,
         )
         holdout = self._copy.settings["build"]["holdout"]
         try:
@@ -92,7 +91,7 @@ class EditTexts:
         what = f"no perplexity of {name}" if name else "no perplexity"
         try:
             text = (self.tokens(None) if tokens is None else tokens).heldout if wanted else None
-            return HeldOut(self._copy, text, what, stages=self.stages)
+            return HeldOut(self._copy, text, what, stages=self._stages)
         except CorpusError as error:
             return HeldOut(self._copy, None, what, f"{what}: {error}")
 

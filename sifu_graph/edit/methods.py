@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class EditMethods(GraphSession):
         corpus: Corpora | None = None,
         kind: str = "text",
         train_steps: int = 0,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "add-node",
     ) -> AddNodeReport:
@@ -63,6 +63,7 @@ class EditMethods(GraphSession):
             lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
             dry_run=dry_run,
             command=command,
+            progress=progress,
         )
 
     def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
@@ -119,6 +120,7 @@ class EditMethods(GraphSession):
         by: Literal["count", "energy", "usage"] = "count",
         clones: int | None = None,
         evaluate: bool = False,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "prune",
     ) -> PruneReport:
@@ -127,6 +129,7 @@ class EditMethods(GraphSession):
             lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
             dry_run=dry_run,
             command=command,
+            progress=progress,
         )
 
     def grow(
@@ -148,20 +151,20 @@ class EditMethods(GraphSession):
         ``progress``: see `train`.
         """
         more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
-        with reporting(progress) as stages:
-            return self._edited(
-                lambda edit: edit.grow(
-                    corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, stages=stages, **more
-                ),
-                dry_run=dry_run,
-                command=command,
-            )
+        return self._edited(
+            lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
+            dry_run=dry_run,
+            command=command,
+            progress=progress,
+        )
 
     def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
         """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""
         return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
 
-    def _edited(self, change: Callable[[Edit], Report], *, dry_run: bool, command: str) -> Report:
+    def _edited(
+        self, change: Callable[[Edit], Report], *, dry_run: bool, command: str, progress: ProgressOption = False
+    ) -> Report:
         from sifu_graph.edit.session import apply
 
-        return apply(self, change, command=command, dry_run=dry_run)
+        return apply(self, change, command=command, dry_run=dry_run, progress=progress)
