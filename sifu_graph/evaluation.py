@@ -150,7 +150,6 @@ def _evaluate(
     like: GraphSession | None,
     stages: Stages,
 ) -> EvalReport:
-    stages.stage("reading the graph")
     graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
     own = _own(graph, stages) if with_baselines else None
     if corpus is not None:

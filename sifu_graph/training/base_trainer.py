@@ -71,6 +71,8 @@ class BaseTrainer:
     ) -> None:
         if options.candidates not in (None, "all"):
             raise OptionError("`candidates`: a graph whose edges share a base is trained on all nodes")
+        if options.contexts:
+            raise OptionError("`contexts`: a graph whose edges share a base has no closed form")
         if not tokens.train.transitions:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
         graph.fit_memory(trained_edges=progress.batch * STEPS)
@@ -124,10 +126,8 @@ class BaseTrainer:
             )
             first = 0
 
-    def fit(self, *, wanted: bool | None, stages: Stages) -> None:
+    def fit(self, stages: Stages) -> None:
         """There is no closed form of the base."""
-        if wanted:
-            raise OptionError("`contexts`: a graph whose edges share a base has no closed form")
 
     def step(self, done: float) -> tuple[float, int]:
         """One window. The learning rate falls to the end of the run, unless ``decay_steps`` is given."""

@@ -70,6 +70,7 @@ class EdgeTrainer:
         self.per_epoch = self._batches.per_epoch
         self.stale: list[str] = []
         self._prepare_state()
+        self._fits = self._may_fit(wanted=options.contexts)
 
     def _prepare_state(self) -> None:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
@@ -99,10 +100,15 @@ class EdgeTrainer:
         """Where the edges are worked on."""
         return self._graph.parameters.working
 
-    def fit(self, *, wanted: bool | None, stages: Stages) -> CountedContexts | None:
-        """The closed form, where it is wanted and no edge was trained or edited."""
-        graph = self._graph
-        parameters, host = graph.parameters, graph.parameters.edges
+    def _may_fit(self, *, wanted: bool | None) -> bool:
+        """Whether the run begins with the closed form: no edge was trained or edited, and it is wanted or of use.
+
+        Raises
+        ------
+        OptionError
+            It is wanted, and not possible.
+        """
+        graph, host = self._graph, self._graph.parameters.edges
         why = (
             "its preset or its initialisation is another"
             if not can_fit(graph.signal, host.initial)
@@ -114,12 +120,16 @@ class EdgeTrainer:
             raise OptionError(
                 f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
             )
-        if wanted is False or why is not None:
+        # AdamW's steps, of one size for every entry, undo it.
+        return why is None and (self.optimizer.kind == "rowwise" if wanted is None else wanted)
+
+    def fit(self, stages: Stages) -> CountedContexts | None:
+        """See `trainer.Trainer`."""
+        if not self._fits:
             return None
-        if wanted is None and self.optimizer.kind != "rowwise":  # steps of one size for every entry undo it
-            return None
+        graph, host = self._graph, self._graph.parameters.edges
         return count_contexts(
-            parameters,
+            graph.parameters,
             graph.signal,
             self._tokens.train,
             length=self._length,

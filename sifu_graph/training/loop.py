@@ -122,7 +122,6 @@ class _Run:
         self.seconds = 0.0  # from the beginning to after the last step
         self.told = False  # that Ctrl-C was heard
         self.settings = graph.settings
-        stages.stage("reading the graph")
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
         self.tokens = graph.tokens(corpus, stages=stages)
@@ -163,7 +162,7 @@ class _Run:
         before = self.heldout = self._heldout(self.stages)
         self._keep_if_best()
         self.fitting = True
-        counted = self.trainer.fit(wanted=options.contexts, stages=self.stages)  # Ctrl-C ends it at once
+        counted = self.trainer.fit(self.stages)  # Ctrl-C ends it at once
         self.fitting = counted is not None
         with interrupts() as interrupted:
             self.stages = self.stages.also(partial(self._say_interrupted, interrupted))

@@ -39,8 +39,8 @@ class Trainer(Protocol):
     most_passes: int | None
     stale: list[str]
 
-    def fit(self, *, wanted: bool | None, stages: Stages) -> CountedContexts | None:
-        """The closed form, if it is wanted (None: if it is possible and of use) before the first step.
+    def fit(self, stages: Stages) -> CountedContexts | None:
+        """The closed form, if the options ask for it or it is of use, before the first step.
 
         No parameter has changed before it is written.
         """
