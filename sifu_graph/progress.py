@@ -1,4 +1,4 @@
-"""How far a long operation is: its stages, and the callback that is told.
+"""How far a long operation is: its stages, and the callback that receives the reports.
 
 It knows numbers and times; it does not know who shows them (`progress_bar` shows them to a person).
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 EVERY_S = 0.1
-"""Least seconds between two reports of a stage, but for its first and its last one."""
+"""Least seconds between two reports of a stage, except its first and its last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ ProgressOption = bool | OnProgress | None
 
 
 class Stages:
-    """Makes the stages of an operation, which report to a callback; None: to nobody."""
+    """Makes the stages of an operation, which report to a callback; None: they report nothing."""
 
     def __init__(self, on_progress: OnProgress | None = None) -> None:
         self._on_progress = on_progress
@@ -93,11 +93,11 @@ class Stage:
         self._report()
 
     def advance(self, amount: int = 1) -> None:
-        """So much more is done."""
+        """Adds to what is done."""
         self.at(self.done + amount)
 
     def at(self, done: int, total: int | None = None, *, eta_s: float | None = None, detail: str = "") -> None:
-        """So much is done in all.
+        """Sets what is done.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ class Stage:
 
 
 SILENT = Stages()
-"""Stages that nobody is told of."""
+"""Stages that report nothing."""
 
 
 def duration(seconds: float) -> str:

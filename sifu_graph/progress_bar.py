@@ -153,7 +153,7 @@ class TerminalBar(AbstractContextManager["TerminalBar"]):
         self._report, self._at = report, time.monotonic()
 
     def write(self, line: str) -> None:
-        """Prints a line that stays, above the bar. Its characters are printed as they are."""
+        """Prints a line that stays, above the bar. No character is escaped."""
         assert self._live is not None
         if self._report is not None and self._report.share == 1.0:
             self._end_stage()
@@ -173,7 +173,7 @@ class TerminalBar(AbstractContextManager["TerminalBar"]):
 
 
 class NotebookBar(AbstractContextManager["NotebookBar"]):
-    """A bar in the output of the cell that runs. It stays as it was in the end."""
+    """A bar in the output of the cell that runs. It stays when the operation ends."""
 
     def __init__(self) -> None:
         self._handle: Any = None

@@ -12,7 +12,7 @@ from sifu_graph.training.options import Remaining
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended the training at once. Its text says what is kept; ``left`` is what is left of the run."""
+    """Ctrl-C ended the training at once. Its text says what is kept; ``left`` is the rest of the run."""
 
     def __init__(self, text: str, left: Remaining) -> None:
         super().__init__(text)

@@ -361,7 +361,7 @@ class _Run:
         )
 
     def _notes(self, done: int, fitted: ContextFit | None) -> list[str]:
-        """What is to be said about the run, of so many steps."""
+        """What is to be said about the run, of ``done`` steps."""
         minutes = self.clock.minutes
         if minutes is None or self.begun_s <= (1 - LEAST_FOR_STEPS) * 60 * minutes:
             return []

@@ -91,7 +91,7 @@ EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaining:
-    """What is left of a run that was interrupted, from its last commit on; None: this did not limit it."""
+    """The rest of a run that was interrupted, from its last commit on; None: this did not limit it."""
 
     steps: int | None
     epochs: float | None
