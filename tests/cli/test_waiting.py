@@ -167,3 +167,11 @@ def test_on_a_terminal_every_stage_has_a_bar_and_leaves_a_line(columns: int, gra
     assert max(len(line) for line in lines if "━" in line) <= columns
     assert any("%" in line for line in lines if "━" in line)
     assert "training" in ends
+
+
+@pytest.mark.parametrize("words", [["train", "--steps", "1"], ["eval"], ["grow", "--min-count", "1"], ["verify"]])
+def test_quiet_commands_show_no_bar(words: list[str], graph: Path) -> None:
+    code, shown = on_a_terminal(80, *words, "-q", "--store", graph)
+    assert code == 0, shown
+    assert "\x1b[?25l" not in shown  # rich hides the cursor for a bar
+    assert "━" not in shown

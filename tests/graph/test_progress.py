@@ -117,11 +117,24 @@ def test_evaluations_and_other_operations_report(based: Path, text: Path, tmp_pa
         graph.grow(min_count=1, clones=10_000, evaluate=True, progress=seen.append)
         assert {"computing what each context gains", "adding edges and clones"} <= set(check(seen))
         seen.clear()
+        graph.prune(clones=2, evaluate=True, dry_run=True, progress=seen.append)
+        evaluating = check(seen)[0]
+        assert check(seen) == [evaluating, "removing edges and clones", evaluating]
+        seen.clear()
+        (tmp_path / "dragons.txt").write_text("春龍風。\n月龍花。\n" * 20, encoding="utf-8")
+        graph.add_node("龍", corpus=tmp_path / "dragons.txt", train_steps=1, progress=seen.append)
+        assert [stage.split()[0] for stage in check(seen)] == ["encoding", "counting", "training", "committing"]
+        seen.clear()
+        graph.map(tmp_path / "map.html", progress=seen.append)
+        assert [stage.split()[0] for stage in check(seen)] == ["choosing", "placing", "drawing"]
+        seen.clear()
         graph.diff(progress=seen.append)
         assert check(seen) == ["comparing edges"]
         seen.clear()
         graph.export("slim", tmp_path / "g.safetensors", progress=seen.append)
-        assert check(seen)[:2] == ["writing arrays", seen[-1].stage]
+        assert [stage.split()[0] for stage in check(seen)] == (
+            ["writing", "encoding", "evaluating", "reading", "evaluating"]
+        )
         seen.clear()
         verify(graph.store, progress=seen.append)
         assert check(seen) == ["checking chunks"]
