@@ -26,6 +26,7 @@ from .generation.stream import Generation as Generation
 from .graph import Graph as Graph
 from .interop.brillm_import import import_brillm as import_brillm
 from .interop.safetensors import import_safetensors as import_safetensors
+from .progress import ProgressReport as ProgressReport
 from .session import GraphInfo as GraphInfo
 from .text.corpus import Corpus as Corpus
 from .text.in_memory import TextCorpus as TextCorpus
@@ -49,6 +50,7 @@ __all__ = [
     "OptimizerConfig",
     "OptionError",
     "OptionTypeError",
+    "ProgressReport",
     "ResourceError",
     "SifuError",
     "SignalConfig",

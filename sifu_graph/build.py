@@ -23,12 +23,14 @@ from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
 from sifu_graph.arrays import Bools, Ints
-from sifu_graph.config import Say, SignalConfig, preset
+from sifu_graph.config import SignalConfig, preset
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
+from sifu_graph.progress import ProgressOption, Stages
+from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpora, Corpus
@@ -136,7 +138,7 @@ def build_graph(
     seed: int = 0,
     force: bool = False,
     command: str = "build-graph",
-    say: Say | None = None,
+    progress: ProgressOption = None,
 ) -> BuildReport:
     """Counts a corpus, picks the private edges and writes a new graph.
 
@@ -173,8 +175,9 @@ def build_graph(
         predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.
     force
         Replace a store that is at ``path``.
-    say
-        Called with a line at the beginning of each step.
+    progress
+        How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+        person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
 
     Raises
     ------
@@ -206,8 +209,8 @@ def build_graph(
     if not isinstance(corpus, Corpus):
         corpus = Corpus(corpus or "tang")
     corpus = corpus.settled(tokens=level == "tokens")
-    with Store.create(path, force=force) as store:
-        return _build(store, Path(path), corpus, config, named, options, command=command, say=say or (lambda _: None))
+    with Store.create(path, force=force) as store, reporting(progress) as stages:
+        return _build(store, Path(path), corpus, config, named, options, command=command, stages=stages)
 
 
 def _build(
@@ -219,30 +222,27 @@ def _build(
     options: BuildOptions,
     *,
     command: str,
-    say: Say,
+    stages: Stages,
 ) -> BuildReport:
     """Counts the corpus, writes the graph and commits. ``named``: the preset of ``config``, if it is one."""
     started = time.perf_counter()
     unit = "" if corpus.tokens else f" (a document is {corpus.unit})"
-    say(f"reading the corpus{unit}: which tokens are most frequent")
-    tokenizer = train_tokenizer(corpus.training(holdout=options.holdout), level=options.level, vocab=options.vocab)
+    documents = corpus.training(holdout=options.holdout, stages=stages, what=f"reading the corpus{unit}")
+    tokenizer = train_tokenizer(documents, level=options.level, vocab=options.vocab, stages=stages)
     nodes = len(tokenizer)
-    say(f"encoding it with {nodes:,} nodes")
     target = path.resolve()  # named as the store under construction: after a kill, the next build removes it
     prefix = f".{target.name}.building-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
-        tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout)
-        say(f"counting the pairs of {tokens.train.tokens:,} tokens")
-        counts = count_pairs(tokens, n=nodes)
+        tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout, stages=stages)
+        counts = count_pairs(tokens, n=nodes, stages=stages)
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
-        say(f"writing {edges:,} private edges")
         asked, split = options.clones, None
         if asked is None:
             asked = max(CLONES, tokens.train.tokens // CLONE_TOKENS) if config.base else 0
         if asked:
-            say(f"choosing at most {asked:,} clones")
-            split = choose(tokens.train, counts, clones=asked, arrays=DiskArrays(Path(scratch)), say=say)
+            split = choose(tokens.train, counts, clones=asked, arrays=DiskArrays(Path(scratch)), stages=stages)
+        stages.stage(f"writing {edges:,} private edges")
         graph = _new_graph(tokenizer, config, counts, private, split, options=options)
         clones = 0 if split is None else len(split.tree)
         made = {"clones": clones} if clones else {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sifu_store.errors import CorpusError
 
 from sifu_graph.evaluation import EvalReport, evaluate
+from sifu_graph.progress import ProgressOption
 from sifu_graph.settings import BuildSettings, GraphSettings
 
 if TYPE_CHECKING:
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 TOKENS = 20_000  # held-out tokens that the scores are computed over
 
 
-def model_card(graph: GraphSession) -> str:
+def model_card(graph: GraphSession, *, progress: ProgressOption = None) -> str:
     """The model card of a graph, as Markdown.
 
     The scores are computed by this function over part of the held-out text, if the text can be read.
+    ``progress``: see `progress_bar.reporting`.
     """
     info = graph.info()
     settings, build = info.settings, info.settings["build"]
     try:
-        scores: EvalReport | str = evaluate(graph, None, limit=TOKENS)
+        scores: EvalReport | str = evaluate(graph, None, limit=TOKENS, progress=progress)
     except CorpusError as error:
         scores = str(error)
     sections = [

@@ -25,6 +25,8 @@ from sifu_graph.model import base_forward, forward
 from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.contest import total
+from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
+from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
@@ -107,6 +109,7 @@ def evaluate(
     limit: int | None = None,
     with_baselines: bool = False,
     like: GraphSession | None = None,
+    progress: ProgressOption = None,
 ) -> EvalReport:
     """The figures on the held-out part of the graph's corpus, or on all of another corpus.
 
@@ -123,6 +126,8 @@ def evaluate(
         tokens. Their histories begin with the document, also where the graph's chunk begins later.
     like
         Use the held-out documents of this graph's corpus instead (without ``corpus``), to compare graphs.
+    progress
+        See `progress_bar.reporting`.
 
     Raises
     ------
@@ -132,43 +137,61 @@ def evaluate(
         ``limit`` is not positive.
     """
     require_positive(limit=limit)
+    with reporting(progress) as stages:
+        return _evaluate(graph, corpus, limit=limit, with_baselines=with_baselines, like=like, stages=stages)
+
+
+def _evaluate(
+    graph: GraphSession,
+    corpus: Corpora | None,
+    *,
+    limit: int | None,
+    with_baselines: bool,
+    like: GraphSession | None,
+    stages: Stages,
+) -> EvalReport:
     graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
-    own = _own(graph) if with_baselines else None
+    own = _own(graph, stages) if with_baselines else None
     if corpus is not None:
-        part, name = graph.tokens(corpus, holdout=0.0).train, "all"
+        part, name = graph.tokens(corpus, holdout=0.0, stages=stages).train, "all"
     else:
-        tokens = graph.tokens() if like is None else _tokens_of(graph, like)
+        tokens = graph.tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
         part, name = tokens.heldout, "held-out"
-    plain = KneserNey(own.train, n=graph.settings["nodes"]) if own is not None else None
+    plain = None
+    if own is not None:
+        stages.stage("counting the baselines")
+        plain = KneserNey(own.train, n=graph.settings["nodes"])
     tokenizer = graph.tokenizer
     counts = token_counts(part, tokenizer)
     share = unknown_share(part, tokenizer, counts)
     require_known(share)
     tally = _Tally(characters_of_nodes(part, tokenizer, counts), tokenizer, graph.settings["build"]["length"])
     with devices.memory_errors():
-        tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain)
+        tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain, stages=stages)
     return tally.report(name, left_out=share if tokenizer.unknown is None else None)
 
 
-def _own(graph: GraphSession) -> TokenFile:
+def _own(graph: GraphSession, stages: Stages) -> TokenFile:
     if not graph.settings["build"]["corpus"]["sources"]:
         raise CorpusError(
             "baselines are counted from the text that the graph was built from, and an imported graph has none: "
             "leave `with_baselines` out"
         )
-    tokens = graph.tokens()
+    tokens = graph.tokens(stages=stages)
     if not tokens.train.transitions:
         raise CorpusError("the corpus of the graph has no two tokens in a row: there is nothing to count")
     return tokens
 
 
-def _tokens_of(graph: GraphSession, other: GraphSession) -> TokenFile:
+def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages) -> TokenFile:
     """The corpus of another graph, encoded by the tokenizer of this one."""
     build = other.settings["build"]
     if not build["corpus"]["sources"]:
         raise CorpusError("the graph was imported and has no text of its own: name a corpus")
     corpus = Corpus.from_record(build["corpus"])
-    return encode_corpus(corpus, graph.tokenizer, directory=graph.path / "cache", holdout=build["holdout"])
+    return encode_corpus(
+        corpus, graph.tokenizer, directory=graph.path / "cache", holdout=build["holdout"], stages=stages
+    )
 
 
 @dataclass(slots=True)
@@ -201,14 +224,16 @@ class _Tally:
         *,
         limit: int | None,
         plain: KneserNey | None,
+        stages: Stages,
     ) -> None:
         """One split, in chunks of ``length`` tokens, until ``limit`` tokens were seen in all.
 
         A graph with a base reads whole documents instead.
         """
         if parameters.base is not None:
-            self._add_documents(parameters.base, parameters.index, split, limit=limit, plain=plain)
+            self._add_documents(parameters.base, parameters.index, split, limit=limit, plain=plain, stages=stages)
             return
+        stage = _stage(stages, split, limit)
         batches = Batches(split, length=self.length, batch=BATCH, seed=SEED)
         places: list[NDArray[np.int64]] = []
         for batch in batches.epoch(0) if batches.chunks else ():
@@ -218,19 +243,29 @@ class _Tally:
             tokens = batch.tokens[: len(lengths)]
             found = forward.examine(parameters, config, tokens, lengths)
             self._add(found)
+            stage.advance(int((lengths - 1).sum()))
             self.forbidden += int((lengths - 1).sum()) - len(found.rank)
             within = np.arange(1, tokens.shape[1])
             places.append((batch.start[: len(lengths), None] + within)[within < lengths[:, None]])
         self._add_baselines(split, plain, places)
 
     def _add_documents(
-        self, base: Base, index: EdgeIndex, split: Split, *, limit: int | None, plain: KneserNey | None
+        self,
+        base: Base,
+        index: EdgeIndex,
+        split: Split,
+        *,
+        limit: int | None,
+        plain: KneserNey | None,
+        stages: Stages,
     ) -> None:
         if not split.transitions:
             return
         chosen, place = base_forward.documents_of(split, limit, seed=SEED)
         places: list[NDArray[np.int64]] = []
+        stage = _stage(stages, split, limit)
         for found, at in base_forward.examine(base, index, chosen):
+            stage.advance(len(found.rank))
             self._add(dataclasses.replace(found, step=np.minimum(found.step, MOST_STEPS - 1)))
             places.append(place[at])
         self.forbidden += chosen.transitions - sum(map(len, places))
@@ -294,6 +329,12 @@ class _Tally:
         )
 
 
+def _stage(stages: Stages, split: Split, limit: int | None) -> Stage:
+    """The stage of an evaluation. Pairs that are forbidden, which have no probability, may be missing in the end."""
+    tokens = split.transitions if limit is None else min(limit, split.transitions)
+    return stages.stage(f"evaluating on {tokens:,} tokens", tokens, "tokens")
+
+
 def _special(tokenizer: Tokenizer | None) -> tuple[int, int]:
     """The separator and the unknown node; -1 for one that there is not."""
     nodes = (None, None) if tokenizer is None else (tokenizer.separator, tokenizer.unknown)
@@ -338,10 +379,11 @@ def evaluate_split(
     limit: int | None,
     *,
     tokenizer: Tokenizer | None = None,
+    stages: Stages = SILENT,
 ) -> SplitReport:
     """The figures of one split, in chunks of ``length`` tokens, over about ``limit`` tokens (None: all).
 
-    ``tokenizer``: which nodes are the unknown node and the separator; None: there are none.
+    ``tokenizer``: which nodes are the unknown node and the separator; None: there are none. The evaluation is a stage.
 
     Raises
     ------
@@ -349,6 +391,7 @@ def evaluate_split(
         The split has no two tokens in a row, or every pair is forbidden.
     """
     separator, unknown = _special(tokenizer)
+    stage = _stage(stages, split, limit)
     nats, tokens, hits, words = np.zeros(2), np.zeros(2, np.int64), 0, 0  # of known and of unknown tokens
     for loss, hit, target in _figures(parameters, config, split, length, limit):
         known = torch.from_numpy(target != unknown)
@@ -356,6 +399,7 @@ def evaluate_split(
         tokens += [int(known.sum()), int((~known).sum())]
         hits += int(hit.sum())
         words += int((target != separator).sum())
+        stage.advance(len(target))
     if not (seen := int(tokens.sum())):
         raise CorpusError("every pair of the text is forbidden: there is nothing to evaluate on")
     mean = float(nats.sum()) / seen

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sifu_graph.edit.methods import EditMethods
+from sifu_graph.progress_bar import reporting
 from sifu_graph.session import operations
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
+    from sifu_graph.progress import ProgressOption
     from sifu_graph.session import GraphSession
     from sifu_graph.text.corpus import Corpora
     from sifu_graph.training.options import StepReport, TrainReport
@@ -71,6 +73,7 @@ class Graph(EditMethods):
         seed: int | None = None,
         contexts: bool | None = None,
         on_step: Callable[[StepReport], None] | None = None,
+        progress: ProgressOption = None,
         say: Say | None = None,
         command: str = "train",
     ) -> TrainReport:
@@ -100,6 +103,7 @@ class Graph(EditMethods):
             seed=seed,
             contexts=contexts,
             on_step=on_step,
+            progress=progress,
             say=say,
             command=command,
         )
@@ -118,6 +122,7 @@ class Graph(EditMethods):
         limit: int | None = None,
         with_baselines: bool = False,
         like: GraphSession | None = None,
+        progress: ProgressOption = None,
     ) -> EvalReport:
         """Perplexity, bits per token and accuracy on the held-out text, or on a corpus. See `evaluation.evaluate`.
 
@@ -128,7 +133,14 @@ class Graph(EditMethods):
         """
         from sifu_graph.evaluation import evaluate
 
-        return evaluate(self, self._corpus(corpus, texts), limit=limit, with_baselines=with_baselines, like=like)
+        return evaluate(
+            self,
+            self._corpus(corpus, texts),
+            limit=limit,
+            with_baselines=with_baselines,
+            like=like,
+            progress=progress,
+        )
 
     def generate(
         self,
@@ -258,7 +270,7 @@ class Graph(EditMethods):
         after: str = "HEAD",
         *,
         top: int = 10,
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressOption = None,
     ) -> Difference:
         """The differences between two snapshots, in energies at the first step. See `inspection.diff.diff`.
 
@@ -280,6 +292,7 @@ class Graph(EditMethods):
         unfold: Sequence[str] = (),
         seed: int = 0,
         force: bool = False,
+        progress: ProgressOption = None,
     ) -> GraphMap:
         """A map of the most frequent nodes and their strongest edges, drawn to files. See `plot.draw_map.draw_map`.
 
@@ -290,7 +303,10 @@ class Graph(EditMethods):
         """
         from sifu_graph.plot.draw_map import draw_map
 
-        return draw_map(self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
+        with reporting(progress) as stages:
+            return draw_map(
+                self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force, stages=stages
+            )
 
     def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
         """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.
@@ -314,7 +330,7 @@ class Graph(EditMethods):
         clones: int = 0,
         half: bool = False,
         force: bool = False,
-        on_bytes: Callable[[int, int], None] | None = None,
+        progress: ProgressOption = None,
     ) -> ExportReport:
         """Writes the graph in another format. See `interop.export.export`.
 
@@ -324,7 +340,7 @@ class Graph(EditMethods):
         """
         from sifu_graph.interop.export import export
 
-        return export(self, kind, path, clones=clones, half=half, force=force, on_bytes=on_bytes)
+        return export(self, kind, path, clones=clones, half=half, force=force, progress=progress)
 
     def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""

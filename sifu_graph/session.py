@@ -23,6 +23,7 @@ from sifu_graph.arguments import checked_methods
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.paging import budget, process_memory
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import GraphSettings, read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
@@ -457,13 +458,17 @@ class GraphSession:
         found = next((commit.changes.get("heldout_perplexity") for commit in self.store.history(limit=1)), None)
         return float(found) if isinstance(found, int | float) else None
 
-    def tokens(self, corpus: Corpora | None = None, *, holdout: float | None = None) -> TokenFile:
+    def tokens(
+        self, corpus: Corpora | None = None, *, holdout: float | None = None, stages: Stages = SILENT
+    ) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.
 
         Parameters
         ----------
         holdout
             The share of the documents that is held out. None: as at the build.
+        stages
+            As of `encode_corpus`.
 
         Raises
         ------
@@ -483,6 +488,7 @@ class GraphSession:
             self.tokenizer,
             directory=self.path / "cache",
             holdout=build["holdout"] if holdout is None else holdout,
+            stages=stages,
         )
 
     @contextmanager

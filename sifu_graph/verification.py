@@ -5,7 +5,6 @@ This module knows which parts a graph has; each part checks itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,12 +13,14 @@ from sifu_store.consistency import Contents, Faults
 from sifu_store.reading import StoreReader
 from sifu_store.verify import VerifyReport
 
+from sifu_graph.progress import ProgressOption
+from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import checked
 from sifu_graph.soundness import faults, not_finite
 from sifu_graph.text.encoded import damaged_token_files
 
 
-def verify(store: StoreReader, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyReport:
     """Read and check every array and every stored page of a snapshot, that they are a graph, and all encoded texts.
 
     Parameters
@@ -27,15 +28,17 @@ def verify(store: StoreReader, *, progress: Callable[[int, int], None] | None = 
     store
         The open store of the graph.
     progress
-        Called with the number of chunks read so far and in all.
+        See `progress_bar.reporting`.
 
     Returns
     -------
     VerifyReport
         All damage; that of settings has the array "settings", that of encoded texts "encoded text".
     """
-    report = store.verify(progress=progress, check=not_finite, further=partial(_graph_faults, store.settings))
-    return replace(report, damage=(*report.damage, *damaged_token_files(store.path / "cache")))
+    with reporting(progress) as stages:
+        stage = stages.stage("checking chunks", unit="chunks")
+        report = store.verify(progress=stage.at, check=not_finite, further=partial(_graph_faults, store.settings))
+        return replace(report, damage=(*report.damage, *damaged_token_files(store.path / "cache")))
 
 
 def _graph_faults(found: dict[str, Any], contents: Contents) -> Faults:

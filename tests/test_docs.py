@@ -36,7 +36,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     found = blocks(ROOT / page, "python")
     assert found

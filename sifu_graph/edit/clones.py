@@ -12,11 +12,11 @@ import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import CLONE_GAIN, COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
 
-from sifu_graph.config import Say
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.pair_table import Growth, PairTable
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.io import pair_discounts
+from sifu_graph.progress import Stages
 from sifu_graph.text.clones import MoreClones, choose_more, with_occurrences
 from sifu_graph.text.encoded import Split, TokenFile
 from sifu_graph.text.pair_counts import PairCounts
@@ -51,7 +51,7 @@ def choose(
     clones: int | None,
     gain: float | None,
     arrays: DiskArrays,
-    say: Say,
+    stages: Stages,
 ) -> MoreClones:
     """The contexts of a text that gain most over their parents and have no clone.
 
@@ -67,7 +67,7 @@ def choose(
         As many clones as the graph has at most with them, parents included. None: no limit.
     gain
         Nats over the text; contexts that are expected to gain this or less get no clone. None: 0.
-    arrays, say
+    arrays, stages
         As of `text.clones.choose_more`.
 
     Raises
@@ -90,7 +90,7 @@ def choose(
         least_gain=0.0 if gain is None else gain,
         counted=known,
         arrays=arrays,
-        say=say,
+        stages=stages,
     )
 
 

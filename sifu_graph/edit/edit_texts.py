@@ -13,6 +13,7 @@ from sifu_store.errors import CorpusError, OptionError
 
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
 
@@ -21,10 +22,10 @@ EVAL_TOKENS = 20_000
 
 
 class EditTexts:
-    """The texts of a working copy."""
+    """The texts of a working copy. Encoding and evaluating them are ``stages``."""
 
-    def __init__(self, copy: WorkingCopy) -> None:
-        self._copy = copy
+    def __init__(self, copy: WorkingCopy, stages: Stages = SILENT) -> None:
+        self._copy, self._stages = copy, stages
 
     def corpus(self, corpus: Corpora | None) -> Corpus:
         """A text as a corpus; None: the text that the graph was built from."""
@@ -37,7 +38,11 @@ class EditTexts:
     def tokens(self, corpus: Corpora | None) -> TokenFile:
         """A text, encoded. A text so short that all of it would be held out is not held out, if it was given."""
         encode = partial(
-            encode_corpus, self.corpus(corpus), self._copy.tokenizer, directory=self._copy.graph.path / "cache"
+            encode_corpus,
+            self.corpus(corpus),
+            self._copy.tokenizer,
+            directory=self._copy.graph.path / "cache",
+            stages=self._stages,
         )
         holdout = self._copy.settings["build"]["holdout"]
         try:
@@ -86,7 +91,7 @@ class EditTexts:
         what = f"no perplexity of {name}" if name else "no perplexity"
         try:
             text = (self.tokens(None) if tokens is None else tokens).heldout if wanted else None
-            return HeldOut(self._copy, text, what)
+            return HeldOut(self._copy, text, what, stages=self._stages)
         except CorpusError as error:
             return HeldOut(self._copy, None, what, f"{what}: {error}")
 
@@ -106,6 +111,7 @@ class HeldOut:
     text: Split | None
     what: str
     note: str | None = None
+    stages: Stages = SILENT
 
     def perplexity(self) -> float | None:
         """The current perplexity under the working copy, over up to `EVAL_TOKENS` tokens; None: there is none."""
@@ -119,7 +125,9 @@ class HeldOut:
         with closing(parameters.edges):
             try:
                 copy.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
-                return evaluate_split(parameters, copy.config, self.text, length, EVAL_TOKENS).perplexity
+                return evaluate_split(
+                    parameters, copy.config, self.text, length, EVAL_TOKENS, stages=self.stages
+                ).perplexity
             except CorpusError as error:
                 self.text, self.note = None, f"{self.what}: {error}"
                 return None

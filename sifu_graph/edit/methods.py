@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
-    from sifu_graph.config import Say
     from sifu_graph.edit.reports import (
         AddNodeReport,
         CompactReport,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
         RemoveNodeReport,
     )
     from sifu_graph.edit.session import Edit
+    from sifu_graph.progress import ProgressOption
     from sifu_graph.text.corpus import Corpora
 
 Report = TypeVar("Report", bound="EditReport")
@@ -54,6 +54,7 @@ class EditMethods(GraphSession):
         corpus: Corpora | None = None,
         kind: str = "text",
         train_steps: int = 0,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "add-node",
     ) -> AddNodeReport:
@@ -62,6 +63,7 @@ class EditMethods(GraphSession):
             lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
             dry_run=dry_run,
             command=command,
+            progress=progress,
         )
 
     def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
@@ -118,6 +120,7 @@ class EditMethods(GraphSession):
         by: Literal["count", "energy", "usage"] = "count",
         clones: int | None = None,
         evaluate: bool = False,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "prune",
     ) -> PruneReport:
@@ -126,6 +129,7 @@ class EditMethods(GraphSession):
             lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
             dry_run=dry_run,
             command=command,
+            progress=progress,
         )
 
     def grow(
@@ -138,23 +142,29 @@ class EditMethods(GraphSession):
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
-        say: Say | None = None,
+        progress: ProgressOption = None,
         dry_run: bool = False,
         command: str = "grow",
     ) -> PruneReport:
-        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`."""
-        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate, "say": say}
+        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`.
+
+        ``progress``: see `train`.
+        """
+        more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
         return self._edited(
             lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
             dry_run=dry_run,
             command=command,
+            progress=progress,
         )
 
     def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
         """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""
         return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
 
-    def _edited(self, change: Callable[[Edit], Report], *, dry_run: bool, command: str) -> Report:
+    def _edited(
+        self, change: Callable[[Edit], Report], *, dry_run: bool, command: str, progress: ProgressOption = False
+    ) -> Report:
         from sifu_graph.edit.session import apply
 
-        return apply(self, change, command=command, dry_run=dry_run)
+        return apply(self, change, command=command, dry_run=dry_run, progress=progress)

@@ -19,7 +19,6 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
-from sifu_graph.config import Say
 from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
@@ -40,6 +39,8 @@ from sifu_graph.edit.reports import (
     number,
 )
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.progress import SILENT, ProgressOption, Stages
+from sifu_graph.progress_bar import reporting
 from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.node_lookup import shown_name as shown
@@ -59,10 +60,10 @@ class Edit:
     message has the nearest names) and for a value without meaning; then the whole edit commits nothing.
     """
 
-    def __init__(self, graph: GraphSession) -> None:
-        self.graph = graph
+    def __init__(self, graph: GraphSession, stages: Stages = SILENT) -> None:
+        self.graph, self._stages = graph, stages
         self.copy = WorkingCopy(graph)
-        self._texts = EditTexts(self.copy)
+        self._texts = EditTexts(self.copy, stages)
         self.messages: list[str] = []
         self.names = Names(self.copy)
         self.changes: dict[str, Any] = {}
@@ -121,13 +122,14 @@ class Edit:
             edges = len(node_edits.add_like(copy, new, model))
         elif corpus is not None:
             text = self._texts.tokens(corpus)
-            counts = count_pairs(text, n=copy.n)
+            counts = count_pairs(text, n=copy.n, stages=self._stages)
             occurrences = int(counts.node_count[new].sum())
             missing = [token for token, node in zip(names, new, strict=True) if not counts.node_count[node]]
             if not occurrences:
                 raise CorpusError(f"{listed(names)}: not one occurrence in the text that was given")
             edges = len(self._add_counted(counts, new))
         if train_steps:
+            self._stages.stage("training the new nodes")
             self._tune(new, self._texts.tokens(None) if text is None else text, train_steps)
         what = f" like {shown(like)}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {listed(names)}{what}: {number(len(names), 'node')}, {number(edges, 'private edge')}")
@@ -227,6 +229,7 @@ class Edit:
         share = pairs.share_of_text(copy, slots)
         heldout = self._texts.heldout(wanted=evaluate)
         before = heldout.perplexity()
+        self._stages.stage("removing edges and clones")
         copy.drop(slots)
         removed = 0 if clones is None else clone_edits.prune(copy, clones)
         if removed:
@@ -255,16 +258,13 @@ class Edit:
         clones: int | None = None,
         gain: float | None = None,
         evaluate: bool = False,
-        say: Say | None = None,
     ) -> PruneReport:
         """Makes default edges that a text uses often private (`prune_grow.grow`), adds clones (`edit.clones.grow`).
 
         ``corpus`` None: the text that the graph was built from. ``clones``: as many as the graph has at most then;
         ``gain``: those that are expected to gain more nats. ``evaluate``: the report has held-out perplexities.
-        ``say``: called with a line at the beginning of each long step.
         """
-        say = say or (lambda _: None)
-        account, copy = self._account(), self.copy
+        account, copy, stages = self._account(), self.copy, self._stages
         edges, split = (to_ratio, min_count) != (None, None), (clones, gain) != (None, None)
         if not edges and not split:
             raise OptionError("say how far to grow: give `to_ratio`, `min_count`, `clones` or `gain`")
@@ -274,17 +274,17 @@ class Edit:
         given = self._texts.corpus(corpus)
         known = self._texts.knows(given)
         tokens = self._texts.tokens(given)
-        say(f"counting the pairs of {tokens.train.tokens:,} tokens")
-        text = count_pairs(tokens, n=copy.n)
+        text = count_pairs(tokens, n=copy.n, stages=stages)
         more = None
         if split:
             more = clone_edits.choose(
-                copy, tokens, text, known=known, clones=clones, gain=gain, arrays=self._texts.arrays(), say=say
+                copy, tokens, text, known=known, clones=clones, gain=gain, arrays=self._texts.arrays(), stages=stages
             )
         own = self._texts.is_own(given)
         heldout = self._texts.heldout(tokens if own else None, wanted=evaluate)
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)
         before, other_before = heldout.perplexity(), other.perplexity()
+        stages.stage("adding edges and clones")
         slots, demoted = np.empty(0, np.int64), 0
         if edges:
             slots, demoted = prune_grow.grow(
@@ -431,10 +431,10 @@ class Edit:
 
 
 @contextmanager
-def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterator[Edit]:
+def editing(graph: GraphSession, message: str | None, *, command: str, stages: Stages = SILENT) -> Iterator[Edit]:
     """Commits the changes of the `Edit` that it yields as one commit, or nothing if an error is raised.
 
-    ``message`` None: the messages of the changes. ``command`` is stored with the commit.
+    ``message`` None: the messages of the changes. ``command`` is stored with the commit. The work is in ``stages``.
 
     Raises
     ------
@@ -449,7 +449,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
         writer.require_clock()
         if writer.snapshot != graph.store.snapshot:
             graph.reload(Store.open(graph.path))
-        edit = Edit(graph)
+        edit = Edit(graph, stages)
         try:
             yield edit
         finally:
@@ -458,6 +458,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
         if edit.failed is not None:
             raise OptionError(f"nothing was committed, because a change of this edit failed: {edit.failed}")
         if edit.copy.changed:
+            stages.stage("committing")
             edit.copy.write(writer)
             text = message or "; ".join(edit.messages[:3]) or "edit"
             writer.commit(text, command=command, changes=edit.all_changes())
@@ -465,14 +466,22 @@ def editing(graph: GraphSession, message: str | None, *, command: str) -> Iterat
         graph.reload(Store.open(graph.path))
 
 
-def apply(graph: GraphSession, change: Callable[[Edit], Report], *, command: str, dry_run: bool) -> Report:
+def apply(
+    graph: GraphSession,
+    change: Callable[[Edit], Report],
+    *,
+    command: str,
+    dry_run: bool,
+    progress: ProgressOption = False,
+) -> Report:
     """Makes one change as one commit. With ``dry_run``, commits nothing and returns the report of the change."""
     started = time.perf_counter()
-    if dry_run:
-        report, snapshot = change(edit := Edit(graph)), None
-    else:
-        with editing(graph, None, command=command) as edit:
-            report = change(edit)
-        snapshot = graph.store.snapshot
+    with reporting(progress) as stages:
+        if dry_run:
+            report, snapshot = change(edit := Edit(graph, stages)), None
+        else:
+            with editing(graph, None, command=command, stages=stages) as edit:
+                report = change(edit)
+            snapshot = graph.store.snapshot
     took = time.perf_counter() - started
     return dataclasses.replace(report, seconds=took, snapshot=snapshot, notes=edit.names.notes)

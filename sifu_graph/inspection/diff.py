@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,8 @@ from sifu_store.layout import (
 
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.model.io import read_clones
+from sifu_graph.progress import ProgressOption, Stages
+from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession
 from sifu_graph.settings import GraphSettings
 from sifu_graph.text.node_lookup import source_name
@@ -150,7 +152,7 @@ def diff(
     after: str = "HEAD",
     *,
     top: int = 10,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressOption = None,
 ) -> Difference:
     """Compares two snapshots of the graph at a path.
 
@@ -163,7 +165,7 @@ def diff(
     top
         Number of edges in ``largest``.
     progress
-        Called with (edges compared, edges in all).
+        See `progress_bar.reporting`.
 
     Raises
     ------
@@ -173,24 +175,27 @@ def diff(
     """
     if top < 0:
         raise OptionError(f"top is {top}: it must be 0 or more")
-    with GraphSession.open(path, at=before) as first, GraphSession.open(path, at=after) as second:
-        return _Comparison(first, second, top, progress).run()
+    with (
+        GraphSession.open(path, at=before) as first,
+        GraphSession.open(path, at=after) as second,
+        reporting(progress) as stages,
+    ):
+        return _Comparison(first, second, top).run(stages)
 
 
 class _Comparison:
     """Two open graphs, and which of their nodes and edges are the same ones."""
 
-    def __init__(self, a: GraphSession, b: GraphSession, top: int, progress: Callable[[int, int], None] | None) -> None:
-        self.a, self.b, self.top, self.progress = a, b, top, progress
+    def __init__(self, a: GraphSession, b: GraphSession, top: int) -> None:
+        self.a, self.b, self.top = a, b, top
         self.names = (a.tokenizer.vocabulary, b.tokenizer.vocabulary)
         self.to_b, self.renamed = _match_nodes(a, b)
         self.to_a = np.full(len(self.names[1]), -1, np.int64)
         known = np.flatnonzero(self.to_b >= 0)
         self.to_a[self.to_b[known]] = known
         self.sides = (_Side(a), _Side(b))
-        self.done = self.total = 0
 
-    def run(self) -> Difference:
+    def run(self, stages: Stages) -> Difference:
         a, b = self.a.at_rest.index, self.b.at_rest.index
         u, v = np.repeat(np.arange(a.nodes), a.row_sizes()), a.target
         keys = self.to_b[u] * b.nodes + self.to_b[v]
@@ -200,7 +205,7 @@ class _Comparison:
         in_a = there[at_a]
         removed = np.setdiff1d(np.arange(a.edges), in_a, assume_unique=True)
         added = np.setdiff1d(np.arange(b.edges), in_b, assume_unique=True)
-        self.total = len(in_a) + len(removed) + len(added)
+        self.stage = stages.stage("comparing edges", len(in_a) + len(removed) + len(added), "edges")
         changed, energy_a, energy_b = self._compare(in_a, in_b)
         changes = [(in_a[changed], in_b[changed], energy_a, energy_b)]
         none = np.full(len(added), -1)
@@ -252,7 +257,7 @@ class _Comparison:
         found: list[Ints] = []
         energies: tuple[list[Floats], list[Floats]] = ([], [])
         rest = np.flatnonzero(~same)
-        self._step(len(in_a) - len(rest))
+        self.stage.advance(len(in_a) - len(rest))
         for block in _blocks(rest, slot_b):
             values: list[tuple[Floats | None, Floats]] = []
             generated = not stored_a[block].any() and not stored_b[block].any()
@@ -277,7 +282,7 @@ class _Comparison:
                 ):
                     weight = side.reader.generated(WEIGHT, slots[differs]) if W is None else W[differs]
                     kept.append(side.energy(edges[differs], weight, b[differs]))
-            self._step(len(block))
+            self.stage.advance(len(block))
         if not found:
             return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
         return np.concatenate(found), np.concatenate(energies[0]), np.concatenate(energies[1])
@@ -297,7 +302,7 @@ class _Comparison:
         out = np.zeros(len(edges), np.float32)
         for block in _blocks(np.arange(len(edges)), slots):
             out[block] = side.energy(edges[block], *side.values(slots[block]))
-            self._step(len(block))
+            self.stage.advance(len(block))
         return out
 
     def _default_energies(self, which: int, edges: Ints) -> Floats:
@@ -333,11 +338,6 @@ class _Comparison:
             energy_before=None if math.isnan(before) else before,
             energy_after=None if math.isnan(after) else after,
         )
-
-    def _step(self, edges: int) -> None:
-        self.done += edges
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
     # ---- the small arrays
 

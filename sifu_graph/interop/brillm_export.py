@@ -7,7 +7,7 @@ described in `brillm_import`. All are written as streams.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph.arrays import Floats
 from sifu_graph.config import preset
 from sifu_graph.interop.torch_checkpoint import Streamed, write_state
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.imported import library_file
 
 if TYPE_CHECKING:
@@ -57,10 +58,8 @@ def check_brillm(graph: GraphSession) -> None:
         )
 
 
-def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, int], None] | None = None) -> list[str]:
+def write_brillm(graph: GraphSession, folder: Path, *, stages: Stages = SILENT) -> list[str]:
     """Writes the files into an existing folder. Returns notes about them for the user.
-
-    ``on_bytes`` is called with (bytes written, bytes in all).
 
     Raises
     ------
@@ -80,16 +79,13 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
         notes.append(f"the released code has {POSITIONS} positions: the other {len(alpha) - POSITIONS} are left out")
     # the last learned logit is that of all later positions
     positions = np.concatenate([alpha, np.repeat(alpha[-1:], max(0, POSITIONS - len(alpha)))])[:POSITIONS]
-    done = 0
+    stage = stages.stage("writing edges", total, "bytes")
 
     def counted(first: Floats, name: str) -> Iterator[Floats]:
-        nonlocal done
         yield first
         for block in graph.edge_reader().blocks(name, graph.parameters.index):
             yield block
-            done += block.nbytes
-            if on_bytes is not None:
-                on_bytes(done, total)
+            stage.advance(block.nbytes)
 
     write_state(
         folder / "model.bin",
@@ -100,6 +96,7 @@ def write_brillm(graph: GraphSession, folder: Path, *, on_bytes: Callable[[int, 
             "node_bias": Streamed((index.nodes, 1, d), [parameters.node_bias.numpy()]),
         },
     )
+    stages.stage("writing word frequencies")
     names = graph.tokenizer.raw
     (folder / "vocab.json").write_text(
         json.dumps({name: node for node, name in enumerate(names)}, ensure_ascii=False, indent=1), encoding="utf-8"

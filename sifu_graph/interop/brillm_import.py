@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -35,6 +35,8 @@ from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, Row, frequency_rows, read_json
 from sifu_graph.interop.torch_checkpoint import open_state, read_values, release
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
+from sifu_graph.progress import ProgressOption
+from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import BuildSettings, InitialSettings
 from sifu_graph.text.imported import SPACE, read_vocabulary
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
@@ -95,7 +97,7 @@ def import_brillm(
     level: str | None = None,
     force: bool = False,
     command: str = "import-brillm",
-    on_bytes: Callable[[int, int], None] | None = None,
+    progress: ProgressOption = None,
 ) -> ImportReport:
     """Makes a graph of a checkpoint of the released BriLLM code, with the preset `brillm05`.
 
@@ -115,8 +117,8 @@ def import_brillm(
         None: ``bpe`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
     force
         Replace a store at ``path``.
-    on_bytes
-        Called with (bytes of the checkpoint done, bytes in all).
+    progress
+        See `progress_bar.reporting`.
 
     Raises
     ------
@@ -139,16 +141,15 @@ def import_brillm(
     require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
     graph = _new_graph(state, edges, nodes=len(names), text=text)
     build = _build_settings(graph, edges, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
-    with Store.create(path, force=force) as store:
+    with Store.create(path, force=force) as store, reporting(progress) as stages:
+        stage = stages.stage("reading the checkpoint", len(edges), "edges")
         initial: InitialSettings = {"method": "uniform", "seed": 0, "discounts": list(graph.counts.discounts)}
         signal = preset("brillm05")
         write_new_graph(store, graph, signal=signal, initial=initial, build=build, format_version=EDITED_VERSION)
         for first, arrays in state.runs(store):
             for name, values in arrays.items():
                 store.write_pages(name, first, values.numpy())
-            if on_bytes is not None:
-                done = min((first + RUN_PAGES) * PAGE_EDGES, len(edges))
-                on_bytes(int(state.size_bytes * done / max(1, len(edges))), state.size_bytes)
+            stage.at(min((first + RUN_PAGES) * PAGE_EDGES, len(edges)))
         store.mark_stored(np.arange(store.pages))
         snapshot = store.commit(
             f"import: {len(names):,} nodes, {len(edges):,} private edges from {Path(checkpoint).name}",

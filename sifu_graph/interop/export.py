@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,8 @@ from sifu_graph.interop.brillm_export import check_brillm, write_brillm
 from sifu_graph.interop.safetensors_export import write_safetensors
 from sifu_graph.interop.slim import SlimScores, slim_scores
 from sifu_graph.output_file import require_path
+from sifu_graph.progress import ProgressOption, Stages
+from sifu_graph.progress_bar import reporting
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -75,7 +76,7 @@ def export(
     clones: int = 0,
     half: bool = False,
     force: bool = False,
-    on_bytes: Callable[[int, int], None] | None = None,
+    progress: ProgressOption = None,
 ) -> ExportReport:
     """Write a graph in another format. It appears at `path` when it is complete.
 
@@ -93,8 +94,8 @@ def export(
         Of ``slim``: the trained parameters in 16 bits instead of 32.
     force
         Replace a file, or a folder of an earlier export, at ``path``.
-    on_bytes
-        Called with (bytes of edges done, bytes in all), in formats that copy edges.
+    progress
+        See `progress_bar.reporting`.
 
     Raises
     ------
@@ -113,10 +114,10 @@ def export(
         check_brillm(graph)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        with disk_errors(target, f"exporting to {target.name}"):
+        with disk_errors(target, f"exporting to {target.name}"), reporting(progress) as stages:
             if kind in FOLDERS:
                 partial.mkdir()
-            notes, scores = _write(graph, kind, partial, clones=clones, half=half, on_bytes=on_bytes)
+            notes, scores = _write(graph, kind, partial, clones=clones, half=half, stages=stages)
             base = graph.parameters.base
             if kind in ("graphml", "scipy") and base is not None and len(base.pairs.tree) > clones:
                 more = f"{len(base.pairs.tree) - clones:,} clones are left out"
@@ -157,21 +158,23 @@ def _write(
     *,
     clones: int,
     half: bool,
-    on_bytes: Callable[[int, int], None] | None,
+    stages: Stages,
 ) -> tuple[list[str], SlimScores | None]:
     """Write a file, or the files of a folder; the notes for the user, and the scores of a slim file."""
     if kind == "brillm":
-        return write_brillm(graph, path, on_bytes=on_bytes), None
+        return write_brillm(graph, path, stages=stages), None
     if kind == "safetensors":
-        write_safetensors(graph, path, on_bytes=on_bytes)
+        write_safetensors(graph, path, stages=stages)
     elif kind == "graphml":
+        stages.stage("writing nodes and edges")
         graphml.export_graphml(graph, path, clones=clones)
     elif kind == "scipy":
+        stages.stage("writing counts and energies")
         converters.export_scipy(graph, path)
     else:
-        write_safetensors(graph, path, slim=True, half=half, on_bytes=on_bytes)
+        write_safetensors(graph, path, slim=True, half=half, stages=stages)
         try:
-            return [], slim_scores(graph, path)
+            return [], slim_scores(graph, path, stages)
         except CorpusError as error:
             return [f"its perplexity was not computed: {error}"], None
     return [], None

@@ -17,7 +17,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,8 @@ from sifu_store.store import Store
 from sifu_graph.arguments import checked
 from sifu_graph.arrays import Bools, runs
 from sifu_graph.input_file import HEAD_BYTES, MOST_JSON_BYTES, kind_of, open_regular
+from sifu_graph.progress import ProgressOption
+from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import GraphSettings
 from sifu_graph.settings import checked as checked_settings
 from sifu_graph.soundness import faults, not_finite
@@ -114,7 +116,7 @@ def import_safetensors(
     *,
     force: bool = False,
     command: str = "import",
-    on_bytes: Callable[[int, int], None] | None = None,
+    progress: ProgressOption = None,
 ) -> SafetensorsReport:
     """Makes a graph from a file of `write_safetensors`, slim or not.
 
@@ -126,8 +128,8 @@ def import_safetensors(
         The path of the new store, which appears there when it is complete.
     force
         Replace a store at ``path``.
-    on_bytes
-        Called with (bytes read, bytes in all).
+    progress
+        See `progress_bar.reporting`.
 
     Raises
     ------
@@ -144,8 +146,9 @@ def import_safetensors(
         edges = entries[SOURCE].shape[0]
         pages = small.pop(STORED, np.ones(page_count(edges), np.uint8)).astype(bool)
         require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
-        done = sum(values.nbytes for values in small.values())
-        with Store.create(path, force=force) as store:
+        with Store.create(path, force=force) as store, reporting(progress) as stages:
+            stage = stages.stage("reading arrays", size_bytes, "bytes")
+            stage.at(sum(values.nbytes for values in small.values()))
             for name, values in small.items():
                 store.write(name, values)
             for spec in specs:
@@ -156,9 +159,7 @@ def import_safetensors(
                     if (fault := not_finite(spec.name, values)) is not None:
                         raise ForeignFileError(f"{given}: {spec.name}, from edge {first * PAGE_EDGES:,} on: {fault}")
                     store.write_pages(spec.name, first, values)
-                    done += values.nbytes
-                    if on_bytes is not None:
-                        on_bytes(done, size_bytes)
+                    stage.advance(values.nbytes)
             n = entries["nodes/count"].shape[0]
             store.write(STORED, pages.astype(np.uint8))
             imported = {"from": "safetensors", "file": given.name, "training": settings["training"]}

@@ -10,7 +10,6 @@ import json
 import lzma
 import math
 import struct
-from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +37,7 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Bools
 from sifu_graph.interop.safetensors import DTYPES, SETTINGS, copied
 from sifu_graph.model.edge_reader import blocks
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import BuildSettings, GraphSettings
 
 if TYPE_CHECKING:
@@ -58,13 +58,12 @@ def write_safetensors(
     *,
     slim: bool = False,
     half: bool = False,
-    on_bytes: Callable[[int, int], None] | None = None,
+    stages: Stages = SILENT,
 ) -> None:
     """Writes a graph to `path`. Edges are sorted by (u, v); slots are not written.
 
     ``slim``: compressed with xz, without edges that were never trained, and with the names of the text's files instead
-    of their paths. ``half``: trained parameters in 16 bits. ``on_bytes`` is called with (bytes of arrays done, bytes in
-    all).
+    of their paths. ``half``: trained parameters in 16 bits.
     """
     index, store = graph.parameters.index, graph.store
     trained_only = slim or graph.signal.base
@@ -96,16 +95,14 @@ def write_safetensors(
         require_free_bytes(path.parent, end, f"writing {path.name}")
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    done, reader = 0, graph.edge_reader()
+    stage, reader = stages.stage("writing arrays", end, "bytes"), graph.edge_reader()
     with lzma.open(path, "wb", preset=XZ_PRESET) if slim else path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             pieces = [small[name]] if name in small else (reader.read(name, slots[at]) for at in blocks(len(slots)))
             for piece in pieces:
                 values = _halved(name, piece, always=True) if half and name not in small else piece
-                done += file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-                if on_bytes is not None:
-                    on_bytes(done, end)
+                stage.advance(file.write(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data))
 
 
 def _trained(graph: GraphSession) -> Bools:

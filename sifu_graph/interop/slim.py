@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sifu_graph.evaluation import evaluate_split
 from sifu_graph.interop.safetensors import import_safetensors
+from sifu_graph.progress import Stages
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -29,7 +30,7 @@ class SlimScores:
     slim_perplexity: float
 
 
-def slim_scores(graph: GraphSession, file: Path) -> SlimScores:
+def slim_scores(graph: GraphSession, file: Path, stages: Stages) -> SlimScores:
     """Import a slim file of a graph into a temporary folder beside it, and compute both perplexities.
 
     Raises
@@ -38,11 +39,12 @@ def slim_scores(graph: GraphSession, file: Path) -> SlimScores:
         The text of the graph is missing, or nothing of it was held out.
     DiskFullError
     """
-    heldout, length = graph.tokens().heldout, graph.settings["build"]["length"]
-    full = evaluate_split(graph.parameters, graph.signal, heldout, length, TOKENS)
+    heldout, length = graph.tokens(stages=stages).heldout, graph.settings["build"]["length"]
+    full = evaluate_split(graph.parameters, graph.signal, heldout, length, TOKENS, stages=stages)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.") as folder:
         copy = Path(folder) / "copy.sifu"
-        import_safetensors(file, copy)
+        stages.stage("reading the file again")
+        import_safetensors(file, copy, progress=False)
         with type(graph).open(copy) as slim:
-            found = evaluate_split(slim.parameters, slim.signal, heldout, length, TOKENS)
+            found = evaluate_split(slim.parameters, slim.signal, heldout, length, TOKENS, stages=stages)
     return SlimScores(tokens=full.tokens, perplexity=full.perplexity, slim_perplexity=found.perplexity)

@@ -25,6 +25,7 @@ from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
 from sifu_graph.paging.pool import Pool
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import GraphSettings
 
 
@@ -129,7 +130,7 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
     return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
 
 
-def write_parameters(store: Store, parameters: Parameters) -> int:
+def write_parameters(store: Store, parameters: Parameters, stages: Stages = SILENT) -> int:
     """Writes the small arrays and the dirty pages into the store's next commit. Returns the number of pages.
 
     The pages stay dirty until `EdgePool.mark_stored`, after the commit.
@@ -146,12 +147,14 @@ def write_parameters(store: Store, parameters: Parameters) -> int:
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):
             store.create_paged(name, tuple(array.shape[1:]), np.float32)
-    written = 0
-    for first, stop in pool.dirty_runs():
+    written, runs = 0, list(pool.dirty_runs())
+    stage = stages.stage("writing the parameters", sum(stop - first for first, stop in runs), "pages")
+    for first, stop in runs:
         for name in pool.arrays:
             store.write_pages(name, first, pool.values(name, first, stop))
         store.mark_stored(np.arange(first, stop))
         written += stop - first
+        stage.at(written)
     return written
 
 

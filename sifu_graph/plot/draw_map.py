@@ -19,6 +19,7 @@ from sifu_graph.plot.figures import FORMATS, require_plotting
 from sifu_graph.plot.graph_map import MEASURES, By, GraphMap
 from sifu_graph.plot.map_edges import MapEdges, Unfolded, edges_among, strongest, weights
 from sifu_graph.plot.map_layout import communities, force_layout
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import UNKNOWN
 
@@ -40,6 +41,7 @@ def draw_map(
     unfold: Sequence[str] = (),
     seed: int = 0,
     force: bool = False,
+    stages: Stages = SILENT,
 ) -> GraphMap:
     """Choose the nodes and edges of a map, compute their places, and draw the map.
 
@@ -63,6 +65,8 @@ def draw_map(
         Of the layout and the communities: same graph, options and seed, same map.
     force
         Overwrite existing files.
+    stages
+        Choosing edges, placing nodes and drawing are stages.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def draw_map(
         raise OptionError(f"a map by {by!r}: expected one of {', '.join(MEASURES)}")
     if nodes < 2 or edges < 1:
         raise OptionError(f"a map of {nodes} nodes and {edges} edges: expected at least 2 nodes and 1 edge")
+    stages.stage("choosing nodes and edges")
     occurrences = graph.store.read("nodes/count").astype(np.int64)
     order = np.argsort(-occurrences, kind="stable")
     chosen = order[(order != UNKNOWN) & (occurrences[order] > 0)][:nodes]
@@ -101,7 +106,7 @@ def draw_map(
         node=np.concatenate([chosen, clones.source]),
         name=[*(names[node] for node in chosen), *clones.name],
         occurrences=np.concatenate([occurrences[chosen], clones.occurrences]),
-        place=force_layout(*links, community, seed=seed),
+        place=force_layout(*links, community, seed=seed, stages=stages),
         community=community,
         by=by,
         snapshot=graph.store.snapshot,
@@ -115,6 +120,7 @@ def draw_map(
         probability=part.probability,
         strength=part.strength,
     )
+    stages.stage("drawing")
     unwritten = set().union(*(_write(drawn, path) for path in paths))
     return dataclasses.replace(drawn, unwritten=tuple(name for name in drawn.name if name in unwritten))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sifu_graph.arrays import Doubles, Floats, Ints
+from sifu_graph.progress import SILENT, Stages
 
 BLOCK_BYTES = 128 << 10
 """Distances in memory at a time; they fit into a core's cache (2 MiB: twice as slow)."""
@@ -48,6 +49,7 @@ def force_layout(
     within: float = 2.5,
     gravity: float = 1.0,
     seed: int = 0,
+    stages: Stages = SILENT,
 ) -> Floats:
     """Positions [nodes, 2] within the unit circle, in which linked nodes and nodes of one group are close.
 
@@ -62,6 +64,8 @@ def force_layout(
         As in `communities`.
     group : int64 [nodes]
         Number of the group of each node, from 0.
+    stages
+        The iterations are a stage.
     """
     nodes, rng = len(group), np.random.default_rng(seed)
     mass = (1 + np.bincount(source, minlength=nodes) + np.bincount(target, minlength=nodes)).astype(np.float32)
@@ -70,7 +74,8 @@ def force_layout(
     place = np.sqrt(nodes) * (30 * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(0, 5, (nodes, 2)))
     place = place.astype(np.float32)
     before, speed = np.zeros_like(place), 1.0
-    for _ in range(iterations):
+    stage = stages.stage(f"placing {nodes:,} nodes", iterations, "steps")
+    for _ in stage.track(range(iterations)):
         force = _repulsion(place, mass) - place * (gravity * mass / _length(place))[:, None]
         along = place[target] - place[source]
         distance = _length(along)

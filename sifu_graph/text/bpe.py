@@ -15,6 +15,7 @@ import tokenizers
 from sifu_store.errors import CorpusError
 
 from sifu_graph.arrays import Ids, Ints, ranges
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Document, batched
 from sifu_graph.text.pretokens import numbered
 from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed
@@ -152,7 +153,7 @@ def name_of_bytes(piece: bytes, *, taken: set[str]) -> str:
     return text
 
 
-def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
+def train_bpe(documents: Iterable[Document], *, vocab: int, stages: Stages = SILENT) -> BpeTokenizer:
     """Learns merges from documents, which are read twice. Nodes are ordered by how often the documents use them.
 
     Parameters
@@ -161,6 +162,8 @@ def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
         An iterable that can be read twice (a list, `Corpus.training(...)`).
     vocab
         Number of nodes, the two special ones included.
+    stages
+        The merges are a stage.
 
     Raises
     ------
@@ -184,6 +187,7 @@ def train_bpe(documents: Iterable[Document], *, vocab: int) -> BpeTokenizer:
         for batch in batched(documents):
             seen += len(batch)
             yield ["".join(document) for document in batch]
+        stages.stage("learning the merges of bytes")
 
     library.train_from_iterator(texts(), trainer)
     if seen == 0:

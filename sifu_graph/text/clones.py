@@ -29,8 +29,8 @@ from itertools import pairwise
 import numpy as np
 
 from sifu_graph.arrays import BLOCK, Bools, Doubles, Floats, Ids, Integers, Ints, blocks
-from sifu_graph.config import Say
 from sifu_graph.disk_arrays import DiskArrays, in_order
+from sifu_graph.progress import SILENT, Stage, Stages
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.kneser_ney import BLOCK_TOKENS, discount_of, estimate_discounts
@@ -122,7 +122,7 @@ def choose(
     clones: int,
     least_gain: float = 0.0,
     arrays: DiskArrays | None = None,
-    say: Say = lambda _: None,
+    stages: Stages = SILENT,
 ) -> CloneCounts:
     """The clones of greatest gain of a text, and the counts of all sources.
 
@@ -138,13 +138,13 @@ def choose(
         Nats; contexts that are expected to gain this or less are not made. -inf: all contexts.
     arrays
         Where the n-grams of the text are. None: in memory.
-    say
-        Called with a line at the beginning of each step.
+    stages
+        Counting, and computing what the contexts gain, are stages.
     """
     arrays = DiskArrays() if arrays is None else arrays
-    levels = _levels(split, counts, arrays, say)
-    say("computing what each context gains")
-    gains = _gains(levels, arrays)
+    levels = _levels(split, counts, arrays, stages)
+    gains = _gains(levels, arrays, stages)
+    stages.stage(f"choosing at most {clones:,} clones")
     masks = _best(levels, gains, arrays, clones=clones, least_gain=least_gain)
     return _counted(levels, masks, gains, arrays)
 
@@ -158,7 +158,7 @@ def choose_more(
     least_gain: float = 0.0,
     counted: bool,
     arrays: DiskArrays | None = None,
-    say: Say = lambda _: None,
+    stages: Stages = SILENT,
 ) -> MoreClones:
     """The contexts of a text of greatest gain that have no clone yet, and the occurrences of the text.
 
@@ -176,13 +176,14 @@ def choose_more(
         As of `choose`.
     counted
         The graph has counted the text.
-    arrays, say
+    arrays, stages
         As of `choose`.
     """
     arrays = DiskArrays() if arrays is None else arrays
-    n, levels = counts.n, _levels(split, counts, arrays, say)
-    say("computing what each context gains")
-    gains, numbers = _gains(levels, arrays), _numbers(levels, tree, arrays)
+    n, levels = counts.n, _levels(split, counts, arrays, stages)
+    gains = _gains(levels, arrays, stages)
+    stages.stage("choosing clones")
+    numbers = _numbers(levels, tree, arrays)
     most = sum(map(len, gains)) if clones is None else clones
     masks = _best(levels, gains, arrays, clones=most, least_gain=least_gain, numbers=numbers)
     none = np.empty(0, np.int64)
@@ -226,13 +227,12 @@ def with_occurrences(more: MoreClones, tree: CloneTree, texts: Sequence[Split]) 
     return dataclasses.replace(more, new=Occurrences.joined([(*np.divmod(keys, n), count)]))
 
 
-def _levels(split: Split, counts: PairCounts, arrays: DiskArrays, say: Say) -> list[NGrams]:
+def _levels(split: Split, counts: PairCounts, arrays: DiskArrays, stages: Stages) -> list[NGrams]:
     """The pairs of a text, its n-grams of three nodes, ...: as many as can be numbered, up to `MOST_NODES` + 1."""
     levels = [NGrams.of_pairs(counts, arrays)]
     for nodes in range(3, MOST_NODES + 2):
         if counts.n**nodes < 2**63:
-            say(f"counting the runs of {nodes} tokens")
-            levels.append(NGrams.of(split, levels[-1], arrays))
+            levels.append(NGrams.of(split, levels[-1], arrays, stages))
     return levels
 
 
@@ -266,18 +266,21 @@ def _occurrences(levels: list[NGrams], numbers: list[Ids], arrays: DiskArrays) -
     return found
 
 
-def _gains(levels: list[NGrams], arrays: DiskArrays) -> list[Doubles]:
+def _gains(levels: list[NGrams], arrays: DiskArrays, stages: Stages) -> list[Doubles]:
     """What each distinct context of two nodes, of three nodes, ... is expected to gain, float64 [contexts]."""
     n = levels[0].nodes
     unigram = np.bincount(levels[0].keys % n, minlength=n) + 0.5
     share = unigram / unigram.sum()
-    p = _probabilities(levels[0], lambda grams: share[levels[0].keys[grams] % n], arrays)
+    # The last order has gains, but gives no probabilities to another one.
+    todo = sum(len(level.keys) for level in (*levels[:-1], *levels[1:]))
+    stage = stages.stage("computing what each context gains", todo, "runs")
+    p = _probabilities(levels[0], lambda grams: share[levels[0].keys[grams] % n], arrays, stage)
     found = []
     for level in levels[1:]:
         lower = partial(_lower, level, p)
-        found.append(_gain(level, lower, arrays))
+        found.append(_gain(level, lower, arrays, stage))
         if level is not levels[-1]:
-            p = _probabilities(level, lower, arrays)
+            p = _probabilities(level, lower, arrays, stage)
     return found
 
 
@@ -287,7 +290,7 @@ def _lower(level: NGrams, p: Doubles, grams: slice) -> Doubles:
     return found
 
 
-def _probabilities(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) -> Doubles:
+def _probabilities(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays, stage: Stage) -> Doubles:
     """p of the target of each n-gram, float64 [grams]; ``lower`` gives p by the shorter context of n-grams."""
     discounts, p = estimate_discounts(level.count), arrays.zeros(len(level.keys), np.float64)
 
@@ -300,14 +303,15 @@ def _probabilities(level: NGrams, lower: Callable[[slice], Doubles], arrays: Dis
 
     for grams, found in in_order(of, level.by_context()):
         p[grams] = found
+        stage.advance(len(found))
     return p
 
 
-def _gain(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) -> Doubles:
+def _gain(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays, stage: Stage) -> Doubles:
     """The gain of each context, float64 [contexts]. See the module's docstring."""
     discounts = estimate_discounts(level.count)
     kind, size = arrays.zeros(level.contexts, np.int16), arrays.zeros(level.contexts, np.float64)
-    gained, alike = np.zeros(KINDS), np.zeros(KINDS)
+    gained, alike, done = np.zeros(KINDS), np.zeros(KINDS), stage.done
 
     def of(block: tuple[slice, slice]) -> tuple[slice, Ints, Ints, Doubles]:
         contexts, grams = block
@@ -326,6 +330,7 @@ def _gain(level: NGrams, lower: Callable[[slice], Doubles], arrays: DiskArrays) 
         kind[contexts], size[contexts] = kinds, totals
         alike += np.bincount(kinds, totals, minlength=KINDS)
         gained += gain
+        stage.at(done + int(level.first[contexts.stop]))
     each = gained / np.maximum(alike, 1)
     for block in blocks(len(size)):
         size[block] *= each[kind[block]]

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from sifu_store.errors import CorpusError, OptionError
 
+from sifu_graph.progress import SILENT, Stage, Stages
 from sifu_graph.text import csv_rows, sources, units
 from sifu_graph.text.json_lines import Document as Document
 from sifu_graph.text.json_lines import parse_line
@@ -29,6 +30,8 @@ from sifu_graph.text.sources import COPIED, SHIPPED, STDIN, TEXT, TEXTS, Source,
 from sifu_graph.text.text_blocks import numbered_lines, text_blocks
 
 _BLOCK_BYTES = 1 << 20
+READING = "reading the corpus"
+"""What the stage of a pass is called."""
 SAMPLED = 32
 """Number of files whose beginnings are looked at to guess what a document is."""
 
@@ -179,8 +182,8 @@ class Corpus:
 
     # ---- documents
 
-    def documents(self) -> Iterator[Document]:
-        """Yield every document: `str`, or `list[str]` with ``tokens=True``.
+    def documents(self, stages: Stages = SILENT, what: str = READING) -> Iterator[Document]:
+        """Yield every document: `str`, or `list[str]` with ``tokens=True``. The pass is a stage, called ``what``.
 
         Raises
         ------
@@ -189,9 +192,10 @@ class Corpus:
         """
         found, skipped = False, self.skipped
         skipped.reset()
+        stage = stages.stage(what, self.size_bytes, "bytes")
         for source in self.sources:
             try:
-                for document in self._documents_of(source, skipped):
+                for document in self._documents_of(source, skipped, stage):
                     found = True
                     yield document
             except CorpusError as error:
@@ -205,13 +209,13 @@ class Corpus:
             more = f" and {len(self.sources) - 3} more" if len(self.sources) > 3 else ""
             raise CorpusError(f"{names}{more}: empty, expected at least one line of text")
 
-    def _documents_of(self, source: Source, skipped: Skipped) -> Iterator[Document]:
+    def _documents_of(self, source: Source, skipped: Skipped, stage: Stage) -> Iterator[Document]:
         def bad(error: CorpusError) -> None:
             if not self.skip_bad:
                 raise error
             skipped.add(error)
 
-        blocks = text_blocks(source, bad)
+        blocks = text_blocks(source, bad, stage)
         if source.kind == TEXT:
             yield from units.split((units.normal(text) for _, text in blocks), self.document or "line")
             return
@@ -231,15 +235,20 @@ class Corpus:
         rows = csv_rows.column(lines, field=field, kind=source.kind, name=source.name, bad=bad)
         yield from (document for row in rows if (document := units.normal(row)) and not document.isspace())
 
-    def training(self, *, holdout: float) -> Documents:
-        """The documents for training; each `iter()` reads them from the start."""
-        return Documents(corpus=self, holdout=holdout, held_out=False)
+    def training(self, *, holdout: float, stages: Stages = SILENT, what: str = READING) -> Documents:
+        """The documents for training; each `iter()` reads them from the start, which is a stage."""
+        return Documents(corpus=self, holdout=holdout, held_out=False, stages=stages, what=what)
 
     def heldout(self, *, holdout: float) -> Documents:
         """The documents for evaluation; each `iter()` reads them from the start."""
         return Documents(corpus=self, holdout=holdout, held_out=True)
 
     # ---- identity
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the files, compressed if they are."""
+        return sum(entry["bytes"] for entry in self.record()["sources"])
 
     def record(self) -> dict[str, Any]:
         """The description of the corpus that a graph stores; `from_record` opens the corpus again.
@@ -330,11 +339,17 @@ class Documents:
     corpus: Corpus
     holdout: float
     held_out: bool
+    stages: Stages = SILENT
+    what: str = READING
 
     def __iter__(self) -> Iterator[Document]:
         wanted, fraction = self.held_out, self.holdout
         check_fraction(fraction)
-        return (doc for doc in self.corpus.documents() if is_held_out(doc, fraction=fraction) is wanted)
+        return (
+            doc
+            for doc in self.corpus.documents(self.stages, self.what)
+            if is_held_out(doc, fraction=fraction) is wanted
+        )
 
 
 def check_fraction(fraction: float) -> None:

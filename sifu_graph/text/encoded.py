@@ -26,6 +26,7 @@ from sifu_store.links import refuse_link
 from sifu_store.lock import file_lock
 
 from sifu_graph.arrays import Bools, Integers, Ints
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
 from sifu_graph.text.tokenizer import Tokenizer
 
@@ -135,7 +136,9 @@ class TokenFile:
 # ---- the file
 
 
-def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, holdout: float) -> TokenFile:
+def encode_corpus(
+    corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, holdout: float, stages: Stages = SILENT
+) -> TokenFile:
     """Encode a corpus into `directory`, or open the files that an earlier call wrote there.
 
     Parameters
@@ -146,6 +149,8 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, hold
         The folder of all token files; made if missing. Each key has its own folder in it.
     holdout
         Share of the documents that goes to the held-out part (`is_held_out`).
+    stages
+        The encoding is a stage, if it is not done already.
 
     Raises
     ------
@@ -171,7 +176,7 @@ def encode_corpus(corpus: Corpus, tokenizer: Tokenizer, *, directory: Path, hold
                 # the writer of a partial folder held the lock, so it no longer runs
                 for abandoned in directory.glob(_PARTIAL + "*"):
                     shutil.rmtree(abandoned, ignore_errors=True)
-                _write(corpus, tokenizer, path=path, key=key, holdout=holdout)
+                _write(corpus, tokenizer, path=path, key=key, holdout=holdout, stages=stages)
                 found = _open(path, key=key, n=n)
     except OSError as error:
         message = f"{directory}: the encoded corpus cannot be written: {error.strerror or error}"
@@ -188,12 +193,12 @@ def _key(corpus: Corpus, tokenizer: Tokenizer, *, holdout: float) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdout: float) -> None:
+def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdout: float, stages: Stages) -> None:
     dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<i4")
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
     try:
         tokens, documents, characters, checksums = _write_parts(
-            corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout
+            corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout, stages=stages
         )
         if documents["train"] == 0:
             raise CorpusError(
@@ -223,7 +228,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdou
 
 
 def _write_parts(
-    corpus: Corpus, tokenizer: Tokenizer, *, partial: Path, dtype: np.dtype[Any], holdout: float
+    corpus: Corpus, tokenizer: Tokenizer, *, partial: Path, dtype: np.dtype[Any], holdout: float, stages: Stages
 ) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, int]]:
     """Write the files; the tokens, documents and characters of each part, and the CRC-32 of each file."""
     tokens, documents, characters = (dict.fromkeys(PARTS, 0) for _ in range(3))
@@ -237,7 +242,8 @@ def _write_parts(
     try:
         for part in PARTS:
             write(f"{part}.offsets", np.zeros(1, "<i8"))
-        for batch in batched(corpus.documents(), units=tokenizer.batch_units):
+        what = f"encoding the text with {len(tokenizer):,} nodes"
+        for batch in batched(corpus.documents(stages, what), units=tokenizer.batch_units):
             sides: dict[str, list[Document]] = {part: [] for part in PARTS}
             for document in batch:
                 sides[PARTS[is_held_out(document, fraction=holdout)]].append(document)

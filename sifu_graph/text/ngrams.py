@@ -18,6 +18,7 @@ import numpy as np
 
 from sifu_graph.arrays import BLOCK, Integers, Ints, blocks, find_sorted, ranges
 from sifu_graph.disk_arrays import DiskArrays, in_order
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.merged_counts import MergedCounts, Run, run_of
 from sifu_graph.text.pair_counts import PairCounts
@@ -63,12 +64,14 @@ class NGrams:
         return cls._of(counts.n, 2, (keys, counts.count), np.empty(0, np.int32), arrays)
 
     @classmethod
-    def of(cls, split: Split, below: NGrams, arrays: DiskArrays) -> NGrams:
+    def of(cls, split: Split, below: NGrams, arrays: DiskArrays, stages: Stages = SILENT) -> NGrams:
         """Counts the n-grams of a text that have one node more than those ``below``."""
+        stage = stages.stage(f"counting the runs of {below.order + 1} tokens", split.tokens, "tokens")
         merged = MergedCounts(np.dtype(np.int64), arrays)
         run = partial(_run, split, below.nodes, below.order + 1)
         for keys, count in in_order(run, range(0, split.tokens, BLOCK_TOKENS)):
             merged.add(keys, count)
+            stage.advance(BLOCK_TOKENS)
         every, total = merged.result()
         shorter, modulus = arrays.zeros(len(every), _index_type(len(below.keys))), below.nodes**below.order
 
@@ -76,8 +79,10 @@ class NGrams:
             return find_sorted(below.keys, every[block] % modulus)
 
         size = len(every)
+        stage = stages.stage(f"linking the runs of {below.order + 1} tokens", size, "runs")
         for block, found in zip(blocks(size), in_order(place, blocks(size)), strict=True):
             shorter[block] = found
+            stage.advance(len(found))
         return cls._of(below.nodes, below.order + 1, (every, total), shorter, arrays)
 
     @classmethod

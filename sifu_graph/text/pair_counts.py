@@ -17,6 +17,7 @@ import numpy as np
 from sifu_store.errors import OptionError
 
 from sifu_graph.arrays import Bools, Ids, Integers, Ints
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.encoded import Split, TokenFile
 from sifu_graph.text.merged_counts import MergedCounts, run_of
 
@@ -71,7 +72,11 @@ class PairCounts:
 
 
 def count_pairs(
-    tokens: TokenFile | Split | Iterable[Integers], *, n: int, block_tokens: int = BLOCK_TOKENS
+    tokens: TokenFile | Split | Iterable[Integers],
+    *,
+    n: int,
+    block_tokens: int = BLOCK_TOKENS,
+    stages: Stages = SILENT,
 ) -> PairCounts:
     """Count every ordered pair of neighbours inside the documents.
 
@@ -83,6 +88,8 @@ def count_pairs(
         Number of nodes; every id is below it.
     block_tokens
         Tokens that are sorted at a time. The result does not depend on it.
+    stages
+        The counting is a stage, of a file or a part of it.
 
     Returns
     -------
@@ -91,7 +98,8 @@ def count_pairs(
     if isinstance(tokens, TokenFile):
         tokens = tokens.train
     if isinstance(tokens, Split):
-        blocks = _blocks_of_split(tokens, size=block_tokens)
+        stage = stages.stage(f"counting the pairs of {tokens.tokens:,} tokens", tokens.tokens, "tokens")
+        blocks = stage.track(_blocks_of_split(tokens, size=block_tokens), size=lambda block: block[2])
     else:
         blocks = _blocks_of(tokens, size=block_tokens)
     # n * n keys fit; the narrow ones sort twice as fast

@@ -11,12 +11,13 @@ from typing import Any, Literal, NotRequired, TypedDict
 import msgspec
 from sifu_store.errors import OptionError, StoreDamagedError, StoreVersionError
 
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Document
 from sifu_graph.text.plain import CharTokenizer, ListTokenizer, frequent_characters, frequent_tokens
 from sifu_graph.text.tokenizer import FORMAT, LEVELS, SPECIAL, Tokenizer
 
 
-def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int, stages: Stages = SILENT) -> Tokenizer:
     """Choose the nodes from documents.
 
     Parameters
@@ -29,6 +30,8 @@ def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int) ->
     vocab
         Number of nodes, the two special ones included. If the text has fewer, all are used: compare
         `len(tokenizer)` with it.
+    stages
+        Of what takes long between the passes over the documents.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int) ->
     if level == "bpe":
         from sifu_graph.text.bpe import train_bpe  # the library behind it loads slowly
 
-        return train_bpe(documents, vocab=vocab)
+        return train_bpe(documents, vocab=vocab, stages=stages)
     return ListTokenizer(frequent_tokens(documents, limit=vocab - len(SPECIAL)))
 
 

@@ -13,6 +13,7 @@ from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError
 
 from sifu_graph.input_file import HEAD_BYTES, kind_of
+from sifu_graph.progress import Stage
 from sifu_graph.text.decompress import MOST_XZ_BYTES, READ_ERRORS, decompressed
 from sifu_graph.text.sources import TEXT, Source, open_source
 from sifu_graph.text.units import normal
@@ -24,15 +25,22 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r*\n|\r")
 
 
-def _blocks(source: Source) -> Iterator[bytes]:
+def _blocks(source: Source, stage: Stage) -> Iterator[bytes]:
     """The bytes of a source, decompressed. A thread reads the next block while the caller uses this one."""
+    at = 0
     try:
         with open_source(source) as raw, ThreadPoolExecutor(1) as pool:
             stream = decompressed(raw, compression=source.compression)
-            coming = pool.submit(stream.read, _BLOCK_BYTES)
-            while block := coming.result():
-                coming = pool.submit(stream.read, _BLOCK_BYTES)
-                yield block
+
+            def read() -> tuple[bytes, int]:
+                return stream.read(_BLOCK_BYTES), raw.tell()
+
+            coming = pool.submit(read)
+            while (found := coming.result())[0]:
+                coming = pool.submit(read)
+                yield found[0]
+                stage.advance(found[1] - at)
+                at = found[1]
     except READ_ERRORS as error:
         if "Memory usage limit" in str(error):
             limit = f"needs more than {format_bytes(MOST_XZ_BYTES)} of memory to be decompressed"
@@ -43,12 +51,12 @@ def _blocks(source: Source) -> Iterator[bytes]:
         raise CorpusError(f"{source.name}: cannot be read: {error.strerror or error}") from error
 
 
-def text_blocks(source: Source, bad: Callable[[CorpusError], None]) -> Iterator[tuple[int, str]]:
+def text_blocks(source: Source, bad: Callable[[CorpusError], None], stage: Stage) -> Iterator[tuple[int, str]]:
     """Runs of whole lines as text, each with the number of its first line.
 
     A line of more than `MAX_LINE_BYTES` is cut into pieces of at most that size, between characters. Lines end
     with LF, CR, CR LF or CR CR LF. ``bad`` is called with the error of a line that is not text; if it does not raise
-    it, the line is left empty.
+    it, the line is left empty. ``stage`` advances by the bytes of the file.
     """
     line, offset, rest, head = 1, 0, b"", b""
 
@@ -58,7 +66,7 @@ def text_blocks(source: Source, bad: Callable[[CorpusError], None]) -> Iterator[
         except CorpusError:
             return _decode_lines(rest[:cut], bad, name=source.name, head=head, line=line, offset=offset)
 
-    for block in _blocks(source):
+    for block in _blocks(source, stage):
         head = head or block[:HEAD_BYTES]
         if offset == 0 and not rest and block.startswith(_BOM):
             block, offset = block[len(_BOM) :], len(_BOM)

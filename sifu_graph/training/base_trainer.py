@@ -20,6 +20,7 @@ from torch import Tensor
 from sifu_graph.model.base import NAMES, Base
 from sifu_graph.model.base_forward import tensors
 from sifu_graph.ops import optim
+from sifu_graph.progress import Stages
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.streams import Window, window_count, windows
@@ -70,6 +71,8 @@ class BaseTrainer:
     ) -> None:
         if options.candidates not in (None, "all"):
             raise OptionError("`candidates`: a graph whose edges share a base is trained on all nodes")
+        if options.contexts:
+            raise OptionError("`contexts`: a graph whose edges share a base has no closed form")
         if not tokens.train.transitions:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
         graph.fit_memory(trained_edges=progress.batch * STEPS)
@@ -123,10 +126,8 @@ class BaseTrainer:
             )
             first = 0
 
-    def fit(self, *, wanted: bool | None) -> None:
+    def fit(self, stages: Stages) -> None:
         """There is no closed form of the base."""
-        if wanted:
-            raise OptionError("`contexts`: a graph whose edges share a base has no closed form")
 
     def step(self, done: float) -> tuple[float, int]:
         """One window. The learning rate falls to the end of the run, unless ``decay_steps`` is given."""

@@ -28,7 +28,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,6 +50,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
 from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
 from sifu_graph.ops.threads import one_thread
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.merged_counts import MergedCounts, run_of
@@ -111,15 +112,16 @@ def can_fit(config: SignalConfig, initial: EdgeInitializer) -> bool:
     )
 
 
-def fit_contexts(
+def count_contexts(
     parameters: Parameters,
     config: SignalConfig,
     text: Split,
     *,
     length: int,
     folder: Path | None = None,
-) -> ContextFit:
-    """Sets every private edge, the default edge and the node biases of a graph that was never trained, in place.
+    stages: Stages = SILENT,
+) -> CountedContexts:
+    """Computes the closed form of a graph that was never trained. Nothing changes before `CountedContexts.write`.
 
     Parameters
     ----------
@@ -127,27 +129,52 @@ def fit_contexts(
         The training text, and the tokens of a chunk.
     folder
         Where the means lie, 4 d bytes an edge, and the counts, if they are not to take memory; None: in memory.
+    stages
+        Of which it has five.
     """
     started = time.perf_counter()
     chunks = _Chunks.of(text, length=length)
     with one_thread():
         directions = node_directions(
-            chunks, parameters.index.nodes, parameters.width, recency=config.recency, arrays=DiskArrays(folder)
+            chunks,
+            parameters.index.nodes,
+            parameters.width,
+            recency=config.recency,
+            arrays=DiskArrays(folder),
+            stages=stages,
         )
         mixes = _Mixes(parameters, config, directions)
-        means = _Means.of(mixes, chunks.kept(), folder)
-        strengths, before, after, positions = _chosen_strengths(mixes, means, chunks.left_out())
-        if any(strengths):
-            _write(parameters, mixes, means, strengths)
-    beta, gamma = strengths
-    return ContextFit(
-        target_strength=beta,
-        edge_strength=gamma,
+        means = _Means.of(mixes, chunks, folder, stages)
+        strengths, before, after, positions = _chosen_strengths(mixes, means, chunks, stages)
+    fit = ContextFit(
+        target_strength=strengths[0],
+        edge_strength=strengths[1],
         before=before,
         after=after,
         positions=positions,
         seconds=time.perf_counter() - started,
     )
+    return CountedContexts(mixes, means, fit)
+
+
+@dataclass(frozen=True, slots=True)
+class CountedContexts:
+    """The closed form, before it is in the edges; ``fit`` are its figures."""
+
+    mixes: _Mixes
+    means: _Means
+    fit: ContextFit
+
+    def write(self, parameters: Parameters, stages: Stages = SILENT) -> ContextFit:
+        """Sets every private edge, the default edge and the node biases, in place."""
+        started = time.perf_counter()
+        strengths = self.fit.target_strength, self.fit.edge_strength
+        if any(strengths):
+            with one_thread():
+                _write(parameters, self.mixes, self.means, strengths, stages)
+        if parameters.tier is not None:
+            parameters.tier.forget()
+        return replace(self.fit, seconds=self.fit.seconds + time.perf_counter() - started)
 
 
 # ---- the text
@@ -177,29 +204,36 @@ class _Chunks:
             at = np.where(present, self.start[some][:, None] + place, 0)
             yield np.where(present, self.text.ids[at], 0).astype(np.int64), self.size[some]
 
-    def kept(self) -> Iterator[Chunk]:
+    def kept(self) -> Ints:
         """Those that the means are of."""
-        return self.every(np.flatnonzero(np.arange(len(self.start)) % LEFT_OUT != LEFT_OUT - 1))
+        return np.flatnonzero(np.arange(len(self.start)) % LEFT_OUT != LEFT_OUT - 1)
 
-    def left_out(self) -> Iterator[Chunk]:
+    def left_out(self) -> Ints:
         """Those that the strength is chosen on: as many as are looked at, from all of the text."""
         which = np.flatnonzero(np.arange(len(self.start)) % LEFT_OUT == LEFT_OUT - 1)
         some = max(1, JUDGED // max(1, self.length - 1))
-        return self.every(which[:: max(1, len(which) // some)])
+        return which[:: max(1, len(which) // some)]
 
 
 # ---- directions
 
 
 def node_directions(
-    chunks: _Chunks, nodes: int, width: int, *, recency: float = 0.0, arrays: DiskArrays | None = None
+    chunks: _Chunks,
+    nodes: int,
+    width: int,
+    *,
+    recency: float = 0.0,
+    arrays: DiskArrays | None = None,
+    stages: Stages = SILENT,
 ) -> Floats:
     """Unit vectors of positive entries [n + 1, d]: alike where nodes are followed, two steps on or more, by the same.
 
     A node that much later weighs as much less as it does in the mix (``recency``). The last vector is that of the
     default edge: all entries the same, so that it says nothing in a centred mix.
     """
-    matrix = _followers(chunks, nodes, recency, arrays)
+    matrix = _followers(chunks, nodes, recency, arrays, stages)
+    stages.stage(f"computing the directions of {nodes:,} nodes")
     rank = min(width - 1, nodes - 1)
     row, column = np.asarray(matrix.sum(1)).ravel() + 1, np.asarray(matrix.sum(0)).ravel() + 1
     all_of_them, weight, sizes = matrix.sum(), matrix.data, np.diff(matrix.indptr)
@@ -223,13 +257,16 @@ def node_directions(
     return out
 
 
-def _followers(chunks: _Chunks, nodes: int, recency: float, arrays: DiskArrays | None = None) -> scipy.sparse.csr_array:
+def _followers(
+    chunks: _Chunks, nodes: int, recency: float, arrays: DiskArrays | None, stages: Stages
+) -> scipy.sparse.csr_array:
     """How often each node stands two steps before each other one, or a few more, which weigh less [n, n]."""
     lags = range(2, min(2 + LAGS, chunks.length))
-    blocks = []
-    for first, stop in pairwise(_blocks(chunks, nodes)):
+    blocks, bounds = [], _blocks(chunks, nodes)
+    stage = stages.stage("counting which nodes follow others", (len(bounds) - 1) * len(chunks.start), "chunks")
+    for first, stop in pairwise(bounds):
         merged = {lag: MergedCounts(np.dtype(np.int64), arrays) for lag in lags}
-        for tokens, size in chunks.every():
+        for tokens, size in stage.track(chunks.every(), size=_chunk_count):
             for lag in lags:
                 source, follower = tokens[:, :-lag], tokens[:, lag:]
                 inside = (np.arange(lag, chunks.length) < size[:, None]) & (first <= source) & (source < stop)
@@ -244,6 +281,10 @@ def _followers(chunks: _Chunks, nodes: int, recency: float, arrays: DiskArrays |
             total = total + scipy.sparse.csr_array((weighed, place), shape=shape)
         blocks.append(total)
     return scipy.sparse.vstack(blocks, format="csr")
+
+
+def _chunk_count(chunk: Chunk) -> int:
+    return len(chunk[1])
 
 
 def _blocks(chunks: _Chunks, nodes: int) -> list[int]:
@@ -313,13 +354,15 @@ class _Means:
     inverse: Tensor  # [d, d], C^-1
 
     @classmethod
-    def of(cls, mixes: _Mixes, chunks: Iterator[Chunk], folder: Path | None) -> _Means:
+    def of(cls, mixes: _Mixes, chunks: _Chunks, folder: Path | None, stages: Stages) -> _Means:
         index, width = mixes.index, mixes.directions.shape[1]
         total, count = _zeros((index.edges, width), folder), np.zeros(index.edges, np.float32)
         out_of, into = np.zeros((index.nodes, width)), np.zeros((index.nodes, width))
         left, arrived = np.zeros(index.nodes), np.zeros(index.nodes)
         second = np.zeros((width, width))
-        for found in mixes.each(chunks):
+        kept = chunks.kept()
+        stage = stages.stage("counting the contexts of every edge", len(kept), "chunks")
+        for found in mixes.each(stage.track(chunks.every(kept), size=_chunk_count)):
             S = found.S.numpy()
             second += (S.T @ S).astype(np.float64)
             private = found.place >= 0
@@ -367,19 +410,23 @@ def _summed(S: Floats, key: Ints) -> tuple[Ints, Floats, Ints]:
 
 
 def _chosen_strengths(
-    mixes: _Mixes, means: _Means, chunks: Iterator[Chunk]
+    mixes: _Mixes, means: _Means, chunks: _Chunks, stages: Stages
 ) -> tuple[tuple[float, float], float, float, int]:
     """beta and gamma, the perplexity without and with them, and how many positions that was asked of."""
     pairs = torch.cartesian_prod(torch.tensor(STRENGTHS), torch.tensor(STRENGTHS))
     judge = _Judge(mixes, means, pairs, torch.log(torch.from_numpy(mixes.index.defaults()).double()).float())
     losses, positions = torch.zeros(len(pairs), dtype=torch.float64), 0
-    for found in mixes.each(chunks):
+    some = chunks.left_out()
+    total = int(np.maximum(chunks.size[some] - 2, 0).sum())  # neither the first position nor the last token
+    stage = stages.stage("choosing the strengths of the contexts", total, "positions")
+    for found in mixes.each(chunks.every(some)):
         order = np.argsort(found.source, kind="stable")
         sources, first = np.unique(found.source[order], return_index=True)
         rows = zip(sources.tolist(), np.split(order, first[1:]), strict=True)
         for row in rows:
             for loss in judge.losses(found, row):
                 losses += loss
+            stage.advance(len(row[1]))
         positions += len(order)
     best = int(losses.argmin())
     perplexity = torch.exp(losses / max(1, positions)).tolist()
@@ -420,12 +467,15 @@ class _Judge:
         return terms
 
 
-def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strengths: tuple[float, float]) -> None:
+def _write(
+    parameters: Parameters, mixes: _Mixes, means: _Means, strengths: tuple[float, float], stages: Stages
+) -> None:
     """Every edge and the small parameters."""
     beta, gamma = strengths
     index, pool, directions = parameters.index, parameters.edges, mixes.directions
     source = np.repeat(np.arange(index.nodes), index.row_sizes())
     order = np.argsort(index.slot, kind="stable")  # page after page
+    stage = stages.stage(f"computing {index.edges:,} edges", index.edges, "edges")
     for begin in range(0, index.edges, WRITTEN * pool.page_edges):
         some = order[begin : begin + WRITTEN * pool.page_edges]
         own, target = means.own[some], means.target[index.target[some]]
@@ -435,6 +485,7 @@ def _write(parameters: Parameters, mixes: _Mixes, means: _Means, strengths: tupl
         rest = torch.from_numpy(mixes.energy[some]) - c
         pool.put(WEIGHT, index.slot[some], w[:, :, None] * along[:, None, :])
         pool.put(BIAS, index.slot[some], _with_energy(along, rest.clamp_min(0.5)))
+        stage.advance(len(some))
     parameters.default_b.copy_(_with_energy(directions[-1:], torch.full((1,), mixes.default))[0])
     parameters.node_bias.copy_(mixes.default * directions[:-1] - parameters.r_0)
 

@@ -17,11 +17,12 @@ from sifu_graph import evaluation
 from sifu_graph.model.parameters import finite
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
+from sifu_graph.progress import Stages
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.training import step as steps
-from sifu_graph.training.closed_form import ContextFit, can_fit, fit_contexts
+from sifu_graph.training.closed_form import CountedContexts, can_fit, count_contexts
 from sifu_graph.training.options import TrainOptions, saved_optimizer
 from sifu_graph.training.progress import Progress
 from sifu_graph.training.trainer import NotFiniteError
@@ -69,6 +70,7 @@ class EdgeTrainer:
         self.per_epoch = self._batches.per_epoch
         self.stale: list[str] = []
         self._prepare_state()
+        self._fits = self._may_fit(wanted=options.contexts)
 
     def _prepare_state(self) -> None:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
@@ -98,10 +100,15 @@ class EdgeTrainer:
         """Where the edges are worked on."""
         return self._graph.parameters.working
 
-    def fit(self, *, wanted: bool | None) -> ContextFit | None:
-        """The closed form, where it is wanted and no edge was trained or edited."""
-        graph = self._graph
-        parameters, host = graph.parameters, graph.parameters.edges
+    def _may_fit(self, *, wanted: bool | None) -> bool:
+        """Whether the run begins with the closed form: no edge was trained or edited, and it is wanted or of use.
+
+        Raises
+        ------
+        OptionError
+            It is wanted, and not possible.
+        """
+        graph, host = self._graph, self._graph.parameters.edges
         why = (
             "its preset or its initialisation is another"
             if not can_fit(graph.signal, host.initial)
@@ -113,25 +120,22 @@ class EdgeTrainer:
             raise OptionError(
                 f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
             )
-        if wanted is False or why is not None:
+        # AdamW's steps, of one size for every entry, undo it.
+        return why is None and (self.optimizer.kind == "rowwise" if wanted is None else wanted)
+
+    def fit(self, stages: Stages) -> CountedContexts | None:
+        """See `trainer.Trainer`."""
+        if not self._fits:
             return None
-        if wanted is None and self.optimizer.kind != "rowwise":  # steps of one size for every entry undo it
-            return None
-        self._say("counting the contexts of every edge (`contexts=False` begins without)")
-        fitted = fit_contexts(
-            parameters,
+        graph, host = self._graph, self._graph.parameters.edges
+        return count_contexts(
+            graph.parameters,
             graph.signal,
             self._tokens.train,
             length=self._length,
             folder=None if host.resident else graph.scratch_folder(),
+            stages=stages,
         )
-        if parameters.tier is not None:
-            parameters.tier.forget()
-        self._say(
-            f"contexts counted: perplexity {fitted.before:.1f} to {fitted.after:.1f} on chunks of the text that "
-            f"were left out, at strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
-        )
-        return fitted
 
     def step(self, done: float) -> tuple[float, int]:
         """One batch; its rate depends on the number of the step alone."""

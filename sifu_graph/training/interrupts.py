@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sifu_graph.training.options import Remaining
+
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended the training at once. Its text says which steps are kept."""
+    """Ctrl-C ended the training at once. Its text says what is kept; ``left`` is the rest of the run."""
+
+    def __init__(self, text: str, left: Remaining) -> None:
+        super().__init__(text)
+        self.left = left
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
@@ -22,15 +24,17 @@ from sifu_graph import device as devices
 from sifu_graph.config import require_positive
 from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
+from sifu_graph.progress import SILENT, Stages, duration
+from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.unknown import require_known, token_counts, unknown_note, unknown_share
 from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
-from sifu_graph.training.closed_form import ContextFit
+from sifu_graph.training.closed_form import ContextFit, CountedContexts
 from sifu_graph.training.edge_trainer import EdgeTrainer
 from sifu_graph.training.interrupts import TrainingInterrupted, interrupts
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
-from sifu_graph.training.options import DEFAULT_BATCH, EVAL_TOKENS, StepReport, TrainOptions, TrainReport
+from sifu_graph.training.options import DEFAULT_BATCH, EVAL_TOKENS, Remaining, StepReport, TrainOptions, TrainReport
 from sifu_graph.training.progress import Clock, Progress
 from sifu_graph.training.trainer import NotFiniteError, Trainer
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.95  # of the loss that is shown
 NOISE = 1.005  # a perplexity of a part of the held-out text that is less above another is not called worse
+LEAST_FOR_STEPS = 1 / 3
+"""Of the minutes of a run: a note says where the closed form and the evaluations before it left less for steps."""
 COMMIT_EVERY_S = 900.0
 EVAL_EVERY_S = 120.0
 
@@ -64,9 +70,10 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
     stopped = False
     try:
         graph.store.require_clock()
-        run = _Run(graph, corpus, options)
-        with devices.memory_errors():
-            return run.go()
+        with reporting(options.progress) as stages:
+            run = _Run(graph, corpus, options, stages)
+            with devices.memory_errors():
+                return run.go()
     except KeyboardInterrupt:
         stopped = True
         raise
@@ -74,16 +81,24 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
         # What was not committed must not stay in memory.
         graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.trainer.stale))
         if stopped:
-            raise TrainingInterrupted(_kept(graph, run))
+            raise _interrupted(graph, run, options)
 
 
-def _kept(graph: GraphSession, run: _Run | None) -> str:
-    """What is kept of a run that was stopped at once."""
+def _interrupted(graph: GraphSession, run: _Run | None, options: TrainOptions) -> TrainingInterrupted:
+    """What is said of a run that was stopped at once: what is kept of it, and what is left to do."""
     saved = graph.settings["training"]
     step = saved["step"] if saved else 0
-    done = 0 if run is None else run.progress.step - step
-    lost = f"; {done:,} step{'s' * (done != 1)} after it {'is' if done == 1 else 'are'} lost" if done > 0 else ""
-    return f"the graph is at its last commit ({graph.store.snapshot[:8]}, step {step:,}){lost}"
+    kept = f"the graph is at its last commit ({graph.store.snapshot[:8]}, step {step:,})"
+    if run is None or not run.clock.started:
+        return TrainingInterrupted(kept, Remaining.of(options))
+    lost = run.progress.step - step
+    if lost > 0:
+        kept += f"; {lost:,} step{'s' * (lost != 1)} after it {'is' if lost == 1 else 'are'} lost"
+    elif run.fitting and saved is None:
+        kept += "; nothing of the closed form is kept"
+    done = step - run.clock.first_step
+    seconds = time.monotonic() - run.clock.started if done else 0.0
+    return TrainingInterrupted(kept, Remaining.of(options, done=done, per_epoch=run.trainer.per_epoch, seconds=seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +114,17 @@ class _Best:
 class _Run:
     """One call of `train`."""
 
-    def __init__(self, graph: GraphSession, corpus: Corpora | None, options: TrainOptions) -> None:
-        self.graph, self.store, self.options = graph, graph.store, options
+    def __init__(self, graph: GraphSession, corpus: Corpora | None, options: TrainOptions, stages: Stages) -> None:
+        self.graph, self.store, self.options, self.stages = graph, graph.store, options, stages
+        self.training = SILENT.stage("training")  # the stage of the steps, once they begin
+        self.fitting = False  # the closed form was begun
+        self.begun_s = 0.0  # from the beginning to the first step
+        self.seconds = 0.0  # from the beginning to after the last step
+        self.told = False  # that Ctrl-C was heard
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
-        self.tokens = graph.tokens(corpus)
+        self.tokens = graph.tokens(corpus, stages=stages)
         text, tokenizer = self.tokens.train, graph.tokenizer
         self.unknown_share = unknown_share(text, tokenizer, token_counts(text, tokenizer))
         require_known(self.unknown_share)
@@ -140,18 +160,22 @@ class _Run:
         clock, options = self.clock, self.options
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
-        before = self.heldout = self._heldout()
+        before = self.heldout = self._heldout(self.stages)
         self._keep_if_best()
-        fitted = self.trainer.fit(wanted=options.contexts)
-        if fitted is not None:
-            self.uncommitted = True
-            self.heldout = self._heldout()
+        self.fitting = True
+        counted = self.trainer.fit(self.stages)  # Ctrl-C ends it at once
+        self.fitting = counted is not None
         with interrupts() as interrupted:
+            self.stages = self.stages.also(partial(self._say_interrupted, interrupted))
+            fitted = None if counted is None else self._write(counted)
+            self.begun_s = time.monotonic() - clock.started
+            if not interrupted.is_set() and not clock.over(self.progress.step):
+                self._begin_steps()
             while not interrupted.is_set() and not clock.over(self.progress.step):
                 self._step_and_report()
-            if interrupted.is_set():
-                self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
-            elif options.only_time and self.progress.step >= clock.last_step:
+            self.seconds = time.monotonic() - clock.started
+            self._say_interrupted(interrupted)
+            if options.only_time and self.progress.step >= clock.last_step and not interrupted.is_set():
                 self.say(
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
                     "text worse; a number of epochs, if given, is kept to"
@@ -159,6 +183,44 @@ class _Run:
             snapshot = self._finish(interrupted=interrupted.is_set())
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
+
+    def _say_interrupted(self, interrupted: threading.Event) -> None:
+        """Says once that Ctrl-C was heard, and what another one does."""
+        if interrupted.is_set() and not self.told:
+            self.told = True
+            self.say("interrupted: evaluating and committing what was done (Ctrl-C again drops it)")
+
+    def _write(self, counted: CountedContexts) -> ContextFit:
+        """Brings the closed form into the edges, and evaluates it."""
+        fit = counted.fit
+        self.say(
+            f"contexts counted: perplexity {fit.before:.1f} to {fit.after:.1f} on chunks of the text that "
+            f"were left out, at strengths {fit.target_strength:g} and {fit.edge_strength:g}"
+        )
+        self.uncommitted = True
+        fitted = counted.write(self.graph.parameters, self.stages)
+        self.heldout = self._heldout(self.stages)
+        return fitted
+
+    def _begin_steps(self) -> None:
+        """Begins the stage of the steps, which are counted unless time limits the run."""
+        clock = self.clock
+        if clock.minutes is None:
+            self.training = self.stages.stage("training", int(clock.last_step) - clock.first_step, "steps")
+        else:
+            self.training = self.stages.stage("training", math.ceil(60 * clock.minutes - self.begun_s), "seconds")
+
+    def _report_step(self, loss: float) -> None:
+        """How far the steps are."""
+        clock, step = self.clock, self.progress.step
+        left = clock.left(step)
+        assert left is not None  # there is a limit
+        detail = f"perplexity {perplexity(loss):,.1f}, {clock.rate(self.progress.tokens):,.0f} tokens/s"
+        if clock.minutes is None:
+            self.training.at(step - clock.first_step, eta_s=left, detail=detail)
+        else:
+            took = time.monotonic() - clock.started - self.begun_s
+            self.training.at(round(took), max(1, round(took + left)), eta_s=left, detail=detail)
 
     def _restore_log(self) -> None:
         """Makes the log end at the step of the commit, which a killed run may have passed or not logged."""
@@ -180,11 +242,13 @@ class _Run:
             progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S
         )
         if evaluate:
+            self.training.note("evaluating")
             self.heldout, self.evaluated = self._heldout(), progress.step
             self._keep_if_best()
             clock.last_eval = time.monotonic()
         snapshot = None
         if _due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
+            self.training.note("committing")
             snapshot = self._commit(self.heldout)
             clock.committed, clock.last_commit = progress.step, time.monotonic()
         report = StepReport(
@@ -199,6 +263,7 @@ class _Run:
             cache=self.trainer.cache() if evaluate or snapshot else None,
         )
         log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
+        self._report_step(loss)
         if options.on_step is not None:
             options.on_step(report)
 
@@ -239,11 +304,11 @@ class _Run:
         """Evaluates and commits after the last step. Returns the snapshot."""
         if self.progress.step > self.clock.first_step:
             if self.evaluated != self.progress.step:
-                self.heldout = self._heldout()
+                self.heldout = self._heldout(self.stages)
             if not interrupted:
                 self._back_to_best()
         progress, stepped = self.progress, self.progress.step > self.clock.first_step
-        snapshot = self._commit(self.heldout) if self.uncommitted else self.store.snapshot
+        snapshot = self._commit(self.heldout, self.stages) if self.uncommitted else self.store.snapshot
         if stepped:
             final = StepReport(
                 step=progress.step,
@@ -269,6 +334,7 @@ class _Run:
         progress, options, clock, heldout = self.progress, self.options, self.clock, self.figures
         done, loss = progress.step - clock.first_step, self._shown_loss()
         seconds = time.monotonic() - clock.started
+        left = Remaining.of(options, done=done, per_epoch=self.trainer.per_epoch, seconds=self.seconds)
         return TrainReport(
             step=progress.step,
             steps_done=done,
@@ -289,12 +355,25 @@ class _Run:
             cache=self.trainer.cache(),
             snapshot=snapshot,
             interrupted=interrupted,
-            steps_left=None if options.steps is None else max(0, options.steps - done),
-            epochs_left=None if options.epochs is None else max(0.0, options.epochs - done / self.trainer.per_epoch),
-            minutes_left=None if options.minutes is None else max(0.0, options.minutes - seconds / 60),
+            steps_left=left.steps,
+            epochs_left=left.epochs,
+            minutes_left=left.minutes,
+            notes=[] if interrupted else self._notes(done, fitted),
         )
 
-    def _heldout(self) -> float | None:
+    def _notes(self, done: int, fitted: ContextFit | None) -> list[str]:
+        """What is to be said about the run, of ``done`` steps."""
+        minutes = self.clock.minutes
+        if minutes is None or self.begun_s <= (1 - LEAST_FOR_STEPS) * 60 * minutes:
+            return []
+        what = "the evaluation before the first step" if fitted is None else "the closed form, with its evaluations,"
+        enough = math.ceil(self.begun_s / 60 / LEAST_FOR_STEPS * 10) / 10
+        return [
+            f"{what} took {duration(self.begun_s)} of `minutes={minutes:g}`, which left time for {done:,} "
+            f"step{'s' * (done != 1)}: `minutes={enough:g}` leaves two thirds of the time for steps"
+        ]
+
+    def _heldout(self, stages: Stages = SILENT) -> float | None:
         """The perplexity of a part of the held-out text; None if there is none."""
         graph, text = self.graph, self.tokens.heldout
         if not text.transitions:
@@ -302,7 +381,7 @@ class _Run:
         self.trainer.catch_up()
         length = self.settings["build"]["length"]
         self.figures = evaluate_split(
-            graph.parameters, graph.signal, text, length, EVAL_TOKENS, tokenizer=graph.tokenizer
+            graph.parameters, graph.signal, text, length, EVAL_TOKENS, tokenizer=graph.tokenizer, stages=stages
         )
         return self.figures.perplexity
 
@@ -327,7 +406,7 @@ class _Run:
             f"try a lower `lr` than {self.trainer.optimizer.lr:g}"
         )
 
-    def _commit(self, heldout: float | None) -> str:
+    def _commit(self, heldout: float | None, stages: Stages = SILENT) -> str:
         progress, parameters, trainer, clock = self.progress, self.graph.parameters, self.trainer, self.clock
         try:
             trainer.finish()
@@ -341,7 +420,7 @@ class _Run:
         for name in trainer.stale:
             self.store.delete(name)
         trainer.stale = []
-        pages = write_parameters(self.store, parameters)
+        pages = write_parameters(self.store, parameters, stages)
         training: TrainingSettings = {
             "step": progress.step,
             "tokens": progress.tokens,

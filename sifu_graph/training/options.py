@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sifu_graph.config import BASE, OptimizerConfig, Say
+from sifu_graph.progress import ProgressOption
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.training.closed_form import ContextFit
 
@@ -36,8 +37,10 @@ class TrainOptions:
     Attributes
     ----------
     steps, epochs, minutes
-        More of them, from where the graph stands. A run that ``minutes`` alone limit ends, in a graph whose edges
-        share a base, with the parameters that predicted held-out text best, of those after each pass and evaluation.
+        More of them, from where the graph stands. The minutes include the closed form and the evaluations; where that
+        leaves less than a third for steps, `TrainReport.notes` says so. A run that ``minutes`` alone limit ends, in a
+        graph whose edges share a base, with the parameters that predicted held-out text best, of those after each pass
+        and evaluation.
     batch
         Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens in a step.
     optimizer
@@ -53,6 +56,10 @@ class TrainOptions:
         entry, undo it (a graph of 40 nodes: perplexity 1.7 to 57 in two steps).
     on_step
         Called after every step.
+    progress
+        See `progress_bar.reporting`.
+    say
+        Called with each note about the run, one line.
     command
         What the log says of the commits.
     """
@@ -68,6 +75,7 @@ class TrainOptions:
     seed: int | None = None
     contexts: bool | None = None
     on_step: Callable[[StepReport], None] | None = None
+    progress: ProgressOption = None
     say: Say | None = None
     command: str = "train"
 
@@ -82,11 +90,32 @@ EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remaining:
+    """The rest of a run that was interrupted, from its last commit on; None: this did not limit it."""
+
+    steps: int | None
+    epochs: float | None
+    minutes: float | None
+
+    @classmethod
+    def of(cls, options: TrainOptions, *, done: int = 0, per_epoch: int = 1, seconds: float = 0.0) -> Remaining:
+        """What the options ask for without the steps that were ``done`` and the ``seconds`` that were taken."""
+        steps, epochs, minutes = options.steps, options.epochs, options.minutes
+        return cls(
+            steps=None if steps is None else max(0, steps - done),
+            epochs=None if epochs is None else max(0.0, epochs - done / per_epoch),
+            minutes=None if minutes is None else max(0.0, minutes - seconds / 60),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
     """Where a run ended.
 
     ``unknown_share`` and ``heldout_unknown_share`` are the shares (0 to 1) of unknown tokens, as in `EvalReport`, in
     the training text and in the held-out tokens that were evaluated; ``heldout_known_perplexity`` leaves them out.
+    ``steps_left``, ``epochs_left`` and ``minutes_left`` are what an interrupted run did not do; ``notes`` is what is to
+    be said about the run.
     """
 
     step: int
@@ -111,6 +140,7 @@ class TrainReport:
     steps_left: int | None
     epochs_left: float | None
     minutes_left: float | None
+    notes: list[str]
 
 
 def saved_optimizer(saved: TrainingSettings | None, *, base: bool) -> OptimizerConfig:

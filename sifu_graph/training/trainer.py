@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from sifu_graph.config import OptimizerConfig
-from sifu_graph.training.closed_form import ContextFit
+from sifu_graph.progress import Stages
+from sifu_graph.training.closed_form import CountedContexts
 
 
 class NotFiniteError(ValueError):
@@ -38,8 +39,11 @@ class Trainer(Protocol):
     most_passes: int | None
     stale: list[str]
 
-    def fit(self, *, wanted: bool | None) -> ContextFit | None:
-        """The closed form, if it is wanted (None: if it is possible and of use) before the first step."""
+    def fit(self, stages: Stages) -> CountedContexts | None:
+        """The closed form, if the options ask for it or it is of use, before the first step.
+
+        No parameter has changed before it is written.
+        """
 
     def step(self, done: float) -> tuple[float, int]:
         """One step, of a run of which the share ``done`` is over.

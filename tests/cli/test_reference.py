@@ -84,7 +84,7 @@ def test_defaults_of_build_graph_are_the_librarys() -> None:
         if option.show_default:
             assert option.default == parameters[name].default, name
     given = set(options("build-graph")) - {"store", "quiet", "as_json"} - READING
-    assert given == set(parameters) - {"corpus", "texts", "path", "command", "say"}
+    assert given == set(parameters) - {"corpus", "texts", "path", "command", "progress"}
     assert choices(options("build-graph")["level"]) == list(LEVELS)
     assert choices(options("build-graph")["signal"]) == list(PRESETS)
 
@@ -111,7 +111,7 @@ def test_defaults_that_train_names_are_the_librarys() -> None:
     assert choices(found["optimizer"]) == list(KINDS)
     assert f"every {COMMIT_EVERY_S / 60:g} minutes" in (found["commit_every"].help or "")
     assert f"every {EVAL_EVERY_S / 60:g} minutes" in (found["eval_every"].help or "")
-    fields = {field.name for field in dataclasses.fields(TrainOptions)} - {"on_step", "say", "command"}
+    fields = {field.name for field in dataclasses.fields(TrainOptions)} - {"on_step", "progress", "say", "command"}
     assert fields <= set(found)
 
 

@@ -164,7 +164,7 @@ def test_no_command_line_prints_a_control_character(
     failed: list[object] = []
     for command in [*COMMANDS, *WRONG]:
         # On a terminal, a line of progress is rewritten in place; it has no name but that of the store.
-        quiet = ["-q"] if reader is on_a_terminal and command[0] in ("train", "verify", "diff", "export") else []
+        quiet = ["-q"] if reader is on_a_terminal and command[0] in SHOW_A_BAR else []
         where = ["--store", str(store)] if command[0] in TAKES_A_STORE else []
         code, shown = reader(*command, *quiet, *where)
         if not shown or (code == 0) != (command in COMMANDS) or acts(shown) is not None:
@@ -176,6 +176,7 @@ def test_no_command_line_prints_a_control_character(
         assert acts(written.read_text(encoding="utf-8")) is None, written
 
 
+SHOW_A_BAR = ("add-node", "diff", "eval", "export", "gc", "grow", "info", "map", "prune", "train", "verify")
 TAKES_A_STORE = {command[0] for command in COMMANDS + WRONG} - {"tain\x1b[2J", "estimate"}
 
 

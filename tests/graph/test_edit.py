@@ -123,9 +123,9 @@ def test_adding_a_node_reads_its_text_once(
     reads: list[str] = []
     documents = Corpus.documents
 
-    def counted(corpus: Corpus) -> Iterator[Document]:
+    def counted(corpus: Corpus, *args: Any) -> Iterator[Document]:
         reads.append(corpus.sources[0].name)
-        return documents(corpus)
+        return documents(corpus, *args)
 
     monkeypatch.setattr(Corpus, "documents", counted)
     graph.rename_node("風", "<gone>")
@@ -151,7 +151,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[EdgePool]:
 def test_an_error_in_an_evaluation_closes_the_pool(
     graph: Graph, pools: list[EdgePool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: object) -> None:
+    def fails(*args: object, **options: object) -> None:
         assert [bool(pool.arrays) for pool in pools] == [True]
         raise ResourceError("no room")
 

@@ -19,6 +19,7 @@ from sifu_graph.inspection import diff, predictions, trace
 from sifu_graph.inspection import inspect as inspection
 from sifu_graph.interop import converters, export, tables
 from sifu_graph.plot import draw_map, figures, trace_html
+from sifu_graph.progress import SILENT
 from sifu_graph.session import GraphSession
 from sifu_graph.training.options import TrainOptions
 
@@ -93,6 +94,9 @@ def test_a_method_has_the_keywords_and_defaults_of_what_it_calls(name: str) -> N
         assert found.pop("texts") is None
     if name == "edit":  # of a single change the method itself is the command
         assert (found.pop("command"), wanted.pop("command")) == ("edit", NO_DEFAULT)
+        assert wanted.pop("stages") is SILENT
+    if name == "map":  # the method shows the stages
+        assert (found.pop("progress"), wanted.pop("stages")) == (None, SILENT)
     assert found == wanted
 
 
@@ -107,6 +111,8 @@ def test_a_method_has_the_positional_parameters_of_what_it_calls(name: str) -> N
 @pytest.mark.parametrize("name", EDITS)
 def test_a_change_has_the_parameters_of_the_edit(name: str) -> None:
     found = keywords(getattr(Graph, name))
+    if name in ("add_node", "prune", "grow"):  # the others take no time
+        assert found.pop("progress") is None
     command = found.pop("command")
     assert isinstance(command, str)
     assert found == {**keywords(getattr(Edit, name)), "dry_run": False}

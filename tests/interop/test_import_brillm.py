@@ -15,7 +15,7 @@ from foreign_files import NAMES, Files, state_of
 from sifu_store.errors import ForeignFileError, OptionError, SifuError, StoreExistsError
 from sifu_store.layout import BIAS, WEIGHT
 
-from sifu_graph import Graph, import_brillm
+from sifu_graph import Graph, ProgressReport, import_brillm
 from sifu_graph.interop import brillm_import
 
 
@@ -62,10 +62,10 @@ def test_more_than_one_run_of_pages(files: Files, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(brillm_import, "RUN_PAGES", pages)
     state = state_of(len(NAMES) ** 2, nodes=len(NAMES), width=4, rng=np.random.default_rng(1))
     torch.save(state, files.checkpoint)
-    seen: list[tuple[int, int]] = []
-    report = files.run(tmp_path / "all.sifu", frequency=None, on_bytes=lambda *both: seen.append(both))
+    seen: list[ProgressReport] = []
+    report = files.run(tmp_path / "all.sifu", frequency=None, progress=seen.append)
     assert report.private_edges == len(NAMES) ** 2
-    assert seen[-1][0] == seen[-1][1] == report.read_bytes
+    assert seen[-1].done == seen[-1].total == report.private_edges
     with Graph.open(tmp_path / "all.sifu") as graph:
         every = graph.parameters.edges.get(WEIGHT, np.arange(len(NAMES) ** 2))
         assert torch.equal(every, state["weights"][1:])

@@ -24,7 +24,7 @@ from sifu_graph.ops.initial import BASE_ENERGY
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.training import closed_form
-from sifu_graph.training.closed_form import fit_contexts, node_directions
+from sifu_graph.training.closed_form import count_contexts, node_directions
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
         m_u = np.array([S[u == node].mean(0) if (u == node).any() else 0 * m for node in range(index.nodes)])
         C = (S - m_u[u]).T @ (S - m_u[u]) / len(S) + closed_form.RIDGE * np.eye(width)
 
-        fit_contexts(parameters, config, text, length=8)
+        count_contexts(parameters, config, text, length=8).write(parameters)
         for source, target in list(energy)[::7]:
             mine = S[(u == source) & (v == target)]
             t_v = S[v == target].mean(0) - m if (v == target).any() else 0 * m
@@ -113,10 +113,11 @@ def test_the_strengths_are_the_best_that_there_are(fresh: Path, monkeypatch: pyt
             patched.setattr(closed_form, "TOGETHER", 3)
             if only is not None:
                 patched.setattr(closed_form, "_chosen_strengths", lambda *_, only=only: (only, 1.0, 1.0, 1))
-            fit = fit_contexts(parameters, graph.signal, text, length=8)
+            fit = count_contexts(parameters, graph.signal, text, length=8).write(parameters)
+            chunks = closed_form._Chunks.of(text, length=8)
             nats = [
                 loss
-                for tokens, size in closed_form._Chunks.of(text, length=8).left_out()
+                for tokens, size in chunks.every(chunks.left_out())
                 for loss, at in zip(*scored(parameters, graph.signal, tokens, size), strict=True) if at > 0
             ]  # fmt: skip
             left_out.append(float(np.exp(np.mean(nats))))
@@ -171,7 +172,7 @@ def test_what_is_learned_from_contexts_is_believed(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("花春風。月春水。\n山春風。夜春水。\n" * 400, encoding="utf-8")
     build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=12, sparsify=1.0, length=8, holdout=0.0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
-        found = fit_contexts(graph.parameters, graph.signal, graph.tokens().train, length=8)
+        found = count_contexts(graph.parameters, graph.signal, graph.tokens().train, length=8).fit
         assert max(found.target_strength, found.edge_strength) > 0
         assert found.after < 0.8 * found.before
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sifu_cli.output.terminal import Part, escaped, styled
+from sifu_graph.progress import duration as duration
 
 if TYPE_CHECKING:
     from sifu_store.history import Commit
@@ -23,15 +24,6 @@ def number(value: float | None, digits: int = 0) -> str:
 def percent(share: float) -> str:
     """A share (0 to 1) as `12.3 %`; two significant digits below 0.1 %."""
     return f"{100 * share:.1f} %" if share == 0 or share >= 0.001 else f"{100 * share:.2g} %"
-
-
-def duration(seconds: float) -> str:
-    """`3.4 s`, `2:05 min`, `1:02:03 h`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
 
 
 def printable(name: str) -> str:

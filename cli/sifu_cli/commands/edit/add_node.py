@@ -14,6 +14,7 @@ from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, printable
 from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
@@ -79,13 +80,14 @@ def command(
     if not every:
         raise click.UsageError("no tokens: give at least one token, or a file of tokens with --from", ctx)
     texts = corpus_of(corpus, reading)
-    with open_graph(store) as graph:
+    with open_graph(store) as graph, Progress(quiet=quiet, stages=False) as progress:
         report = graph.add_node(
             *every,
             like=like,
             corpus=texts,
             kind=kind,
             train_steps=train_steps,
+            progress=progress,
             dry_run=dry_run,
             command=logged(ctx),
         )

@@ -13,6 +13,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows, print_edit, prune_rows
 from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 
@@ -97,7 +98,7 @@ def command(
     shown.
     """
     texts = corpus_of(corpus, reading)
-    with open_graph(store) as graph:
+    with open_graph(store) as graph, Progress(quiet=quiet) as progress:
         report = graph.grow(
             corpus=texts,
             to_ratio=to_ratio,
@@ -106,7 +107,7 @@ def command(
             clones=clones,
             gain=gain,
             evaluate=dry_run or clones is not None or gain is not None,
-            say=lambda line: say(line, quiet=quiet),
+            progress=progress,
             dry_run=dry_run,
             command=logged(ctx),
         )

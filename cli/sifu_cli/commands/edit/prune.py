@@ -16,6 +16,7 @@ from sifu_cli.options import common_options, dry_run_option, yes_option
 from sifu_cli.output.edit_reports import common_rows, print_edit, prune_rows
 from sifu_cli.output.formats import percent
 from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
 
 
 @click.command(
@@ -76,7 +77,8 @@ def command(
     """
     with open_graph(store) as graph:
         limits: dict[str, Any] = {"to_ratio": to_ratio, "min_count": min_count, "by": by, "clones": clones}
-        report = graph.prune(**limits, dry_run=True, evaluate=dry_run)
+        with Progress(quiet=quiet, stages=False) as progress:
+            report = graph.prune(**limits, dry_run=True, evaluate=dry_run, progress=progress)
         if not dry_run:
             require_answer(ctx, yes=yes)
             if not yes:
@@ -87,7 +89,8 @@ def command(
                     f"{of_clones}"
                 )
                 confirm(ctx)
-            report = graph.prune(**limits, command=logged(ctx))
+            with Progress(quiet=quiet, stages=False) as progress:
+                report = graph.prune(**limits, command=logged(ctx), progress=progress)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
     print_edit(

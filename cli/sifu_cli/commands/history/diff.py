@@ -58,13 +58,13 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     require_store(store)  # before torch is imported
     from sifu_graph.inspection.diff import diff
 
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet, stages=False) as progress:
         found = diff(
             store,
             before,
             after,
             top=top,
-            progress=lambda done, total: progress.show(f"compared {done:,} of {total:,} edges, {done / total:.0%}"),
+            progress=progress,
         )
     if as_json:
         print_json(_fields(found))

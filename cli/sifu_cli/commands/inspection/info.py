@@ -12,6 +12,7 @@ from sifu_store.durable import format_bytes
 from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
 from sifu_cli.output.formats import number, percent, shared_note
+from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo_text
 
@@ -38,7 +39,8 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
         if card:
             from sifu_graph.card import model_card
 
-            page = model_card(graph)
+            with Progress(quiet=quiet, stages=False) as progress:
+                page = model_card(graph, progress=progress)
             if as_json:
                 print_json({"card": page})
             else:

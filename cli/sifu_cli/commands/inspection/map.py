@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from sifu_store.durable import format_bytes
@@ -13,6 +13,7 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, force_option, seed_option
 from sifu_cli.output.formats import number, printable
 from sifu_cli.output.messages import say, warn
+from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
 
 SHOWN_COMMUNITIES = 12
@@ -81,7 +82,9 @@ def command(
     files = files or (Path("map.html"),)
     with open_graph(store) as graph:
         say(f"drawing {', '.join(map(str, files))}", quiet=quiet)
-        drawn = graph.map(*files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
+        options: dict[str, Any] = {"nodes": nodes, "edges": edges, "by": by, "unfold": unfold, "seed": seed}
+        with Progress(quiet=quiet, stages=False) as progress:
+            drawn = graph.map(*files, **options, force=force, progress=progress)
     groups = [[drawn.name[at] for at in (drawn.community == group).nonzero()[0]] for group in range(drawn.communities)]
     if as_json:
         print_json(

@@ -57,14 +57,14 @@ def command(
     """
     with open_graph(store) as graph:
         say(f"exporting {store} as {format}", quiet=quiet)
-        with Progress(quiet=quiet) as progress:
+        with Progress(quiet=quiet, stages=False) as progress:
             report = graph.export(
                 format,
                 path,
                 clones=clones,
                 half=half,
                 force=force,
-                on_bytes=lambda done, total: progress.show(f"{format_bytes(done)} of {format_bytes(total)}"),
+                progress=progress,
             )
     for note in report.notes:
         say(f"note: {note}", quiet=quiet)

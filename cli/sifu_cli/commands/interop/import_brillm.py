@@ -63,13 +63,13 @@ def command(
     from sifu_graph.interop.brillm_import import import_brillm
 
     say(f"reading {checkpoint.name}", quiet=quiet)
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet, stages=False) as progress:
         report = import_brillm(
             checkpoint,
             store,
             **options,
             command=logged(ctx),
-            on_bytes=lambda done, total: progress.show(f"{format_bytes(done)} of {format_bytes(total)}"),
+            progress=progress,
         )
     for note in report.notes:
         say(f"note: {note}", quiet=quiet)

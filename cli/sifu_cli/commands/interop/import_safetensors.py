@@ -33,13 +33,13 @@ def command(ctx: click.Context, /, *, file: Path, force: bool, store: Path, quie
     from sifu_graph.interop.safetensors import import_safetensors
 
     say(f"reading {file.name}", quiet=quiet)
-    with Progress(quiet=quiet) as progress:
+    with Progress(quiet=quiet, stages=False) as progress:
         report = import_safetensors(
             file,
             store,
             force=force,
             command=logged(ctx),
-            on_bytes=lambda done, total: progress.show(f"{format_bytes(done)} of {format_bytes(total)}"),
+            progress=progress,
         )
     if as_json:
         print_json(dataclasses.asdict(report))

@@ -14,6 +14,7 @@ from sifu_cli.opening import open_store
 from sifu_cli.options import common_options, dry_run_option, yes_option
 from sifu_cli.output.formats import commit_line, number
 from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
 
 if TYPE_CHECKING:
@@ -63,12 +64,16 @@ def command(
     Builds, edits, tagged commits and the newest commit of every branch are kept. The command shows what it will delete
     and how much space that frees, and asks for confirmation.
     """
+    from sifu_graph.progress import Stages
+
     require_answer(ctx, yes=yes or dry_run)
     with open_store(store, write=not dry_run) as opened:
         from sifu_store.history import TRAIN
 
         size = opened.size_bytes()
-        plan = opened.would_collect(keep_training, keep_undone=not undone)
+        with Progress(quiet=quiet, stages=False) as progress:
+            Stages(progress).stage("looking for what can be deleted")
+            plan = opened.would_collect(keep_training, keep_undone=not undone)
         before = size + plan.builds_bytes
         training = sum(commit.kind == TRAIN for commit in opened.tree().commits)
         _say_plan(plan, training, store, before, quiet=quiet and (yes or dry_run))
@@ -77,7 +82,9 @@ def command(
             return
         if not yes and plan.size_bytes:
             confirm(ctx)
-        garbage = opened.collect_garbage(keep_training, keep_undone=not undone)
+        with Progress(quiet=quiet, stages=False) as progress:
+            Stages(progress).stage("deleting")
+            garbage = opened.collect_garbage(keep_training, keep_undone=not undone)
         after = opened.size_bytes()
     _report(garbage, before - after, after, store, dry_run=False, as_json=as_json)
 

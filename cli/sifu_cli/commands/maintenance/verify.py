@@ -78,11 +78,8 @@ def _check(store: Path, *, quiet: bool, repair: bool) -> tuple[VerifyReport, str
 
     from sifu_graph.verification import verify
 
-    with Store.open(store) as opened, Progress(quiet=quiet) as progress:
-        report = verify(
-            opened,
-            progress=lambda done, total: progress.show(f"checked {done:,} of {total:,} chunks, {done / total:.0%}"),
-        )
+    with Store.open(store) as opened, Progress(quiet=quiet, stages=False) as progress:
+        report = verify(opened, progress=progress)
         return report, opened.recovered_from, opened.would_repair() if repair else None
 
 

@@ -14,6 +14,7 @@ from sifu_cli.number_types import Float, Integer
 from sifu_cli.options import common_options, force_option, seed_option
 from sifu_cli.output.formats import duration, number, percent, shared_note
 from sifu_cli.output.messages import say
+from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
 from sifu_cli.texts import Reading, corpus_of, reading_options
 
@@ -143,9 +144,8 @@ def command(
     texts = corpus_of(corpus, reading)
     from sifu_graph.build import build_graph  # after the check of the files, which needs less
 
-    report = build_graph(
-        texts or "tang", store, **options, command=logged(ctx), say=lambda line: say(line, quiet=quiet)
-    )
+    with Progress(quiet=quiet) as progress:
+        report = build_graph(texts or "tang", store, **options, command=logged(ctx), progress=progress)
     for note in report.notes:
         say(f"note: {note}", quiet=quiet)
     if as_json:

@@ -15,6 +15,7 @@ from sifu_cli.options import at_option, common_options, resource_options
 from sifu_cli.output.cache_report import print_cache
 from sifu_cli.output.formats import number, percent
 from sifu_cli.output.messages import say, warn
+from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
@@ -91,7 +92,8 @@ def command(
         what = f"{store} at {at}" if at else store
         say(f"evaluating {what} on {where}", quiet=quiet)
         nodes = int(graph.settings["nodes"])
-        report = graph.evaluate(texts, limit=limit, with_baselines=with_baselines)
+        with Progress(quiet=quiet, stages=False) as progress:
+            report = graph.evaluate(texts, limit=limit, with_baselines=with_baselines, progress=progress)
         reports[str(store)] = report
         cache = graph.cache()
         for name in against:
@@ -129,7 +131,8 @@ def _other(
             warn(f"{name} was built from another text or another held-out part: its training text may contain this one")
         if mine["level"] != theirs["level"] or graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
             warn(f"{name} has another tokenizer: compare the bits per character, not the perplexity")
-        report = other.evaluate(texts, limit=limit, like=graph if texts is None else None)
+        with Progress(quiet=quiet, stages=False) as progress:
+            report = other.evaluate(texts, limit=limit, like=graph if texts is None else None, progress=progress)
     for note in report.notes:
         warn(f"{name}: {note}")
     return report

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +25,8 @@ from sifu_cli.output.terminal import echo
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
 if TYPE_CHECKING:
-    from sifu_graph.training.options import StepReport, TrainReport
+    from sifu_graph.graph import Graph
+    from sifu_graph.training.options import Remaining, StepReport, TrainReport
 
 INTERRUPTED = 130
 LIMITS = ("steps", "epochs", "minutes")
@@ -91,7 +94,8 @@ Examples:
     "--minutes",
     type=Float(min=0, min_open=True),
     metavar="X",
-    help="Train for X more minutes. The first limit that is reached ends the run.",
+    help="Train for X more minutes, evaluations and the closed-form fit of a new graph included (a note says where "
+    "these leave less than a third of the time for steps). The first limit that is reached ends the run.",
 )
 @click.option(
     "--batch",
@@ -211,7 +215,8 @@ def command(
 
     Resumes the last run and reuses its optimizer settings unless they are given. Without --steps, --epochs or
     --minutes, makes one pass over the text. Ctrl-C completes the step, commits, and prints the command that
-    resumes the run; a second Ctrl-C stops at once.
+    resumes the run; a second Ctrl-C stops at once. Before the first step, Ctrl-C stops at once, unless the closed-form
+    fit is being written, which is completed and committed.
     """
     given = {name: value for name, value in options.items() if value is not None}
     changed = {name: given.pop(name) for name in OPTIMIZER if name in given}
@@ -226,24 +231,31 @@ def command(
         require_plotting(plot)
     texts = corpus_of(corpus, reading)
     with open_graph(store, resources=resources) as graph, Progress(quiet=quiet, streams=as_json) as progress:
-        from sifu_graph.training.options import merged_optimizer
+        from sifu_graph.training.options import Remaining, merged_optimizer
 
         if no_limit:
             say("no --steps, --epochs or --minutes given: training for one pass over the text", quiet=quiet)
         shown = _Shown(progress, as_json=as_json)
-        report = graph.train(
-            texts,
-            **given,
-            optimizer=merged_optimizer(graph.settings["training"], base=graph.signal.base, **changed),
-            candidates=candidates,
-            command=logged(ctx),
-            on_step=shown.step,
-            say=progress.keep,
-        )
+        with _going_on(ctx, graph, store):
+            report = graph.train(
+                texts,
+                **given,
+                optimizer=merged_optimizer(graph.settings["training"], base=graph.signal.base, **changed),
+                candidates=candidates,
+                command=logged(ctx),
+                on_step=shown.step,
+                progress=progress,
+                say=progress.keep,
+            )
         say_notes(texts, quiet=quiet)
+    for note in report.notes:
+        say(f"note: {note}", quiet=quiet)
     if stats:
         print_cache(report.cache)
-    go_on = _resuming_command(ctx, report, store)
+    go_on = None
+    if report.interrupted:
+        left = Remaining(steps=report.steps_left, epochs=report.epochs_left, minutes=report.minutes_left)
+        go_on = _resuming_command(ctx, left, store, begun=True)
     if as_json:
         print_json({**_fields(dataclasses.asdict(report)), "final": True, "go_on": go_on})
     else:
@@ -254,26 +266,20 @@ def command(
         plot_training(store, plot)
         say(f"wrote {plot}", quiet=quiet)
     if go_on is not None:
-        echo("interrupted; all steps are committed. To resume:", err=True)
+        what = "all steps are" if report.steps_done or report.contexts is None else "the closed-form fit is"
+        echo(f"interrupted; {what} committed. To resume:", err=True)
         echo(f"  {go_on}", err=True)
         ctx.exit(INTERRUPTED)
 
 
 class _Shown:
-    """Shows the progress of a run: a progress line, and a lasting line (or JSON) per evaluation and commit."""
+    """Shows the steps of a run: a lasting line (or JSON) per evaluation and commit."""
 
     def __init__(self, progress: Progress, *, as_json: bool) -> None:
         self._progress, self._json = progress, as_json
 
     def step(self, report: StepReport) -> None:
         """Show one step."""
-        line = (
-            f"step {report.step:,}   loss {report.loss:.3f}   perplexity {number(report.perplexity, 1)}   "
-            f"{report.tokens_per_s:,.0f} tokens/s"
-        )
-        if report.eta_s is not None:
-            line += f"   {duration(report.eta_s)} left"
-        self._progress.show(line)
         news = []
         if report.heldout_perplexity is not None:
             news.append(f"held-out perplexity {number(report.heldout_perplexity, 1)}")
@@ -339,16 +345,30 @@ def _unknown_rows(report: TrainReport) -> list[Row]:
     ]
 
 
-def _resuming_command(ctx: click.Context, report: TrainReport, store: Path) -> str | None:
-    """The command that completes an interrupted run; None if nothing is left to do."""
-    if not report.interrupted:
-        return None
+@contextmanager
+def _going_on(ctx: click.Context, graph: Graph, store: Path) -> Iterator[None]:
+    """Adds the command that resumes the run to the text of an interrupt that ends it at once."""
+    from sifu_graph.training.interrupts import TrainingInterrupted
+
+    try:
+        yield
+    except TrainingInterrupted as stop:
+        go_on = _resuming_command(ctx, stop.left, store, begun=graph.settings["training"] is not None)
+        raise TrainingInterrupted(f"{stop}. To resume: {go_on}" if go_on else str(stop), stop.left) from stop
+
+
+def _resuming_command(ctx: click.Context, remaining: Remaining, store: Path, *, begun: bool) -> str | None:
+    """The command that completes an interrupted run; None if nothing is left to do.
+
+    A run that has ``begun`` has no closed-form fit before it.
+    """
     left = {
-        "--steps": (report.steps_left, "d"),
-        "--epochs": (report.epochs_left, ".9g"),
-        "--minutes": (report.minutes_left, ".3g"),
+        "--steps": (remaining.steps, "d"),
+        "--epochs": (remaining.epochs, ".9g"),
+        "--minutes": (remaining.minutes, ".3g"),
     }
     more = {option: format(value, style) for option, (value, style) in left.items() if value is not None}
     if any(not value for value, _ in left.values() if value is not None):
         return None
-    return "sifu " + command_line(ctx, without=(*LIMITS, "store"), more={"--store": str(store), **more})
+    without = (*LIMITS, "store", *(("contexts",) if begun else ()))
+    return "sifu " + command_line(ctx, without=without, more={"--store": str(store), **more})
