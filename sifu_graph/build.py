@@ -37,7 +37,7 @@ from sifu_graph.text.in_memory import chosen
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
-from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
+from sifu_graph.text.tokenizer import SPECIAL, UNKNOWN, Tokenizer, require_level
 from sifu_graph.text.unknown import unknown_note
 
 WIDTH = 32  # of the paper
@@ -86,6 +86,7 @@ class BuildOptions:
     vocab: int
     sparsify: float
     level: str
+    lowercase: bool
     width: int
     min_count: int
     length: int
@@ -99,8 +100,7 @@ class BuildOptions:
             raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
         if not 0 <= self.sparsify <= 1:
             raise OptionError(f"sparsify is {self.sparsify}: expected a number from 0 to 1")
-        if self.level not in LEVELS:
-            raise OptionError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
+        require_level(self.level, lowercase=self.lowercase)
         if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
             raise OptionError(f"width is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
         if self.min_count < 1:
@@ -126,6 +126,7 @@ def build_graph(
     vocab: int = 4000,
     sparsify: float = 0.1,
     level: str = "char",
+    lowercase: bool = False,
     width: int | None = None,
     min_count: int = 1,
     length: int = 32,
@@ -155,7 +156,9 @@ def build_graph(
     sparsify
         At most this share of all n * n ordered pairs become private, the most frequent first.
     level
-        ``char``, ``bpe`` (byte-level) or ``tokens`` (lists of tokens, from .jsonl).
+        ``char``, ``word`` (words and punctuation), ``bpe`` (byte-level) or ``tokens`` (lists of tokens, from .jsonl).
+    lowercase
+        Level ``word`` reads upper-case letters as lower-case ones, and writes lower-case ones.
     width
         d, the width of the signal. None: `WIDTH`, or `BASE_WIDTH` where all edges share a base.
     min_count
@@ -186,6 +189,7 @@ def build_graph(
         vocab=vocab,
         sparsify=sparsify,
         level=level,
+        lowercase=lowercase,
         width=(BASE_WIDTH if config.base else WIDTH) if width is None else width,
         min_count=min_count,
         length=length,
@@ -225,7 +229,12 @@ def _build(
     started = time.perf_counter()
     unit = "" if corpus.tokens else f" (a document is {corpus.unit})"
     say(f"reading the corpus{unit}: which tokens are most frequent")
-    tokenizer = train_tokenizer(corpus.training(holdout=options.holdout), level=options.level, vocab=options.vocab)
+    tokenizer = train_tokenizer(
+        corpus.training(holdout=options.holdout),
+        level=options.level,
+        vocab=options.vocab,
+        lowercase=options.lowercase,
+    )
     nodes = len(tokenizer)
     say(f"encoding it with {nodes:,} nodes")
     target = path.resolve()  # named as the store under construction: after a kill, the next build removes it
@@ -262,6 +271,8 @@ def _build(
         }
         if config.base:
             build["clones"] = asked
+        if options.lowercase:
+            build["lowercase"] = True
         write_new_graph(
             store,
             graph,

@@ -36,9 +36,9 @@ from sifu_graph.interop.brillm_frequency import Pairs, Row, frequency_rows, read
 from sifu_graph.interop.torch_checkpoint import open_state, read_values, release
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.settings import BuildSettings, InitialSettings
-from sifu_graph.text.imported import SPACE, read_vocabulary
+from sifu_graph.text.imported import SPACE, level_of_library, read_vocabulary
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
-from sifu_graph.text.tokenizer import LEVELS, SURROGATE, Tokenizer
+from sifu_graph.text.tokenizer import SURROGATE, Tokenizer, require_level
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
 LENGTH = 32  # tokens of a training text, as in the released recipe
@@ -110,9 +110,9 @@ def import_brillm(
     frequency
         JSON: source -> {target: count}. None: every edge is private.
     tokenizer
-        A file of the `tokenizers` library (byte-level BPE).
+        A file of the `tokenizers` library: byte-level BPE, or the words of a graph that was exported.
     level
-        None: ``bpe`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
+        None: ``bpe`` or ``word`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
     force
         Replace a store at ``path``.
     on_bytes
@@ -125,10 +125,10 @@ def import_brillm(
     OptionError, StoreExistsError, StoreLockedError, DiskFullError
     """
     started = time.perf_counter()
-    if level is not None and level not in LEVELS:
-        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}")
-    if tokenizer is not None and level not in (None, "bpe"):
-        raise OptionError(f"a tokenizer file goes with level bpe, not {level}")
+    if level is not None:
+        require_level(level)
+    if tokenizer is not None and level not in (None, "bpe", "word"):
+        raise OptionError(f"a tokenizer file goes with level bpe or word, not {level}")
     names = read_names(Path(vocab))
     text = _tokenizer(names, vocab=vocab, library=tokenizer, level=level)
     state = _Checkpoint.open(Path(checkpoint), nodes=len(names), vocab=Path(vocab))
@@ -248,8 +248,8 @@ def every_edge(nodes: int) -> Edges:
 
 
 def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None) -> Tokenizer:
-    level = level or ("bpe" if library is not None else "char")
     if library is None:
+        level = level or "char"
         spaced = [name for name in names if name.startswith(SPACE) and name != SPACE]
         if level == "bpe" or (level == "char" and spaced):
             shown = f" ({spaced[0]!r})" if spaced else ""
@@ -262,7 +262,7 @@ def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | Non
     if not isinstance(content, dict):
         raise ForeignFileError(f"{library}: expected a file of the tokenizers library")
     try:
-        return read_vocabulary(names, level=level, library=content)
+        return read_vocabulary(names, level=level or level_of_library(content), library=content)
     except ForeignFileError as error:
         raise ForeignFileError(f"{library}: {error}") from error
 
