@@ -29,7 +29,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
-ALIASES = MappingProxyType({"Corpora": "Corpus | str | Path | Sequence[str | Path]", "Say": "Callable"})
+ALIASES = MappingProxyType(
+    {
+        "Corpora": "Corpus | str | Path | Sequence[str | Path]",
+        "EdgeTable": "Iterable[Mapping[str, Any]]",
+        "Say": "Callable",
+    }
+)
 """Names in annotations that stand for other annotations, and that modules import for the type checker alone."""
 
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
     from sifu_graph.config import Say
+    from sifu_graph.edit.edge_table import EdgeTable
     from sifu_graph.edit.reports import (
         AddNodeReport,
         CompactReport,
         EditEdgeReport,
+        EditEdgesReport,
         EditNodeReport,
         EditReport,
         PruneReport,
@@ -97,6 +100,43 @@ class EditMethods(GraphSession):
     ) -> EditEdgeReport:
         """Copies the parameters of another edge. See `edit.session.Edit.copy_edge`."""
         return self._edited(lambda edit: edit.copy_edge(u, v, source=source), dry_run=dry_run, command=command)
+
+    def edit_edges(
+        self, table: str | Path | EdgeTable, *, dry_run: bool = False, command: str = "edit-edge"
+    ) -> EditEdgesReport:
+        """Edits the edges of a table as one commit; nothing is changed if any row is wrong.
+
+        Parameters
+        ----------
+        table
+            A row for each edge: a list of dicts, a pandas DataFrame, or the path of a CSV file or of JSON lines. The
+            columns are ``source`` and ``target`` (names of nodes; the source may be a clone) and one or more of
+            ``scale`` (a factor), ``boost`` (nats), ``copy_from`` (two names), ``to_default``, ``forbid`` and ``allow``
+            (true or false). Each row has a value in exactly one of these; None, NaN and an empty cell are no value.
+        dry_run
+            Commit nothing; the report says what would change.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        EditEdgesReport
+            The states of the edges ``before`` and ``after``, at rest, in the order of the table.
+
+        Raises
+        ------
+        OptionError
+            A column or a node is not known, a row is not one edit, or cannot be carried out: the message names the
+            row (``table[3]``, or the line of the file) and the column.
+
+        Examples
+        --------
+        >>> graph.edit_edges([                                                    # doctest: +SKIP
+        ...     {"source": "春", "target": "風", "boost": 2.0},
+        ...     {"source": "春", "target": "雨", "forbid": True},
+        ... ])
+        """
+        return self._edited(lambda edit: edit.edit_edges(table), dry_run=dry_run, command=command)
 
     def default_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
         """Makes a private edge a default edge. See `edit.session.Edit.default_edge`."""
