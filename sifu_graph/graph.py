@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
+    from sifu_graph.plot.picture import Picture
     from sifu_graph.session import GraphSession
     from sifu_graph.text.corpus import Corpora
     from sifu_graph.training.options import StepReport, TrainReport
@@ -292,13 +293,34 @@ class Graph(EditMethods):
 
         return draw_map(self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force)
 
-    def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
-        """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.
+    def plot(self, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
+        """One picture of the graph or of its training, which a notebook shows where a cell ends with it.
+
+        Parameters
+        ----------
+        kind
+            ``loss``: of all training runs by step. ``rows``: private edges out of and into each node. ``counts``: of
+            the pairs, and the threshold of private edges. ``energy``: of the private edges by count. ``alpha``: the
+            mixing logits by position. ``pages``: which are stored, and how often they are used.
+        out
+            A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
+        force
+            Replace the file if it exists.
+
+        Returns
+        -------
+        Picture
+            A `matplotlib.figure.Figure`; its attribute ``figures`` is a dict of the numbers in it.
 
         Raises
         ------
         OptionError
-            There is no such kind, nothing to draw, or the file exists.
+            There is no such kind, nothing to draw, the file exists, or matplotlib is not installed.
+
+        Examples
+        --------
+        >>> graph.plot("loss")                    # doctest: +SKIP
+        >>> graph.plot("rows", "rows.svg").figures["median"]    # doctest: +SKIP
         """
         from sifu_graph.plot.figures import plot
 

@@ -141,11 +141,14 @@ class _Run:
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
         before = self.heldout = self._heldout()
+        if self.saved is None:
+            self._log_level("start")
         self._keep_if_best()
         fitted = self.trainer.fit(wanted=options.contexts)
         if fitted is not None:
             self.uncommitted = True
             self.heldout = self._heldout()
+            self._log_level("closed form")
         with interrupts() as interrupted:
             while not interrupted.is_set() and not clock.over(self.progress.step):
                 self._step_and_report()
@@ -159,6 +162,12 @@ class _Run:
             snapshot = self._finish(interrupted=interrupted.is_set())
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
+
+    def _log_level(self, level: str) -> None:
+        """Logs the held-out perplexity at a point that is no step: where training starts, or after the closed form."""
+        if self.heldout is not None:
+            figures = {"level": level, "heldout_perplexity": self.heldout}
+            log_step(self.metrics, {"step": self.progress.step, **figures}, self.store.branch)
 
     def _restore_log(self) -> None:
         """Makes the log end at the step of the commit, which a killed run may have passed or not logged."""
