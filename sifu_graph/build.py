@@ -174,14 +174,29 @@ def build_graph(
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
         predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.
+    seed
+        Of the random numbers, 0 or more.
     force
         Replace a store that is at ``path``.
+    command
+        What the history records as the command.
     say
         Called with a line at the beginning of each step.
+
+    Returns
+    -------
+    BuildReport
+        Numbers of nodes, edges and tokens, the share of unknown tokens (0 to 1), bytes, seconds, and ``notes``.
 
     Raises
     ------
     OptionError, CorpusError, StoreExistsError, StoreLockedError, DiskFullError
+        A value has no meaning, a text cannot be read, or the store cannot be written there.
+
+    Examples
+    --------
+    >>> build_graph("notes/", "notes.sifu", level="word", lowercase=True)       # doctest: +SKIP
+    >>> build_graph(texts=["one text", "another"], path="two.sifu").notes       # doctest: +SKIP
     """
     named = signal if isinstance(signal, str) else None
     config = preset(signal) if isinstance(signal, str) else signal

@@ -113,8 +113,10 @@ class GraphSession:
 
         Parameters
         ----------
+        path
+            The directory of the graph.
         at
-            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
+            None: the newest. ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
         host_memory
             The memory that the process may take, without Python and its libraries: bytes, or a size such as ``512MiB``
             or ``50%``. It changes no result. None: enough for all edges, or most of what is free for them.
@@ -126,14 +128,22 @@ class GraphSession:
             Where `train`, `evaluate` and `generate` compute: ``cpu``, ``cuda`` or ``cuda:N``.
         device_memory
             The memory of the device that pages may take, as ``host_memory``. It changes no result. None: all of them,
-            or most of what is free. With ``device="cpu"`` it is a slice of the machine's memory, in which the same code
-            runs as on a GPU: for tests.
+            or most of what is free. With ``device="cpu"``, for tests, a slice of the machine's memory.
         precision
             Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``.
+
+        Returns
+        -------
+        Graph
+            Close it, or use it in a ``with`` statement.
 
         Raises
         ------
         StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
+
+        Examples
+        --------
+        >>> graph = Graph.open("graph.sifu", host_memory="512MiB")              # doctest: +SKIP
         """
         if host_memory is not None:
             budget.parse_bytes(host_memory)
@@ -423,7 +433,7 @@ class GraphSession:
     # ---- what it is
 
     def info(self) -> GraphInfo:
-        """The figures of the graph."""
+        """The figures of the graph, a `GraphInfo`: ``graph.info().private_edges``."""
         store, base, nodes, width = self.store, self.signal.base, self.settings["nodes"], self.settings["width"]
         edges = int((store.read(SOURCE) >= 0).sum())
         dense = dense_parameters(nodes, width, base=base)

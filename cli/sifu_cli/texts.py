@@ -33,7 +33,7 @@ class Reading:
 def reading_options(*, default: str) -> Callable[[_Function], _Function]:
     """``--document``, ``--field``, ``--glob``, ``--skip-bad``, ``--yes``.
 
-    The function gets them as one argument, `reading`. ``default`` says in words what a document is without ``--document``.
+    The function gets them as one argument, `reading`. ``default`` says what a document is without ``--document``.
     """
     options: tuple[Decorator, ...] = (
         click.option(

@@ -115,14 +115,25 @@ def import_brillm(
         None: ``bpe`` or ``word`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
     force
         Replace a store at ``path``.
+    command
+        What the history records as the command.
     on_bytes
         Called with (bytes of the checkpoint done, bytes in all).
+
+    Returns
+    -------
+    ImportReport
+        Numbers of nodes and edges, the level, and ``notes``.
 
     Raises
     ------
     ForeignFileError
         A file cannot be read, or does not match the others; nothing was written.
     OptionError, StoreExistsError, StoreLockedError, DiskFullError
+
+    Examples
+    --------
+    >>> import_brillm("model.bin", "brillm.sifu", vocab="vocab.json")           # doctest: +SKIP
     """
     started = time.perf_counter()
     if level is not None:

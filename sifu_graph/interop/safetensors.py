@@ -126,14 +126,25 @@ def import_safetensors(
         The path of the new store, which appears there when it is complete.
     force
         Replace a store at ``path``.
+    command
+        What the history records as the command.
     on_bytes
         Called with (bytes read, bytes in all).
+
+    Returns
+    -------
+    SafetensorsReport
+        Numbers of nodes and edges, and the bytes of the store.
 
     Raises
     ------
     ForeignFileError
         The file is incomplete, not of `write_safetensors`, or no sound graph; nothing was written.
     StoreExistsError, StoreLockedError, DiskFullError
+
+    Examples
+    --------
+    >>> import_safetensors("graph.safetensors", "copy.sifu")                    # doctest: +SKIP
     """
     started = time.perf_counter()
     given = Path(file)
