@@ -116,7 +116,7 @@ class GraphSession:
         path
             The directory of the graph.
         at
-            None: the newest. ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
+            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N``: N commits before. None: ``HEAD``.
         host_memory
             The memory that the process may take, without Python and its libraries: bytes, or a size such as ``512MiB``
             or ``50%``. It changes no result. None: enough for all edges, or most of what is free for them.

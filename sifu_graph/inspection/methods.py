@@ -108,7 +108,7 @@ class PredictionMethods(GraphSession):
         prompt
             The text to continue; at level ``tokens`` a list of tokens.
         tokens, temperature, top_k, top_p, greedy, seed, stop, signal_vector, explain
-            As in `generate`.
+            As in `generate`; the signal vector is float32 [d].
 
         Returns
         -------
