@@ -72,7 +72,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
     ) -> TrainReport:
         """Trains the graph and commits the result.
 
-        A graph that was trained before goes on where it stopped. Give at least one of ``steps``, ``epochs`` and
+        A graph that was trained before continues where it stopped. Give at least one of ``steps``, ``epochs`` and
         ``minutes``; the first that is reached ends the run.
 
         Parameters

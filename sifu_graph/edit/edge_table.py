@@ -170,7 +170,7 @@ def _row(where: str, cells: Any) -> EdgeRow:
         found = f"values for {' and '.join(given)}" if given else "no value"
         raise OptionError(f"{where}: {found}; expected one in exactly one of the columns {', '.join(WAYS)}")
     [(way, value)] = given.items()
-    return EdgeRow(where, *ends, way, value)
+    return EdgeRow(where, ends[0], ends[1], way, value)
 
 
 def _value(where: str, way: str, cell: Any) -> list[Any] | None:

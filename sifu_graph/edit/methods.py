@@ -243,7 +243,7 @@ class EditMethods(EdgeMethods):
         to_ratio
             Keep at most this share (0 to 1) of all pairs private.
         min_count
-            Keep private edges that occurred at least so often.
+            Keep private edges with at least this count.
         by
             Which go first under ``to_ratio``: the least by ``count``, ``energy`` or ``usage``.
         clones
@@ -298,7 +298,7 @@ class EditMethods(EdgeMethods):
         to_ratio
             At most this share (0 to 1) of all pairs becomes private.
         min_count
-            Only pairs that occur at least so often.
+            Only pairs with at least this count.
         init
             Parameters of the new edges: from their ``counts``, or those of the ``default`` edge.
         clones

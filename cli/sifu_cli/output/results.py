@@ -33,7 +33,7 @@ def print_json(fields: Mapping[str, Any]) -> None:
 def print_table(rows: Iterable[Row]) -> None:
     """Print aligned rows: labels left-aligned, values right-aligned, then remarks.
 
-    On a terminal a long remark goes on below its beginning, or below the label where there is little room beside it.
+    On a terminal a long remark continues below its beginning, or below the label where there is little room beside it.
     """
     from rich.cells import cell_len
 

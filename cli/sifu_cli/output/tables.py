@@ -1,7 +1,7 @@
 """Tables of columns that fit the terminal: names and numbers are never cut.
 
 A table that is too wide loses the columns that say least; tables side by side stand one below the other. A name that is
-still too long goes on in the next line. rich is imported when a table is printed.
+still too long continues in the next line. rich is imported when a table is printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GAP = 3
 """Columns of the terminal between two columns of a table."""
 LEAST_NAME = 8
-"""Least columns of the terminal for a name that goes on in the next line."""
+"""Least columns of the terminal for a name that continues in the next line."""
 
 
 @dataclass(frozen=True, slots=True)
