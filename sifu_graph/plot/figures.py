@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMATS = (".png", ".svg", ".pdf")
 PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
+LEVELS = (("heldout_before", SOFT, "before training"), ("heldout_closed_form", SECOND, "after the closed form"))
+"""Held-out perplexities that the first step of a graph notes."""
 SAMPLED_EDGES = 300_000
 """Private edges whose energies are plotted, at most: whole rows, of nodes drawn at random."""
 
@@ -152,8 +154,7 @@ def _loss_of(store: Store, figure: Any) -> Figures:
     from sifu_graph.training.metrics import METRICS
 
     commits = {commit.snapshot for commit in store.history()}
-    noted = curve(read_metrics(store.path / METRICS), store.branch, commits)
-    steps = [step for step in noted if "level" not in step]
+    steps = curve(read_metrics(store.path / METRICS), store.branch, commits)
     if not steps:
         raise OptionError(
             f"{store.path}: no training of the branch {store.branch} was recorded; expected at least a step: `train()`"
@@ -179,14 +180,11 @@ def _loss_of(store: Store, figure: Any) -> Figures:
             linewidth=1.2,
             label="held-out",
         )
-    levels = {step["level"]: step["heldout_perplexity"] for step in noted if "level" in step}
-    for level, colour, name in (
-        ("start", SOFT, "held-out, before training"),
-        ("closed form", SECOND, "held-out, after the closed form"),
-    ):
-        if level in levels:
-            label = f"{name}: perplexity {levels[level]:,.1f}"
-            axes.axhline(math.log(levels[level]), color=colour, linestyle="--", linewidth=1.2, label=label)
+    for key, colour, name in LEVELS:
+        found = next((step[key] for step in steps if key in step), None)
+        if found is not None:
+            label = f"held-out, {name}: perplexity {found:,.1f}"
+            axes.axhline(math.log(found), color=colour, linestyle="--", linewidth=1.2, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")

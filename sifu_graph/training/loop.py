@@ -132,6 +132,7 @@ class _Run:
         self.keeps_best = self.trainer.most_passes is not None and options.only_time
         self.best: _Best | None = None
         self.metrics = graph.path / METRICS
+        self.levels: dict[str, float] = {}  # held-out perplexities before the first step, not logged yet
         self.uncommitted = False
         self.uncollected: str | None = None  # why the last garbage collection failed
 
@@ -141,14 +142,15 @@ class _Run:
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
         before = self.heldout = self._heldout()
-        if self.saved is None:
-            self._log_level("start")
+        if self.saved is None and before is not None:
+            self.levels["heldout_before"] = before
         self._keep_if_best()
         fitted = self.trainer.fit(wanted=options.contexts)
         if fitted is not None:
             self.uncommitted = True
             self.heldout = self._heldout()
-            self._log_level("closed form")
+            if self.heldout is not None:
+                self.levels["heldout_closed_form"] = self.heldout
         with interrupts() as interrupted:
             while not interrupted.is_set() and not clock.over(self.progress.step):
                 self._step_and_report()
@@ -163,11 +165,10 @@ class _Run:
         self.trainer.close()
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
 
-    def _log_level(self, level: str) -> None:
-        """Logs the held-out perplexity at a point that is no step: where training starts, or after the closed form."""
-        if self.heldout is not None:
-            figures = {"level": level, "heldout_perplexity": self.heldout}
-            log_step(self.metrics, {"step": self.progress.step, **figures}, self.store.branch)
+    def _log(self, report: StepReport) -> None:
+        """Logs a step; the first one with the perplexities before it."""
+        log_step(self.metrics, dataclasses.asdict(report) | self.levels, self.store.branch)
+        self.levels = {}
 
     def _restore_log(self) -> None:
         """Makes the log end at the step of the commit, which a killed run may have passed or not logged."""
@@ -207,7 +208,7 @@ class _Run:
             snapshot=snapshot,
             cache=self.trainer.cache() if evaluate or snapshot else None,
         )
-        log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
+        self._log(report)
         if options.on_step is not None:
             options.on_step(report)
 
@@ -264,7 +265,7 @@ class _Run:
                 snapshot=snapshot,
                 cache=self.trainer.cache(),
             )
-            log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
+            self._log(final)
         return snapshot
 
     def _shown_loss(self) -> float:

@@ -1,4 +1,4 @@
-"""The metrics file: one line of JSON for every step of every run, and for the levels before the first step.
+"""The metrics file: one line of JSON for every step of every run.
 
 It knows lines and branches; it does not know how a step is computed or drawn.
 """
@@ -96,17 +96,13 @@ def curve(steps: list[dict[str, Any]], branch: str, snapshots: Collection[str]) 
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps in a metrics file, in order, and the levels (lines with ``level`` instead of ``loss``) between them.
-
-    A line that was cut off by a crash is left out.
-    """
+    """The steps in a metrics file, in order. A line that was cut off by a crash is left out."""
     steps = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 step = json.loads(line)
-                figure = "heldout_perplexity" if "level" in step else "loss"
-                if math.isfinite(step["step"]) and math.isfinite(step[figure]):
+                if math.isfinite(step["step"]) and math.isfinite(step["loss"]):
                     steps.append(step)
             except (ValueError, KeyError, TypeError):
                 continue

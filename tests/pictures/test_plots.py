@@ -192,12 +192,12 @@ def test_no_legend_of_alpha_covers_a_curve(opened: Graph) -> None:
 
 def test_the_loss_shows_where_training_began_and_the_closed_form(trained: Path) -> None:
     noted = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    levels = {line["level"]: line["heldout_perplexity"] for line in noted if "level" in line}
-    assert set(levels) == {"start", "closed form"}
+    levels = {key: noted[0][key] for key in ("heldout_before", "heldout_closed_form")}
+    assert not [line for line in noted[1:] if levels.keys() & line.keys()]
     with Graph.open(trained) as graph:
         picture = graph.plot("loss")
     drawn = {str(line.get_label()): line.get_ydata() for line in picture.axes[0].get_lines()}
-    for level, name in (("start", "before training"), ("closed form", "after the closed form")):
+    for level, name in (("heldout_before", "before training"), ("heldout_closed_form", "after the closed form")):
         label = f"held-out, {name}: perplexity {levels[level]:,.1f}"
         assert np.allclose(drawn[label], np.log(levels[level]))
     low, high = picture.axes[0].get_ylim()
