@@ -33,6 +33,7 @@ ALIASES = MappingProxyType(
     {
         "Corpora": "Corpus | str | Path | Sequence[str | Path]",
         "Say": "Callable",
+        "EdgeTable": "Iterable[Mapping[str, Any]]",
         "ProgressOption": "bool | Callable | None",
     }
 )

@@ -39,7 +39,7 @@ from sifu_graph.text.in_memory import chosen
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
-from sifu_graph.text.tokenizer import LEVELS, SPECIAL, UNKNOWN, Tokenizer
+from sifu_graph.text.tokenizer import SPECIAL, UNKNOWN, Tokenizer, require_level
 from sifu_graph.text.unknown import unknown_note
 
 WIDTH = 32  # of the paper
@@ -88,6 +88,7 @@ class BuildOptions:
     vocab: int
     sparsify: float
     level: str
+    lowercase: bool
     width: int
     min_count: int
     length: int
@@ -101,8 +102,7 @@ class BuildOptions:
             raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
         if not 0 <= self.sparsify <= 1:
             raise OptionError(f"sparsify is {self.sparsify}: expected a number from 0 to 1")
-        if self.level not in LEVELS:
-            raise OptionError(f"no level {self.level!r}; there are {', '.join(LEVELS)}")
+        require_level(self.level, lowercase=self.lowercase)
         if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
             raise OptionError(f"width is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
         if self.min_count < 1:
@@ -128,6 +128,7 @@ def build_graph(
     vocab: int = 4000,
     sparsify: float = 0.1,
     level: str = "char",
+    lowercase: bool = False,
     width: int | None = None,
     min_count: int = 1,
     length: int = 32,
@@ -157,7 +158,9 @@ def build_graph(
     sparsify
         At most this share of all n * n ordered pairs become private, the most frequent first.
     level
-        ``char``, ``bpe`` (byte-level) or ``tokens`` (lists of tokens, from .jsonl).
+        ``char``, ``word`` (words and punctuation), ``bpe`` (byte-level) or ``tokens`` (lists of tokens, from .jsonl).
+    lowercase
+        Level ``word`` reads upper-case letters as lower-case ones, and writes lower-case ones.
     width
         d, the width of the signal. None: `WIDTH`, or `BASE_WIDTH` where all edges share a base.
     min_count
@@ -173,15 +176,30 @@ def build_graph(
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
         predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.
+    seed
+        Of the random numbers, 0 or more.
     force
         Replace a store that is at ``path``.
     progress
         How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
         person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+    command
+        What the history records as the command.
+
+    Returns
+    -------
+    BuildReport
+        Numbers of nodes, edges and tokens, the share of unknown tokens (0 to 1), bytes, seconds, and ``notes``.
 
     Raises
     ------
     OptionError, CorpusError, StoreExistsError, StoreLockedError, DiskFullError
+        A value has no meaning, a text cannot be read, or the store cannot be written there.
+
+    Examples
+    --------
+    >>> build_graph("notes/", "notes.sifu", level="word", lowercase=True)       # doctest: +SKIP
+    >>> build_graph(texts=["one text", "another"], path="two.sifu").notes       # doctest: +SKIP
     """
     named = signal if isinstance(signal, str) else None
     config = preset(signal) if isinstance(signal, str) else signal
@@ -189,6 +207,7 @@ def build_graph(
         vocab=vocab,
         sparsify=sparsify,
         level=level,
+        lowercase=lowercase,
         width=(BASE_WIDTH if config.base else WIDTH) if width is None else width,
         min_count=min_count,
         length=length,
@@ -228,7 +247,9 @@ def _build(
     started = time.perf_counter()
     unit = "" if corpus.tokens else f" (a document is {corpus.unit})"
     documents = corpus.training(holdout=options.holdout, stages=stages, what=f"reading the corpus{unit}")
-    tokenizer = train_tokenizer(documents, level=options.level, vocab=options.vocab, stages=stages)
+    tokenizer = train_tokenizer(
+        documents, level=options.level, vocab=options.vocab, lowercase=options.lowercase, stages=stages
+    )
     nodes = len(tokenizer)
     target = path.resolve()  # named as the store under construction: after a kill, the next build removes it
     prefix = f".{target.name}.building-{os.getpid()}-"
@@ -262,6 +283,8 @@ def _build(
         }
         if config.base:
             build["clones"] = asked
+        if options.lowercase:
+            build["lowercase"] = True
         write_new_graph(
             store,
             graph,

@@ -66,10 +66,11 @@ def model_card(graph: GraphSession, *, progress: ProgressOption = None) -> str:
 
 def _text(build: BuildSettings) -> list[tuple[str, str]]:
     sources = build["corpus"]["sources"]
+    level = f"level {build['level']}" + (", in lower case" if build.get("lowercase") else "")
     if not sources:
         came = build.get("imported", {})
         files = ", ".join(f"`{came[name]}`" for name in ("checkpoint", "file", "vocab", "frequency") if name in came)
-        return [("imported from", files or "another format"), ("tokens", f"level {build['level']}")]
+        return [("imported from", files or "another format"), ("tokens", level)]
     return [
         *(
             (f"`{source['name']}`", f"{source['bytes']:,} bytes, SHA-256 `{source['sha256'][:16]}`")
@@ -77,7 +78,7 @@ def _text(build: BuildSettings) -> list[tuple[str, str]]:
         ),
         (
             "tokens",
-            f"{build['corpus_tokens']:,} for training, {build['heldout_tokens']:,} held out; level {build['level']}",
+            f"{build['corpus_tokens']:,} for training, {build['heldout_tokens']:,} held out; {level}",
         ),
         ("distinct pairs", f"{build['distinct_pairs']:,}"),
     ]

@@ -1,36 +1,32 @@
 """`Graph`: an open graph, with one method for each operation on it.
 
-Each method calls one function of a package, which documents the options; it is imported on first use, so that opening
-a graph does not load torch or matplotlib. The methods that edit are in `edit.methods`; the state of the graph, and how
-it is opened and closed, in `session`.
+Each method calls one function of a package; it is imported on first use, so that opening
+a graph does not load torch or matplotlib. Other methods are in classes that `Graph` inherits: those that edit in
+`edit.methods`, of the history in `edit.history_methods`, of predictions in `inspection.methods`, of other libraries in
+`interop.methods`; the state of the graph, and how it is opened and closed, in `session`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from sifu_graph.edit.history_methods import HistoryMethods
 from sifu_graph.edit.methods import EditMethods
+from sifu_graph.inspection.methods import PredictionMethods
+from sifu_graph.interop.methods import ConversionMethods
 from sifu_graph.progress_bar import reporting
 from sifu_graph.session import operations
 
 if TYPE_CHECKING:
-    import numpy as np
-    import scipy.sparse
-    from sifu_store.branching import Moved
-    from sifu_store.history import History
-
     from sifu_graph.config import OptimizerConfig, Say
     from sifu_graph.evaluation import EvalReport
-    from sifu_graph.generation.stream import Generation, Stream
     from sifu_graph.inspection.diff import Difference
-    from sifu_graph.inspection.inspect import EdgeReport, NodeReport
-    from sifu_graph.inspection.inspect_clone import CloneReport
-    from sifu_graph.inspection.predictions import NextNode, Score
     from sifu_graph.inspection.trace import Trace
     from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
+    from sifu_graph.plot.picture import Picture
     from sifu_graph.progress import ProgressOption
     from sifu_graph.session import GraphSession
     from sifu_graph.text.corpus import Corpora
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @operations
-class Graph(EditMethods):
+class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
     """An open graph. `Graph.open` returns one; `close` it, or use it in a ``with`` statement.
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
@@ -55,7 +51,7 @@ class Graph(EditMethods):
     ...     print(graph.generate("春風", tokens=32).text)
     """
 
-    # ---- training, evaluation, generation
+    # ---- training, evaluation
 
     def train(
         self,
@@ -77,9 +73,49 @@ class Graph(EditMethods):
         say: Say | None = None,
         command: str = "train",
     ) -> TrainReport:
-        """Trains the graph and commits. ``corpus`` None: on the text that the graph was built from.
+        """Trains the graph and commits the result.
 
-        See `training.options.TrainOptions` for the other parameters.
+        A graph that was trained before continues where it stopped. Give at least one of ``steps``, ``epochs`` and
+        ``minutes``; the first that is reached ends the run.
+
+        Parameters
+        ----------
+        corpus
+            Files, folders, names of shipped corpora, or a `Corpus`. None: the text that the graph was built from.
+        texts
+            Texts in memory instead of ``corpus``: any iterable of them; at level ``tokens``, lists of tokens.
+        steps, epochs, minutes
+            How much longer: steps of the optimizer, passes over the text, or minutes of time. A run that ``minutes``
+            alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
+            best.
+        batch
+            Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. None: as in the last
+            run.
+        optimizer
+            An `OptimizerConfig`. None: that of the last run, or the defaults.
+        candidates
+            ``all``: the softmax over all nodes; a number: sampled candidates for each source. None: as before, or all.
+        commit_every, eval_every
+            Steps between commits, and between evaluations of held-out text; 0: only at the end. None: every 15 minutes,
+            and every 2 minutes.
+        seed
+            Of the order of the text, 0 or more. None: that of the last run, or 0.
+        contexts
+            Begin with the closed form. None: where the graph was never trained and its mathematics allows it.
+        on_step
+            Called with a `StepReport` after every step.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+        say
+            Called with notes, lines of text.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        TrainReport
+            Where the run ended: steps, tokens, loss (nats a token), perplexities before and after, and the snapshot.
 
         Raises
         ------
@@ -87,6 +123,13 @@ class Graph(EditMethods):
             There is no text, or nothing in it to train on.
         DivergedError
             The loss is not finite; the last commit stays.
+        OptionError
+            No limit is given, or a value has no meaning.
+
+        Examples
+        --------
+        >>> report = graph.train(minutes=5)                                         # doctest: +SKIP
+        >>> report.heldout_before, report.heldout_perplexity                        # doctest: +SKIP
         """
         from sifu_graph.training.loop import train
         from sifu_graph.training.options import TrainOptions
@@ -124,12 +167,42 @@ class Graph(EditMethods):
         like: GraphSession | None = None,
         progress: ProgressOption = None,
     ) -> EvalReport:
-        """Perplexity, bits per token and accuracy on the held-out text, or on a corpus. See `evaluation.evaluate`.
+        """Perplexity, bits per token and accuracy on held-out text, or on another text.
+
+        Parameters
+        ----------
+        corpus
+            Files, folders, names of shipped corpora, or a `Corpus`, all of which is evaluated. None: the held-out
+            documents of the text that the graph was built from.
+        texts
+            Texts in memory instead of ``corpus``: any iterable of them.
+        limit
+            Stop after this number of tokens. Documents come in an order that is always the same. None: all.
+        with_baselines
+            Add unigram and Kneser-Ney models of the training text, on the same tokens.
+        like
+            Another open graph: use the held-out documents of its text, to compare the two.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        EvalReport
+            ``perplexity``, ``bits_per_token``, ``bits_per_character``, ``top1`` and ``top5`` (shares, 0 to 1), the
+            share of unknown tokens and the figures without them.
 
         Raises
         ------
         CorpusError
-            There is nothing to evaluate on.
+            There is nothing to evaluate on, or no token of the text is a node.
+        OptionError
+            ``limit`` is not positive.
+
+        Examples
+        --------
+        >>> graph.evaluate(limit=20_000).perplexity                                 # doctest: +SKIP
+        >>> graph.evaluate(texts=["春眠不覺曉"]).bits_per_character                    # doctest: +SKIP
         """
         from sifu_graph.evaluation import evaluate
 
@@ -141,86 +214,6 @@ class Graph(EditMethods):
             like=like,
             progress=progress,
         )
-
-    def generate(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        tokens: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = 0.9,
-        greedy: bool = False,
-        seed: int | None = None,
-        stop: str | None = None,
-        signal_vector: Sequence[float] | np.ndarray | None = None,
-        explain: bool = False,
-    ) -> Generation:
-        """Continues a prompt and returns the whole text. See `generation.stream.GenerateOptions` for the parameters.
-
-        ``signal_vector`` is float32 [d].
-
-        Raises
-        ------
-        OptionError
-            The prompt is empty or consists of unknown characters only, or an option has no meaning.
-        """
-        from sifu_graph.generation.stream import GenerateOptions, generate
-
-        options = GenerateOptions(
-            tokens=tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            greedy=greedy,
-            seed=seed,
-            stop=stop,
-            signal_vector=signal_vector,
-            explain=explain,
-        )
-        return generate(self, prompt, options)
-
-    def stream(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        tokens: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = 0.9,
-        greedy: bool = False,
-        seed: int | None = None,
-        stop: str | None = None,
-        signal_vector: Sequence[float] | np.ndarray | None = None,
-        explain: bool = False,
-    ) -> Stream:
-        """Continues a prompt: an iterator over pieces of text. For parameters and errors, see `generate`."""
-        from sifu_graph.generation.stream import GenerateOptions, stream
-
-        options = GenerateOptions(
-            tokens=tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            greedy=greedy,
-            seed=seed,
-            stop=stop,
-            signal_vector=signal_vector,
-            explain=explain,
-        )
-        return stream(self, prompt, options)
-
-    def next(self, text: str | Sequence[str], *, k: int = 10) -> list[NextNode]:
-        """The ``k`` most probable next nodes after a text. See `inspection.predictions.next_nodes`."""
-        from sifu_graph.inspection.predictions import next_nodes
-
-        return next_nodes(self, text, k=k)
-
-    def score(self, text: str | Sequence[str]) -> Score:
-        """The log-probability of a text, token by token. See `inspection.predictions.score`."""
-        from sifu_graph.inspection.predictions import score
-
-        return score(self, text)
 
     # ---- looking into it
 
@@ -236,15 +229,41 @@ class Graph(EditMethods):
         html: str | Path | None = None,
         force: bool = False,
     ) -> Trace:
-        """The signals, energies and candidates of a text, position by position, as tensors.
+        """The signals, energies and candidates of a text, position by position.
 
-        See `inspection.trace.TraceOptions` for the parameters and `inspection.trace.Trace` for the shapes. ``html`` is
-        a file for the trace as one page of HTML; ``force`` overwrites it.
+        Parameters
+        ----------
+        text
+            The text; at level ``tokens`` a list of tokens.
+        top
+            Candidates in detail at each position, those of greatest energy. None: 5, or 16 for a page.
+        last
+            Number of last positions to return. None: all.
+        like
+            Compute as ``generate`` or as ``eval``.
+        also
+            Names of nodes that are shown at every position, whatever their energy.
+        what_if
+            Changes of the graph in memory, such as ``"edge 春 風 = default"``; the trace then has ``before`` too.
+        html
+            A file for the trace as one page of HTML. None: no page.
+        force
+            Replace that file if it exists.
+
+        Returns
+        -------
+        Trace
+            Its ``positions`` have candidates, weights and exact contributions, as tensors and tuples.
 
         Raises
         ------
         OptionError
             The text is empty or consists of unknown characters only, an option has no meaning, or the file exists.
+
+        Examples
+        --------
+        >>> trace = graph.trace("江南春", html="trace.html")                          # doctest: +SKIP
+        >>> trace.positions[-1].candidates[0].name                                  # doctest: +SKIP
         """
         from sifu_graph.inspection.trace import TraceOptions, trace
 
@@ -255,15 +274,6 @@ class Graph(EditMethods):
 
         return trace_to_page(self, text, options, html, force=force)
 
-    def inspect(self, node: str, target: str | None = None, *, top: int = 10) -> NodeReport | CloneReport | EdgeReport:
-        """One node or clone with its ``top`` strongest edges, or the edge between two, in energies at rest.
-
-        See `inspection.inspect` and `inspection.inspect_clone`. `OptionError`: a node or clone is unknown.
-        """
-        from sifu_graph.inspection.inspect import inspect_edge, inspect_source
-
-        return inspect_source(self, node, top=top) if target is None else inspect_edge(self, node, target)
-
     def diff(
         self,
         before: str = "HEAD~1",
@@ -272,12 +282,31 @@ class Graph(EditMethods):
         top: int = 10,
         progress: ProgressOption = None,
     ) -> Difference:
-        """The differences between two snapshots, in energies at the first step. See `inspection.diff.diff`.
+        """The differences between two snapshots, in energies at the first step.
+
+        Parameters
+        ----------
+        before, after
+            Names of snapshots: ``HEAD``, a branch, a tag, or the beginning of an id, each with ``~N``.
+        top
+            Number of edges in ``largest``.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        Difference
+            Nodes, edges, arrays and settings that differ, and the edges whose energy changed most.
 
         Raises
         ------
         OptionError
             A name refers to no snapshot.
+
+        Examples
+        --------
+        >>> graph.diff("HEAD~1", "HEAD").edges_added                                # doctest: +SKIP
         """
         from sifu_graph.inspection.diff import diff
 
@@ -294,12 +323,39 @@ class Graph(EditMethods):
         force: bool = False,
         progress: ProgressOption = None,
     ) -> GraphMap:
-        """A map of the most frequent nodes and their strongest edges, drawn to files. See `plot.draw_map.draw_map`.
+        """A map of the most frequent nodes and their strongest edges, drawn to files.
+
+        Parameters
+        ----------
+        files
+            ``.html``: a page that needs no network; ``.png``, ``.svg``, ``.pdf``: a picture. None given: only the map.
+        nodes, edges
+            Numbers of nodes (the most frequent) and of edges (the strongest private ones among them).
+        by
+            The measure of strength: ``information`` (mutual, of neighbours), ``energy`` at rest or ``count``.
+        unfold
+            Names of nodes whose clones are drawn too.
+        seed
+            Of the layout: same graph, options and seed, same map.
+        force
+            Replace files that exist.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        GraphMap
+            Names, places (float32 [nodes, 2]) and communities of the nodes, and the edges.
 
         Raises
         ------
         OptionError
             A value has no meaning, or a file exists or has another suffix.
+
+        Examples
+        --------
+        >>> graph.map("map.html", nodes=500).communities                            # doctest: +SKIP
         """
         from sifu_graph.plot.draw_map import draw_map
 
@@ -308,13 +364,34 @@ class Graph(EditMethods):
                 self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force, stages=stages
             )
 
-    def plot(self, kind: str, out: str | Path, *, force: bool = False) -> dict[str, Any]:
-        """One picture of the graph or of its training. Returns the figures in it. See `plot.figures.plot`.
+    def plot(self, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
+        """One picture of the graph or of its training, which a notebook shows where a cell ends with it.
+
+        Parameters
+        ----------
+        kind
+            ``loss``: of all training runs by step. ``rows``: private edges out of and into each node. ``counts``: of
+            the pairs, and the threshold of private edges. ``energy``: of the private edges by count. ``alpha``: the
+            mixing logits by position. ``pages``: which are stored, and how often they are used.
+        out
+            A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
+        force
+            Replace the file if it exists.
+
+        Returns
+        -------
+        Picture
+            A `matplotlib.figure.Figure`; its attribute ``figures`` is a dict of the numbers in it.
 
         Raises
         ------
         OptionError
-            There is no such kind, nothing to draw, or the file exists.
+            There is no such kind, nothing to draw, the file exists, or matplotlib is not installed.
+
+        Examples
+        --------
+        >>> graph.plot("loss")                    # doctest: +SKIP
+        >>> graph.plot("rows", "rows.svg").figures["median"]    # doctest: +SKIP
         """
         from sifu_graph.plot.figures import plot
 
@@ -332,79 +409,39 @@ class Graph(EditMethods):
         force: bool = False,
         progress: ProgressOption = None,
     ) -> ExportReport:
-        """Writes the graph in another format. See `interop.export.export`.
+        """Writes the graph in another format. It appears at ``path`` when it is complete.
+
+        Parameters
+        ----------
+        kind
+            ``slim`` (one packed file to ship, for `import_safetensors`), ``safetensors`` (one file, for the same),
+            ``brillm`` (a folder for the released BriLLM code), ``graphml``, or ``scipy`` (a folder of sparse matrices).
+        path
+            None: the name of the store with the format's ending, in the current folder.
+        clones
+            Of ``graphml``: at most this number of clones as nodes, those that gain most.
+        half
+            Of ``slim``: trained parameters in 16 bits instead of 32.
+        force
+            Replace a file, or a folder of an earlier export.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        ExportReport
+            ``path``, ``files``, ``size_bytes`` and notes.
 
         Raises
         ------
-        OptionError, StoreExistsError
+        OptionError, StoreExistsError, DiskFullError
+            The graph cannot be written so, the path is taken, or the disk is full.
+
+        Examples
+        --------
+        >>> graph.export("slim", half=True).path                                    # doctest: +SKIP
         """
         from sifu_graph.interop.export import export
 
         return export(self, kind, path, clones=clones, half=half, force=force, progress=progress)
-
-    def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
-        """Counts (int64) and energies at the first step (float32) of the private edges: two sparse matrices [n, n]."""
-        from sifu_graph.interop.converters import to_scipy
-
-        return to_scipy(self)
-
-    def to_pandas(self, what: Literal["nodes", "edges", "history"] = "edges") -> Any:
-        """A `pandas.DataFrame` of nodes, private edges or commits. See `interop.tables.to_pandas` for its columns.
-
-        Raises
-        ------
-        OptionError
-            pandas is not installed.
-        """
-        from sifu_graph.interop.tables import to_pandas
-
-        return to_pandas(self, what)
-
-    def to_networkx(self) -> Any:
-        """A `networkx.DiGraph` with counts and energies at the first step. See `interop.converters.to_networkx`."""
-        from sifu_graph.interop.converters import to_networkx
-
-        return to_networkx(self)
-
-    def to_pyg(self) -> Any:
-        """A `torch_geometric.data.Data`. See `interop.converters.to_pyg`."""
-        from sifu_graph.interop.converters import to_pyg
-
-        return to_pyg(self)
-
-    def to_torch_sparse(self) -> Any:
-        """A `torch_sparse.SparseTensor`. See `interop.converters.to_torch_sparse`."""
-        from sifu_graph.interop.converters import to_torch_sparse
-
-        return to_torch_sparse(self)
-
-    # ---- history
-
-    def log(self) -> History:
-        """All commits: of every branch and tag, and those undone."""
-        return self.store.tree()
-
-    def undo(self, steps: int = 1) -> Moved:
-        """Returns to the commit ``steps`` before the newest one. See `Store.undo`. `StoreError`: there are fewer."""
-        with self.writing() as store:
-            return store.undo(steps)
-
-    def redo(self, steps: int = 1) -> Moved:
-        """Restores the last ``steps`` undone commits. See `Store.redo`. `StoreError`: there are fewer."""
-        with self.writing() as store:
-            return store.redo(steps)
-
-    def branch(self, name: str, at: str = "HEAD") -> str:
-        """Creates a branch; the current one stays. Returns the snapshot's id. See `Store.create_branch`."""
-        with self.writing() as store:
-            return store.create_branch(name, at)
-
-    def switch(self, name: str) -> str:
-        """Makes another branch the current one. Returns the id of its newest snapshot. See `Store.switch`."""
-        with self.writing() as store:
-            return store.switch(name)
-
-    def tag(self, name: str, at: str = "HEAD") -> str:
-        """Creates a tag, a fixed name of a snapshot. Returns the snapshot's id. See `Store.create_tag`."""
-        with self.writing() as store:
-            return store.create_tag(name, at)

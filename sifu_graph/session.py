@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +14,15 @@ from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError, StoreError
-from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked_methods
 from sifu_graph.config import SignalConfig
-from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
+from sifu_graph.graph_info import GraphInfo, info_of
 from sifu_graph.paging import budget, process_memory
 from sifu_graph.progress import SILENT, Stages
-from sifu_graph.settings import GraphSettings, read_settings
+from sifu_graph.settings import read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
@@ -33,33 +31,6 @@ if TYPE_CHECKING:
     from sifu_graph.model.edge_reader import EdgeReader
     from sifu_graph.model.graph_at_rest import GraphAtRest
     from sifu_graph.model.parameters import Parameters
-
-
-@dataclass(frozen=True, slots=True)
-class GraphInfo:
-    """What a graph is: the figures of the paper's Table 3, and where it stands."""
-
-    path: str
-    nodes: int
-    width: int
-    dense_parameters: int
-    private_edges: int
-    stored_parameters: int
-    ratio: float
-    coverage: float
-    corpus_tokens: int
-    store_bytes: int
-    trained_pages: int
-    pages: int
-    format_version: int
-    snapshot: str
-    branch: str
-    base_parameters: int | None  # of what all edges share; None: every edge stands alone
-    clones: int  # nodes split by the nodes before them
-    newest: bool  # the snapshot is the newest of the branch
-    settings: GraphSettings
-    heldout_perplexity: float | None = None  # that the newest commit of a training recorded
-    text_bytes: int = 0  # of the encoded text that the store has beside its snapshots; no snapshot has text
 
 
 def require_open(graph: GraphSession) -> None:
@@ -114,8 +85,10 @@ class GraphSession:
 
         Parameters
         ----------
+        path
+            The directory of the graph.
         at
-            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N`` for the N-th commit before it.
+            ``HEAD``, a branch, a tag or the beginning of an id, each with ``~N``: N commits before. None: ``HEAD``.
         host_memory
             The memory that the process may take, without Python and its libraries: bytes, or a size such as ``512MiB``
             or ``50%``. It changes no result. None: enough for all edges, or most of what is free for them.
@@ -127,14 +100,22 @@ class GraphSession:
             Where `train`, `evaluate` and `generate` compute: ``cpu``, ``cuda`` or ``cuda:N``.
         device_memory
             The memory of the device that pages may take, as ``host_memory``. It changes no result. None: all of them,
-            or most of what is free. With ``device="cpu"`` it is a slice of the machine's memory, in which the same code
-            runs as on a GPU: for tests.
+            or most of what is free. With ``device="cpu"``, for tests, a slice of the machine's memory.
         precision
             Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``.
+
+        Returns
+        -------
+        Graph
+            Close it, or use it in a ``with`` statement.
 
         Raises
         ------
         StoreNotFoundError, StoreVersionError, StoreDamagedError, OptionError
+
+        Examples
+        --------
+        >>> graph = Graph.open("graph.sifu", host_memory="512MiB")              # doctest: +SKIP
         """
         if host_memory is not None:
             budget.parse_bytes(host_memory)
@@ -424,39 +405,8 @@ class GraphSession:
     # ---- what it is
 
     def info(self) -> GraphInfo:
-        """The figures of the graph."""
-        store, base, nodes, width = self.store, self.signal.base, self.settings["nodes"], self.settings["width"]
-        edges = int((store.read(SOURCE) >= 0).sum())
-        dense = dense_parameters(nodes, width, base=base)
-        stored = stored_parameters(nodes, edges, width, base=base)
-        return GraphInfo(
-            path=str(self.path),
-            nodes=nodes,
-            width=width,
-            dense_parameters=dense,
-            private_edges=edges,
-            stored_parameters=stored,
-            ratio=stored / dense,
-            coverage=min(1.0, float(store.read(COUNT).sum() / max(1, store.read("rows/total").sum()))),
-            corpus_tokens=self.settings["build"]["corpus_tokens"],
-            store_bytes=store.size_bytes(),
-            trained_pages=int(store.page_stored().sum()),
-            pages=store.pages,
-            format_version=store.format_version,
-            snapshot=store.snapshot,
-            branch=store.branch,
-            base_parameters=base_parameters(nodes, width) if base else None,
-            clones=store.shape(CLONE_PARENT)[0] if store.has(CLONE_PARENT) else 0,
-            newest=store.newest,
-            settings=self.settings,
-            heldout_perplexity=self._recorded_perplexity(),
-            text_bytes=sum(file.stat().st_size for file in (self.path / "cache").glob("*/*.ids") if file.is_file()),
-        )
-
-    def _recorded_perplexity(self) -> float | None:
-        """The held-out perplexity that training recorded, unless a later commit changed the graph."""
-        found = next((commit.changes.get("heldout_perplexity") for commit in self.store.history(limit=1)), None)
-        return float(found) if isinstance(found, int | float) else None
+        """The figures of the graph, a `GraphInfo`: ``graph.info().private_edges``."""
+        return info_of(self)
 
     def tokens(
         self, corpus: Corpora | None = None, *, holdout: float | None = None, stages: Stages = SILENT

@@ -67,7 +67,8 @@ class BuildSettings(TypedDict):
     """The text and the options that the graph was built with."""
 
     corpus: dict[str, Any]  # see `CorpusRecord`
-    level: Annotated[str, msgspec.Meta(pattern="^(char|bpe|tokens)$")]
+    level: Annotated[str, msgspec.Meta(pattern="^(char|word|bpe|tokens)$")]
+    lowercase: NotRequired[bool]  # at level word; False
     vocab: Count
     sparsify: Share
     min_count: Count

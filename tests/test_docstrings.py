@@ -16,6 +16,8 @@ import sifu_cli
 import sifu_store
 
 import sifu_graph
+from sifu_graph import Graph
+from sifu_graph.session import GraphSession
 
 PACKAGES = (sifu_store, sifu_graph, sifu_cli)
 RUN = {"sifu_cli.__main__"}  # imported, it runs the program
@@ -101,3 +103,27 @@ def test_functions_and_methods_give_shapes(name: str) -> None:
     """A docstring gives the shape or the type of its arrays, or refers to one that does ("see `name`")."""
     package = importlib.import_module(name)
     assert [found for module in modules(package) for found in without_shapes(module, methods=True)] == []
+
+
+FRONT = sorted(
+    name
+    for name in {*dir(Graph)} - {*dir(GraphSession)} | {"open"}
+    if not name.startswith("_") and callable(getattr(Graph, name))
+)
+"""Methods of `Graph` that users call; those of `GraphSession` are for the packages."""
+EXPORTED = sorted(name for name in sifu_graph.__all__ if inspect.isfunction(getattr(sifu_graph, name)))
+
+
+@pytest.mark.parametrize("name", [*(f"Graph.{name}" for name in FRONT), *EXPORTED])
+def test_the_help_of_what_users_call_stands_alone(name: str) -> None:
+    """Every parameter is described, what comes back and what is raised too, and there is an example."""
+    found = getattr(Graph, name.removeprefix("Graph.")) if name.startswith("Graph.") else getattr(sifu_graph, name)
+    text = inspect.getdoc(found) or ""
+    parameters = [each for each in inspect.signature(found).parameters if each not in ("self", "cls")]
+    described = {each for line in re.findall(r"^\w+(?:, \w+)*$", text, re.MULTILINE) for each in line.split(", ")}
+    assert [each for each in parameters if each not in described] == []
+    assert re.search(r"\b[Ss]ee `[^`]", text) is None, "it refers to another page"
+    sections = ["Examples", "Yields" if name == "Graph.edit" else "Returns"]
+    sections += ["Parameters"] if parameters else []
+    sections += ["Raises"] if name not in ("Graph.log", "Graph.to_scipy") else []
+    assert [each for each in sections if f"\n{each}\n{'-' * len(each)}\n" not in text] == []

@@ -32,6 +32,7 @@ FUNCTIONS = {
     "default_edge": "edit-edge --to-default",
     "forbid_edge": "edit-edge --forbid",
     "allow_edge": "edit-edge --allow",
+    "edit_edges": "edit-edge --from",
 }
 """Command, with an option if necessary, by function of the library, where more than `_` and `-` differs."""
 

@@ -27,14 +27,21 @@ class Reading:
     field: str | None = None
     glob: tuple[str, ...] = ()
     skip_bad: bool = False
+    everywhere: bool = False
 
 
 def reading_options(*, default: str) -> Callable[[_Function], _Function]:
-    """``--document``, ``--field``, ``--glob``, ``--skip-bad``; the function gets them as one argument, `reading`.
+    """``--document``, ``--field``, ``--glob``, ``--skip-bad``, ``--yes``.
 
-    ``default`` says in words what a document is without ``--document``.
+    The function gets them as one argument, `reading`. ``default`` says what a document is without ``--document``.
     """
     options: tuple[Decorator, ...] = (
+        click.option(
+            "--yes",
+            "everywhere",
+            is_flag=True,
+            help="Read the root of a file system, or a folder below which another device is mounted.",
+        ),
         click.option(
             "--skip-bad", is_flag=True, help="Leave out lines, rows and files that cannot be read, and say how many."
         ),
@@ -81,7 +88,7 @@ def corpus_of(files: Sequence[str], reading: Reading) -> Corpus | None:
     if not files:
         if reading != Reading():
             raise click.UsageError(
-                "--document, --field, --glob and --skip-bad say how a text is read: name the text",
+                "--document, --field, --glob, --skip-bad and --yes say how a text is read: name the text",
                 click.get_current_context(),
             )
         return None

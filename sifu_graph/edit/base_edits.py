@@ -14,6 +14,7 @@ from sifu_store.layout import LOG_LESS, LOG_LOWER, REPEAT, TARGET_BIAS, TARGET_V
 from sifu_graph.arrays import Doubles, Ints
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.base_at_rest import BaseAtRest
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.encoded import Split
 from sifu_graph.text.pair_counts import PairCounts
 
@@ -21,10 +22,13 @@ RIDGE = 30.0
 """Strength of the ridge of `vectors_from_neighbours`, and the occurrences at which a node weighs one half there."""
 
 
-def energies_at_rest(copy: WorkingCopy, u: int) -> Doubles:
-    """The energies of all nodes after u where the signal is 0, float64 [n]; -inf: forbidden."""
-    rest = BaseAtRest(copy.pair_model(), copy.nodes[TARGET_BIAS], float(copy.small["signal/scale"][0]))
-    return rest.energies(u)
+def energies_at_rest(copy: WorkingCopy, u: int, model: PairModel | None = None) -> Doubles:
+    """The energies of all nodes after u where the signal is 0, float64 [n]; -inf: forbidden.
+
+    ``model`` is the `WorkingCopy.pair_model` of the copy; None: it is computed.
+    """
+    model = copy.pair_model() if model is None else model
+    return BaseAtRest(model, copy.nodes[TARGET_BIAS], float(copy.small["signal/scale"][0])).energies(u)
 
 
 def add_counted(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:

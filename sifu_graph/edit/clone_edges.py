@@ -16,6 +16,7 @@ from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import source_name, source_named
 
@@ -26,9 +27,9 @@ def source_of(copy: WorkingCopy, name: str) -> int:
     return source_named(copy.tokenizer, tree, name)
 
 
-def state(copy: WorkingCopy, source: int, v: int) -> EdgeState:
-    """The current values of the edge from a clone to v."""
-    pairs, row = _pairs(copy), energies_at_rest(copy, source)
+def state(copy: WorkingCopy, source: int, v: int, model: PairModel | None) -> EdgeState:
+    """The current values of the edge from a clone to v, where `WorkingCopy.pair_model` is ``model``."""
+    pairs, row = _pairs(copy), energies_at_rest(copy, source, model)
     mine, nats = (pairs.source == source) & (pairs.target == v), pairs.nats_of(source, v)
     forbidden = bool(np.isneginf(row[v]))
     return EdgeState(

@@ -6,6 +6,7 @@ It knows one edge (u, v) and its row; it does not know slots and pages (`working
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sifu_store.errors import OptionError
@@ -13,20 +14,25 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 
 from sifu_graph.edit import clone_edges
 from sifu_graph.edit.base_edits import energies_at_rest
+from sifu_graph.edit.edge_table import EdgeRow, located
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.node_lookup import shown_name
 
 
-def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
-    """The current values of the edge (u, v); u is a node or a clone."""
-    if u >= copy.n:
-        return clone_edges.state(copy, u, v)
+def states(copy: WorkingCopy, edges: Sequence[tuple[int, int]]) -> list[EdgeState]:
+    """The current values of edges (u, v); u is a node or a clone."""
+    model = None if copy.pairs is None else copy.pair_model()
+    return [(clone_edges.state if u >= copy.n else _state)(copy, u, v, model) for u, v in edges]
+
+
+def _state(copy: WorkingCopy, u: int, v: int, model: PairModel | None) -> EdgeState:
     slot, forbidden = copy.slot_of(u, v), copy.is_forbidden(u, v)
-    if copy.pairs is not None:
-        row = energies_at_rest(copy, u)
+    if model is not None:
+        row = energies_at_rest(copy, u, model)
         energy = float(row[v])
         log_p = energy - float(np.logaddexp.reduce(row))
     else:
@@ -41,6 +47,29 @@ def state(copy: WorkingCopy, u: int, v: int) -> EdgeState:
         energy=energy,
         probability=math.exp(log_p),
     )
+
+
+def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequence[EdgeRow]) -> None:
+    """Edits edges (u, v) as the rows of a table say, whose names in ``values`` are ids.
+
+    Those that must be private become so first, all at once.
+
+    Raises
+    ------
+    OptionError
+        A row cannot be carried out; the message begins with its place.
+    """
+    wanted = [
+        (u, v)
+        for (u, v), row in zip(edges, rows, strict=True)
+        if row.way in ("scale", "boost", "copy_from") and u < copy.n and not copy.is_forbidden(u, v)
+    ]
+    new = np.array([edge for edge in wanted if copy.slot_of(*edge) is None], dtype=np.int64).reshape(-1, 2)
+    if len(new):
+        note_pairs(copy, make_private(copy, new[:, 0], new[:, 1], np.zeros(len(new), np.int64)))
+    for (u, v), row in zip(edges, rows, strict=True):
+        with located(row.where):
+            CHANGES[row.way](copy, u, v, *row.values)
 
 
 def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
@@ -169,6 +198,17 @@ def allow(copy: WorkingCopy, u: int, v: int) -> None:
     if not copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is not forbidden")
     copy.set_forbidden(copy.forbidden[(copy.forbidden != [u, v]).any(axis=1)])
+
+
+CHANGES: dict[str, Callable[..., None]] = {
+    "scale": scale,
+    "boost": boost,
+    "copy_from": copy_parameters,
+    "to_default": to_default,
+    "forbid": forbid,
+    "allow": allow,
+}
+"""The function of each way to edit an edge (`edge_table.WAYS`)."""
 
 
 def _private(copy: WorkingCopy, u: int, v: int) -> int:

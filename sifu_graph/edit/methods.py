@@ -5,36 +5,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from sifu_graph.session import GraphSession, operations
+from sifu_graph.edit.edge_methods import EdgeMethods
+from sifu_graph.session import operations
 
 if TYPE_CHECKING:
-    from sifu_graph.edit.reports import (
-        AddNodeReport,
-        CompactReport,
-        EditEdgeReport,
-        EditNodeReport,
-        EditReport,
-        PruneReport,
-        RemoveNodeReport,
-    )
+    from sifu_graph.edit.reports import AddNodeReport, CompactReport, EditNodeReport, PruneReport, RemoveNodeReport
     from sifu_graph.edit.session import Edit
     from sifu_graph.progress import ProgressOption
     from sifu_graph.text.corpus import Corpora
 
-Report = TypeVar("Report", bound="EditReport")
-
 
 @operations
-class EditMethods(GraphSession):
+class EditMethods(EdgeMethods):
     """An open graph with the methods that edit it. `Graph` inherits them."""
 
     @contextmanager
     def edit(self, message: str, *, command: str = "edit") -> Iterator[Edit]:
-        """Several edits as one commit; nothing is committed if an error is raised. See `edit.session.Edit`.
+        """Several edits as one commit; nothing is committed if an error is raised.
+
+        Parameters
+        ----------
+        message
+            The message of the commit.
+        command
+            What the history records as the command.
+
+        Yields
+        ------
+        Edit
+            It has the methods of `Graph` that edit, without ``dry_run`` and ``command``.
+
+        Raises
+        ------
+        OptionError
+            A change has no meaning, or failed.
+        StoreLockedError
+            Another process writes to the store.
 
         Examples
         --------
@@ -58,7 +68,43 @@ class EditMethods(GraphSession):
         dry_run: bool = False,
         command: str = "add-node",
     ) -> AddNodeReport:
-        """Adds nodes. See `edit.session.Edit.add_node`. `CorpusError`: the text cannot be read, or has none of them."""
+        """Adds nodes. The tokenizer reads their texts before its own rules.
+
+        Parameters
+        ----------
+        tokens
+            The texts of the nodes.
+        like
+            A node whose private edges, bias and counts each new node gets.
+        corpus
+            A text in which the pairs of the new nodes are counted; the frequent ones become private edges.
+        kind
+            A label that is stored with the nodes: ``text``, ``image``, ...
+        train_steps
+            Steps of training of the edges of the new nodes alone, on that text or on the graph's own.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        AddNodeReport
+            The nodes and the number of private edges added, their occurrences, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            A token is a node already, is empty, or can never be read from a text; or both ``like`` and ``corpus`` are
+            given. A text without any of the tokens is a `CorpusError`.
+
+        Examples
+        --------
+        >>> graph.add_node("江南", like="江")                                         # doctest: +SKIP
+        """
         return self._edited(
             lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
             dry_run=dry_run,
@@ -67,50 +113,122 @@ class EditMethods(GraphSession):
         )
 
     def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
-        """Removes nodes and their edges. See `edit.session.Edit.remove_node`."""
+        """Removes nodes and their edges. Their text is unknown afterwards.
+
+        Parameters
+        ----------
+        tokens
+            Names of the nodes.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        RemoveNodeReport
+            The nodes and the number of private edges removed, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            A node is not known, or is a special one.
+
+        Examples
+        --------
+        >>> graph.remove_node("江南")                                                # doctest: +SKIP
+        """
         return self._edited(lambda edit: edit.remove_node(*tokens), dry_run=dry_run, command=command)
 
     def rename_node(self, token: str, new: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Changes the token of a node. See `edit.session.Edit.rename_node`."""
+        """Changes the text of a node. Its edges stay; its old text is unknown afterwards.
+
+        Parameters
+        ----------
+        token
+            The name of the node.
+        new
+            Its new text.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        EditNodeReport
+            The node ``before`` and ``after``, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            The node is not known, or the text is a node already, or can never be read.
+
+        Examples
+        --------
+        >>> graph.rename_node("江", "河")                                            # doctest: +SKIP
+        """
         return self._edited(lambda edit: edit.rename_node(token, new), dry_run=dry_run, command=command)
 
     def merge_node(self, token: str, into: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Merges a node into another. See `edit.session.Edit.merge_node`."""
+        """Merges a node into another: counts are added, edges averaged, both texts read as the other.
+
+        Parameters
+        ----------
+        token
+            The name of the node that goes.
+        into
+            The name of the node that stays.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        EditNodeReport
+            The node ``before`` and ``after``, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            A node is not known, or is a special one.
+
+        Examples
+        --------
+        >>> graph.merge_node("江", into="河")                                        # doctest: +SKIP
+        """
         return self._edited(lambda edit: edit.merge_node(token, into), dry_run=dry_run, command=command)
 
     def set_bias(self, token: str, *, like: str, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
-        """Copies the bias of another node. See `edit.session.Edit.set_bias`."""
+        """Copies the bias of another node, with which a text that begins with the node starts.
+
+        Parameters
+        ----------
+        token
+            The name of the node.
+        like
+            The node whose bias it gets.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        EditNodeReport
+            The node ``before`` and ``after``, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            A node is not known.
+
+        Examples
+        --------
+        >>> graph.set_bias("江", like="河")                                          # doctest: +SKIP
+        """
         return self._edited(lambda edit: edit.set_bias(token, like=like), dry_run=dry_run, command=command)
-
-    def scale_edge(
-        self, u: str, v: str, factor: float, *, dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Multiplies the parameters of an edge. See `edit.session.Edit.scale_edge`."""
-        return self._edited(lambda edit: edit.scale_edge(u, v, factor), dry_run=dry_run, command=command)
-
-    def boost_edge(
-        self, u: str, v: str, nats: float, *, dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Raises the energy at rest of an edge by ``nats`` of log-odds. See `edit.session.Edit.boost_edge`."""
-        return self._edited(lambda edit: edit.boost_edge(u, v, nats), dry_run=dry_run, command=command)
-
-    def copy_edge(
-        self, u: str, v: str, *, source: tuple[str, str], dry_run: bool = False, command: str = "edit-edge"
-    ) -> EditEdgeReport:
-        """Copies the parameters of another edge. See `edit.session.Edit.copy_edge`."""
-        return self._edited(lambda edit: edit.copy_edge(u, v, source=source), dry_run=dry_run, command=command)
-
-    def default_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes a private edge a default edge. See `edit.session.Edit.default_edge`."""
-        return self._edited(lambda edit: edit.default_edge(u, v), dry_run=dry_run, command=command)
-
-    def forbid_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Sets the probability of an edge to 0. See `edit.session.Edit.forbid_edge`."""
-        return self._edited(lambda edit: edit.forbid_edge(u, v), dry_run=dry_run, command=command)
-
-    def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes a forbidden edge a default edge. See `edit.session.Edit.allow_edge`."""
-        return self._edited(lambda edit: edit.allow_edge(u, v), dry_run=dry_run, command=command)
 
     def prune(
         self,
@@ -124,7 +242,42 @@ class EditMethods(GraphSession):
         dry_run: bool = False,
         command: str = "prune",
     ) -> PruneReport:
-        """Makes private edges default edges, and removes clones. See `edit.session.Edit.prune`."""
+        """Makes private edges default edges, and removes clones.
+
+        Parameters
+        ----------
+        to_ratio
+            Keep at most this share (0 to 1) of all pairs private.
+        min_count
+            Keep private edges with at least this count.
+        by
+            Which go first under ``to_ratio``: the least by ``count``, ``energy`` or ``usage``.
+        clones
+            Keep at most this number of clones, those that gain most. None: all.
+        evaluate
+            Compute the held-out perplexity before and after.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        PruneReport
+            Edges and clones removed, bytes freed, the share of the text that used the edges, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            Nothing says how far to prune, or a value has no meaning.
+
+        Examples
+        --------
+        >>> graph.prune(min_count=3, dry_run=True).edges_removed                   # doctest: +SKIP
+        """
         return self._edited(
             lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
             dry_run=dry_run,
@@ -146,9 +299,45 @@ class EditMethods(GraphSession):
         dry_run: bool = False,
         command: str = "grow",
     ) -> PruneReport:
-        """Makes default edges private edges, and adds clones. See `edit.session.Edit.grow`.
+        """Makes default edges that a text uses often private, and adds clones.
 
-        ``progress``: see `train`.
+        Parameters
+        ----------
+        corpus
+            Files, folders, or a `Corpus`. None: the text that the graph was built from.
+        to_ratio
+            At most this share (0 to 1) of all pairs becomes private.
+        min_count
+            Only pairs with at least this count.
+        init
+            Parameters of the new edges: from their ``counts``, or those of the ``default`` edge.
+        clones
+            Add at most this number of clones. ``gain`` alone: as many as the graph has.
+        gain
+            Add only clones that are expected to gain more nats than this.
+        evaluate
+            Compute the held-out perplexity before and after.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        PruneReport
+            Edges and clones added, bytes, the share of the text that uses the edges, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            Nothing says how far to grow, or a value has no meaning. A text that cannot be read is a `CorpusError`.
+
+        Examples
+        --------
+        >>> graph.grow(min_count=3).edges_added                                    # doctest: +SKIP
         """
         more: dict[str, Any] = {"clones": clones, "gain": gain, "evaluate": evaluate}
         return self._edited(
@@ -159,12 +348,27 @@ class EditMethods(GraphSession):
         )
 
     def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
-        """Stores the edges of each row side by side and removes free slots. See `edit.session.Edit.compact`."""
+        """Stores the edges of each row side by side and removes free slots. No result changes by a bit.
+
+        Parameters
+        ----------
+        dry_run
+            Report what would change, and commit nothing.
+        command
+            What the history records as the command.
+
+        Returns
+        -------
+        CompactReport
+            Slots and runs before and after, bytes freed, and the id of the commit.
+
+        Raises
+        ------
+        OptionError
+            The graph is open at an older snapshot.
+
+        Examples
+        --------
+        >>> graph.compact().bytes_freed                                            # doctest: +SKIP
+        """
         return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
-
-    def _edited(
-        self, change: Callable[[Edit], Report], *, dry_run: bool, command: str, progress: ProgressOption = False
-    ) -> Report:
-        from sifu_graph.edit.session import apply
-
-        return apply(self, change, command=command, dry_run=dry_run, progress=progress)

@@ -97,6 +97,14 @@ class EditEdgeReport(EditReport):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EditEdgesReport(EditReport):
+    """Edges that were changed, in the order of the table: the states of each before and after."""
+
+    before: list[EdgeState]
+    after: list[EdgeState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport(EditReport):
     """Edges that became default or private, and clones that were removed or added.
 

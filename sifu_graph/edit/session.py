@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,12 +25,14 @@ from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
 from sifu_graph.edit.all_or_nothing import all_or_nothing
+from sifu_graph.edit.edge_table import located, read_rows
 from sifu_graph.edit.edit_texts import EditTexts
 from sifu_graph.edit.names import Names
 from sifu_graph.edit.reports import (
     AddNodeReport,
     CompactReport,
     EditEdgeReport,
+    EditEdgesReport,
     EditNodeReport,
     EditReport,
     NodeState,
@@ -206,12 +209,29 @@ class Edit:
     ) -> EditEdgeReport:
         account, copy = self._account(), self.copy
         pair = self.names.noted(clone_edges.source_of(copy, u)), self.names.find(v)
-        before = edge_edits.state(copy, *pair)
+        [before] = edge_edits.states(copy, [pair])
         change(copy, *pair)
         self._note(f"{what} {shown(u)} {shown(v)}{rest}")
-        return EditEdgeReport(before=before, after=edge_edits.state(copy, *pair), **account())
+        return EditEdgeReport(before=before, after=edge_edits.states(copy, [pair])[0], **account())
 
     # ---- many edges
+
+    def edit_edges(self, table: Any) -> EditEdgesReport:
+        """Edits the edges of a table (`Graph.edit_edges`), all of which is checked before the first is edited."""
+        account, rows = self._account(), read_rows(table)
+        ends = []
+        for row in rows:
+            with located(f"{row.where}, column 'source'"):
+                source = self.names.noted(clone_edges.source_of(self.copy, row.u))
+            with located(f"{row.where}, column 'target'"):
+                ends.append((source, self.names.find(row.v)))
+            with located(f"{row.where}, column {row.way!r}"):
+                row.values[:] = [self.names.find(one) if isinstance(one, str) else one for one in row.values]
+        before = edge_edits.states(self.copy, ends)
+        edge_edits.edit_rows(self.copy, ends, rows)
+        done = ", ".join(f"{way.replace('_', ' ')} {count:,}" for way, count in Counter(r.way for r in rows).items())
+        self._note(f"edit {number(len(rows), 'edge')}: {done}")
+        return EditEdgesReport(before=before, after=edge_edits.states(self.copy, ends), **account())
 
     def prune(
         self,

@@ -54,7 +54,7 @@ def check_brillm(graph: GraphSession) -> None:
         u, v = divmod(int(forbidden[0]), len(names))
         raise OptionError(
             f"{len(forbidden):,} forbidden pairs, such as {names[u]} -> {names[v]}, are default edges in the released "
-            "code, which would choose them: allow them (`sifu edit-edge U V --allow`)"
+            "code, which would choose them: allow them first"
         )
 
 

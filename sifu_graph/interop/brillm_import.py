@@ -38,9 +38,9 @@ from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.progress import ProgressOption
 from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import BuildSettings, InitialSettings
-from sifu_graph.text.imported import SPACE, read_vocabulary
+from sifu_graph.text.imported import SPACE, level_of_library, read_vocabulary
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
-from sifu_graph.text.tokenizer import LEVELS, SURROGATE, Tokenizer
+from sifu_graph.text.tokenizer import SURROGATE, Tokenizer, require_level
 
 RUN_PAGES = 32  # read and written in one piece: 64 MiB of weights
 LENGTH = 32  # tokens of a training text, as in the released recipe
@@ -112,25 +112,37 @@ def import_brillm(
     frequency
         JSON: source -> {target: count}. None: every edge is private.
     tokenizer
-        A file of the `tokenizers` library (byte-level BPE).
+        A file of the `tokenizers` library: byte-level BPE, or the words of a graph that was exported.
     level
-        None: ``bpe`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
+        None: ``bpe`` or ``word`` with a tokenizer file, else ``char``. ``tokens``: documents are lists of tokens.
     force
         Replace a store at ``path``.
+    command
+        What the history records as the command.
     progress
-        See `progress_bar.reporting`.
+        How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+        person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+    Returns
+    -------
+    ImportReport
+        Numbers of nodes and edges, the level, and ``notes``.
 
     Raises
     ------
     ForeignFileError
         A file cannot be read, or does not match the others; nothing was written.
     OptionError, StoreExistsError, StoreLockedError, DiskFullError
+
+    Examples
+    --------
+    >>> import_brillm("model.bin", "brillm.sifu", vocab="vocab.json")           # doctest: +SKIP
     """
     started = time.perf_counter()
-    if level is not None and level not in LEVELS:
-        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}")
-    if tokenizer is not None and level not in (None, "bpe"):
-        raise OptionError(f"a tokenizer file goes with level bpe, not {level}")
+    if level is not None:
+        require_level(level)
+    if tokenizer is not None and level not in (None, "bpe", "word"):
+        raise OptionError(f"a tokenizer file goes with level bpe or word, not {level}")
     names = read_names(Path(vocab))
     text = _tokenizer(names, vocab=vocab, library=tokenizer, level=level)
     state = _Checkpoint.open(Path(checkpoint), nodes=len(names), vocab=Path(vocab))
@@ -249,8 +261,8 @@ def every_edge(nodes: int) -> Edges:
 
 
 def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | None, level: str | None) -> Tokenizer:
-    level = level or ("bpe" if library is not None else "char")
     if library is None:
+        level = level or "char"
         spaced = [name for name in names if name.startswith(SPACE) and name != SPACE]
         if level == "bpe" or (level == "char" and spaced):
             shown = f" ({spaced[0]!r})" if spaced else ""
@@ -263,7 +275,7 @@ def _tokenizer(names: list[str], *, vocab: str | Path, library: str | Path | Non
     if not isinstance(content, dict):
         raise ForeignFileError(f"{library}: expected a file of the tokenizers library")
     try:
-        return read_vocabulary(names, level=level, library=content)
+        return read_vocabulary(names, level=level or level_of_library(content), library=content)
     except ForeignFileError as error:
         raise ForeignFileError(f"{library}: {error}") from error
 

@@ -128,14 +128,26 @@ def import_safetensors(
         The path of the new store, which appears there when it is complete.
     force
         Replace a store at ``path``.
+    command
+        What the history records as the command.
     progress
-        See `progress_bar.reporting`.
+        How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+        person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+    Returns
+    -------
+    SafetensorsReport
+        Numbers of nodes and edges, and the bytes of the store.
 
     Raises
     ------
     ForeignFileError
         The file is incomplete, not of `write_safetensors`, or no sound graph; nothing was written.
     StoreExistsError, StoreLockedError, DiskFullError
+
+    Examples
+    --------
+    >>> import_safetensors("graph.safetensors", "copy.sifu")                    # doctest: +SKIP
     """
     started = time.perf_counter()
     given = Path(file)

@@ -6,7 +6,6 @@ the figures for the report.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -25,10 +24,13 @@ from sifu_graph.paging.traffic import Traffic, read_traffic
 from sifu_graph.training.metrics import curve, read_metrics
 
 if TYPE_CHECKING:
+    from sifu_graph.plot.picture import Picture
     from sifu_graph.session import GraphSession
 
 FORMATS = (".png", ".svg", ".pdf")
 PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
+LEVELS = (("heldout_before", SOFT, "before training"), ("heldout_closed_form", SECOND, "after the closed form"))
+"""Held-out perplexities that the first step of a graph notes."""
 SAMPLED_EDGES = 300_000
 """Private edges whose energies are plotted, at most: whole rows, of nodes drawn at random."""
 
@@ -36,8 +38,8 @@ Figures = dict[str, Any]
 Drawing = Callable[["GraphSession", Any], Figures]
 
 
-def require_plotting(out: Path, *, force: bool = True) -> None:
-    """Check that a picture can be drawn to `out`, before the work that it shows.
+def require_plotting(out: Path | None, *, force: bool = True) -> None:
+    """Check that a picture can be drawn, and written to `out`, before the work that it shows.
 
     Raises
     ------
@@ -46,12 +48,14 @@ def require_plotting(out: Path, *, force: bool = True) -> None:
     """
     if find_spec("matplotlib") is None:
         raise OptionError("drawing needs matplotlib, which is not installed: pip install 'sifu-graph[plot]'")
+    if out is None:
+        return
     if out.suffix.lower() not in FORMATS:
         raise OptionError(f"{out}: the picture's name must end with one of {', '.join(FORMATS)}")
     require_file(out, force=force)
 
 
-def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False) -> Figures:
+def plot(graph: GraphSession, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
     """Draw one picture of a graph.
 
     Parameters
@@ -62,12 +66,12 @@ def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False
         edges, against their counts. ``alpha``: the mixing logits over the position. ``pages``: which are stored, and
         how often the corpus uses each.
     out
-        The picture: ``.png``, ``.svg`` or ``.pdf``.
+        Where the picture is written: ``.png``, ``.svg`` or ``.pdf``. None: nowhere.
 
     Returns
     -------
-    dict
-        Figures of the picture, by name.
+    Picture
+        A figure of matplotlib; ``figures`` has the numbers in it by name.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def plot(graph: GraphSession, kind: str, out: str | Path, *, force: bool = False
     """
     if kind not in FIGURES:
         raise OptionError(f"no plot {kind!r}; there are {', '.join(FIGURES)}")
-    out = Path(out)
+    out = None if out is None else Path(out)
     require_plotting(out, force=force)
     return _draw(out, lambda figure: FIGURES[kind](graph, figure), wide=kind in WIDE)
 
@@ -102,18 +106,41 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
         _draw(out, lambda figure: _loss_of(store, figure))
 
 
-def _draw(out: Path, fill: Callable[[Any], Figures], *, wide: bool = False) -> Figures:
-    from matplotlib.figure import Figure
+def _draw(out: Path | None, fill: Callable[[Any], Figures], *, wide: bool = False) -> Picture:
+    from sifu_graph.plot.picture import Picture
 
-    # no pyplot: no window, no global state
-    figure = Figure(figsize=(12 if wide else 8, 4.6), dpi=150, layout="constrained")
-    figures = fill(figure)
-    for axes in figure.axes:
+    picture = Picture(figsize=(12 if wide else 8, 4.6))
+    picture.figures = fill(picture)
+    for axes in picture.axes:
         axes.spines["top"].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=out.suffix.lower().removeprefix("."))
-    write_durably(out.absolute(), buffer.getvalue())
-    return figures
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() in ("log", "symlog"):
+                plain_numbers(axis)
+    if out is not None:
+        write_durably(out.absolute(), picture.content(out.suffix.lower().removeprefix(".")))
+    return picture
+
+
+def plain_numbers(axis: Any) -> None:
+    """Writes the numbers of a logarithmic axis in full (``60``, ``2,000``) and not as ``6 x 10^1``.
+
+    Powers of ten have a label, and between them 2 and 5 where the axis has less than two powers.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    if axis.get_scale() == "symlog":
+        return
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(max(high, 1e-300) / max(low, 1e-300))
+    between = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=between, numticks=12))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend_above(axes: Any, **options: Any) -> None:
+    """A legend above the axes, where it covers no curve."""
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, **options)
 
 
 # ---- the kinds
@@ -153,6 +180,11 @@ def _loss_of(store: Store, figure: Any) -> Figures:
             linewidth=1.2,
             label="held-out",
         )
+    for key, colour, name in LEVELS:
+        found = next((step[key] for step in steps if key in step), None)
+        if found is not None:
+            label = f"held-out, {name}: perplexity {found:,.1f}"
+            axes.axhline(math.log(found), color=colour, linestyle="--", linewidth=1.2, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")
@@ -176,11 +208,11 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
     axes.scatter(rank, out[order], s=dot, color=PRIVATE, alpha=0.5, linewidths=0, label="out of it: its row")
     axes.axhline(index.nodes, color=SOFT, linestyle=":", linewidth=1)
     axes.annotate(
-        "all nodes: a dense row", (1, index.nodes), (0, -11), textcoords="offset points", color=SOFT, fontsize=8
+        "all nodes: a dense row", (1, index.nodes), (0, 3), textcoords="offset points", color=SOFT, fontsize=8
     )
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(0, index.nodes * 1.5)
+    axes.set_ylim(0, index.nodes * 2.0)
     axes.set_xlabel("rank of the node by frequency")
     axes.set_ylabel("private edges")
     axes.legend(frameon=False, markerscale=2)
@@ -308,7 +340,7 @@ def _alpha(graph: GraphSession, figure: Any) -> Figures:
     axes.plot(position, start + shift, color=SOFT, linestyle="--", linewidth=1.2, label="where it began")
     axes.plot(position, alpha, color=PRIVATE, linewidth=1.6, marker="." if len(alpha) < 60 else None, label="alpha")
     axes.set_ylabel("mixing logit")
-    axes.legend(frameon=False)
+    _legend_above(axes)
     change.bar(position, alpha - start - shift, color=PRIVATE)
     change.axhline(0, color=SOFT, linewidth=0.8)
     change.set_ylabel("what training added")
@@ -321,7 +353,7 @@ def _alpha(graph: GraphSession, figure: Any) -> Figures:
         )
     right.set_ylabel("weight in the mix: softmax of alpha")
     right.set_ylim(bottom=0)
-    right.legend(frameon=False, loc="upper left", title="signals in it")
+    _legend_above(right, title="signals in it:")
     for panel in (axes, change, right):
         panel.set_xlabel("position k")
         panel.grid(alpha=0.3)
@@ -332,6 +364,8 @@ def _alpha(graph: GraphSession, figure: Any) -> Figures:
 
 def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Callable[[Any], Any]) -> None:
     """Two maps: how often the last training read each page, and how often it wrote it."""
+    from matplotlib.ticker import MaxNLocator
+
     pages, there = len(traffic.reads), int(traffic.resident.sum())
     read = f"last training: times brought into memory; {there:,} of {pages:,} pages\nwere there at its end"
     written = "last training: times written, by a commit or to make room"
@@ -347,7 +381,8 @@ def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Ca
             interpolation="nearest",
         )
         axes.set_title(title, fontsize=10)
-        figure.colorbar(heat, ax=axes, pad=0.01)
+        bar = figure.colorbar(heat, ax=axes, pad=0.01)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _pages(graph: GraphSession, figure: Any) -> Figures:

@@ -74,7 +74,7 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     )
     return {
         "about": about,
-        "between": " " if graph.tokenizer.level == "tokens" else "",
+        "between": " " if graph.tokenizer.level in ("tokens", "word") else "",
         "scale": _short(trace.scale),
         "encoded": graph.signal.positional != "none",
         "base": graph.signal.base,

@@ -18,7 +18,7 @@ from sifu_graph.arrays import Ids, Ints, ranges
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Document, batched
 from sifu_graph.text.pretokens import numbered
-from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed
+from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed, nodes_by_use
 
 
 def _byte_alphabet() -> list[str]:
@@ -197,9 +197,6 @@ def train_bpe(documents: Iterable[Document], *, vocab: int, stages: Stages = SIL
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
     learned = sorted(model["vocab"], key=lambda token: [BYTE_OF[character] for character in token])
-    unordered = BpeTokenizer([*SPECIAL, *learned], merges=merges)
-    counts = np.zeros(len(unordered), dtype=np.int64)
-    for batch in batched(documents, units=BpeTokenizer.batch_units):
-        counts += np.bincount(unordered.encode_batch(batch)[0], minlength=len(unordered))
-    order = np.argsort(-counts[len(SPECIAL) :], kind="stable")  # ties stay in the order of their bytes
-    return BpeTokenizer([*SPECIAL, *(learned[index] for index in order)], merges=merges)
+    nodes = [*SPECIAL, *learned]  # ties stay in the order of their bytes
+    order = nodes_by_use(BpeTokenizer(nodes, merges=merges), documents)
+    return BpeTokenizer([nodes[node] for node in order], merges=merges)

@@ -77,13 +77,15 @@ class Corpus:
         Patterns (``*.md``) of names or of paths below a folder: only files that match one of them are read.
     skip_bad
         Leave out what cannot be read (a line, a row, the rest of a file), and count it in `notes`, instead of an error.
+    everywhere
+        Read the root of a file system, and folders below which another device is mounted, instead of an error.
     stdin
         What `-` reads; `sys.stdin.buffer` if not given.
 
     Raises
     ------
     CorpusError
-        A source is missing. (Errors inside a file are raised when it is read.)
+        A source is missing, or is the root of a file system. (Errors inside a file are raised when it is read.)
     OptionError
         ``document`` has no meaning.
     """
@@ -97,6 +99,7 @@ class Corpus:
         field: str | None = None,
         glob: Sequence[str] = (),
         skip_bad: bool = False,
+        everywhere: bool = False,
         stdin: BinaryIO | None = None,
     ) -> None:
         if document is not None:
@@ -111,7 +114,7 @@ class Corpus:
             if str(given) == STDIN:
                 self.sources.append(self._spool(stdin))
             else:
-                self.sources.extend(resolve(given, glob=glob, notes=self._notes))
+                self.sources.extend(resolve(given, glob=glob, notes=self._notes, everywhere=everywhere))
         if not self.sources:
             raise CorpusError("no corpus was named: name a file, a folder, - or one of " + ", ".join(SHIPPED))
         self._check_kinds()

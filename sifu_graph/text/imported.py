@@ -22,6 +22,7 @@ from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.bpe import ALPHABET, BYTE_OF, name_of_bytes, no_surrogates
 from sifu_graph.text.corpus import Document
 from sifu_graph.text.tokenizer import PRINTED, SPECIAL, Decoder, Tokenizer
+from sifu_graph.text.words import WordTokenizer, words_of_vocabulary
 
 UNKNOWN_NAMES = ("<unk>", "[UNK]", "<UNK>")
 SPACE = "Ġ"  # how byte-level BPE writes a space
@@ -43,15 +44,17 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
     names
         The tokens, in the order of their ids.
     level
-        ``char``, ``bpe`` or ``tokens``.
+        ``char``, ``word``, ``bpe`` or ``tokens``.
     library
-        For ``bpe``: the content of the tokenizer file.
+        For ``bpe`` and ``word``: the content of the tokenizer file.
 
     Raises
     ------
     ForeignFileError
         The tokenizer file is not byte-level BPE, or knows none of the tokens.
     """
+    if level == "word":
+        return words_of_vocabulary(names, library=library)
     unknown = next((names.index(name) for name in UNKNOWN_NAMES if name in names), None)
     separator = names.index(SPECIAL[1]) if SPECIAL[1] in names else None  # exported from a graph of sifu
     if level == "bpe":
@@ -63,6 +66,12 @@ def read_vocabulary(names: Sequence[str], *, level: str, library: dict[str, Any]
         if level != "tokens" and name not in own and len(name) > 1 and not is_special(name)
     ]
     return KINDS[level](names, added=added, unknown=unknown, separator=separator, library=library)
+
+
+def level_of_library(library: dict[str, Any]) -> str:
+    """The level that a tokenizer file is for: ``word`` if sifu exported it at that level, else ``bpe``."""
+    model = library.get("model")
+    return "word" if isinstance(model, dict) and model.get("type") == "WordLevel" else "bpe"
 
 
 def _check_library(library: dict[str, Any] | None, names: Sequence[str]) -> None:
@@ -163,8 +172,8 @@ class ImportedTokenizer(Tokenizer):
     def decoder(self) -> Decoder:
         """A `Decoder` with the names as text; at level ``tokens`` with a space between nodes."""
         pieces = [PRINTED[1] if node == self.separator else name for node, name in enumerate(self._nodes)]
-        between = " " if self.level == "tokens" else ""
-        return Decoder([piece.encode() for piece in pieces], between=between, separator=self.separator)
+        spaced = [self.level == "tokens" and node != self.separator for node in range(len(pieces))]
+        return Decoder([piece.encode() for piece in pieces], before=spaced, after=spaced)
 
     def _known(self, ids: Ids) -> Ids:
         """The ids with -1 (text that is no node) replaced by the unknown node, or left out."""
@@ -285,7 +294,7 @@ class ImportedBpe(ImportedTokenizer):
 
     def decoder(self) -> Decoder:
         """A `Decoder` with the bytes of each node."""
-        return Decoder(self._pieces, separator=self.separator)
+        return Decoder(self._pieces)
 
 
 KINDS: dict[str, type[ImportedTokenizer]] = {"char": ImportedChars, "bpe": ImportedBpe, "tokens": ImportedTokens}
@@ -293,7 +302,9 @@ KINDS: dict[str, type[ImportedTokenizer]] = {"char": ImportedChars, "bpe": Impor
 
 
 def library_file(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The tokenizer file of a graph at level ``bpe``, for the `tokenizers` library; None at other levels."""
+    """The tokenizer file of a graph at level ``bpe`` or ``word``, for the library `tokenizers`; None at others."""
+    if isinstance(tokenizer, WordTokenizer):
+        return tokenizer.library
     if tokenizer.level != "bpe":
         return None
     if isinstance(tokenizer, ImportedTokenizer):

@@ -71,12 +71,12 @@ def other_form_note(tokenizer: Tokenizer, node: int, count: Ints) -> str | None:
 
 
 def names_of_new(tokenizer: Tokenizer, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names of new nodes with spaces for `SPACE`, and what is to be said about them.
+    """The names of new nodes as texts are read, with spaces for `SPACE`, and what is to be said about them.
 
     Byte-level BPE has the space before a word in the node of the word: a new word without it is read after a node for
     the space, which no other word has before it.
     """
-    found = [name.replace(SPACE, " ") for name in names]
+    found = [tokenizer.normal(name.replace(SPACE, " ")) for name in names]
     if tokenizer.level != "bpe":
         return found, []
     bare = [name for name in found if name[:1].isalnum() and name.isascii() and f" {name}" not in found]

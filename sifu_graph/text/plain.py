@@ -117,7 +117,8 @@ class ListTokenizer(Tokenizer):
     def decoder(self) -> Decoder:
         """A `Decoder` that writes a space between tokens."""
         pieces = [SPECIAL[0].encode(), PRINTED[1].encode(), *(name.encode() for name in self._nodes[2:])]
-        return Decoder(pieces, between=" ")
+        spaced = [node != SEPARATOR for node in range(len(pieces))]
+        return Decoder(pieces, before=spaced, after=spaced)
 
 
 def frequent_tokens(documents: Iterable[Document], *, limit: int) -> list[str]:

@@ -14,35 +14,39 @@ from sifu_store.errors import OptionError, StoreDamagedError, StoreVersionError
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Document
 from sifu_graph.text.plain import CharTokenizer, ListTokenizer, frequent_characters, frequent_tokens
-from sifu_graph.text.tokenizer import FORMAT, LEVELS, SPECIAL, Tokenizer
+from sifu_graph.text.tokenizer import FORMAT, SPECIAL, Tokenizer, require_level
 
 
-def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int, stages: Stages = SILENT) -> Tokenizer:
+def train_tokenizer(
+    documents: Iterable[Document], *, level: str, vocab: int, lowercase: bool = False, stages: Stages = SILENT
+) -> Tokenizer:
     """Choose the nodes from documents.
 
     Parameters
     ----------
     documents
-        The training part of a corpus: text, or lists of tokens at level `tokens`. Level `bpe` reads it twice, so it
-        must be an iterable that can be read twice (a list, `Corpus.training(...)`).
+        The training part of a corpus: text, or lists of tokens at level `tokens`. Levels `bpe` and `word` read it
+        twice, so it must be an iterable that can be read twice (a list, `Corpus.training(...)`).
     level
-        `char`, `bpe` or `tokens`.
+        `char`, `word`, `bpe` or `tokens`.
     vocab
         Number of nodes, the two special ones included. If the text has fewer, all are used: compare
         `len(tokenizer)` with it.
+    lowercase
+        Level `word` reads upper-case letters as lower-case ones.
     stages
         Of what takes long between the passes over the documents.
 
     Raises
     ------
     OptionError
-        `level` is not known, or `vocab` is too small (3; for `bpe` 258: the special nodes and all bytes).
+        `level` is not known, or `vocab` is too small (3; for `word` 5; for `bpe` 258: the special nodes and all
+        bytes), or `lowercase` is given at another level than `word`.
     CorpusError
         There is no document.
     """
-    if level not in LEVELS:
-        raise OptionError(f"the level is {level!r}; expected one of {', '.join(LEVELS)}")
-    least = len(SPECIAL) + (256 if level == "bpe" else 1)
+    require_level(level, lowercase=lowercase)
+    least = len(SPECIAL) + {"bpe": 256, "word": 3}.get(level, 1)
     if vocab < least:
         raise OptionError(f"the vocabulary has {vocab} nodes; level {level} needs at least {least}")
     if level == "char":
@@ -51,6 +55,10 @@ def train_tokenizer(documents: Iterable[Document], *, level: str, vocab: int, st
         from sifu_graph.text.bpe import train_bpe  # the library behind it loads slowly
 
         return train_bpe(documents, vocab=vocab, stages=stages)
+    if level == "word":
+        from sifu_graph.text.words import train_words
+
+        return train_words(documents, vocab=vocab, lowercase=lowercase)
     return ListTokenizer(frequent_tokens(documents, limit=vocab - len(SPECIAL)))
 
 
@@ -97,17 +105,18 @@ class _Record(TypedDict):
     """What `Tokenizer.to_json` writes."""
 
     format: int
-    level: Literal["char", "bpe", "tokens"]
+    level: Literal["char", "word", "bpe", "tokens"]
     nodes: list[str]
     added: list[int]
     aliases: NotRequired[dict[str, int]]
     learned_aliases: NotRequired[dict[str, int]]
     merges: NotRequired[list[tuple[str, str]]]
+    lowercase: NotRequired[bool]
     imported: NotRequired[_Imported]
 
 
 def _kind(level: str, *, imported: bool) -> type[Tokenizer]:
-    """The class of tokenizers of a level; the classes of `bpe` and `imported` load the library `tokenizers`."""
+    """The class of tokenizers of a level; those of `bpe`, `word` and `imported` load the library `tokenizers`."""
     if imported:
         from sifu_graph.text.imported import KINDS
 
@@ -116,4 +125,8 @@ def _kind(level: str, *, imported: bool) -> type[Tokenizer]:
         from sifu_graph.text.bpe import BpeTokenizer
 
         return BpeTokenizer
+    if level == "word":
+        from sifu_graph.text.words import WordTokenizer
+
+        return WordTokenizer
     return {"char": CharTokenizer, "tokens": ListTokenizer}[level]

@@ -102,23 +102,27 @@ def _suffixes(name: str) -> tuple[str, str]:
     return Path(lower.removesuffix(compression)).suffix, compression
 
 
-def resolve(given: str | Path, *, glob: Sequence[str], notes: list[str]) -> list[Source]:
+def resolve(given: str | Path, *, glob: Sequence[str], notes: list[str], everywhere: bool = False) -> list[Source]:
     """The sources that a path or the name of a shipped corpus stands for. What a folder leaves out is noted.
 
     Raises
     ------
     CorpusError
-        It is not there, cannot be opened, or is a folder without a text.
+        It is not there, cannot be opened, or is a folder without a text; or, unless ``everywhere``, the root of a file
+        system or a folder below which another device is mounted.
     """
     path = Path(given)
     if str(given) in SHIPPED and not path.exists():
         return [shipped(str(given))]
     try:
         path = path.absolute()
-        if path.resolve() == Path(path.anchor):
-            raise CorpusError(f"{path}: the root of a file system: name the folders below it that hold text")
+        if path.resolve() == path.resolve().parent and not everywhere:
+            raise CorpusError(
+                f"{path}: the root of a file system: name the folders below it that hold text, or pass "
+                "`everywhere=True` to read all of it"
+            )
         if path.is_dir():
-            return _folder(path, glob=glob, notes=notes)
+            return _folder(path, glob=glob, notes=notes, everywhere=everywhere)
         if not path.exists():
             raise CorpusError(f"{path}: not found; name a file, a folder, - or one of {', '.join(SHIPPED)}")
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
@@ -126,15 +130,15 @@ def resolve(given: str | Path, *, glob: Sequence[str], notes: list[str]) -> list
     return [file(path)]
 
 
-def _folder(path: Path, *, glob: Sequence[str], notes: list[str]) -> list[Source]:
+def _folder(path: Path, *, glob: Sequence[str], notes: list[str], everywhere: bool) -> list[Source]:
     left_out, files = LeftOut(), []
-    for below in _below(path, left_out):
+    for below in _below(path, left_out, everywhere=everywhere):
         name = below.relative_to(path).as_posix()
         if glob and not any(fnmatchcase(name, each) or fnmatchcase(below.name, each) for each in glob):
             left_out.unmatched += 1
             continue
         source = file(below)
-        head = b"" if glob else _head(source)
+        head = b"" if glob or not below.stat().st_size else _head(source)  # files of /proc have no size, and may wait
         if glob or _is_text(head, known=_suffixes(below.name)[0] in (TEXT, *KINDS)):
             files.append(source)
         elif head:
@@ -149,9 +153,15 @@ def _folder(path: Path, *, glob: Sequence[str], notes: list[str]) -> list[Source
     return files
 
 
-def _below(path: Path, left_out: LeftOut) -> list[Path]:
-    """The files below a folder in the order of their names, without those of hidden folders and of graphs."""
-    found = []
+def _below(path: Path, left_out: LeftOut, *, everywhere: bool) -> list[Path]:
+    """The files below a folder in the order of their names, without those of hidden folders and of graphs.
+
+    Raises
+    ------
+    CorpusError
+        A folder below it is on another device, unless ``everywhere``.
+    """
+    found, device = [], path.stat().st_dev
     for root, folders, names in os.walk(path):
         here = Path(root)
         for name in list(folders):
@@ -160,6 +170,11 @@ def _below(path: Path, left_out: LeftOut) -> list[Path]:
             left_out.hidden += name.startswith(".")
             if graph or name.startswith("."):
                 folders.remove(name)
+            elif not everywhere and not (here / name).is_symlink() and (here / name).stat().st_dev != device:
+                raise CorpusError(
+                    f"{path}: {here / name} below it is on another device: name the folders that hold text, or pass "
+                    "`everywhere=True` to read all of it"
+                )
         left_out.hidden += sum(name.startswith(".") for name in names)
         found += [here / name for name in names if not name.startswith(".") and (here / name).is_file()]
     return sorted(found, key=lambda below: below.relative_to(path).parts)

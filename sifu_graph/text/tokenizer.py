@@ -1,4 +1,4 @@
-"""Text to nodes and nodes to text: the base class of the tokenizers in `plain`, `bpe` and `imported`.
+"""Text to nodes and nodes to text: the base class of the tokenizers in `plain`, `words`, `bpe` and `imported`.
 
 Node 0 is `<unk>` (text that is no node), node 1 is `<sep>` (start and end of a document; prints as a line break).
 All other nodes are ordered by how often the training text uses them, ties by the token. Nodes added later
@@ -20,16 +20,34 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Ids, Ints
-from sifu_graph.text.corpus import Document
+from sifu_graph.arrays import Bools, Ids, Ints
+from sifu_graph.text.corpus import Document, batched
 
 UNKNOWN = 0
 SEPARATOR = 1
 SPECIAL = ("<unk>", "<sep>")
 PRINTED = ("\ufffd", "\n")  # what the special nodes decode to
-LEVELS = ("char", "bpe", "tokens")
+LEVELS = ("char", "word", "bpe", "tokens")
 FORMAT = 1
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def level_meant(level: str) -> str | None:
+    """The level that is meant by a word that is none; None: it is not near to one."""
+    word = level.lower()
+    if any(part in word for part in ("piece", "byte", "sub")):
+        return "bpe"
+    return next((each for each in LEVELS if each in word or (word and word in each)), None)
+
+
+def require_level(level: str, *, lowercase: bool = False) -> None:
+    """Raise `OptionError` for a level that is not one of `LEVELS`, or one at which ``lowercase`` has no meaning."""
+    if level not in LEVELS:
+        meant = level_meant(level)
+        asked = f"; did you mean {meant}?" if meant else ""
+        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}{asked}")
+    if lowercase and level != "word":
+        raise OptionError(f"`lowercase` goes with level word, not {level}")
 
 
 class Tokenizer(ABC):
@@ -195,6 +213,10 @@ class Tokenizer(ABC):
     def _ids_by_name(self) -> dict[str, int]:
         return {name: node for node, name in enumerate(self.vocabulary)}
 
+    def normal(self, text: str) -> str:
+        """A text in the form in which it is read."""
+        return text
+
     def to_json(self) -> dict[str, Any]:
         """The whole tokenizer as a JSON object; `registry.read_tokenizer` reads it."""
         record = {"format": FORMAT, "level": self.level, "nodes": self._nodes, "added": self._added}
@@ -294,23 +316,29 @@ class Decoder:
     ----------
     pieces
         The UTF-8 bytes of each node.
-    between
-        The text between two nodes of a document.
-    separator
-        The node at the edge of a document, or None.
+    before, after
+        Whether each node asks for a space before it, and after it; None: no node does. A space is between two nodes
+        if the first asks for one after it and the second for one before it.
     """
 
-    def __init__(self, pieces: list[bytes], *, between: str = "", separator: int | None = SEPARATOR) -> None:
+    def __init__(
+        self,
+        pieces: list[bytes],
+        *,
+        before: Sequence[bool] | Bools | None = None,
+        after: Sequence[bool] | Bools | None = None,
+    ) -> None:
         self.pieces = pieces
-        self._between = between
-        self._separator = separator
-        self._inside = False
+        none = [False] * len(pieces)
+        self._before = none if before is None else before
+        self._after = none if after is None else after
+        self._asked = False  # for a space by the last node
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, node: int) -> str:
         """The characters that one more node completes; empty while a character lacks bytes."""
-        gap = self._between if self._inside and node != self._separator else ""
-        self._inside = node != self._separator
+        gap = " " if self._asked and self._before[node] else ""
+        self._asked = bool(self._after[node])
         return gap + self._utf8.decode(self.pieces[node])
 
     def flush(self) -> str:
@@ -319,6 +347,15 @@ class Decoder:
 
 
 # ---- arrays of nodes
+
+
+def nodes_by_use(tokenizer: Tokenizer, documents: Iterable[Document]) -> Ints:
+    """The special nodes, then all others by how often documents use them, ties by the id, int64 [n]."""
+    counts = np.zeros(len(tokenizer), dtype=np.int64)
+    for batch in batched(documents, units=tokenizer.batch_units):
+        counts += np.bincount(tokenizer.encode_batch(batch)[0], minlength=len(tokenizer))
+    order = np.argsort(-counts[len(SPECIAL) :], kind="stable")
+    return np.concatenate([np.arange(len(SPECIAL)), len(SPECIAL) + order])
 
 
 def framed(ids: Ids, lengths: list[int]) -> tuple[Ids, Ints]:

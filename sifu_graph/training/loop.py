@@ -152,6 +152,7 @@ class _Run:
         self.keeps_best = self.trainer.most_passes is not None and options.only_time
         self.best: _Best | None = None
         self.metrics = graph.path / METRICS
+        self.levels: dict[str, float] = {}  # held-out perplexities before the first step, not logged yet
         self.uncommitted = False
         self.uncollected: str | None = None  # why the last garbage collection failed
 
@@ -161,6 +162,8 @@ class _Run:
         self._restore_log()
         clock.started = clock.last_commit = clock.last_eval = time.monotonic()
         before = self.heldout = self._heldout(self.stages)
+        if self.saved is None and before is not None:
+            self.levels["heldout_before"] = before
         self._keep_if_best()
         self.fitting = True
         counted = self.trainer.fit(self.stages)  # Ctrl-C ends it at once
@@ -200,6 +203,8 @@ class _Run:
         self.uncommitted = True
         fitted = counted.write(self.graph.parameters, self.stages)
         self.heldout = self._heldout(self.stages)
+        if self.heldout is not None:
+            self.levels["heldout_closed_form"] = self.heldout
         return fitted
 
     def _begin_steps(self) -> None:
@@ -221,6 +226,11 @@ class _Run:
         else:
             took = time.monotonic() - clock.started - self.begun_s
             self.training.at(round(took), max(1, round(took + left)), eta_s=left, detail=detail)
+
+    def _log(self, report: StepReport) -> None:
+        """Logs a step; the first one with the perplexities before it."""
+        log_step(self.metrics, dataclasses.asdict(report) | self.levels, self.store.branch)
+        self.levels = {}
 
     def _restore_log(self) -> None:
         """Makes the log end at the step of the commit, which a killed run may have passed or not logged."""
@@ -262,7 +272,7 @@ class _Run:
             snapshot=snapshot,
             cache=self.trainer.cache() if evaluate or snapshot else None,
         )
-        log_step(self.metrics, dataclasses.asdict(report), self.store.branch)
+        self._log(report)
         self._report_step(loss)
         if options.on_step is not None:
             options.on_step(report)
@@ -320,7 +330,7 @@ class _Run:
                 snapshot=snapshot,
                 cache=self.trainer.cache(),
             )
-            log_step(self.metrics, dataclasses.asdict(final), self.store.branch)
+            self._log(final)
         return snapshot
 
     def _shown_loss(self) -> float:

@@ -39,9 +39,19 @@ class Keyboard(io.TextIOWrapper):
         return True
 
 
-def call(*args: str | Path, stdin: bytes = b"", typed: bool = False) -> Result:
-    """Runs a command in this process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+class Screen(io.TextIOWrapper):
+    """A terminal to write on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def call(*args: str | Path, stdin: bytes = b"", typed: bool = False, screen: bool = False) -> Result:
+    """Runs a command in this process; with ``screen``, its results go to a terminal."""
+    out, err = (
+        kind(io.BytesIO(), encoding="utf-8", newline="")
+        for kind in (Screen if screen else io.TextIOWrapper, io.TextIOWrapper)
+    )
     before, sys.stdin = (
         sys.stdin,
         (Keyboard if typed else io.TextIOWrapper)(io.BytesIO(stdin), encoding="utf-8"),

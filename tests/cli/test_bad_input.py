@@ -61,7 +61,12 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["build-graph", "--width", "3"], "even number"),
         (["build-graph", "--width", "2147483648"], "even number from 2 to 1,024"),
         (["build-graph", "--length", "9223372036854775807"], "from 2 to 65,536 tokens"),
-        (["build-graph", "--level", "word"], "'word' is not one of 'char', 'bpe', 'tokens'; did you mean bpe (words"),
+        (
+            ["build-graph", "--level", "words"],
+            "'words' is not one of 'char', 'word', 'bpe', 'tokens'; did you mean word?",
+        ),
+        (["build-graph", "--level", "wordpiece"], "did you mean bpe?"),
+        (["build-graph", "--lowercase"], "--lowercase goes with level word, not char"),
         (["build-graph", "--document", "page"], "document is 'page': it must be one of line, paragraph, file or"),
         (["train", "--document", "line"], "say how a text is read: name the text"),
         (["eval", "--glob", "*.md"], "say how a text is read: name the text"),

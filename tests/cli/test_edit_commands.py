@@ -163,3 +163,22 @@ def test_a_locked_store(graph: Path) -> None:
         assert result.code == 1
         assert "is being written by" in result.error
         assert call("add-node", "龘", "--dry-run").code == 0  # looking is allowed
+
+
+def test_edges_of_a_table(graph: Path) -> None:
+    (graph.parent / "edges.csv").write_text("source,target,boost,forbid\n春,風,2,\n明,月,,true\n", encoding="utf-8")
+    before = json.loads(call("log", "--json").out)
+    dry = call("edit-edge", "--from", "edges.csv", "--dry-run", "--json")
+    assert dry.code == 0, dry
+    assert [edge["kind"] for edge in json.loads(dry.out)["after"]] == ["private", "forbidden"]
+    assert json.loads(call("log", "--json").out) == before
+    made = call("edit-edge", "--from", "edges.csv")
+    assert made.code == 0, made
+    assert "edges" in made.out
+    [newest, *_] = json.loads(call("log", "--json").out)["commits"]
+    assert newest["command"] == "edit-edge --from edges.csv"
+    assert newest["message"] == "edit 2 edges: boost 1, forbid 1"
+    again = call("edit-edge", "--from", "edges.csv")
+    assert (again.code, again.error) == (2, "edges.csv: line 3: the edge 明 月 is forbidden already")
+    for wrong in (("春", "--from", "edges.csv"), ("--from", "edges.csv", "--forbid"), ("春",), ()):
+        assert call("edit-edge", *wrong).code == 2

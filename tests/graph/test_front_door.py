@@ -51,7 +51,7 @@ TARGETS: dict[str, tuple[Any, ...]] = {
 }
 EDITS = (
     "add_node", "remove_node", "rename_node", "merge_node", "set_bias", "scale_edge", "boost_edge", "copy_edge",
-    "default_edge", "forbid_edge", "allow_edge", "prune", "grow", "compact",
+    "edit_edges", "default_edge", "forbid_edge", "allow_edge", "prune", "grow", "compact",
 )  # fmt: skip
 METHODS = sorted(
     name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +27,18 @@ def opened(trained: Path):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_every_kind_can_be_drawn(opened: Graph, tmp_path: Path, kind: str, suffix: str) -> None:
     out = tmp_path / f"picture{suffix}"
-    assert opened.plot(kind, out)
+    assert opened.plot(kind, out).figures
     assert out.read_bytes().startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
 
 
 @pytest.mark.parametrize("kind", sorted(set(FIGURES) - {"loss"}))
 def test_a_new_graph_has_every_picture_but_the_loss(graph: Graph, tmp_path: Path, kind: str) -> None:
-    assert plot(graph, kind, tmp_path / "picture.png")
+    assert plot(graph, kind, tmp_path / "picture.png").figures
 
 
 def test_the_figures_are_those_of_the_graph(opened: Graph, tmp_path: Path) -> None:
     index, store = opened.parameters.index, opened.store
-    found = {kind: plot(opened, kind, tmp_path / f"{kind}.svg") for kind in FIGURES}
+    found = {kind: plot(opened, kind, tmp_path / f"{kind}.svg").figures for kind in FIGURES}
     sizes = [index.row(node).stop - index.row(node).start for node in range(index.nodes)]
     assert found["rows"]["largest"] == max(sizes)
     assert found["rows"]["empty_rows"] == sizes.count(0)
@@ -54,7 +56,7 @@ def test_the_figures_are_those_of_the_graph(opened: Graph, tmp_path: Path) -> No
 
 
 def test_alpha_of_a_new_graph_has_not_moved(graph: Graph, tmp_path: Path) -> None:
-    assert plot(graph, "alpha", tmp_path / "a.png")["moved"] == pytest.approx(0, abs=1e-6)
+    assert plot(graph, "alpha", tmp_path / "a.png").figures["moved"] == pytest.approx(0, abs=1e-6)
 
 
 def test_what_cannot_be_drawn(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,12 +88,12 @@ def test_what_the_last_training_did_page_by_page(trained: Path, tmp_path: Path) 
         assert noted is not None
         assert (noted.reads[stored] > 0).all()
         assert (noted.writes > 0).tolist() == stored.tolist()  # three steps, one commit
-        found = plot(graph, "pages", tmp_path / "a.png")
+        found = plot(graph, "pages", tmp_path / "a.png").figures
         assert found["page_reads"] == noted.reads.sum()
         assert found["page_writes"] == noted.writes.sum() == stored.sum()
         assert read_traffic(path, pages=pages + 1) is None
         (path / TRAFFIC).write_bytes(b"PK torn")
-        assert plot(graph, "pages", tmp_path / "b.png")["page_reads"] is None
+        assert plot(graph, "pages", tmp_path / "b.png").figures["page_reads"] is None
 
 
 def test_the_curve_of_a_branch() -> None:
@@ -119,10 +121,92 @@ def test_a_branch_keeps_its_own_curve(trained: Path, tmp_path: Path) -> None:
     with Graph.open(path) as graph:
         graph.branch("trial")
         graph.train(steps=2, batch=64)
-        assert plot(graph, "loss", tmp_path / "a.png")["steps"] == 5
+        assert plot(graph, "loss", tmp_path / "a.png").figures["steps"] == 5
         graph.switch("trial")
-        assert plot(graph, "loss", tmp_path / "b.png")["steps"] == 3
+        assert plot(graph, "loss", tmp_path / "b.png").figures["steps"] == 3
         graph.train(steps=1, batch=64)
-        assert plot(graph, "loss", tmp_path / "c.png")["steps"] == 4
+        assert plot(graph, "loss", tmp_path / "c.png").figures["steps"] == 4
         graph.switch("main")
-        assert plot(graph, "loss", tmp_path / "d.png")["steps"] == 5  # not dropped by the other's training
+        assert plot(graph, "loss", tmp_path / "d.png").figures["steps"] == 5  # not dropped by the other's training
+
+
+# ---- in a notebook, and what can be read in a picture
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_a_picture_is_a_figure_of_matplotlib_that_a_notebook_shows(opened: Graph, kind: str, tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    picture = opened.plot(kind)
+    assert isinstance(picture, Figure)
+    assert picture._repr_png_().startswith(b"\x89PNG")
+    assert picture.figures == opened.plot(kind, tmp_path / "a.svg").figures
+    picture.axes[0].set_title("mine")  # it can be changed, and written again
+    picture.savefig(tmp_path / "b.png")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_numbers_at_the_axes_are_written_in_full(opened: Graph, kind: str) -> None:
+    picture = opened.plot(kind)
+    picture.canvas.draw()
+    shown = 0
+    for axes in picture.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+            labels = [label.get_text() for at, label in ticks if low <= at <= high]
+            shown += len(labels)
+            assert not [label for label in labels if "^" in label or "mathdefault" in label or "e+" in label]
+            if axis.get_scale() == "log":
+                assert len([label for label in labels if label]) >= 2, (kind, labels)
+                assert len(set(labels)) == len(labels)
+    assert shown
+
+
+def test_colour_bars_of_whole_numbers_have_whole_numbers(trained: Path) -> None:
+    with Graph.open(trained) as graph:
+        picture = graph.plot("pages")
+    picture.canvas.draw()
+    bars = [axes for axes in picture.axes if axes.get_label() == "<colorbar>"]
+    assert len(bars) == 3
+    for axes in bars:
+        low, high = sorted(axes.yaxis.get_view_interval())
+        labels = [label.get_text() for at, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+                  if low <= at <= high]  # fmt: skip
+        assert labels
+        assert all(float(label.replace(",", "")).is_integer() for label in labels)
+
+
+def test_no_legend_of_alpha_covers_a_curve(opened: Graph) -> None:
+    picture = opened.plot("alpha")
+    picture.canvas.draw()
+    for axes in picture.axes:
+        if (legend := axes.get_legend()) is None:
+            continue
+        box = legend.get_window_extent()
+        for line in axes.get_lines():
+            points = axes.transData.transform(line.get_xydata())
+            assert not [point for point in points if box.contains(*point)]
+
+
+def test_the_loss_shows_where_training_began_and_the_closed_form(trained: Path) -> None:
+    noted = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    levels = {key: noted[0][key] for key in ("heldout_before", "heldout_closed_form")}
+    assert not [line for line in noted[1:] if levels.keys() & line.keys()]
+    with Graph.open(trained) as graph:
+        picture = graph.plot("loss")
+    drawn = {str(line.get_label()): line.get_ydata() for line in picture.axes[0].get_lines()}
+    for level, name in (("heldout_before", "before training"), ("heldout_closed_form", "after the closed form")):
+        label = f"held-out, {name}: perplexity {levels[level]:,.1f}"
+        assert np.allclose(drawn[label], np.log(levels[level]))
+    low, high = picture.axes[0].get_ylim()
+    assert all(low < np.log(value) < high for value in levels.values())
+
+
+def test_a_run_that_goes_on_keeps_the_levels_of_the_first(trained: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(trained, tmp_path / "graph.sifu"))
+    with Graph.open(path) as graph:
+        before = [line.get_label() for line in graph.plot("loss").axes[0].get_lines()]
+        graph.train(steps=1, batch=64)
+        assert [line.get_label() for line in graph.plot("loss").axes[0].get_lines()] == before

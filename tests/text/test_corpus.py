@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 from pathlib import Path
 
 import pytest
@@ -330,3 +331,47 @@ def test_a_long_text_with_carriage_returns_is_cut_at_them(tmp_path: Path, monkey
     path = tmp_path / "a.txt"
     path.write_bytes(("\r".join(LINES * 20) + "\r").encode())
     assert list(Corpus([path]).documents()) == LINES * 20
+
+
+def test_a_folder_that_leaves_its_device_is_refused_unless_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/one.txt", "a/mounted/two.txt", ".hidden/three.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text\n", encoding="utf-8")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "a/mounted")
+    real = Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        found = real(self, **options)
+        if not any(part in ("mounted", ".hidden", "elsewhere") for part in self.parts):
+            return found
+        fields = list(found)
+        fields[2] += 1  # st_dev
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(CorpusError, match=r"a.mounted below it is on another device.*`everywhere=True`"):
+        Corpus(tmp_path)
+    names = [Path(source.name).name for source in Corpus(tmp_path, everywhere=True).sources]
+    assert names == ["two.txt", "one.txt"]
+    assert len(Corpus(tmp_path / "a/mounted").sources) == 1  # a device of its own is not left
+    assert len(Corpus(tmp_path / "a/one.txt").sources) == 1
+
+
+def test_the_root_of_a_file_system_can_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.txt").write_text("text\n", encoding="utf-8")
+    found: list[tuple[Path, bool]] = []
+
+    def below(path: Path, left_out: object, *, everywhere: bool) -> list[Path]:
+        found.append((path, everywhere))
+        return []
+
+    monkeypatch.setattr("sifu_graph.text.sources._below", below)
+    for name in ("/", "/tmp/..", "//"):
+        with pytest.raises(CorpusError, match="the root of a file system: name the folders"):
+            Corpus(name)
+    assert not found  # nothing was read
+    with pytest.raises(CorpusError, match="a folder without a single text"):
+        Corpus("/", everywhere=True)
+    assert [everywhere for _, everywhere in found] == [True]

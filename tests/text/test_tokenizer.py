@@ -20,7 +20,7 @@ from sifu_graph.text.bpe import no_surrogates
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.pretokens import pretokens
 from sifu_graph.text.registry import read_tokenizer, train_tokenizer
-from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN, Tokenizer
+from sifu_graph.text.tokenizer import LEVELS, SEPARATOR, UNKNOWN, Tokenizer
 
 small_text = st.text("abc春風雲\n😀", max_size=30)
 any_text = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -92,7 +92,7 @@ def test_a_line_break_in_the_text_is_a_node() -> None:
 # ---- every level
 
 
-@pytest.mark.parametrize("level", ["char", "bpe", "tokens"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("added", [[], ["the dog", "dog c", "og and"]])
 @given(documents=st.lists(st.one_of(small_text, st.sampled_from(ENGLISH)), max_size=8))
 def test_batch_equals_one_by_one(level: str, added: list[str], documents: list[str]) -> None:
@@ -111,7 +111,7 @@ def trained(level: str) -> Tokenizer:
     return train_tokenizer(documents, level=level, vocab=270)
 
 
-@pytest.mark.parametrize("level", ["char", "bpe", "tokens"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_json_round_trip(level: str) -> None:
     tokenizer = trained(level).with_added(["cat and", "<odd>", "日"])
     again = read_tokenizer(json.loads(json.dumps(tokenizer.to_json())))
@@ -125,8 +125,10 @@ def test_json_round_trip(level: str) -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(OptionError, match="level is 'word'"):
-        train_tokenizer(POEMS, level="word", vocab=10)
+    with pytest.raises(OptionError, match=r"no level .words.; there are char, .*; did you mean word"):
+        train_tokenizer(POEMS, level="words", vocab=10)
+    with pytest.raises(OptionError, match="did you mean bpe"):
+        train_tokenizer(POEMS, level="wordpiece", vocab=10)
     for level, vocab in {"char": 2, "bpe": 257, "tokens": 0}.items():
         with pytest.raises(OptionError, match="needs at least"):
             train_tokenizer(POEMS, level=level, vocab=vocab)
@@ -247,7 +249,7 @@ print(train_tokenizer(words, level=sys.argv[1], vocab=300).fingerprint)
 """
 
 
-@pytest.mark.parametrize("level", ["char", "bpe"])
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
 def test_training_is_deterministic_across_processes(level: str) -> None:
     found = set()
     for seed, threads in (("1", "1"), ("2", "4")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +60,10 @@ def _line(choice: Choice) -> tuple[Part, ...]:
 
 
 def _padded(token: str) -> str:
-    """A token, cut or filled to the width of its column; wide characters take two cells."""
-    out, cells = "", 0
-    for character in token:
-        wide = 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if cells + wide > TOKEN_WIDTH:
-            break
-        out, cells = out + character, cells + wide
-    return out + " " * (TOKEN_WIDTH - cells)
+    """A token, filled to the width of its column if it is shorter; wide characters take two cells."""
+    from rich.cells import cell_len
+
+    return token + " " * (TOKEN_WIDTH - cell_len(token))
 
 
 def _style(choice: Choice) -> dict[str, Any]:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 OFF_TERMINAL_WIDTH = 160
 """Width in columns of rich output that does not go to a terminal."""
 
+LEAST_REMARK = 20
+"""Columns of a terminal beside label and value from which a remark stands there."""
+REMARK_BELOW = 4
+"""Columns before a remark that stands below its label."""
+
 Row = tuple[str, str, str]
 """Label, value, remark."""
 
@@ -26,12 +31,41 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 
 def print_table(rows: Iterable[Row]) -> None:
-    """Print aligned rows: labels left-aligned, values right-aligned, then remarks."""
+    """Print aligned rows: labels left-aligned, values right-aligned, then remarks.
+
+    On a terminal a long remark continues below its beginning, or below the label where there is little room beside it.
+    """
+    from rich.cells import cell_len
+
     rows = [(visible(label), visible(value), visible(remark)) for label, value, remark in rows]
-    label_width = max(len(label) for label, _, _ in rows)
-    value_width = max(len(value) for _, value, _ in rows)
+    label_width = max(cell_len(label) for label, _, _ in rows)
+    value_width = max(cell_len(value) for _, value, _ in rows)
+    beside = label_width + value_width + 4
     for label, value, remark in rows:
-        echo(styled(f"{label:<{label_width}}", dim=True), f"  {value:>{value_width}}  {remark}".rstrip())
+        lead = " " * (label_width - cell_len(label)) + "  " + " " * (value_width - cell_len(value)) + value
+        lines, indent = [remark], beside
+        if sys.stdout.isatty():
+            lines = wrapped(remark, output_width() - beside)
+            if output_width() - beside < max([LEAST_REMARK, *map(cell_len, lines)]) and len(remark) > 0:
+                indent = REMARK_BELOW
+                lines = ["", *wrapped(remark, output_width() - REMARK_BELOW)]
+        echo(styled(label, dim=True), f"{lead}  {lines[0]}".rstrip())
+        for line in lines[1:]:
+            echo(" " * indent + line)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most `width` columns of a terminal; a longer word is a line of its own and stays whole."""
+    from rich.cells import cell_len
+
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and cell_len(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def output_width() -> int:

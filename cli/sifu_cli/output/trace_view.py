@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sifu_cli.output.formats import number, percent, printable, source_name
+from sifu_cli.output.tables import GAP, Column, Grid, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +21,9 @@ SIGNALS_IN_TREE = 8
 """Signals that are listed one by one; the others are summed in one line."""
 SIDE_BY_SIDE = 140
 """Columns of a terminal that holds what was before and after changes side by side."""
+INDENT = 8  # columns before what is at the second level of the tree
+BAR = 20  # columns of the longest bar
 LEAST_ROOM = 24  # columns for the strongest candidates
-GAP = 3  # columns between two columns of a table
 
 
 def _strongest(position: Position, room: int | None = None) -> str:
@@ -136,7 +138,7 @@ def _margin(position: Position) -> str:
     return "-" if margin is None else f"{float(margin.energy[0]):.3f}"
 
 
-def position_tree(trace: Trace, position: Position, before: Position | None, top: int) -> Tree:
+def position_tree(trace: Trace, position: Position, before: Position | None, top: int, width: int) -> Tree:
     """The mix, the candidates and the contributions of one position.
 
     Parameters
@@ -149,6 +151,8 @@ def position_tree(trace: Trace, position: Position, before: Position | None, top
         The same position before the changes; None: there are no changes.
     top
         Number of candidates.
+    width
+        Columns of the terminal.
     """
     from rich.text import Text
     from rich.tree import Tree
@@ -157,14 +161,14 @@ def position_tree(trace: Trace, position: Position, before: Position | None, top
     others = "every node has an energy of its own" if trace.base else "all others share the default edge"
     root.add(Text(f"{position.private_edges:,} private edges; {others}", style="dim"))
     root.add(_mix(trace, position))
-    root.add(_candidates(trace, position, top))
+    root.add(_candidates(trace, position, top, width))
     if before is not None and trace.before is not None:
-        root.add(_account(trace.before, before, "before: "))
-        root.add(_account(trace, position, "after: "))
+        root.add(_account(trace.before, before, "before: ", width))
+        root.add(_account(trace, position, "after: ", width))
     else:
-        root.add(_account(trace, position, ""))
+        root.add(_account(trace, position, "", width))
     if position.came_at is not None and position.came_at > 1:
-        root.add(_pair(trace, position, position.came_at, 0, ""))
+        root.add(_pair(trace, position, position.came_at, 0, "", width))
     return root
 
 
@@ -185,34 +189,31 @@ def _mix(trace: Trace, position: Position) -> Tree:
     return tree
 
 
-def _candidates(trace: Trace, position: Position, top: int) -> Tree:
-    from rich import box
-    from rich.table import Table
+def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for name in ("", "energy", "p", "rank", "edge"):
-        table.add_column(name, justify="left" if name in ("", "edge") else "right", no_wrap=True)
+    columns = [Column("", right=False), Column("energy", drop=3), Column("p"), Column("rank", drop=1)]
+    table = Grid([*columns, Column("edge", right=False, drop=2)])
     for k, one in enumerate(position.candidates):
         if top <= k < position.contenders and k != position.came_at:
             continue
         default = "default" if trace.base else f"default, one of {one.among:,}"
         private = f"private, count {one.count:,}" if one.private else default
         came = "bold" if k == position.came_at else None
-        table.add_row(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
+        table.add(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
     tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))
-    tree.add(table)
+    tree.add(table_of(table, width - INDENT))
     return tree
 
 
-def _account(trace: Trace, position: Position, label: str) -> Tree:
+def _account(trace: Trace, position: Position, label: str, width: int) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
     if position.margin is None:
         return Tree(Text(f"{label}{_no_margin(position)}"))
-    return _pair(trace, position, 0, 1, label)
+    return _pair(trace, position, 0, 1, label, width)
 
 
 def _no_margin(position: Position) -> str:
@@ -222,8 +223,9 @@ def _no_margin(position: Position) -> str:
     return "there is only one candidate: no margin to explain"
 
 
-def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
+def _pair(trace: Trace, position: Position, a: int, b: int, label: str, width: int) -> Tree:
     """The contributions to the energy of candidate a minus that of candidate b (indices of the candidates)."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
     from rich.tree import Tree
@@ -236,9 +238,9 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
     side = "ahead of" if energy >= 0 else "behind"
     tree = Tree(Text(f"{label}{names[0]} {side} {names[1]}: {energy:+.4f} energy, {nats:+.3f} nats, {ratio}"))
     table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, overflow="crop")
     signals = margin.signals[0]
     mixed = [k for k in range(len(signals)) if position.weights[k] > 0]
     strong = sorted(sorted(mixed, key=lambda k: -abs(float(signals[k])))[:SIGNALS_IN_TREE], reverse=True)
@@ -259,8 +261,10 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str) -> Tree:
     if float(margin.encoding[0]):
         lines.append((float(margin.encoding[0]), "positional encoding"))
     most = max(abs(value) for value, _ in lines) or 1.0
+    longest = max(cell_len(f"{value:+.4f}  {name}") for value, name in lines)
+    cells = min(BAR, max(0, width - INDENT - 1 - longest))
     for value, name in lines:
-        bar = "\u2588" * max(1, round(20 * abs(value) / most)) if abs(value) > 5e-5 else ""
+        bar = "\u2588" * min(cells, max(1, round(cells * abs(value) / most))) if abs(value) > 5e-5 else ""
         table.add_row(f"{value:+.4f}", name, Text(bar, style="red" if value >= 0 else "blue"))
     table.add_row(f"{float(margin.remainder[0]):+.0e}", "remainder (rounding)", "", style="dim")
     tree.add(table)

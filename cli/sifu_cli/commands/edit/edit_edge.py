@@ -1,4 +1,4 @@
-"""``sifu edit-edge``: changes one edge."""
+"""``sifu edit-edge``: changes one edge, or those of a table."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, dry_run_option
 from sifu_cli.output.edit_reports import common_rows, print_edit
 from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.tables import Column, Grid, print_grids
+from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
-    from sifu_graph.edit.reports import EdgeState, EditEdgeReport
+    from sifu_graph.edit.reports import EdgeState, EditEdgeReport, EditEdgesReport
     from sifu_graph.graph import Graph
 
+SHOWN_EDGES = 20
+"""Edges of a table that are listed."""
 WAYS = ("scale", "boost", "copy_from", "to_default", "forbid", "allow")
 
 
 @click.command(
     "edit-edge",
-    short_help="Scale, boost, copy, forbid or reset one edge.",
+    short_help="Scale, boost, copy, forbid or reset one edge, or those of a table.",
     epilog="""\b
 Examples:
   sifu edit-edge 春 風 --boost 2
   sifu edit-edge 春 風 --boost=-2
   sifu edit-edge 春 風 --copy-from 秋 風
   sifu edit-edge 春 風 --forbid --dry-run
+  sifu edit-edge --from edges.csv
 """,
 )
-@click.argument("u", metavar="U")
-@click.argument("v", metavar="V")
+@click.argument("u", required=False, metavar="[U")
+@click.argument("v", required=False, metavar="V]")
 @click.option("--scale", type=Float(), metavar="X", help="Multiply its matrix and its bias by X.")
 @click.option(
     "--boost",
@@ -45,6 +50,14 @@ Examples:
 @click.option("--to-default", is_flag=True, help="Make it a default edge.")
 @click.option("--forbid", is_flag=True, help="Set its probability to 0 in training, evaluation and generation.")
 @click.option("--allow", is_flag=True, help="Make a forbidden edge a default edge.")
+@click.option(
+    "--from",
+    "table",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Change the edges of a table, as one commit: a CSV file or JSON lines with source, target and, in each row, a "
+    "value in one of the columns scale, boost, copy_from, to_default, forbid, allow.",
+)
 @dry_run_option
 @common_options
 @click.pass_context
@@ -52,26 +65,36 @@ def command(
     ctx: click.Context,
     /,
     *,
-    u: str,
-    v: str,
+    u: str | None,
+    v: str | None,
     scale: float | None,
     boost: float | None,
     copy_from: tuple[str, str] | None,
     to_default: bool,
     forbid: bool,
     allow: bool,
+    table: Path | None,
     dry_run: bool,
     store: Path,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Change the edge from U to V, in exactly one way.
+    """Change the edge from U to V, in exactly one way, or all edges of a table (--from FILE).
 
+    A table is checked as a whole before the first edge is changed; nothing is changed if a row is wrong.
     A default edge that is scaled, boosted or copied to becomes private. Energy and probability are shown at rest: for
     a signal without context.
     """
     ways = {"scale": scale, "boost": boost, "copy_from": copy_from or None}
-    if sum(way is not None for way in ways.values()) + to_default + forbid + allow != 1:
+    chosen = sum(way is not None for way in ways.values()) + to_default + forbid + allow
+    if table is not None:
+        if u is not None or chosen:
+            raise click.UsageError("--from FILE names the edges and how to change them: give nothing else", ctx)
+        _edit_table(ctx, table, store=store, dry_run=dry_run, as_json=as_json)
+        return
+    if u is None or v is None:
+        raise click.UsageError("name the edge: U V, or a table of edges: --from FILE", ctx)
+    if chosen != 1:
         raise click.UsageError("give exactly one of " + ", ".join("--" + way.replace("_", "-") for way in WAYS), ctx)
     with open_graph(store) as graph:
         report = _changed(
@@ -99,6 +122,28 @@ def command(
         dry_run=dry_run,
         as_json=as_json,
     )
+
+
+def _edit_table(ctx: click.Context, table: Path, *, store: Path, dry_run: bool, as_json: bool) -> None:
+    with open_graph(store) as graph:
+        report = graph.edit_edges(table, dry_run=dry_run, command=logged(ctx))
+    if not as_json:
+        print_grids(_edited(report))
+        echo()
+    more = len(report.after) - SHOWN_EDGES
+    shown = f"the first {SHOWN_EDGES} are shown; --json has all" if more > 0 else "energy and p at rest"
+    rows = [("edges", number(len(report.after)), shown), *common_rows(report, store=store, nodes=False)]
+    print_edit(report, rows, dry_run=dry_run, as_json=as_json)
+
+
+def _edited(report: EditEdgesReport) -> Grid:
+    columns = [Column("edge", right=False), Column("kind", right=False, drop=1), Column("energy", drop=2)]
+    grid = Grid([*columns, Column("before", drop=2), Column("p"), Column("before")])
+    for before, after in list(zip(report.before, report.after, strict=True))[:SHOWN_EDGES]:
+        kind = after.kind if after.kind == before.kind else f"{before.kind} -> {after.kind}"
+        energies, shares = (_energy(after), _energy(before)), (percent(after.probability), percent(before.probability))
+        grid.add(f"{printable(after.source)} {printable(after.target)}", kind, *energies, *shares)
+    return grid
 
 
 def _energy(edge: EdgeState) -> str:

@@ -13,14 +13,18 @@ import click
 
 from sifu_cli.number_types import Integer
 from sifu_cli.options import common_options
-from sifu_cli.output.formats import commit_line, number, printable
+from sifu_cli.output.formats import number, printable
 from sifu_cli.output.progress import Progress
-from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.results import Row, output_width, print_json, print_table, wrapped
+from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.output.terminal import echo, styled
 
 if TYPE_CHECKING:
+    from sifu_store.history import Commit
+
     from sifu_graph.inspection.diff import Difference, EdgeChange
 
+LARGEST = "largest changes of energy, at the first step of a text that starts with the source"
 SHOWN_NAMES = 8
 LONGEST = 40
 
@@ -69,8 +73,7 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     if as_json:
         print_json(_fields(found))
         return
-    echo("from  ", *commit_line(found.before))
-    echo("to    ", *commit_line(found.after))
+    print_table([_commit_row("from", found.before), _commit_row("to", found.after)])
     if found.empty:
         echo("no difference")
         return
@@ -81,6 +84,11 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     if found.settings:
         echo()
         print_table([(each.name, _short(each.before), f"-> {_short(each.after)}") for each in found.settings])
+
+
+def _commit_row(label: str, commit: Commit) -> Row:
+    time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M")
+    return label, commit.snapshot[:8], f"{commit.message} ({time})"
 
 
 def _rows(found: Difference) -> list[Row]:
@@ -120,13 +128,17 @@ def _named(label: str, names: Sequence[str], what: str = "") -> list[Row]:
 
 
 def _print_edges(edges: Sequence[EdgeChange]) -> None:
-    echo(styled("largest changes of energy, at the first step of a text that starts with the source", dim=True))
+    for line in wrapped(LARGEST, output_width()):
+        echo(styled(line, dim=True))
+    columns = [Column("change", right=False), Column("before"), Column("after"), Column("by", drop=2)]
+    table = Grid([*columns, Column("edge", right=False), Column("count", drop=1)])
     for edge in edges:
         was, now = (number(energy, 3) for energy in (edge.energy_before, edge.energy_after))
         by = "" if edge.energy_change is None else f"{edge.energy_change:+.3f}"
         counts = [f"{count:,}" for count in (edge.count_before, edge.count_after) if count is not None]
         seen = counts[0] if len(set(counts)) == 1 else " -> ".join(counts)
-        echo(f"{edge.change:<7}  {was:>9} -> {now:>9}  {by:>9}  {_edge(edge.source, edge.target)}  (count {seen})")
+        table.add(edge.change, was, now, by, _edge(edge.source, edge.target), seen)
+    print_grids(table)
 
 
 def _short(value: Any) -> str:

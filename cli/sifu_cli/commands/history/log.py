@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,14 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_store
 from sifu_cli.options import common_options
 from sifu_cli.output.messages import warn
-from sifu_cli.output.results import print_json
-from sifu_cli.output.terminal import Part, echo, styled
+from sifu_cli.output.results import output_width, print_json, wrapped
+from sifu_cli.output.terminal import echo, styled, visible
 
 if TYPE_CHECKING:
     from sifu_store.history import Commit, History
+
+INDENT = " " * 10
+"""Before the rows of a commit below its first."""
 
 
 @click.command(
@@ -70,27 +74,46 @@ def command(*, snapshot: str | None, limit: int | None, store: Path, quiet: bool
     drawn = list(_drawn(commits))
     straight = all(before == [] and line == "* " for before, line, _ in drawn)
     for commit, (before, line, after) in zip(shown, drawn, strict=False):
-        undone = commit.snapshot in tree.undone
         for row in before:
             echo(row)
         lead, follow = ("", "") if straight else (line, after)
-        time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        took = "-" if commit.size_bytes is None else format_bytes(commit.size_bytes)
-        names = _names(tree, commit.snapshot)
-        shown_id = styled(commit.snapshot[:8], fg="yellow", dim=undone)
-        echo(lead, shown_id, f"  {time}  {took:>9}  ", styled(commit.message, dim=undone), names)
-        typed = f"{'':8}  sifu {commit.command.removeprefix('sifu ')}"
-        echo(follow, styled(typed, dim=True))
+        _print_commit(tree, commit, lead, follow)
 
 
-def _names(tree: History, snapshot: str) -> Part:
-    """The names of a commit: `  (HEAD -> main, tag v1)`."""
+def _print_commit(tree: History, commit: Commit, lead: str, follow: str) -> None:
+    """Print a commit in two rows, or in more on a terminal that is too narrow; a command is never broken.
+
+    ``lead`` and ``follow`` are the parts of the drawing before the first row and before the others.
+    """
+    from rich.cells import cell_len
+
+    undone = commit.snapshot in tree.undone
+    time = commit.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    took = "-" if commit.size_bytes is None else format_bytes(commit.size_bytes)
+    head, message, names = f"  {time}  {took:>9}", visible(commit.message), _names(tree, commit.snapshot)
+    shown_id = styled(commit.snapshot[:8], fg="yellow", dim=undone)
+    wide = cell_len(f"{lead}{commit.snapshot[:8]}{head}  {message}  {names}") <= output_width()
+    if wide or not sys.stdout.isatty():
+        gap = "  " if names else ""
+        echo(lead, shown_id, head, "  ", styled(message, dim=undone), gap, styled(names, fg="green"))
+    else:
+        echo(lead, shown_id, head)
+        room = output_width() - cell_len(follow) - len(INDENT)
+        for row in wrapped(message, room):
+            echo(follow, INDENT, styled(row, dim=undone))
+        for row in wrapped(names, room) if names else []:
+            echo(follow, INDENT, styled(row, fg="green"))
+    echo(follow, INDENT, styled(f"sifu {commit.command.removeprefix('sifu ')}", dim=True))
+
+
+def _names(tree: History, snapshot: str) -> str:
+    """The names of a commit: `(HEAD -> main, tag v1)`."""
     names = [f"HEAD -> {tree.branch}"] if tree.head == snapshot else []
     names += [name for name, head in tree.branches.items() if head == snapshot and name != tree.branch]
     names += [f"tag {name}" for name, tagged in tree.tags.items() if tagged == snapshot]
     if snapshot in tree.undone:
         names.append("undone; sifu undo --redo restores it" if snapshot == tree.redo else "undone")
-    return styled(f"  ({', '.join(names)})", fg="green") if names else ""
+    return f"({', '.join(names)})" if names else ""
 
 
 def _line(tree: History, snapshot: str) -> list[Commit]:

@@ -17,7 +17,7 @@ from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.terminal import echo_text
 
 if TYPE_CHECKING:
-    from sifu_graph.session import GraphInfo
+    from sifu_graph.graph_info import GraphInfo
     from sifu_graph.settings import BuildSettings, TrainingSettings
 
 
@@ -53,7 +53,11 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
     build = info.settings["build"]
     print_table(
         [
-            ("nodes", number(info.nodes), f"level {build['level']}"),
+            (
+                "nodes",
+                number(info.nodes),
+                f"level {build['level']}" + (", in lower case" if build.get("lowercase") else ""),
+            ),
             ("width", number(info.width), ""),
             ("dense parameters", number(info.dense_parameters), "with a private edge for every pair of nodes"),
             ("private edges", number(info.private_edges), f"--sparsify {build['sparsify']:g}"),

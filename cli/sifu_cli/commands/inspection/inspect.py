@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,13 @@ from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import warn
-from sifu_cli.output.results import Row, print_json, print_rich, print_table
+from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.output.terminal import echo
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sifu_graph.inspection.inspect import Change, EdgeReport, Neighbour, NodeReport
-    from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary
+    from sifu_graph.inspection.inspect import Change, EdgeReport, Neighbour, NodeReport, Similar
+    from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, CloneTarget
 
 TOP = 10
 Shown = tuple[str, "tuple[Neighbour, ...]", tuple[str, ...]]
@@ -96,17 +95,20 @@ def _print_node(found: NodeReport) -> None:
         ("out, by count", found.targets_by_count, ("count", "share")),
         ("share vs. p", found.disagreements, ("share", "p")),
     ]
-    print_rich(_neighbours(out))
+    print_grids(*map(_neighbours, out))
     echo()
     among = "" if found.private_in <= found.compared else f", of the {found.compared} most frequent"
     into: list[Shown] = [
         (f"in, by energy{among}", found.sources_by_energy, ("energy",)),
         ("in, by count", found.sources_by_count, ("count", "share")),
     ]
-    print_rich(_neighbours(into))
+    print_grids(*map(_neighbours, into))
     if found.similar_targets:
         echo()
-        print_rich(_similar(found))
+        print_grids(
+            _cosines("similar as a target", found.similar_targets),
+            _cosines("similar as a source", found.similar_sources),
+        )
     _print_clones(found.clones)
 
 
@@ -125,69 +127,42 @@ def _print_clone(found: CloneReport) -> None:
         ]
     )
     echo()
-    print_rich(_clone_targets(found))
+    after = f"after {printable(found.parent)}"
+    print_grids(
+        _clone_targets("out, by p", found.targets, after), _clone_targets("largest changes", found.changes, after)
+    )
     _print_clones(found.clones)
 
 
-def _clone_targets(found: CloneReport) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for title in ("out, by p", "largest changes"):
-        table.add_column(title)
-        for column in ("count", "p", f"after {printable(found.parent)}"):
-            table.add_column(column, justify="right")
-    for pair in zip(found.targets, found.changes, strict=True):
-        cells = [(printable(one.name), number(one.count), percent(one.p), percent(one.p_parent)) for one in pair]
-        table.add_row(*cells[0], *cells[1])
+def _clone_targets(title: str, found: Sequence[CloneTarget], after: str) -> Grid:
+    table = Grid([Column(title, right=False), Column("count"), Column("p"), Column(after)])
+    for one in found:
+        table.add(printable(one.name), number(one.count), percent(one.p), percent(one.p_parent))
     return table
 
 
 def _print_clones(clones: tuple[CloneSummary, ...]) -> None:
-    from rich import box
-    from rich.table import Table
-
     if not clones:
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column("clones, by gain")
-    for column in ("count", "nats"):
-        table.add_column(column, justify="right")
+    table = Grid([Column("clones, by gain", right=False), Column("count"), Column("nats")])
     for one in clones:
-        table.add_row(printable(one.name), number(one.count), number(one.gain, 1))
+        table.add(printable(one.name), number(one.count), number(one.gain, 1))
     echo()
-    print_rich(table)
+    print_grids(table)
 
 
-def _similar(found: NodeReport) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for title in ("similar as a target", "similar as a source"):
-        table.add_column(title)
-        table.add_column("cosine", justify="right")
-    for one, two in zip_longest(found.similar_targets, found.similar_sources):
-        cells = [("", "") if each is None else (printable(each.name), f"{each.cosine:.3f}") for each in (one, two)]
-        table.add_row(*cells[0], *cells[1])
+def _cosines(title: str, found: Sequence[Similar]) -> Grid:
+    table = Grid([Column(title, right=False), Column("cosine")])
+    for one in found:
+        table.add(printable(one.name), f"{one.cosine:.3f}")
     return table
 
 
-def _neighbours(lists: list[Shown]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for title, _, columns in lists:
-        table.add_column(title)
-        for column in columns:
-            table.add_column(column, justify="right")
-    for at in range(max(len(found) for _, found, _ in lists)):
-        cells: list[str] = []
-        for _, found, columns in lists:
-            cells += _cells(found[at], columns) if at < len(found) else [""] * (1 + len(columns))
-        table.add_row(*cells)
+def _neighbours(shown: Shown) -> Grid:
+    title, found, columns = shown
+    table = Grid([Column(title, right=False), *map(Column, columns)])
+    for one in found:
+        table.add(*_cells(one, columns))
     return table
 
 

@@ -69,7 +69,7 @@ def command(*, kind: str, file: Path | None, force: bool, store: Path, quiet: bo
     """
     out = file or Path(f"{kind}.png")
     with open_graph(store) as graph:
-        figures = graph.plot(kind, out, force=force)
+        figures = graph.plot(kind, out, force=force).figures
     say(f"wrote {out}", quiet=quiet)
     if as_json:
         print_json({"kind": kind, "file": str(out), "bytes": out.stat().st_size, **figures})

@@ -125,4 +125,6 @@ def command(
         raise click.BadParameter(f"{chosen} is not shown: expected {shown}", ctx, param_hint="'--position'")
     print_rich(positions_table(found, output_width()))
     earlier = next(one for one in before.positions if one.position == chosen)
-    print_rich(position_tree(found, places[chosen], earlier if found.before is not None else None, top or TOP))
+    print_rich(
+        position_tree(found, places[chosen], earlier if found.before is not None else None, top or TOP, output_width())
+    )

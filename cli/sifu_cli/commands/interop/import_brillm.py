@@ -41,13 +41,14 @@ Examples:
     "--tokenizer",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A byte-level BPE file of the tokenizers library.  [default: every character is a token]",
+    help="A file of the tokenizers library: byte-level BPE, or the words of an exported graph.  [default: every "
+    "character is a token]",
 )
 @click.option(
     "--level",
-    type=click.Choice(["char", "bpe", "tokens"]),
+    type=click.Choice(["char", "word", "bpe", "tokens"]),
     metavar="LEVEL",
-    help="Tokenization: char, bpe or tokens.  [default: bpe with --tokenizer, else char]",
+    help="Tokenization: char, word, bpe or tokens.  [default: that of --tokenizer, else char]",
 )
 @force_option("Replace an existing graph.")
 @common_options

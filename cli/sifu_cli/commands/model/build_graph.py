@@ -20,17 +20,19 @@ from sifu_cli.texts import Reading, corpus_of, reading_options
 
 
 class Level(click.Choice):  # type: ignore[type-arg]  # not generic before click 8.2
-    """The level of the tokens; of words, and of pieces of them, `bpe` is the one that is meant."""
+    """The level of the tokens."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The level, or an error with the one that is meant."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            if not any(part in str(value).lower() for part in ("word", "piece", "byte")):
+            from sifu_graph.text.tokenizer import level_meant
+
+            meant = level_meant(str(value))
+            if meant is None:
                 raise
-            meant = f"{error.message.rstrip('.')}; did you mean bpe (words and pieces of words)?"
-            raise click.BadParameter(meant, ctx, param) from None
+            raise click.BadParameter(f"{error.message.rstrip('.')}; did you mean {meant}?", ctx, param) from None
 
 
 @click.command(
@@ -60,12 +62,14 @@ Example:
 )
 @click.option(
     "--level",
-    type=Level(["char", "bpe", "tokens"]),
+    type=Level(["char", "word", "bpe", "tokens"]),
     metavar="LEVEL",
     default="char",
     show_default=True,
-    help="Tokenization: char (characters), bpe (byte-level BPE) or tokens (lists of tokens in .jsonl).",
+    help="Tokenization: char (characters), word (words and punctuation), bpe (byte-level BPE) or tokens (lists of "
+    "tokens in .jsonl).",
 )
+@click.option("--lowercase", is_flag=True, help="With --level word, read upper-case letters as lower-case ones.")
 @click.option(
     "--width",
     type=Integer(min=2),

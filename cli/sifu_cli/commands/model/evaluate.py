@@ -17,6 +17,7 @@ from sifu_cli.output.formats import number, percent
 from sifu_cli.output.messages import say, warn
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.output.terminal import echo
 from sifu_cli.texts import Reading, corpus_of, reading_options, say_notes
 
@@ -116,7 +117,7 @@ def command(
     print_table(_rows(report))
     if with_baselines or against:
         echo()
-        print_table(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
+        print_grids(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
 
 
 def _other(
@@ -169,8 +170,8 @@ def _unknown_rows(report: EvalReport) -> list[Row]:
     ]
 
 
-def _comparison(reports: dict[str, EvalReport], *, nodes: int, with_baselines: bool) -> list[Row]:
-    """Rows with the perplexity of every model, the highest first; without unknown tokens, where there are some."""
+def _comparison(reports: dict[str, EvalReport], *, nodes: int, with_baselines: bool) -> Grid:
+    """A table of the perplexity of every model, the highest first; without unknown tokens, where there are some."""
     found: list[tuple[str, float, float, float | None, str]] = [
         (name, report.perplexity, report.known.perplexity, report.bits_per_character, "the graph" if i == 0 else "")
         for i, (name, report) in enumerate(reports.items())
@@ -185,14 +186,11 @@ def _comparison(reports: dict[str, EvalReport], *, nodes: int, with_baselines: b
         ]
     found.sort(key=lambda row: -row[1])
     unknown = any(report.unknown_share for report in reports.values())
-    return [
-        ("model", "perplexity  bits/character" + unknown * "  without unknown", "lowest perplexity last"),
-        *(
-            (
-                name,
-                f"{number(perplexity, 1)}  {number(bits, 3):>14}" + unknown * f"  {number(known, 1):>15}",
-                remark,
-            )
-            for name, perplexity, known, bits, remark in found
-        ),
-    ]
+    columns = [Column("model", right=False), Column("perplexity"), Column("bits/character", drop=2)]
+    if unknown:
+        columns.append(Column("without unknown"))
+    table = Grid([*columns, Column("lowest perplexity last", right=False, drop=1)])
+    for name, perplexity, known, bits, remark in found:
+        cells = [name, number(perplexity, 1), number(bits, 3)]
+        table.add(*cells, *([number(known, 1)] if unknown else []), remark)
+    return table

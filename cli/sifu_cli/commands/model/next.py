@@ -13,12 +13,11 @@ from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import text_options
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import print_json, print_rich
+from sifu_cli.output.results import print_json
+from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.text_argument import read_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sifu_graph.inspection.predictions import NextNode
 
 
@@ -59,21 +58,15 @@ def command(
     if as_json:
         print_json({"text": given, "next": [dataclasses.asdict(one) for one in found]})
         return
-    print_rich(next_table(found))
+    print_grids(next_table(found))
 
 
-def next_table(found: list[NextNode]) -> Table:
+def next_table(found: list[NextNode]) -> Grid:
     """One row per token: its name, probability and edge."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column("token", overflow="fold")
-    for name in ("p", "nats", "count"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("edge", no_wrap=True)
+    columns = [Column("token", right=False), Column("p"), Column("nats"), Column("count", drop=2)]
+    table = Grid([*columns, Column("edge", right=False, drop=1)])
     for one in found:
         edge = "private" if one.private else "default"
         count = "" if one.count is None else number(one.count)
-        table.add_row(printable(one.name), percent(one.p), f"{one.log_p:.3f}", count, edge)
+        table.add(printable(one.name), percent(one.p), f"{one.log_p:.3f}", count, edge)
     return table

@@ -12,13 +12,12 @@ from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import text_options
 from sifu_cli.output.formats import number, percent, printable
 from sifu_cli.output.messages import say
-from sifu_cli.output.results import Row, print_json, print_rich, print_table
+from sifu_cli.output.results import Row, print_json, print_table
+from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.output.terminal import echo
 from sifu_cli.text_argument import read_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sifu_graph.inspection.predictions import Score
 
 
@@ -57,7 +56,7 @@ def command(
     if as_json:
         print_json({"text": given, **dataclasses.asdict(found)})
         return
-    print_rich(score_table(found))
+    print_grids(score_table(found))
     echo()
     rows: list[Row] = [
         ("log-probability", f"{found.log_p:.3f}", "nats: the sum over the tokens"),
@@ -71,19 +70,12 @@ def command(
     print_table(rows)
 
 
-def score_table(found: Score) -> Table:
+def score_table(found: Score) -> Grid:
     """One row per token: its place, its name and its probability."""
     import math
 
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("token", overflow="fold")
-    for name in ("p", "nats"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Grid([Column(""), Column("token", right=False), Column("p"), Column("nats")])
     for place, one in enumerate(found.tokens, 1):
         p = "forbidden" if one.log_p == -math.inf else percent(math.exp(one.log_p))
-        table.add_row(str(place), printable(one.name), p, f"{one.log_p:.3f}")
+        table.add(str(place), printable(one.name), p, f"{one.log_p:.3f}")
     return table

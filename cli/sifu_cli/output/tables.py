@@ -1,0 +1,124 @@
+"""Tables of columns that fit the terminal: names and numbers are never cut.
+
+A table that is too wide loses the columns that say least; tables side by side stand one below the other. A name that is
+still too long continues in the next line. rich is imported when a table is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sifu_cli.output.results import output_width, print_rich
+from sifu_cli.output.terminal import echo, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+GAP = 3
+"""Columns of the terminal between two columns of a table."""
+LEAST_NAME = 8
+"""Least columns of the terminal for a name that continues in the next line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    title
+        What stands above it.
+    right
+        Its cells are aligned to the right, as numbers are.
+    drop
+        Columns of a number above 0 are left out where there is no room, the lowest number first.
+    """
+
+    title: str
+    right: bool = True
+    drop: int = 0
+
+
+@dataclass(slots=True)
+class Grid:
+    """The columns of a table, its rows (a cell for each column), and styles of rows by their number."""
+
+    columns: list[Column]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    styles: dict[int, str] = field(default_factory=dict)
+
+    def add(self, *cells: str, style: str | None = None) -> None:
+        """Append a row."""
+        if style is not None:
+            self.styles[len(self.rows)] = style
+        self.rows.append([visible(cell) for cell in cells])
+
+
+def print_grids(*grids: Grid) -> None:
+    """Print tables side by side, as many as fit beside each other, and the others below them."""
+    width, groups = output_width(), [[grids[0]]]
+    for grid in grids[1:]:
+        together = _side_by_side([*groups[-1], grid])
+        if sum(_widths(together)) + GAP * len(together.columns) <= width:
+            groups[-1].append(grid)
+        else:
+            groups.append([grid])
+    for at, group in enumerate(groups):
+        if at:
+            echo()
+        print_rich(table_of(_side_by_side(group), width))
+
+
+def table_of(grid: Grid, width: int) -> Table:
+    """A table of rich that is at most `width` columns wide."""
+    from rich import box
+    from rich.table import Table
+
+    widths = _widths(grid)
+    kept = list(range(len(grid.columns)))
+
+    def room() -> int:
+        return width - sum(widths[at] + GAP for at in kept)
+
+    for at in sorted((at for at in kept if grid.columns[at].drop), key=lambda at: grid.columns[at].drop):
+        if room() < 0:
+            kept.remove(at)
+    if room() < 0:
+        widths = _widths(grid, titles_in_lines=True)
+    names = [at for at in kept if not grid.columns[at].right]
+    if room() < 0 and names:
+        longest = max(names, key=lambda at: widths[at])
+        widths[longest] = max(LEAST_NAME, widths[longest] + room())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    for at in kept:
+        column = grid.columns[at]
+        justify, overflow = ("right", "fold") if column.right else ("left", "fold")
+        table.add_column(column.title, justify=justify, overflow=overflow, width=widths[at])  # type: ignore[arg-type]
+    for number, row in enumerate(grid.rows):
+        table.add_row(*(row[at] for at in kept), style=grid.styles.get(number))
+    return table
+
+
+def _widths(grid: Grid, *, titles_in_lines: bool = False) -> list[int]:
+    """Columns of the terminal that each column of a table needs for its cells and its title, or the title's words."""
+    from rich.cells import cell_len
+
+    found = []
+    for at, column in enumerate(grid.columns):
+        title = column.title.split() if titles_in_lines else [column.title]
+        found.append(max([cell_len(text) for text in [*title, *(row[at] for row in grid.rows)]], default=0))
+    return found
+
+
+def _side_by_side(grids: Sequence[Grid]) -> Grid:
+    """One table with the columns of several, whose rows stand side by side."""
+    together = Grid([column for grid in grids for column in grid.columns])
+    for at in range(max(len(grid.rows) for grid in grids)):
+        together.rows.append(
+            [cell for grid in grids for cell in (grid.rows[at] if at < len(grid.rows) else [""] * len(grid.columns))]
+        )
+    for grid in grids:
+        together.styles |= grid.styles
+    return together

@@ -1,0 +1,79 @@
+"""The figures of a graph: what `Graph.info` and `sifu info` show. They come from the small arrays of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
+from sifu_store.store import Store
+
+from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
+from sifu_graph.settings import GraphSettings
+
+if TYPE_CHECKING:
+    from sifu_graph.session import GraphSession
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """What a graph is: the figures of the paper's Table 3, and where it stands."""
+
+    path: str
+    nodes: int
+    width: int
+    dense_parameters: int
+    private_edges: int
+    stored_parameters: int
+    ratio: float
+    coverage: float
+    corpus_tokens: int
+    store_bytes: int
+    trained_pages: int
+    pages: int
+    format_version: int
+    snapshot: str
+    branch: str
+    base_parameters: int | None  # of what all edges share; None: every edge stands alone
+    clones: int  # nodes split by the nodes before them
+    newest: bool  # the snapshot is the newest of the branch
+    settings: GraphSettings
+    heldout_perplexity: float | None = None  # that the newest commit of a training recorded
+    text_bytes: int = 0  # of the encoded text that the store has beside its snapshots; no snapshot has text
+
+
+def info_of(graph: GraphSession) -> GraphInfo:
+    """The figures of an open graph."""
+    store, base, nodes, width = graph.store, graph.signal.base, graph.settings["nodes"], graph.settings["width"]
+    edges = int((store.read(SOURCE) >= 0).sum())
+    dense = dense_parameters(nodes, width, base=base)
+    stored = stored_parameters(nodes, edges, width, base=base)
+    return GraphInfo(
+        path=str(graph.path),
+        nodes=nodes,
+        width=width,
+        dense_parameters=dense,
+        private_edges=edges,
+        stored_parameters=stored,
+        ratio=stored / dense,
+        coverage=min(1.0, float(store.read(COUNT).sum() / max(1, store.read("rows/total").sum()))),
+        corpus_tokens=graph.settings["build"]["corpus_tokens"],
+        store_bytes=store.size_bytes(),
+        trained_pages=int(store.page_stored().sum()),
+        pages=store.pages,
+        format_version=store.format_version,
+        snapshot=store.snapshot,
+        branch=store.branch,
+        base_parameters=base_parameters(nodes, width) if base else None,
+        clones=store.shape(CLONE_PARENT)[0] if store.has(CLONE_PARENT) else 0,
+        newest=store.newest,
+        settings=graph.settings,
+        heldout_perplexity=_recorded_perplexity(store),
+        text_bytes=sum(file.stat().st_size for file in (graph.path / "cache").glob("*/*.ids") if file.is_file()),
+    )
+
+
+def _recorded_perplexity(store: Store) -> float | None:
+    """The held-out perplexity that training recorded, unless a later commit changed the graph."""
+    found = next((commit.changes.get("heldout_perplexity") for commit in store.history(limit=1)), None)
+    return float(found) if isinstance(found, int | float) else None

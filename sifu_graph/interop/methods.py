@@ -1,0 +1,123 @@
+"""The methods of `Graph` that give it as an object of another library, which is imported on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from sifu_graph.session import GraphSession, operations
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+
+@operations
+class ConversionMethods(GraphSession):
+    """An open graph with the methods that convert it. `Graph` inherits them."""
+
+    def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+        """The private edges as two sparse matrices [n, n].
+
+        Returns
+        -------
+        counts, energies : scipy.sparse.csr_array
+            Counts (int64), and energies at the first step (float32).
+
+        Examples
+        --------
+        >>> counts, energies = graph.to_scipy()                                     # doctest: +SKIP
+        """
+        from sifu_graph.interop.converters import to_scipy
+
+        return to_scipy(self)
+
+    def to_pandas(self, what: Literal["nodes", "edges", "history"] = "edges") -> Any:
+        """A table of nodes, private edges or commits.
+
+        Parameters
+        ----------
+        what
+            ``nodes``: token, count, kind. ``edges``: source, target, count. ``history``: snapshot, time, kind, message,
+            command, parent, undone.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each; counts are int64.
+
+        Raises
+        ------
+        OptionError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> graph.to_pandas("edges").nlargest(10, "count")                          # doctest: +SKIP
+        """
+        from sifu_graph.interop.tables import to_pandas
+
+        return to_pandas(self, what)
+
+    def to_networkx(self) -> Any:
+        """The private edges as a directed graph.
+
+        Returns
+        -------
+        networkx.DiGraph
+            Nodes with ``token`` and ``count``, edges with ``count`` and ``energy`` at the first step; about 500 bytes
+            of memory for each edge.
+
+        Raises
+        ------
+        OptionError
+            networkx is not installed.
+
+        Examples
+        --------
+        >>> graph.to_networkx().number_of_edges()                                   # doctest: +SKIP
+        """
+        from sifu_graph.interop.converters import to_networkx
+
+        return to_networkx(self)
+
+    def to_pyg(self) -> Any:
+        """The private edges as data of PyTorch Geometric.
+
+        Returns
+        -------
+        torch_geometric.data.Data
+            ``x`` (biases of the nodes) float32 [n, d], ``edge_index`` int64 [2, edges], ``edge_attr`` (count, energy at
+            the first step) float32 [edges, 2], and ``token``, the names.
+
+        Raises
+        ------
+        OptionError
+            torch-geometric is not installed.
+
+        Examples
+        --------
+        >>> graph.to_pyg().edge_index.shape                                         # doctest: +SKIP
+        """
+        from sifu_graph.interop.converters import to_pyg
+
+        return to_pyg(self)
+
+    def to_torch_sparse(self) -> Any:
+        """The private edges as a sparse tensor [n, n] of torch-sparse.
+
+        Returns
+        -------
+        torch_sparse.SparseTensor
+            Its values are the energies at the first step, float32.
+
+        Raises
+        ------
+        OptionError
+            torch-sparse is not installed.
+
+        Examples
+        --------
+        >>> graph.to_torch_sparse().sizes()                                         # doctest: +SKIP
+        """
+        from sifu_graph.interop.converters import to_torch_sparse
+
+        return to_torch_sparse(self)
