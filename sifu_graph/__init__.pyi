@@ -24,10 +24,10 @@ from .errors import StoreVersionError as StoreVersionError
 from .evaluation import EvalReport as EvalReport
 from .generation.stream import Generation as Generation
 from .graph import Graph as Graph
+from .graph_info import GraphInfo as GraphInfo
 from .interop.brillm_import import import_brillm as import_brillm
 from .interop.safetensors import import_safetensors as import_safetensors
 from .progress import ProgressReport as ProgressReport
-from .session import GraphInfo as GraphInfo
 from .text.corpus import Corpus as Corpus
 from .text.in_memory import TextCorpus as TextCorpus
 from .training.options import StepReport as StepReport

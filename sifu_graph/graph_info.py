@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
 from sifu_store.store import Store
 
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.settings import GraphSettings
-
-if TYPE_CHECKING:
-    from sifu_graph.session import GraphSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +39,14 @@ class GraphInfo:
     text_bytes: int = 0  # of the encoded text that the store has beside its snapshots; no snapshot has text
 
 
-def info_of(graph: GraphSession) -> GraphInfo:
-    """The figures of an open graph."""
-    store, base, nodes, width = graph.store, graph.signal.base, graph.settings["nodes"], graph.settings["width"]
+def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) -> GraphInfo:
+    """The figures of a graph at a path; ``base``: all its edges share a base."""
+    nodes, width = settings["nodes"], settings["width"]
     edges = int((store.read(SOURCE) >= 0).sum())
     dense = dense_parameters(nodes, width, base=base)
     stored = stored_parameters(nodes, edges, width, base=base)
     return GraphInfo(
-        path=str(graph.path),
+        path=str(path),
         nodes=nodes,
         width=width,
         dense_parameters=dense,
@@ -57,7 +54,7 @@ def info_of(graph: GraphSession) -> GraphInfo:
         stored_parameters=stored,
         ratio=stored / dense,
         coverage=min(1.0, float(store.read(COUNT).sum() / max(1, store.read("rows/total").sum()))),
-        corpus_tokens=graph.settings["build"]["corpus_tokens"],
+        corpus_tokens=settings["build"]["corpus_tokens"],
         store_bytes=store.size_bytes(),
         trained_pages=int(store.page_stored().sum()),
         pages=store.pages,
@@ -67,9 +64,9 @@ def info_of(graph: GraphSession) -> GraphInfo:
         base_parameters=base_parameters(nodes, width) if base else None,
         clones=store.shape(CLONE_PARENT)[0] if store.has(CLONE_PARENT) else 0,
         newest=store.newest,
-        settings=graph.settings,
+        settings=settings,
         heldout_perplexity=_recorded_perplexity(store),
-        text_bytes=sum(file.stat().st_size for file in (graph.path / "cache").glob("*/*.ids") if file.is_file()),
+        text_bytes=sum(file.stat().st_size for file in (path / "cache").glob("*/*.ids") if file.is_file()),
     )
 
 

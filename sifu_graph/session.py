@@ -406,7 +406,7 @@ class GraphSession:
 
     def info(self) -> GraphInfo:
         """The figures of the graph, a `GraphInfo`: ``graph.info().private_edges``."""
-        return info_of(self)
+        return info_of(self.path, self.store, self.settings, base=self.signal.base)
 
     def tokens(
         self, corpus: Corpora | None = None, *, holdout: float | None = None, stages: Stages = SILENT
