@@ -180,11 +180,11 @@ def build_graph(
         Of the random numbers, 0 or more.
     force
         Replace a store that is at ``path``.
+    command
+        What the history records as the command.
     progress
         How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
         person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
-    command
-        What the history records as the command.
 
     Returns
     -------
