@@ -134,7 +134,7 @@ class EdgeReport:
         Occurrences of the pair, and their share (0 to 1) of all transitions out of the source; None for a default edge,
         whose count is not stored.
     energy, p, rank
-        Energy, probability and rank among all nodes, at rest.
+        Energy, probability and rank among all nodes, at rest. A forbidden pair has -inf, 0 and the last rank.
     weight_norm
         Frobenius norm of W.
     singular_values
@@ -168,6 +168,11 @@ class EdgeReport:
     parts: dict[str, float] | None = None
     notes: tuple[str, ...] = ()
     """Which nodes were probably meant, if not these."""
+
+    @property
+    def forbidden(self) -> bool:
+        """The pair is never chosen."""
+        return self.energy == -math.inf
 
 
 def inspect_source(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport | CloneReport:
@@ -299,7 +304,12 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
     at = int(np.searchsorted(row.target, v))
     private = at < len(row.target) and int(row.target[at]) == v
     slot, count = (int(row.slot[at]), int(row.count[at])) if private else (None, None)
-    energy, p, rank = _place(rest, row, u, at if private else None) if base is None else _place_in(base, u, v)
+    if base is not None:
+        energy, p, rank = _place_in(base, u, v)
+    elif rest.index.is_forbidden(np.array([u]), np.array([v]))[0]:
+        energy, p, rank = -math.inf, 0.0, 1 + len(row.target) + int(rest.index.defaults()[u])
+    else:
+        energy, p, rank = _place(rest, row, u, at if private else None)
     W, b = rest.small("default/weight"), rest.small("default/bias")
     generated = None
     if slot is not None:

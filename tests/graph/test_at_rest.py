@@ -105,13 +105,12 @@ def test_an_edge_that_is_inspected_is_that_of_the_whole_graph(path: Path) -> Non
             energies = walked(graph, u)
             p = softmax(energies, scale)
             for v in range(index.nodes):
-                if not np.isfinite(energies[v]) and not graph.signal.base:
-                    continue  # inspect shows a forbidden pair as a default edge
                 found = graph.inspect(names[u], names[v])
                 assert isinstance(found, EdgeReport)
                 slot = index.slot_of(u, v)
                 assert (found.private, found.slot) == (slot is not None, slot)
                 assert found.energy == pytest.approx(energies[v], abs=2e-5)
+                assert found.forbidden == bool(index.is_forbidden(np.array([u]), np.array([v]))[0])
                 assert found.p == pytest.approx(p[v], rel=1e-4)
                 assert found.rank in ranks(energies, v)
                 small = graph.parameters.default_W, graph.parameters.default_b

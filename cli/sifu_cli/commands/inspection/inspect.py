@@ -180,6 +180,7 @@ def _print_edge(found: EdgeReport) -> None:
     values = found.singular_values
     of_clone = "clones" in (found.parts or {})
     kind = "of a clone" if of_clone else "private" if found.private else "default"
+    kind = "forbidden" if found.forbidden else kind
     default = "the default edge has" if found.parts is None else "the default edges have, on average,"
     rows: list[Row] = [
         ("edge", f"{printable(found.source)} {printable(found.target)}", kind),
