@@ -292,7 +292,8 @@ class _Comparison:
         differs = np.zeros(len(slot_a), bool)
         for name in sorted({*self.sides[0].slot_arrays, *self.sides[1].slot_arrays}):
             first, second = (side.slot_array(name) for side in self.sides)
-            differs |= first[slot_a] != second[slot_b]
+            x, y = first[slot_a], second[slot_b]
+            differs |= (x != y) & ((x == x) | (y == y))  # two that are NaN are equal
         return differs
 
     def _energies(self, which: int, edges: Ints) -> Floats:
@@ -374,7 +375,9 @@ class _Side:
         self.reader = graph.at_rest.reader()
         self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
-        own = (SOURCE, TARGET, COUNT, USAGE, ENERGY, ORIGIN, FORBIDDEN)  # generated edges are compared by their values
+        own = {SOURCE, TARGET, COUNT, USAGE, ORIGIN, FORBIDDEN}
+        if not graph.signal.base:  # there, generated edges are compared by their values
+            own.add(ENERGY)
         self.slot_arrays = [
             name
             for name in graph.store.names()

@@ -188,6 +188,22 @@ def test_random_edits(store: Path, seed: int) -> None:
     check(store, "HEAD~1", "HEAD~3")
 
 
+def test_energies_that_edits_give_to_edges_of_a_shared_base(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=20, sparsify=1, length=4, holdout=0)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.boost_edge("a", "b", 2.0)
+        graph.boost_edge("b", "c", -0.5)
+        found = graph.diff()
+        assert found.edges_changed == 1
+        for before, changes in (("HEAD~1", {("b", "c"): -0.5}), ("HEAD~2", {("a", "b"): 2.0, ("b", "c"): -0.5})):
+            largest = graph.diff(before).largest
+            assert {(one.source, one.target) for one in largest} == set(changes)
+            for one in largest:
+                assert one.energy_before is not None
+                assert one.energy_after == pytest.approx(one.energy_before + changes[one.source, one.target], abs=1e-4)
+
+
 def test_two_branches(store: Path) -> None:
     change_edges(store, 0, 0.02)
     with Graph.open(store) as graph:
