@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sifu_store.errors import CorpusError
 from torch import Tensor
 
 from sifu_graph.arrays import Doubles, Ints
@@ -121,7 +122,13 @@ def as_evaluation(
 ) -> tuple[dict[int, Tensor], list[Contest]]:
     """The contests of a document, computed as evaluation does. For the result, see `as_generation`.
 
-    The document is cut into chunks of ``length`` tokens that overlap by one, and at the resets of the signal.
+    The document is cut into chunks of ``length`` tokens that overlap by one, and at the resets of the signal. A
+    position whose next node is forbidden there has no contest, as evaluation leaves it out.
+
+    Raises
+    ------
+    CorpusError
+        Every pair is forbidden.
     """
     positions = len(ids) - 1
     window = 0 if last is None else max(0, positions - last)
@@ -137,14 +144,18 @@ def as_evaluation(
     outcome, flat = parameters.backend.forward(sweep.rows, batch.plan, sweep.S, energies=True, parts=parts)
     assert flat is not None
     loss = outcome.loss(sweep.rows.scale)
-    signals, contests, at = {}, [], 0
+    signals = {  # of a forbidden pair, too, which has no contest
+        begin + place: sweep.tape.r[sequence, place]
+        for sequence, (begin, stop) in enumerate(zip(begins, stops, strict=True))
+        for place in range(stop - begin)
+    }
+    contests, at = [], 0
     row_sizes = torch.diff(batch.plan.first_edge).tolist()
     first_position = batch.plan.first_position.tolist()
     for group, size in enumerate(row_sizes):
         for t in range(first_position[group], first_position[group + 1]):
             sequence, place = divmod(int(batch.places[t]), batch.steps)
             position = begins[sequence] + place
-            signals[position] = sweep.tape.r[sequence, place]
             contests.append(
                 Contest(
                     position=position,
@@ -160,7 +171,10 @@ def as_evaluation(
             )
             at += size
     contests.sort(key=lambda found: found.position)
-    return signals, [found for found in contests if found.position >= window]
+    chosen = [found for found in contests if found.position >= window]
+    if not chosen:
+        raise CorpusError("every pair that is asked for is forbidden: evaluation leaves it out")
+    return signals, chosen
 
 
 def _begins(positions: int, stride: int, reset_after: int | None) -> Iterator[int]:

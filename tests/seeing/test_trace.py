@@ -13,9 +13,9 @@ from bounds import assert_close
 from graphs import EDGE_PRESETS, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sifu_store.errors import OptionError
+from sifu_store.errors import CorpusError, OptionError
 
-from sifu_graph import Graph
+from sifu_graph import Graph, build_graph
 from sifu_graph.config import PRESETS
 from sifu_graph.edge_index import EdgeIndex, RowPlaces
 from sifu_graph.inspection import what_if
@@ -232,3 +232,28 @@ def test_the_probabilities_of_all_nodes_are_those_of_the_candidates(graph: Graph
             assert float(row[one.node]) == pytest.approx(one.p if one.rank else 0.0, rel=1e-6)
     assert not p[~found.candidate].any()
     assert float(torch.softmax(found.energy[-1].double() * found.scale, 0)[0]) > 0  # <unk>, node 0, is left out
+
+
+@pytest.mark.parametrize("signal", ["tuned", "recurrent"])
+def test_a_text_over_a_forbidden_pair(signal: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=20, length=4, holdout=0, signal=signal)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.forbid_edge("a", "b")
+        generated, evaluated = graph.trace("cabd"), graph.trace("cabd", like="eval")
+        a, b = graph.tokenizer.token_id("a"), graph.tokenizer.token_id("b")
+        places = [one.position for one in generated.positions]
+        at = generated.nodes.index(a)
+        assert generated.p[places.index(at), b] == 0
+        scored = [one.position for one in evaluated.positions]
+        assert scored == [place for place in places if graph.signal.base or place != at]
+        assert evaluated.r.shape == generated.r.shape
+
+
+def test_a_text_of_forbidden_pairs_alone_is_not_evaluated(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=20, length=4, holdout=0, signal="tuned")
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.forbid_edge("a", "<sep>")
+        with pytest.raises(CorpusError, match="every pair that is asked for is forbidden"):
+            graph.trace("a", like="eval", last=1)

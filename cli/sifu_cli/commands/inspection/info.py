@@ -18,7 +18,7 @@ from sifu_cli.output.terminal import echo_text
 
 if TYPE_CHECKING:
     from sifu_graph.graph_info import GraphInfo
-    from sifu_graph.settings import BuildSettings, TrainingSettings
+    from sifu_graph.settings import BuildSettings, GraphSettings
 
 
 @click.command(
@@ -71,7 +71,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
                 build["signal_preset"] or "custom",
                 f"initial parameters from {info.settings['initial']['method']}",
             ),
-            *_training(info.settings["training"]),
+            *_training(info.settings),
             _perplexity(info),
             ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
             ("store", format_bytes(info.store_bytes), info.path),
@@ -107,7 +107,10 @@ def _corpus(build: BuildSettings) -> str:
     return ", ".join(names) + (f" and {len(sources) - 2} more" if len(sources) > 2 else "")
 
 
-def _training(training: TrainingSettings | None) -> list[Row]:
+def _training(settings: GraphSettings) -> list[Row]:
+    training = settings["training"]
+    if training is None and "imported" in settings["build"]:
+        return [("trained", "-", "imported; sifu eval FILE measures it")]
     if training is None:
         return [("trained", "no", "train it with sifu train")]
     optimizer = training["optimizer"]

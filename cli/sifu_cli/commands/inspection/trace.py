@@ -122,6 +122,7 @@ def command(
     chosen = found.positions[-1].position if position is None else position
     if chosen not in places or chosen not in {one.position for one in before.positions}:
         shown = f"{found.positions[0].position} to {found.positions[-1].position}"
+        shown += ", except those whose next node is forbidden" if len(places) <= max(places) - min(places) else ""
         raise click.BadParameter(f"{chosen} is not shown: expected {shown}", ctx, param_hint="'--position'")
     print_rich(positions_table(found, output_width()))
     earlier = next(one for one in before.positions if one.position == chosen)
