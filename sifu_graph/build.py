@@ -23,7 +23,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
 from sifu_graph.arrays import Bools, Ints
-from sifu_graph.config import SignalConfig, preset
+from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
@@ -113,8 +113,7 @@ class BuildOptions:
             raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
         if self.clones is not None and self.clones < 0:
             raise OptionError(f"clones is {self.clones}: it must be 0 or more")
-        if self.seed < 0:
-            raise OptionError(f"seed is {self.seed}: it must be 0 or more")
+        require_seed(self.seed)
         if self.init not in ("counts", "uniform"):
             raise OptionError(f"no initialisation {self.init!r}; there are counts, uniform")
 

@@ -228,3 +228,13 @@ def require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value > 0:
             raise OptionError(f"{name} is {value}: it must be above 0")
+
+
+MOST_SEED = 2**62 - 1
+"""The greatest seed that the settings of a graph hold."""
+
+
+def require_seed(seed: int | None) -> None:
+    """Raises `OptionError` for a seed that is given and that the settings of a graph cannot hold."""
+    if seed is not None and not 0 <= seed <= MOST_SEED:
+        raise OptionError(f"seed is {seed}: it must be from 0 to {MOST_SEED:,}")

@@ -21,7 +21,7 @@ from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph import device as devices
-from sifu_graph.config import require_positive
+from sifu_graph.config import require_positive, require_seed
 from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.progress import SILENT, Stages, duration
@@ -475,6 +475,7 @@ class _Run:
 
 
 def _check(options: TrainOptions) -> None:
+    require_seed(options.seed)
     require_positive(
         steps=options.steps,
         epochs=options.epochs,
