@@ -230,11 +230,11 @@ def require_positive(**values: float | None) -> None:
             raise OptionError(f"{name} is {value}: it must be above 0")
 
 
-MOST_SEED = 2**62 - 1
-"""The greatest seed that the settings of a graph hold."""
+MOST_INTEGER = 2**62 - 1
+"""The greatest number that the settings of a graph hold, of counts and seeds."""
 
 
 def require_seed(seed: int | None) -> None:
     """Raises `OptionError` for a seed that is given and that the settings of a graph cannot hold."""
-    if seed is not None and not 0 <= seed <= MOST_SEED:
-        raise OptionError(f"seed is {seed}: it must be from 0 to {MOST_SEED:,}")
+    if seed is not None and not 0 <= seed <= MOST_INTEGER:
+        raise OptionError(f"seed is {seed}: it must be from 0 to {MOST_INTEGER:,}")

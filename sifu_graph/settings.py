@@ -12,14 +12,14 @@ import msgspec
 from sifu_store.errors import StoreDamagedError
 from sifu_store.store import Store
 
-from sifu_graph.config import OptimizerConfig, SignalConfig
+from sifu_graph.config import MOST_INTEGER, OptimizerConfig, SignalConfig
 
 MOST_WIDTH = 1024
 """Greatest width of a signal: a page of so wide edges takes 2 GiB."""
 MOST_LENGTH = 1 << 16
 """Greatest number of tokens in a chunk; every one has a mixing logit."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_INTEGER)]
 Number = Annotated[float, msgspec.Meta(ge=0, le=1e300)]  # no NaN, and not infinite
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Triple = Annotated[list[Annotated[float, msgspec.Meta(ge=0, le=3)]], msgspec.Meta(min_length=3, max_length=3)]

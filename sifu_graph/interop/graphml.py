@@ -67,8 +67,7 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
                 f'<data key="d4">{value:.9g}</data></edge>\n'
                 for target, count, value in zip(index.target[row], index.count[row], energy[row], strict=True)
             )
-        private = index.sources() * index.nodes + index.target
-        for pair in np.setdiff1d(index.forbidden, private).tolist():
+        for pair in np.setdiff1d(index.forbidden, index.keys).tolist():
             u, v = divmod(pair, index.nodes)
             file.write(f'<edge source="{u}" target="{v}"><data key="d6">true</data></edge>\n')
         if clones:

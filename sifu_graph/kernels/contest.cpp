@@ -56,27 +56,27 @@ INLINE void lengths(int64_t positions, const part* squares, real* energy) {
     }
 }
 
-// E = |GELU(z)|
-INLINE void energies_of(int64_t positions, const real* z, real* energy) {
-    part squares[SOME];
-    for (int64_t n = 0; n < positions; ++n) {
-        vec square = {};
-        for (int c = 0; c < VECS; ++c) {
-            vec y = gelu(load(z + n * D + c * LANES));
-            square += y * y;
-        }
-        squares[n] = sum_of_parts(square);
-    }
-    lengths(positions, squares, energy);
-}
-
-INLINE real energy_of(const vec (&z)[VECS]) {
+// The squares of GELU(z), as a vector whose lanes add up to E^2.
+INLINE vec squares_of(const vec (&z)[VECS]) {
     vec square = {};
     for (int c = 0; c < VECS; ++c) {
         vec y = gelu(z[c]);
         square += y * y;
     }
-    return std::sqrt(sum(square));
+    return square;
+}
+
+// E = |GELU(z)|
+INLINE real energy_of(const vec (&z)[VECS]) { return std::sqrt(sum(squares_of(z))); }
+
+INLINE void energies_of(int64_t positions, const real* z, real* energy) {
+    part squares[SOME];
+    for (int64_t n = 0; n < positions; ++n) {
+        vec at[VECS];
+        for (int c = 0; c < VECS; ++c) at[c] = load(z + n * D + c * LANES);
+        squares[n] = sum_of_parts(squares_of(at));
+    }
+    lengths(positions, squares, energy);
 }
 
 // The same energies; z becomes GELU(z) GELU'(z), which is E times the gradient of E.

@@ -232,12 +232,11 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str, width: i
 
     margin: Account = position.account.margin(a, b)
     energy = float(margin.energy[0])
-    nats = energy * trace.scale
-    if not math.isfinite(energy):
-        first, second = (printable(position.candidates[k].name) for k in (a, b))
-        return Tree(Text(f"{label}{first} against {second}: a pair that is forbidden has no energy to explain"))
-    ratio = f"{math.exp(min(700.0, abs(nats))):.3g} times {'as' if nats >= 0 else 'less'} likely"
     names = [printable(position.candidates[k].name) for k in (a, b)]
+    if not math.isfinite(energy):
+        return Tree(Text(f"{label}{names[0]} against {names[1]}: a pair that is forbidden has no energy to explain"))
+    nats = energy * trace.scale
+    ratio = f"{math.exp(min(700.0, abs(nats))):.3g} times {'as' if nats >= 0 else 'less'} likely"
     side = "ahead of" if energy >= 0 else "behind"
     tree = Tree(Text(f"{label}{names[0]} {side} {names[1]}: {energy:+.4f} energy, {nats:+.3f} nats, {ratio}"))
     table = Table.grid(padding=(0, 1))
