@@ -14,11 +14,22 @@ import numpy as np
 import tokenizers
 from sifu_store.errors import CorpusError
 
-from sifu_graph.arrays import Ids, Ints, ranges
+from sifu_graph.arrays import Ids, Ints
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Document, batched
-from sifu_graph.text.pretokens import numbered
-from sifu_graph.text.tokenizer import PRINTED, SPECIAL, SURROGATE, UNKNOWN, Decoder, Tokenizer, framed, nodes_by_use
+from sifu_graph.text.pretokens import PretokenCounts, PretokenEncoder
+from sifu_graph.text.tokenizer import (
+    PRINTED,
+    SPECIAL,
+    SURROGATE,
+    UNKNOWN,
+    Decoder,
+    Encoder,
+    Tokenizer,
+    by_use,
+    count_nodes,
+    framed,
+)
 
 
 def _byte_alphabet() -> list[str]:
@@ -46,8 +57,6 @@ class BpeTokenizer(Tokenizer):
     """
 
     level = "bpe"
-    batch_units = 1 << 22
-    """The more text at a time, the smaller the share of distinct pre-tokens."""
 
     def __init__(
         self,
@@ -104,23 +113,34 @@ class BpeTokenizer(Tokenizer):
         return self._node_of[np.array(found, dtype=np.int32)]
 
     def encode_batch(self, documents: Sequence[Document]) -> tuple[Ids, Ints]:
-        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)].
+        """The nodes of several documents, int32 [sum of lengths], and the length of each, int64 [len(documents)]."""
+        return self.encoder()(documents)
 
-        Unless there are added nodes, each distinct pre-token is encoded once: about a tenth of them, and they are
-        most of the work.
+    def encoder(self) -> Encoder:
+        """Encodes batches; unless there are added nodes, each distinct pre-token once.
+
+        They are about a tenth of all pre-tokens, and most of the work.
         """
         if self._pattern is not None:
-            return super().encode_batch(documents)
-        texts = (no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents)
-        distinct, numbers, sizes = numbered(texts)
-        encoded = [np.array(found.ids, dtype=np.int32) for found in self._model.encode_batch_fast(list(distinct))]
-        length = np.array([len(part) for part in encoded], dtype=np.int64)
-        first = np.cumsum(length) - length
-        parts = np.array(numbers, dtype=np.int64)
-        known = self._node_of[np.concatenate([*encoded, np.empty(0, np.int32)])]
-        ends = np.concatenate([[0], np.cumsum(length[parts])])  # of every pre-token, in nodes
-        of_documents = np.diff(ends[np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])])
-        return framed(known[ranges(first[parts], length[parts])], of_documents.tolist())
+            return super().encode_batch
+        pieces = PretokenEncoder(self._library_ids)
+
+        def encode(documents: Sequence[Document]) -> tuple[Ids, Ints]:
+            texts = (no_surrogates(text if isinstance(text, str) else "".join(text)) for text in documents)
+            ids, lengths = pieces(texts)
+            return framed(self._node_of[ids], lengths.tolist())
+
+        return encode
+
+    def _library_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoded.ids for encoded in self._model.encode_batch_fast(list(texts))]
+
+    def node_counts(self, counts: Mapping[str, int]) -> Ints:
+        """How often texts use each node, int64 [n], from how often each of their pre-tokens occurs."""
+        encoded = self._library_ids(list(counts))
+        times = np.repeat(np.array(list(counts.values()), np.float64), [len(ids) for ids in encoded])
+        nodes = self._node_of[[node for ids in encoded for node in ids]]
+        return np.bincount(nodes, times, minlength=len(self)).astype(np.int64)
 
     def decoder(self) -> Decoder:
         """A `Decoder` with the bytes of each node."""
@@ -180,13 +200,15 @@ def train_bpe(documents: Iterable[Document], *, vocab: int, stages: Stages = SIL
         initial_alphabet=ALPHABET,
         show_progress=False,
     )
-    seen = 0
+    seen, pretokens = 0, PretokenCounts()
 
     def texts() -> Iterable[list[str]]:
         nonlocal seen
         for batch in batched(documents):
             seen += len(batch)
-            yield ["".join(document) for document in batch]
+            read = [no_surrogates("".join(document)) for document in batch]
+            pretokens.add(read)
+            yield read
         stages.stage("learning the merges of bytes")
 
     library.train_from_iterator(texts(), trainer)
@@ -198,5 +220,7 @@ def train_bpe(documents: Iterable[Document], *, vocab: int, stages: Stages = SIL
     merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
     learned = sorted(model["vocab"], key=lambda token: [BYTE_OF[character] for character in token])
     nodes = [*SPECIAL, *learned]  # ties stay in the order of their bytes
-    order = nodes_by_use(BpeTokenizer(nodes, merges=merges), documents)
+    unordered = BpeTokenizer(nodes, merges=merges)
+    counts = pretokens.counts
+    order = by_use(count_nodes(unordered, documents) if counts is None else unordered.node_counts(counts))
     return BpeTokenizer([nodes[node] for node in order], merges=merges)

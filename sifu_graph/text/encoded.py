@@ -105,8 +105,9 @@ class Split:
     def from_documents(cls, documents: Iterable[Document], tokenizer: Tokenizer) -> Split:
         """Encode documents in memory (for small texts; `encode_corpus` has no limit)."""
         ids, lengths, characters = [np.empty(0, np.int32)], [np.zeros(1, np.int64)], 0
-        for batch in batched(documents, units=tokenizer.batch_units):
-            batch_ids, batch_lengths = tokenizer.encode_batch(batch)
+        encode = tokenizer.encoder()
+        for batch in batched(documents):
+            batch_ids, batch_lengths = encode(batch)
             ids.append(batch_ids)
             lengths.append(batch_lengths)
             characters += _characters(batch)
@@ -242,13 +243,13 @@ def _write_parts(
     try:
         for part in PARTS:
             write(f"{part}.offsets", np.zeros(1, "<i8"))
-        what = f"encoding the text with {len(tokenizer):,} nodes"
-        for batch in batched(corpus.documents(stages, what), units=tokenizer.batch_units):
+        what, encode = f"encoding the text with {len(tokenizer):,} nodes", tokenizer.encoder()
+        for batch in batched(corpus.documents(stages, what)):
             sides: dict[str, list[Document]] = {part: [] for part in PARTS}
             for document in batch:
                 sides[PARTS[is_held_out(document, fraction=holdout)]].append(document)
             for part, side in sides.items():
-                ids, lengths = tokenizer.encode_batch(side)
+                ids, lengths = encode(side)
                 write(f"{part}.ids", ids.astype(dtype))
                 write(f"{part}.offsets", (np.cumsum(lengths) + tokens[part]).astype("<i8"))
                 tokens[part] += len(ids)

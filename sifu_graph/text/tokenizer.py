@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -29,6 +29,8 @@ SPECIAL = ("<unk>", "<sep>")
 PRINTED = ("\ufffd", "\n")  # what the special nodes decode to
 LEVELS = ("char", "word", "bpe", "tokens")
 FORMAT = 1
+Encoder = Callable[[Sequence[Document]], tuple[Ids, Ints]]
+"""Encodes batches of documents, as `Tokenizer.encode_batch`."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -64,8 +66,6 @@ class Tokenizer(ABC):
     """
 
     level: ClassVar[str]
-    batch_units: ClassVar[int] = 1 << 20
-    """Characters, or tokens, that are encoded at a time."""
     unknown: int | None = UNKNOWN
     """The node of text that is no node; None: such text is left out."""
     separator: int | None = SEPARATOR
@@ -271,6 +271,10 @@ class Tokenizer(ABC):
         parts = [self.encode(document) for document in documents]
         return framed(np.concatenate([*parts, np.empty(0, np.int32)]), [len(part) for part in parts])
 
+    def encoder(self) -> Encoder:
+        """`encode_batch` for all batches of one corpus; what it remembers between them is freed with it."""
+        return self.encode_batch
+
     def unknown_characters(self, document: Document) -> list[str]:
         """The distinct characters (at level `tokens`: tokens) that are no node, in order of appearance."""
         return []
@@ -349,11 +353,16 @@ class Decoder:
 # ---- arrays of nodes
 
 
-def nodes_by_use(tokenizer: Tokenizer, documents: Iterable[Document]) -> Ints:
-    """The special nodes, then all others by how often documents use them, ties by the id, int64 [n]."""
-    counts = np.zeros(len(tokenizer), dtype=np.int64)
-    for batch in batched(documents, units=tokenizer.batch_units):
-        counts += np.bincount(tokenizer.encode_batch(batch)[0], minlength=len(tokenizer))
+def count_nodes(tokenizer: Tokenizer, documents: Iterable[Document]) -> Ints:
+    """How often documents use each node, int64 [n]."""
+    encode, counts = tokenizer.encoder(), np.zeros(len(tokenizer), dtype=np.int64)
+    for batch in batched(documents):
+        counts += np.bincount(encode(batch)[0], minlength=len(tokenizer))
+    return counts
+
+
+def by_use(counts: Ints) -> Ints:
+    """The special nodes, then all others by how often they are used, ties by the id, int64 [n]."""
     order = np.argsort(-counts[len(SPECIAL) :], kind="stable")
     return np.concatenate([np.arange(len(SPECIAL)), len(SPECIAL) + order])
 

@@ -27,7 +27,7 @@ from sifu_store.errors import CorpusError, ForeignFileError, OptionError
 from sifu_graph.arrays import Ids, Ints
 from sifu_graph.text.bpe import no_surrogates
 from sifu_graph.text.corpus import Document, batched
-from sifu_graph.text.tokenizer import PRINTED, SEPARATOR, SPECIAL, UNKNOWN, Decoder, Tokenizer, nodes_by_use
+from sifu_graph.text.tokenizer import PRINTED, SEPARATOR, SPECIAL, UNKNOWN, Decoder, Tokenizer, by_use, count_nodes
 
 JOIN, SPACE = "<join>", " "
 """The node of a missing space, and that of a space that the rule does not expect."""
@@ -297,7 +297,7 @@ def train_words(documents: Iterable[Document], *, vocab: int, lowercase: bool) -
         raise CorpusError("there is no document to choose nodes from; expected at least one")
     nodes = [*SPECIAL, *sorted([*map(_name_of, learned), *ALWAYS])]
     unordered = WordTokenizer(nodes, lowercase=lowercase)
-    return WordTokenizer([nodes[node] for node in nodes_by_use(unordered, documents)], lowercase=lowercase)
+    return WordTokenizer([nodes[node] for node in by_use(count_nodes(unordered, documents))], lowercase=lowercase)
 
 
 def words_of_vocabulary(names: Sequence[str], *, library: dict[str, Any] | None) -> WordTokenizer:

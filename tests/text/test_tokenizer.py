@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreVersionError
 
+from sifu_graph.text import pretokens as pretokens_module
 from sifu_graph.text.bpe import no_surrogates
 from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.pretokens import pretokens
@@ -199,6 +200,19 @@ def test_bpe_has_the_vocabulary_asked_for_by_frequency() -> None:
     assert len(train_tokenizer(["ab"], level="bpe", vocab=5_000)) == 2 + 256 + 1
     assert " dog" in tokenizer.vocabulary
     assert "<0xFF>" in tokenizer.vocabulary
+
+
+@pytest.mark.parametrize("most", [0, 10, 1 << 20])
+def test_more_pretokens_than_are_kept_change_nothing(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretokens_module, "MOST_CHARACTERS", most)
+    tokenizer = train_tokenizer(ENGLISH, level="bpe", vocab=280)
+    assert tokenizer.to_json() == english().to_json()
+    encode = tokenizer.encoder()
+    for batch in (ENGLISH[:1], ENGLISH, [], ENGLISH[::-1]):
+        ids, lengths = encode(batch)
+        documents = [tokenizer.encode_document(text) for text in batch]
+        assert ids.tolist() == [node for document in documents for node in document]
+        assert lengths.tolist() == list(map(len, documents))
 
 
 def test_bpe_added_nodes_come_first_and_longest() -> None:

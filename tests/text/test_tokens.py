@@ -54,7 +54,7 @@ def test_both_parts_hold_every_document(text: Path, tmp_path: Path, level: str) 
 def test_batches_of_the_encoder_do_not_show(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, tokenizer = prepare(text)
     whole = Split.from_documents(corpus.documents(), tokenizer)
-    monkeypatch.setattr(tokens_module, "batched", lambda documents, units: ([document] for document in documents))
+    monkeypatch.setattr(tokens_module, "batched", lambda documents: ([document] for document in documents))
     single = Split.from_documents(corpus.documents(), tokenizer)
     assert np.array_equal(whole.ids, single.ids)
     assert np.array_equal(whole.offsets, single.offsets)
