@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sifu_store.durable import disk_errors, fsync_directory, sync_filesystem
-from sifu_store.errors import OptionError
+from sifu_store.errors import OptionError, StoreError
+from sifu_store.links import refuse_link
 from sifu_store.staging import REPOSITORY_NAME
 
 MAIN = "main"
@@ -151,10 +152,13 @@ def _read_directories(directory: Path) -> tuple[dict[str, str], dict[str, str], 
             deleted.add(name)
             continue
         try:
+            refuse_links(directory, name)
             snapshot = json.loads((folder / name / _FILE).read_bytes())["snapshot"]
             if not isinstance(snapshot, str) or not is_snapshot_id(snapshot):
                 raise ValueError("it names no snapshot")
             found[name] = snapshot
+        except StoreError:
+            unreadable[name] = "it is a symbolic link"
         except NotADirectoryError:
             continue  # a file that no reference begins with
         except FileNotFoundError:
@@ -165,6 +169,19 @@ def _read_directories(directory: Path) -> tuple[dict[str, str], dict[str, str], 
         except (ValueError, KeyError, TypeError, RecursionError):
             unreadable[name] = f"its file {_FILE} is damaged"
     return found, unreadable, deleted
+
+
+def refuse_links(directory: Path, name: str) -> None:
+    """Check that a reference, by the name of its directory, is no symbolic link: it would be another one.
+
+    Raises
+    ------
+    StoreError
+        It is one.
+    """
+    folder = directory / REPOSITORY_NAME / "refs" / name
+    refuse_link(folder)
+    refuse_link(folder / _FILE)
 
 
 def is_snapshot_id(name: str) -> bool:

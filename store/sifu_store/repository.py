@@ -182,6 +182,7 @@ def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | Non
     """
     branch = MAIN if acknowledged is None else acknowledged.branch
     try:
+        refs.refuse_links(directory, BRANCH + branch)
         repository = open_icechunk(directory)
         return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:

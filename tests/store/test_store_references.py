@@ -86,7 +86,14 @@ def without_file(folder: Path) -> None:
     (folder / "ref.json").unlink()
 
 
-HARMS = [damage, empty, other_content, without_file, shutil.rmtree]
+def link_of_another(folder: Path) -> None:
+    """A link to a reference that can be read."""
+    other = next(each for each in sorted(folder.parent.glob("*/ref.json")) if each.parent != folder)
+    (folder / "ref.json").unlink()
+    (folder / "ref.json").symlink_to(other)
+
+
+HARMS = [damage, empty, other_content, without_file, link_of_another, shutil.rmtree]
 
 
 @pytest.mark.parametrize("stray", STRAYS)
