@@ -75,7 +75,7 @@ class History:
     branches, tags
         Snapshot id by name.
     redo
-        The newest commit that `redo` can restore on the current branch; None: there is none.
+        Ids of the commits that `redo` restores on the current branch, in the order in which it does.
     undone
         Ids of the commits that no branch and no tag reaches: only `redo` or their id does.
     commits
@@ -87,7 +87,7 @@ class History:
     branch: str
     branches: dict[str, str]
     tags: dict[str, str]
-    redo: str | None
+    redo: tuple[str, ...]
     undone: frozenset[str]
     commits: tuple[Commit, ...]
     faults: tuple[str, ...] = ()
@@ -226,14 +226,16 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
     tags = {name: tip for name, tip in names.tags.items() if tip in commits}
     parents = {commit.snapshot: commit.parent for commit in commits.values()}
     named = _line(parents, [*branches.values(), *tags.values()])
-    redo = names.redo.get(branch)
-    if redo is not None and (redo == head or head not in _line(parents, [redo])):
-        redo = None
+    redo: dict[str, None] = {}
+    at = names.redo.get(branch)
+    while at is not None and at != head and at not in redo:  # a damaged history may return to itself
+        redo[at] = None
+        at = parents.get(at)
     return History(
         branch=branch,
         branches=branches,
         tags=tags,
-        redo=redo,
+        redo=tuple(reversed(redo)) if at == head else (),
         undone=frozenset(commits) - named,
         commits=tuple(_ordered(commits)),
         faults=faults.lines,

@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def redo(self) -> None:
         self.graph.redo()
-        self.history.redo_one()
+        self.history.redo_some()
         self.moved()
 
     @rule()
