@@ -5,7 +5,7 @@ Every package above takes a `GraphSession` as its argument; it knows none of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -442,15 +442,20 @@ class GraphSession:
         )
 
     @contextmanager
-    def writing(self) -> Iterator[Store]:
-        """The store, open for writing; after it, what is in memory is what is then current."""
+    def writing(self, *, stale: Callable[[], bool] | None = None) -> Iterator[Store]:
+        """The store, open for writing. However it ends, the lock is released, and memory has what is then current.
+
+        ``stale``: whether what is in memory is not what was committed last; None: it is not if there was a commit.
+        """
         if self.pinned:
             raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
-        before = self.store.snapshot
-        self.reload(Store.open(self.path, write=True))
+        before, writer = self.store.snapshot, Store.open(self.path, write=True)
         try:
-            self.store.require_clock()
-            yield self.store
+            self.reload(writer)
+            writer.require_clock()
+            yield writer
         finally:
-            newest = Store.open(self.path)
-            self.reload(newest, force=newest.snapshot != before)
+            writer.close()  # first of all: nothing that fails below keeps the lock
+            if self._open:
+                newest = Store.open(self.path)
+                self.reload(newest, force=newest.snapshot != before if stale is None else stale())

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 from sifu_store.errors import DivergedError, OptionError, SifuError
-from sifu_store.store import Store
 from torch import Tensor
 
 from sifu_graph import device as devices
@@ -61,27 +60,17 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
     OptionError, CorpusError, HostMemoryError, DeviceMemoryError, StoreLockedError, DiskFullError
     """
     _check(options)
-    if graph.pinned:
-        raise OptionError(
-            "the graph is open at an older snapshot, which can only be read: open it without one to train"
-        )
-    graph.reload(Store.open(graph.path, write=True))
     run: _Run | None = None
-    stopped = False
+
+    def stale() -> bool:
+        return run is None or run.uncommitted or bool(run.trainer.stale)
+
     try:
-        graph.store.require_clock()
-        with reporting(options.progress) as stages:
+        with graph.writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
             run = _Run(graph, corpus, options, stages)
-            with devices.memory_errors():
-                return run.go()
-    except KeyboardInterrupt:
-        stopped = True
-        raise
-    finally:
-        # What was not committed must not stay in memory.
-        graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.trainer.stale))
-        if stopped:
-            raise _interrupted(graph, run, options)
+            return run.go()
+    except KeyboardInterrupt as interrupt:
+        raise _interrupted(graph, run, options) from interrupt
 
 
 def _interrupted(graph: GraphSession, run: _Run | None, options: TrainOptions) -> TrainingInterrupted:
