@@ -103,8 +103,9 @@ def allow(copy: WorkingCopy, source: int, v: int) -> None:
 
 
 def _set(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
-    _pairs(copy).set_nats(source, v, nats)
-    copy.changed = True
+    if nats != _pairs(copy).nats_of(source, v):
+        _pairs(copy).set_nats(source, v, nats)
+        copy.changed = True
 
 
 def _pairs(copy: WorkingCopy) -> PairTable:

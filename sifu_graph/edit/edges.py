@@ -63,6 +63,7 @@ def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequenc
         (u, v)
         for (u, v), row in zip(edges, rows, strict=True)
         if row.way in ("scale", "boost", "copy_from") and u < copy.n and not copy.is_forbidden(u, v)
+        if row.values[0] != NEUTRAL.get(row.way)
     ]
     new = np.array([edge for edge in wanted if copy.slot_of(*edge) is None], dtype=np.int64).reshape(-1, 2)
     if len(new):
@@ -75,20 +76,24 @@ def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequenc
 def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     """Multiplies W and b of the edge by a finite factor; with a base, what the edge adds to it.
 
-    A default edge becomes private first.
+    Without a base, a default edge becomes private first. A factor of 1 changes nothing.
 
     Raises
     ------
     OptionError
-        The factor is not finite, or the edge is forbidden.
+        The factor is not finite, the edge is forbidden, or, with a base, it adds nothing.
     """
     _require_node(copy, u, "scaled")
     if not math.isfinite(factor):
         raise OptionError(f"scale is {factor}: it must be a finite number")
-    slots = np.array([_private(copy, u, v)])
+    _require_allowed(copy, u, v)
     if copy.pairs is not None:
+        slots = np.array([_slot_with_energy(copy, u, v, "scale")])
         copy.add_energy(slots, (factor - 1.0) * copy.edges[ENERGY][slots])
         return
+    if factor == NEUTRAL["scale"]:
+        return
+    slots = np.array([_private(copy, u, v)])
     values = {name: copy.values(name, slots) for name in copy.paged}
     values[WEIGHT], values[BIAS] = values[WEIGHT] * np.float32(factor), values[BIAS] * np.float32(factor)
     copy.put(slots, values)
@@ -97,7 +102,7 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
 def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     """Adds ``nats`` to the log-odds that the edge has at rest against all other candidates of its row.
 
-    A default edge becomes private first. Only the bias changes (`Rest.boosted`).
+    A default edge becomes private first. Only the bias changes (`Rest.boosted`); by 0 nats, nothing.
 
     Raises
     ------
@@ -109,6 +114,9 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
         return
     if not math.isfinite(nats):
         raise OptionError(f"boost is {nats}: it must be a finite number of nats")
+    _require_allowed(copy, u, v)
+    if nats == NEUTRAL["boost"]:
+        return
     slots = np.array([_private(copy, u, v)])
     if copy.pairs is not None:
         copy.add_energy(slots, np.array([nats]))
@@ -126,10 +134,10 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     Raises
     ------
     OptionError
-        (a, b) is not private or is (u, v) itself, or (u, v) is forbidden.
+        (a, b) is not private, adds nothing to the base, or is (u, v) itself; or (u, v) is forbidden.
     """
     _require_node(copy, u, "copied to")
-    source = copy.slot_of(a, b)
+    source = copy.slot_of(a, b) if copy.pairs is None else _slot_with_energy(copy, a, b, "copy")
     names = copy.tokenizer.vocabulary
     if source is None:
         raise OptionError(
@@ -142,7 +150,9 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     if copy.pairs is not None:
         copy.add_energy(slots, copy.edges[ENERGY][[source]] - copy.edges[ENERGY][slots])
         return
-    copy.put(slots, {name: copy.values(name, np.array([source])) for name in copy.paged})
+    values = {name: copy.values(name, np.array([source])) for name in copy.paged}
+    if any((copy.values(name, slots) != found).any() for name, found in values.items()):
+        copy.put(slots, values)
 
 
 def to_default(copy: WorkingCopy, u: int, v: int) -> None:
@@ -200,6 +210,9 @@ def allow(copy: WorkingCopy, u: int, v: int) -> None:
     copy.set_forbidden(copy.forbidden[(copy.forbidden != [u, v]).any(axis=1)])
 
 
+NEUTRAL = {"scale": 1.0, "boost": 0.0}
+"""The values that change no edge."""
+
 CHANGES: dict[str, Callable[..., None]] = {
     "scale": scale,
     "boost": boost,
@@ -211,10 +224,25 @@ CHANGES: dict[str, Callable[..., None]] = {
 """The function of each way to edit an edge (`edge_table.WAYS`)."""
 
 
-def _private(copy: WorkingCopy, u: int, v: int) -> int:
-    """The slot of the edge. A default edge becomes private, with the parameters of the default edge."""
+def _require_allowed(copy: WorkingCopy, u: int, v: int) -> None:
     if copy.is_forbidden(u, v):
         raise OptionError(f"{_shown(copy, u, v)} is forbidden: allow it first")
+
+
+def _slot_with_energy(copy: WorkingCopy, u: int, v: int, what: str) -> int:
+    """The slot of an edge that adds something to the base, of which ``what`` is to be done."""
+    slot = copy.slot_of(u, v)
+    if slot is None or not copy.edges[ENERGY][slot]:
+        raise OptionError(
+            f"{_shown(copy, u, v)} has no matrix of its own, and no edit gave it an energy: there is nothing to "
+            f"{what}; `boost_edge()` gives an edge an energy of its own"
+        )
+    return slot
+
+
+def _private(copy: WorkingCopy, u: int, v: int) -> int:
+    """The slot of the edge. A default edge becomes private, with the parameters of the default edge."""
+    _require_allowed(copy, u, v)
     slot = copy.slot_of(u, v)
     if slot is None:
         slot = int(make_private(copy, np.array([u]), np.array([v]), np.zeros(1, np.int64))[0])

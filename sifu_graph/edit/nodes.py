@@ -115,8 +115,10 @@ def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
 
 def bias_from(copy: WorkingCopy, node: int, other: int) -> None:
     """Copies the bias of ``other``: a text that begins with ``node`` starts with the signal of ``other``."""
-    copy.nodes["nodes/bias"][node] = copy.nodes["nodes/bias"][other]
-    copy.changed = True
+    bias = copy.nodes["nodes/bias"]
+    if (bias[node] != bias[other]).any():
+        bias[node] = bias[other]
+        copy.changed = True
 
 
 def merge(copy: WorkingCopy, node: int, into: int) -> None:

@@ -22,7 +22,9 @@ class EditReport:
     seconds
         Duration of the edit in seconds.
     snapshot
-        Id of the commit; None if nothing was committed.
+        Id of the commit; None if nothing was committed: in a dry run, or because nothing changed.
+    dry_run
+        Whether nothing was to be committed.
     notes
         What is to be said about the names that were given.
     """
@@ -34,6 +36,7 @@ class EditReport:
     pages_written: int
     seconds: float = 0.0
     snapshot: str | None = None
+    dry_run: bool = False
     notes: list[str] = field(default_factory=list)
 
 

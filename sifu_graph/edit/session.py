@@ -502,6 +502,6 @@ def apply(
         else:
             with editing(graph, None, command=command, stages=stages) as edit:
                 report = change(edit)
-            snapshot = graph.store.snapshot
+            snapshot = graph.store.snapshot if edit.copy.changed else None
     took = time.perf_counter() - started
-    return dataclasses.replace(report, seconds=took, snapshot=snapshot, notes=edit.names.notes)
+    return dataclasses.replace(report, seconds=took, snapshot=snapshot, dry_run=dry_run, notes=edit.names.notes)

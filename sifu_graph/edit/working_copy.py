@@ -413,8 +413,9 @@ class WorkingCopy:
 
     def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
         """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
-        self.edges[ENERGY][slots] += nats.astype(np.float32)
-        self.touched()
+        if nats.any():
+            self.edges[ENERGY][slots] += nats.astype(np.float32)
+            self.touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
         """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""

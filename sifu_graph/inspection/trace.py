@@ -170,6 +170,14 @@ class Trace:
         return torch.softmax(logits.masked_fill(~self.candidate, -torch.inf), dim=1)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether ``what_if`` changes no energy and no candidate of the positions shown."""
+        before = self.before
+        return before is not None and all(
+            torch.equal(getattr(self, name), getattr(before, name)) for name in ("energy", "candidate")
+        )
+
+    @property
     def text_positions(self) -> int:
         """Positions of the whole text, shown or not."""
         return self.positions[-1].position + 1
@@ -185,6 +193,7 @@ class Trace:
             "text_positions": self.text_positions,
             "positions": [_position_json(position) for position in self.positions],
             "before": None if self.before is None else self.before.to_json(),
+            "unchanged": self.unchanged,
         }
 
 

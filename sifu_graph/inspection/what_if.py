@@ -111,8 +111,11 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
                 index = _kept(index, np.arange(index.edges) != place)
             if base is not None:
                 pairs = base.pairs.without_edge(u, v)
-                if u >= index.nodes and pairs is base.pairs:
-                    raise OptionError(f"what-if {str(change)!r}: no edit has changed this edge in this context")
+                if pairs is base.pairs:
+                    where = " in this context" if u >= index.nodes else ", and it has no matrix of its own"
+                    raise OptionError(
+                        f"what-if {str(change)!r} changes nothing: no edit gave this edge an energy{where}"
+                    )
                 parameters = dataclasses.replace(parameters, base=Base.of(parameters.small, pairs))
     parameters = dataclasses.replace(parameters, index=index)
     for change in changes:

@@ -539,7 +539,7 @@ def test_an_edit_in_one_context_holds_there_alone(trained: Path) -> None:
         graph.default_edge("月>風", "水")
         assert all_energies(graph) == before
         assert trial.positions[-1].candidates == graph.trace("月風").positions[-1].candidates
-        with pytest.raises(OptionError, match="no edit has changed this edge in this context"):
+        with pytest.raises(OptionError, match="no edit gave this edge an energy in this context"):
             graph.trace("月風", what_if=["edge 月>風 水 = default"])
         graph.forbid_edge("月>風", "水")
         changed = {key for key, energy in all_energies(graph).items() if energy != before[key]}

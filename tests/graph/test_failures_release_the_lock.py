@@ -14,7 +14,7 @@ import sifu_graph
 from sifu_graph import Graph, OptimizerConfig
 
 
-class Injected(Exception):
+class InjectedError(Exception):
     """What a test raises."""
 
 
@@ -46,6 +46,7 @@ STORE = [
     "_begin",
     "close",
 ]
+CLOSE = Store.close
 PLACES = [
     *(f"sifu_store.store.Store.{name}" for name in STORE),
     "sifu_graph.session.read_settings",
@@ -60,7 +61,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [InjectedError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", PLACES)
 def test_wherever_a_call_fails(place: str, error: type[BaseException], store: Path) -> None:
     with Graph.open(store) as graph:
@@ -68,9 +69,8 @@ def test_wherever_a_call_fails(place: str, error: type[BaseException], store: Pa
         for name, call in WRITES.items():
             kept: BaseException | None = None  # a notebook keeps the traceback, and all objects in it
             with pytest.MonkeyPatch.context() as patch:
-                held = Store.close
                 if place.endswith(".close"):  # an error after it did its work
-                    patch.setattr(place, lambda self: (held(self), boom(error)()))
+                    patch.setattr(place, lambda self: (CLOSE(self), boom(error)()))
                 else:
                     patch.setattr(place, boom(error))
                 try:
@@ -83,7 +83,7 @@ def test_wherever_a_call_fails(place: str, error: type[BaseException], store: Pa
         graph.tag("after")
 
 
-@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt, errors.OptionError])
+@pytest.mark.parametrize("error", [InjectedError, KeyboardInterrupt, errors.OptionError])
 @pytest.mark.parametrize("callback", ["on_step", "progress", "say"])
 def test_callbacks_of_train(callback: str, error: type[BaseException], graph: Graph) -> None:
     with pytest.raises(error) as caught:
@@ -114,9 +114,9 @@ def test_arguments_that_are_refused(graph: Graph) -> None:
         with pytest.raises(errors.SifuError) as caught:
             call()
         assert not is_locked(graph.path), caught
-    with pytest.raises(Injected), graph.edit("two") as edit:
+    with pytest.raises(InjectedError), graph.edit("two") as edit:
         edit.boost_edge("春", "風", 1.0)
-        raise Injected
+        raise InjectedError
     assert not is_locked(graph.path)
     graph.tag("after")
 
@@ -135,11 +135,11 @@ def test_a_call_inside_another_is_told_who_writes(graph: Graph) -> None:
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("place", ["commit", "write", "_begin", "set_settings"])
-def test_builds(place: str, force: bool, text: Path, store: Path, tmp_path: Path) -> None:
+def test_builds(place: str, *, force: bool, text: Path, store: Path, tmp_path: Path) -> None:
     path = store if force else tmp_path / "new.sifu"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"sifu_store.store.Store.{place}", boom(Injected))
-        with pytest.raises(Injected) as caught:
+        patch.setattr(f"sifu_store.store.Store.{place}", boom(InjectedError))
+        with pytest.raises(InjectedError) as caught:
             sifu_graph.build_graph(text, path, vocab=20, length=8, signal="tuned", force=force)
     assert not path.exists() or not is_locked(path), caught
     assert [each for each in path.parent.iterdir() if ".building-" in each.name] == []

@@ -93,6 +93,4 @@ def command(
                 report = graph.prune(**limits, command=logged(ctx), progress=progress)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
-    print_edit(
-        report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], dry_run=dry_run, as_json=as_json
-    )
+    print_edit(report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], as_json=as_json)
