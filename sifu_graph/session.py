@@ -389,8 +389,9 @@ class GraphSession:
             self._parameters.tier = None
 
     def cache(self) -> dict[str, float | int]:
-        """What the cache did since the memory was laid out: see `CacheStats`."""
-        return self.parameters.working.report()
+        """What the cache did since the memory was laid out: see `CacheStats`. With a base, no page is ever read."""
+        found = self.parameters.working.report()
+        return found if self.parameters.base is None else {**found, "host_pool_bytes": 0}
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Replaces the store by another view of it; values in memory are dropped if the snapshot is another."""

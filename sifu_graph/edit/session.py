@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -133,7 +133,7 @@ class Edit:
             edges = len(self._add_counted(counts, new))
         if train_steps:
             self._stages.stage("training the new nodes")
-            self._tune(new, self._texts.tokens(None) if text is None else text, train_steps)
+            node_edits.tune(copy, new, self._texts.tokens(None) if text is None else text, train_steps)
         what = f" like {shown(like)}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {listed(names)}{what}: {number(len(names), 'node')}, {number(edges, 'private edge')}")
         return AddNodeReport(
@@ -250,6 +250,7 @@ class Edit:
         heldout = self._texts.heldout(wanted=evaluate)
         before = heldout.perplexity()
         self._stages.stage("removing edges and clones")
+        freed, same = prune_grow.stored_bytes(copy, slots), prune_grow.has_no_effect(copy, slots)
         copy.drop(slots)
         removed = 0 if clones is None else clone_edits.prune(copy, clones)
         if removed:
@@ -260,11 +261,11 @@ class Edit:
             edges_added=0,
             edges_removed=len(slots),
             clones_removed=removed,
-            bytes_freed=self._edge_bytes(len(slots)),
+            bytes_freed=freed,
             corpus_share=share,
             heldout_before=before,
             heldout_after=heldout.perplexity(),
-            note=heldout.note,
+            note="; ".join(filter(None, (prune_grow.NO_EFFECT if same else None, heldout.note))) or None,
             **account(),
         )
 
@@ -305,9 +306,9 @@ class Edit:
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)
         before, other_before = heldout.perplexity(), other.perplexity()
         stages.stage("adding edges and clones")
-        slots, demoted = np.empty(0, np.int64), 0
+        slots, demoted, freed = np.empty(0, np.int64), 0, 0
         if edges:
-            slots, demoted = prune_grow.grow(
+            slots, demoted, freed = prune_grow.grow(
                 copy,
                 text,
                 own_text=known,
@@ -316,10 +317,11 @@ class Edit:
                 init=init,
             )
             self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
-        notes: list[str] = []
+        notes = [prune_grow.NO_EFFECT] if not demoted and prune_grow.has_no_effect(copy, slots) else []
         gained, counted, added = 0.0, 0, None
         if more is not None:
-            others, notes = self._texts.others(given) if len(more.parent) else ([], [])
+            others, lost = self._texts.others(given) if len(more.parent) else ([], [])
+            notes += lost
             gained = clone_edits.grow(copy, more, text, others=others, known=known)
             counted = 0 if known else tokens.train.tokens
             assert copy.pairs is not None  # it has clones
@@ -336,7 +338,7 @@ class Edit:
             clones_added=added,
             tokens_counted=counted,
             clone_gain=gained / max(1, text.total),
-            bytes_freed=self._edge_bytes(demoted - len(slots)),
+            bytes_freed=freed - prune_grow.stored_bytes(copy, slots),
             corpus_share=pairs.share_of_text(copy, slots),
             heldout_before=before,
             heldout_after=heldout.perplexity(),
@@ -418,36 +420,6 @@ class Edit:
         slots = copy.add(pairs.counted_rows(copy, text, chosen, new=new))
         node_edits.note_pairs(copy, slots, rows=~np.isin(copy.edges[SOURCE][slots], new))
         return slots
-
-    def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
-        if self.copy.pairs is not None:
-            base_edits.tune(self.copy, text.train, new, count)
-            return
-        from sifu_graph.config import OptimizerConfig
-        from sifu_graph.edit.preview import parameters_of
-        from sifu_graph.training import step as steps
-        from sifu_graph.training.tune_edges import tune
-
-        copy, training = self.copy, self.copy.settings["training"]
-        optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
-        if optimizer.kind == "adamw-dense":
-            optimizer = dataclasses.replace(optimizer, kind="adamw")
-        parameters = parameters_of(copy, steps.edge_state_arrays(optimizer, copy.width))
-        with closing(parameters.edges) as edges:
-            slots = tune(
-                parameters,
-                copy.config,
-                optimizer,
-                text.train,
-                nodes=new,
-                steps=count,
-                length=copy.settings["build"]["length"],
-                seed=copy.settings["initial"]["seed"],
-            )
-            copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
-
-    def _edge_bytes(self, edges: int) -> int:
-        return 4 * edges * (self.copy.width**2 + self.copy.width)
 
 
 @contextmanager

@@ -409,12 +409,12 @@ class WorkingCopy:
         self.edges[VALUE][slots] = EdgeValue.NEW
         self.edges[ROW][slots] = self._new_rows + np.arange(len(slots))
         self._new_rows += len(slots)
-        self.changed = True
+        self.changed |= len(slots) > 0
 
     def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
         """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
+        self.edges[ENERGY][slots] += nats.astype(np.float32)
         if nats.any():
-            self.edges[ENERGY][slots] += nats.astype(np.float32)
             self.touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
@@ -458,8 +458,8 @@ class WorkingCopy:
         if self.pairs is not None:
             self.pairs.write(store)
         if self.new_tokenizer:
-            store.write_json("nodes/vocabulary", self.vocabulary)
-            store.write_json("nodes/tokenizer", self.tokenizer.to_json())
+            for name, value in (("vocabulary", self.vocabulary), ("tokenizer", self.tokenizer.to_json())):
+                store.write_json(f"nodes/{name}", value)
         for first, stop in runs(pages):
             for name in self.paged:
                 store.write_pages(name, first, self.read_pages(name, first, stop))

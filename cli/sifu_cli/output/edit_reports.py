@@ -77,9 +77,10 @@ def prune_rows(report: PruneReport) -> list[Row]:
         out.append(("edges removed", number(report.edges_removed), "became default"))
     if report.edges_added or report.edges_removed or not of_clones:
         freed = report.bytes_freed
-        remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
+        remark = "fewer (sifu compact frees the disk space)" if freed > 0 else "more"
+        remark = remark if freed else "none of these edges has a stored matrix"
         uses = "uses the edges " + ("added" if report.edges_added else "removed")
-        out += [("parameters", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
+        out += [("matrices", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
     for name, before, after in (
         ("held-out", report.heldout_before, report.heldout_after),
         ("of the other text", report.other_before, report.other_after),

@@ -87,8 +87,8 @@ def command(
     """Change the edge from U to V, in exactly one way, or all edges of a table (--from FILE).
 
     A table is checked as a whole before the first edge is changed; nothing is changed if a row is wrong.
-    A default edge that is scaled, boosted or copied to becomes private. Where all edges share a base, only an edge that was
-    boosted has something of its own to scale or to copy. Energy and probability are shown at rest: for
+    A default edge that is scaled, boosted or copied to becomes private. Where all edges share a base, only an
+    edge that was boosted has something of its own to scale or to copy. Energy and probability are shown at rest: for
     a signal without context.
     """
     ways = {"scale": scale, "boost": boost, "copy_from": copy_from or None}

@@ -85,8 +85,8 @@ def command(
                 of_clones = f", and {report.clones_removed:,} clones are removed" if report.clones_removed else ""
                 say(
                     f"{store}: {report.edges_removed:,} of {report.private_edges_before:,} private edges become "
-                    f"default ({format_bytes(report.bytes_freed)}, {percent(report.corpus_share)} of the text)"
-                    f"{of_clones}"
+                    f"default ({format_bytes(report.bytes_freed)} of matrices, {percent(report.corpus_share)} of the "
+                    f"text){of_clones}"
                 )
                 confirm(ctx)
             with Progress(quiet=quiet, stages=False) as progress:
