@@ -20,7 +20,7 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
-from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
+from sifu_graph.edit import base_edits, clone_edges, forbidding, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
@@ -198,19 +198,20 @@ class Edit:
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
         """Sets the probability of the edge (u, v) to 0 in training, evaluation and generation."""
-        return self._edge("forbid", u, v, edge_edits.forbid)
+        return self._edge("forbid", u, v, forbidding.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
-        """Makes the forbidden edge (u, v) a default edge."""
-        return self._edge("allow", u, v, edge_edits.allow)
+        """Makes the forbidden edge (u, v) what it was before it was forbidden (`forbidding.allow`)."""
+        return self._edge("allow", u, v, forbidding.allow)
 
     def _edge(
-        self, what: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None], rest: str = ""
+        self, what: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], str | None], rest: str = ""
     ) -> EditEdgeReport:
         account, copy = self._account(), self.copy
         pair = self.names.noted(clone_edges.source_of(copy, u)), self.names.find(v)
         [before] = edge_edits.states(copy, [pair])
-        change(copy, *pair)
+        note = change(copy, *pair)
+        self.names.notes += [] if note is None else [note]
         self._note(f"{what} {shown(u)} {shown(v)}{rest}")
         return EditEdgeReport(before=before, after=edge_edits.states(copy, [pair])[0], **account())
 
@@ -228,7 +229,7 @@ class Edit:
             with located(f"{row.where}, column {row.way!r}"):
                 row.values[:] = [self.names.find(one) if isinstance(one, str) else one for one in row.values]
         before = edge_edits.states(self.copy, ends)
-        edge_edits.edit_rows(self.copy, ends, rows)
+        self.names.notes += edge_edits.edit_rows(self.copy, ends, rows)
         done = ", ".join(f"{way.replace('_', ' ')} {count:,}" for way, count in Counter(r.way for r in rows).items())
         self._note(f"edit {number(len(rows), 'edge')}: {done}")
         return EditEdgesReport(before=before, after=edge_edits.states(self.copy, ends), **account())

@@ -44,7 +44,10 @@ REFUSED: dict[str, tuple[str, Callable[[Graph], Any]]] = {
     "scale by 1": ("scale", lambda graph: graph.scale_edge("春", "風", 1.0)),
     "copy": ("copy", lambda graph: graph.copy_edge("花", "月", source=("春", "風"))),
     "table": ("scale", lambda graph: graph.edit_edges([{"source": "春", "target": "風", "scale": 2}])),
-    "table copy": ("copy", lambda graph: graph.edit_edges([{"source": "花", "target": "月", "copy_from": ["春", "風"]}])),
+    "table copy": (
+        "copy",
+        lambda graph: graph.edit_edges([{"source": "花", "target": "月", "copy_from": ["春", "風"]}]),
+    ),
 }
 
 

@@ -54,7 +54,11 @@ Examples:
 @click.option("--copy-from", nargs=2, metavar="A B", help="Copy the parameters of the private edge (A, B).")
 @click.option("--to-default", is_flag=True, help="Make it a default edge.")
 @click.option("--forbid", is_flag=True, help="Set its probability to 0 in training, evaluation and generation.")
-@click.option("--allow", is_flag=True, help="Make a forbidden edge a default edge.")
+@click.option(
+    "--allow",
+    is_flag=True,
+    help="Make a forbidden edge what it was before, by the last snapshot in which it was allowed.",
+)
 @click.option(
     "--from",
     "table",
