@@ -34,8 +34,9 @@ from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
 from sifu_graph.text.in_memory import chosen
+from sifu_graph.text.kept_texts import keep_copies
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
@@ -254,6 +255,7 @@ def _build(
     prefix = f".{target.name}.building-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout, stages=stages)
+        keep_copies(corpus, Path(scratch))
         counts = count_pairs(tokens, n=nodes, stages=stages)
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
@@ -297,7 +299,7 @@ def _build(
             command=command,
             changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | made,
         )
-        shutil.move(scratch, store.path / "cache")
+        shutil.move(scratch, store.path / CACHE)
     seconds = time.perf_counter() - started
     return _report(
         path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,

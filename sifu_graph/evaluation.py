@@ -29,7 +29,7 @@ from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
 from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.text.tokenizer import Tokenizer
 from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
@@ -188,10 +188,8 @@ def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages) -> Toke
     build = other.settings["build"]
     if not build["corpus"]["sources"]:
         raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-    corpus = Corpus.from_record(build["corpus"])
-    return encode_corpus(
-        corpus, graph.tokenizer, directory=graph.path / "cache", holdout=build["holdout"], stages=stages
-    )
+    corpus = Corpus.from_record(build["corpus"], other.path / CACHE)
+    return encode_corpus(corpus, graph.tokenizer, directory=graph.path / CACHE, holdout=build["holdout"], stages=stages)
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from sifu_graph.paging import budget, process_memory
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
@@ -430,14 +430,14 @@ class GraphSession:
         if corpus is None:
             if not build["corpus"]["sources"]:
                 raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-            corpus = Corpus.from_record(build["corpus"])
+            corpus = Corpus.from_record(build["corpus"], self.path / CACHE)
         else:
             given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
             corpus = given.settled(tokens=self.tokenizer.level == "tokens", like=build["corpus"])
         return encode_corpus(
             corpus,
             self.tokenizer,
-            directory=self.path / "cache",
+            directory=self.path / CACHE,
             holdout=build["holdout"] if holdout is None else holdout,
             stages=stages,
         )

@@ -239,15 +239,6 @@ def test_texts_in_memory_are_as_a_file_of_them(
         assert graph.grow(corpus=TextCorpus(kind(lines)), to_ratio=0.6, dry_run=True).edges_added > 0
 
 
-def test_texts_that_are_gone_are_named(lines: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "g.sifu"
-    sifu_graph.build_graph(texts=lines, path=path, vocab=12, clones=0)
-    with Graph.open(path) as graph:
-        graph.add_node("春風")  # text is read with it from here on: what was encoded does not hold
-        with pytest.raises(sifu_graph.CorpusError, match="was texts in memory, which is gone: name a corpus"):
-            graph.evaluate()
-
-
 def test_lists_of_tokens_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "g.sifu"
     sifu_graph.build_graph(
