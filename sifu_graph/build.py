@@ -100,23 +100,23 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.vocab <= len(SPECIAL):
-            raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
+            raise OptionError(f"`vocab` is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
         if not 0 <= self.sparsify <= 1:
-            raise OptionError(f"sparsify is {self.sparsify}: expected a number from 0 to 1")
+            raise OptionError(f"`sparsify` is {self.sparsify}: expected a number from 0 to 1")
         require_level(self.level, lowercase=self.lowercase)
         if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
-            raise OptionError(f"width is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
+            raise OptionError(f"`width` is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
         if self.min_count < 1:
             raise OptionError(
-                f"min-count is {self.min_count}: it must be at least 1 (a pair that never occurs is never private)"
+                f"`min_count` is {self.min_count}: it must be at least 1 (a pair that never occurs is never private)"
             )
         if not 2 <= self.length <= MOST_LENGTH:
-            raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
+            raise OptionError(f"`length` is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
         if self.clones is not None and self.clones < 0:
-            raise OptionError(f"clones is {self.clones}: it must be 0 or more")
+            raise OptionError(f"`clones` is {self.clones}: it must be 0 or more")
         require_seed(self.seed)
         if self.init not in ("counts", "uniform"):
-            raise OptionError(f"no initialisation {self.init!r}; there are counts, uniform")
+            raise OptionError(f"`init` is {self.init!r}: expected counts or uniform")
 
 
 @checked
@@ -220,7 +220,7 @@ def build_graph(
         raise OptionError('`clones`: only a graph whose edges share a base has them (`signal="recurrent"`)')
     if config.base and init != "counts":
         raise OptionError(
-            f"init is {init}: a graph whose edges share a base begins with the counts; `signal` chooses another"
+            f"`init` is {init!r}: a graph whose edges share a base begins with the counts; `signal` chooses another"
         )
     if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end

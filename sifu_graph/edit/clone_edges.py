@@ -51,7 +51,7 @@ def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
         ``nats`` is not finite, or the edge is forbidden.
     """
     if not math.isfinite(nats):
-        raise OptionError(f"boost is {nats}: it must be a finite number of nats")
+        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
     if np.isneginf(energies_at_rest(copy, source)[v]):
         raise OptionError(f"{shown(copy, source, v)} is forbidden: allow it first")
     set_nats(copy, source, v, _pairs(copy).nats_of(source, v) + nats)

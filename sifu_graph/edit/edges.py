@@ -88,7 +88,7 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     """
     _require_node(copy, u, "scaled")
     if not math.isfinite(factor):
-        raise OptionError(f"scale is {factor}: it must be a finite number")
+        raise OptionError(f"`scale` is {factor}: it must be a finite number")
     _require_allowed(copy, u, v)
     if copy.pairs is not None:
         slots = np.array([_slot_with_energy(copy, u, v, "scale")])
@@ -116,7 +116,7 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
         clone_edges.boost(copy, u, v, nats)
         return
     if not math.isfinite(nats):
-        raise OptionError(f"boost is {nats}: it must be a finite number of nats")
+        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
     _require_allowed(copy, u, v)
     if nats == NEUTRAL["boost"]:
         return

@@ -174,7 +174,7 @@ def diff(
     StoreNotFoundError, StoreDamagedError
     """
     if top < 0:
-        raise OptionError(f"top is {top}: it must be 0 or more")
+        raise OptionError(f"`top` is {top}: it must be 0 or more")
     with (
         GraphSession.open(path, at=before) as first,
         GraphSession.open(path, at=after) as second,

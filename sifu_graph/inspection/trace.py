@@ -234,7 +234,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
         last = len(found.nodes) - 1
         for position in sorted(laid.silent):
             if position > last:
-                raise OptionError(f"what-if 'position {position} off': the text has the positions 0 to {last}")
+                raise OptionError(f"`what_if` 'position {position} off': the text has the positions 0 to {last}")
         if laid.silent and options.like == "eval":
             raise OptionError('a position can be off only as in generation: use `like="generate"`')
         after = _trace(graph, laid, text, options)

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 SMOOTHING = 0.95  # of the loss that is shown
-NOISE = 1.005  # a perplexity of a part of the held-out text that is less above another is not called worse
 LEAST_FOR_STEPS = 1 / 3
 """Of the minutes of a run: a note says where the closed form and the evaluations before it left less for steps."""
 COMMIT_EVERY_S = 900.0
@@ -278,9 +277,9 @@ class _Run:
         return self.graph.parameters.small | self.graph.parameters.state
 
     def _back_to_best(self) -> None:
-        """Ends the run where it predicted held-out text best."""
+        """Ends the run where it predicted held-out text best, of its beginning, its evaluations and its end."""
         best, clock, last = self.best, self.clock, self.heldout
-        if best is None or last is None or not last > NOISE * best.heldout:
+        if best is None or last is None or not last > best.heldout:
             return
         for name, value in self._arrays().items():
             value.copy_(best.arrays[name])
@@ -290,12 +289,12 @@ class _Run:
         self.uncommitted = best.progress.step != clock.committed
         if best.progress.step == clock.first_step:
             self.say(
-                f"held-out perplexity was {best.heldout:.1f} before this run and {last:.1f} after it: the graph is "
+                f"held-out perplexity was {best.heldout:.2f} before this run and {last:.2f} after it: the graph is "
                 "as before it; a number of epochs, if given, is kept to"
             )
         else:
             self.say(
-                f"held-out perplexity was {best.heldout:.1f} at step {best.progress.step:,} and {last:.1f} at the "
+                f"held-out perplexity was {best.heldout:.2f} at step {best.progress.step:,} and {last:.2f} at the "
                 "end: the graph is that of this step"
             )
 

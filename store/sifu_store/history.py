@@ -433,7 +433,7 @@ def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:
     if not base or any(step and not step.isdecimal() for step in steps):
         raise OptionError(
             f"{name!r} names no snapshot: give HEAD, a branch, a tag or the first characters of an id, optionally "
-            "followed by ~N for the N-th commit before it (`tree()` lists them)"
+            "followed by ~N for the N-th commit before it (`log()` lists them)"
         )
     if base.upper() == "HEAD":
         snapshot = head
@@ -451,7 +451,7 @@ def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:
     for passed, commit in enumerate(lineage.ancestry(snapshot)):
         if passed == back:
             return commit.snapshot
-    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`tree()` lists them)")
+    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`log()` lists them)")
 
 
 def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] = ()) -> str:
@@ -471,9 +471,9 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])
         many = f"{len(found)} snapshots with an id that starts with {prefix!r} ({some}, ...)"
-        raise OptionError(f"{directory} has {many}: give more characters (`tree()` lists the ids)")
+        raise OptionError(f"{directory} has {many}: give more characters (`log()` lists the ids)")
     if not found:
-        meant = f"{nearest(prefix, known)} (`tree()` lists all)" if known else "`tree()` lists the commits"
+        meant = f"{nearest(prefix, known)} (`log()` lists all)" if known else "`log()` lists the commits"
         raise OptionError(f"{directory} has no branch, no tag and no snapshot {prefix!r}: {meant}")
     return found[0]
 

@@ -132,7 +132,9 @@ def test_the_bytes_of_a_prune_are_those_of_stored_matrices(graph: Graph) -> None
 
 
 def test_a_what_if_that_changes_nothing_says_so(shared: Graph) -> None:
-    with pytest.raises(OptionError, match="what-if 'edge 春 風 = default' changes nothing: no edit gave this edge an"):
+    with pytest.raises(
+        OptionError, match="`what_if` 'edge 春 風 = default' changes nothing: no edit gave this edge an"
+    ):
         shared.trace("春風", what_if=["edge 春 風 = default"])
     shared.boost_edge("春", "風", 1.0)
     assert not shared.trace("春風", what_if=["edge 春 風 = default"]).unchanged

@@ -308,13 +308,13 @@ def test_a_graph_is_shown_briefly(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**62, 2**70])
 def test_a_seed_that_the_settings_cannot_hold_is_refused_before_anything_is_written(seed: int, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=f"seed is {seed}"):
+    with pytest.raises(OptionError, match=f"`seed` is {seed}"):
         sifu_graph.build_graph(texts=["abc"] * 9, path=tmp_path / "new.sifu", seed=seed)
     assert not list(tmp_path.iterdir())
     sifu_graph.build_graph(texts=["abc"] * 9, path=tmp_path / "g.sifu", length=4, holdout=0)
     with Graph.open(tmp_path / "g.sifu") as graph:
         before = graph.info().snapshot
-        with pytest.raises(OptionError, match=f"seed is {seed}"):
+        with pytest.raises(OptionError, match=f"`seed` is {seed}"):
             graph.train(steps=1, seed=seed)
         assert graph.info().snapshot == before
         graph.train(steps=1, seed=2**62 - 1)
