@@ -228,7 +228,7 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
     named = _line(parents, [*branches.values(), *tags.values()])
     redo: dict[str, None] = {}
     at = names.redo.get(branch)
-    while at is not None and at != head and at not in redo:  # a damaged history may return to itself
+    while at is not None and at != head and at not in redo:  # a damaged history may have a loop
         redo[at] = None
         at = parents.get(at)
     return History(
