@@ -189,7 +189,7 @@ def _print_edge(found: EdgeReport) -> None:
     default = "the default edge has" if found.parts is None else "the default edges have, on average,"
     rows: list[Row] = [
         ("edge", f"{printable(found.source)} {printable(found.target)}", kind),
-        ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
+        ("count", number(found.count), "" if found.count is not None else f"not recorded for {kind} edges"),
         ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
         ("probability", percent(found.p), "at rest"),
         ("energy", number(found.energy, 4), f"rank {found.rank:,}; {default} {found.default_energy:.4f}"),
