@@ -87,7 +87,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         steps, epochs, minutes
             How much longer: steps of the optimizer, passes over the text, or minutes of time. A run that ``minutes``
             alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
-            best.
+            best, those before the run included.
         batch
             Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. None: as in the last
             run.

@@ -226,11 +226,9 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
     tags = {name: tip for name, tip in names.tags.items() if tip in commits}
     parents = {commit.snapshot: commit.parent for commit in commits.values()}
     named = _line(parents, [*branches.values(), *tags.values()])
-    redo: dict[str, None] = {}
-    at = names.redo.get(branch)
+    redo, at = dict[str, None](), names.redo.get(branch)
     while at is not None and at != head and at not in redo:  # a damaged history may have a loop
-        redo[at] = None
-        at = parents.get(at)
+        redo[at], at = None, parents.get(at)
     return History(
         branch=branch,
         branches=branches,

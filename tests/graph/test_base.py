@@ -304,7 +304,7 @@ def test_verify_checks_pairs_and_clones(store: Path, what: str) -> None:
 
 
 def test_dropout_is_part_of_a_base_alone(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="dropout is 1"):
+    with pytest.raises(OptionError, match="`dropout` is 1"):
         OptimizerConfig(dropout=1.0)
     build_graph(write_text(tmp_path / "a.txt"), tmp_path / "g.sifu", signal="tuned", **CHARACTERS)
     with Graph.open(tmp_path / "g.sifu") as graph, pytest.raises(OptionError, match="`dropout`"):

@@ -295,7 +295,7 @@ def test_bad_input(store: Path) -> None:
         diff(store)
     with pytest.raises(OptionError, match="no branch, no tag and no snapshot 'nonsense'"):
         diff(store, "nonsense", "HEAD")
-    with pytest.raises(OptionError, match="top is -1"):
+    with pytest.raises(OptionError, match="`top` is -1"):
         diff(store, "HEAD", "HEAD", top=-1)
 
 
