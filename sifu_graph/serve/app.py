@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sifu_graph.serve import protocol
-from sifu_graph.serve.continuation import Continuation, Piece, encode_prompt
+from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode, encode_prompt, require_nodes
 from sifu_graph.serve.metrics import Metrics
 from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
 from sifu_graph.serve.served_graph import ServedGraph, Snapshot
@@ -84,6 +84,9 @@ class Server:
             Route("/v1/models", self.models),
             Route("/v1/models/{name}", self.model),
             Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/tokenizer_info", self.tokenizer_info),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+            Route("/detokenize", self.detokenize, methods=["POST"]),
         ]
         handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
             ApiError: _refused,
@@ -145,6 +148,32 @@ class Server:
                 code="model_not_found",
             )
 
+    # ---- the tokenizer, as vLLM's server has it
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """The token between documents."""
+        tokenizer = self.graph.current.graph.tokenizer
+        separator = None if tokenizer.separator is None else tokenizer.vocabulary[tokenizer.separator]
+        info = {"tokenizer_class": "sifu", "bos_token": separator, "eos_token": separator, "level": tokenizer.level}
+        return JSONResponse({**info, "vocab_size": len(tokenizer)})
+
+    async def tokenize(self, request: Request) -> Response:
+        """The ids of a text; the name of the separator stands for it."""
+        text = protocol.parse_tokenize(await self._body(request))
+        tokenizer = self.graph.current.graph.tokenizer
+        if tokenizer.separator is not None and text == tokenizer.vocabulary[tokenizer.separator]:
+            ids = [tokenizer.separator]
+        else:
+            ids = await asyncio.to_thread(encode, tokenizer, text)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": self.limits.prompt_tokens})
+
+    async def detokenize(self, request: Request) -> Response:
+        """The text of ids."""
+        ids = protocol.parse_detokenize(await self._body(request))
+        tokenizer = self.graph.current.graph.tokenizer
+        require_nodes(tokenizer, ids, "tokens")
+        return JSONResponse({"prompt": tokenizer.decode(ids)})
+
     # ---- completions
 
     async def completions(self, request: Request) -> Response:
@@ -189,12 +218,12 @@ class _Answer:
         server: Server,
         asked: CompletionRequest,
         snapshot: Snapshot,
-        prompts: list[list[int]],
+        prompts: list[Prompt],
         begun: float,
     ) -> None:
         self._server, self._asked, self._begun = server, asked, begun
         self._identity, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
-        self._prompt_tokens = sum(map(len, prompts))
+        self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
         self._sequences: list[Continuation] = []
         self._jobs: list[Job[Piece]] = []
         self._first = True
@@ -206,15 +235,10 @@ class _Answer:
             raise
         server.metrics.tokens(prompt=self._prompt_tokens)
 
-    def _start(self, snapshot: Snapshot, ids: list[int], index: int) -> None:
-        asked, graph = self._asked, snapshot.graph
-        prompt = asked.prompts[index // asked.n]
-        echo = None
-        if asked.echo:
-            echo = prompt if isinstance(prompt, str) else graph.tokenizer.decode(prompt)
-        sequence = Continuation(
-            graph, ids, echo=echo, request=asked, seed=None if asked.seed is None else asked.seed + index
-        )
+    def _start(self, snapshot: Snapshot, prompt: Prompt, index: int) -> None:
+        asked = self._asked
+        seed = None if asked.seed is None else asked.seed + index
+        sequence = Continuation(snapshot.graph, prompt, request=asked, seed=seed)
 
         def work() -> Iterator[Piece | None]:
             with snapshot.lend() as walk:

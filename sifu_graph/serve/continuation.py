@@ -5,7 +5,7 @@ The module knows nodes, text and probabilities; it does not know connections, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ from sifu_graph.generation.stop_text import StopText
 from sifu_graph.inspection import distributions
 from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
 from sifu_graph.session import GraphSession
+from sifu_graph.text.tokenizer import Tokenizer
 
 IMPOSSIBLE = -9999.0
 """Stands for log 0, which JSON does not have."""
@@ -35,8 +36,40 @@ class Piece:
     reason: Reason | None = None
 
 
-def encode_prompt(graph: GraphSession, prompt: str | list[int], *, most_tokens: int) -> list[int]:
-    """The nodes of a prompt, with a separator at the beginning: a prompt begins a document.
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The nodes of a text; at level ``tokens``, white space separates them."""
+    ids: list[int] = tokenizer.encode(text.split() if tokenizer.level == "tokens" else text).tolist()
+    return ids
+
+
+def require_nodes(tokenizer: Tokenizer, ids: Sequence[int], param: str) -> None:
+    """Raise `ApiError` if one of the ids in a field of a request is no node."""
+    if wrong := [node for node in ids if not 0 <= node < len(tokenizer)]:
+        message = f"`{param}`: there is no node {wrong[0]}; ids are 0 to {len(tokenizer) - 1}"
+        raise ApiError(message, param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as nodes.
+
+    Attributes
+    ----------
+    ids
+        It begins with a separator, if the graph has one: a prompt begins a document.
+    put_before
+        How many of the nodes are not in the prompt that was given: 1 or 0.
+    text
+        The text of what was given.
+    """
+
+    ids: list[int]
+    put_before: int
+    text: str
+
+
+def encode_prompt(graph: GraphSession, prompt: str | list[int], *, most_tokens: int) -> Prompt:
+    """The nodes of a prompt.
 
     Raises
     ------
@@ -45,14 +78,12 @@ def encode_prompt(graph: GraphSession, prompt: str | list[int], *, most_tokens: 
     """
     tokenizer = graph.tokenizer
     if isinstance(prompt, str):
-        ids: list[int] = tokenizer.encode(prompt.split() if tokenizer.level == "tokens" else prompt).tolist()
+        ids = encode(tokenizer, prompt)
         if ids and all(node == tokenizer.unknown for node in ids):
             shown = "".join(tokenizer.unknown_characters(prompt)[:10])
             raise ApiError(f"`prompt`: no part of it is a node of the graph ({shown})", param="prompt")
     else:
-        nodes = len(tokenizer)
-        if wrong := [node for node in prompt if not 0 <= node < nodes]:
-            raise ApiError(f"`prompt`: there is no node {wrong[0]}; ids are 0 to {nodes - 1}", param="prompt")
+        require_nodes(tokenizer, prompt, "prompt")
         ids = prompt
     if len(ids) > most_tokens:
         raise ApiError(
@@ -61,11 +92,10 @@ def encode_prompt(graph: GraphSession, prompt: str | list[int], *, most_tokens: 
             code="context_length_exceeded",
         )
     separator = tokenizer.separator
-    if separator is not None and (not ids or ids[0] != separator):
-        ids = [separator, *ids]
-    if not ids:
+    before = [separator] if separator is not None and ids[:1] != [separator] else []
+    if not before and not ids:
         raise ApiError("`prompt` is empty: give at least one token that is a node of the graph", param="prompt")
-    return ids
+    return Prompt([*before, *ids], len(before), prompt if isinstance(prompt, str) else tokenizer.decode(ids))
 
 
 class Continuation:
@@ -75,10 +105,8 @@ class Continuation:
     ----------
     graph
         The open graph.
-    ids
+    prompt
         Of `encode_prompt`.
-    echo
-        The text of the prompt, where it is part of the response. None: it is not.
     request
         What is asked.
     seed
@@ -93,14 +121,13 @@ class Continuation:
     def __init__(
         self,
         graph: GraphSession,
-        ids: list[int],
+        prompt: Prompt,
         *,
-        echo: str | None,
         request: CompletionRequest,
         seed: int | None,
     ) -> None:
         self.generated = 0
-        self._graph, self._ids, self._echo, self._request = graph, ids, echo, request
+        self._graph, self._prompt, self._ids, self._request = graph, prompt, prompt.ids, request
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._sampler = Sampler(temperature=request.temperature, top_k=request.top_k, top_p=request.top_p)
         self._names = graph.tokenizer.vocabulary
@@ -117,8 +144,8 @@ class Continuation:
 
     def _read(self, walk: AnyWalk) -> Iterator[Piece | None]:
         separator = self._graph.tokenizer.separator
-        if self._echo is not None:
-            piece = Piece(self._echo)
+        if self._request.echo:
+            piece = Piece(self._prompt.text)
             if self._request.logprobs is None:
                 yield piece
             else:
@@ -126,23 +153,20 @@ class Continuation:
                     piece.tokens += tokens
                     yield None
                 yield piece
-            self._characters = len(self._echo)
+            self._characters = len(self._prompt.text)
         for place, node in enumerate(self._ids):
             (walk.start if place == 0 or node == separator else walk.carry)(node)
             if place % READ_AT_ONCE == 0:
                 yield None
-        for node in self._ids[separator is not None :]:  # a character may continue bytes of the prompt
+        for node in self._ids[self._prompt.put_before :]:  # a character may continue bytes of the prompt
             self._decoder.push(node)
 
     def _scored_prompt(self, walk: AnyWalk) -> Iterator[list[TokenLogprob]]:
-        """The tokens of the prompt and their log-probabilities, without the separator that was put before it."""
-        decoder, separator = self._graph.tokenizer.decoder(), self._graph.tokenizer.separator
-        begin = 0
-        if separator is None:
+        """The tokens of the prompt and their log-probabilities; the first has none, unless a node was put before it."""
+        decoder, begin = self._graph.tokenizer.decoder(), 0
+        if not self._prompt.put_before:
             yield [TokenLogprob(self._names[self._ids[0]], None, None, 0)]
             begin = len(decoder.push(self._ids[0]))
-        else:
-            decoder.push(separator)
         for node, log_p in zip(self._ids[1:], distributions.of_text(self._graph, self._ids, walk), strict=True):
             yield [self._token(node, log_p, begin)]
             begin += len(decoder.push(node))

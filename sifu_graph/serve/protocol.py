@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 _Number = TypeVar("_Number", int, float)
+_Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
@@ -126,12 +127,34 @@ def parse(content: bytes, *, most_tokens: int) -> CompletionRequest:
     ApiError
         It is no JSON object, or a value has another type or no meaning.
     """
-    try:
-        body = msgspec.json.decode(content, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(f"the body of the request cannot be read: {_first_line(error)}") from error
+    body = _read(content, _Body)
     _refuse_unsupported(body)
     return _checked(body, most_tokens)
+
+
+class _Tokenize(msgspec.Struct):
+    prompt: str
+
+
+class _Detokenize(msgspec.Struct):
+    tokens: list[int]
+
+
+def parse_tokenize(content: bytes) -> str:
+    """The text of a request for ids. Raises what `parse` raises."""
+    return _read(content, _Tokenize).prompt
+
+
+def parse_detokenize(content: bytes) -> list[int]:
+    """The ids of a request for text. Raises what `parse` raises."""
+    return _read(content, _Detokenize).tokens
+
+
+def _read(content: bytes, kind: type[_Fields]) -> _Fields:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(f"the body of the request cannot be read: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -72,6 +72,9 @@ def test_echo_has_the_probabilities_of_score(server: Running) -> None:
     for name, log_p, top in zip(found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True):
         assert list(top.values()) == sorted(top.values(), reverse=True) and len(top) == 3
         assert top.get(name, log_p) == log_p and max(top.values()) >= log_p
+    begun = server.post({**asked, "prompt": [separator, *ids]})[1]["choices"][0]["logprobs"]
+    assert begun["tokens"] == ["<sep>", *found["tokens"]]
+    assert begun["token_logprobs"] == [None, *found["token_logprobs"]]
     # as ids, with the end of the document, which `score` counts too
     as_ids = server.post({**asked, "prompt": [*ids, separator], "logprobs": 0})[1]["choices"][0]["logprobs"]
     assert as_ids["top_logprobs"] is None

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from sifu_cli.number_types import Integer
-from sifu_cli.options import at_option, quiet_option, store_option
+from sifu_cli.options import at_option, common_options
 from sifu_cli.output.messages import say, warn
+from sifu_cli.output.results import print_json
 
 
 @click.command(
@@ -56,8 +57,7 @@ Examples:
 )
 @at_option
 @click.option("--host-memory", metavar="SIZE", help="Memory that the process may take: 512MiB, 50%.")
-@store_option
-@quiet_option
+@common_options
 def command(
     *,
     host: str,
@@ -70,11 +70,14 @@ def command(
     host_memory: str | None,
     store: Path,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Answer requests over HTTP with the completions API that clients of language models know, until Ctrl-C.
 
     The graph is only read. /v1/completions continues prompts, with exact log-probabilities of the prompt too (echo,
     logprobs); /v1/models, /health and /metrics say what is there.
+
+    With --json, prints an object with the address when requests are answered.
     """
     from sifu_store.staging import require_store
 
@@ -98,13 +101,19 @@ def command(
             warn(opened.warning)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sock.getsockname()[1]}"
+
+        def ready() -> None:
+            snapshot = opened.store.snapshot
+            if as_json:
+                print_json({"address": f"{address}/v1", "model": graph.name, "snapshot": snapshot})
+            else:
+                say(f"serving {graph.name} ({snapshot[:8]}) at {address}/v1; Ctrl-C ends it", quiet=quiet)
+
         server = running.make(
             graph,
             limits=Limits(prompt_tokens=most_tokens, tokens=most_tokens, sequences=most_sequences),
             token=token,
             follow=follow,
-            ready=lambda: say(
-                f"serving {graph.name} ({opened.store.snapshot[:8]}) at {address}/v1; Ctrl-C ends it", quiet=quiet
-            ),
+            ready=ready,
         )
         server.run(sockets=[sock])
