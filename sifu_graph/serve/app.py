@@ -14,16 +14,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from sifu_store.errors import SifuError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sifu_graph.serve import protocol
+from sifu_graph.serve import explorer, protocol
 from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode, encode_prompt, require_nodes
 from sifu_graph.serve.metrics import Metrics
 from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
@@ -67,18 +68,32 @@ class Server:
         What a client must send as ``Authorization: Bearer TOKEN``; None: nothing.
     follow
         Serve newer commits as they come.
+    edit_token
+        What a client must send to edit the graph; None: no edit is possible.
     """
 
     def __init__(
-        self, graph: ServedGraph, *, limits: Limits | None = None, token: str | None = None, follow: bool = False
+        self,
+        graph: ServedGraph,
+        *,
+        limits: Limits | None = None,
+        token: str | None = None,
+        follow: bool = False,
+        edit_token: str | None = None,
     ) -> None:
         self.graph, self.limits, self.token, self._follow = graph, limits or Limits(), token, follow
+        self._edit_token = edit_token
+        self._editing = asyncio.Lock()
         self.metrics, self.created = Metrics(), int(time.time())
         self.turns = Turns(threads=graph.current.threads, most=self.limits.sequences)
 
     def app(self) -> ASGIApp:
         """The application."""
         routes = [
+            Route("/", self.explorer),
+            Route("/api/state", self.state),
+            Route("/api/why", self.why),
+            Route("/api/edit", self.edit, methods=["POST"]),
             Route("/health", self.health),
             Route("/metrics", self.read_metrics),
             Route("/v1/models", self.models),
@@ -112,7 +127,10 @@ class Server:
             await asyncio.sleep(FOLLOW_S)
             if self.graph.has_changed():
                 with contextlib.suppress(SifuError):  # the next look may find it whole
-                    self.graph.replace(await asyncio.to_thread(self.graph.open))
+                    await self._reopen()
+
+    async def _reopen(self) -> None:
+        self.graph.replace(await asyncio.to_thread(self.graph.open))
 
     # ---- what is there
 
@@ -147,6 +165,52 @@ class Server:
                 param="model",
                 code="model_not_found",
             )
+
+    # ---- the page
+
+    async def explorer(self, request: Request) -> Response:
+        """The page that shows what the graph predicts, and why."""
+        page = explorer.page(editable=self._edit_token is not None, token=self.token is not None)
+        return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
+
+    async def state(self, request: Request) -> Response:
+        """The size of the graph, and its commits."""
+        graph = self.graph.current.graph
+        editable = self._edit_token is not None
+        return JSONResponse(await asyncio.to_thread(explorer.state, graph, name=self.graph.name, editable=editable))
+
+    async def why(self, request: Request) -> Response:
+        """The trace of a text, as a page."""
+        asked = request.query_params
+        snapshot = self.graph.current
+        snapshot.enter()
+
+        def work() -> Iterator[str]:
+            with snapshot.tracing() as graph:
+                yield explorer.why(graph, asked.get("text", ""), asked.get("also", ""), asked.getlist("what_if"))
+
+        try:
+            job = self.turns.start(work(), end=snapshot.leave)
+        except BaseException:
+            snapshot.leave()
+            raise
+        try:
+            (page,) = await job.read()
+        finally:
+            job.close()
+        return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"})
+
+    async def edit(self, request: Request) -> Response:
+        """Change the graph by one commit, and serve it."""
+        if self._edit_token is None:
+            raise ApiError("this server does not edit: start it with --edit", status=403)
+        if not _sends(request.scope, self._edit_token):
+            raise ApiError("the token of the editor is needed: open the address that the server printed", status=401)
+        content = await self._body(request)
+        async with self._editing:
+            await asyncio.to_thread(explorer.edit, self.graph.path, content)
+            await self._reopen()
+        return await self.state(request)
 
     # ---- the tokenizer, as vLLM's server has it
 
@@ -414,7 +478,13 @@ class _Counted:
 
     def _allowed(self, scope: Scope) -> bool:
         token = self._server.token
-        if token is None or scope["path"] == "/health":
-            return True
-        sent = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(sent, b"Bearer " + token.encode())
+        return token is None or scope["path"] in ("/", "/health") or _sends(scope, token, in_query=True)
+
+
+def _sends(scope: Scope, token: str, *, in_query: bool = False) -> bool:
+    """Whether a request has a token, in its header or (a frame of the page cannot have headers) in its query."""
+    sent = [value for name, value in scope["headers"] if name == b"authorization"]
+    if in_query:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        sent.append(b"Bearer " + query.get("token", "").encode())
+    return any(hmac.compare_digest(each, b"Bearer " + token.encode()) for each in sent)

@@ -127,7 +127,7 @@ def parse(content: bytes, *, most_tokens: int) -> CompletionRequest:
     ApiError
         It is no JSON object, or a value has another type or no meaning.
     """
-    body = _read(content, _Body)
+    body = read(content, _Body)
     _refuse_unsupported(body)
     return _checked(body, most_tokens)
 
@@ -142,15 +142,16 @@ class _Detokenize(msgspec.Struct):
 
 def parse_tokenize(content: bytes) -> str:
     """The text of a request for ids. Raises what `parse` raises."""
-    return _read(content, _Tokenize).prompt
+    return read(content, _Tokenize).prompt
 
 
 def parse_detokenize(content: bytes) -> list[int]:
     """The ids of a request for text. Raises what `parse` raises."""
-    return _read(content, _Detokenize).tokens
+    return read(content, _Detokenize).tokens
 
 
-def _read(content: bytes, kind: type[_Fields]) -> _Fields:
+def read(content: bytes, kind: type[_Fields]) -> _Fields:
+    """The body of a request as a structure. Raises what `parse` raises."""
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -75,6 +75,15 @@ class Snapshot:
                 if len(self._idle) < MOST_IDLE_WALKS:
                     self._idle.append(walk)
 
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[GraphSession]:
+        """The graph, for a trace, which changes the layout of pages of edges: where there are any, the graph is another one."""
+        if self.graph.signal.base:
+            yield self.graph
+            return
+        with GraphSession.open(self.graph.path, at=self.graph.store.snapshot, modest=True) as graph:
+            yield graph
+
     def retire(self) -> None:
         """Close the graph when its last user has left."""
         self._retired = True

@@ -30,7 +30,7 @@ def serving(store: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
         try:
             assert process.stderr is not None
             line = process.stderr.readline()
-            found = re.search(r"serving (\S+) \(\w{8}\) at (http://\S+)/v1; Ctrl-C ends it", line)
+            found = re.search(r"serving (\S+) \(\w{8}\) at (http://\S+)/v1, page \2/; Ctrl-C ends it", line)
             assert found, line + process.stderr.read()
             yield process, found[2]
         finally:

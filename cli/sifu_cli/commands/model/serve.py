@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import click
@@ -38,6 +39,11 @@ Examples:
     help="Clients must send it (Authorization: Bearer TEXT). Needed where other machines reach the address.  "
     "[default: $SIFU_TOKEN]",
 )
+@click.option(
+    "--edit",
+    is_flag=True,
+    help="The page may change the graph: each change is a commit. The address that is printed has the token for it.",
+)
 @click.option("--follow", is_flag=True, help="Serve new commits as they come; requests that run end as they began.")
 @click.option(
     "--most-sequences",
@@ -63,6 +69,7 @@ def command(
     host: str,
     port: int,
     token: str | None,
+    edit: bool,
     follow: bool,
     most_sequences: int,
     most_tokens: int,
@@ -75,15 +82,17 @@ def command(
     """Answer requests over HTTP with the completions API that clients of language models know, until Ctrl-C.
 
     The graph is only read. /v1/completions continues prompts, with exact log-probabilities of the prompt too (echo,
-    logprobs); /v1/models, /health and /metrics say what is there.
+    logprobs); /v1/models, /health and /metrics say what is there. The page at / shows a text token by token: the
+    candidates of each, and why it was chosen.
 
     With --json, prints an object with the address when requests are answered.
     """
     from sifu_store.staging import require_store
 
     require_store(store)
-    if follow and at is not None:
-        raise click.UsageError("--follow serves the newest commit, and --at another one: leave one of them out")
+    for name, chosen in (("follow", follow), ("edit", edit)):
+        if chosen and at is not None:
+            raise click.UsageError(f"--{name} needs the newest commit, and --at is another one: leave one of them out")
     try:
         from sifu_graph.serve import running
         from sifu_graph.serve.app import Limits
@@ -102,18 +111,23 @@ def command(
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sock.getsockname()[1]}"
 
+        edit_token = (token or secrets.token_urlsafe(16)) if edit else None
+
         def ready() -> None:
             snapshot = opened.store.snapshot
             if as_json:
-                print_json({"address": f"{address}/v1", "model": graph.name, "snapshot": snapshot})
-            else:
-                say(f"serving {graph.name} ({snapshot[:8]}) at {address}/v1; Ctrl-C ends it", quiet=quiet)
+                found = {"address": f"{address}/v1", "model": graph.name, "snapshot": snapshot}
+                print_json(found if edit_token is None else {**found, "edit_token": edit_token})
+                return
+            page = f"{address}/" if edit_token is None else f"{address}/#token={edit_token}"
+            say(f"serving {graph.name} ({snapshot[:8]}) at {address}/v1, page {page}; Ctrl-C ends it", quiet=quiet)
 
         server = running.make(
             graph,
             limits=Limits(prompt_tokens=most_tokens, tokens=most_tokens, sequences=most_sequences),
             token=token,
             follow=follow,
+            edit_token=edit_token,
             ready=ready,
         )
         server.run(sockets=[sock])
