@@ -77,7 +77,7 @@ class Snapshot:
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[GraphSession]:
-        """The graph, for a trace, which changes the layout of pages of edges: where there are any, the graph is another one."""
+        """A graph for a trace, which changes the layout of pages of edges: where there are any, it is another one."""
         if self.graph.signal.base:
             yield self.graph
             return
