@@ -203,7 +203,7 @@ class Server:
     async def edit(self, request: Request) -> Response:
         """Change the graph by one commit, and serve it."""
         if self._edit_token is None:
-            raise ApiError("this server does not edit: start it with --edit", status=403)
+            raise ApiError("this server only reads the graph: it was started without edits", status=403)
         if not _sends(request.scope, self._edit_token):
             raise ApiError("the token of the editor is needed: open the address that the server printed", status=401)
         content = await self._body(request)

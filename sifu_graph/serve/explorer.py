@@ -70,7 +70,7 @@ def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:
         "level": graph.tokenizer.level,
         "perplexity": graph.info().heldout_perplexity,
         "editable": editable,
-        "redo": history.redo is not None,
+        "redo": bool(history.redo),
         "commits": [
             {
                 "id": commit.snapshot[:8],
