@@ -20,6 +20,9 @@ from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import shown_name, source_name, source_named
 
+MOST_NATS = 1e6
+"""Of a boost: far above what decides any choice, and within what float32 adds up exactly enough."""
+
 
 def source_of(copy: WorkingCopy, name: str) -> int:
     """The node or the clone of a name. Raises `OptionError` with the nearest names for any other."""
@@ -30,16 +33,32 @@ def source_of(copy: WorkingCopy, name: str) -> int:
 def state(copy: WorkingCopy, source: int, v: int, model: PairModel | None) -> EdgeState:
     """The current values of the edge from a clone to v, where `WorkingCopy.pair_model` is ``model``."""
     pairs, row = _pairs(copy), energies_at_rest(copy, source, model)
-    mine, nats = (pairs.source == source) & (pairs.target == v), pairs.nats_of(source, v)
+    nats = pairs.nats_of(source, v)
     forbidden = bool(np.isneginf(row[v]))
     return EdgeState(
         source=source_name(copy.tokenizer, pairs.tree, source),
         target=copy.tokenizer.vocabulary[v],
         kind="forbidden" if forbidden else "own" if nats else "inherited",
-        count=int(pairs.count[mine].sum()),
+        count=pairs.count_of(source, v),
         energy=float(row[v]),
         probability=math.exp(float(row[v]) - float(np.logaddexp.reduce(row))),
     )
+
+
+def require_nats(nats: float) -> None:
+    """Raise `OptionError` for nats that no energy can have."""
+    if not abs(nats) <= MOST_NATS:
+        raise OptionError(f"`boost` is {nats:g}: it must be -{MOST_NATS:,.0f} to {MOST_NATS:,.0f} nats")
+
+
+def is_forbidden(copy: WorkingCopy, source: int, v: int) -> bool:
+    """Whether the edge from a node or a clone is forbidden, for itself or for a parent."""
+    pairs = _pairs(copy)
+    while source >= copy.n:
+        if np.isneginf(pairs.nats_of(source, v)):
+            return True
+        source = int(pairs.tree.parents[source])
+    return copy.is_forbidden(source, v)
 
 
 def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
@@ -48,11 +67,10 @@ def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is not finite, or the edge is forbidden.
+        ``nats`` is above `MOST_NATS`, or the edge is forbidden.
     """
-    if not math.isfinite(nats):
-        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
-    if np.isneginf(energies_at_rest(copy, source)[v]):
+    require_nats(nats)
+    if is_forbidden(copy, source, v):
         raise OptionError(f"{shown(copy, source, v)} is forbidden: allow it first")
     set_nats(copy, source, v, _pairs(copy).nats_of(source, v) + nats)
 
@@ -97,7 +115,7 @@ def allow(copy: WorkingCopy, source: int, v: int) -> None:
         The edge of the clone is not forbidden, or only because that of its parent is.
     """
     if not np.isneginf(_pairs(copy).nats_of(source, v)):
-        inherited = np.isneginf(energies_at_rest(copy, source)[v])
+        inherited = is_forbidden(copy, source, v)
         why = "forbidden for the clone's parent: allow it there" if inherited else "not forbidden"
         raise OptionError(f"{shown(copy, source, v)} is {why}")
     set_nats(copy, source, v, 0.0)

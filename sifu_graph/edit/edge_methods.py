@@ -45,7 +45,7 @@ class EdgeMethods(GraphSession):
         Raises
         ------
         OptionError
-            A node is not known, the factor is not finite, or the edge is forbidden.
+            A node is not known, the factor is not -1e6 to 1e6, or the edge is forbidden.
 
         Examples
         --------
@@ -77,7 +77,7 @@ class EdgeMethods(GraphSession):
         Raises
         ------
         OptionError
-            A node is not known, ``nats`` is not finite, or the edge is forbidden.
+            A node is not known, ``nats`` is not -1e6 to 1e6, or the edge is forbidden.
 
         Examples
         --------

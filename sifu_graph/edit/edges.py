@@ -23,6 +23,9 @@ from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.node_lookup import shown_name
 
+MOST_FACTOR = 1e6
+"""Of a scaling: what it gives stays within float32."""
+
 
 def states(copy: WorkingCopy, edges: Sequence[tuple[int, int]]) -> list[EdgeState]:
     """The current values of edges (u, v); u is a node or a clone."""
@@ -84,11 +87,11 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     Raises
     ------
     OptionError
-        The factor is not finite, the edge is forbidden, or, with a base, it adds nothing.
+        The factor is above `MOST_FACTOR`, the edge is forbidden, or, with a base, it adds nothing.
     """
     _require_node(copy, u, "scaled")
-    if not math.isfinite(factor):
-        raise OptionError(f"`scale` is {factor}: it must be a finite number")
+    if not abs(factor) <= MOST_FACTOR:
+        raise OptionError(f"`scale` is {factor:g}: it must be -{MOST_FACTOR:,.0f} to {MOST_FACTOR:,.0f}")
     _require_allowed(copy, u, v)
     if copy.pairs is not None:
         slots = np.array([_slot_with_energy(copy, u, v, "scale")])
@@ -110,13 +113,12 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is not finite, the edge is forbidden, or its energy cannot become so low.
+        ``nats`` is above `MOST_NATS`, the edge is forbidden, or its energy cannot become so low.
     """
     if u >= copy.n:
         clone_edges.boost(copy, u, v, nats)
         return
-    if not math.isfinite(nats):
-        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
+    clone_edges.require_nats(nats)
     _require_allowed(copy, u, v)
     if nats == NEUTRAL["boost"]:
         return

@@ -94,6 +94,11 @@ class PairTable:
             np.concatenate([index.keys, own]), np.concatenate([energy, self.energy]), index.forbidden
         )
 
+    def count_of(self, source: int, target: int) -> int:
+        """How often a pair was counted."""
+        row = slice(*np.searchsorted(self.source, [source, source + 1]))
+        return int(self.count[row][self.target[row] == target].sum())
+
     def nats_of(self, source: int, target: int) -> float:
         """What an edge of a clone adds to its energy."""
         mine = (self.edges == [source, target]).all(axis=1)

@@ -150,3 +150,10 @@ def test_no_memory_for_pages_that_are_never_read(shared: Graph, graph: Graph) ->
     assert shared.cache()["host_pool_bytes"] == shared.cache()["requests"] == 0
     assert graph.cache()["host_pool_bytes"] > 0
     assert np.isfinite(shared.evaluate(limit=50).perplexity)
+
+
+@pytest.mark.parametrize("size", [1e300, -1e7, float("inf"), float("nan")])
+def test_an_edit_beyond_what_float32_adds_up_is_refused(graph: Graph, size: float) -> None:
+    for change in (graph.boost_edge, graph.scale_edge):
+        with pytest.raises(OptionError, match="it must be -1,000,000 to 1,000,000"):
+            change("春", "風", size)
