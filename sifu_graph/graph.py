@@ -231,6 +231,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
     ) -> Trace:
         """The signals, energies and candidates of a text, position by position.
 
+        Computed as in `generate`, probabilities and losses leave <unk> out; `score` and `evaluate` keep it.
+
         Parameters
         ----------
         text
@@ -240,7 +242,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         last
             Number of last positions to return. None: all.
         like
-            Compute as ``generate`` or as ``eval``.
+            Compute as ``generate``, without <unk>, or as ``eval``, with it.
         also
             Names of nodes that are shown at every position, whatever their energy.
         what_if

@@ -18,6 +18,7 @@ from sifu_graph import device as devices
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
+from sifu_graph.text.prompts import read_prompt
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -100,12 +101,10 @@ class Stream(Iterator[str]):
             raise OptionError(f"`seed` is {options.seed}: it must be 0 or more")
         if options.stop == "":
             raise OptionError("the stop text is empty: leave `stop` out to generate all tokens")
-        if not len(prompt):
-            raise OptionError("the prompt is empty: give at least one token to start from")
         self.tokens = 0
         self._graph = graph
-        document = prompt if isinstance(prompt, str) else list(prompt)
         tokenizer = graph.tokenizer
+        document = read_prompt(tokenizer, prompt, "prompt")
         self.unknown = tokenizer.unknown_characters(document)
         ids = tokenizer.encode(document)
         if not (ids != (-1 if tokenizer.unknown is None else tokenizer.unknown)).any():

@@ -31,6 +31,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
 from sifu_graph.ops.positional import step_encoding
 from sifu_graph.text.node_lookup import node_named, shown_name
+from sifu_graph.text.prompts import read_prompt
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class Position:
     source: tuple[str, ...]  # the nodes of its name: the node alone, or those of its clone
     weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on; with a base: `moved_shares`
     account: Account
+    unknown_p: float
+    """Probability (0 to 1) of <unk> among all nodes, where it is left out of ``p`` and ``loss``: generation never
+    chooses it. 0 with ``like="eval"``."""
 
     @property
     def margin(self) -> Account | None:
@@ -170,6 +174,11 @@ class Trace:
         return torch.softmax(logits.masked_fill(~self.candidate, -torch.inf), dim=1)
 
     @property
+    def unknown_p(self) -> float:
+        """Mean of the positions' probability of <unk> (0 to 1), where it is left out."""
+        return sum(one.unknown_p for one in self.positions) / len(self.positions)
+
+    @property
     def text_positions(self) -> int:
         """Positions of the whole text, shown or not."""
         return self.positions[-1].position + 1
@@ -206,9 +215,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
         The text is empty or consists of unknown characters only, or an option has no meaning.
     """
     require_positive(top=options.top, last=options.last)
-    text = text if isinstance(text, str) else list(text)
-    if not len(text):
-        raise OptionError("the text is empty: give at least one token to trace")
+    text = read_prompt(graph.tokenizer, text, "text")
     if options.like not in ("generate", "eval"):
         raise OptionError(f"`like` is {options.like!r}: expected generate or eval")
     tokenizer = graph.tokenizer
@@ -395,6 +402,7 @@ class _View:
             source=self._name(found),
             weights=weights.numpy(),
             account=split,
+            unknown_p=nodes.unknown_p,
         )
         return _Seen(position, nodes, torch.from_numpy(every), z)
 
@@ -452,6 +460,7 @@ def _position_json(position: Position) -> dict[str, Any]:
         "came": position.came_name,
         "rank": position.rank,
         "loss": position.loss,
+        "unknown_p": position.unknown_p,
         "weights": position.weights.tolist(),
         "candidates": [
             {

@@ -57,6 +57,16 @@ def unknown_note(share: float, what: str = "the text") -> str | None:
     )
 
 
+def left_out_note(p: float, where: str) -> str | None:
+    """What is to be said where <unk>, of probability ``p`` (0 to 1) ``where``, is left out; None: it is small."""
+    if p <= NOTED_SHARE:
+        return None
+    return (
+        f"<unk> has {p:.1%} of the probability {where} and is left out here, as generation never draws it: "
+        "`score()` and `evaluate()` keep it, so their probabilities are lower"
+    )
+
+
 def characters_of_nodes(split: Split, tokenizer: Tokenizer, counts: Ints) -> Doubles | None:
     """How many characters of the text each node stands for, float64 [n]; None at level ``tokens``.
 

@@ -193,6 +193,8 @@ def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
+    from sifu_graph.text.unknown import NOTED_SHARE
+
     columns = [Column("", right=False), Column("energy", drop=3), Column("p"), Column("rank", drop=1)]
     table = Grid([*columns, Column("edge", right=False, drop=2)])
     for k, one in enumerate(position.candidates):
@@ -204,6 +206,8 @@ def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
         table.add(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
     tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))
     tree.add(table_of(table, width - INDENT))
+    if position.unknown_p > NOTED_SHARE:
+        tree.add(Text(f"without <unk>, which has {percent(position.unknown_p)} in evaluation", style="dim"))
     return tree
 
 
