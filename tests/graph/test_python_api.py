@@ -146,6 +146,8 @@ def test_a_value_of_another_type_is_refused(call: Callable[[Graph], Any], messag
         ({"texts": [1]}, r"`texts\[0\]` is 1, of type int: expected a str"),
         ({"texts": {"a": "b"}}, "`texts` is of type dict"),
         ({"texts": Path("a.txt")}, "`texts` is the path 'a.txt': pass the names of files as `corpus`"),
+        ({"texts": "a.txt"}, "`texts` is 'a.txt', the name of a file: pass it as `corpus`"),
+        ({"texts": ["a.txt"]}, r"`texts\[0\]` is 'a.txt', the name of a file"),
         ({"texts": ["a", float("nan")]}, r"`texts\[1\]` is nan"),
         ({"texts": ["ab"], "level": "tokens"}, r"`texts\[0\]` is of type str: the graph reads lists of tokens"),
     ],
