@@ -32,7 +32,7 @@ from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import Split, TokenFile, encode_corpus, token_key, written_tokens
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
-from sifu_graph.text.overlap import NOTED_OVERLAP, shared_share
+from sifu_graph.text.overlap import shared_share, trained_note
 from sifu_graph.text.tokenizer import Tokenizer
 from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
 
@@ -331,10 +331,7 @@ class _Tally:
         share = float(self.unknown[1]) / max(1, self.tokens - self.separators) if left_out is None else left_out
         notes = [
             unknown_note(share, characters=characters is not None),
-            f"{trained_share:.0%} of the tokens are in documents that the graph was trained on: it predicts them better "
-            "than other text; without a text, `evaluate()` uses what was held out"
-            if trained_share > NOTED_OVERLAP
-            else None,
+            trained_note(trained_share),
         ]
         return EvalReport(
             perplexity=perplexity(float(self.nats.sum()) / self.tokens),

@@ -33,6 +33,16 @@ def shared_share(text: Split, others: Iterable[Split]) -> float:
     return float(lengths[same].sum() / text.tokens)
 
 
+def trained_note(share: float) -> str | None:
+    """What is to be said of a text, a share (0 to 1) of which the graph was trained on; None: it is small."""
+    if share <= NOTED_OVERLAP:
+        return None
+    return (
+        f"{share:.0%} of the tokens are in documents that the graph was trained on: it predicts them better than other "
+        "text; without a text, `evaluate()` uses what was held out"
+    )
+
+
 def document_hashes(split: Split) -> Hashes:
     """A hash of the nodes of each document, uint64 [documents]."""
     return np.concatenate([np.empty(0, np.uint64), *_blocks(split)])

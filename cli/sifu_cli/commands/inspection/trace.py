@@ -94,10 +94,10 @@ def command(
 ) -> None:
     """Follow the signal through TEXT: show the mix of each position, the winning candidate, and its margin.
 
-    TEXT is read like a prompt of sifu generate; position 0 is the separator before it. As there, the probabilities leave
-    <unk> (text that is no node) out; --like eval keeps it, as sifu score and sifu eval do. The margin of the winner over
-    the second candidate is split exactly into contributions of the signals in the mix, the biases and the positional
-    encoding.
+    TEXT is read like a prompt of sifu generate; position 0 is the separator before it. As there, the probabilities
+    leave <unk> (text that is no node) out; --like eval keeps it, as sifu score and sifu eval do. The margin of the
+    winner over the second candidate is split exactly into contributions of the signals in the mix, the biases and the
+    positional encoding.
     """
     try:
         text.encode("utf-8")

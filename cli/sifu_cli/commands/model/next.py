@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Show the most probable next tokens after TEXT (default: read from stdin).
 
-    The probabilities are those that sifu generate draws from, with --temperature 1 and --top-p 1. They leave <unk> (text
-    that is no node) out, which sifu score and sifu eval keep: a note says so where <unk> has more than 2 %.
+    The probabilities are those that sifu generate draws from, with --temperature 1 and --top-p 1. They leave <unk>
+    (text that is no node) out, which sifu score and sifu eval keep: a note says so where <unk> has more than 2 %.
     """
     given = read_text(ctx, text, what="text")
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:

@@ -46,8 +46,8 @@ def command(
 ) -> None:
     """Show the probability of each token of TEXT (default: read from stdin) after the tokens before it.
 
-    TEXT is one document, scored as sifu eval scores a file: its end is a token too, and <unk> (text that is no node) has
-    a probability, which sifu next and sifu trace leave out.
+    TEXT is one document, scored as sifu eval scores a file: its end is a token too, and <unk> (text that is no node)
+    has a probability, which sifu next and sifu trace leave out.
     """
     given = read_text(ctx, text, what="text")
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
