@@ -374,7 +374,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         kind
             ``loss``: of all training runs by step. ``rows``: private edges out of and into each node. ``counts``: of
             the pairs, and the threshold of private edges. ``energy``: of the private edges by count. ``alpha``: the
-            mixing logits by position. ``pages``: which are stored, and how often they are used.
+            mixing logits by position. ``pages``: which are stored, and how often they are used. The last two are not
+            of graphs whose edges share a base.
         out
             A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
         force

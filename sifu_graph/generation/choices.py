@@ -29,8 +29,8 @@ class Choice:
     margin
         Its energy minus the greatest energy of the other candidates; negative if the token is not the best candidate.
     probability
-        Probability (0 to 1) of the softmax over all candidates at temperature 1, for any sampling options. <unk> is never
-        a candidate.
+        Probability (0 to 1) of the softmax over all candidates at temperature 1, for any sampling options. <unk> is
+        never a candidate.
     private
         Whether its edge is private.
     rank

@@ -144,7 +144,8 @@ class PredictionMethods(GraphSession):
         """The most probable next nodes after a text, the best first.
 
         The probabilities are those that `generate` draws from at temperature 1 without ``top_k`` and ``top_p``. They
-        leave <unk> out, which `score` and `evaluate` keep: where ``unknown_p`` of the result is large, theirs are lower.
+        leave <unk> out, which `score` and `evaluate` keep: where ``unknown_p`` of the result is large, theirs are
+        lower.
 
         Parameters
         ----------

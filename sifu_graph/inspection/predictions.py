@@ -1,7 +1,8 @@
 """What comes next after a text, and how probable a text is, token by token.
 
 The next nodes are those of generation, at temperature 1, without <unk>; the scores are those of evaluation, with <unk>,
-so that their mean is the perplexity that `evaluation.evaluate` reports. The module knows one text and a graph; it does not know screens.
+so that their mean is the perplexity that `evaluation.evaluate` reports. The module knows one text and a
+graph; it does not know screens.
 """
 
 from __future__ import annotations

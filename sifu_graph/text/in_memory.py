@@ -34,8 +34,8 @@ class TextCorpus(Corpus):
     Parameters
     ----------
     texts
-        Any iterable of texts: a list, a generator, a column of a table (``frame["text"]``); a str is one text. Texts without a character
-        other than spaces are left out.
+        Any iterable of texts: a list, a generator, a column of a table (``frame["text"]``); a str is one text. Texts
+        without a character other than spaces are left out.
     tokens
         Each document is a list of tokens (text or whole numbers), instead of a text.
 
