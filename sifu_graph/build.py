@@ -26,6 +26,7 @@ from sifu_graph.arrays import Bools, Ints
 from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
+from sifu_graph.kernels.native import slow_reason
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
@@ -368,6 +369,8 @@ def _notes(
         )
     if (note := unknown_note(unknown_share)) is not None:
         notes.append(f"{note}: `vocab={options.vocab * 2}` makes fewer unknown")
+    if (note := slow_reason(options.width)) is not None:
+        notes.append(note)
     covered = coverage(counts, private)
     asked = int((counts.count >= options.min_count).sum())
     if covered < LEAST_COVERAGE and int(private.sum()) < asked:

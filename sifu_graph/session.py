@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError, StoreError
+from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreError
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
@@ -304,7 +304,8 @@ class GraphSession:
         wanted: int | None = None
         if self.host_memory is not None:
             least_bytes = min(pool.pages * page_bytes, pool.least_bytes(state) + copied)
-            wanted = self._left_of_memory(working, least_bytes=least_bytes, copied_bytes=copied)
+            batch_bytes = copied + working if trained_edges else 0
+            wanted = self._left_of_memory(working, least_bytes=least_bytes, batch_bytes=batch_bytes)
         elif self.modest:
             wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
         host_bytes, self.memory_note = budget.budget(
@@ -334,24 +335,20 @@ class GraphSession:
             refuse_link(self.path / "scratch")
         return self.scratch or self.path / "scratch"
 
-    def _left_of_memory(self, working: int, *, least_bytes: int, copied_bytes: int = 0) -> int:
+    def _left_of_memory(self, working: int, *, least_bytes: int, batch_bytes: int = 0) -> int:
         """Bytes that ``host_memory`` leaves for the edges: without the tables and what the computation takes.
 
         Raises
         ------
         HostMemoryError
-            They are less than ``least_bytes``, of which ``copied_bytes`` are copies.
+            They are less than ``least_bytes``. ``batch_bytes`` of all that is needed depend on the batch.
         """
         assert self.host_memory is not None
         fixed_bytes = self.table_bytes + working
-        left_bytes = budget.parse_bytes(self.host_memory) - fixed_bytes
-        if left_bytes < least_bytes:
-            depends = f", of which {format_bytes(copied_bytes + working)} depend on `batch`" if copied_bytes else ""
-            raise HostMemoryError(
-                f"`host_memory` is {self.host_memory}: the least that works here is "
-                f"{format_bytes(fixed_bytes + least_bytes)}{depends}"
-            )
-        return left_bytes
+        return (
+            budget.require_least(self.host_memory, least_bytes=fixed_bytes + least_bytes, batch_bytes=batch_bytes)
+            - fixed_bytes
+        )
 
     def _fit_base(self, working: int) -> None:
         """Checks that the base fits the memory that the graph may take; it is never paged."""

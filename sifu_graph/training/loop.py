@@ -23,6 +23,7 @@ from torch import Tensor
 from sifu_graph import device as devices
 from sifu_graph.config import require_positive, require_seed
 from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
+from sifu_graph.kernels.native import slow_reason
 from sifu_graph.model.parameters import finite, write_parameters
 from sifu_graph.progress import SILENT, Stages, duration
 from sifu_graph.progress_bar import reporting
@@ -130,6 +131,8 @@ class _Run:
         require_known(self.unknown_share)
         if (note := unknown_note(self.unknown_share, "the training text")) is not None:
             self.say(f"warning: {note}")
+        if (note := slow_reason(self.settings["width"])) is not None:
+            self.say(f"note: {note}")
         make, batch = (BaseTrainer, STREAMS) if graph.signal.base else (EdgeTrainer, DEFAULT_BATCH)
         self.progress = Progress.resumed(
             self.saved,
