@@ -224,8 +224,10 @@ class OptimizerConfig:
 
 
 def require_positive(**values: float | None) -> None:
-    """Raises `OptionError` for a value that is given and not positive."""
+    """Raises `OptionError` for a value that is given and not positive, or infinite."""
     for name, value in values.items():
+        if value == math.inf:
+            raise OptionError(f"{name} is infinite: it must be a number (leave it out for no limit)")
         if value is not None and not value > 0:
             raise OptionError(f"{name} is {value}: it must be above 0")
 

@@ -85,12 +85,13 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         texts
             Texts in memory instead of ``corpus``: any iterable of them; at level ``tokens``, lists of tokens.
         steps, epochs, minutes
-            How much longer: steps of the optimizer, passes over the text, or minutes of time. A run that ``minutes``
+            How much longer: steps of the optimizer, passes over the text, or minutes of time, which include the closed
+            form and the evaluations: a warning says so where they leave no time for a step. A run that ``minutes``
             alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
             best.
         batch
-            Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. None: as in the last
-            run.
+            Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. It is kept: None is as
+            in the last run, or 512 (64 with a base).
         optimizer
             An `OptimizerConfig`. None: that of the last run, or the defaults.
         candidates
@@ -103,7 +104,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         contexts
             Begin with the closed form. None: where the graph was never trained and its mathematics allows it.
         on_step
-            Called with a `StepReport` after every step.
+            Called with a `StepReport` after every step. An exception that it raises ends the run as Ctrl-C does: what
+            is done is committed, and then the exception is raised.
         progress
             How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
             person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.

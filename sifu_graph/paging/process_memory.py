@@ -28,6 +28,16 @@ def anonymous_bytes() -> int:
     return 1024 * sum(map(int, found))
 
 
+def peak_bytes() -> int:
+    """The most memory that this process ever held."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return int(psutil.Process().memory_info().rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
 def mapped_bytes() -> int:
     """Resident memory of the process that a file stands behind: libraries and memory maps; 0 where it is not told."""
     resident: int = psutil.Process().memory_info().rss
