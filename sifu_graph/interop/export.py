@@ -166,11 +166,9 @@ def _write(
     if kind == "safetensors":
         write_safetensors(graph, path, stages=stages)
     elif kind == "graphml":
-        stages.stage("writing nodes and edges")
-        graphml.export_graphml(graph, path, clones=clones)
+        graphml.export_graphml(graph, path, clones=clones, stages=stages)
     elif kind == "scipy":
-        stages.stage("writing counts and energies")
-        converters.export_scipy(graph, path)
+        converters.export_scipy(graph, path, stages)
     else:
         write_safetensors(graph, path, slim=True, half=half, stages=stages)
         try:
