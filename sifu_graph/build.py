@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
+from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
@@ -53,6 +54,7 @@ CLONES, CLONE_TOKENS = 500_000, 10
 """By default there are at most `CLONES` clones, or one for every `CLONE_TOKENS` tokens of the text, if that is more."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """What was built: the paper's Table 3 for this graph."""

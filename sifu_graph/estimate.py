@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 from sifu_store.layout import PAGE_EDGES
+from sifu_store.short_repr import short_repr
 
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
@@ -43,6 +44,7 @@ LIBRARY_BYTES = 180 << 20  # Python and the libraries, where no graph is open: m
 FIRST_USE_BYTES = 24 << 20  # that the libraries allocate and map when a step is computed: measured
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Bytes, seconds and rates of a run.

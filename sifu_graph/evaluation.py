@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
+from sifu_store.short_repr import short_repr
 from torch import Tensor
 
 from sifu_graph import device as devices
@@ -45,6 +46,7 @@ MOST_STEPS = 64  # of a document that have figures of their own; the last ones a
 SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class PartReport:
     """The figures of some of the predicted tokens: their number, perplexity, and share predicted by greedy decoding."""
@@ -54,6 +56,7 @@ class PartReport:
     top1: float
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class EvalReport:
     """Held-out figures over ``tokens`` predicted tokens (separators among them).

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.arrays import distinct
 from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.walk import Walk
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One generated token.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr
 
 from sifu_graph import device as devices
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
@@ -55,6 +56,7 @@ class GenerateOptions:
     explain: bool = False
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A finished continuation.

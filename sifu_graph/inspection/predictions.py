@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr, table_html
 
 from sifu_graph.arrays import Doubles, Ids
 from sifu_graph.config import require_positive
@@ -29,9 +30,11 @@ from sifu_graph.text.tokenizer import UNKNOWN
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
+SHOWN = 5  # nodes in the line of a console
 CHUNKS = 64  # of a text that are scored at a time
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class NextNode:
     """A candidate for the next node.
@@ -62,7 +65,18 @@ class NextNodes(list[NextNode]):
         super().__init__(nodes)
         self.unknown_p = unknown_p
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{one.name!r} {one.p:.3g}" for one in self[:SHOWN])
+        return (
+            f"<{len(self):,} NextNode: {shown}{', ...' if len(self) > SHOWN else ''}; unknown_p={self.unknown_p:.3g}>"
+        )
 
+    def _repr_html_(self) -> str:
+        """A table, which notebooks show."""
+        return table_html(self) if self else "<p>no node can follow</p>"
+
+
+@short_repr
 @dataclass(frozen=True, slots=True)
 class TokenScore:
     """A token of a text and the natural logarithm of its probability after the tokens before; -inf: a forbidden edge.
@@ -76,6 +90,7 @@ class TokenScore:
     unknown: bool
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Score:
     """How probable a text is.

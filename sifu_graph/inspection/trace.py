@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
+from sifu_store.short_repr import short_repr
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig, require_positive
@@ -65,6 +66,7 @@ class TraceOptions:
     what_if: Sequence[str] = ()
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A candidate for the next node. All default edges of a position have the same energy and are one entry.
@@ -84,6 +86,7 @@ class Candidate:
     """1 for the winner; None: it cannot be chosen here."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Position:
     """One contest: the row of ``node`` after the text so far.
@@ -118,6 +121,7 @@ class Position:
         return self.account.margin(0, 1) if self.contenders > 1 else None
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The result of `trace`. I: positions shown, m: signals in their mixes, n: nodes, k: candidates in detail.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sifu_store.durable import disk_errors, sync_filesystem
 from sifu_store.errors import CorpusError, OptionError, StoreExistsError
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.interop import converters, graphml
 from sifu_graph.interop.brillm_export import check_brillm, write_brillm
@@ -42,6 +43,7 @@ FOLDERS = {
 """Formats that write a folder, with the files that it can have."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """The result of an export.

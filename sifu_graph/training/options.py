@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.config import BASE, OptimizerConfig, Say, require_positive, require_seed
 from sifu_graph.progress import ProgressOption
@@ -127,6 +128,7 @@ class Remaining:
         )
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
     """Where a run ended.
