@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # ---- scipy
 
 
-def to_scipy(graph: GraphSession, stages: Stages = SILENT) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def to_scipy(graph: GraphSession, *, stages: Stages = SILENT) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Counts (int64) and energies at the first step (float32) of the private edges, two matrices [n, n]."""
     return _matrices(graph, energies_at_first_step(graph, stages))
 
@@ -68,7 +68,7 @@ def _forbidden(graph: GraphSession) -> Ints:
 # ---- networkx
 
 
-def to_networkx(graph: GraphSession, stages: Stages = SILENT) -> Any:
+def to_networkx(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `networkx.DiGraph`: nodes with ``token`` and ``count``, edges with ``count`` and ``energy``.
 
     The energies are those at the first step. The graph holds a dictionary for every edge: about 500 bytes each. The
@@ -88,7 +88,7 @@ def to_networkx(graph: GraphSession, stages: Stages = SILENT) -> Any:
 # ---- PyTorch libraries
 
 
-def to_pyg(graph: GraphSession, stages: Stages = SILENT) -> Any:
+def to_pyg(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `torch_geometric.data.Data`.
 
     ``x`` (node biases) float32 [n, d], ``edge_index`` int64 [2, edges], ``edge_attr`` (count, energy at the first step)
@@ -112,7 +112,7 @@ def to_pyg(graph: GraphSession, stages: Stages = SILENT) -> Any:
     )
 
 
-def to_torch_sparse(graph: GraphSession, stages: Stages = SILENT) -> Any:
+def to_torch_sparse(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `torch_sparse.SparseTensor` [n, n], float32: the energies at the first step of the private edges.
 
     Raises

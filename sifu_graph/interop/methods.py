@@ -38,7 +38,7 @@ class ConversionMethods(GraphSession):
         from sifu_graph.interop.converters import to_scipy
 
         with reporting(progress) as stages:
-            return to_scipy(self, stages)
+            return to_scipy(self, stages=stages)
 
     def to_pandas(self, what: Literal["nodes", "edges", "history"] = "edges") -> Any:
         """A table of nodes, private edges or commits.
@@ -94,7 +94,7 @@ class ConversionMethods(GraphSession):
         from sifu_graph.interop.converters import to_networkx
 
         with reporting(progress) as stages:
-            return to_networkx(self, stages)
+            return to_networkx(self, stages=stages)
 
     def to_pyg(self, *, progress: ProgressOption = None) -> Any:
         """The private edges as data of PyTorch Geometric.
@@ -123,7 +123,7 @@ class ConversionMethods(GraphSession):
         from sifu_graph.interop.converters import to_pyg
 
         with reporting(progress) as stages:
-            return to_pyg(self, stages)
+            return to_pyg(self, stages=stages)
 
     def to_torch_sparse(self, *, progress: ProgressOption = None) -> Any:
         """The private edges as a sparse tensor [n, n] of torch-sparse.
@@ -151,4 +151,4 @@ class ConversionMethods(GraphSession):
         from sifu_graph.interop.converters import to_torch_sparse
 
         with reporting(progress) as stages:
-            return to_torch_sparse(self, stages)
+            return to_torch_sparse(self, stages=stages)

@@ -146,8 +146,6 @@ def test_a_value_of_another_type_is_refused(call: Callable[[Graph], Any], messag
         ({"texts": [1]}, r"`texts\[0\]` is 1, of type int: expected a str"),
         ({"texts": {"a": "b"}}, "`texts` is of type dict"),
         ({"texts": Path("a.txt")}, "`texts` is the path 'a.txt': pass the names of files as `corpus`"),
-        ({"texts": "a.txt"}, "`texts` is 'a.txt', the name of a file: pass it as `corpus`"),
-        ({"texts": ["a.txt"]}, r"`texts\[0\]` is 'a.txt', the name of a file"),
         ({"texts": ["a", float("nan")]}, r"`texts\[1\]` is nan"),
         ({"texts": ["ab"], "level": "tokens"}, r"`texts\[0\]` is of type str: the graph reads lists of tokens"),
     ],
@@ -156,6 +154,17 @@ def test_a_build_refuses_wrong_types(options: dict[str, Any], message: str, tmp_
     with pytest.raises(OptionTypeError, match=message):
         sifu_graph.build_graph(path=tmp_path / "g.sifu", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_file_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("春風\n" * 20, encoding="utf-8")
+    for texts in ("a.txt", ["a.txt"], ["./a.txt", "b"], str(tmp_path)):
+        with pytest.raises(OptionTypeError, match=r"the name of a file: pass (it|names of files) as `corpus`"):
+            sifu_graph.build_graph(texts=texts, path="g.sifu")
+    assert sifu_graph.build_graph(texts=["春風", "a.txt"] * 20, path="g.sifu").corpus_tokens > 0
+    one = "春風吹又生。" * 50
+    assert sifu_graph.build_graph(texts=one, path="g.sifu", force=True, holdout=0).corpus_tokens == len(one) + 2
 
 
 def test_a_value_that_is_not_listed_has_a_near_one(graph: Graph) -> None:
