@@ -39,6 +39,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
 
+    Several threads may use a graph: their calls run one after the other. Processes open it each for itself.
+
     Methods that change the graph make one commit each. ``dry_run`` reports what a change would do and commits nothing;
     ``command`` is the name of the command in the log. All of them raise `StoreLockedError` if another process writes to
     the store, `OptionError` for an unknown node, for a value without meaning, and for a graph that is open at an older

@@ -5,6 +5,7 @@ Every package above takes a `GraphSession` as its argument; it knows none of the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from sifu_graph.model.parameters import Parameters
 
 
-def require_open(graph: GraphSession) -> None:
-    """Raises `StoreError` if the graph is closed: before every public method."""
-    graph.require_open()
+@contextmanager
+def in_use(graph: GraphSession) -> Iterator[None]:
+    """Around every public method: one thread at a time. Raises `StoreError` if the graph is closed."""
+    with graph.lock:
+        graph.require_open()
+        yield
 
 
-operations = checked_methods(before=require_open, without=("close", "require_open"))
-"""Of a class of graphs: its public methods check their arguments, and refuse a graph that is closed."""
+operations = checked_methods(around=in_use, without=("close", "require_open"))
+"""Of a class of graphs: public methods check their arguments, run one at a time, and refuse a graph that is closed."""
 
 
 @operations
@@ -58,6 +62,7 @@ class GraphSession:
         precision: str = "float32",
     ) -> None:
         self._store, self._open = store, True
+        self.lock = threading.RLock()  # of the thread that uses the graph: memory and snapshot are those of one call
         self.pinned = False
         self.host_memory, self.modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
@@ -140,10 +145,14 @@ class GraphSession:
         return graph
 
     def close(self) -> None:
-        """Closes the store. What was not committed is gone. Every other method raises `StoreError` from then on."""
-        self._open = False
-        self._forget()
-        self._store.close()
+        """Closes the store. What was not committed is gone. Every other method raises `StoreError` from then on.
+
+        A call in another thread ends before.
+        """
+        with self.lock:
+            self._open = False
+            self._forget()
+            self._store.close()
 
     def require_open(self) -> None:
         """Raises `StoreError` if the graph is closed."""
@@ -443,11 +452,12 @@ class GraphSession:
         """The store, open for writing; after it, what is in memory is what is then current."""
         if self.pinned:
             raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
-        before = self.store.snapshot
-        self.reload(Store.open(self.path, write=True))
-        try:
-            self.store.require_clock()
-            yield self.store
-        finally:
-            newest = Store.open(self.path)
-            self.reload(newest, force=newest.snapshot != before)
+        with self.lock:
+            before = self.store.snapshot
+            self.reload(Store.open(self.path, write=True))
+            try:
+                self.store.require_clock()
+                yield self.store
+            finally:
+                newest = Store.open(self.path)
+                self.reload(newest, force=newest.snapshot != before)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +18,8 @@ from sifu_graph import device as devices
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
+from sifu_graph.session import GraphSession, in_use
 from sifu_graph.text.prompts import read_prompt
-
-if TYPE_CHECKING:
-    from sifu_graph.session import GraphSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +141,9 @@ class Stream(Iterator[str]):
             self._walk.carry(int(node))
 
     def __next__(self) -> str:
-        self._graph.require_open()
         try:
-            return self._next()
+            with in_use(self._graph):
+                return self._next()
         except torch.cuda.OutOfMemoryError as error:
             raise devices.out_of_memory(error) from error
 
