@@ -87,6 +87,8 @@ def command(
 
         require_plotting(plot)
     texts = corpus_of(files, reading)
+    for name in against:
+        _require_against(name)
     reports: dict[str, EvalReport] = {}
     with open_graph(store, at=at, resources=resources) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
@@ -120,6 +122,21 @@ def command(
     if with_baselines or against:
         echo()
         print_grids(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
+
+
+def _require_against(name: str) -> None:
+    """Check that the store of STORE[@SNAPSHOT] exists, before anything is evaluated."""
+    from sifu_store.errors import StoreError
+    from sifu_store.staging import require_store
+
+    path = name.partition("@")[0]
+    try:
+        require_store(Path(path)) if path else None
+    except StoreError:
+        expected = "expected STORE, STORE@SNAPSHOT or @SNAPSHOT (of this store)"
+        raise click.BadParameter(
+            f"{path} is no graph: {expected}", click.get_current_context(), param_hint="'--against'"
+        ) from None
 
 
 def _other(
