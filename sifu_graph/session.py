@@ -42,6 +42,24 @@ def in_use(graph: GraphSession) -> Iterator[None]:
         yield
 
 
+INTERNAL = frozenset(
+    {
+        "at_rest",
+        "edge_reader",
+        "fit_memory",
+        "library_bytes",
+        "lock",
+        "modest",
+        "pinned",
+        "reload",
+        "require_open",
+        "scratch_folder",
+        "table_bytes",
+        "writing",
+    }
+)
+"""Names of an open graph that are not for users."""
+
 operations = checked_methods(around=in_use, without=("close", "require_open"))
 """Of a class of graphs: public methods check their arguments, run one at a time, and refuse a graph that is closed."""
 
@@ -186,6 +204,10 @@ class GraphSession:
         }
         cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
         return f"<table>{''.join(cells)}</table>"
+
+    def __dir__(self) -> list[str]:
+        """Names that help and completion list: without those that only other modules of the library use."""
+        return sorted(set(super().__dir__()) - INTERNAL)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """A graph is neither pickled nor copied: its store has a lock and open files."""

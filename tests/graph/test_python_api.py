@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import html
 import inspect
 import json
 import pickle
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -340,3 +342,20 @@ def test_a_seed_that_the_settings_cannot_hold_is_refused_before_anything_is_writ
         graph.train(steps=1, seed=2**62 - 1)
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert graph.settings["training"] is not None
+
+
+def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
+    from sifu_graph.session import INTERNAL
+
+    listed = set(dir(graph))
+    assert {"train", "generate", "next", "score", "close", "info", "path", "settings", "tokenizer"} <= listed
+    assert not listed & INTERNAL
+    for name in INTERNAL:
+        assert hasattr(graph, name)  # only hidden
+    assert set(dir(sifu_graph)) == set(sifu_graph.__all__)
+    for name in sifu_graph.PRESETS:
+        assert f"``{name}``" in (sifu_graph.__doc__ or "")
+        assert f"``{name}``" in (sifu_graph.SignalConfig.__doc__ or "")
+    for cls in (sifu_graph.SignalConfig, sifu_graph.OptimizerConfig):
+        for field in dataclasses.fields(cls):
+            assert re.search(rf"\b{field.name}\b", cls.__doc__ or ""), field.name
