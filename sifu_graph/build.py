@@ -174,7 +174,8 @@ def build_graph(
     init
         ``counts``: the new graph is a smoothed bigram model. ``uniform``: U(-0.5, 0.5), as in the paper.
     signal
-        A preset's name, or settings.
+        The name of a preset (``recurrent``, ``tuned``, ``paper``, ``paper-v1`` or ``brillm05``: ``help(sifu_graph)``
+        says what they are), or a `SignalConfig`.
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
         predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.

@@ -182,7 +182,7 @@ def _evaluate(
 
 
 def _training_texts(graph: GraphSession) -> Iterator[Split]:
-    """What the graph learned from, as far as it is there encoded: the texts of the build and of the last training."""
+    """Texts of the build and of the last training, where the cache of the store has them encoded."""
     build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / "cache"
     keys = [] if training is None else [training["corpus"]]
     with contextlib.suppress(CorpusError):  # it is gone, or has changed
