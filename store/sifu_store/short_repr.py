@@ -6,7 +6,7 @@ It knows dataclasses and lists of them; it does not know what their fields mean.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, TypeVar
 
@@ -110,7 +110,6 @@ def _collection(value: Any) -> str:
     if len(value) <= MOST_ITEMS and not isinstance(value, Mapping) and all(map(_is_short, value)):
         left, right = "()" if isinstance(value, tuple) else "[]"
         return f"{left}{', '.join(map(_short, value))}{right}"
-    assert isinstance(value, Sized)
     first = None if isinstance(value, Mapping) else next(iter(value))
     what = type(first).__name__ if dataclasses.is_dataclass(first) else type(value).__name__
     return f"<{len(value):,} {what}>" if dataclasses.is_dataclass(first) else f"<{what} of {len(value):,}>"
