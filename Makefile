@@ -1,5 +1,6 @@
 # make quickstart   environment, a 4,000-node graph from the shipped poems, one minute of training, generated lines
 # make test         the linters, the type checker, all tests but the slow ones
+# make docs         the documentation as a site, in site/
 # make slow         long tests, and ten times as many examples of every property, at random; make slow SEED=n repeats
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +12,7 @@ SEED   ?= $(shell date +%s)
 # Options of pip for PyTorch alone, for example the index of its CPU build on Linux.
 TORCH_ARGS ?=
 
-.PHONY: env quickstart test lint unit slow oldest wheel-check hooks pin bench bench-paging endurance clean
+.PHONY: env quickstart test lint unit docs slow oldest wheel-check hooks pin bench bench-paging endurance clean
 
 env: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ lint: env
 
 unit: env
 	$(PYTEST) -m "not slow"
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 slow: env
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=explore --examples 10 --hypothesis-seed=$(SEED)

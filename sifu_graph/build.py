@@ -36,8 +36,9 @@ from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
 from sifu_graph.text.in_memory import chosen
+from sifu_graph.text.kept_texts import keep_copies
 from sifu_graph.text.kneser_ney import Counts, discount_of, estimate_discounts
 from sifu_graph.text.pair_counts import PairCounts, count_pairs, coverage, select_private
 from sifu_graph.text.registry import train_tokenizer
@@ -102,23 +103,23 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         if self.vocab <= len(SPECIAL):
-            raise OptionError(f"vocab is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
+            raise OptionError(f"`vocab` is {self.vocab}: it must be above {len(SPECIAL)}, the number of special nodes")
         if not 0 <= self.sparsify <= 1:
-            raise OptionError(f"sparsify is {self.sparsify}: expected a number from 0 to 1")
+            raise OptionError(f"`sparsify` is {self.sparsify}: expected a number from 0 to 1")
         require_level(self.level, lowercase=self.lowercase)
         if not 2 <= self.width <= MOST_WIDTH or self.width % 2:
-            raise OptionError(f"width is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
+            raise OptionError(f"`width` is {self.width}: it must be an even number from 2 to {MOST_WIDTH:,}")
         if self.min_count < 1:
             raise OptionError(
-                f"min-count is {self.min_count}: it must be at least 1 (a pair that never occurs is never private)"
+                f"`min_count` is {self.min_count}: it must be at least 1 (a pair that never occurs is never private)"
             )
         if not 2 <= self.length <= MOST_LENGTH:
-            raise OptionError(f"length is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
+            raise OptionError(f"`length` is {self.length}: it must be from 2 to {MOST_LENGTH:,} tokens")
         if self.clones is not None and self.clones < 0:
-            raise OptionError(f"clones is {self.clones}: it must be 0 or more")
+            raise OptionError(f"`clones` is {self.clones}: it must be 0 or more")
         require_seed(self.seed)
         if self.init not in ("counts", "uniform"):
-            raise OptionError(f"no initialisation {self.init!r}; there are counts, uniform")
+            raise OptionError(f"`init` is {self.init!r}: expected counts or uniform")
 
 
 @checked
@@ -223,7 +224,7 @@ def build_graph(
         raise OptionError('`clones`: only a graph whose edges share a base has them (`signal="recurrent"`)')
     if config.base and init != "counts":
         raise OptionError(
-            f"init is {init}: a graph whose edges share a base begins with the counts; `signal` chooses another"
+            f"`init` is {init!r}: a graph whose edges share a base begins with the counts; `signal` chooses another"
         )
     if named is not None and config.reset_after is not None:
         config = dataclasses.replace(config, reset_after=length - 1)  # where the chunks of the text end
@@ -258,6 +259,7 @@ def _build(
     prefix = f".{target.name}.building-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout, stages=stages)
+        keep_copies(corpus, Path(scratch))
         counts = count_pairs(tokens, n=nodes, stages=stages)
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
@@ -301,7 +303,7 @@ def _build(
             command=command,
             changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | made,
         )
-        shutil.move(scratch, store.path / "cache")
+        shutil.move(scratch, store.path / CACHE)
     seconds = time.perf_counter() - started
     return _report(
         path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,

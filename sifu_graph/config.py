@@ -84,9 +84,9 @@ class SignalConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.reset_after is not None and self.reset_after < 1:
-            raise OptionError(f"signal reset after {self.reset_after} steps: it must be at least 1")
+            raise OptionError(f"`reset_after` is {self.reset_after}: it must be at least 1")
         if not math.isfinite(self.recency):
-            raise OptionError(f"recency is {self.recency}: it must be a number")
+            raise OptionError(f"`recency` is {self.recency}: it must be a number")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object. ``base`` is left out where it is off: earlier releases do not know it."""
@@ -132,7 +132,7 @@ PRESETS: dict[str, SignalConfig] = {
 def preset(name: str) -> SignalConfig:
     """The settings of a named preset; `OptionError` for a name that there is not."""
     if name not in PRESETS:
-        raise OptionError(f"no signal preset {name!r}; there are {', '.join(PRESETS)}")
+        raise OptionError(f"`signal` is {name!r}: there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -213,21 +213,23 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.kind not in KINDS:
-            raise OptionError(f"no optimizer {self.kind!r}; there are {', '.join(KINDS)}")
+            raise OptionError(f"`kind` is {self.kind!r}: there are {', '.join(KINDS)}")
         if not self.lr > 0 or not math.isfinite(self.lr):
-            raise OptionError(f"learning rate {self.lr}: it must be a positive number")
+            raise OptionError(f"`lr` is {self.lr}: it must be a positive number")
         if not 0 < self.eps < math.inf:
-            raise OptionError(f"eps is {self.eps}: it must be above 0")
+            raise OptionError(f"`eps` is {self.eps}: it must be above 0")
         for name in ("weight_decay", "clip", "shared_rate", "warmup_steps", "decay_steps", "final_fraction"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise OptionError(f"{name.replace('_', ' ')} is {value}: it must be 0 or more")
+                raise OptionError(f"`{name}` is {value}: it must be 0 or more")
         if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout is {self.dropout}: expected a number in [0, 1)")
+            raise OptionError(f"`dropout` is {self.dropout}: expected a number in [0, 1)")
         if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 <= 1:
-            raise OptionError(f"betas {self.beta1}, {self.beta2}: expected beta1 in [0, 1) and beta2 in [0, 1]")
+            raise OptionError(
+                f"`beta1` is {self.beta1}, `beta2` {self.beta2}: expected numbers from 0 to 1, beta1 below it"
+            )
         if self.kind != "rowwise" and self.beta2 == 1:
-            raise OptionError("AdamW needs beta2 below 1 (0.999 is usual)")
+            raise OptionError("`beta2` is 1: AdamW needs a number below 1 (0.999 is usual)")
 
     @classmethod
     def of(cls, kind: Kind, **given: Any) -> OptimizerConfig:
@@ -263,7 +265,7 @@ def require_positive(**values: float | None) -> None:
         if value == math.inf:
             raise OptionError(f"{name} is infinite: it must be a number (leave it out for no limit)")
         if value is not None and not value > 0:
-            raise OptionError(f"{name} is {value}: it must be above 0")
+            raise OptionError(f"`{name}` is {value}: it must be above 0")
 
 
 MOST_INTEGER = 2**62 - 1
@@ -273,4 +275,4 @@ MOST_INTEGER = 2**62 - 1
 def require_seed(seed: int | None) -> None:
     """Raises `OptionError` for a seed that is given and that the settings of a graph cannot hold."""
     if seed is not None and not 0 <= seed <= MOST_INTEGER:
-        raise OptionError(f"seed is {seed}: it must be from 0 to {MOST_INTEGER:,}")
+        raise OptionError(f"`seed` is {seed}: it must be from 0 to {MOST_INTEGER:,}")

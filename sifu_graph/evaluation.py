@@ -31,7 +31,7 @@ from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
 from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import Split, TokenFile, encode_corpus, token_key, written_tokens
+from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus, token_key, written_tokens
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.text.overlap import shared_share, trained_note
 from sifu_graph.text.tokenizer import Tokenizer
@@ -183,10 +183,10 @@ def _evaluate(
 
 def _training_texts(graph: GraphSession) -> Iterator[Split]:
     """Texts of the build and of the last training, where the cache of the store has them encoded."""
-    build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / "cache"
+    build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / CACHE
     keys = [] if training is None else [training["corpus"]]
     with contextlib.suppress(CorpusError):  # it is gone, or has changed
-        own = Corpus.from_record(build["corpus"])
+        own = Corpus.from_record(build["corpus"], directory)
         keys.append(token_key(own, graph.tokenizer, holdout=build["holdout"]))
     for key in dict.fromkeys(keys):
         if (found := written_tokens(directory, graph.tokenizer, key=key)) is not None:
@@ -210,10 +210,8 @@ def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages) -> Toke
     build = other.settings["build"]
     if not build["corpus"]["sources"]:
         raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-    corpus = Corpus.from_record(build["corpus"])
-    return encode_corpus(
-        corpus, graph.tokenizer, directory=graph.path / "cache", holdout=build["holdout"], stages=stages
-    )
+    corpus = Corpus.from_record(build["corpus"], other.path / CACHE)
+    return encode_corpus(corpus, graph.tokenizer, directory=graph.path / CACHE, holdout=build["holdout"], stages=stages)
 
 
 @dataclass(slots=True)

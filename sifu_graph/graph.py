@@ -90,7 +90,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
             How much longer: steps of the optimizer, passes over the text, or minutes of time, which include the closed
             form and the evaluations: a warning says so where they leave no time for a step. A run that ``minutes``
             alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
-            best.
+            best, those before the run included.
         batch
             Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. It is kept: None is as
             in the last run, or 512 (64 with a base).

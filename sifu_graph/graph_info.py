@@ -11,6 +11,8 @@ from sifu_store.store import Store
 
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.settings import GraphSettings
+from sifu_graph.text.encoded import CACHE
+from sifu_graph.text.kept_texts import PATTERN
 
 
 @short_repr
@@ -38,12 +40,14 @@ class GraphInfo:
     newest: bool  # the snapshot is the newest of the branch
     settings: GraphSettings
     heldout_perplexity: float | None = None  # that the newest commit of a training recorded
-    text_bytes: int = 0  # of the encoded text that the store has beside its snapshots; no snapshot has text
+    text_bytes: int = 0  # of the text that the store has beside its snapshots, encoded and copies; no snapshot has text
+    text_copied: bool = False  # there is a copy of text that was in memory or came from standard input
 
 
 def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) -> GraphInfo:
     """The figures of a graph at a path; ``base``: all its edges share a base."""
     nodes, width = settings["nodes"], settings["width"]
+    cache, copies = path / CACHE, list((path / CACHE).glob(PATTERN))
     edges = int((store.read(SOURCE) >= 0).sum())
     dense = dense_parameters(nodes, width, base=base)
     stored = stored_parameters(nodes, edges, width, base=base)
@@ -68,7 +72,8 @@ def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) ->
         newest=store.newest,
         settings=settings,
         heldout_perplexity=_recorded_perplexity(store),
-        text_bytes=sum(file.stat().st_size for file in (path / "cache").glob("*/*.ids") if file.is_file()),
+        text_bytes=sum(file.stat().st_size for file in [*cache.glob("*/*.ids"), *copies] if file.is_file()),
+        text_copied=bool(copies),
     )
 
 

@@ -6,7 +6,7 @@ Every package above takes a `GraphSession` as its argument; it knows none of the
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -25,7 +25,7 @@ from sifu_graph.paging import budget, process_memory
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
 from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
@@ -417,8 +417,9 @@ class GraphSession:
             self._parameters.tier = None
 
     def cache(self) -> dict[str, float | int]:
-        """What the cache did since the memory was laid out: see `CacheStats`."""
-        return self.parameters.working.report()
+        """What the cache did since the memory was laid out: see `CacheStats`. With a base, no page is ever read."""
+        found = self.parameters.working.report()
+        return found if self.parameters.base is None else {**found, "host_pool_bytes": 0}
 
     def reload(self, store: Store, *, force: bool = False) -> None:
         """Replaces the store by another view of it; values in memory are dropped if the snapshot is another."""
@@ -457,29 +458,34 @@ class GraphSession:
         if corpus is None:
             if not build["corpus"]["sources"]:
                 raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-            corpus = Corpus.from_record(build["corpus"])
+            corpus = Corpus.from_record(build["corpus"], self.path / CACHE)
         else:
             given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
             corpus = given.settled(tokens=self.tokenizer.level == "tokens", like=build["corpus"])
         return encode_corpus(
             corpus,
             self.tokenizer,
-            directory=self.path / "cache",
+            directory=self.path / CACHE,
             holdout=build["holdout"] if holdout is None else holdout,
             stages=stages,
         )
 
     @contextmanager
-    def writing(self) -> Iterator[Store]:
-        """The store, open for writing; after it, what is in memory is what is then current."""
+    def writing(self, *, stale: Callable[[], bool] | None = None) -> Iterator[Store]:
+        """The store, open for writing. However it ends, the lock is released, and memory has what is then current.
+
+        ``stale``: whether what is in memory is not what was committed last; None: it is not if there was a commit.
+        """
         if self.pinned:
             raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
         with self.lock:
-            before = self.store.snapshot
-            self.reload(Store.open(self.path, write=True))
+            before, writer = self.store.snapshot, Store.open(self.path, write=True)
             try:
-                self.store.require_clock()
-                yield self.store
+                self.reload(writer)
+                writer.require_clock()
+                yield writer
             finally:
-                newest = Store.open(self.path)
-                self.reload(newest, force=newest.snapshot != before)
+                writer.close()  # first of all: nothing that fails below keeps the lock
+                if self._open:
+                    newest = Store.open(self.path)
+                    self.reload(newest, force=newest.snapshot != before if stale is None else stale())

@@ -17,7 +17,8 @@ from sifu_graph.progress import ProgressOption
 from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import checked
 from sifu_graph.soundness import faults, not_finite
-from sifu_graph.text.encoded import damaged_token_files
+from sifu_graph.text.encoded import CACHE, damaged_token_files
+from sifu_graph.text.kept_texts import damaged_copies
 
 
 def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyReport:
@@ -33,12 +34,14 @@ def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyRepo
     Returns
     -------
     VerifyReport
-        All damage; that of settings has the array "settings", that of encoded texts "encoded text".
+        All damage; that of settings has the array "settings", that of encoded texts "encoded text", that of copies of
+        texts "copy of the text".
     """
     with reporting(progress) as stages:
         stage = stages.stage("checking chunks", unit="chunks")
         report = store.verify(progress=stage.at, check=not_finite, further=partial(_graph_faults, store.settings))
-        return replace(report, damage=(*report.damage, *damaged_token_files(store.path / "cache")))
+        cache = store.path / CACHE
+        return replace(report, damage=(*report.damage, *damaged_token_files(cache), *damaged_copies(cache)))
 
 
 def _graph_faults(found: dict[str, Any], contents: Contents) -> Faults:

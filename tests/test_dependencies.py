@@ -13,7 +13,10 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-TOOLS = {"codespell", "hypothesis", "import-linter", "mypy", "numpydoc", "pre-commit", "pytest", "pytest-xdist", "ruff"}
+TOOLS = {
+    "codespell", "hypothesis", "import-linter", "mkdocs-material", "mkdocstrings", "mypy", "numpydoc", "openai",
+    "pre-commit", "pytest", "pytest-xdist", "ruff",
+}  # fmt: skip
 """Requirements of the extra `dev` that only check the project: the oldest release of each is of no interest."""
 
 

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -28,10 +29,14 @@ WITH_SHAPES = ("text", "edit", "generation", "inspection", "interop", "plot")
 """Packages of `sifu_graph` in which methods are checked too."""
 
 
+ADAPTED = {"sifu_graph.adapters.lm_eval": "lm_eval", "sifu_graph.adapters.llm_plugin": "llm"}
+"""Modules for packages that may be missing."""
+
+
 def modules(package: ModuleType) -> Iterator[ModuleType]:
     yield package
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if found.name not in RUN:
+        if found.name not in RUN and not (ADAPTED.get(found.name) and find_spec(ADAPTED[found.name]) is None):
             yield importlib.import_module(found.name)
 
 

@@ -11,16 +11,13 @@ from sifu_store.errors import Argument, replace_code
 
 from sifu_cli import commands
 
-PARAMETERS = {"path": "store", "kind": "optimizer"}
-"""Name of the option's parameter by name of the library's parameter, where they differ."""
+PARAMETERS = {"path": ("store",), "kind": ("optimizer",), "texts": ("corpus", "files")}
+"""Names of the option's parameter by name of the library's parameter, where they differ."""
 
 FUNCTIONS = {
     "evaluate": "eval",
     "import_safetensors": "import",
     "history": "log",
-    "tree": "log",
-    "create_branch": "branch",
-    "create_tag": "tag",
     "collect_garbage": "gc",
     "repair": "verify --repair",
     "rename_node": "edit-node --rename",
@@ -69,9 +66,9 @@ def with_options(message: str, command: click.Command | None) -> str:
 def _option(command: click.Command, name: str, value: str | None) -> str | None:
     """The option or argument for a parameter of the library, with its value; None: the command has none."""
     params = {param.name: param for param in command.params}
-    param = params.get(name) or params.get(PARAMETERS.get(name, ""))
+    param = next((params[each] for each in (name, *PARAMETERS.get(name, ())) if each in params), None)
     if isinstance(param, click.Argument):
-        return value or (param.metavar or name.upper()).strip("[]. ")
+        return value if value not in (None, "...") else (param.metavar or name.upper()).strip("[]. ")
     if not isinstance(param, click.Option):
         return None
     if param.is_flag and value == "False":

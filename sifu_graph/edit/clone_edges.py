@@ -18,7 +18,7 @@ from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
-from sifu_graph.text.node_lookup import source_name, source_named
+from sifu_graph.text.node_lookup import shown_name, source_name, source_named
 
 
 def source_of(copy: WorkingCopy, name: str) -> int:
@@ -51,10 +51,10 @@ def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
         ``nats`` is not finite, or the edge is forbidden.
     """
     if not math.isfinite(nats):
-        raise OptionError(f"boost is {nats}: it must be a finite number of nats")
+        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
     if np.isneginf(energies_at_rest(copy, source)[v]):
-        raise OptionError(f"{_shown(copy, source, v)} is forbidden: allow it first")
-    _set(copy, source, v, _pairs(copy).nats_of(source, v) + nats)
+        raise OptionError(f"{shown(copy, source, v)} is forbidden: allow it first")
+    set_nats(copy, source, v, _pairs(copy).nats_of(source, v) + nats)
 
 
 def to_default(copy: WorkingCopy, source: int, v: int) -> None:
@@ -66,12 +66,12 @@ def to_default(copy: WorkingCopy, source: int, v: int) -> None:
         It is.
     """
     if not _pairs(copy).nats_of(source, v):
-        raise OptionError(f"{_shown(copy, source, v)} adds nothing to that of its parent already")
-    _set(copy, source, v, 0.0)
+        raise OptionError(f"{shown(copy, source, v)} adds nothing to that of its parent already")
+    set_nats(copy, source, v, 0.0)
 
 
-def forbid(copy: WorkingCopy, source: int, v: int) -> None:
-    """Sets the probability of the edge to 0.
+def forbid(copy: WorkingCopy, source: int, v: int) -> float:
+    """Sets the probability of the edge to 0. Returns what it added to its energy, in nats.
 
     Raises
     ------
@@ -80,11 +80,12 @@ def forbid(copy: WorkingCopy, source: int, v: int) -> None:
     """
     row = energies_at_rest(copy, source)
     if np.isneginf(row[v]):
-        raise OptionError(f"{_shown(copy, source, v)} is forbidden already")
+        raise OptionError(f"{shown(copy, source, v)} is forbidden already")
     if np.isfinite(row).sum() == 1:
-        shown = _shown(copy, source, v)
-        raise OptionError(f"{shown} is the last edge that may be chosen there: it cannot be forbidden")
-    _set(copy, source, v, -math.inf)
+        raise OptionError(f"{shown(copy, source, v)} is the last edge that may be chosen there: it cannot be forbidden")
+    before = _pairs(copy).nats_of(source, v)
+    set_nats(copy, source, v, -math.inf)
+    return before
 
 
 def allow(copy: WorkingCopy, source: int, v: int) -> None:
@@ -98,13 +99,15 @@ def allow(copy: WorkingCopy, source: int, v: int) -> None:
     if not np.isneginf(_pairs(copy).nats_of(source, v)):
         inherited = np.isneginf(energies_at_rest(copy, source)[v])
         why = "forbidden for the clone's parent: allow it there" if inherited else "not forbidden"
-        raise OptionError(f"{_shown(copy, source, v)} is {why}")
-    _set(copy, source, v, 0.0)
+        raise OptionError(f"{shown(copy, source, v)} is {why}")
+    set_nats(copy, source, v, 0.0)
 
 
-def _set(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
-    _pairs(copy).set_nats(source, v, nats)
-    copy.changed = True
+def set_nats(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
+    """Sets what the edge of a clone adds to its energy."""
+    if nats != _pairs(copy).nats_of(source, v):
+        _pairs(copy).set_nats(source, v, nats)
+        copy.changed = True
 
 
 def _pairs(copy: WorkingCopy) -> PairTable:
@@ -112,6 +115,8 @@ def _pairs(copy: WorkingCopy) -> PairTable:
     return copy.pairs
 
 
-def _shown(copy: WorkingCopy, source: int, v: int) -> str:
-    name = source_name(copy.tokenizer, _pairs(copy).tree, source)
-    return f"the edge {name} {copy.tokenizer.vocabulary[v]}"
+def shown(copy: WorkingCopy, source: int, v: int) -> str:
+    """An edge of a node or a clone, for messages."""
+    name = shown_name(copy.tokenizer.vocabulary[source]) if source < copy.n else ""
+    name = name or source_name(copy.tokenizer, _pairs(copy).tree, source)
+    return f"the edge {name} {shown_name(copy.tokenizer.vocabulary[v])}"

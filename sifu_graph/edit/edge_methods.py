@@ -211,7 +211,10 @@ class EdgeMethods(GraphSession):
         return self._edited(lambda edit: edit.forbid_edge(u, v), dry_run=dry_run, command=command)
 
     def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
-        """Makes a forbidden edge a default edge.
+        """Makes a forbidden edge what it was before it was forbidden.
+
+        Its count and its parameters come from the last snapshot in which it was allowed. If there is none, it becomes
+        a default edge, and ``notes`` of the report says so.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Scaling, boosting, copying and forbidding one edge of a working copy, or making it a default edge.
+"""Scaling, boosting and copying one edge of a working copy, or making it a default edge.
 
 It knows one edge (u, v) and its row; it does not know slots and pages (`working_copy`), nor commits (`session`).
 """
@@ -15,6 +15,7 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 from sifu_graph.edit import clone_edges
 from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.edge_table import EdgeRow, located
+from sifu_graph.edit.forbidding import allow, forbid
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
@@ -49,8 +50,8 @@ def _state(copy: WorkingCopy, u: int, v: int, model: PairModel | None) -> EdgeSt
     )
 
 
-def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequence[EdgeRow]) -> None:
-    """Edits edges (u, v) as the rows of a table say, whose names in ``values`` are ids.
+def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequence[EdgeRow]) -> list[str]:
+    """Edits edges (u, v) as the rows of a table say, whose names in ``values`` are ids. Returns what is to be said.
 
     Those that must be private become so first, all at once.
 
@@ -63,32 +64,39 @@ def edit_rows(copy: WorkingCopy, edges: Sequence[tuple[int, int]], rows: Sequenc
         (u, v)
         for (u, v), row in zip(edges, rows, strict=True)
         if row.way in ("scale", "boost", "copy_from") and u < copy.n and not copy.is_forbidden(u, v)
+        if row.values[0] != NEUTRAL.get(row.way)
     ]
     new = np.array([edge for edge in wanted if copy.slot_of(*edge) is None], dtype=np.int64).reshape(-1, 2)
     if len(new):
         note_pairs(copy, make_private(copy, new[:, 0], new[:, 1], np.zeros(len(new), np.int64)))
+    notes = []
     for (u, v), row in zip(edges, rows, strict=True):
         with located(row.where):
-            CHANGES[row.way](copy, u, v, *row.values)
+            notes.append(CHANGES[row.way](copy, u, v, *row.values))
+    return [note for note in notes if note is not None]
 
 
 def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     """Multiplies W and b of the edge by a finite factor; with a base, what the edge adds to it.
 
-    A default edge becomes private first.
+    Without a base, a default edge becomes private first. A factor of 1 changes nothing.
 
     Raises
     ------
     OptionError
-        The factor is not finite, or the edge is forbidden.
+        The factor is not finite, the edge is forbidden, or, with a base, it adds nothing.
     """
     _require_node(copy, u, "scaled")
     if not math.isfinite(factor):
-        raise OptionError(f"scale is {factor}: it must be a finite number")
-    slots = np.array([_private(copy, u, v)])
+        raise OptionError(f"`scale` is {factor}: it must be a finite number")
+    _require_allowed(copy, u, v)
     if copy.pairs is not None:
+        slots = np.array([_slot_with_energy(copy, u, v, "scale")])
         copy.add_energy(slots, (factor - 1.0) * copy.edges[ENERGY][slots])
         return
+    if factor == NEUTRAL["scale"]:
+        return
+    slots = np.array([_private(copy, u, v)])
     values = {name: copy.values(name, slots) for name in copy.paged}
     values[WEIGHT], values[BIAS] = values[WEIGHT] * np.float32(factor), values[BIAS] * np.float32(factor)
     copy.put(slots, values)
@@ -97,7 +105,7 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
 def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     """Adds ``nats`` to the log-odds that the edge has at rest against all other candidates of its row.
 
-    A default edge becomes private first. Only the bias changes (`Rest.boosted`).
+    A default edge becomes private first. Only the bias changes (`Rest.boosted`); by 0 nats, nothing.
 
     Raises
     ------
@@ -108,7 +116,10 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
         clone_edges.boost(copy, u, v, nats)
         return
     if not math.isfinite(nats):
-        raise OptionError(f"boost is {nats}: it must be a finite number of nats")
+        raise OptionError(f"`boost` is {nats}: it must be a finite number of nats")
+    _require_allowed(copy, u, v)
+    if nats == NEUTRAL["boost"]:
+        return
     slots = np.array([_private(copy, u, v)])
     if copy.pairs is not None:
         copy.add_energy(slots, np.array([nats]))
@@ -126,10 +137,10 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     Raises
     ------
     OptionError
-        (a, b) is not private or is (u, v) itself, or (u, v) is forbidden.
+        (a, b) is not private, adds nothing to the base, or is (u, v) itself; or (u, v) is forbidden.
     """
     _require_node(copy, u, "copied to")
-    source = copy.slot_of(a, b)
+    source = copy.slot_of(a, b) if copy.pairs is None else _slot_with_energy(copy, a, b, "copy")
     names = copy.tokenizer.vocabulary
     if source is None:
         raise OptionError(
@@ -142,7 +153,9 @@ def copy_parameters(copy: WorkingCopy, u: int, v: int, a: int, b: int) -> None:
     if copy.pairs is not None:
         copy.add_energy(slots, copy.edges[ENERGY][[source]] - copy.edges[ENERGY][slots])
         return
-    copy.put(slots, {name: copy.values(name, np.array([source])) for name in copy.paged})
+    values = {name: copy.values(name, np.array([source])) for name in copy.paged}
+    if any((copy.values(name, slots) != found).any() for name, found in values.items()):
+        copy.put(slots, values)
 
 
 def to_default(copy: WorkingCopy, u: int, v: int) -> None:
@@ -159,48 +172,14 @@ def to_default(copy: WorkingCopy, u: int, v: int) -> None:
     slot = copy.slot_of(u, v)
     if slot is None:
         kind = "forbidden: allow it instead" if copy.is_forbidden(u, v) else "a default edge already"
-        raise OptionError(f"{_shown(copy, u, v)} is {kind}")
+        raise OptionError(f"{clone_edges.shown(copy, u, v)} is {kind}")
     copy.drop(np.array([slot]))
 
 
-def forbid(copy: WorkingCopy, u: int, v: int) -> None:
-    """Sets the probability of the edge to 0 in training, evaluation and generation, and deletes its parameters.
+NEUTRAL = {"scale": 1.0, "boost": 0.0}
+"""The values that change no edge."""
 
-    Raises
-    ------
-    OptionError
-        The edge is forbidden already, or is the last edge out of u that can be chosen.
-    """
-    if u >= copy.n:
-        clone_edges.forbid(copy, u, v)
-        return
-    if copy.is_forbidden(u, v):
-        raise OptionError(f"{_shown(copy, u, v)} is forbidden already")
-    index, slot = copy.index, copy.slot_of(u, v)
-    if int(index.defaults()[u]) + len(copy.row_slots(u)) == 1:
-        raise OptionError(f"{_shown(copy, u, v)} is the last edge that may be chosen there: it cannot be forbidden")
-    if slot is not None:
-        copy.drop(np.array([slot]))
-    copy.set_forbidden(np.concatenate([copy.forbidden, [[u, v]]]))
-
-
-def allow(copy: WorkingCopy, u: int, v: int) -> None:
-    """Makes a forbidden edge a default edge.
-
-    Raises
-    ------
-    OptionError
-        The edge is not forbidden.
-    """
-    if u >= copy.n:
-        clone_edges.allow(copy, u, v)
-        return
-    if not copy.is_forbidden(u, v):
-        raise OptionError(f"{_shown(copy, u, v)} is not forbidden")
-    copy.set_forbidden(copy.forbidden[(copy.forbidden != [u, v]).any(axis=1)])
-
-
-CHANGES: dict[str, Callable[..., None]] = {
+CHANGES: dict[str, Callable[..., str | None]] = {
     "scale": scale,
     "boost": boost,
     "copy_from": copy_parameters,
@@ -208,13 +187,28 @@ CHANGES: dict[str, Callable[..., None]] = {
     "forbid": forbid,
     "allow": allow,
 }
-"""The function of each way to edit an edge (`edge_table.WAYS`)."""
+"""The function of each way to edit an edge (`edge_table.WAYS`). It returns what is to be said of the edge."""
+
+
+def _require_allowed(copy: WorkingCopy, u: int, v: int) -> None:
+    if copy.is_forbidden(u, v):
+        raise OptionError(f"{clone_edges.shown(copy, u, v)} is forbidden: allow it first")
+
+
+def _slot_with_energy(copy: WorkingCopy, u: int, v: int, what: str) -> int:
+    """The slot of an edge that adds something to the base, of which ``what`` is to be done."""
+    slot = copy.slot_of(u, v)
+    if slot is None or not copy.edges[ENERGY][slot]:
+        raise OptionError(
+            f"{clone_edges.shown(copy, u, v)} has no matrix of its own, and no edit gave it an energy: there is "
+            f"nothing to {what}; `boost_edge()` gives an edge an energy of its own"
+        )
+    return slot
 
 
 def _private(copy: WorkingCopy, u: int, v: int) -> int:
     """The slot of the edge. A default edge becomes private, with the parameters of the default edge."""
-    if copy.is_forbidden(u, v):
-        raise OptionError(f"{_shown(copy, u, v)} is forbidden: allow it first")
+    _require_allowed(copy, u, v)
     slot = copy.slot_of(u, v)
     if slot is None:
         slot = int(make_private(copy, np.array([u]), np.array([v]), np.zeros(1, np.int64))[0])
@@ -250,8 +244,3 @@ def make_private(copy: WorkingCopy, source: np.ndarray, target: np.ndarray, coun
 def _require_node(copy: WorkingCopy, u: int, done: str) -> None:
     if u >= copy.n:
         raise OptionError(f"an edge of a clone cannot be {done}: boost, forbid or allow it, or make it default")
-
-
-def _shown(copy: WorkingCopy, u: int, v: int) -> str:
-    names = copy.tokenizer.vocabulary
-    return f"the edge {shown_name(names[u])} {shown_name(names[v])}"

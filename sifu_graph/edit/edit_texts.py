@@ -15,7 +15,7 @@ from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import Split, TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus
 
 EVAL_TOKENS = 20_000
 """Held-out tokens that a perplexity is computed over, as in training."""
@@ -31,7 +31,7 @@ class EditTexts:
         """A text as a corpus; None: the text that the graph was built from."""
         own = self._copy.settings["build"]["corpus"]
         if corpus is None:
-            return Corpus.from_record(own)
+            return Corpus.from_record(own, self._copy.graph.path / CACHE)
         given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         return given.settled(tokens=self._copy.tokenizer.level == "tokens", like=own)
 
@@ -41,7 +41,7 @@ class EditTexts:
             encode_corpus,
             self.corpus(corpus),
             self._copy.tokenizer,
-            directory=self._copy.graph.path / "cache",
+            directory=self._copy.graph.path / CACHE,
             stages=self._stages,
         )
         holdout = self._copy.settings["build"]["holdout"]

@@ -6,7 +6,9 @@ commits (`session`), nor how the text of a corpus is counted (`pairs`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from sifu_graph.arrays import Ints
 from sifu_graph.edit import base_edits
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.node_lookup import node_named
 from sifu_graph.text.tokenizer import SPECIAL
@@ -115,8 +118,10 @@ def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
 
 def bias_from(copy: WorkingCopy, node: int, other: int) -> None:
     """Copies the bias of ``other``: a text that begins with ``node`` starts with the signal of ``other``."""
-    copy.nodes["nodes/bias"][node] = copy.nodes["nodes/bias"][other]
-    copy.changed = True
+    bias = copy.nodes["nodes/bias"]
+    if (bias[node] != bias[other]).any():
+        bias[node] = bias[other]
+        copy.changed = True
 
 
 def merge(copy: WorkingCopy, node: int, into: int) -> None:
@@ -196,6 +201,35 @@ def _add_counts(copy: WorkingCopy, node: int, into: int) -> None:
         copy.nodes[name][into] += copy.nodes[name][node]
     for name in ("nodes/predecessors", "rows/distinct"):
         copy.nodes[name][into] = max(copy.nodes[name][into], copy.nodes[name][node])
+
+
+def tune(copy: WorkingCopy, new: Ints, text: TokenFile, count: int) -> None:
+    """Trains the edges of new nodes, int64 [k], alone: ``count`` steps on a text."""
+    if copy.pairs is not None:
+        base_edits.tune(copy, text.train, new, count)
+        return
+    from sifu_graph.config import OptimizerConfig
+    from sifu_graph.edit.preview import parameters_of
+    from sifu_graph.training import step as steps
+    from sifu_graph.training.tune_edges import tune as tune_edges
+
+    training = copy.settings["training"]
+    optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
+    if optimizer.kind == "adamw-dense":
+        optimizer = dataclasses.replace(optimizer, kind="adamw")
+    parameters = parameters_of(copy, steps.edge_state_arrays(optimizer, copy.width))
+    with closing(parameters.edges) as edges:
+        slots = tune_edges(
+            parameters,
+            copy.config,
+            optimizer,
+            text.train,
+            nodes=new,
+            steps=count,
+            length=copy.settings["build"]["length"],
+            seed=copy.settings["initial"]["seed"],
+        )
+        copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
 
 
 class _Logits:

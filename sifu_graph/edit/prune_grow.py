@@ -22,6 +22,7 @@ from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.pair_counts import PairCounts
 
 By = Literal["count", "energy", "usage"]
+NO_EFFECT = "no probability changes: all edges share a base, and no edit gave these an energy of their own"
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 
 
@@ -100,7 +101,7 @@ def grow(
     to_ratio: float | None,
     min_count: int,
     init: Literal["counts", "default"],
-) -> tuple[Ints, int]:
+) -> tuple[Ints, int, int]:
     """Makes the default edges that a text uses most often private.
 
     With ``to_ratio``, that share of all n * n pairs is the budget of old and new edges together: the pairs with the
@@ -126,8 +127,8 @@ def grow(
     -------
     slots : int64 [k]
         The slots of the new private edges.
-    demoted : int
-        The number of private edges that became default.
+    demoted, freed : int
+        The number of private edges that became default, and the bytes of their stored matrices.
 
     Raises
     ------
@@ -159,6 +160,7 @@ def grow(
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)
     chosen[found] = True
+    freed = stored_bytes(copy, demoted)
     if init == "counts":  # before edges are dropped: the shares are estimated from all edges of the rows
         rows = counted_rows(copy, text, chosen, new=np.empty(0, np.int64))
         copy.drop(demoted)
@@ -169,7 +171,17 @@ def grow(
         slots = make_private(copy, source, target, text.count[chosen])
     if not own_text:
         note_pairs(copy, slots)
-    return slots, len(demoted)
+    return slots, len(demoted), freed
+
+
+def stored_bytes(copy: WorkingCopy, slots: Ints) -> int:
+    """Bytes of the stored matrices and biases of the edges at these slots, int64 [k]."""
+    return 4 * int((~copy.is_generated(slots)).sum()) * (copy.width**2 + copy.width)
+
+
+def has_no_effect(copy: WorkingCopy, slots: Ints) -> bool:
+    """Whether there are private edges at these slots (int64 [k]), and none of them adds anything to the base."""
+    return copy.pairs is not None and len(slots) > 0 and not copy.edges[ENERGY][slots].any()
 
 
 def runs(copy: WorkingCopy) -> int:

@@ -25,7 +25,9 @@ class EditReport:
     seconds
         Duration of the edit in seconds.
     snapshot
-        Id of the commit; None if nothing was committed.
+        Id of the commit; None if nothing was committed: in a dry run, or because nothing changed.
+    dry_run
+        Whether nothing was to be committed.
     notes
         What is to be said about the names that were given.
     """
@@ -37,6 +39,7 @@ class EditReport:
     pages_written: int
     seconds: float = 0.0
     snapshot: str | None = None
+    dry_run: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -128,7 +131,8 @@ class PruneReport(EditReport):
     clone_gain
         What the clones that were added are expected to gain over their parents, in nats for a transition of the text.
     bytes_freed
-        Bytes of the parameters of removed edges less those of added edges. `compact` frees them on disk.
+        Bytes of the stored matrices of removed edges less those of added edges: an edge that is generated from the
+        counts, or whose graph has a base, has none. `compact` frees them on disk.
     corpus_share
         The share (0 to 1) of the text's transitions that take the pruned edges (after `grow`: the new private edges).
     heldout_before, heldout_after
@@ -136,7 +140,7 @@ class PruneReport(EditReport):
     other_before, other_after
         That of the held-out part of another text, which the graph grew from.
     note
-        Why there is no perplexity, or None.
+        Why no probability changes, or why there is no perplexity; or None.
     """
 
     edges_added: int

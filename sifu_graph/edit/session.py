@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
 from sifu_store.store import Store
 
-from sifu_graph.edit import base_edits, clone_edges, pairs, prune_grow
+from sifu_graph.edit import base_edits, clone_edges, forbidding, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
@@ -133,7 +133,7 @@ class Edit:
             edges = len(self._add_counted(counts, new))
         if train_steps:
             self._stages.stage("training the new nodes")
-            self._tune(new, self._texts.tokens(None) if text is None else text, train_steps)
+            node_edits.tune(copy, new, self._texts.tokens(None) if text is None else text, train_steps)
         what = f" like {shown(like)}" if like is not None else " from a corpus" if corpus is not None else ""
         self._note(f"add {listed(names)}{what}: {number(len(names), 'node')}, {number(edges, 'private edge')}")
         return AddNodeReport(
@@ -198,19 +198,20 @@ class Edit:
 
     def forbid_edge(self, u: str, v: str) -> EditEdgeReport:
         """Sets the probability of the edge (u, v) to 0 in training, evaluation and generation."""
-        return self._edge("forbid", u, v, edge_edits.forbid)
+        return self._edge("forbid", u, v, forbidding.forbid)
 
     def allow_edge(self, u: str, v: str) -> EditEdgeReport:
-        """Makes the forbidden edge (u, v) a default edge."""
-        return self._edge("allow", u, v, edge_edits.allow)
+        """Makes the forbidden edge (u, v) what it was before it was forbidden (`forbidding.allow`)."""
+        return self._edge("allow", u, v, forbidding.allow)
 
     def _edge(
-        self, what: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], None], rest: str = ""
+        self, what: str, u: str, v: str, change: Callable[[WorkingCopy, int, int], str | None], rest: str = ""
     ) -> EditEdgeReport:
         account, copy = self._account(), self.copy
         pair = self.names.noted(clone_edges.source_of(copy, u)), self.names.find(v)
         [before] = edge_edits.states(copy, [pair])
-        change(copy, *pair)
+        note = change(copy, *pair)
+        self.names.notes += [] if note is None else [note]
         self._note(f"{what} {shown(u)} {shown(v)}{rest}")
         return EditEdgeReport(before=before, after=edge_edits.states(copy, [pair])[0], **account())
 
@@ -228,7 +229,7 @@ class Edit:
             with located(f"{row.where}, column {row.way!r}"):
                 row.values[:] = [self.names.find(one) if isinstance(one, str) else one for one in row.values]
         before = edge_edits.states(self.copy, ends)
-        edge_edits.edit_rows(self.copy, ends, rows)
+        self.names.notes += edge_edits.edit_rows(self.copy, ends, rows)
         done = ", ".join(f"{way.replace('_', ' ')} {count:,}" for way, count in Counter(r.way for r in rows).items())
         self._note(f"edit {number(len(rows), 'edge')}: {done}")
         return EditEdgesReport(before=before, after=edge_edits.states(self.copy, ends), **account())
@@ -250,6 +251,7 @@ class Edit:
         heldout = self._texts.heldout(wanted=evaluate)
         before = heldout.perplexity()
         self._stages.stage("removing edges and clones")
+        freed, same = prune_grow.stored_bytes(copy, slots), prune_grow.has_no_effect(copy, slots)
         copy.drop(slots)
         removed = 0 if clones is None else clone_edits.prune(copy, clones)
         if removed:
@@ -260,11 +262,11 @@ class Edit:
             edges_added=0,
             edges_removed=len(slots),
             clones_removed=removed,
-            bytes_freed=self._edge_bytes(len(slots)),
+            bytes_freed=freed,
             corpus_share=share,
             heldout_before=before,
             heldout_after=heldout.perplexity(),
-            note=heldout.note,
+            note="; ".join(filter(None, (prune_grow.NO_EFFECT if same else None, heldout.note))) or None,
             **account(),
         )
 
@@ -305,9 +307,9 @@ class Edit:
         other = self._texts.heldout(tokens, "the other text", wanted=evaluate and not own)
         before, other_before = heldout.perplexity(), other.perplexity()
         stages.stage("adding edges and clones")
-        slots, demoted = np.empty(0, np.int64), 0
+        slots, demoted, freed = np.empty(0, np.int64), 0, 0
         if edges:
-            slots, demoted = prune_grow.grow(
+            slots, demoted, freed = prune_grow.grow(
                 copy,
                 text,
                 own_text=known,
@@ -316,10 +318,11 @@ class Edit:
                 init=init,
             )
             self._note(f"grow: {len(slots):,} edges became private, {demoted:,} default, {copy.private:,} are private")
-        notes: list[str] = []
+        notes = [prune_grow.NO_EFFECT] if not demoted and prune_grow.has_no_effect(copy, slots) else []
         gained, counted, added = 0.0, 0, None
         if more is not None:
-            others, notes = self._texts.others(given) if len(more.parent) else ([], [])
+            others, lost = self._texts.others(given) if len(more.parent) else ([], [])
+            notes += lost
             gained = clone_edits.grow(copy, more, text, others=others, known=known)
             counted = 0 if known else tokens.train.tokens
             assert copy.pairs is not None  # it has clones
@@ -336,7 +339,7 @@ class Edit:
             clones_added=added,
             tokens_counted=counted,
             clone_gain=gained / max(1, text.total),
-            bytes_freed=self._edge_bytes(demoted - len(slots)),
+            bytes_freed=freed - prune_grow.stored_bytes(copy, slots),
             corpus_share=pairs.share_of_text(copy, slots),
             heldout_before=before,
             heldout_after=heldout.perplexity(),
@@ -419,36 +422,6 @@ class Edit:
         node_edits.note_pairs(copy, slots, rows=~np.isin(copy.edges[SOURCE][slots], new))
         return slots
 
-    def _tune(self, new: NDArray[np.int64], text: TokenFile, count: int) -> None:
-        if self.copy.pairs is not None:
-            base_edits.tune(self.copy, text.train, new, count)
-            return
-        from sifu_graph.config import OptimizerConfig
-        from sifu_graph.edit.preview import parameters_of
-        from sifu_graph.training import step as steps
-        from sifu_graph.training.tune_edges import tune
-
-        copy, training = self.copy, self.copy.settings["training"]
-        optimizer = OptimizerConfig(**training["optimizer"]) if training else OptimizerConfig()
-        if optimizer.kind == "adamw-dense":
-            optimizer = dataclasses.replace(optimizer, kind="adamw")
-        parameters = parameters_of(copy, steps.edge_state_arrays(optimizer, copy.width))
-        with closing(parameters.edges) as edges:
-            slots = tune(
-                parameters,
-                copy.config,
-                optimizer,
-                text.train,
-                nodes=new,
-                steps=count,
-                length=copy.settings["build"]["length"],
-                seed=copy.settings["initial"]["seed"],
-            )
-            copy.put(slots, {name: edges.get(name, slots).numpy() for name in copy.paged})
-
-    def _edge_bytes(self, edges: int) -> int:
-        return 4 * edges * (self.copy.width**2 + self.copy.width)
-
 
 @contextmanager
 def editing(graph: GraphSession, message: str | None, *, command: str, stages: Stages = SILENT) -> Iterator[Edit]:
@@ -502,6 +475,6 @@ def apply(
         else:
             with editing(graph, None, command=command, stages=stages) as edit:
                 report = change(edit)
-            snapshot = graph.store.snapshot
+            snapshot = graph.store.snapshot if edit.copy.changed else None
     took = time.perf_counter() - started
-    return dataclasses.replace(report, seconds=took, snapshot=snapshot, notes=edit.names.notes)
+    return dataclasses.replace(report, seconds=took, snapshot=snapshot, dry_run=dry_run, notes=edit.names.notes)

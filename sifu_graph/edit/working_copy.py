@@ -106,6 +106,8 @@ class WorkingCopy:
         The counts of all pairs, of a graph whose edges share a base; None: they do not.
     forbidden : int64 [pairs, 2]
         Pairs (u, v) that are never chosen; none of them is private.
+    shelf
+        What edges were that this copy forbade (`forbidding`).
     """
 
     def __init__(self, graph: GraphSession) -> None:
@@ -134,7 +136,7 @@ class WorkingCopy:
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
         self.paged = [name for name in present if store.is_paged(name)]
         self._new: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
-        self._new_rows = 0
+        self._new_rows, self.shelf = 0, dict[tuple[int, ...], Columns | float]()
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
         self._initial: EdgeInitializer | None = None
@@ -303,10 +305,7 @@ class WorkingCopy:
         return np.arange(first, first + k)
 
     def remove_nodes(self, nodes: Ints, *, tokenizer: Any) -> None:
-        """Removes nodes (int64 [k]) and all their edges; the ids after a removed node decrease.
-
-        ``tokenizer`` is the tokenizer without these nodes.
-        """
+        """Removes nodes (int64 [k]) and their edges; later ids decrease. ``tokenizer`` is the one without them."""
         gone = np.isin(np.arange(self.n), nodes)
         ends = np.append(gone, False)  # the last one for free slots, -1
         self.drop(np.flatnonzero(ends[self.edges[SOURCE]] | ends[self.edges[TARGET]]))
@@ -409,12 +408,13 @@ class WorkingCopy:
         self.edges[VALUE][slots] = EdgeValue.NEW
         self.edges[ROW][slots] = self._new_rows + np.arange(len(slots))
         self._new_rows += len(slots)
-        self.changed = True
+        self.changed |= len(slots) > 0
 
     def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
         """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
         self.edges[ENERGY][slots] += nats.astype(np.float32)
-        self.touched()
+        if nats.any():
+            self.touched()
 
     def set_forbidden(self, pairs: Ints) -> None:
         """Sets the pairs that are never chosen, int64 [pairs, 2]. None may be private."""
@@ -457,8 +457,8 @@ class WorkingCopy:
         if self.pairs is not None:
             self.pairs.write(store)
         if self.new_tokenizer:
-            store.write_json("nodes/vocabulary", self.vocabulary)
-            store.write_json("nodes/tokenizer", self.tokenizer.to_json())
+            for name, value in (("vocabulary", self.vocabulary), ("tokenizer", self.tokenizer.to_json())):
+                store.write_json(f"nodes/{name}", value)
         for first, stop in runs(pages):
             for name in self.paged:
                 store.write_pages(name, first, self.read_pages(name, first, stop))

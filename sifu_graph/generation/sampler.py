@@ -125,7 +125,13 @@ def _top_p(p: Doubles, p_default: float, defaults: int, mass: float) -> tuple[Do
 
     The default candidates, which are equal too, are opened one by one.
     """
-    goal = mass * (float(p.sum()) + p_default * defaults)
+    total = float(p.sum()) + p_default * defaults
+    goal = mass * total
+    if not defaults:  # what is below the share that each could miss adds up to less than what may be missing
+        high = np.sort(p[p * len(p) >= total - goal])[::-1]
+        reached = int(np.searchsorted(np.cumsum(high), goal))
+        if reached < len(high):
+            return np.where(p >= high[reached], p, 0.0), 0
     ranked = np.sort(p)[::-1]
     running = np.cumsum(ranked)
     above = int((p >= p_default).sum()) if defaults else len(p)

@@ -18,6 +18,7 @@ from sifu_graph import device as devices
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
+from sifu_graph.generation.stop_text import StopText
 from sifu_graph.session import GraphSession, in_use
 from sifu_graph.text.prompts import read_prompt
 
@@ -123,7 +124,7 @@ class Stream(Iterator[str]):
         self._decoder = tokenizer.decoder()
         for node in ids:
             self._decoder.push(int(node))
-        self._held = ""  # text that may be the beginning of the stop text
+        self._stop = StopText(() if options.stop is None else (options.stop,))
         self._done = False
         self._follow(ids if self._separator is None else np.concatenate([[self._separator], ids]))
 
@@ -158,33 +159,15 @@ class Stream(Iterator[str]):
                 self._walk.start(node)
             else:
                 self._walk.carry(node)
-            if text := self._release(text):
+            text = self._stop.push(text)
+            self._done = self._stop.found
+            if text:
                 return text
         if not self._done:
             self._done = True
-            if text := self._release(self._decoder.flush(), last=True):
+            if text := self._stop.push(self._decoder.flush(), last=True):
                 return text
         raise StopIteration
-
-    def _release(self, text: str, *, last: bool = False) -> str:
-        """The text that can be returned: without the end that may be the beginning of the stop text."""
-        stop = self._options.stop
-        if stop is None:
-            return text
-        self._held += text
-        at = self._held.find(stop)
-        if at >= 0:
-            self._done = True
-            out, self._held = self._held[:at], ""
-            return out
-        keep = 0 if last else _overlap(self._held, stop)
-        out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return out
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of a text that is a beginning of the stop text, and not all of it."""
-    return next((k for k in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:k])), 0)
 
 
 def stream(graph: GraphSession, prompt: str | Sequence[str], options: GenerateOptions) -> Stream:

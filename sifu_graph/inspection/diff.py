@@ -61,13 +61,13 @@ _SHOWN_APART = (STORED, KEY, "nodes/vocabulary", "nodes/tokenizer", CLONE_EDGE, 
 class EdgeChange:
     """One edge that differs.
 
-    ``count_*`` is None where the edge is not private. ``energy_*`` is the energy at the first step (of the default
-    edge, where the edge is not private); None where one of its nodes is missing.
+    ``count_*`` is None where the edge is not private. ``energy_*`` is the energy at the first step, of a default edge
+    where the edge is not private; -inf where the pair is forbidden, None where one of its nodes is missing.
     """
 
     source: str
     target: str
-    change: Literal["added", "removed", "changed"]
+    change: Literal["added", "removed", "changed", "forbidden", "allowed"]
     count_before: int | None
     count_after: int | None
     energy_before: float | None
@@ -176,7 +176,7 @@ def diff(
     StoreNotFoundError, StoreDamagedError
     """
     if top < 0:
-        raise OptionError(f"top is {top}: it must be 0 or more")
+        raise OptionError(f"`top` is {top}: it must be 0 or more")
     with (
         GraphSession.open(path, at=before) as first,
         GraphSession.open(path, at=after) as second,
@@ -211,9 +211,9 @@ class _Comparison:
         changed, energy_a, energy_b = self._compare(in_a, in_b)
         changes = [(in_a[changed], in_b[changed], energy_a, energy_b)]
         none = np.full(len(added), -1)
-        changes.append((none, added, self._default_energies(0, added), self._energies(1, added)))
+        changes.append((none, added, self._other_energies(0, added), self._energies(1, added)))
         none = np.full(len(removed), -1)
-        changes.append((removed, none, self._energies(0, removed), self._default_energies(1, removed)))
+        changes.append((removed, none, self._energies(0, removed), self._other_energies(1, removed)))
         arrays, nodes_changed = self._arrays()
         never = [
             {(names[key // index.nodes], names[key % index.nodes]) for key in index.forbidden.tolist()}
@@ -308,16 +308,15 @@ class _Comparison:
             self.stage.advance(len(block))
         return out
 
-    def _default_energies(self, which: int, edges: Ints) -> Floats:
-        """The energies of this snapshot's default edges in place of the other's edges; NaN: a node is missing."""
+    def _other_energies(self, which: int, edges: Ints) -> Floats:
+        """The energies of private edges of the other snapshot in this one, where they are not; NaN: a node is gone."""
         other, to = (self.b, self.to_a) if which == 0 else (self.a, self.to_b)
         index = other.at_rest.index
         source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
         target = to[index.target[edges]]
         out, known = np.full(len(edges), np.nan, np.float32), (source >= 0) & (target >= 0)
         if known.any():
-            nodes, at = np.unique(source[known], return_inverse=True)
-            out[known] = self.sides[which].first_step.default_energies(nodes)[at]
+            out[known] = self.sides[which].first_step.other_energies(source[known], target[known].astype(np.int64))
         return out
 
     def _largest(self, changes: list[tuple[Ints, Ints, Floats, Floats]]) -> tuple[EdgeChange, ...]:
@@ -332,10 +331,15 @@ class _Comparison:
         a, b = self.a.at_rest.index, self.b.at_rest.index
         index, place, names = (b, in_b, self.names[1]) if in_b >= 0 else (a, in_a, self.names[0])
         u = int(np.searchsorted(index.row_start, place, side="right")) - 1
+        change: Literal["added", "removed", "changed", "forbidden", "allowed"] = "changed"
+        if in_a < 0:
+            change = "allowed" if before == -math.inf else "added"
+        elif in_b < 0:
+            change = "forbidden" if after == -math.inf else "removed"
         return EdgeChange(
             source=names[u],
             target=names[int(index.target[place])],
-            change="changed" if min(in_a, in_b) >= 0 else "added" if in_b >= 0 else "removed",
+            change=change,
             count_before=int(a.count[in_a]) if in_a >= 0 else None,
             count_after=int(b.count[in_b]) if in_b >= 0 else None,
             energy_before=None if math.isnan(before) else before,

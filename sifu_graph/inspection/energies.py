@@ -88,6 +88,15 @@ class FirstStep:
         energies: Floats = gelu(z).norm(dim=-1).numpy()
         return energies
 
+    def other_energies(self, source: Ints, target: Ints) -> Floats:
+        """Energies, float32 [k], of edges that are not private, with these ends [k]; -inf: the pair is forbidden."""
+        if self.parameters.base is not None:
+            return self.parameters.base.edge_energies(source, target, self.mix[torch.from_numpy(source)])
+        nodes, at = np.unique(source, return_inverse=True)
+        energies = self.default_energies(nodes)[at]
+        energies[self.parameters.index.is_forbidden(source, target)] = -np.inf
+        return energies
+
 
 def energies_at_first_step(graph: GraphSession, stages: Stages = SILENT) -> Floats:
     """The energies at the first step of all private edges, with the positional encoding of training, as a stage.

@@ -19,7 +19,7 @@ from sifu_store.layout import BIAS, PAGE_EDGES, REPEAT, REPEAT_SHARED, TARGET_VE
 from sifu_store.provenance import edge_changed, rows_changed
 from sifu_store.short_repr import short_repr
 
-from sifu_graph.arrays import Floats, Ints
+from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.config import require_positive
 from sifu_graph.inspection.inspect_clone import CloneReport, CloneSummary, clones_of, inspect_clone
 from sifu_graph.model.base_at_rest import BaseAtRest, PartsAtRest
@@ -49,8 +49,9 @@ class Change:
 class Neighbour:
     """A private edge of the inspected node, and the node at its other end.
 
-    ``share`` is its part of all transitions that were counted out of the source. ``energy`` and ``p``, its
-    probability, are those at rest; ``p`` is None for an edge into the node, as it needs the source's whole row.
+    ``share`` is its part of all transitions that were counted out of the source, ``own_share`` of those that the source
+    itself counts: its clones have the others. ``energy`` and ``p``, its probability, are those at rest, where no clone
+    speaks: ``p`` follows ``own_share``. Both are None for an edge into the node, as they need the source's whole row.
     """
 
     node: int
@@ -59,6 +60,7 @@ class Neighbour:
     share: float
     energy: float
     p: float | None
+    own_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,13 @@ class NodeReport:
 
     Attributes
     ----------
-    transitions
-        Occurrences of all pairs out of the node.
+    transitions, own_transitions
+        Occurrences of all pairs out of the node, and those that it counts itself: all but those of its clones, each of
+        which leaves it one for each of its targets.
     targets_by_energy, targets_by_count
         Private edges out of the node.
     disagreements
-        Private edges out of the node with the largest difference between probability and counted share.
+        Private edges out of the node with the largest difference between probability and ``own_share``.
     sources_by_count, sources_by_energy
         Private edges into the node; by energy among the ``compared`` most frequent ones.
     bias_norm
@@ -123,6 +126,7 @@ class NodeReport:
     similar_sources: tuple[Similar, ...] = ()
     clones: tuple[CloneSummary, ...] = ()
     repeated: float | None = None
+    own_transitions: int | None = None
     notes: tuple[str, ...] = ()
     """Which node was probably meant, if not this one."""
 
@@ -211,6 +215,9 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     neighbours, private_in = _sources(rest, node, total, names, most=max(SOURCES, top))
     compared, row = neighbours[:SOURCES], rest.row(node)
     share = row.count / max(1, int(total[node]))
+    own_share, own_total = share, int(total[node])
+    if graph.signal.base:
+        own_share, own_total = _own_shares(rest, node, row.target)
 
     def targets(order: Ints) -> tuple[Neighbour, ...]:
         return tuple(
@@ -221,6 +228,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
                 float(share[at]),
                 float(row.energy[at]),
                 float(row.probability[at]),
+                float(own_share[at]),
             )
             for at in order[:top]
         )
@@ -242,7 +250,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         pages=(int(pages[0]), int(pages[-1])) if len(pages) else None,
         targets_by_energy=targets(np.argsort(-row.energy, kind="stable")),
         targets_by_count=targets(np.argsort(-row.count, kind="stable")),
-        disagreements=targets(np.argsort(-np.abs(row.probability - share), kind="stable")),
+        disagreements=targets(np.argsort(-np.abs(row.probability - own_share), kind="stable")),
         sources_by_count=tuple(neighbours[:top]),
         sources_by_energy=tuple(sorted(compared, key=lambda found: -found.energy)[:top]),
         compared=len(compared),
@@ -252,8 +260,17 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         similar_sources=_similar(rest.small("nodes/bias") if graph.signal.base else None, node, names, top),
         clones=clones_of(graph, node, top=top),
         repeated=_repeated(rest, node) if graph.signal.base else None,
+        own_transitions=own_total,
         notes=_notes(graph, node),
     )
+
+
+def _own_shares(rest: GraphAtRest, node: int, target: Ints) -> tuple[Doubles, int]:
+    """The share of targets, int64 [k], in what a node counts itself, float64 [k]; and how much that is."""
+    pairs = rest.base(np.array([node])).pairs
+    at = pairs.find(np.full(len(target), node), target.astype(np.int64))
+    total = int(pairs.total[node])
+    return np.where(at >= 0, pairs.count[at], 0) / max(1, total), total
 
 
 def _sources(

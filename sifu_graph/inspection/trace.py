@@ -183,6 +183,14 @@ class Trace:
         return sum(one.unknown_p for one in self.positions) / len(self.positions)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether ``what_if`` changes no energy and no candidate of the positions shown."""
+        before = self.before
+        return before is not None and all(
+            torch.equal(getattr(self, name), getattr(before, name)) for name in ("energy", "candidate")
+        )
+
+    @property
     def text_positions(self) -> int:
         """Positions of the whole text, shown or not."""
         return self.positions[-1].position + 1
@@ -198,6 +206,7 @@ class Trace:
             "text_positions": self.text_positions,
             "positions": [_position_json(position) for position in self.positions],
             "before": None if self.before is None else self.before.to_json(),
+            "unchanged": self.unchanged,
         }
 
 
@@ -236,7 +245,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
         last = len(found.nodes) - 1
         for position in sorted(laid.silent):
             if position > last:
-                raise OptionError(f"what-if 'position {position} off': the text has the positions 0 to {last}")
+                raise OptionError(f"`what_if` 'position {position} off': the text has the positions 0 to {last}")
         if laid.silent and options.like == "eval":
             raise OptionError('a position can be off only as in generation: use `like="generate"`')
         after = _trace(graph, laid, text, options)

@@ -78,7 +78,7 @@ def parse(text: str) -> Change:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise OptionError(f"what-if {text!r} cannot be read ({error}): quote a name that holds a quote") from None
+        raise OptionError(f"`what_if` {text!r} cannot be read ({error}): quote a name that holds a quote") from None
     match words:
         case ["edge", u, v, "=", "default"]:
             return Change("edge", (u, v))
@@ -86,7 +86,7 @@ def parse(text: str) -> Change:
             return Change("node", (name,))
         case ["position", number, "off"] if number.isascii() and number.isdigit():
             return Change("position", position=int(number))
-    raise OptionError(f"what-if {text!r} cannot be read: expected {FORMS}")
+    raise OptionError(f"`what_if` {text!r} cannot be read: expected {FORMS}")
 
 
 def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change]) -> Overlay:
@@ -107,19 +107,22 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
             if u < index.nodes:
                 place = int(index.find(np.array([u]), np.array([v]))[0])
                 if place < 0:
-                    raise OptionError(f"what-if {str(change)!r}: the edge is a default edge already")
+                    raise OptionError(f"`what_if` {str(change)!r}: the edge is a default edge already")
                 index = _kept(index, np.arange(index.edges) != place)
             if base is not None:
                 pairs = base.pairs.without_edge(u, v)
-                if u >= index.nodes and pairs is base.pairs:
-                    raise OptionError(f"what-if {str(change)!r}: no edit has changed this edge in this context")
+                if pairs is base.pairs:
+                    where = " in this context" if u >= index.nodes else ", and it has no matrix of its own"
+                    raise OptionError(
+                        f"`what_if` {str(change)!r} changes nothing: no edit gave this edge an energy{where}"
+                    )
                 parameters = dataclasses.replace(parameters, base=Base.of(parameters.small, pairs))
     parameters = dataclasses.replace(parameters, index=index)
     for change in changes:
         if change.kind == "node":
             node = node_named(tokenizer, change.names[0])
             if node < len(SPECIAL):
-                raise OptionError(f"what-if {str(change)!r}: a graph cannot do without {SPECIAL[node]}")
+                raise OptionError(f"`what_if` {str(change)!r}: a graph cannot do without {SPECIAL[node]}")
             parameters, tokenizer = _without_node(parameters, node), _renamed(tokenizer, node)
     removed = frozenset(shown_name(change.names[0]) for change in changes if change.kind == "node")
     return Overlay(parameters, tokenizer, silent, removed)

@@ -42,6 +42,7 @@ from sifu_store.layout import (
     TARGET_VECTOR,
     USAGE,
 )
+from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
@@ -132,7 +133,7 @@ def read_initial(store: Store, config: SignalConfig, index: EdgeIndex, settings:
     )
 
 
-def read_clones(store: Store, nodes: int) -> CloneTree:
+def read_clones(store: StoreReader, nodes: int) -> CloneTree:
     """The clones of a graph."""
     if not store.has(CLONE_PARENT):
         return CloneTree.empty(nodes)

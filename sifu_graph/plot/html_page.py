@@ -26,7 +26,9 @@ ESCAPED = re.compile(f"[<>&{UNSEEN}\ud800-\udfff]")
 surrogate pair)."""
 
 
-def html_page(name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str] | None = None) -> str:
+def html_page(
+    name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str] | None = None, allowed: str = ""
+) -> str:
     """A page of HTML with its style, scripts and data.
 
     Parameters
@@ -38,6 +40,8 @@ def html_page(name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str
         The content of the element for ``$DATA``, as JSON.
     libraries
         File in ``templates/vendor`` by the placeholder that stands for it.
+    allowed
+        What else the content security policy allows; by default no request.
     """
     style, script = _template(f"{name}.css"), _template(f"{name}.js")
     sources = {
@@ -46,7 +50,7 @@ def html_page(name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str
     scripts = " ".join(f"'{_hash(source)}'" for source in (*sources.values(), script))
     policy = (
         f"default-src 'none'; script-src {scripts}; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
+        f"form-action 'none'{allowed and '; ' + allowed}"
     )
     return Template(_template(f"{name}.html")).substitute(
         sources, POLICY=policy, STYLE=style, SCRIPT=script, DATA=_json(data)

@@ -26,7 +26,7 @@ from sifu_graph.progress import SILENT, Stage, Stages
 from sifu_graph.text import csv_rows, sources, units
 from sifu_graph.text.json_lines import Document as Document
 from sifu_graph.text.json_lines import parse_line
-from sifu_graph.text.sources import COPIED, SHIPPED, STDIN, TEXT, TEXTS, Source, resolve
+from sifu_graph.text.sources import COPIED, SHIPPED, STDIN, TEXT, Source, resolve
 from sifu_graph.text.text_blocks import numbered_lines, text_blocks
 
 _BLOCK_BYTES = 1 << 20
@@ -275,28 +275,34 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """A hash (hex) of the content of the corpus. Paths do not change it."""
-        kinds = [(source.kind, source.compression) for source in self.sources]
+        kinds = [(each.kind, "" if each.name in COPIED else each.compression) for each in self.sources]
         hashes = [entry["sha256"] for entry in self.record()["sources"]]
         parts = [bool(self.tokens), kinds, hashes, *filter(None, [self._reading()])]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Corpus:
+    def from_record(cls, record: dict[str, Any], copies: Path | None = None) -> Corpus:
         """Open the corpus that `record` describes.
+
+        Parameters
+        ----------
+        record
+            What `record` returned.
+        copies
+            The folder with copies of what was standard input or in memory (`kept_texts`); None: there is none.
 
         Raises
         ------
         CorpusError
-            A file is missing or has changed. (What was standard input or in memory is missing when it is read; what a
-            graph has encoded of it can be used without.)
+            A file is missing or has changed. (A copy is missing when it is read; what a graph has encoded of it can be
+            used without.)
         """
         entries = record["sources"]
         found: list[Source] = []
         for entry in entries:
             name = entry["name"]
             if name in COPIED:
-                kind = ".jsonl" if record["tokens"] or name == TEXTS else TEXT
-                found.append(Source(name=name, kind=kind, compression="", location=None))
+                found.append(sources.copied(name, tokens=bool(record["tokens"]), sha256=entry["sha256"], folder=copies))
             elif name in SHIPPED:  # even if a file of that name exists
                 found.append(sources.shipped(name))
             elif Path(name).is_file():
@@ -310,7 +316,7 @@ class Corpus:
         corpus._notes, corpus.skipped = [], Skipped()
         corpus._origin = None
         corpus._records = [
-            dict(entry) if source.location is None else _describe(source)
+            dict(entry) if source.name in COPIED else _describe(source)
             for source, entry in zip(found, entries, strict=True)
         ]
         for entry, now in zip(entries, corpus._records, strict=True):

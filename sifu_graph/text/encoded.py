@@ -28,9 +28,12 @@ from sifu_store.lock import file_lock
 from sifu_graph.arrays import Bools, Integers, Ints
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
+from sifu_graph.text.sources import copy_of
 from sifu_graph.text.tokenizer import Tokenizer
 
 FORMAT = 1
+CACHE = "cache"
+"""Folder of a graph that has its encoded texts, and copies of those that nothing else keeps (`kept_texts`)."""
 
 PARTS = ("train", "heldout")
 FILES = tuple(f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets"))
@@ -334,7 +337,7 @@ def damaged_token_files(directory: Path) -> Iterator[Damage]:
     A damaged token file changes no result: the next command that uses it writes it again from the corpus.
     """
     for path in sorted(directory.iterdir() if directory.is_dir() else ()):
-        if path.name == "lock" or path.name.startswith(_PARTIAL):
+        if path.name == "lock" or path.name.startswith(_PARTIAL) or path.match(copy_of("*").name):
             continue
         try:
             _read(path)

@@ -29,7 +29,7 @@ class TextCorpus(Corpus):
     """Texts that are in memory, or that an iterator makes, as a corpus. Each text is one document.
 
     The texts are copied to a temporary file, because a corpus is read more than once: an iterator is used up, and
-    memory holds one text at a time. A graph keeps their nodes, not the texts.
+    memory holds one text at a time. A graph that is built from them keeps a copy beside the encoded text.
 
     Parameters
     ----------

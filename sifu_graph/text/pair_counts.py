@@ -164,7 +164,7 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
         True for a private pair.
     """
     if not 0 <= sparsify <= 1:
-        raise OptionError(f"sparsify is {sparsify}; expected a number from 0 to 1")
+        raise OptionError(f"`sparsify` is {sparsify}; expected a number from 0 to 1")
     if min_count < 1:
         raise OptionError(f"the least count is {min_count}; expected at least 1")
     budget = math.floor(Fraction(repr(float(sparsify))) * counts.n * counts.n)

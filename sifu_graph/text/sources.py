@@ -25,7 +25,7 @@ from sifu_graph.text.decompress import COMPRESSIONS, READ_ERRORS, decompressed
 SHIPPED = ("tang", "wordnet")
 STDIN, TEXTS = "-", "texts"
 COPIED = {STDIN: "standard input", TEXTS: "texts in memory"}
-"""Sources that are copied to a temporary file, by name: a graph does not keep them."""
+"""Sources that no file keeps, by name: a graph that is built from one has a copy beside the encoded text."""
 KINDS = {".jsonl": ".jsonl", ".ndjson": ".jsonl", ".csv": ".csv", ".tsv": ".tsv"}
 """How a file is read, by its suffix. Every other file is text."""
 TEXT = ".txt"
@@ -47,7 +47,7 @@ class Source:
     compression
         ``""``, `.gz`, `.xz`, `.bz2` or `.zst`.
     location
-        What is opened; None: it is gone, and only its record is left.
+        What is opened; None: there is no copy of it, and only its record is left.
     """
 
     name: str
@@ -87,6 +87,19 @@ def shipped(name: str) -> Source:
     """A corpus inside the package."""
     location = resources.files("sifu_graph") / "corpora" / f"{name}.txt.xz"
     return Source(name=name, kind=TEXT, compression=".xz", location=location)
+
+
+def copy_of(sha256: str) -> Path:
+    """The file of a copy (`kept_texts`) in its folder, by the hash of the text."""
+    return Path(f"text-{sha256[:32]}.gz")
+
+
+def copied(name: str, *, tokens: bool, sha256: str, folder: Path | None) -> Source:
+    """The copy of a source in a folder; without a location, if there is none."""
+    path = None if folder is None else folder / copy_of(sha256)
+    kind = ".jsonl" if tokens or name == TEXTS else TEXT
+    there = path is not None and path.is_file()
+    return Source(name=name, kind=kind, compression=".gz" if there else "", location=path if there else None)
 
 
 def file(path: Path) -> Source:
@@ -217,7 +230,10 @@ def open_source(source: Source) -> BinaryIO:
         It is gone, or no regular file.
     """
     if source.location is None:
-        raise CorpusError(f"the recorded corpus was {COPIED[source.name]}, which is gone: name a corpus")
+        raise CorpusError(
+            f"the graph was built from {COPIED[source.name]}, and there is no copy of that text in its folder cache: "
+            "pass the text again, with `train(texts=...)` or `evaluate(texts=...)`"
+        )
     if isinstance(source.location, Path):
         return open_regular(source.location)
     return cast(BinaryIO, source.location.open("rb"))

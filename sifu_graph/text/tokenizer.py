@@ -47,7 +47,7 @@ def require_level(level: str, *, lowercase: bool = False) -> None:
     if level not in LEVELS:
         meant = level_meant(level)
         asked = f"; did you mean {meant}?" if meant else ""
-        raise OptionError(f"no level {level!r}; there are {', '.join(LEVELS)}{asked}")
+        raise OptionError(f"`level` is {level!r}: there are {', '.join(LEVELS)}{asked}")
     if lowercase and level != "word":
         raise OptionError(f"`lowercase` goes with level word, not {level}")
 

@@ -35,7 +35,7 @@ FILE_BYTES = 1 << 16
 def check_unit(unit: str) -> None:
     """Raise `OptionError` unless `unit` is one of `UNITS` or ``separator:STR``."""
     if unit not in UNITS and not (unit.startswith(SEPARATED) and len(unit) > len(SEPARATED)):
-        raise OptionError(f"document is {unit!r}: it must be one of {', '.join(UNITS)} or {SEPARATED}STR")
+        raise OptionError(f"`document` is {unit!r}: it must be one of {', '.join(UNITS)} or {SEPARATED}STR")
 
 
 def normal(text: str) -> str:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sifu_store.errors import DivergedError, OptionError, SifuError
-from sifu_store.store import Store
+from sifu_store.errors import DivergedError, SifuError
 from torch import Tensor
 
 from sifu_graph import device as devices
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 SMOOTHING = 0.95  # of the loss that is shown
-NOISE = 1.005  # a perplexity of a part of the held-out text that is less above another is not called worse
 LEAST_FOR_STEPS = 1 / 3
 """Of the minutes of a run: a note says where the closed form and the evaluations before it left less for steps."""
 COMMIT_EVERY_S = 900.0
@@ -71,27 +69,17 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
     OptionError, CorpusError, HostMemoryError, DeviceMemoryError, StoreLockedError, DiskFullError
     """
     check(options)
-    if graph.pinned:
-        raise OptionError(
-            "the graph is open at an older snapshot, which can only be read: open it without one to train"
-        )
-    graph.reload(Store.open(graph.path, write=True))
     run: _Run | None = None
-    stopped = False
+
+    def stale() -> bool:
+        return run is None or run.uncommitted or bool(run.trainer.stale)
+
     try:
-        graph.store.require_clock()
-        with reporting(options.progress) as stages:
+        with graph.writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
             run = _Run(graph, corpus, options, stages)
-            with devices.memory_errors():
-                return run.go()
-    except KeyboardInterrupt:
-        stopped = True
-        raise
-    finally:
-        # What was not committed must not stay in memory.
-        graph.reload(Store.open(graph.path), force=run is None or run.uncommitted or bool(run.trainer.stale))
-        if stopped:
-            raise _interrupted(graph, run, options)
+            return run.go()
+    except KeyboardInterrupt as interrupt:
+        raise _interrupted(graph, run, options) from interrupt
 
 
 def _interrupted(graph: GraphSession, run: _Run | None, options: TrainOptions) -> TrainingInterrupted:
@@ -309,9 +297,9 @@ class _Run:
         return self.graph.parameters.small | self.graph.parameters.state
 
     def _back_to_best(self) -> None:
-        """Ends the run where it predicted held-out text best."""
+        """Ends the run where it predicted held-out text best, of its beginning, its evaluations and its end."""
         best, clock, last = self.best, self.clock, self.heldout
-        if best is None or last is None or not last > NOISE * best.heldout:
+        if best is None or last is None or not last > best.heldout:
             return
         for name, value in self._arrays().items():
             value.copy_(best.arrays[name])
@@ -321,12 +309,12 @@ class _Run:
         self.uncommitted = best.progress.step != clock.committed
         if best.progress.step == clock.first_step:
             self.say(
-                f"held-out perplexity was {best.heldout:.1f} before this run and {last:.1f} after it: the graph is "
+                f"held-out perplexity was {best.heldout:.2f} before this run and {last:.2f} after it: the graph is "
                 "as before it; a number of epochs, if given, is kept to"
             )
         else:
             self.say(
-                f"held-out perplexity was {best.heldout:.1f} at step {best.progress.step:,} and {last:.1f} at the "
+                f"held-out perplexity was {best.heldout:.2f} at step {best.progress.step:,} and {last:.2f} at the "
                 "end: the graph is that of this step"
             )
 

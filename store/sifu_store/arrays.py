@@ -170,7 +170,7 @@ def damaged(
     if found is None:  # every chunk can be read now, so the fault was temporary or is not in one chunk
         found = Damage(array.path, None, None, str(directory / REPOSITORY_NAME), _reason(cause))
     error = StoreDamagedError(
-        f"{found}: restore that file from a backup, or open an older snapshot (`tree()` lists them); `verify()` "
+        f"{found}: restore that file from a backup, or open an older snapshot (`log()` lists them); `Store.verify()` "
         "lists all damage"
     )
     error.add_note(f"store: {directory}; snapshot: {session.snapshot_id}; cause: {cause!s:.500}")

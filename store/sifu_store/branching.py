@@ -51,14 +51,14 @@ def plan_undo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
     line = list(lineage.ancestry(head))
     if steps >= len(line) and not lineage.is_first(line[-1]):
         raise StoreDamagedError(
-            f"the commit before {line[-1].snapshot[:8]} is not known: the reference to it is lost; `verify()` lists "
-            "the damage, and `repair()` restores what can be restored"
+            f"the commit before {line[-1].snapshot[:8]} is not known: the reference to it is lost; `Store.verify()` "
+            "lists the damage, and `Store.repair()` restores what can be restored"
         )
     if len(line) == 1:
         raise StoreError(f"there is nothing to undo: {head[:8]} is the first commit of the graph ({line[0].message})")
     if steps >= len(line):
         raise StoreError(
-            f"there are {len(line) - 1} commits to undo on {branch}, not {steps}: lower `steps` (`tree()` lists them)"
+            f"{_commits(len(line) - 1)} can be undone on {branch}, not {steps}: lower `steps` (`log()` lists them)"
         )
     return Moved(branch, head, line[steps].snapshot, tuple(line[:steps]))
 
@@ -81,7 +81,7 @@ def plan_redo(lineage: Lineage, branch: str, head: str, steps: int) -> Moved:
         raise StoreError(f"there is nothing to redo on {branch}: {why}")
     if steps > len(path):
         raise StoreError(
-            f"there are {len(path)} commits to redo on {branch}, not {steps}: lower `steps` (`tree()` lists them)"
+            f"{_commits(len(path))} can be redone on {branch}, not {steps}: lower `steps` (`log()` lists them)"
         )
     return Moved(branch, head, path[-steps].snapshot, tuple(path[-steps:]))
 
@@ -158,7 +158,7 @@ def find_branch(lineage: Lineage, name: str) -> str:
     if name in names.branches:
         return names.branches[name]
     if name in names.tags:
-        raise OptionError(f"{name} is a tag, which never moves: create a branch there with `create_branch()`")
+        raise OptionError(f"{name} is a tag, which never moves: create a branch there with `branch()`")
     raise OptionError(f"there is no branch {name!r}: {nearest(name, names.branches)}")
 
 
@@ -199,6 +199,10 @@ def require_steps(steps: int) -> None:
     """
     if steps < 1:
         raise OptionError(f"`steps` is {steps}: it must be 1 or more")
+
+
+def _commits(count: int) -> str:
+    return f"{count:,} commit{'s' * (count != 1)}"
 
 
 def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None:

@@ -294,8 +294,8 @@ def _check_complete(lineage: Lineage) -> None:
     serious = read_all(lineage)[1].serious
     if serious:
         raise StoreDamagedError(
-            f"{serious[0]}, so the data that is needed is unknown: nothing was deleted; `verify()` lists all damage, "
-            "and `repair()` restores what can be restored"
+            f"{serious[0]}, so the data that is needed is unknown: nothing was deleted; `Store.verify()` lists all "
+            "damage, and `Store.repair()` restores what can be restored"
         )
 
 

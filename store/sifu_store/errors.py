@@ -21,11 +21,12 @@
 A message is one line: what was found, what was expected, what to do. Each class has a stable `kind` (for machine
 readers) and the exit code of the command line.
 
-A message names what the caller can change in Python, between backticks, in one of three forms:
+A message names what the caller of a graph can change in Python, between backticks, in one of these forms:
 
     `host_memory`                           a parameter of the function that was called
     `force=True`                            such a parameter with a value
-    `build_graph(signal="brillm05")`        a call of another function, with or without arguments
+    `build_graph(signal="brillm05")`        a call of a function or of a method of `Graph`, with or without arguments
+    `Store.verify()`                        a call of a method that only a store has
 
 `replace_code` replaces these, so that another interface (the command line) can show its own spelling. This module
 knows nothing of stores, graphs or options.
@@ -145,7 +146,8 @@ class StoreDamagedError(StoreError):
 
 
 _CODE = re.compile(
-    r"`(?P<name>[a-z_][a-z0-9_]*)(?:=(?P<value>[^`]*))?`|`(?P<function>[a-z_][a-z0-9_]*)\((?P<arguments>[^`]*)\)`"
+    r"`(?P<name>[a-z_][a-z0-9_]*)(?:=(?P<value>[^`]*))?`"
+    r"|`(?:Store\.)?(?P<function>[a-z_][a-z0-9_]*)\((?P<arguments>[^`]*)\)`"
 )
 _ARGUMENT = re.compile(r"([a-z_][a-z0-9_]*)=(\"[^\"]*\"|'[^']*'|[^,]+)")
 

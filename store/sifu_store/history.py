@@ -77,7 +77,7 @@ class History:
     branches, tags
         Snapshot id by name.
     redo
-        The newest commit that `redo` can restore on the current branch; None: there is none.
+        Ids of the commits that `redo` restores on the current branch, in the order in which it does.
     undone
         Ids of the commits that no branch and no tag reaches: only `redo` or their id does.
     commits
@@ -89,7 +89,7 @@ class History:
     branch: str
     branches: dict[str, str]
     tags: dict[str, str]
-    redo: str | None
+    redo: tuple[str, ...]
     undone: frozenset[str]
     commits: tuple[Commit, ...]
     faults: tuple[str, ...] = ()
@@ -228,14 +228,14 @@ def read_tree(lineage: Lineage, branch: str, head: str) -> History:
     tags = {name: tip for name, tip in names.tags.items() if tip in commits}
     parents = {commit.snapshot: commit.parent for commit in commits.values()}
     named = _line(parents, [*branches.values(), *tags.values()])
-    redo = names.redo.get(branch)
-    if redo is not None and (redo == head or head not in _line(parents, [redo])):
-        redo = None
+    redo, at = dict[str, None](), names.redo.get(branch)
+    while at is not None and at != head and at not in redo:  # a damaged history may have a loop
+        redo[at], at = None, parents.get(at)
     return History(
         branch=branch,
         branches=branches,
         tags=tags,
-        redo=redo,
+        redo=tuple(reversed(redo)) if at == head else (),
         undone=frozenset(commits) - named,
         commits=tuple(_ordered(commits)),
         faults=faults.lines,
@@ -433,7 +433,7 @@ def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:
     if not base or any(step and not step.isdecimal() for step in steps):
         raise OptionError(
             f"{name!r} names no snapshot: give HEAD, a branch, a tag or the first characters of an id, optionally "
-            "followed by ~N for the N-th commit before it (`tree()` lists them)"
+            "followed by ~N for the N-th commit before it (`log()` lists them)"
         )
     if base.upper() == "HEAD":
         snapshot = head
@@ -451,7 +451,7 @@ def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:
     for passed, commit in enumerate(lineage.ancestry(snapshot)):
         if passed == back:
             return commit.snapshot
-    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`tree()` lists them)")
+    raise OptionError(f"{name!r} goes back too far: {base} has {passed} commits before it (`log()` lists them)")
 
 
 def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] = ()) -> str:
@@ -471,9 +471,9 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])
         many = f"{len(found)} snapshots with an id that starts with {prefix!r} ({some}, ...)"
-        raise OptionError(f"{directory} has {many}: give more characters (`tree()` lists the ids)")
+        raise OptionError(f"{directory} has {many}: give more characters (`log()` lists the ids)")
     if not found:
-        meant = f"{nearest(prefix, known)} (`tree()` lists all)" if known else "`tree()` lists the commits"
+        meant = f"{nearest(prefix, known)} (`log()` lists all)" if known else "`log()` lists the commits"
         raise OptionError(f"{directory} has no branch, no tag and no snapshot {prefix!r}: {meant}")
     return found[0]
 

@@ -13,6 +13,7 @@ import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -42,13 +43,16 @@ class WriterLock:
                 self._lock.acquire()
             except filelock.Timeout:
                 raise StoreLockedError(
-                    f"{directory} is being written by {describe_holder(directory)}: wait for it to end"
+                    f"{directory} is being written by {describe_holder(directory)}: {_way_out(directory)}"
                 ) from None
-            if directory.stat().st_ino != before:  # replaced meanwhile: the lock may be that of the old store
+            try:
+                if directory.stat().st_ino != before:  # replaced meanwhile: the lock may be that of the old store
+                    raise StoreLockedError(f"{directory} was replaced by another process at this moment: try again")
+                with contextlib.suppress(OSError):  # on a full disk, garbage collection must start without this file
+                    _write_holder(directory)
+            except BaseException:
                 self._lock.release(force=True)
-                raise StoreLockedError(f"{directory} was replaced by another process at this moment: try again")
-        with contextlib.suppress(OSError):  # on a full disk, garbage collection must start without this file
-            _write_holder(directory)
+                raise
 
     def moved(self, directory: Path) -> None:
         """Record that the directory was renamed. The lock belongs to the file, not to its name: it is still held."""
@@ -99,10 +103,23 @@ def describe_holder(directory: Path) -> str:
     Returns "another process" if the holder file is missing or damaged.
     """
     try:
-        holder = json.loads((directory / HOLDER_NAME).read_text(encoding="utf-8"))
+        holder = _read_holder(directory)
         return f"process {holder['pid']} on {holder['host']} ({holder['command']}), since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _way_out(directory: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        holder = _read_holder(directory)
+        if (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname()):
+            return "that is this process: end the call or the edit that writes first"
+    return "wait for it to end"
+
+
+def _read_holder(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / HOLDER_NAME).read_text(encoding="utf-8"))
+    return found
 
 
 def _write_holder(directory: Path) -> None:

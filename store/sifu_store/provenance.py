@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sifu_store.history import Commit, Writes
-from sifu_store.layout import BASE_VERSION, BIAS, ENERGY, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
+from sifu_store.layout import BASE_VERSION, BIAS, ENERGY, FORBIDDEN, PAGE_EDGES, SOURCE, STORED, TARGET, WEIGHT
 from sifu_store.reading import StoreReader
 
 VOCABULARY, NODE_BIAS = "nodes/vocabulary", "nodes/bias"
@@ -39,6 +39,14 @@ class _Snapshot:
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         return self._reader.read(SOURCE), self._reader.read(TARGET)
+
+    @cached_property
+    def _forbidden(self) -> np.ndarray:
+        return self._reader.read(FORBIDDEN) if self._reader.has(FORBIDDEN) else np.empty((0, 2), np.int32)
+
+    def forbids(self, source: int, target: int) -> bool:
+        """Whether an edge is never chosen."""
+        return bool((self._forbidden == (source, target)).all(axis=1).any())
 
     @cached_property
     def _stored(self) -> np.ndarray:
@@ -108,23 +116,44 @@ def edge_changed(
     for newer, older, writes in _steps(store):
         if older is None:
             return newer
-        if writes is not None and not writes.arrays & {SOURCE, TARGET, VOCABULARY, ENERGY}:
+        if writes is not None and not writes.arrays & {SOURCE, TARGET, VOCABULARY, ENERGY, FORBIDDEN}:
             page = None if here is None else here // PAGE_EDGES
             if page is None or not any(page in writes.chunks.get(name, ()) for name in (WEIGHT, BIAS)):
                 continue
         now, before = _Snapshot(store, newer.snapshot), _Snapshot(store, older.snapshot)
+        forbidden = now.forbids(source, target)
         if writes is None or VOCABULARY in writes.arrays:
             was_source, was_target = (before.node(now.vocabulary[node]) for node in (source, target))
             if was_source is None or was_target is None:
                 return newer  # this commit added or renamed one of the nodes
             source, target = was_source, was_target
         there = before.slot(source, target)
-        if (here is None) != (there is None):
+        if (here is None) != (there is None) or forbidden != before.forbids(source, target):
             return newer
         if here is not None and there is not None and not _same(now, here, before, there, generated):
             return newer
         here = there
     return None
+
+
+def commits_before(store: StoreReader, arrays: set[str]) -> Iterator[tuple[Commit, bool]]:
+    """The commit before each one that may have written some arrays, newest first, in the history of a snapshot.
+
+    Parameters
+    ----------
+    store
+        Open at that snapshot.
+    arrays
+        Names of arrays.
+
+    Yields
+    ------
+    tuple of (Commit, bool)
+        The commit before, and whether it is directly before: no commit between them was deleted.
+    """
+    for _, older, writes in _steps(store):
+        if older is not None and (writes is None or writes.arrays & arrays):
+            yield older, writes is not None
 
 
 def rows_changed(store: StoreReader, node: int, pages: np.ndarray) -> tuple[Commit | None, Commit | None]:

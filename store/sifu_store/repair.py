@@ -75,8 +75,8 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
         for tip in (commit for snapshot, commit in lost.items() if snapshot not in followed):
             names[BRANCH + UNDONE + tip.snapshot] = tip.snapshot
             actions.append(
-                f"{tip.snapshot[:8]} ({tip.message}), which no name reaches, becomes an undone commit "
-                f'(`create_branch(at="{tip.snapshot[:8]}")` gives it a name)'
+                f"{tip.snapshot[:8]} ({tip.message}), which no name reaches, becomes an undone commit (`branch()` "
+                "gives it a name)"
             )
     if acknowledged is None:
         actions.append("the record of the last commit (the file `acknowledged`) is written again")

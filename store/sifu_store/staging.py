@@ -133,10 +133,12 @@ class Staging:
 
     def abandon(self) -> None:
         """Delete the directory and release the locks; a store at `target` is unchanged."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.lock.release()
-        if self._old_lock is not None:
-            self._old_lock.release()
+        try:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        finally:
+            self.lock.release()
+            if self._old_lock is not None:
+                self._old_lock.release()
 
 
 def dead_builds(target: Path) -> list[Path]:

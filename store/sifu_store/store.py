@@ -163,14 +163,16 @@ class Store(StoreWriter):
         self._closed = True
         if self._process != os.getpid():  # in a fork: the lock and the files belong to the parent process
             return
-        if self._staging is not None:
-            self._staging.abandon()
-        else:
-            self._remove_uncommitted_chunks()
+        try:
+            if self._staging is not None:
+                self._staging.abandon()
+            else:
+                self._remove_uncommitted_chunks()
+        finally:  # whatever failed, another writer can begin
             if self._lock is not None:
                 self._lock.release()
-        if self._cleanup is not None:
-            self._cleanup()
+            if self._cleanup is not None:
+                self._cleanup()
 
     def __enter__(self) -> Self:
         return self

@@ -77,7 +77,7 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["train", "--minutes", "inf"], "expected a number, above 0; found inf"),
         (["train", "--lr", "fast"], "expected a number, above 0; found fast"),
         (["train", "--candidates", "some"], "expected all or an integer, at least 1; found some"),
-        (["train", "--optimizer", "adamw", "--beta2", "1"], "AdamW needs beta2 below 1"),
+        (["train", "--optimizer", "adamw", "--beta2", "1"], "--beta2 is 1: AdamW needs a number below 1"),
         (["train", "--config", "none.toml"], "none.toml: No such file"),
         (["train", "--plot", "loss.gif"], "must end with one of .png"),
         (["train", "--plot", "none/loss.png"], "no such folder"),

@@ -205,3 +205,27 @@ def test_undo_names_the_command_that_takes_all_of_it_back(graph: Path) -> None:
     assert call("undo", "--redo", "--steps", "3").code == 0
     assert fields("log", "--limit", "1") == before
     assert "--steps" not in call("undo").err
+
+
+def restored_by(log: str) -> dict[str, str]:
+    """The ids of commits by the command that the log says restores them."""
+    found = re.findall(r"^\S*?\s?(\w{8})  .*undone; (sifu undo .*) restores it\)$", log, re.MULTILINE)
+    return {command: commit for commit, command in found}
+
+
+@pytest.mark.parametrize("moves", ["uuu", "uuruur", "uuuru", "uurr", "uuueuur"])
+def test_the_log_names_the_command_that_restores_each_commit(graph: Path, moves: str) -> None:
+    """After undos (u), redos (r) and edits (e), the command beside a commit brings the graph there."""
+    commands = {"u": ["undo"], "r": ["undo", "--redo"], "e": ["edit-edge", "春", "風", "--boost", "9"]}
+    for nats in "1234":
+        ok("edit-edge", "春", "風", "--boost", nats, "-q")
+    for move in moves:
+        ok(*commands[move])
+    said = restored_by(ok("log"))
+    assert len(said) == moves.count("u") - moves.count("r") if "e" not in moves else len(said) == 1
+    assert [id_[:8] for id_ in fields("log")["redo"]] == list(dict(sorted(said.items())).values())
+    for command, commit in said.items():
+        ok(*command.split()[1:])
+        assert fields("info")["snapshot"][:8] == commit
+        steps = command.split()[-1] if "--steps" in command else "1"
+        ok("undo", "--steps", steps)

@@ -295,7 +295,7 @@ def test_bad_input(store: Path) -> None:
         diff(store)
     with pytest.raises(OptionError, match="no branch, no tag and no snapshot 'nonsense'"):
         diff(store, "nonsense", "HEAD")
-    with pytest.raises(OptionError, match="top is -1"):
+    with pytest.raises(OptionError, match="`top` is -1"):
         diff(store, "HEAD", "HEAD", top=-1)
 
 
@@ -316,3 +316,27 @@ def test_a_damaged_snapshot(store: Path) -> None:
         diff(store)
     with Graph.open(store) as graph:
         assert graph.info().newest
+
+
+@pytest.mark.parametrize("signal", ["tuned", "recurrent"])
+def test_forbidden_edges_are_called_so(tmp_path: Path, signal: str) -> None:
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=20, sparsify=0.1, length=4, holdout=0, signal=signal)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        assert graph.forbid_edge("a", "b").before.kind == "private"
+        [edge] = graph.diff().largest
+        assert (edge.change, edge.energy_after, edge.count_after) == ("forbidden", -np.inf, None)
+        assert edge.energy_before is not None and np.isfinite(edge.energy_before)
+        [back] = graph.diff("HEAD", "HEAD~1").largest
+        assert (back.change, back.energy_before, back.energy_after) == ("allowed", -np.inf, edge.energy_before)
+        assert graph.diff().edges_removed == graph.diff("HEAD", "HEAD~1").edges_added == 1
+
+
+def test_a_pruned_edge_of_a_shared_base_keeps_its_energy(tmp_path: Path) -> None:
+    """Its energy follows from the counts of its pair, not from the mean of the default edges."""
+    (tmp_path / "t.txt").write_text("abcabdacbd\n" * 9, encoding="utf-8")
+    build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=20, sparsify=1, length=4, holdout=0)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.prune(to_ratio=0.0)
+        found = graph.diff(top=100).largest
+        assert found and all(one.energy_before == one.energy_after for one in found)

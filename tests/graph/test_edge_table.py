@@ -37,6 +37,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("table")
     (folder / "a.txt").write_text("春風花月夜\n風春花月花夜春\n月花春風\n" * 20, encoding="utf-8")
     build_graph(folder / "a.txt", folder / "graph.sifu", vocab=20, length=8, holdout=0, clones=0)
+    with Graph.open(folder / "graph.sifu") as graph:
+        graph.boost_edge("風", "春", 1.0)  # it has an energy to be scaled
     return folder / "graph.sifu"
 
 
@@ -104,7 +106,7 @@ WRONG: list[tuple[Callable[[list[dict[str, Any]]], Any], str]] = [
     (lambda rows: rows[4].update(target=5), r"table\[4\], column 'target': 5; expected the name of a node"),
     (lambda rows: rows[4].update(target="X"), r"table\[4\], column 'target': 'X' is not a node of this graph"),
     (lambda rows: rows[4].update(copy_from=["春", "X"]), r"table\[4\], column 'copy_from': 'X' is not a node"),
-    (lambda rows: rows[4].update(copy_from=["夜", "夜"]), r"table\[4\]: 夜 夜 is a default edge"),
+    (lambda rows: rows[4].update(copy_from=["夜", "夜"]), r"table\[4\]: the edge 夜 夜 has no matrix of its own"),
     (lambda rows: rows.append(rows[0]), r"table\[5\]: the edge 春 風 is edited by table\[0\] already"),
     (lambda rows: rows.clear(), "the table: no row"),
 ]

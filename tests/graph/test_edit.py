@@ -338,7 +338,7 @@ def test_pruning_keeps_the_most_frequent(graph: Graph) -> None:
         count for pair, (count, _) in before.items() if pair not in after
     )
     assert planned.heldout_after == pytest.approx(graph.evaluate().perplexity, rel=1e-6)
-    assert report.bytes_freed == report.edges_removed * 4 * (32 * 32 + 32)
+    assert report.bytes_freed == 0  # they were generated from the counts
     with pytest.raises(OptionError, match="smaller ratio"):
         graph.prune(to_ratio=0.2)
     with pytest.raises(OptionError, match="say how far"):
@@ -412,7 +412,8 @@ def test_compacting_changes_no_bit(graph: Graph) -> None:
     assert graph.evaluate() == perplexity
     assert graph.store.verify().ok
     snapshot = graph.store.snapshot
-    assert graph.compact().snapshot == snapshot  # nothing to do: no commit
+    assert graph.compact().snapshot is None  # nothing to do: no commit
+    assert graph.store.snapshot == snapshot
 
 
 @pytest.mark.parametrize("kind", ["rowwise", "adamw-dense", pytest.param("adamw", marks=pytest.mark.slow)])

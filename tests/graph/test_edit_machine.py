@@ -55,7 +55,9 @@ class Machine(RuleBasedStateMachine):
         self.graph = Graph.open(path)
         self.model = table(self.graph)
         self.history = Plain()
-        self.content = [copy.deepcopy(self.model)]
+        self.ids = {name: number for number, name in enumerate(self.model.bias)}
+        self.next_id = len(self.ids)
+        self.content = [(copy.deepcopy(self.model), dict(self.ids))]
 
     # ---- helpers
 
@@ -65,10 +67,23 @@ class Machine(RuleBasedStateMachine):
 
     def saved(self, *, train: bool = False) -> None:
         self.history.commit(len(self.content), train=train)
-        self.content.append(copy.deepcopy(self.model))
+        self.content.append((copy.deepcopy(self.model), dict(self.ids)))
 
     def moved(self) -> None:
-        self.model = copy.deepcopy(self.content[self.history.head])
+        self.model, self.ids = copy.deepcopy(self.content[self.history.head])
+
+    def before_it_was_forbidden(self, pair: Pair) -> tuple[int, bytes] | None:
+        """The edge in the last commit in which it was allowed, by what its nodes were called there; None: default."""
+        ids = self.ids[pair[0]], self.ids[pair[1]]
+        for number in self.history.line(self.history.head):
+            model, names = self.content[number]
+            then = {ident: name for name, ident in names.items()}
+            if not {*ids} <= then.keys():
+                return None
+            u, v = (then[ident] for ident in ids)
+            if (u, v) not in model.forbidden:
+                return model.edges.get((u, v))
+        return None
 
     def parameters(self, pair: Pair) -> np.ndarray:
         return np.frombuffer(self.model.edges[pair][1], np.float32)
@@ -90,6 +105,7 @@ class Machine(RuleBasedStateMachine):
             return
         model = None if like is None else self.node(like)
         self.graph.add_node(token, like=model)
+        self.ids[token], self.next_id = self.next_id, self.next_id + 1
         if model is None:
             self.model.bias[token] = table(self.graph).bias[token]
         else:
@@ -110,7 +126,7 @@ class Machine(RuleBasedStateMachine):
     def remove(self, node: int) -> None:
         name = self.node(node)
         self.graph.remove_node(name)
-        del self.model.bias[name]
+        del self.model.bias[name], self.ids[name]
         self.model.edges = {pair: edge for pair, edge in self.model.edges.items() if name not in pair}
         self.model.forbidden = {pair for pair in self.model.forbidden if name not in pair}
         self.saved()
@@ -122,6 +138,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.graph.rename_node(name, token)
         new = {name: token}
+        self.ids[token] = self.ids.pop(name)
         self.model.bias = {new.get(n, n): bits for n, bits in self.model.bias.items()}
         self.model.edges = {(new.get(u, u), new.get(v, v)): edge for (u, v), edge in self.model.edges.items()}
         self.model.forbidden = {(new.get(u, u), new.get(v, v)) for u, v in self.model.forbidden}
@@ -148,7 +165,7 @@ class Machine(RuleBasedStateMachine):
         # What the merged edges hold is another test's; here: which there are, with which counts.
         self.model.edges = untouched | {p: (count[p], found.edges[p][1]) for p in count if p not in untouched}
         self.model.forbidden = forbidden
-        del self.model.bias[a]
+        del self.model.bias[a], self.ids[a]
         self.saved()
 
     # ---- edges
@@ -168,9 +185,11 @@ class Machine(RuleBasedStateMachine):
         pair, source = (self.node(u), self.node(v)), (self.node(a), self.node(b))
         if pair in self.model.forbidden or source not in self.model.edges or pair == source:
             return
+        was = self.model.edges.get(pair)
         self.graph.copy_edge(*pair, source=source)
-        self.model.edges[pair] = self.model.edges.get(pair, (0,))[0], self.model.edges[source][1]
-        self.saved()
+        self.model.edges[pair] = 0 if was is None else was[0], self.model.edges[source][1]
+        if was != self.model.edges[pair]:  # else nothing changed, and nothing was committed
+            self.saved()
 
     @rule(u=known, v=other)
     def forbid(self, u: int, v: int) -> None:
@@ -187,7 +206,9 @@ class Machine(RuleBasedStateMachine):
     def allow(self, number: int) -> None:
         pair = sorted(self.model.forbidden)[number % len(self.model.forbidden)]
         self.graph.allow_edge(*pair)
+        before = self.before_it_was_forbidden(pair)
         self.model.forbidden.remove(pair)
+        self.model.edges |= {} if before is None else {pair: before}
         self.saved()
 
     @rule(number=known)
@@ -264,7 +285,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def redo(self) -> None:
         self.graph.redo()
-        self.history.redo_one()
+        self.history.redo_some()
         self.moved()
 
     @rule()

@@ -207,8 +207,8 @@ def test_an_added_node_that_is_off_is_read_as_its_parts() -> None:
         ({"what_if": ["position 1 off"], "like": "eval"}, "only as in generation"),
         ({"like": "train"}, "expected generate or eval"),
         ({"also": ["x"]}, "is not a node of this graph; no name is near to it"),
-        ({"top": 0}, "top is 0"),
-        ({"last": -1}, "last is -1"),
+        ({"top": 0}, "`top` is 0"),
+        ({"last": -1}, "`last` is -1"),
     ],
 )
 def test_what_cannot_be_traced(graph: Graph, options: dict[str, object], says: str) -> None:

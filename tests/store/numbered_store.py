@@ -20,13 +20,11 @@ def view(store: Store) -> dict[str, Any]:
             snapshot = commits[snapshot].parent
         return found
 
-    head = line(tree.head)
-    forward = line(tree.redo)
     return {
         "current": tree.branch,
         "lines": {name: line(snapshot) for name, snapshot in tree.branches.items()},
         "tags": {name: line(snapshot)[0] for name, snapshot in tree.tags.items()},
-        "redo": forward[: forward.index(head[0])] if tree.redo else [],
+        "redo": [int(commits[snapshot].message) for snapshot in reversed(tree.redo)],
         "undone": {int(commits[snapshot].message) for snapshot in tree.undone},
         "content": float(store.read_page("edges/bias", 0)[0, 1]),
     }

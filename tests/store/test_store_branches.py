@@ -143,12 +143,12 @@ def test_undo_and_redo_restore_the_same_bits(path: Path) -> None:
         with pytest.raises(StoreError, match="nothing to redo on main: nothing was undone"):
             store.redo()
         assert store.undo(2).snapshot == store.snapshot and content(store) == 0.0
-        with pytest.raises(StoreError, match="there are 2 commits to redo on main, not 3"):
+        with pytest.raises(StoreError, match="2 commits can be redone on main, not 3"):
             store.redo(3)
         with pytest.raises(OptionError, match="`steps` is 0"):
             store.redo(0)
         store.redo(2)
-        with pytest.raises(StoreError, match="there are 2 commits to undo on main, not 3"):
+        with pytest.raises(StoreError, match="2 commits can be undone on main, not 3"):
             store.undo(3)
         assert everything(store) == states[0]
 

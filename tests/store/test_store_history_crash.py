@@ -35,7 +35,7 @@ def apply(plain: Plain, action: str, name: str) -> None:
     elif action == "undo":
         plain.undo()
     elif action == "redo":
-        plain.redo_one()
+        plain.redo_some()
     elif action == "switch":
         plain.current = name
     elif action == "branch":

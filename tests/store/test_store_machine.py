@@ -124,13 +124,13 @@ class Histories(RuleBasedStateMachine):
             with pytest.raises(StoreError, match="nothing to undo"):
                 self.store.undo()
 
-    @rule()
-    def redo(self) -> None:
-        if self.plain.forward():
-            self.do(self.store.redo, self.plain.redo_one)
+    @rule(steps=st.integers(1, 3))
+    def redo(self, steps: int) -> None:
+        if steps <= len(self.plain.forward()):
+            self.do(lambda: self.store.redo(steps), lambda: self.plain.redo_some(steps))
         else:
-            with pytest.raises(StoreError, match="nothing to redo"):
-                self.store.redo()
+            with pytest.raises(StoreError, match="to redo"):
+                self.store.redo(steps)
 
     @rule(name=NAMES)
     def branch(self, name: str) -> None:

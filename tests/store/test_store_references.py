@@ -158,12 +158,12 @@ def test_a_lost_connection_without_a_record(path: Path, harm: Callable[[Path], N
         assert any("the commit before" in fault for fault in store.tree().faults)
         assert any("the commit before" in each.reason for each in store.verify().damage)
         for refused in (store.would_undo, store.would_undo):
-            with pytest.raises(StoreDamagedError, match=r"not known.*`repair\(\)`"):
+            with pytest.raises(StoreDamagedError, match=r"not known.*`Store.repair\(\)`"):
                 refused(2)
         planned = store.would_repair()
         assert any("(1) becomes the commit before" in line for line in planned.actions) or planned.names
     with Store.open(path, write=True) as store:
-        with pytest.raises(StoreDamagedError, match=r"nothing was deleted; .*`repair\(\)`"):
+        with pytest.raises(StoreDamagedError, match=r"nothing was deleted; .*`Store.repair\(\)`"):
             store.collect_garbage(0)
         store.repair()
         assert store.verify().ok

@@ -118,10 +118,10 @@ class Browser:
                 result: dict[str, Any] = found["result"]
                 return result
 
-    def open(self, page: Path) -> None:
-        """Opens a page and waits until it is loaded."""
+    def open(self, page: Path | str) -> None:
+        """Opens a page, a file or an address, and waits until it is loaded."""
         self._loaded = False
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._message()
 

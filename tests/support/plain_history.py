@@ -61,8 +61,8 @@ class Plain:
         line = self.line(self.redo.get(self.current))
         return line[: line.index(self.head)] if self.head in line else []
 
-    def redo_one(self) -> None:
-        self.branches[self.current] = self.forward()[-1]
+    def redo_some(self, steps: int = 1) -> None:
+        self.branches[self.current] = self.forward()[-steps]
 
     def delete_branch(self, name: str) -> None:
         tip = self.branches.pop(name)

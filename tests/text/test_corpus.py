@@ -90,7 +90,7 @@ def test_standard_input_can_be_read_again() -> None:
     assert spool.exists()
     recorded = Corpus.from_record(corpus.record())
     assert recorded.fingerprint() == corpus.fingerprint()
-    with pytest.raises(CorpusError, match="standard input, which is gone"):
+    with pytest.raises(CorpusError, match="built from standard input, and there is no copy"):
         list(recorded.documents())
     del corpus
     assert not spool.exists()

@@ -129,7 +129,7 @@ def test_the_budget_is_read_as_a_decimal() -> None:
 @pytest.mark.parametrize(("option", "value"), [("sparsify", -0.1), ("sparsify", 1.01), ("sparsify", math.nan)])
 def test_bad_options(option: str, value: float) -> None:
     counts = count_pairs(arrays([[0, 1]]), n=2)
-    with pytest.raises(OptionError, match="sparsify is"):
+    with pytest.raises(OptionError, match="`sparsify` is"):
         select_private(counts, **{option: value})
     with pytest.raises(OptionError, match="least count is 0"):
         select_private(counts, sparsify=0.5, min_count=0)

@@ -126,7 +126,7 @@ def test_json_round_trip(level: str) -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(OptionError, match=r"no level .words.; there are char, .*; did you mean word"):
+    with pytest.raises(OptionError, match=r"`level` is .words.: there are char, .*; did you mean word"):
         train_tokenizer(POEMS, level="words", vocab=10)
     with pytest.raises(OptionError, match="did you mean bpe"):
         train_tokenizer(POEMS, level="wordpiece", vocab=10)

@@ -43,6 +43,7 @@ GROUPS = (
             "generate": "generate",
             "next": "next",
             "score": "score",
+            "serve": "serve",
             "eval": "evaluate",
             "estimate": "estimate",
         },

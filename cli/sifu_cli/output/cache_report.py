@@ -13,6 +13,9 @@ from sifu_cli.output.messages import say
 
 def print_cache(report: Mapping[str, Any]) -> None:
     """Print hit rates, bytes moved and waiting time from the counters of `Graph.cache`."""
+    if not report["host_pool_bytes"]:
+        say("cache: not used: no edge has a matrix, and what all edges share is in memory as a whole")
+        return
     read_bytes = report["scratch_bytes_read"] + report["store_bytes_read"]
     say(
         f"cache: {percent(report['hit_rate'])} of {report['requests']:,} pages were in memory "

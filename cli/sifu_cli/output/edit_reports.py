@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from sifu_graph.edit.reports import EditReport, PruneReport
 
 
-def print_edit(report: EditReport, rows: Sequence[Row], *, dry_run: bool, as_json: bool) -> None:
+def print_edit(report: EditReport, rows: Sequence[Row], *, as_json: bool) -> None:
     """Print what is to be said about an edit, and its report: as JSON, or as a table with these rows."""
     for note in report.notes:
         warn(note)
     if as_json:
-        print_json({**dataclasses.asdict(report), "dry_run": dry_run})
+        print_json(dataclasses.asdict(report))
     else:
         print_table(rows)
 
@@ -47,12 +47,14 @@ def common_rows(report: EditReport, *, store: Path, nodes: bool = True) -> list[
         (
             "pages",
             number(report.pages_written),
-            "written" if report.snapshot else "to write",
+            "to write" if report.dry_run else "written",
         ),
         ("time", duration(report.seconds), ""),
     ]
-    if report.snapshot is None:
+    if report.dry_run:
         rows.append(("dry run", "-", f"{store} was not changed"))
+    elif report.snapshot is None:
+        rows.append(("snapshot", "-", "nothing changed, so nothing was committed"))
     else:
         rows.append(("snapshot", report.snapshot[:8], ""))
     return rows
@@ -75,9 +77,10 @@ def prune_rows(report: PruneReport) -> list[Row]:
         out.append(("edges removed", number(report.edges_removed), "became default"))
     if report.edges_added or report.edges_removed or not of_clones:
         freed = report.bytes_freed
-        remark = "fewer (sifu compact frees the disk space)" if freed >= 0 else "more"
+        remark = "fewer (sifu compact frees the disk space)" if freed > 0 else "more"
+        remark = remark if freed else "none of these edges has a stored matrix"
         uses = "uses the edges " + ("added" if report.edges_added else "removed")
-        out += [("parameters", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
+        out += [("matrices", format_bytes(abs(freed)), remark), ("of the text", percent(report.corpus_share), uses)]
     for name, before, after in (
         ("held-out", report.heldout_before, report.heldout_after),
         ("of the other text", report.other_before, report.other_after),

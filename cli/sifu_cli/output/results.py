@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sifu_cli.output.messages import in_options
 from sifu_cli.output.terminal import echo, echo_json, echo_rendered, styled, visible
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ LEAST_REMARK = 20
 REMARK_BELOW = 4
 """Columns before a remark that stands below its label."""
 
+SAID = ("note", "notes", "faults", "fallback", "repaired", "reason")
+"""Fields of JSON objects that are messages of the library."""
+
 Row = tuple[str, str, str]
 """Label, value, remark."""
 
 
 def print_json(fields: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line. NaN and infinity become null; a value of another type becomes its text."""
+    """Print one JSON object on one line. NaN and infinity become null; a value of another type becomes its text.
+
+    What the library says (`SAID`) names options, as in `messages`.
+    """
     echo_json(_finite(fields))
 
 
@@ -86,11 +93,17 @@ def print_rich(renderable: RenderableType) -> None:
     echo_rendered("\n".join(line.rstrip() for line in captured.get().split("\n")).strip("\n"))
 
 
+def _in_options(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_in_options(item) for item in value]
+    return in_options(value) if isinstance(value, str) else _finite(value)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _in_options(item) if key in SAID else _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value

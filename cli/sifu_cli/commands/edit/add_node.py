@@ -105,7 +105,7 @@ def command(
     )
     if report.occurrences is not None:
         rows.append(("occurrences", number(report.occurrences), "in the corpus"))
-    print_edit(report, [*rows, *common_rows(report, store=store)], dry_run=dry_run, as_json=as_json)
+    print_edit(report, [*rows, *common_rows(report, store=store)], as_json=as_json)
 
 
 def _lines(ctx: click.Context, source: str | None) -> list[str]:

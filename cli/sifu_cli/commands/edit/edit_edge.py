@@ -39,7 +39,12 @@ Examples:
 )
 @click.argument("u", required=False, metavar="[U")
 @click.argument("v", required=False, metavar="V]")
-@click.option("--scale", type=Float(), metavar="X", help="Multiply its matrix and its bias by X.")
+@click.option(
+    "--scale",
+    type=Float(),
+    metavar="X",
+    help="Multiply its matrix and its bias by X; where all edges share a base, the energy that edits gave it.",
+)
 @click.option(
     "--boost",
     type=Float(),
@@ -49,7 +54,11 @@ Examples:
 @click.option("--copy-from", nargs=2, metavar="A B", help="Copy the parameters of the private edge (A, B).")
 @click.option("--to-default", is_flag=True, help="Make it a default edge.")
 @click.option("--forbid", is_flag=True, help="Set its probability to 0 in training, evaluation and generation.")
-@click.option("--allow", is_flag=True, help="Make a forbidden edge a default edge.")
+@click.option(
+    "--allow",
+    is_flag=True,
+    help="Make a forbidden edge what it was before, by the last snapshot in which it was allowed.",
+)
 @click.option(
     "--from",
     "table",
@@ -82,7 +91,8 @@ def command(
     """Change the edge from U to V, in exactly one way, or all edges of a table (--from FILE).
 
     A table is checked as a whole before the first edge is changed; nothing is changed if a row is wrong.
-    A default edge that is scaled, boosted or copied to becomes private. Energy and probability are shown at rest: for
+    A default edge that is scaled, boosted or copied to becomes private. Where all edges share a base, only an
+    edge that was boosted has something of its own to scale or to copy. Energy and probability are shown at rest: for
     a signal without context.
     """
     ways = {"scale": scale, "boost": boost, "copy_from": copy_from or None}
@@ -119,7 +129,6 @@ def command(
             ("probability", percent(after.probability), f"before: {percent(before.probability)} (at rest)"),
             *common_rows(report, store=store, nodes=False),
         ],
-        dry_run=dry_run,
         as_json=as_json,
     )
 
@@ -133,7 +142,7 @@ def _edit_table(ctx: click.Context, table: Path, *, store: Path, dry_run: bool, 
     more = len(report.after) - SHOWN_EDGES
     shown = f"the first {SHOWN_EDGES} are shown; --json has all" if more > 0 else "energy and p at rest"
     rows = [("edges", number(len(report.after)), shown), *common_rows(report, store=store, nodes=False)]
-    print_edit(report, rows, dry_run=dry_run, as_json=as_json)
+    print_edit(report, rows, as_json=as_json)
 
 
 def _edited(report: EditEdgesReport) -> Grid:

@@ -67,6 +67,5 @@ def command(
             ("edges in", number(after.edges_in), f"before: {before.edges_in:,} (private)"),
             *common_rows(report, store=store),
         ],
-        dry_run=dry_run,
         as_json=as_json,
     )

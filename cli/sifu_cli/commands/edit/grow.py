@@ -114,6 +114,4 @@ def command(
     say_notes(texts, quiet=quiet)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
-    print_edit(
-        report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], dry_run=dry_run, as_json=as_json
-    )
+    print_edit(report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], as_json=as_json)

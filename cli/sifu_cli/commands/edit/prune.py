@@ -85,14 +85,12 @@ def command(
                 of_clones = f", and {report.clones_removed:,} clones are removed" if report.clones_removed else ""
                 say(
                     f"{store}: {report.edges_removed:,} of {report.private_edges_before:,} private edges become "
-                    f"default ({format_bytes(report.bytes_freed)}, {percent(report.corpus_share)} of the text)"
-                    f"{of_clones}"
+                    f"default ({format_bytes(report.bytes_freed)} of matrices, {percent(report.corpus_share)} of the "
+                    f"text){of_clones}"
                 )
                 confirm(ctx)
             with Progress(quiet=quiet, stages=False) as progress:
                 report = graph.prune(**limits, command=logged(ctx), progress=progress)
     if report.note:
         say(f"note: {report.note}", quiet=quiet)
-    print_edit(
-        report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], dry_run=dry_run, as_json=as_json
-    )
+    print_edit(report, [*prune_rows(report), *common_rows(report, store=store, nodes=False)], as_json=as_json)

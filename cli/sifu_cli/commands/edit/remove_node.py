@@ -63,6 +63,5 @@ def command(
             ("edges removed", number(report.private_edges_removed), "private"),
             *common_rows(report, store=store),
         ],
-        dry_run=dry_run,
         as_json=as_json,
     )

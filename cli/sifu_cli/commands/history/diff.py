@@ -55,7 +55,7 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
 
     A and B are HEAD, a branch, a tag or the first characters of an id, optionally with ~N for the N-th commit before
     it. Energies are those at the first step of a text that starts with the source of the edge; an edge that is not
-    private has the energy of the default edge.
+    private has the energy of a default edge, and one that is forbidden has none.
     """
     from sifu_store.staging import require_store
 
@@ -133,12 +133,18 @@ def _print_edges(edges: Sequence[EdgeChange]) -> None:
     columns = [Column("change", right=False), Column("before"), Column("after"), Column("by", drop=2)]
     table = Grid([*columns, Column("edge", right=False), Column("count", drop=1)])
     for edge in edges:
-        was, now = (number(energy, 3) for energy in (edge.energy_before, edge.energy_after))
-        by = "" if edge.energy_change is None else f"{edge.energy_change:+.3f}"
+        was, now = (_energy(energy) for energy in (edge.energy_before, edge.energy_after))
+        change = edge.energy_change
+        by = "" if change is None or math.isinf(change) else f"{change:+.3f}"
         counts = [f"{count:,}" for count in (edge.count_before, edge.count_after) if count is not None]
         seen = counts[0] if len(set(counts)) == 1 else " -> ".join(counts)
         table.add(edge.change, was, now, by, _edge(edge.source, edge.target), seen)
     print_grids(table)
+
+
+def _energy(energy: float | None) -> str:
+    """An energy as text; that of a pair that is never chosen as a word."""
+    return "forbidden" if energy == -math.inf else number(energy, 3)
 
 
 def _short(value: Any) -> str:

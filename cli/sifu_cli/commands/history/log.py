@@ -54,6 +54,7 @@ def command(*, snapshot: str | None, limit: int | None, store: Path, quiet: bool
                 "branch": tree.branch,
                 "branches": tree.branches,
                 "tags": tree.tags,
+                "redo": tree.redo,
                 "faults": tree.faults,
                 "commits": [
                     {
@@ -111,8 +112,11 @@ def _names(tree: History, snapshot: str) -> str:
     names = [f"HEAD -> {tree.branch}"] if tree.head == snapshot else []
     names += [name for name, head in tree.branches.items() if head == snapshot and name != tree.branch]
     names += [f"tag {name}" for name, tagged in tree.tags.items() if tagged == snapshot]
-    if snapshot in tree.undone:
-        names.append("undone; sifu undo --redo restores it" if snapshot == tree.redo else "undone")
+    undone = ["undone"] if snapshot in tree.undone else []
+    if snapshot in tree.redo:
+        steps = tree.redo.index(snapshot) + 1
+        undone.append(f"sifu undo --redo{f' --steps {steps}' if steps > 1 else ''} restores it")
+    names += ["; ".join(undone)] if undone else []
     return f"({', '.join(names)})" if names else ""
 
 

@@ -92,10 +92,11 @@ def _perplexity(info: GraphInfo) -> Row:
 def _text(info: GraphInfo) -> Row:
     if not info.text_bytes:
         return ("text inside", "no", "only counts of its tokens, pairs and clones")
+    how = "encoded, and a copy of it," if info.text_copied else "encoded,"
     return (
         "text inside",
         format_bytes(info.text_bytes),
-        "encoded, in the folder cache; sifu export slim leaves it out",
+        f"{how} in the folder cache; sifu export slim leaves it out",
     )
 
 

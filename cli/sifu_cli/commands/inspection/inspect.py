@@ -56,7 +56,8 @@ def command(
 
     Energies and probabilities are those at rest: with a mix of zero, so that only the bias of an edge and the
     positional encoding of the first step count. The list "share vs. p" has
-    the edges whose probability p differs most from their share of the counts.
+    the edges whose probability p differs most from their share of the counts. Clones take occurrences from their node,
+    and p is that of the node where no clone speaks: it is compared with the "own share", of what the node still counts.
     """
     with open_graph(store, at=at) as graph:
         found = graph.inspect(node, target, top=top)
@@ -74,11 +75,14 @@ def command(
 
 def _print_node(found: NodeReport) -> None:
     pages = "-" if found.pages is None else f"{found.pages[0]:,} - {found.pages[1]:,}"
+    of_clones = found.own_transitions != found.transitions
+    own = "of these; p follows them, and its clones have the others"
     print_table(
         [
             ("node", printable(found.name), f"number {found.node:,} by frequency"),
             ("count", number(found.count), "in the corpus of the graph"),
             ("targets", number(found.distinct_targets), f"distinct, in {found.transitions:,} transitions"),
+            *([("  own counts", number(found.own_transitions), own)] if of_clones else []),
             ("private edges out", number(found.private_out), ""),
             ("sources", number(found.distinct_sources), "distinct"),
             ("private edges in", number(found.private_in), ""),
@@ -93,7 +97,7 @@ def _print_node(found: NodeReport) -> None:
     out: list[Shown] = [
         ("out, by energy", found.targets_by_energy, ("energy", "p")),
         ("out, by count", found.targets_by_count, ("count", "share")),
-        ("share vs. p", found.disagreements, ("share", "p")),
+        ("share vs. p", found.disagreements, ("own share" if of_clones else "share", "p")),
     ]
     print_grids(*map(_neighbours, out))
     echo()
@@ -172,6 +176,7 @@ def _cells(one: Neighbour, columns: tuple[str, ...]) -> list[str]:
         "p": "" if one.p is None else percent(one.p),
         "count": number(one.count),
         "share": percent(one.share),
+        "own share": "" if one.own_share is None else percent(one.own_share),
     }
     return [printable(one.name), *(values[column] for column in columns)]
 
@@ -184,7 +189,7 @@ def _print_edge(found: EdgeReport) -> None:
     default = "the default edge has" if found.parts is None else "the default edges have, on average,"
     rows: list[Row] = [
         ("edge", f"{printable(found.source)} {printable(found.target)}", kind),
-        ("count", number(found.count), "" if found.count is not None else "not recorded for default edges"),
+        ("count", number(found.count), "" if found.count is not None else f"not recorded for {kind} edges"),
         ("share", "-" if found.share is None else percent(found.share), f"of what follows {printable(found.source)}"),
         ("probability", percent(found.p), "at rest"),
         ("energy", number(found.energy, 4), f"rank {found.rank:,}; {default} {found.default_energy:.4f}"),

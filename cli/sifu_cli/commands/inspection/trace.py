@@ -12,7 +12,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import force_option, text_options
 from sifu_cli.output.formats import quoted
-from sifu_cli.output.messages import say, say_left_out
+from sifu_cli.output.messages import say, say_left_out, warn
 from sifu_cli.output.results import output_width, print_json, print_rich
 from sifu_cli.output.trace_view import position_tree, positions_table
 
@@ -112,6 +112,8 @@ def command(
     say_left_out(found.unknown_p, "at these positions (on average)", quiet=quiet)
     if found.positions[0].position > 0:
         say(f"the last {len(found.positions):,} of {found.text_positions:,} positions; --last shows more", quiet=quiet)
+    if found.unchanged:
+        warn(f"what-if {', '.join(found.what_if)} changes nothing at the positions shown")
     if html is not None:
         assert found.page_bytes is not None
         say(f"{html}: {format_bytes(found.page_bytes)}", quiet=quiet)

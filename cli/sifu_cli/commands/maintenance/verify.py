@@ -12,7 +12,7 @@ from sifu_store.durable import format_bytes
 from sifu_cli.confirmation import confirm, require_answer
 from sifu_cli.options import common_options, yes_option
 from sifu_cli.output.formats import number
-from sifu_cli.output.messages import say, warn
+from sifu_cli.output.messages import in_options, say, warn
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import print_json, print_table
 from sifu_cli.output.terminal import echo
@@ -92,7 +92,7 @@ def _show(report: VerifyReport, fallback: str | None, repair: Repair | None, *, 
         print_json({"ok": intact, **dataclasses.asdict(report), "fallback": fallback, **repaired})
         return
     for damage in report.damage:
-        echo(f"damaged: {damage}")
+        echo(in_options(f"damaged: {damage}"))
     echo("intact: everything is readable and consistent" if intact else "NOT intact")
     print_table(
         [

@@ -1,0 +1,490 @@
+"""The HTTP application: routes, limits, errors, and responses as a whole or as a stream of events.
+
+The module knows requests and connections; continuations know nodes and text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from sifu_store.errors import SifuError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sifu_graph.serve import explorer, protocol
+from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode, encode_prompt, require_nodes
+from sifu_graph.serve.metrics import Metrics
+from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
+from sifu_graph.serve.served_graph import ServedGraph, Snapshot
+from sifu_graph.serve.turns import Busy, Job, Turns
+
+FOLLOW_S = 0.5
+"""Time between two looks for a newer commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server does at most.
+
+    Attributes
+    ----------
+    prompt_tokens, tokens
+        Of one prompt, and to generate for one prompt.
+    body_bytes
+        Of the body of a request.
+    sequences
+        That are generated at the same time; a request beyond gets status 429.
+    """
+
+    prompt_tokens: int = 16_384
+    tokens: int = 16_384
+    body_bytes: int = 1 << 20
+    sequences: int = 256
+
+
+class Server:
+    """What the requests share: the graph, the threads and the counters.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    limits
+        What is refused.
+    token
+        What a client must send as ``Authorization: Bearer TOKEN``; None: nothing.
+    follow
+        Serve newer commits as they come.
+    edit_token
+        What a client must send to edit the graph; None: no edit is possible.
+    """
+
+    def __init__(
+        self,
+        graph: ServedGraph,
+        *,
+        limits: Limits | None = None,
+        token: str | None = None,
+        follow: bool = False,
+        edit_token: str | None = None,
+    ) -> None:
+        self.graph, self.limits, self.token, self._follow = graph, limits or Limits(), token, follow
+        self._edit_token = edit_token
+        self._editing = asyncio.Lock()
+        self.metrics, self.created = Metrics(), int(time.time())
+        self.turns = Turns(threads=graph.current.threads, most=self.limits.sequences)
+
+    def app(self) -> ASGIApp:
+        """The application."""
+        routes = [
+            Route("/", self.explorer),
+            Route("/api/state", self.state),
+            Route("/api/why", self.why),
+            Route("/api/edit", self.edit, methods=["POST"]),
+            Route("/health", self.health),
+            Route("/metrics", self.read_metrics),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name}", self.model),
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/tokenizer_info", self.tokenizer_info),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+            Route("/detokenize", self.detokenize, methods=["POST"]),
+        ]
+        handlers: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
+            ApiError: _refused,
+            Busy: _busy,
+            SifuError: _failed,
+            HTTPException: _http_error,
+        }
+        starlette = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        starlette.router.redirect_slashes = False
+        return _Counted(starlette, self)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(self._follow_commits()) if self._follow else None
+        yield
+        if following is not None:
+            following.cancel()
+        self.turns.stop()
+        self.graph.close()
+
+    async def _follow_commits(self) -> None:
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            if self.graph.has_changed():
+                with contextlib.suppress(SifuError):  # the next look may find it whole
+                    await self._reopen()
+
+    async def _reopen(self) -> None:
+        self.graph.replace(await asyncio.to_thread(self.graph.open))
+
+    # ---- what is there
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server answers."""
+        snapshot = self.graph.current.graph.store.snapshot
+        return JSONResponse({"status": "ok", "snapshot": snapshot, "sequences": self.turns.jobs})
+
+    async def read_metrics(self, request: Request) -> Response:
+        """The counters, for Prometheus."""
+        snapshot = self.graph.current.graph.store.snapshot
+        text = self.metrics.text(sequences=self.turns.jobs, snapshot=snapshot)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self.graph.name, "object": "model", "created": self.created, "owned_by": "sifu"}
+
+    async def models(self, request: Request) -> Response:
+        """The models: one."""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        """One model by its name."""
+        self._require_model(request.path_params["name"])
+        return JSONResponse(self._model())
+
+    def _require_model(self, name: str | None) -> None:
+        if name is not None and name != self.graph.name:
+            raise ApiError(
+                f"no model {name!r}: this server has {self.graph.name!r}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+
+    # ---- the page
+
+    async def explorer(self, request: Request) -> Response:
+        """The page that shows what the graph predicts, and why."""
+        page = explorer.page(editable=self._edit_token is not None, token=self.token is not None)
+        return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "DENY"})
+
+    async def state(self, request: Request) -> Response:
+        """The size of the graph, and its commits."""
+        graph = self.graph.current.graph
+        editable = self._edit_token is not None
+        return JSONResponse(await asyncio.to_thread(explorer.state, graph, name=self.graph.name, editable=editable))
+
+    async def why(self, request: Request) -> Response:
+        """The trace of a text, as a page."""
+        asked = request.query_params
+        snapshot = self.graph.current
+        snapshot.enter()
+
+        def work() -> Iterator[str]:
+            with snapshot.tracing() as graph:
+                yield explorer.why(graph, asked.get("text", ""), asked.get("also", ""), asked.getlist("what_if"))
+
+        try:
+            job = self.turns.start(work(), end=snapshot.leave)
+        except BaseException:
+            snapshot.leave()
+            raise
+        try:
+            (page,) = await job.read()
+        finally:
+            job.close()
+        return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"})
+
+    async def edit(self, request: Request) -> Response:
+        """Change the graph by one commit, and serve it."""
+        if self._edit_token is None:
+            raise ApiError("this server only reads the graph: it was started without edits", status=403)
+        if not _sends(request.scope, self._edit_token):
+            raise ApiError("the token of the editor is needed: open the address that the server printed", status=401)
+        content = await self._body(request)
+        async with self._editing:
+            await asyncio.to_thread(explorer.edit, self.graph.path, content)
+            await self._reopen()
+        return await self.state(request)
+
+    # ---- the tokenizer, as vLLM's server has it
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """The token between documents."""
+        tokenizer = self.graph.current.graph.tokenizer
+        separator = None if tokenizer.separator is None else tokenizer.vocabulary[tokenizer.separator]
+        info = {"tokenizer_class": "sifu", "bos_token": separator, "eos_token": separator, "level": tokenizer.level}
+        return JSONResponse({**info, "vocab_size": len(tokenizer)})
+
+    async def tokenize(self, request: Request) -> Response:
+        """The ids of a text; the name of the separator stands for it."""
+        text = protocol.parse_tokenize(await self._body(request))
+        tokenizer = self.graph.current.graph.tokenizer
+        if tokenizer.separator is not None and text == tokenizer.vocabulary[tokenizer.separator]:
+            ids = [tokenizer.separator]
+        else:
+            ids = await asyncio.to_thread(encode, tokenizer, text)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": self.limits.prompt_tokens})
+
+    async def detokenize(self, request: Request) -> Response:
+        """The text of ids."""
+        ids = protocol.parse_detokenize(await self._body(request))
+        tokenizer = self.graph.current.graph.tokenizer
+        require_nodes(tokenizer, ids, "tokens")
+        return JSONResponse({"prompt": tokenizer.decode(ids)})
+
+    # ---- completions
+
+    async def completions(self, request: Request) -> Response:
+        """Continue prompts."""
+        begun = time.monotonic()
+        asked = protocol.parse(await self._body(request), most_tokens=self.limits.tokens)
+        self._require_model(asked.model)
+        self.turns.require_room(asked.n * len(asked.prompts))
+        snapshot = self.graph.current
+        snapshot.enter()
+        try:
+            graph, most = snapshot.graph, self.limits.prompt_tokens
+            prompts = await asyncio.to_thread(
+                lambda: [encode_prompt(graph, prompt, most_tokens=most) for prompt in asked.prompts]
+            )
+            answer = _Answer(self, asked, snapshot, prompts, begun)
+        finally:
+            snapshot.leave()
+        if asked.stream:
+            return StreamingResponse(
+                answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            )
+        return JSONResponse(await answer.whole(request))
+
+    async def _body(self, request: Request) -> bytes:
+        most, content = self.limits.body_bytes, bytearray()
+        try:
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > most:
+                    raise ApiError(f"the body of the request is above {most:,} bytes", status=413)
+        except ClientDisconnect as error:
+            raise ApiError("the client closed the connection") from error
+        return bytes(content)
+
+
+class _Answer:
+    """The sequences of one request."""
+
+    def __init__(
+        self,
+        server: Server,
+        asked: CompletionRequest,
+        snapshot: Snapshot,
+        prompts: list[Prompt],
+        begun: float,
+    ) -> None:
+        self._server, self._asked, self._begun = server, asked, begun
+        self._identity, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
+        self._sequences: list[Continuation] = []
+        self._jobs: list[Job[Piece]] = []
+        self._first = True
+        try:
+            for index in range(asked.n * len(prompts)):
+                self._start(snapshot, prompts[index // asked.n], index)
+        except BaseException:
+            self._close()
+            raise
+        server.metrics.tokens(prompt=self._prompt_tokens)
+
+    def _start(self, snapshot: Snapshot, prompt: Prompt, index: int) -> None:
+        asked = self._asked
+        seed = None if asked.seed is None else asked.seed + index
+        sequence = Continuation(snapshot.graph, prompt, request=asked, seed=seed)
+
+        def work() -> Iterator[Piece | None]:
+            with snapshot.lend() as walk:
+                yield from sequence.work(walk)
+
+        snapshot.enter()
+        try:
+            self._jobs.append(self._server.turns.start(work(), end=snapshot.leave))
+        except BaseException:
+            snapshot.leave()
+            raise
+        self._sequences.append(sequence)
+
+    def _close(self) -> None:
+        for job in self._jobs:
+            job.close()
+
+    @property
+    def _usage(self) -> dict[str, int]:
+        return protocol.usage(self._prompt_tokens, sum(each.generated for each in self._sequences))
+
+    def _count_first(self) -> None:
+        if self._first:
+            self._first = False
+            self._server.metrics.first_token(time.monotonic() - self._begun)
+
+    async def whole(self, request: Request) -> dict[str, Any]:
+        """The body of the response. If the client goes away, the sequences end."""
+        gone = asyncio.create_task(_until_gone(request))
+        reading = asyncio.create_task(self._choices())
+        try:
+            await asyncio.wait({gone, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+                raise ApiError("the client closed the connection")
+            choices = reading.result()
+        finally:
+            gone.cancel()
+            self._end()
+        return protocol.completion(self._identity, self._created, self._server.graph.name, choices, self._usage)
+
+    async def _choices(self) -> list[dict[str, Any]]:
+        return await asyncio.gather(*(self._choice(index, job) for index, job in enumerate(self._jobs)))
+
+    async def _choice(self, index: int, job: Job[Piece]) -> dict[str, Any]:
+        text, tokens, reason = [], list[TokenLogprob](), None
+        while pieces := await job.read():
+            self._count_first()
+            text += [piece.text for piece in pieces]
+            tokens += [token for piece in pieces for token in piece.tokens]
+            reason = pieces[-1].reason
+        logprobs = None if self._asked.logprobs is None else protocol.logprobs_of(tokens)
+        return protocol.choice(index, "".join(text), logprobs, reason)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The response as server-sent events, in the order in which text is generated."""
+        queue: asyncio.Queue[tuple[int, list[Piece] | Exception]] = asyncio.Queue(maxsize=1)
+        readers = [asyncio.create_task(_pass_on(index, job, queue)) for index, job in enumerate(self._jobs)]
+        left = len(readers)
+        try:
+            while left:
+                index, pieces = await queue.get()
+                if isinstance(pieces, Exception):
+                    yield _event(_error_body(pieces))
+                    return
+                if not pieces:
+                    left -= 1
+                    continue
+                self._count_first()
+                if (data := self._event(index, pieces)) is not None:
+                    yield data
+            if self._asked.include_usage:
+                yield self._encoded([], self._usage)
+            yield b"data: [DONE]\n\n"
+        finally:
+            for reader in readers:
+                reader.cancel()
+            self._end()
+
+    def _event(self, index: int, pieces: list[Piece]) -> bytes | None:
+        text = "".join(piece.text for piece in pieces)
+        tokens = [token for piece in pieces for token in piece.tokens]
+        if not text and not tokens and pieces[-1].reason is None:
+            return None
+        logprobs = None if self._asked.logprobs is None else protocol.logprobs_of(tokens)
+        return self._encoded([protocol.choice(index, text, logprobs, pieces[-1].reason)], None)
+
+    def _encoded(self, choices: list[dict[str, Any]], counts: dict[str, int] | None) -> bytes:
+        return _event(protocol.completion(self._identity, self._created, self._server.graph.name, choices, counts))
+
+    def _end(self) -> None:
+        self._close()
+        self._server.metrics.tokens(generated=sum(each.generated for each in self._sequences))
+
+
+async def _pass_on(index: int, job: Job[Piece], queue: asyncio.Queue[tuple[int, list[Piece] | Exception]]) -> None:
+    try:
+        while True:
+            pieces = await job.read()
+            await queue.put((index, pieces))
+            if not pieces:
+                return
+    except Exception as error:
+        await queue.put((index, error))
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def _until_gone(request: Request) -> None:
+    """Returns when the client has closed the connection. The body must have been read."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.2)
+
+
+# ---- errors
+
+
+def _error_body(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ApiError):
+        return error.body()
+    if isinstance(error, SifuError):
+        return ApiError(str(error), status=500).body()
+    return ApiError("the server failed", status=500).body()
+
+
+async def _refused(request: Request, error: ApiError) -> Response:
+    return JSONResponse(error.body(), status_code=error.status)
+
+
+async def _busy(request: Request, error: Busy) -> Response:
+    body = ApiError(f"{error}: try again later", status=429, code="busy").body()
+    return JSONResponse(body, status_code=429, headers={"Retry-After": "1"})
+
+
+async def _failed(request: Request, error: SifuError) -> Response:
+    return JSONResponse(_error_body(error), status_code=500)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    body = ApiError(f"{request.method} {request.url.path}: {error.detail.lower()}", status=error.status_code).body()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+class _Counted:
+    """The application with its token checked, and with each request counted."""
+
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        self._app, self._server = app, server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if self._allowed(scope):
+                await self._app(scope, receive, noting)
+            else:
+                error = ApiError("a token is needed: send `Authorization: Bearer TOKEN`", status=401)
+                await JSONResponse(error.body(), 401, {"WWW-Authenticate": "Bearer"})(scope, receive, noting)
+        finally:
+            self._server.metrics.request(status, time.monotonic() - begun)
+
+    def _allowed(self, scope: Scope) -> bool:
+        token = self._server.token
+        return token is None or scope["path"] in ("/", "/health") or _sends(scope, token, in_query=True)
+
+
+def _sends(scope: Scope, token: str, *, in_query: bool = False) -> bool:
+    """Whether a request has a token, in its header or (a frame of the page cannot have headers) in its query."""
+    sent = [value for name, value in scope["headers"] if name == b"authorization"]
+    if in_query:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        sent.append(b"Bearer " + query.get("token", "").encode())
+    return any(hmac.compare_digest(each, b"Bearer " + token.encode()) for each in sent)

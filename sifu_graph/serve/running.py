@@ -1,0 +1,128 @@
+"""Running a server until it is stopped.
+
+The module knows sockets and signals; the application knows requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import uvicorn
+from sifu_store.errors import OptionError, ResourceError
+
+from sifu_graph.serve.app import Server
+from sifu_graph.serve.served_graph import ServedGraph
+
+GRACE_S = 10
+"""Time that requests have to end after the signal that stops the server."""
+CONNECTIONS = 512
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; port 0: any free one.
+
+    Raises
+    ------
+    ResourceError
+        The port is in use, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        found.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise ResourceError(f"port {port} of {host} is in use: choose another `port`") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ResourceError(f"{host}:{port} cannot be listened at: {reason}") from error
+    found.set_inheritable(True)
+    return found
+
+
+def make(graph: ServedGraph, *, ready: Callable[[], None] = lambda: None, **options: Any) -> uvicorn.Server:
+    """A server of a graph, which runs until Ctrl-C or SIGTERM; requests that run may end.
+
+    ``run(sockets=[listen(host, port)])`` starts it; it closes the graph at the end.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    ready
+        Called when requests are answered.
+    options
+        Of `app.Server`.
+    """
+    server = Server(graph, **options)
+    # One thread an operation: sequences side by side use the cores, and `one_torch_thread` changes nothing.
+    torch.set_num_threads(1)
+    config = uvicorn.Config(
+        server.app(),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=64 << 10,
+        http="h11",
+        ws="none",
+    )
+    return _Running(config, ready)
+
+
+class _Running(uvicorn.Server):
+    """uvicorn's server; it does not raise the signal that ended it again, and says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._ready()
+
+
+def check_address(host: str, token: str | None) -> None:
+    """Check that an address that others reach is protected by a token.
+
+    Raises
+    ------
+    OptionError
+        It is not.
+    """
+    if token == "":
+        raise OptionError("`token` is empty")
+    if token is None and not is_local(host):
+        raise OptionError(f"`host` {host} is reached by other machines: give a `token` that clients must send")

@@ -1,0 +1,156 @@
+"""The snapshot of a graph that a server answers from, and the change to a newer one while requests run.
+
+The module knows graphs and walks; it does not know requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from sifu_store.staging import ACKNOWLEDGED_NAME
+
+from sifu_graph.evaluation import BATCH
+from sifu_graph.generation.base_walk import AnyWalk, walk_of
+from sifu_graph.session import GraphSession
+
+MOST_IDLE_WALKS = 32
+"""Walks that are kept for later sequences: making one takes some milliseconds."""
+
+
+class Snapshot:
+    """An open graph, the walks that are lent to sequences, and the number of its users.
+
+    Attributes
+    ----------
+    graph
+        The graph.
+    threads
+        Number of sequences that may be worked on at the same moment: pages of edges are for one at a time.
+    """
+
+    def __init__(self, graph: GraphSession) -> None:
+        self.graph = graph
+        self._idle: list[AnyWalk] = []
+        self._users, self._retired = 0, False
+        self._lock = threading.Lock()
+        length = graph.settings["build"]["length"]
+        graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
+        self._idle.append(self._walk())
+
+    @property
+    def threads(self) -> int:
+        """See the class."""
+        return max(1, torch.get_num_threads()) if self.graph.signal.base else 1
+
+    def _walk(self) -> AnyWalk:
+        graph = self.graph
+        return walk_of(graph.parameters, graph.signal, forbidden=graph.tokenizer.never_generated)
+
+    def enter(self) -> None:
+        """Begin to use the graph, until `leave`."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """End a use. The last one closes a graph that was retired."""
+        with self._lock:
+            self._users -= 1
+        self._close_if_unused()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[AnyWalk]:
+        """A walk for one sequence."""
+        with self._lock:
+            walk = self._idle.pop() if self._idle else None
+        walk = walk or self._walk()
+        try:
+            yield walk
+        finally:
+            with self._lock:
+                if len(self._idle) < MOST_IDLE_WALKS:
+                    self._idle.append(walk)
+
+    @contextlib.contextmanager
+    def tracing(self) -> Iterator[GraphSession]:
+        """A graph for a trace, which changes the layout of pages of edges: where there are any, it is another one."""
+        if self.graph.signal.base:
+            yield self.graph
+            return
+        with GraphSession.open(self.graph.path, at=self.graph.store.snapshot, modest=True) as graph:
+            yield graph
+
+    def retire(self) -> None:
+        """Close the graph when its last user has left."""
+        self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            close = self._retired and self._users == 0
+            self._retired = self._retired and not close
+        if close:
+            self.graph.close()
+
+
+class ServedGraph:
+    """The graph at a path, at its newest commit or at a named one.
+
+    Parameters
+    ----------
+    path
+        Directory of the store.
+    at
+        A name of a snapshot. None: the newest commit.
+    options
+        Further options of `GraphSession.open`.
+
+    Raises
+    ------
+    SifuError
+        The graph cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, *, at: str | None = None, **options: Any) -> None:
+        self.path, self._at, self._options = Path(path), at, options
+        self._state = self._read_state()
+        self.current = self.open()
+
+    def open(self) -> Snapshot:
+        """Open the newest commit, or the named one."""
+        graph = GraphSession.open(self.path, at=self._at, **self._options)
+        try:
+            return Snapshot(graph)
+        except BaseException:
+            graph.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The name of the model: that of the folder, without its suffix."""
+        return self.path.resolve().stem
+
+    def has_changed(self) -> bool:
+        """Whether a process has committed since the last call."""
+        before, self._state = self._state, self._read_state()
+        return before != self._state
+
+    def _read_state(self) -> tuple[int, int] | None:
+        try:
+            status = (self.path / ACKNOWLEDGED_NAME).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def replace(self, newest: Snapshot) -> None:
+        """Serve another snapshot. Sequences that run end on the one where they began."""
+        replaced, self.current = self.current, newest
+        replaced.retire()
+
+    def close(self) -> None:
+        """Close the graph."""
+        self.current.retire()

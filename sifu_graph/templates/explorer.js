@@ -1,0 +1,193 @@
+// The page of a server: a prompt, its continuation token by token, the candidates of each, edits and their history.
+// Names come from text, so they are set as text (textContent) only and never parsed as HTML.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const state = { graph: null, tokens: [], chosen: -1, running: null, last: "" };
+  const LISTED = 12;
+
+  // ---- the token of the address: #token=...
+
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) { sessionStorage.setItem("token", given); history.replaceState(null, "", location.pathname); }
+  let token = sessionStorage.getItem("token") || "";
+  if (data.token && !token) { token = prompt("The token of this server") || ""; sessionStorage.setItem("token", token); }
+
+  async function ask(path, body) {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    const answer = await fetch(path, { method: body === undefined ? "GET" : "POST", headers, body: body && JSON.stringify(body), signal: state.running?.signal });
+    if (!answer.ok) {
+      const found = await answer.json().catch(() => null);
+      throw new Error(found?.error?.message || `the server answered with status ${answer.status}`);
+    }
+    return answer;
+  }
+
+  function element(tag, attributes, ...children) {
+    const found = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value === false || value === null || value === undefined) continue;
+      if (name === "click") found.addEventListener("click", value);
+      else found.setAttribute(name, value === true ? "" : value);
+    }
+    found.append(...children);
+    return found;
+  }
+  // A readable name: characters that do not print are escaped, a space has a sign.
+  const visible = (name) => [...name].map((c) => c === " " ? "\u2423" : /[\p{C}\p{Z}]/u.test(c) ? "\\u{" + c.codePointAt(0).toString(16) + "}" : c).join("");
+  const percent = (p) => p >= 0.0995 ? (100 * p).toFixed(0) + " %" : p >= 0.0001 ? (100 * p).toPrecision(2) + " %" : "< 0.01 %";
+  const shade = (p) => p >= 0.3 ? "p3" : p >= 0.05 ? "p2" : p >= 0.01 ? "p1" : "p0";
+
+  function complain(error) {
+    if (error.name === "AbortError") return;
+    $("error").textContent = error.message;
+    $("error").hidden = false;
+  }
+
+  // ---- the text
+
+  function drawText() {
+    $("text").replaceChildren(...state.tokens.map((one, k) => element("button", {
+      type: "button", class: "token " + (one.generated ? shade(one.p) : "prompt"), "aria-pressed": String(k === state.chosen),
+      "aria-label": `${visible(one.name)}${one.p === null ? "" : ", " + percent(one.p)}`, click: () => choose(k),
+    }, one.text || visible(one.name))));
+  }
+
+  const plain = () => state.tokens.map((one) => one.text).join("");
+
+  function add(part) {
+    const found = part.logprobs;
+    for (let k = 0; k < found.tokens.length; k += 1) {
+      const log = found.token_logprobs[k];
+      state.tokens.push({
+        name: found.tokens[k], offset: found.text_offset[k], p: log === null ? null : Math.exp(log),
+        top: Object.entries(found.top_logprobs?.[k] || {}).map(([name, value]) => [name, Math.exp(value)]),
+        generated: found.text_offset[k] >= state.prompt.length, text: "",
+      });
+    }
+    state.whole += part.text;
+    const letters = [...state.whole];  // offsets count characters, not UTF-16 units
+    state.tokens.forEach((one, k) => {
+      const end = k + 1 < state.tokens.length ? state.tokens[k + 1].offset : letters.length;
+      one.text = letters.slice(one.offset, end).join("");
+    });
+  }
+
+  async function run() {
+    if (state.running) { state.running.abort(); return; }
+    state.running = new AbortController();
+    state.prompt = [...$("prompt").value];
+    $("run").textContent = "Stop";
+    $("error").hidden = true;
+    Object.assign(state, { tokens: [], whole: "", chosen: -1 });
+    $("panel").hidden = $("trace").hidden = true;
+    try {
+      const answer = await ask("/v1/completions", {
+        prompt: $("prompt").value, max_tokens: Number($("tokens").value), temperature: Number($("temperature").value), top_p: 0.9,
+        seed: Number($("seed").value), logprobs: LISTED, echo: true, stream: true,
+      });
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let held = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const events = (held + value).split("\n\n");
+        held = events.pop();
+        for (const event of events) {
+          if (!event.startsWith("data: {")) continue;
+          const found = JSON.parse(event.slice(6));
+          if (found.error) throw new Error(found.error.message);
+          if (found.choices.length) add(found.choices[0]);
+        }
+        drawText();
+      }
+    } catch (error) { complain(error); }
+    state.running = null;
+    $("run").textContent = "Continue";
+    drawText();
+    document.documentElement.dataset.done = String(Number(document.documentElement.dataset.done || 0) + 1);
+  }
+
+  // ---- one token
+
+  const sourceOf = (k) => k === 0 ? "<sep>" : state.tokens[k - 1].name;
+
+  function choose(k) {
+    state.chosen = k;
+    const one = state.tokens[k], rows = [...one.top];
+    if (!rows.some(([name]) => name === one.name) && one.p !== null) rows.push([one.name, one.p]);
+    $("token-title").replaceChildren("After ", element("span", { class: "token" }, visible(sourceOf(k))), ": ", element("span", { class: "token" }, visible(one.name)), one.p === null ? "" : `, ${percent(one.p)}`);
+    $("token-about").textContent = "Probabilities of the graph itself, at temperature 1." + (state.graph.editable ? " A change is a commit, which Undo takes back." : "");
+    $("candidates").tBodies[0].replaceChildren(...rows.map(([name, p]) => element("tr", { class: name === one.name ? "came" : false },
+      element("td", { class: "token" }, visible(name)),
+      element("td", { class: "p" }, element("meter", { min: 0, max: 1, value: p, "aria-label": percent(p) }), percent(p)),
+      element("td", { class: "edits" }, ...(name === "<unk>" ? [] : [["+1", "boost", 1, "one nat more"], ["\u22121", "boost", -1, "one nat less"], ["forbid", "forbid", null, "never"]]).map(([label, kind, amount, said]) =>
+        element("button", { type: "button", "aria-label": `${visible(sourceOf(k))} to ${visible(name)}: ${said}`, click: () => edit({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
+    $("panel").hidden = false;
+    $("why").disabled = one.offset === 0;
+    drawText();
+    $("text").children[k].focus();
+  }
+
+  function why() {
+    const one = state.tokens[state.chosen];
+    const asked = new URLSearchParams({ text: [...state.whole].slice(0, one.offset).join(""), also: one.name });
+    if (token) asked.set("token", token);
+    $("trace").hidden = false;
+    $("frame").src = `/api/why?${asked}`;
+    $("trace").scrollIntoView({ block: "nearest" });
+  }
+
+  // ---- the graph and its commits
+
+  function drawGraph() {
+    const graph = state.graph;
+    $("title").textContent = graph.model;
+    document.title = `${graph.model} \u00b7 sifu`;
+    const perplexity = graph.perplexity === null ? "" : `, held-out perplexity ${graph.perplexity.toFixed(1)}`;
+    $("about").textContent = `${graph.nodes.toLocaleString("en-US")} nodes${perplexity}, snapshot ${graph.snapshot.slice(0, 8)}`;
+    document.body.classList.toggle("editable", graph.editable);
+    $("redo").disabled = !graph.redo;
+    $("undo").disabled = graph.commits.filter((commit) => !commit.undone).length < 2;
+    $("commits").replaceChildren(...graph.commits.map((commit) => element("li", { class: [commit.here && "here", commit.undone && "undone"].filter(Boolean).join(" ") },
+      visible(commit.message).replaceAll("\u2423", " "), element("time", { datetime: commit.time }, new Date(commit.time).toLocaleString()))));
+  }
+
+  async function load() {
+    state.graph = await (await ask("/api/state")).json();
+    drawGraph();
+  }
+
+  async function edit(change) {
+    if (state.running) return;
+    $("error").hidden = true;
+    for (const button of document.querySelectorAll(".edits button")) button.disabled = true;
+    try {
+      const before = plain();
+      state.graph = await (await ask("/api/edit", { ...change, seen: state.graph.snapshot })).json();
+      $("before-text").textContent = before;
+      $("before").hidden = !before;
+      drawGraph();
+      if (before) await run();
+    } catch (error) { complain(error); await load().catch(complain); }
+    for (const button of document.querySelectorAll("td.edits button")) button.disabled = false;
+  }
+
+  // ---- start
+
+  $("run").addEventListener("click", run);
+  $("prompt").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); run(); }
+  });
+  $("temperature").addEventListener("input", () => { $("temperature-value").textContent = Number($("temperature").value).toFixed(1); });
+  $("why").addEventListener("click", why);
+  $("undo").addEventListener("click", () => edit({ kind: "undo" }));
+  $("redo").addEventListener("click", () => edit({ kind: "redo" }));
+  $("scheme").addEventListener("click", () => {
+    const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.scheme = dark ? "light" : "dark";
+  });
+  $("prompt").focus();
+  load().then(() => { document.documentElement.dataset.ready = "1"; }, complain);
+})();

@@ -1,0 +1,152 @@
+"""The page at `/`: a prompt becomes tokens, a token its candidates and its account; an edit is a commit, and undone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import needs
+import pytest
+from browser import Browser, chromium
+from page_layout import SIZES, faint, nameless, outside
+from serving import Running, serving
+
+from sifu_graph import Graph
+
+TOKEN = "geheim"
+in_a_browser = pytest.mark.skipif(chromium() is None, reason=needs.BROWSER)
+
+
+@pytest.fixture(params=["recurrent", "tuned"])
+def editable(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Iterator[Running]:
+    path = shutil.copytree(paths[request.param], tmp_path / "graph.sifu")
+    with serving(Path(path), edit_token=TOKEN) as found:
+        yield found
+
+
+def edit(server: Running, kind: str, u: str = "春", v: str = "風", **more: object) -> tuple[int, dict[str, object]]:
+    seen = more.pop("seen", None) or server.ask("GET", "/api/state")[1]["snapshot"]
+    asked = {"kind": kind, "u": u, "v": v, "seen": seen, **more}
+    return server.post(asked, path="/api/edit", Authorization=f"Bearer {TOKEN}")
+
+
+def probability(server: Running) -> float:
+    asked = {"prompt": "春風", "max_tokens": 0, "echo": True, "logprobs": 0}
+    found: float = server.post(asked)[1]["choices"][0]["logprobs"]["token_logprobs"][1]
+    return found
+
+
+def test_an_edit_is_a_commit_that_is_served_and_undone(editable: Running) -> None:
+    before, first = probability(editable), editable.ask("GET", "/api/state")[1]
+    assert [commit["here"] for commit in first["commits"]] == [True] and not first["redo"]
+    status, state = edit(editable, "boost", amount=2.0)
+    assert status == 200 and len(state["commits"]) == 2
+    boosted = probability(editable)
+    assert before < boosted < before + 2.0
+    assert edit(editable, "forbid")[0] == 200
+    assert probability(editable) == -9999.0
+    assert edit(editable, "undo")[1]["redo"] is True
+    assert probability(editable) == boosted
+    assert edit(editable, "undo")[0] == 200
+    assert probability(editable) == before
+    assert edit(editable, "redo")[0] == 200
+    assert probability(editable) == boosted
+
+
+def test_who_edits_sees_what_they_edit(editable: Running) -> None:
+    seen = editable.ask("GET", "/api/state")[1]["snapshot"]
+    assert edit(editable, "boost", seen=seen)[0] == 200
+    status, found = edit(editable, "forbid", seen=seen)
+    assert (status, found["error"]["code"]) == (409, "changed")  # the second editor
+    assert "boost" in found["error"]["message"]
+    with Graph.open(editable.path) as graph, graph.writing():
+        status, found = edit(editable, "boost")
+        assert (status, found["error"]["code"]) == (409, "locked")
+    assert edit(editable, "boost")[0] == 200
+
+
+def test_edits_that_are_refused(editable: Running, server: Running) -> None:
+    assert edit(editable, "explode")[0] == 400
+    assert edit(editable, "forbid", v="nowhere")[0] == 400
+    assert editable.post({"kind": "undo", "seen": "x"}, path="/api/edit")[0] == 401
+    assert editable.post({"kind": "undo", "seen": "x"}, path=f"/api/edit?token={TOKEN}")[0] == 401
+    assert server.post({"kind": "undo", "seen": "x"}, path="/api/edit", Authorization="Bearer x")[0] == 403
+
+
+def test_the_account_is_that_of_trace(server: Running) -> None:
+    status, found = server.ask("GET", "/api/why?text=%E6%98%A5%E9%A2%A8&also=%E6%9C%88")
+    assert status == 200
+    data = json.loads(re.search(r'id="data">(.*?)</script>', found["text"])[1])  # type: ignore[index]
+    last = data["traces"][0]["positions"][-1]
+    with Graph.open(server.path) as graph:
+        traced = graph.trace("春風", also=["月"], top=12).positions[-1]
+    assert [data["names"][each["name"]] for each in last["candidates"]] == [each.name for each in traced.candidates]
+    energies = [each.energy for each in traced.candidates]
+    assert [each["energy"] for each in last["candidates"]] == pytest.approx(energies, rel=1e-7)
+    assert server.ask("GET", "/api/why?text=")[0] == server.ask("GET", "/api/why?text=xyz")[0] == 400
+    assert server.ask("GET", "/api/why?text=%E6%98%A5&what_if=nonsense")[0] == 400
+
+
+def wait(browser: Browser, expression: str) -> None:
+    for _ in range(400):
+        if browser.run(expression):
+            return
+        time.sleep(0.05)
+    raise AssertionError((expression, browser.errors))
+
+
+def load(browser: Browser, server: Running) -> None:
+    browser.open(f"http://127.0.0.1:{server.port}/#token={TOKEN}")
+    wait(browser, "document.documentElement.dataset.ready")
+    browser.run("document.getElementById('prompt').value = '春風'")
+    browser.click("#run")
+    wait(browser, "document.documentElement.dataset.done === '1'")
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
+def test_a_newcomer_sees_why_and_changes_it_and_takes_it_back(editable: Running, size: tuple[int, int]) -> None:
+    with Browser(width=size[0], height=size[1]) as browser:
+        load(browser, editable)
+        tokens = browser.run("[...document.querySelectorAll('#text button')].map((one) => one.textContent)")
+        text = editable.post({"prompt": "春風", "max_tokens": 60, "temperature": 0.8, "top_p": 0.9, "seed": 1})
+        assert "".join(tokens).removesuffix("<sep>") == "春風" + text[1]["choices"][0]["text"]
+        browser.click("#text button:nth-child(3)")
+        shown = browser.run("[...document.querySelectorAll('#candidates td.token')].map((one) => one.textContent)")
+        assert tokens[2] in shown and len(shown) >= 12
+        assert outside(browser) == []
+        browser.click("#why")
+        wait(browser, "document.getElementById('frame').contentDocument?.documentElement?.dataset?.ready")
+        came = shown.index(tokens[2])
+        browser.click(f"#candidates tbody tr:nth-child({came + 1}) td.edits button:nth-child(3)")
+        wait(browser, "document.documentElement.dataset.done === '2'")
+        now = browser.run("[...document.querySelectorAll('#text button')].map((one) => one.textContent)")
+        assert now[:2] == tokens[:2] and now[2:3] != tokens[2:3]
+        assert browser.run("document.getElementById('before-text').textContent").startswith("".join(tokens[:3]))
+        browser.click("#undo")
+        wait(browser, "document.documentElement.dataset.done === '3'")
+        again = browser.run("[...document.querySelectorAll('#text button')].map((one) => one.textContent)")
+        assert again == tokens
+        for scheme in ("light", "dark"):
+            browser.scheme(scheme)
+            time.sleep(0.3)
+            assert faint(browser) == []
+        assert nameless(browser) == [] and outside(browser) == []
+        assert browser.errors == []
+        assert all(each.startswith((f"http://127.0.0.1:{editable.port}/", "data:")) for each in browser.requests)
+
+
+@in_a_browser
+def test_a_page_that_cannot_edit_has_no_buttons_for_it(server: Running) -> None:
+    with Browser() as browser:
+        load(browser, server)
+        browser.click("#text button:nth-child(3)")
+        assert browser.run("[...document.querySelectorAll('.edits')].every((one) => !one.offsetWidth)")
+        browser.run("document.getElementById('prompt').value = 'xyz'")
+        browser.click("#run")
+        wait(browser, "!document.getElementById('error').hidden")
+        assert "no part of it is a node" in browser.run("document.getElementById('error').textContent")
