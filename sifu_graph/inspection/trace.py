@@ -111,9 +111,7 @@ class Position:
     source: tuple[str, ...]  # the nodes of its name: the node alone, or those of its clone
     weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on; with a base: `moved_shares`
     account: Account
-    unknown_p: float
-    """Probability (0 to 1) of <unk> among all nodes, where it is left out of ``p`` and ``loss``: generation never
-    chooses it. 0 with ``like="eval"``."""
+    unknown_p: float  # probability of <unk> among all nodes, where ``p`` and ``loss`` leave it out; else 0
 
     @property
     def margin(self) -> Account | None:
@@ -179,8 +177,8 @@ class Trace:
 
     @property
     def unknown_p(self) -> float:
-        """Mean of the positions' probability of <unk> (0 to 1), where it is left out."""
-        return sum(one.unknown_p for one in self.positions) / len(self.positions)
+        """Mean of `Position.unknown_p` over the positions."""
+        return float(np.mean([one.unknown_p for one in self.positions]))
 
     @property
     def unchanged(self) -> bool:
