@@ -18,6 +18,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
@@ -57,11 +58,13 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     OptionError
         From the wrapped function: a value is not one of those that the annotation lists.
     """
-    return _wrapped(function, before=None)
+    return _wrapped(function, around=None)
 
 
-def checked_methods(*, before: Callable[[Any], None], without: Iterable[str] = ()) -> Callable[[C], C]:
-    """A decorator of a class: as `checked` for its public methods, after ``before(self)``; not for ``without``."""
+def checked_methods(
+    *, around: Callable[[Any], AbstractContextManager[None]], without: Iterable[str] = ()
+) -> Callable[[C], C]:
+    """A decorator of a class: as `checked` for its public methods, within ``around(self)``; not for ``without``."""
 
     def decorate(cls: C) -> C:
         for name, member in list(vars(cls).items()):
@@ -70,13 +73,15 @@ def checked_methods(*, before: Callable[[Any], None], without: Iterable[str] = (
             if isinstance(member, classmethod):
                 setattr(cls, name, classmethod(checked(member.__func__)))
             elif inspect.isfunction(member):
-                setattr(cls, name, _wrapped(member, before=before))
+                setattr(cls, name, _wrapped(member, around=around))
         return cls
 
     return decorate
 
 
-def _wrapped(function: Callable[P, T], *, before: Callable[[Any], None] | None) -> Callable[P, T]:
+def _wrapped(
+    function: Callable[P, T], *, around: Callable[[Any], AbstractContextManager[None]] | None
+) -> Callable[P, T]:
     @functools.cache
     def parameters() -> tuple[inspect.Signature, dict[str, ast.expr]]:
         """The signature, and the parsed annotation of each parameter: read at the first call."""
@@ -87,8 +92,10 @@ def _wrapped(function: Callable[P, T], *, before: Callable[[Any], None] | None) 
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
-        if before is not None and args:
-            before(args[0])
+        with nullcontext() if around is None or not args else around(args[0]):
+            return checked_call(*args, **options)
+
+    def checked_call(*args: P.args, **options: P.kwargs) -> T:
         signature, annotations = parameters()
         try:
             bound = signature.bind(*args, **options)

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.layout import FIRST_VERSION, REPEAT_VERSION
+from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
@@ -26,6 +27,7 @@ from sifu_graph.arrays import Bools, Ints
 from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
+from sifu_graph.kernels.native import slow_reason
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.pair_model import PairModel
@@ -53,6 +55,7 @@ CLONES, CLONE_TOKENS = 500_000, 10
 """By default there are at most `CLONES` clones, or one for every `CLONE_TOKENS` tokens of the text, if that is more."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """What was built: the paper's Table 3 for this graph."""
@@ -172,7 +175,8 @@ def build_graph(
     init
         ``counts``: the new graph is a smoothed bigram model. ``uniform``: U(-0.5, 0.5), as in the paper.
     signal
-        A preset's name, or settings.
+        The name of a preset (``recurrent``, ``tuned``, ``paper``, ``paper-v1`` or ``brillm05``: ``help(sifu_graph)``
+        says what they are), or a `SignalConfig`.
     clones
         Nodes that are split by the nodes before them, where all edges share a base: at most this number, those that
         predict the text best. None: `CLONES` or one for every `CLONE_TOKENS` tokens there, none elsewhere.
@@ -370,6 +374,8 @@ def _notes(
         )
     if (note := unknown_note(unknown_share)) is not None:
         notes.append(f"{note}: `vocab={options.vocab * 2}` makes fewer unknown")
+    if (note := slow_reason(options.width)) is not None:
+        notes.append(note)
     covered = coverage(counts, private)
     asked = int((counts.count >= options.min_count).sum())
     if covered < LEAST_COVERAGE and int(private.sum()) < asked:

@@ -24,39 +24,62 @@ Positional = Literal["sinusoid", "brillm05", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalConfig:
-    """Every choice in the mathematics, as data. Stored with the graph; see `PRESETS`."""
+    """Every choice in the mathematics of the signal, as data. Stored with the graph.
+
+    ``sifu_graph.PRESETS`` has settings by name: ``recurrent``, ``tuned``, ``paper``, ``paper-v1`` and ``brillm05``;
+    their meaning is in ``help(sifu_graph)``. `dataclasses.replace` changes one of them.
+
+    Attributes
+    ----------
+    first
+        r_1 = GELU(r_0 + b + PE_0) (``biased``), or r_0 itself (``raw``).
+    drive
+        What an edge carries on: the last signal (``chain``), or the mix of all (``mix``).
+    mix_from
+        The mix begins with r_1, or with r_2 (r_1 alone drives the first step, then leaves).
+    initial
+        r_0: ``ones``, ones / d (``mean``), or a normal vector drawn from the graph's seed (``random``).
+    positional
+        PE: position / 10000^(2j/d) (``sinusoid``); position * 10000^(2j/d), as the released code has it (``brillm05``);
+        or ``none``.
+    train_offset
+        PE index of step s (s = 0 carries x_1 to x_2) in training is s + this.
+    decode_offset
+        The same in decoding (a quirk of the released code makes it differ).
+    self_decode
+        The self edge (u, u) is a candidate in decoding (in training it always is).
+    train_default
+        The default edge is trained.
+    normalise_mix
+        The mean over the width is taken off S_i, and the rest divided by its root mean square.
+    skip_current
+        S_i leaves out r_i where there are earlier signals: the row of x_i knows x_i already.
+    recency
+        alpha_k starts as ``recency * k``: 0 mixes all signals equally, more favours the last ones.
+    reset_after
+        Number of steps after which the signal starts again from the current node (paper, section 3.3).
+    learn_scale
+        The energy is multiplied by a learned scale before the softmax (starts at 1).
+    base
+        All edges share a recurrence, whose contest adds to the counts of pairs (`ops.recurrent`). The settings above
+        do not apply.
+    """
 
     first: Literal["biased", "raw"] = "biased"
-    """r_1 = GELU(r_0 + b + PE_0), or r_0 itself."""
     drive: Literal["chain", "mix"] = "chain"
-    """What an edge carries on: the last signal, or the mix of all."""
     mix_from: Literal[1, 2] = 1
-    """The mix begins with r_1, or with r_2 (r_1 alone drives the first step, then leaves)."""
     initial: Literal["ones", "mean", "random"] = "ones"
-    """r_0: ones, ones / d, or a normal vector drawn from the graph's seed."""
     positional: Positional = "sinusoid"
-    """PE: position / 10000^(2j/d); position * 10000^(2j/d), as the released code has it; or none."""
     train_offset: Literal[0, 1] = 1
-    """PE index of step s (s = 0 carries x_1 to x_2) in training is s + this."""
     decode_offset: Literal[0, 1] = 1
-    """The same in decoding (a quirk of the released code makes it differ)."""
     self_decode: bool = True
-    """The self edge (u, u) is a candidate in decoding (in training it always is)."""
     train_default: bool = False
-    """The default edge is trained."""
     normalise_mix: bool = False
-    """The mean over the width is taken off S_i, and the rest divided by its root mean square."""
     skip_current: bool = False
-    """S_i leaves out r_i where there are earlier signals: the row of x_i knows x_i already."""
     recency: float = 0.0
-    """alpha_k starts as ``recency * k``: 0 mixes all signals equally, more favours the last ones."""
     reset_after: int | None = None
-    """Number of steps after which the signal starts again from the current node (paper, section 3.3)."""
     learn_scale: bool = False
-    """The energy is multiplied by a learned scale before the softmax (starts at 1)."""
     base: bool = False
-    """All edges share a recurrence, whose contest adds to the counts of pairs (`ops.recurrent`). The settings above
-    do not apply."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -149,6 +172,17 @@ class OptimizerConfig:
 
     Attributes
     ----------
+    kind
+        ``rowwise`` (row-wise AdaGrad: one second moment per edge), ``adamw`` (updates the edges of a step) or
+        ``adamw-dense`` (updates all edges).
+    lr
+        The learning rate.
+    beta1, beta2
+        Decay of the mean gradient (AdamW), and of the second moment; 1 (``rowwise`` only): the sum of all steps.
+    eps
+        Added to the denominator of the update.
+    weight_decay
+        Decoupled weight decay.
     clip
         Greatest norm of one row's gradient in one step; 0: no limit. The row is the unit, because no gradient of
         the whole graph ever exists.
@@ -226,8 +260,10 @@ class OptimizerConfig:
 
 
 def require_positive(**values: float | None) -> None:
-    """Raises `OptionError` for a value that is given and not positive."""
+    """Raises `OptionError` for a value that is given and not positive, or infinite."""
     for name, value in values.items():
+        if value == math.inf:
+            raise OptionError(f"{name} is infinite: it must be a number (leave it out for no limit)")
         if value is not None and not value > 0:
             raise OptionError(f"`{name}` is {value}: it must be above 0")
 

@@ -1,7 +1,8 @@
 """What a run will take before it begins: memory, disk and time, from a graph or from the sizes of one to be built.
 
 It knows sizes and rates; it does not read text or parameters. The time rests on this machine's rate of matrix
-products, measured for a fraction of a second, and on the share of it that training reached where it was measured.
+products, measured for a fraction of a second, and on the share of it that training reached where it was measured: 11
+graphs of 300 to 4,000 nodes and of widths 8 to 64, all of which were between half and twice as fast as their estimate.
 """
 
 from __future__ import annotations
@@ -15,27 +16,35 @@ import numpy as np
 import psutil
 import torch
 from sifu_store.layout import PAGE_EDGES
+from sifu_store.short_repr import short_repr
 
 from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
+from sifu_graph.kernels import native
 from sifu_graph.model.working_memory import FLOAT_BYTES, edge_working_bytes, working_bytes
-from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, parse_bytes
+from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, require_least
 from sifu_graph.paging.device_budget import WORK_BYTES
+from sifu_graph.paging.process_memory import mapped_bytes
 from sifu_graph.training.base_trainer import STEPS, STREAMS
 from sifu_graph.training.step import edge_state_arrays
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-TRAINING_SHARE = 0.20  # of the matrix-product rate, exact softmax, batches of 512 chunks: the measured table
+TRAINING_SHARE = 0.6  # of the matrix-product rate, exact softmax, batches of 512 chunks: measured
+GELU_FLOPS = 520  # what an element of a contest costs beside its products, forward and backward: measured
+TORCH_FLOPS, TORCH_WIDTH_FLOPS = 40_000, 1_500  # of an edge in a contest without the compiled kernel: measured
 BASE_SHARE = 0.25  # the same for a base: three products of a signal with the vectors of all nodes for each token
+BASE_FLOPS = 140_000  # what a token costs beside them: measured
 PAGING_BYTES_PER_S = 1.7e9  # that a core writes to the scratch file, in the system's file cache: measured
 TEXT_ROW = 4.0  # mean row that a token of text meets, relative to the mean over all rows (Tang + Song: 3.9)
 COMMITS_KEPT = 3  # the last two of training, and the one that is being written
 LIBRARY_BYTES = 180 << 20  # Python and the libraries, where no graph is open: measured
+FIRST_USE_BYTES = 24 << 20  # that the libraries allocate and map when a step is computed: measured
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Bytes, seconds and rates of a run.
@@ -52,10 +61,11 @@ class Estimate:
         What training takes for the edges: what the tables and the computation leave of ``host_memory``, else all, else
         most of what is free.
     table_bytes, working_bytes, library_bytes
-        Memory of the tables of the graph, of the computation of a training step, and of Python and its libraries.
-        ``host_memory`` bounds the edges, the tables and the computation together.
+        Memory of the tables of the graph, of the computation of a training step, and of Python and its libraries, with
+        the files that are mapped into memory. ``host_memory`` bounds the edges, the tables and the computation
+        together.
     process_bytes
-        The memory of the process in training: all of these.
+        The most memory of the process in training: all of these.
     scratch_bytes, store_bytes
         Disk: pages that leave memory, and the store after training with the commits that are kept; at most.
     decoding_bytes
@@ -64,7 +74,8 @@ class Estimate:
         Of a GPU, in training: what keeps everything there, with what a step computes with; and the smallest
         ``device_memory`` that works, to which that is to be added. 0 for a graph with a base.
     tokens_per_s
-        Of training within ``host_bytes``, where the disk keeps up: a step writes all that does not fit.
+        Of training within ``host_bytes``, between half and twice of it, without other load on the machine, and where
+        the disk keeps up: a step writes all that does not fit.
     resident_tokens_per_s
         The same with everything in memory.
     epoch_tokens, epoch_s
@@ -174,9 +185,11 @@ def estimate(
     ------
     OptionError
         A value has no meaning.
+    HostMemoryError
+        ``host_memory`` is less than what training needs.
     """
     if graph is not None and graph.parameters.base is not None:
-        return _of_base(graph, min(batch, STREAMS))
+        return _of_base(graph, min(batch, STREAMS), host_memory)
     size = _Size.of(graph) if graph is not None else _Size.planned(vocab, sparsify, width=width, length=length)
     nodes, width, edges, slots = size.nodes, size.width, size.edges, size.slots
     folder = folder if graph is None else graph.path
@@ -204,14 +217,16 @@ def estimate(
         text_row=size.text_row,
     )
     tables = 100 * slots + 200 * nodes if graph is None else graph.table_bytes
-    library = LIBRARY_BYTES if graph is None else graph.library_bytes
+    library = _library_bytes(graph)
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
     edges_least = least_bytes(pages, row_pages, page_bytes) + copied
-    given = None if host_memory is None else parse_bytes(host_memory) - tables - working
+    least, given = min(whole, edges_least) + tables + working, None
+    if host_memory is not None:
+        given = require_least(host_memory, least_bytes=least, batch_bytes=copied + working) - tables - working
     host = max(0, min(whole, int(FREE_SHARE * memory.available) if given is None else given))
     rate = matrix_flops()
-    resident_speed = TRAINING_SHARE * rate / max(1.0, 3 * 2 * size.text_row * width * width)
+    resident_speed = TRAINING_SHARE * rate / (max(1.0, size.text_row) * _edge_flops(width))
     paging_s = (whole - host) / PAGING_BYTES_PER_S / torch.get_num_threads()
     speed = 1 / (1 / resident_speed + paging_s / (batch * size.length))
     return Estimate(
@@ -224,7 +239,7 @@ def estimate(
         page_bytes=page_bytes,
         whole_bytes=whole,
         decoding_bytes=pages * PAGE_EDGES * edge_floats * FLOAT_BYTES,
-        least_bytes=min(whole, edges_least) + tables + working,
+        least_bytes=least,
         host_bytes=host,
         device_bytes=whole + copied + WORK_BYTES,
         device_least_bytes=edges_least,
@@ -245,16 +260,31 @@ def estimate(
     )
 
 
-def _of_base(graph: GraphSession, streams: int) -> Estimate:
+def _edge_flops(width: int) -> int:
+    """What an edge in a contest costs in training, in floating point operations of a matrix product."""
+    if native.load(width, torch.float32) is None:
+        return TORCH_FLOPS + TORCH_WIDTH_FLOPS * width
+    return 3 * 2 * width * width + GELU_FLOPS * width
+
+
+def _library_bytes(graph: GraphSession | None) -> int:
+    """Memory of Python and its libraries, with the files that they map."""
+    return (LIBRARY_BYTES if graph is None else graph.library_bytes) + FIRST_USE_BYTES + mapped_bytes()
+
+
+def _of_base(graph: GraphSession, streams: int, host_memory: str | int | None) -> Estimate:
     """Of a graph whose edges share a base: it is all in memory, and no page of an edge is read."""
     base = graph.parameters.base
     assert base is not None
     working = working_bytes(graph.parameters, trained=streams * STEPS)
+    if host_memory is not None:
+        require_least(host_memory, least_bytes=graph.table_bytes + working)
     index, width, memory = graph.parameters.index, graph.parameters.width, psutil.virtual_memory()
     parameters = base_parameters(index.nodes, width)
     stored = 3 * FLOAT_BYTES * parameters + 12 * len(base.pairs.target)  # with the state of AdamW; at most
     rate = matrix_flops()
-    speed = BASE_SHARE * rate / (3 * 2 * index.nodes * width)
+    speed = BASE_SHARE * rate / (3 * 2 * index.nodes * width + BASE_FLOPS)
+    library = _library_bytes(graph)
     tokens = graph.settings["build"]["corpus_tokens"]
     return Estimate(
         nodes=index.nodes,
@@ -272,8 +302,8 @@ def _of_base(graph: GraphSession, streams: int) -> Estimate:
         host_bytes=graph.table_bytes + working,
         table_bytes=graph.table_bytes,
         working_bytes=working,
-        library_bytes=graph.library_bytes,
-        process_bytes=graph.library_bytes + graph.table_bytes + working,
+        library_bytes=library,
+        process_bytes=library + graph.table_bytes + working,
         fits=True,
         scratch_bytes=0,
         store_bytes=COMMITS_KEPT * stored,

@@ -5,6 +5,7 @@ The module knows batches and reports; the mathematics is in `forward` and `conte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError
+from sifu_store.short_repr import short_repr
 from torch import Tensor
 
 from sifu_graph import device as devices
@@ -29,8 +31,9 @@ from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
 from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
 from sifu_graph.text.corpus import Corpora, Corpus
-from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus
+from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus, token_key, written_tokens
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
+from sifu_graph.text.overlap import shared_share, trained_note
 from sifu_graph.text.tokenizer import Tokenizer
 from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
 
@@ -43,6 +46,7 @@ MOST_STEPS = 64  # of a document that have figures of their own; the last ones a
 SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class PartReport:
     """The figures of some of the predicted tokens: their number, perplexity, and share predicted by greedy decoding."""
@@ -52,6 +56,7 @@ class PartReport:
     top1: float
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class EvalReport:
     """Held-out figures over ``tokens`` predicted tokens (separators among them).
@@ -99,6 +104,9 @@ class EvalReport:
     baselines: list[Baseline]
     forbidden: int = 0
     """Number of further tokens without a probability, because their pair is forbidden."""
+    trained_share: float = 0.0
+    """Share (0 to 1) of the tokens of another text that are in documents which the graph was built from or trained
+    on, as far as their encoded text is in the store's cache; 0 for the held-out part of its own text."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -157,6 +165,8 @@ def _evaluate(
     else:
         tokens = graph.tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
         part, name = tokens.heldout, "held-out"
+    own_heldout = corpus is None and like is None
+    trained_share = 0.0 if own_heldout else shared_share(part, _training_texts(graph))
     plain = None
     if own is not None:
         stages.stage("counting the baselines")
@@ -168,7 +178,19 @@ def _evaluate(
     tally = _Tally(characters_of_nodes(part, tokenizer, counts), tokenizer, graph.settings["build"]["length"])
     with devices.memory_errors():
         tally.add(graph.parameters, graph.signal, part, limit=limit, plain=plain, stages=stages)
-    return tally.report(name, left_out=share if tokenizer.unknown is None else None)
+    return tally.report(name, left_out=share if tokenizer.unknown is None else None, trained_share=trained_share)
+
+
+def _training_texts(graph: GraphSession) -> Iterator[Split]:
+    """Texts of the build and of the last training, where the cache of the store has them encoded."""
+    build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / CACHE
+    keys = [] if training is None else [training["corpus"]]
+    with contextlib.suppress(CorpusError):  # it is gone, or has changed
+        own = Corpus.from_record(build["corpus"], directory)
+        keys.append(token_key(own, graph.tokenizer, holdout=build["holdout"]))
+    for key in dict.fromkeys(keys):
+        if (found := written_tokens(directory, graph.tokenizer, key=key)) is not None:
+            yield found.train
 
 
 def _own(graph: GraphSession, stages: Stages) -> TokenFile:
@@ -297,14 +319,21 @@ class _Tally:
         if self.characters_of is not None:
             self.characters += float(self.characters_of[found.target].sum())
 
-    def report(self, part: str, *, left_out: float | None = None) -> EvalReport:
-        """The figures. ``left_out``: the share of the characters of the text that the tokenizer left out."""
+    def report(self, part: str, *, left_out: float | None = None, trained_share: float = 0.0) -> EvalReport:
+        """The figures.
+
+        ``left_out``: the share of the characters of the text that the tokenizer left out. ``trained_share``: see
+        `EvalReport`.
+        """
         if not self.tokens:
             raise CorpusError(NO_TEXT)
         bits, characters = float(self.nats.sum()) / math.log(2.0), round(self.characters) or None
         known = np.array([self.nats.sum(), self.seen.sum(), self.first.sum()]) - self.unknown
         share = float(self.unknown[1]) / max(1, self.tokens - self.separators) if left_out is None else left_out
-        note = unknown_note(share)
+        notes = [
+            unknown_note(share, characters=characters is not None),
+            trained_note(trained_share),
+        ]
         return EvalReport(
             perplexity=perplexity(float(self.nats.sum()) / self.tokens),
             bits_per_token=bits / self.tokens,
@@ -323,7 +352,8 @@ class _Tally:
                 self.plain, self.plain_known, tokens=self.tokens, known=int(known[1]), characters=characters
             ),
             forbidden=self.forbidden,
-            notes=[] if note is None else [note],
+            trained_share=trained_share,
+            notes=[note for note in notes if note is not None],
         )
 
 

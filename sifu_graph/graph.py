@@ -39,6 +39,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
 
+    Several threads may use a graph: their calls run one after the other. Processes open it each for itself.
+
     Methods that change the graph make one commit each. ``dry_run`` reports what a change would do and commits nothing;
     ``command`` is the name of the command in the log. All of them raise `StoreLockedError` if another process writes to
     the store, `OptionError` for an unknown node, for a value without meaning, and for a graph that is open at an older
@@ -85,12 +87,13 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         texts
             Texts in memory instead of ``corpus``: any iterable of them; at level ``tokens``, lists of tokens.
         steps, epochs, minutes
-            How much longer: steps of the optimizer, passes over the text, or minutes of time. A run that ``minutes``
+            How much longer: steps of the optimizer, passes over the text, or minutes of time, which include the closed
+            form and the evaluations: a warning says so where they leave no time for a step. A run that ``minutes``
             alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
             best, those before the run included.
         batch
-            Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. None: as in the last
-            run.
+            Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. It is kept: None is as
+            in the last run, or 512 (64 with a base).
         optimizer
             An `OptimizerConfig`. None: that of the last run, or the defaults.
         candidates
@@ -103,7 +106,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         contexts
             Begin with the closed form. None: where the graph was never trained and its mathematics allows it.
         on_step
-            Called with a `StepReport` after every step.
+            Called with a `StepReport` after every step. An exception that it raises ends the run as Ctrl-C does: what
+            is done is committed, and then the exception is raised.
         progress
             How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
             person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
@@ -231,6 +235,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
     ) -> Trace:
         """The signals, energies and candidates of a text, position by position.
 
+        Computed as in `generate`, probabilities and losses leave <unk> out; `score` and `evaluate` keep it.
+
         Parameters
         ----------
         text
@@ -240,7 +246,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         last
             Number of last positions to return. None: all.
         like
-            Compute as ``generate`` or as ``eval``.
+            Compute as ``generate``, without <unk>, or as ``eval``, with it.
         also
             Names of nodes that are shown at every position, whatever their energy.
         what_if
@@ -372,7 +378,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         kind
             ``loss``: of all training runs by step. ``rows``: private edges out of and into each node. ``counts``: of
             the pairs, and the threshold of private edges. ``energy``: of the private edges by count. ``alpha``: the
-            mixing logits by position. ``pages``: which are stored, and how often they are used.
+            mixing logits by position. ``pages``: which are stored, and how often they are used. The last two are not
+            of graphs whose edges share a base.
         out
             A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
         force

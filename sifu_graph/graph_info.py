@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
+from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
@@ -14,6 +15,7 @@ from sifu_graph.text.encoded import CACHE
 from sifu_graph.text.kept_texts import PATTERN
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
     """What a graph is: the figures of the paper's Table 3, and where it stands."""

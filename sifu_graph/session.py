@@ -5,6 +5,7 @@ Every package above takes a `GraphSession` as its argument; it knows none of the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, HostMemoryError, OptionError, StoreDamagedError, StoreError
+from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreError
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
@@ -33,13 +34,34 @@ if TYPE_CHECKING:
     from sifu_graph.model.parameters import Parameters
 
 
-def require_open(graph: GraphSession) -> None:
-    """Raises `StoreError` if the graph is closed: before every public method."""
-    graph.require_open()
+@contextmanager
+def in_use(graph: GraphSession) -> Iterator[None]:
+    """Around every public method: one thread at a time. Raises `StoreError` if the graph is closed."""
+    with graph.lock:
+        graph.require_open()
+        yield
 
 
-operations = checked_methods(before=require_open, without=("close", "require_open"))
-"""Of a class of graphs: its public methods check their arguments, and refuse a graph that is closed."""
+INTERNAL = frozenset(
+    {
+        "at_rest",
+        "edge_reader",
+        "fit_memory",
+        "library_bytes",
+        "lock",
+        "modest",
+        "pinned",
+        "reload",
+        "require_open",
+        "scratch_folder",
+        "table_bytes",
+        "writing",
+    }
+)
+"""Names of an open graph that are not for users."""
+
+operations = checked_methods(around=in_use, without=("close", "require_open"))
+"""Of a class of graphs: public methods check their arguments, run one at a time, and refuse a graph that is closed."""
 
 
 @operations
@@ -58,6 +80,7 @@ class GraphSession:
         precision: str = "float32",
     ) -> None:
         self._store, self._open = store, True
+        self.lock = threading.RLock()  # of the thread that uses the graph: memory and snapshot are those of one call
         self.pinned = False
         self.host_memory, self.modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
@@ -140,10 +163,14 @@ class GraphSession:
         return graph
 
     def close(self) -> None:
-        """Closes the store. What was not committed is gone. Every other method raises `StoreError` from then on."""
-        self._open = False
-        self._forget()
-        self._store.close()
+        """Closes the store. What was not committed is gone. Every other method raises `StoreError` from then on.
+
+        A call in another thread ends before.
+        """
+        with self.lock:
+            self._open = False
+            self._forget()
+            self._store.close()
 
     def require_open(self) -> None:
         """Raises `StoreError` if the graph is closed."""
@@ -177,6 +204,10 @@ class GraphSession:
         }
         cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
         return f"<table>{''.join(cells)}</table>"
+
+    def __dir__(self) -> list[str]:
+        """Names that help and completion list: without those that only other modules of the library use."""
+        return sorted(set(super().__dir__()) - INTERNAL)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """A graph is neither pickled nor copied: its store has a lock and open files."""
@@ -304,7 +335,8 @@ class GraphSession:
         wanted: int | None = None
         if self.host_memory is not None:
             least_bytes = min(pool.pages * page_bytes, pool.least_bytes(state) + copied)
-            wanted = self._left_of_memory(working, least_bytes=least_bytes, copied_bytes=copied)
+            batch_bytes = copied + working if trained_edges else 0
+            wanted = self._left_of_memory(working, least_bytes=least_bytes, batch_bytes=batch_bytes)
         elif self.modest:
             wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
         host_bytes, self.memory_note = budget.budget(
@@ -334,24 +366,20 @@ class GraphSession:
             refuse_link(self.path / "scratch")
         return self.scratch or self.path / "scratch"
 
-    def _left_of_memory(self, working: int, *, least_bytes: int, copied_bytes: int = 0) -> int:
+    def _left_of_memory(self, working: int, *, least_bytes: int, batch_bytes: int = 0) -> int:
         """Bytes that ``host_memory`` leaves for the edges: without the tables and what the computation takes.
 
         Raises
         ------
         HostMemoryError
-            They are less than ``least_bytes``, of which ``copied_bytes`` are copies.
+            They are less than ``least_bytes``. ``batch_bytes`` of all that is needed depend on the batch.
         """
         assert self.host_memory is not None
         fixed_bytes = self.table_bytes + working
-        left_bytes = budget.parse_bytes(self.host_memory) - fixed_bytes
-        if left_bytes < least_bytes:
-            depends = f", of which {format_bytes(copied_bytes + working)} depend on `batch`" if copied_bytes else ""
-            raise HostMemoryError(
-                f"`host_memory` is {self.host_memory}: the least that works here is "
-                f"{format_bytes(fixed_bytes + least_bytes)}{depends}"
-            )
-        return left_bytes
+        return (
+            budget.require_least(self.host_memory, least_bytes=fixed_bytes + least_bytes, batch_bytes=batch_bytes)
+            - fixed_bytes
+        )
 
     def _fit_base(self, working: int) -> None:
         """Checks that the base fits the memory that the graph may take; it is never paged."""
@@ -450,13 +478,14 @@ class GraphSession:
         """
         if self.pinned:
             raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
-        before, writer = self.store.snapshot, Store.open(self.path, write=True)
-        try:
-            self.reload(writer)
-            writer.require_clock()
-            yield writer
-        finally:
-            writer.close()  # first of all: nothing that fails below keeps the lock
-            if self._open:
-                newest = Store.open(self.path)
-                self.reload(newest, force=newest.snapshot != before if stale is None else stale())
+        with self.lock:
+            before, writer = self.store.snapshot, Store.open(self.path, write=True)
+            try:
+                self.reload(writer)
+                writer.require_clock()
+                yield writer
+            finally:
+                writer.close()  # first of all: nothing that fails below keeps the lock
+                if self._open:
+                    newest = Store.open(self.path)
+                    self.reload(newest, force=newest.snapshot != before if stale is None else stale())

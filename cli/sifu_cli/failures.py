@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 from sifu_store.durable import resource_error
 from sifu_store.errors import ResourceError, SifuError
@@ -45,11 +49,31 @@ def explain(error: BaseException | None, command: click.Command | None) -> tuple
 
 
 def explain_usage(error: click.ClickException) -> str:
-    """The message for a wrong command line, with a reference to the help."""
-    message = error.format_message().rstrip(".")
+    """The message for a wrong command line, with what was meant and a reference to the help."""
+    message = _with_the_nearest(error, error.format_message().rstrip("."))
     message = message[:1].lower() + message[1:]
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     return f"{message} (see {ctx.command_path} --help)" if ctx is not None else message
+
+
+def _with_the_nearest(error: click.ClickException, message: str) -> str:
+    """The message of a wrong option, choice or argument, with the one that is nearest to it."""
+    import difflib  # only these errors need it
+
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.NoSuchOption) and ctx is not None:
+        known = [name for param in ctx.command.get_params(ctx) for name in (*param.opts, *param.secondary_opts)]
+        near = difflib.get_close_matches(error.option_name, [name for name in known if name.startswith("-")], n=1)
+        return f"no such option {error.option_name!r}" + (f"; did you mean {near[0]}?" if near else "")
+    if isinstance(error, click.BadParameter) and error.param is not None and "did you mean" not in message:
+        choices = map(str, getattr(error.param.type, "choices", ()))
+        given = re.search(r"'([^']*)' is not one of", message)
+        near = difflib.get_close_matches(given[1], list(choices), n=1) if given else []
+        return message + (f"; did you mean {near[0]}?" if near else "")
+    takes = ctx is not None and any(isinstance(param, click.Argument) for param in ctx.command.params)
+    if takes and "unexpected extra argument" in message:
+        return f"{message}; put quotes around a text or a name of several words"
+    return message
 
 
 def one_line(message: str) -> str:
@@ -59,3 +83,14 @@ def one_line(message: str) -> str:
         half = MOST_SHOWN // 2
         text = f"{text[:half]} ... {text[-half:]}"
     return text
+
+
+@contextmanager
+def interrupted_as(what: str) -> Iterator[None]:
+    """Says what Ctrl-C means for a command that makes something as a whole."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if str(stop):  # another signal, or a message of its own
+            raise
+        raise KeyboardInterrupt(what) from stop

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -92,9 +93,25 @@ def corpus_of(files: Sequence[str], reading: Reading) -> Corpus | None:
                 click.get_current_context(),
             )
         return None
+    from sifu_store.errors import CorpusError
+
     from sifu_graph.text.corpus import Corpus
 
-    return Corpus(files, **dataclasses.asdict(reading))
+    try:
+        return Corpus(files, **dataclasses.asdict(reading))
+    except CorpusError as error:
+        if (path := _path_in_pieces(files)) is None:
+            raise
+        raise CorpusError(f"{error}; put quotes around {path!r}") from None
+
+
+def _path_in_pieces(files: Sequence[str]) -> str | None:
+    """A path with spaces that the shell split into several arguments; None: there is none."""
+    for first in range(len(files)):
+        for stop in range(first + 2, len(files) + 1):
+            if Path(joined := " ".join(files[first:stop])).exists():
+                return joined
+    return None
 
 
 def say_notes(corpus: Corpus | None, *, quiet: bool) -> None:

@@ -20,9 +20,16 @@ from typing import Any
 from sifu_store.errors import OptionError, OptionTypeError
 
 from sifu_graph.input_file import open_regular
+from sifu_graph.text.csv_rows import delimiter_of
 
 ENDS = ("source", "target")
 WAYS = ("scale", "boost", "copy_from", "to_default", "forbid", "allow")
+OTHER_NAMES = {
+    **dict.fromkeys(("from", "src", "u"), "source"),
+    **dict.fromkeys(("to", "dst", "v"), "target"),
+    **dict.fromkeys(("default",), "to_default"),
+}
+"""Columns by names that other programs give them, for messages."""
 MOST_BYTES = 256 << 20
 """Greatest size of a file: its rows are in memory at once."""
 _TRUE, _FALSE = ("true", "1", "yes", "x"), ("false", "0", "no")
@@ -60,7 +67,8 @@ def read_rows(table: Any) -> list[EdgeRow]:
     Parameters
     ----------
     table
-        A path to a CSV file (``.csv``; ``.tsv``: with tabs) or to JSON lines, a list of dicts, or a pandas DataFrame.
+        A path to a CSV file (commas, semicolons, tabs or bars, as the first line has; ``.tsv``: tabs) or to JSON lines,
+        a list of dicts, or a pandas DataFrame.
 
     Raises
     ------
@@ -114,7 +122,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if row.strip():
                 yield f"{path}: line {line}", _object(row, f"{path}: line {line}")
         return
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    delimiter = delimiter_of(text.partition("\n")[0], path.suffix.lower())
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -146,7 +154,8 @@ def _check_columns(where: str, names: Iterable[Any]) -> None:
     every = (*ENDS, *WAYS)
     for name in names:
         if name not in every:
-            near = difflib.get_close_matches(name, every, n=1)
+            usual = OTHER_NAMES.get(name.lower())
+            near = [usual] if usual else difflib.get_close_matches(name, every, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(every)}"
             raise OptionError(f"{where}: no column {name!r}; {meant}")
         if names.count(name) > 1:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sifu_store.short_repr import short_repr
+
 from sifu_graph.text.node_lookup import shown_name
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditReport:
     """Sizes of the graph before and after an edit.
@@ -40,6 +43,7 @@ class EditReport:
     notes: list[str] = field(default_factory=list)
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddNodeReport(EditReport):
     """Nodes that were added.
@@ -63,6 +67,7 @@ class AddNodeReport(EditReport):
     """Nodes that do not occur in the corpus: all their edges are default."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNodeReport(EditReport):
     """Nodes that were removed: their tokens, and the number of private edges removed with them."""
@@ -83,6 +88,7 @@ class NodeState:
     bias_norm: float
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditNodeReport(EditReport):
     """A node that was changed. After a merge, ``after`` is the node that remains."""
@@ -91,6 +97,7 @@ class EditNodeReport(EditReport):
     after: NodeState
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditEdgeReport(EditReport):
     """An edge that was changed: its state before and after."""
@@ -99,6 +106,7 @@ class EditEdgeReport(EditReport):
     after: EdgeState
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditEdgesReport(EditReport):
     """Edges that were changed, in the order of the table: the states of each before and after."""
@@ -107,6 +115,7 @@ class EditEdgesReport(EditReport):
     after: list[EdgeState]
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport(EditReport):
     """Edges that became default or private, and clones that were removed or added.
@@ -149,6 +158,7 @@ class PruneReport(EditReport):
     note: str | None = None
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactReport(EditReport):
     """Slots and runs before and after. A run is a sequence of edges of one row in consecutive slots."""

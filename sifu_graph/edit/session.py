@@ -438,7 +438,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str, stages: S
     """
     if graph.pinned:
         raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one to edit")
-    with Store.open(graph.path, write=True) as writer:
+    with graph.lock, Store.open(graph.path, write=True) as writer:
         writer.require_clock()
         if writer.snapshot != graph.store.snapshot:
             graph.reload(Store.open(graph.path))

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.arrays import distinct
 from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.walk import Walk
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One generated token.
@@ -29,7 +31,8 @@ class Choice:
     margin
         Its energy minus the greatest energy of the other candidates; negative if the token is not the best candidate.
     probability
-        Probability (0 to 1) of the softmax over all candidates at temperature 1, for any sampling options.
+        Probability (0 to 1) of the softmax over all candidates at temperature 1, for any sampling options. <unk> is
+        never a candidate.
     private
         Whether its edge is private.
     rank

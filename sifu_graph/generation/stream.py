@@ -8,20 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr
 
 from sifu_graph import device as devices
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.stop_text import StopText
-
-if TYPE_CHECKING:
-    from sifu_graph.session import GraphSession
+from sifu_graph.session import GraphSession, in_use
+from sifu_graph.text.prompts import read_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,7 @@ class GenerateOptions:
     explain: bool = False
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A finished continuation.
@@ -101,12 +101,10 @@ class Stream(Iterator[str]):
             raise OptionError(f"`seed` is {options.seed}: it must be 0 or more")
         if options.stop == "":
             raise OptionError("the stop text is empty: leave `stop` out to generate all tokens")
-        if not len(prompt):
-            raise OptionError("the prompt is empty: give at least one token to start from")
         self.tokens = 0
         self._graph = graph
-        document = prompt if isinstance(prompt, str) else list(prompt)
         tokenizer = graph.tokenizer
+        document = read_prompt(tokenizer, prompt, "prompt")
         self.unknown = tokenizer.unknown_characters(document)
         ids = tokenizer.encode(document)
         if not (ids != (-1 if tokenizer.unknown is None else tokenizer.unknown)).any():
@@ -144,9 +142,9 @@ class Stream(Iterator[str]):
             self._walk.carry(int(node))
 
     def __next__(self) -> str:
-        self._graph.require_open()
         try:
-            return self._next()
+            with in_use(self._graph):
+                return self._next()
         except torch.cuda.OutOfMemoryError as error:
             raise devices.out_of_memory(error) from error
 

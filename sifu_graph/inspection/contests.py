@@ -207,6 +207,8 @@ class Contestants:
         Energy times scale; -inf for nodes that cannot be chosen.
     normaliser : float
         log of the sum of exp(logits).
+    unknown_p : float
+        The probability of <unk> among all nodes, where it cannot be chosen for being <unk>; else 0.
     alike : bool
         All default edges have one energy.
     """
@@ -221,6 +223,7 @@ class Contestants:
     rank: Ints
     logits: Doubles
     normaliser: float
+    unknown_p: float
     alike: bool
 
     @classmethod
@@ -240,7 +243,8 @@ class Contestants:
             candidate[UNKNOWN] = False
             if not config.self_decode:
                 candidate[found.node] = False
-        candidate[index.forbidden_after(found.node)] = False
+        forbidden = index.forbidden_after(found.node)
+        candidate[forbidden] = False
         frequency = np.arange(n)
         if index.by_frequency is not None:
             frequency[index.by_frequency] = np.arange(n)
@@ -250,6 +254,9 @@ class Contestants:
         rank[order] = np.arange(1, len(order) + 1)
         scale = 1.0 if found.began is not None else float(parameters.scale)
         logits = np.where(candidate, scale * energy.astype(np.float64), -np.inf)
+        normaliser, unknown = float(np.logaddexp.reduce(logits)), -np.inf
+        if like == "generate" and UNKNOWN not in forbidden:
+            unknown = scale * float(energy[UNKNOWN])
         return cls(
             targets=targets,
             slots=index.slot[row],
@@ -260,7 +267,8 @@ class Contestants:
             order=order,
             rank=rank,
             logits=logits,
-            normaliser=float(np.logaddexp.reduce(logits)),
+            normaliser=normaliser,
+            unknown_p=float(np.exp(unknown - np.logaddexp(unknown, normaliser))),
             alike=found.began is None,
         )
 

@@ -39,6 +39,7 @@ from sifu_store.layout import (
     USAGE,
     WEIGHT,
 )
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.arrays import Floats, Ints
 from sifu_graph.model.io import read_clones
@@ -89,6 +90,7 @@ class ValueChange:
     after: Any
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """The difference from ``before`` to ``after``.

@@ -23,9 +23,13 @@ from sifu_graph.model.edge_reader import blocks
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu
 from sifu_graph.ops.signal import Signal
+from sifu_graph.progress import SILENT, Stages
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
+
+NODES = 1024
+"""Nodes whose default edges are computed between two reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,42 @@ class FirstStep:
         return energies
 
 
-def energies_at_first_step(graph: GraphSession) -> tuple[Floats, Floats]:
-    """The energies at the first step of all edges of a graph, with the positional encoding of training.
+def energies_at_first_step(graph: GraphSession, stages: Stages = SILENT) -> Floats:
+    """The energies at the first step of all private edges, with the positional encoding of training, as a stage.
 
     Returns
     -------
-    private : float32 [edges]
-        Of every private edge, in the order of the index.
-    default : float32 [n]
-        Of the default edges of every node.
+    float32 [edges]
+        In the order of the index.
     """
-    index, step = graph.parameters.index, FirstStep.of(graph, offset=graph.signal.train_offset)
-    source, private = index.sources(), np.empty(index.edges, np.float32)
+    index, step = graph.parameters.index, _first_step(graph)
+    source, target, private = index.sources(), index.target.astype(np.int64), np.empty(index.edges, np.float32)
+    stage = stages.stage("computing the energies of the edges", index.edges, "edges")
+    base = graph.parameters.base
+    if base is not None:
+        for block in blocks(index.edges):
+            mix = step.mix[torch.from_numpy(source[block])]
+            private[block] = base.edge_energies(source[block], target[block], mix)
+            stage.advance(len(mix))
+        return private
     reader = graph.edge_reader()
     weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
-    for block, W, b in zip(blocks(len(private)), weights, biases, strict=True):
-        private[block] = step.energies(source[block], index.target[block].astype(np.int64), W, b)
-    return private, step.default_energies(np.arange(index.nodes))
+    for block, W, b in zip(blocks(index.edges), weights, biases, strict=True):
+        private[block] = step.energies(source[block], target[block], W, b)
+        stage.advance(len(b))
+    return private
+
+
+def default_energies_at_first_step(graph: GraphSession, stages: Stages = SILENT) -> Floats:
+    """The energies at the first step of the default edges of every node, float32 [n], as a stage."""
+    step, found = _first_step(graph), np.empty(graph.parameters.index.nodes, np.float32)
+    stage = stages.stage("computing the energies of the default edges", len(found), "nodes")
+    for begin in range(0, len(found), NODES):
+        nodes = np.arange(begin, min(begin + NODES, len(found)))
+        found[nodes] = step.default_energies(nodes)
+        stage.advance(len(nodes))
+    return found
+
+
+def _first_step(graph: GraphSession) -> FirstStep:
+    return FirstStep.of(graph, offset=graph.signal.train_offset)

@@ -17,6 +17,7 @@ import numpy as np
 from sifu_store.history import Commit
 from sifu_store.layout import BIAS, PAGE_EDGES, REPEAT, REPEAT_SHARED, TARGET_VECTOR, WEIGHT
 from sifu_store.provenance import edge_changed, rows_changed
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.arrays import Doubles, Floats, Ints
 from sifu_graph.config import require_positive
@@ -43,6 +44,7 @@ class Change:
     command: str
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A private edge of the inspected node, and the node at its other end.
@@ -70,6 +72,7 @@ class Similar:
     cosine: float
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class NodeReport:
     """One node. Each list has at most ``top`` entries, sorted by the measure in its name, descending.
@@ -128,6 +131,7 @@ class NodeReport:
     """Which node was probably meant, if not this one."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
     """One edge.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sifu_store.layout import CLONE_GAIN, CLONE_PARENT
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.config import require_positive
 from sifu_graph.text.node_lookup import source_name
@@ -46,6 +47,7 @@ class CloneSummary:
     gain: float
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class CloneReport:
     """One clone. The lists have at most ``top`` entries, sorted descending.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sifu_graph.generation.stream import Generation, Stream
     from sifu_graph.inspection.inspect import EdgeReport, NodeReport
     from sifu_graph.inspection.inspect_clone import CloneReport
-    from sifu_graph.inspection.predictions import NextNode, Score
+    from sifu_graph.inspection.predictions import NextNodes, Score
 
 
 @operations
@@ -140,10 +140,12 @@ class PredictionMethods(GraphSession):
         )
         return stream(self, prompt, options)
 
-    def next(self, text: str | Sequence[str], *, k: int = 10) -> list[NextNode]:
+    def next(self, text: str | Sequence[str], *, k: int = 10) -> NextNodes:
         """The most probable next nodes after a text, the best first.
 
-        The probabilities are those that `generate` draws from at temperature 1 without ``top_k`` and ``top_p``.
+        The probabilities are those that `generate` draws from at temperature 1 without ``top_k`` and ``top_p``. They
+        leave <unk> out, which `score` and `evaluate` keep: where ``unknown_p`` of the result is large, theirs are
+        lower.
 
         Parameters
         ----------
@@ -154,8 +156,9 @@ class PredictionMethods(GraphSession):
 
         Returns
         -------
-        list of NextNode
-            Each with ``name``, probability ``p`` (0 to 1), ``log_p`` (nats), ``count`` of the pair, and ``private``.
+        NextNodes
+            A list, each with ``name``, probability ``p`` (0 to 1), ``log_p`` (nats), ``count`` of the pair, and
+            ``private``; its ``unknown_p`` is the probability of <unk>, which is left out.
 
         Raises
         ------

@@ -1,19 +1,21 @@
 """What comes next after a text, and how probable a text is, token by token.
 
-The next nodes are those of generation, at temperature 1; the scores are those of evaluation, so that their mean is the
-perplexity that `evaluation.evaluate` reports. The module knows one text and a graph; it does not know screens.
+The next nodes are those of generation, at temperature 1, without <unk>; the scores are those of evaluation, with <unk>,
+so that their mean is the perplexity that `evaluation.evaluate` reports. The module knows one text and a
+graph; it does not know screens.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr, table_html
 
 from sifu_graph.arrays import Doubles, Ids
 from sifu_graph.config import require_positive
@@ -22,13 +24,17 @@ from sifu_graph.generation.stream import GenerateOptions, Stream
 from sifu_graph.inspection.contests import as_evaluation
 from sifu_graph.model import base_forward
 from sifu_graph.text.encoded import Split
+from sifu_graph.text.prompts import read_prompt
+from sifu_graph.text.tokenizer import UNKNOWN
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
+SHOWN = 5  # nodes in the line of a console
 CHUNKS = 64  # of a text that are scored at a time
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class NextNode:
     """A candidate for the next node.
@@ -45,6 +51,32 @@ class NextNode:
     count: int | None
 
 
+class NextNodes(list[NextNode]):
+    """Candidates for the next node, the best first.
+
+    Attributes
+    ----------
+    unknown_p
+        The probability (0 to 1) of <unk> among all nodes. The probabilities of the list leave <unk> out: times
+        ``1 - unknown_p`` they are those of `score` and of evaluation.
+    """
+
+    def __init__(self, nodes: Iterable[NextNode], *, unknown_p: float) -> None:
+        super().__init__(nodes)
+        self.unknown_p = unknown_p
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{one.name!r} {one.p:.3g}" for one in self[:SHOWN])
+        return (
+            f"<{len(self):,} NextNode: {shown}{', ...' if len(self) > SHOWN else ''}; unknown_p={self.unknown_p:.3g}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """A table, which notebooks show."""
+        return table_html(self) if self else "<p>no node can follow</p>"
+
+
+@short_repr
 @dataclass(frozen=True, slots=True)
 class TokenScore:
     """A token of a text and the natural logarithm of its probability after the tokens before; -inf: a forbidden edge.
@@ -58,6 +90,7 @@ class TokenScore:
     unknown: bool
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Score:
     """How probable a text is.
@@ -81,11 +114,12 @@ class Score:
     characters: int | None
 
 
-def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -> list[NextNode]:
+def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -> NextNodes:
     """The ``k`` most probable next nodes after a text, the best first.
 
     The probabilities are those that `generate` draws from at temperature 1 without ``top_k`` and ``top_p``. Generation
-    never draws <unk>, so these are the probabilities of evaluation without <unk>.
+    never draws <unk>, so <unk> is left out of the softmax, unlike in `score` and in evaluation: the probabilities here
+    are greater, by the share that `NextNodes.unknown_p` holds.
 
     Parameters
     ----------
@@ -102,15 +136,16 @@ def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -
         The text is empty or consists of unknown characters only, or ``k`` is not positive.
     """
     require_positive(k=k)
-    if not len(text):
-        raise OptionError("the text is empty: give at least one token")
+    text = read_prompt(graph.tokenizer, text, "text")
     walk = Stream(graph, text, GenerateOptions(tokens=0)).walk
     energies, default = walk.energies()
     index, names = graph.parameters.index, graph.tokenizer.vocabulary
     row, logits = index.row(walk.node), np.full(index.nodes, walk.scale * default)
     logits[walk.targets] = walk.scale * energies.astype(np.float64)
+    unknown = -np.inf if UNKNOWN in index.forbidden_after(walk.node) else logits[UNKNOWN]
     logits[walk.banned()] = -np.inf
-    log_p = logits - np.logaddexp.reduce(logits)
+    normaliser = np.logaddexp.reduce(logits)
+    log_p = logits - normaliser
     counts = dict(zip(index.target[row].tolist(), index.count[row].tolist(), strict=True))
     frequency = np.arange(index.nodes)
     if index.by_frequency is not None:
@@ -118,7 +153,7 @@ def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -
     private = np.zeros(index.nodes, bool)
     private[index.target[row]] = True
     order = np.lexsort((frequency, private, -logits))[:k]  # of equals, default edges come first, as in a greedy choice
-    return [
+    found = (
         NextNode(
             node=int(node),
             name=names[node],
@@ -129,7 +164,8 @@ def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -
         )
         for node in order
         if logits[node] > -np.inf
-    ]
+    )
+    return NextNodes(found, unknown_p=math.exp(unknown - np.logaddexp(unknown, normaliser)))
 
 
 def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
@@ -141,16 +177,16 @@ def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
         The open graph.
     text
         Read as one document of a corpus, which `evaluation.evaluate` would score in the same way: its end is a token
-        too. At level ``tokens`` a list of tokens.
+        too. At level ``tokens`` a list of tokens. A token that is no node is <unk>, which has a probability here.
 
     Raises
     ------
     OptionError
         The text is empty.
+    OptionTypeError
+        It is a list, and the graph does not read lists of tokens.
     """
-    text = text if isinstance(text, str) else list(text)
-    if not len(text):
-        raise OptionError("the text is empty: give at least one token to score")
+    text = read_prompt(graph.tokenizer, text, "text")
     tokenizer, length = graph.tokenizer, graph.settings["build"]["length"]
     ids = tokenizer.encode_document(text)
     graph.fit_memory(evaluated_edges=BATCH * length)

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 from sifu_store.layout import BIAS, WEIGHT
+from sifu_store.short_repr import short_repr
 from torch import Tensor
 
 from sifu_graph.config import SignalConfig, require_positive
@@ -31,6 +32,7 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
 from sifu_graph.ops.positional import step_encoding
 from sifu_graph.text.node_lookup import node_named, shown_name
+from sifu_graph.text.prompts import read_prompt
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class TraceOptions:
     what_if: Sequence[str] = ()
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A candidate for the next node. All default edges of a position have the same energy and are one entry.
@@ -83,6 +86,7 @@ class Candidate:
     """1 for the winner; None: it cannot be chosen here."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Position:
     """One contest: the row of ``node`` after the text so far.
@@ -107,6 +111,7 @@ class Position:
     source: tuple[str, ...]  # the nodes of its name: the node alone, or those of its clone
     weights: NDArray[np.float64]  # [position - begin + 1], of the signals from `begin` on; with a base: `moved_shares`
     account: Account
+    unknown_p: float  # probability of <unk> among all nodes, where ``p`` and ``loss`` leave it out; else 0
 
     @property
     def margin(self) -> Account | None:
@@ -114,6 +119,7 @@ class Position:
         return self.account.margin(0, 1) if self.contenders > 1 else None
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The result of `trace`. I: positions shown, m: signals in their mixes, n: nodes, k: candidates in detail.
@@ -170,6 +176,11 @@ class Trace:
         return torch.softmax(logits.masked_fill(~self.candidate, -torch.inf), dim=1)
 
     @property
+    def unknown_p(self) -> float:
+        """Mean of `Position.unknown_p` over the positions."""
+        return float(np.mean([one.unknown_p for one in self.positions]))
+
+    @property
     def unchanged(self) -> bool:
         """Whether ``what_if`` changes no energy and no candidate of the positions shown."""
         before = self.before
@@ -215,9 +226,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
         The text is empty or consists of unknown characters only, or an option has no meaning.
     """
     require_positive(top=options.top, last=options.last)
-    text = text if isinstance(text, str) else list(text)
-    if not len(text):
-        raise OptionError("the text is empty: give at least one token to trace")
+    text = read_prompt(graph.tokenizer, text, "text")
     if options.like not in ("generate", "eval"):
         raise OptionError(f"`like` is {options.like!r}: expected generate or eval")
     tokenizer = graph.tokenizer
@@ -404,6 +413,7 @@ class _View:
             source=self._name(found),
             weights=weights.numpy(),
             account=split,
+            unknown_p=nodes.unknown_p,
         )
         return _Seen(position, nodes, torch.from_numpy(every), z)
 
@@ -461,6 +471,7 @@ def _position_json(position: Position) -> dict[str, Any]:
         "came": position.came_name,
         "rank": position.rank,
         "loss": position.loss,
+        "unknown_p": position.unknown_p,
         "weights": position.weights.tolist(),
         "candidates": [
             {

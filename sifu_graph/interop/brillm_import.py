@@ -25,6 +25,7 @@ import torch
 from sifu_store.durable import require_free_bytes
 from sifu_store.errors import ForeignFileError, OptionError
 from sifu_store.layout import EDITED_VERSION, PAGE_EDGES
+from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 from torch import Tensor
 
@@ -67,6 +68,7 @@ class Edges:
         return len(self.source)
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """The result of an import."""

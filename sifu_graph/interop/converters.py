@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sifu_store.errors import OptionError
 
 from sifu_graph.arrays import Floats, Ints
-from sifu_graph.inspection.energies import energies_at_first_step
+from sifu_graph.inspection.energies import default_energies_at_first_step, energies_at_first_step
+from sifu_graph.progress import SILENT, Stages
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 # ---- scipy
 
 
-def to_scipy(graph: GraphSession) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+def to_scipy(graph: GraphSession, *, stages: Stages = SILENT) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Counts (int64) and energies at the first step (float32) of the private edges, two matrices [n, n]."""
-    return _matrices(graph, energies_at_first_step(graph)[0])
+    return _matrices(graph, energies_at_first_step(graph, stages))
 
 
 def _matrices(graph: GraphSession, energy: Floats) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
@@ -40,14 +41,15 @@ def _matrices(graph: GraphSession, energy: Floats) -> tuple[scipy.sparse.csr_arr
     return matrix(index.count), matrix(energy)
 
 
-def export_scipy(graph: GraphSession, folder: Path) -> list[Path]:
+def export_scipy(graph: GraphSession, folder: Path, stages: Stages = SILENT) -> list[Path]:
     """Writes the files of a graph for scipy into an existing folder.
 
     ``counts.npz`` and ``energies.npz`` (`scipy.sparse.load_npz`), ``default_energies.npy`` [n], ``forbidden.npy`` (the
     forbidden pairs, int32 [pairs, 2]) and ``nodes.json`` (the names).
     """
-    energy, default = energies_at_first_step(graph)
+    energy, default = energies_at_first_step(graph, stages), default_energies_at_first_step(graph, stages)
     counts, energies = _matrices(graph, energy)
+    stages.stage("writing counts and energies")
     scipy.sparse.save_npz(folder / "counts.npz", counts)
     scipy.sparse.save_npz(folder / "energies.npz", energies)
     np.save(folder / "default_energies.npy", default)
@@ -66,7 +68,7 @@ def _forbidden(graph: GraphSession) -> Ints:
 # ---- networkx
 
 
-def to_networkx(graph: GraphSession) -> Any:
+def to_networkx(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `networkx.DiGraph`: nodes with ``token`` and ``count``, edges with ``count`` and ``energy``.
 
     The energies are those at the first step. The graph holds a dictionary for every edge: about 500 bytes each. The
@@ -74,7 +76,7 @@ def to_networkx(graph: GraphSession) -> Any:
     """
     networkx = _library("networkx", "networkx")
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
-    energy, default = energies_at_first_step(graph)
+    energy, default = energies_at_first_step(graph, stages), default_energies_at_first_step(graph, stages)
     made = networkx.DiGraph(forbidden=[tuple(pair) for pair in _forbidden(graph).tolist()])
     for node, name in enumerate(graph.tokenizer.vocabulary):
         made.add_node(node, token=name, count=int(counts[node]), default_energy=float(default[node]))
@@ -86,7 +88,7 @@ def to_networkx(graph: GraphSession) -> Any:
 # ---- PyTorch libraries
 
 
-def to_pyg(graph: GraphSession) -> Any:
+def to_pyg(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `torch_geometric.data.Data`.
 
     ``x`` (node biases) float32 [n, d], ``edge_index`` int64 [2, edges], ``edge_attr`` (count, energy at the first step)
@@ -99,7 +101,7 @@ def to_pyg(graph: GraphSession) -> Any:
     """
     geometric = _library("torch_geometric.data", "torch-geometric")
     index = graph.parameters.index
-    energy, _ = energies_at_first_step(graph)
+    energy = energies_at_first_step(graph, stages)
     return geometric.Data(
         x=graph.parameters.node_bias.clone(),
         edge_index=torch.from_numpy(np.stack([index.sources(), index.target.astype(np.int64)])),
@@ -110,7 +112,7 @@ def to_pyg(graph: GraphSession) -> Any:
     )
 
 
-def to_torch_sparse(graph: GraphSession) -> Any:
+def to_torch_sparse(graph: GraphSession, *, stages: Stages = SILENT) -> Any:
     """A `torch_sparse.SparseTensor` [n, n], float32: the energies at the first step of the private edges.
 
     Raises
@@ -120,7 +122,7 @@ def to_torch_sparse(graph: GraphSession) -> Any:
     """
     sparse = _library("torch_sparse", "torch-sparse")
     index = graph.parameters.index
-    energy, _ = energies_at_first_step(graph)
+    energy = energies_at_first_step(graph, stages)
     return sparse.SparseTensor(
         rowptr=torch.from_numpy(index.row_start.astype(np.int64)),
         col=torch.from_numpy(index.target.astype(np.int64)),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sifu_store.durable import disk_errors, sync_filesystem
 from sifu_store.errors import CorpusError, OptionError, StoreExistsError
+from sifu_store.short_repr import short_repr
 
 from sifu_graph.interop import converters, graphml
 from sifu_graph.interop.brillm_export import check_brillm, write_brillm
@@ -42,6 +43,7 @@ FOLDERS = {
 """Formats that write a folder, with the files that it can have."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """The result of an export.
@@ -166,11 +168,9 @@ def _write(
     if kind == "safetensors":
         write_safetensors(graph, path, stages=stages)
     elif kind == "graphml":
-        stages.stage("writing nodes and edges")
-        graphml.export_graphml(graph, path, clones=clones)
+        graphml.export_graphml(graph, path, clones=clones, stages=stages)
     elif kind == "scipy":
-        stages.stage("writing counts and energies")
-        converters.export_scipy(graph, path)
+        converters.export_scipy(graph, path, stages)
     else:
         write_safetensors(graph, path, slim=True, half=half, stages=stages)
         try:

@@ -15,8 +15,9 @@ import numpy as np
 from sifu_store.layout import CLONE_GAIN
 
 from sifu_graph.arrays import ranges
-from sifu_graph.inspection.energies import energies_at_first_step
+from sifu_graph.inspection.energies import default_energies_at_first_step, energies_at_first_step
 from sifu_graph.output_file import UNSEEN
+from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.node_lookup import source_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _REFERENCES = re.compile(f"[\r{UNSEEN}]")
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
+def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0, stages: Stages = SILENT) -> None:
     """Write GraphML (graphml.graphdrawing.org): nodes with token and count, edges with count and energy.
 
     The energies are those at the first step. The ``clones`` that gain most are nodes of their own, which have a parent;
@@ -40,7 +41,8 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0) -> None:
     The file is written as a stream. Characters that XML does not allow are written as ``<0x1F>``.
     """
     index, counts = graph.parameters.index, graph.store.read("nodes/count")
-    energy, default = energies_at_first_step(graph)
+    energy, default = energies_at_first_step(graph, stages), default_energies_at_first_step(graph, stages)
+    stages.stage("writing nodes and edges")
     keys = [
         ("token", "node", "string"),
         ("count", "node", "long"),

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
     import scipy.sparse
+
+    from sifu_graph.progress import ProgressOption
 
 
 @operations
 class ConversionMethods(GraphSession):
     """An open graph with the methods that convert it. `Graph` inherits them."""
 
-    def to_scipy(self) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
+    def to_scipy(self, *, progress: ProgressOption = None) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """The private edges as two sparse matrices [n, n].
+
+        Parameters
+        ----------
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
 
         Returns
         -------
@@ -28,7 +37,8 @@ class ConversionMethods(GraphSession):
         """
         from sifu_graph.interop.converters import to_scipy
 
-        return to_scipy(self)
+        with reporting(progress) as stages:
+            return to_scipy(self, stages=stages)
 
     def to_pandas(self, what: Literal["nodes", "edges", "history"] = "edges") -> Any:
         """A table of nodes, private edges or commits.
@@ -57,8 +67,14 @@ class ConversionMethods(GraphSession):
 
         return to_pandas(self, what)
 
-    def to_networkx(self) -> Any:
+    def to_networkx(self, *, progress: ProgressOption = None) -> Any:
         """The private edges as a directed graph.
+
+        Parameters
+        ----------
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
 
         Returns
         -------
@@ -77,10 +93,17 @@ class ConversionMethods(GraphSession):
         """
         from sifu_graph.interop.converters import to_networkx
 
-        return to_networkx(self)
+        with reporting(progress) as stages:
+            return to_networkx(self, stages=stages)
 
-    def to_pyg(self) -> Any:
+    def to_pyg(self, *, progress: ProgressOption = None) -> Any:
         """The private edges as data of PyTorch Geometric.
+
+        Parameters
+        ----------
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
 
         Returns
         -------
@@ -99,10 +122,17 @@ class ConversionMethods(GraphSession):
         """
         from sifu_graph.interop.converters import to_pyg
 
-        return to_pyg(self)
+        with reporting(progress) as stages:
+            return to_pyg(self, stages=stages)
 
-    def to_torch_sparse(self) -> Any:
+    def to_torch_sparse(self, *, progress: ProgressOption = None) -> Any:
         """The private edges as a sparse tensor [n, n] of torch-sparse.
+
+        Parameters
+        ----------
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
 
         Returns
         -------
@@ -120,4 +150,5 @@ class ConversionMethods(GraphSession):
         """
         from sifu_graph.interop.converters import to_torch_sparse
 
-        return to_torch_sparse(self)
+        with reporting(progress) as stages:
+            return to_torch_sparse(self, stages=stages)

@@ -48,6 +48,7 @@ from sifu_store.layout import (
     Sizes,
     page_count,
 )
+from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
@@ -95,6 +96,7 @@ class _Entry:
     dtype: str  # NumPy name of the type in the file
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class SafetensorsReport:
     """The result of an import."""

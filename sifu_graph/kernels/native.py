@@ -36,6 +36,8 @@ FLAGS = (
     "-fno-signed-zeros",
     "-ffp-contract=fast",
 )
+VECTOR_BYTES = 64
+MOST_WIDTH = 128
 HEADERS = ("products.hpp", "threads.hpp", "vectors.hpp")
 _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
@@ -127,7 +129,29 @@ def cache_folder() -> Path:
 
 def supported(width: int, dtype: torch.dtype) -> bool:
     """Whether the kernel is written for this width and dtype (whole vectors of 64 bytes)."""
-    return dtype in (torch.float32, torch.float64) and width % (64 // dtype.itemsize) == 0 and width <= 128
+    return (
+        dtype in (torch.float32, torch.float64)
+        and width % (VECTOR_BYTES // dtype.itemsize) == 0
+        and width <= MOST_WIDTH
+    )
+
+
+def slow_reason(width: int) -> str | None:
+    """Why float32 signals of this width are computed by torch, several times slower; None: by the kernel."""
+    if not supported(width, torch.float32):
+        return (
+            f"a width of {width} is computed by torch, about 5 to 20 times slower than a width of {_nearest(width)}: "
+            f"the compiled kernel has the multiples of {VECTOR_BYTES // 4} up to {MOST_WIDTH}"
+        )
+    if compiler() is None and os.environ.get("SIFU_KERNEL") != "torch":
+        return "no C++ compiler was found, so torch computes, about 5 times slower: install g++ or clang++"
+    return None
+
+
+def _nearest(width: int) -> int:
+    """The width of the kernel that is nearest to this one, in float32."""
+    step = VECTOR_BYTES // 4
+    return min(MOST_WIDTH, max(step, step * round(width / step)))
 
 
 def native(like: torch.Tensor) -> ctypes.CDLL | None:

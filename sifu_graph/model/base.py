@@ -6,7 +6,6 @@ the mathematics is in `ops.recurrent`, the training in `training.base_trainer`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +36,9 @@ NAMES = {
     "repeat_after": REPEAT_AFTER,
 }
 """The array of each field of `Recurrent`: W is the matrix of the default edge, and e the node bias."""
+
+SOURCES = 64
+"""Nodes whose energies are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,16 @@ class Base:
 
         -inf for a node without default edges.
         """
-        found = np.full(len(nodes), -np.inf, np.float32)
-        for at, (node, choices) in enumerate(zip(nodes.tolist(), index.defaults()[nodes].tolist(), strict=True)):
-            if choices:
-                energy = self.energies(nodes[at : at + 1], r[at : at + 1])[0].astype(np.float64)
-                energy[index.target[index.row(node)]] = -np.inf
-                found[at] = np.logaddexp.reduce(energy) - math.log(choices)
+        found, choices = np.full(len(nodes), -np.inf, np.float32), index.defaults()[nodes]
+        every = np.flatnonzero(choices)
+        for begin in range(0, len(every), SOURCES):
+            some = every[begin : begin + SOURCES]
+            energy = self.energies(nodes[some], r[torch.from_numpy(some)]).astype(np.float64)
+            for row, node in zip(energy, nodes[some].tolist(), strict=True):
+                row[index.target[index.row(node)]] = -np.inf
+            most = energy.max(1, keepdims=True)
+            total = np.exp(energy - most).sum(1)
+            found[some] = most[:, 0] + np.log(total) - np.log(choices[some])
         return found
 
     def energies(self, source: Ints, r: Tensor) -> Floats:

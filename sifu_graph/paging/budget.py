@@ -9,7 +9,7 @@ import re
 
 import psutil
 from sifu_store.durable import format_bytes
-from sifu_store.errors import OptionError
+from sifu_store.errors import HostMemoryError, OptionError
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -82,6 +82,32 @@ def budget(wanted: str | int | None, *, whole_bytes: int, held_bytes: int) -> tu
             f"`host_memory` is {asked}, more than the machine's {format_bytes(memory.total)}: it may swap or be killed"
         )
     return (None if found >= whole_bytes else found), note
+
+
+def require_least(host_memory: str | int, *, least_bytes: int, batch_bytes: int = 0) -> int:
+    """The bytes of a size that the user gave.
+
+    Parameters
+    ----------
+    host_memory
+        The size.
+    least_bytes
+        The smallest one that works, of which up to ``batch_bytes`` depend on the batch of a training step.
+
+    Raises
+    ------
+    HostMemoryError
+        It is less.
+    """
+    found = parse_bytes(host_memory)
+    if found < least_bytes:
+        given = host_memory if isinstance(host_memory, str) else format_bytes(host_memory)
+        depends = f", of which up to {format_bytes(min(batch_bytes, least_bytes))} depend on `batch`"
+        raise HostMemoryError(
+            f"`host_memory` is {given}: the least that works here is {format_bytes(least_bytes)}"
+            f"{depends if batch_bytes else ''}"
+        )
+    return found
 
 
 def copied_bytes(slots: int, *, trained_edges: int, evaluated_edges: int, edge_bytes: int, bare_bytes: int) -> int:

@@ -81,6 +81,8 @@ def plot(graph: GraphSession, kind: str, out: str | Path | None = None, *, force
     if kind not in FIGURES:
         raise OptionError(f"no plot {kind!r}; there are {', '.join(FIGURES)}")
     out = None if out is None else Path(out)
+    if graph.signal.base and kind in OF_EDGES:
+        raise OptionError(f"{graph.path}: no plot {kind!r}: {OF_EDGES[kind]}")
     require_plotting(out, force=force)
     return _draw(out, lambda figure: FIGURES[kind](graph, figure), wide=kind in WIDE)
 
@@ -453,3 +455,8 @@ FIGURES: dict[str, Drawing] = {
     "pages": _pages,
 }
 WIDE = {"rows", "alpha", "pages"}
+OF_EDGES = {
+    "alpha": "a graph whose edges share a base has no mixing logits (`trace()` shows how far each position moved it)",
+    "pages": "a graph whose edges share a base stores no pages of edges",
+}
+"""Why there is no such picture of a graph whose edges share a base."""

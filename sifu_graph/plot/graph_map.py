@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sifu_store.short_repr import short_repr
+
 from sifu_graph.arrays import Doubles, Floats, Ints
 
 By = Literal["information", "energy", "count"]
@@ -38,6 +40,7 @@ OTHER = "#8d887c"
 """Of the others."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class GraphMap:
     """Nodes [m] and edges [k] of a map; ``source`` and ``target`` are places in the node arrays.

@@ -127,6 +127,7 @@ def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]
         "edges": position.private_edges,
         "came": position.came_at,
         "rank": position.rank,
+        "unknown": _short(position.unknown_p),
         "loss": None if position.loss is None else _short(position.loss),
         "contenders": position.contenders,
         "weights": folded(position.weights),

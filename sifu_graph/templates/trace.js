@@ -181,7 +181,8 @@
     const edge = (c) => c.private ? `over a private edge counted ${whole(c.count)} times` : c.among > 1 ? `as one of ${whole(c.among)} default edges` : "over a default edge";
     put("contest", `The source at position ${position.position} is `, html("b", null, sourceName(position.source)),
       ` (${whole(position.edges)} private edges). `, html("b", null, token(a.name)), ` has energy ${a.energy.toFixed(3)} (${percent(a.p)}), ${edge(a)}; `,
-      html("b", null, token(b.name)), ` has ${b.energy.toFixed(3)} (${percent(b.p)}), ${edge(b)}.`, came);
+      html("b", null, token(b.name)), ` has ${b.energy.toFixed(3)} (${percent(b.p)}), ${edge(b)}.`, came,
+      position.unknown > .02 ? ` <unk>, which has ${percent(position.unknown)} in evaluation, is left out.` : "");
     const parts = split(position), margin = marginOf(position);
     const mixed = parts.signals.map((value, k) => [k, value]).filter(([k]) => position.weights[k] !== 0);
     const strong = mixed.toSorted((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, SIGNALS).sort((a, b) => b[0] - a[0]);

@@ -25,7 +25,7 @@ def column(
     field
         The name of the column.
     kind
-        `.tsv`: tabs separate the fields. `.csv`: of commas, semicolons, tabs and bars, what the first line has most of.
+        `.tsv` or `.csv`: see `delimiter_of`.
     name
         What messages call the file.
     bad
@@ -38,7 +38,7 @@ def column(
     """
     ends = (line + "\n" for line in lines)
     first = next(ends, "")
-    delimiter = "\t" if kind == ".tsv" else max(DELIMITERS, key=first.count)
+    delimiter = delimiter_of(first, kind)
 
     def every() -> Iterator[str]:
         yield first
@@ -65,6 +65,11 @@ def column(
             if place < 0:
                 raise
             bad(error)
+
+
+def delimiter_of(first: str, kind: str) -> str:
+    """What separates the fields: tabs in a `.tsv`; else of the usual ones that which the first line has most of."""
+    return "\t" if kind == ".tsv" else max(DELIMITERS, key=first.count)
 
 
 def _place(header: list[str], field: str, name: str) -> int:

@@ -166,7 +166,7 @@ def encode_corpus(
         `directory` is a symbolic link.
     """
     check_fraction(holdout)
-    key, n = _key(corpus, tokenizer, holdout=holdout), len(tokenizer)
+    key, n = token_key(corpus, tokenizer, holdout=holdout), len(tokenizer)
     path = directory / key
     refuse_link(directory)
     found = _open(path, key=key, n=n)
@@ -192,7 +192,13 @@ def encode_corpus(
     return found
 
 
-def _key(corpus: Corpus, tokenizer: Tokenizer, *, holdout: float) -> str:
+def written_tokens(directory: Path, tokenizer: Tokenizer, *, key: str) -> TokenFile | None:
+    """The token file of a key in `directory`; None: it is not there, or was encoded by another tokenizer."""
+    return _open(directory / key, key=key, n=len(tokenizer))
+
+
+def token_key(corpus: Corpus, tokenizer: Tokenizer, *, holdout: float) -> str:
+    """The name of the folder of a token file: a hash (hex) of the corpus, the tokenizer and the held-out share."""
     parts = [FORMAT, corpus.fingerprint(), tokenizer.fingerprint, repr(float(holdout))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

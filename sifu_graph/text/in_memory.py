@@ -21,6 +21,8 @@ from sifu_graph.text.text_blocks import MAX_LINE_BYTES
 
 PIECE = MAX_LINE_BYTES // 4
 """Characters of a document, at most: a longer text is cut in several, as a long line of a file is."""
+MOST_PATH = 1000
+"""Characters of a text that may be the name of a file."""
 
 
 class TextCorpus(Corpus):
@@ -32,15 +34,15 @@ class TextCorpus(Corpus):
     Parameters
     ----------
     texts
-        Any iterable of texts: a list, a generator, a column of a table (``frame["text"]``). Texts without a character
-        other than spaces are left out.
+        Any iterable of texts: a list, a generator, a column of a table (``frame["text"]``); a str is one text. Texts
+        without a character other than spaces are left out.
     tokens
         Each document is a list of tokens (text or whole numbers), instead of a text.
 
     Raises
     ------
     OptionTypeError
-        ``texts`` is no iterable, or one of them is no text.
+        ``texts`` is no iterable, one of them is no text, or the only or first one is the name of a file.
     CorpusError
         A text has half a surrogate pair in it, which is no character.
     """
@@ -79,6 +81,8 @@ def _lines(texts: Any, *, tokens: bool) -> Iterator[str]:
         if tokens:
             yield json.dumps([_token(token, where) for token in _iterable_of_tokens(text, where)], ensure_ascii=False)
             continue
+        if isinstance(text, str) and place == 0 and _names_a_file(text):
+            raise OptionTypeError(f"`{where}` is {text!r}, the name of a file: pass names of files as `corpus`")
         if not isinstance(text, str):
             raise OptionTypeError(f"`{where}` is {text!r}, of type {type(text).__name__}: expected a str")
         for at in range(0, len(text), PIECE):
@@ -86,7 +90,9 @@ def _lines(texts: Any, *, tokens: bool) -> Iterator[str]:
 
 
 def _iterable(texts: Any, *, tokens: bool) -> Iterable[Any]:
-    """The texts one by one; a single text is one of them."""
+    """The texts one by one; a single text is one of them, as a single path is one file."""
+    if isinstance(texts, str) and _names_a_file(texts):
+        raise OptionTypeError(f"`texts` is {texts!r}, the name of a file: pass it as `corpus`")
     if isinstance(texts, str) and not tokens:
         return [texts]
     if isinstance(texts, os.PathLike):
@@ -98,6 +104,14 @@ def _iterable(texts: Any, *, tokens: bool) -> Iterable[Any]:
             f"`texts` is of type {type(texts).__name__}: expected an iterable of texts, such as a list"
         )
     return texts
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether a text is the name of a file or folder that is there, with a suffix or a folder in it."""
+    if len(text) > MOST_PATH or not text.isprintable():
+        return False
+    path = Path(text)
+    return (bool(path.suffix) or len(path.parts) > 1) and path.exists()
 
 
 def _iterable_of_tokens(text: Any, where: str) -> Iterable[Any]:

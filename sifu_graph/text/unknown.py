@@ -47,13 +47,26 @@ def require_known(share: float) -> None:
         )
 
 
-def unknown_note(share: float, what: str = "the text") -> str | None:
-    """What is to be said about the share of unknown tokens of ``what``; None: it is small."""
+def unknown_note(share: float, what: str = "the text", *, characters: bool = False) -> str | None:
+    """What is to be said about the share of unknown tokens of ``what``; None: it is small.
+
+    ``characters``: bits per character are among the figures.
+    """
     if share <= NOTED_SHARE:
         return None
     return (
         f"{share:.1%} of the tokens of {what} are unknown: they are easy to predict, so the perplexity with them is "
-        "lower than that of a graph with more nodes"
+        "lower than that of a graph with more nodes" + ("; so are the bits per character" if characters else "")
+    )
+
+
+def left_out_note(p: float, where: str) -> str | None:
+    """What is to be said where <unk>, of probability ``p`` (0 to 1) ``where``, is left out; None: it is small."""
+    if p <= NOTED_SHARE:
+        return None
+    return (
+        f"<unk> has {p:.1%} of the probability {where} and is left out here, as generation never draws it: "
+        "`score()` and `evaluate()` keep it, so their probabilities are lower"
     )
 
 

@@ -11,18 +11,19 @@ import dataclasses
 import math
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import psutil
-from sifu_store.errors import DivergedError, OptionError, SifuError
+from sifu_store.errors import DivergedError, SifuError
 from torch import Tensor
 
 from sifu_graph import device as devices
-from sifu_graph.config import require_positive, require_seed
 from sifu_graph.evaluation import SplitReport, evaluate_split, perplexity
+from sifu_graph.kernels.native import SAID, slow_reason
 from sifu_graph.model.parameters import finite, write_parameters
+from sifu_graph.paging.process_memory import peak_bytes
 from sifu_graph.progress import SILENT, Stages, duration
 from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import TrainingSettings
@@ -33,8 +34,16 @@ from sifu_graph.training.closed_form import ContextFit, CountedContexts
 from sifu_graph.training.edge_trainer import EdgeTrainer
 from sifu_graph.training.interrupts import TrainingInterrupted, interrupts
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
-from sifu_graph.training.options import DEFAULT_BATCH, EVAL_TOKENS, Remaining, StepReport, TrainOptions, TrainReport
-from sifu_graph.training.progress import Clock, Progress
+from sifu_graph.training.options import (
+    DEFAULT_BATCH,
+    EVAL_TOKENS,
+    Remaining,
+    StepReport,
+    TrainOptions,
+    TrainReport,
+    check,
+)
+from sifu_graph.training.progress import Clock, Progress, due
 from sifu_graph.training.trainer import NotFiniteError, Trainer
 
 if TYPE_CHECKING:
@@ -50,7 +59,8 @@ EVAL_EVERY_S = 120.0
 def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) -> TrainReport:
     """Trains a graph on a corpus (default: the one it was built from) and commits.
 
-    Ctrl-C ends the step, commits and returns with ``interrupted`` set.
+    Ctrl-C ends the step, commits and returns with ``interrupted`` set. An exception from ``on_step`` or ``progress``
+    after a step does so too, and is then raised.
 
     Raises
     ------
@@ -58,7 +68,7 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
         The loss is not a number; the store stays at the last commit.
     OptionError, CorpusError, HostMemoryError, DeviceMemoryError, StoreLockedError, DiskFullError
     """
-    _check(options)
+    check(options)
     run: _Run | None = None
 
     def stale() -> bool:
@@ -108,6 +118,7 @@ class _Run:
         self.fitting = False  # the closed form was begun
         self.begun_s = 0.0  # from the beginning to the first step
         self.seconds = 0.0  # from the beginning to after the last step
+        self.failed: Exception | None = None  # what a callback raised after a step
         self.told = False  # that Ctrl-C was heard
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)
@@ -118,6 +129,8 @@ class _Run:
         require_known(self.unknown_share)
         if (note := unknown_note(self.unknown_share, "the training text")) is not None:
             self.say(f"warning: {note}")
+        if (note := slow_reason(self.settings["width"])) is not None:
+            self.say(f"note: {note}")
         make, batch = (BaseTrainer, STREAMS) if graph.signal.base else (EdgeTrainer, DEFAULT_BATCH)
         self.progress = Progress.resumed(
             self.saved,
@@ -162,17 +175,21 @@ class _Run:
             self.begun_s = time.monotonic() - clock.started
             if not interrupted.is_set() and not clock.over(self.progress.step):
                 self._begin_steps()
-            while not interrupted.is_set() and not clock.over(self.progress.step):
+            while not (interrupted.is_set() or self.failed or clock.over(self.progress.step)):
                 self._step_and_report()
             self.seconds = time.monotonic() - clock.started
             self._say_interrupted(interrupted)
-            if options.only_time and self.progress.step >= clock.last_step and not interrupted.is_set():
+            stopped = interrupted.is_set() or self.failed is not None
+            if options.only_time and self.progress.step >= clock.last_step and not stopped:
                 self.say(
                     f"stopped after {self.trainer.most_passes} passes over the text: more of them would predict other "
                     "text worse; a number of epochs, if given, is kept to"
                 )
-            snapshot = self._finish(interrupted=interrupted.is_set())
+            snapshot = self._finish(interrupted=stopped)
         self.trainer.close()
+        if self.failed is not None:
+            self.failed.add_note(f"training stopped; step {self.progress.step:,} is committed ({snapshot[:8]})")
+            raise self.failed
         return self._report(before, fitted, snapshot, interrupted=interrupted.is_set())
 
     def _say_interrupted(self, interrupted: threading.Event) -> None:
@@ -236,7 +253,7 @@ class _Run:
         now = time.monotonic()
         clock.busy += now - tick
         pass_over = self.keeps_best and progress.position % self.trainer.per_epoch == 0
-        evaluate = pass_over or _due(
+        evaluate = pass_over or due(
             progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S
         )
         if evaluate:
@@ -245,7 +262,7 @@ class _Run:
             self._keep_if_best()
             clock.last_eval = time.monotonic()
         snapshot = None
-        if _due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
+        if due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
             self.training.note("committing")
             snapshot = self._commit(self.heldout)
             clock.committed, clock.last_commit = progress.step, time.monotonic()
@@ -261,9 +278,12 @@ class _Run:
             cache=self.trainer.cache() if evaluate or snapshot else None,
         )
         self._log(report)
-        self._report_step(loss)
-        if options.on_step is not None:
-            options.on_step(report)
+        try:
+            self._report_step(loss)
+            if options.on_step is not None:
+                options.on_step(report)
+        except Exception as error:  # of the caller: raised when what is done is committed, as after Ctrl-C
+            self.failed, self.stages = error, SILENT
 
     def _keep_if_best(self) -> None:
         """Notes the state of the run, if it predicts held-out text better than all before."""
@@ -333,11 +353,15 @@ class _Run:
         done, loss = progress.step - clock.first_step, self._shown_loss()
         seconds = time.monotonic() - clock.started
         left = Remaining.of(options, done=done, per_epoch=self.trainer.per_epoch, seconds=self.seconds)
+        notes = [] if interrupted else self._notes(done, fitted)
+        if not done and notes and options.say is None:  # who passes `say` prints the notes
+            warnings.warn(f"{SAID}{notes[0]}", stacklevel=2)
         return TrainReport(
             step=progress.step,
             steps_done=done,
             tokens=progress.tokens,
             tokens_done=progress.tokens - clock.first_token,
+            batch=progress.batch,
             loss=loss,
             perplexity=perplexity(loss),
             heldout_before=before,
@@ -348,7 +372,7 @@ class _Run:
             unknown_share=self.unknown_share,
             tokens_per_s=clock.rate(progress.tokens),
             seconds=seconds,
-            peak_host_bytes=_peak_bytes(),
+            peak_host_bytes=peak_bytes(),
             peak_device_bytes=int(self.trainer.cache().get("device_peak_bytes", 0)),
             cache=self.trainer.cache(),
             snapshot=snapshot,
@@ -356,7 +380,7 @@ class _Run:
             steps_left=left.steps,
             epochs_left=left.epochs,
             minutes_left=left.minutes,
-            notes=[] if interrupted else self._notes(done, fitted),
+            notes=notes,
         )
 
     def _notes(self, done: int, fitted: ContextFit | None) -> list[str]:
@@ -460,36 +484,3 @@ class _Run:
             if str(error) != self.uncollected:
                 self.uncollected = str(error)
                 self.say(f"warning: old training commits were not deleted: {error}")
-
-
-def _check(options: TrainOptions) -> None:
-    require_seed(options.seed)
-    require_positive(
-        steps=options.steps,
-        epochs=options.epochs,
-        minutes=options.minutes,
-        batch=options.batch,
-        candidates=None if options.candidates == "all" else options.candidates,
-    )
-    if options.steps is None and options.epochs is None and options.minutes is None:
-        raise OptionError("the length of the run is missing: pass `steps`, `epochs` or `minutes`")
-    for name, value in (("commit_every", options.commit_every), ("eval_every", options.eval_every)):
-        if value is not None and value < 0:
-            raise OptionError(f"`{name}` is {value}: it must be 0 (only at the end) or more steps")
-
-
-def _due(steps_since: int, every: int | None, seconds_since: float, every_s: float) -> bool:
-    if every is None:
-        return seconds_since >= every_s
-    return every > 0 and steps_since > 0 and steps_since % every == 0
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process ever held."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # not on Windows
-        return int(psutil.Process().memory_info().rss)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sifu_graph.config import BASE, OptimizerConfig, Say
+from sifu_store.errors import OptionError
+from sifu_store.short_repr import short_repr
+
+from sifu_graph.config import BASE, OptimizerConfig, Say, require_positive, require_seed
 from sifu_graph.progress import ProgressOption
 from sifu_graph.settings import TrainingSettings
 from sifu_graph.training.closed_form import ContextFit
@@ -85,6 +88,23 @@ class TrainOptions:
         return self.steps is None and self.epochs is None
 
 
+def check(options: TrainOptions) -> None:
+    """Raises `OptionError` for options that have no meaning."""
+    require_seed(options.seed)
+    require_positive(
+        steps=options.steps,
+        epochs=options.epochs,
+        minutes=options.minutes,
+        batch=options.batch,
+        candidates=None if options.candidates == "all" else options.candidates,
+    )
+    if options.steps is None and options.epochs is None and options.minutes is None:
+        raise OptionError("the length of the run is missing: pass `steps`, `epochs` or `minutes`")
+    for name, value in (("commit_every", options.commit_every), ("eval_every", options.eval_every)):
+        if value is not None and value < 0:
+            raise OptionError(f"`{name}` is {value}: it must be 0 (only at the end) or more steps")
+
+
 DEFAULT_BATCH = 512
 EVAL_TOKENS = 20_000  # held-out tokens looked at during training
 
@@ -108,10 +128,12 @@ class Remaining:
         )
 
 
+@short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
     """Where a run ended.
 
+    ``batch`` is that of the run: where it was not given, that of the last run.
     ``unknown_share`` and ``heldout_unknown_share`` are the shares (0 to 1) of unknown tokens, as in `EvalReport`, in
     the training text and in the held-out tokens that were evaluated; ``heldout_known_perplexity`` leaves them out.
     ``steps_left``, ``epochs_left`` and ``minutes_left`` are what an interrupted run did not do; ``notes`` is what is to
@@ -122,6 +144,7 @@ class TrainReport:
     steps_done: int
     tokens: int
     tokens_done: int
+    batch: int
     loss: float
     perplexity: float
     heldout_before: float | None

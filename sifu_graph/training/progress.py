@@ -137,3 +137,10 @@ def _goes_on(rest: RestSettings, options: TrainOptions) -> bool:
     """Whether a run by time takes what an interrupted one had left."""
     left, minutes = rest["minutes"], options.minutes
     return left is not None and minutes is not None and abs(minutes - left) <= SAME_MINUTES * left
+
+
+def due(steps_since: int, every: int | None, seconds_since: float, every_s: float) -> bool:
+    """Whether it is time: after ``every`` steps (0: only at the end), or None: after ``every_s`` seconds."""
+    if every is None:
+        return seconds_since >= every_s
+    return every > 0 and steps_since > 0 and steps_since % every == 0

@@ -50,12 +50,14 @@ from sifu_store.refs import (
     remove_temporary,
 )
 from sifu_store.repository import linked_copy, open_icechunk
+from sifu_store.short_repr import short_repr
 from sifu_store.staging import REPOSITORY_NAME
 
 COPIES_NAME = "collecting"
 """Directory in which earlier releases kept copies of snapshot files while Icechunk replaced them."""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class Garbage:
     """What a collection deleted, or would delete.

@@ -19,6 +19,7 @@ from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
 from sifu_store.layout import ARRAYS, BIAS, WEIGHT
 from sifu_store.refs import BEFORE, BRANCH, EARLY, EMPTY, TAG, References, described, is_snapshot_id, nearest
+from sifu_store.short_repr import short_repr
 from sifu_store.staging import REPOSITORY_NAME
 
 BETWEEN = (BRANCH + BEFORE, TAG + EARLY)
@@ -64,6 +65,7 @@ class Commit:
         return words[0] if words else ""
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class History:
     """All commits of a store and their names.

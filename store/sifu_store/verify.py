@@ -19,12 +19,14 @@ from sifu_store.arrays import Damage, chunk_count, existing_chunks, find_damage,
 from sifu_store.checksums import CHECKSUMS, ChunkChecksums
 from sifu_store.consistency import Contents, Faults, inconsistencies
 from sifu_store.layout import ARRAYS, BY_NAME, PAGE_EDGES, STORED, page_slots
+from sifu_store.short_repr import short_repr
 
 Check = Callable[[str, np.ndarray], str | None]
 Further = Callable[[Contents], Faults]
 _RUN_PAGES = 8
 
 
+@short_repr
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What was read and what is damaged.

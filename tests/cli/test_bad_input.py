@@ -100,6 +100,14 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["map", "map.gif"], "must end with one of .html"),
         (["map", "none/map.html"], "no such folder"),
         (["map", "--nodes", "1"], "expected an integer, at least 2; found 1"),
+        (["build-graph", "--level", "wrd"], "did you mean word?"),
+        (["build-graph", "--signal", "tune"], "did you mean tuned?"),
+        (["train", "--optimizer", "adam"], "did you mean adamw?"),
+        (["plot", "alfa"], "did you mean alpha?"),
+        (["export", "safetensor"], "did you mean safetensors?"),
+        (["train", "--halp"], "no such option '--halp'; did you mean --help? (see"),
+        (["build-graph", "--levle", "word"], "no such option '--levle'; did you mean --level? (see"),
+        (["next", "the", "sea"], "put quotes around a text or a name of several words"),
         (["map", "--by", "size"], "'size' is not one of 'information', 'energy', 'count'"),
         (["plot"], "missing argument 'KIND'"),
         (["plot", "pie"], "'pie' is not one of 'loss', 'rows'"),
@@ -311,3 +319,31 @@ def test_a_fallback_to_an_older_snapshot_is_said(built: Path, monkeypatch: pytes
         result = call(command, "--store", built, "-q")
         assert (result.code, result.err) == (0, "sifu: warning: the newest snapshot cannot be read\n")
     assert call("verify", "--store", built).code == 1
+
+
+def test_a_path_that_the_shell_split_is_joined_in_the_message(graph: Path) -> None:
+    Path("my text.txt").write_text("春風\n", encoding="utf-8")
+    for args in (["build-graph", "--store", "new.sifu"], ["train", "--steps", "1"], ["eval"]):
+        result = call(*args, "my", "text.txt")
+        assert result.code == 1
+        assert "my: not found" in result.error
+        assert result.error.endswith("put quotes around 'my text.txt'")
+
+
+def test_a_graph_to_compare_with_is_checked_first(graph: Path) -> None:
+    result = call("eval", "--against", "WRONG@HEAD")
+    assert result.code == 2
+    assert "invalid value for '--against': WRONG is no graph: expected STORE" in result.error
+    assert "--store" not in result.error
+    assert "evaluating" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "suffix"), [(",", ".csv"), (";", ".csv"), ("\t", ".csv"), ("|", ".csv"), ("\t", ".tsv")]
+)
+def test_a_table_of_edges_may_have_other_separators(graph: Path, delimiter: str, suffix: str) -> None:
+    table = Path("edges" + suffix)
+    table.write_text(f"source{delimiter}target{delimiter}boost\n春{delimiter}風{delimiter}0.5\n", encoding="utf-8")
+    assert call("edit-edge", "--from", table, "--dry-run").code == 0
+    table.write_text(f"from{delimiter}to{delimiter}boost\n春{delimiter}風{delimiter}0.5\n", encoding="utf-8")
+    assert "no column 'from'; did you mean source?" in call("edit-edge", "--from", table, "--dry-run").error

@@ -33,6 +33,21 @@ def test_next_and_score_print_what_the_library_returns(graph: Path) -> None:
     assert call("next", "").code == 2
 
 
+def test_the_share_of_the_unknown_node_is_said(tmp_path: Path) -> None:
+    """Where <unk> has more than 2 % of the probability that evaluation gives."""
+    (tmp_path / "a.txt").write_text("春風花月夜江水\n春風春花\n" * 40, encoding="utf-8")
+    for vocab, said in ((4, True), (20, False)):
+        assert call("build-graph", "a.txt", "--vocab", vocab, "--force").code == 0
+        for command in (("next", "春"), ("trace", "春風")):
+            found = call(*command)
+            assert ("note: <unk> has" in found.err) is said
+            assert ("sifu score and sifu eval keep it" in found.err) is said
+        assert ("without <unk>, which has" in call("trace", "春").out) is said
+        assert (json.loads(call("next", "春", "--json").out)["unknown_p"] > 0.02) is said
+    for command in ("next", "trace", "score"):
+        assert "<unk>" in call(command, "--help").out
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_the_tables_fit(width: int) -> None:
     names = ["春", " the", "<0xE6 0x98>", "internationalization" * 4, "江南" * 20]

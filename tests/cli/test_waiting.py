@@ -113,8 +113,22 @@ def test_ctrl_c_while_a_graph_is_built_leaves_nothing(poems: Path, tmp_path: Pat
     for stage in ("reading", "encoding", "counting", "computing", "writing"):
         done = interrupted(stage, "build-graph", poems, "--store", tmp_path / "g.sifu")
         assert done.code == 130, done
-        assert done.error.startswith("interrupted")
+        assert done.error == "interrupted: nothing is left of the new graph"
         assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_graph_is_replaced_leaves_the_old_one(graph: Path, poems: Path) -> None:
+    before = state(graph)
+    done = interrupted("writing", "build-graph", poems, "--store", graph, "--force")
+    assert (done.code, done.error) == (130, "interrupted: nothing is left of the new graph")
+    assert state(graph) == before
+
+
+def test_ctrl_c_while_a_graph_is_exported_leaves_nothing(graph: Path, tmp_path: Path) -> None:
+    files = set(tmp_path.iterdir())
+    done = interrupted("writing", "export", "safetensors", "--store", graph)
+    assert (done.code, done.error) == (130, "interrupted: nothing was written")
+    assert set(tmp_path.iterdir()) == files
 
 
 def test_no_animation_in_a_pipe(graph: Path, poems: Path) -> None:

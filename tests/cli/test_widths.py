@@ -41,8 +41,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "map": ("map", "map.html", "--force"),
     "plot": ("plot", "counts", "--force"),
 }
-LOSES = {"diff", "trace", "what-if", "against"}
-"""Tables whose columns may be left out."""
+LOSES = {"next", "edit-edge", "trace", "what-if", "against"}
+"""Commands with tables whose columns of words, which say little, may be left out."""
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +106,8 @@ def test_a_table_fits(
     assert "…" not in outputs[width]
     narrow, wide = (words(command, outputs[columns]) for columns in (width, 1000))
     assert narrow <= wide, "a name or a number is cut"
-    if command not in LOSES:
-        assert wide <= narrow, "a name or a number is left out"
+    lost = {word for word in wide - narrow if command not in LOSES or any(map(str.isdigit, word))}
+    assert not lost, "a name or a number is left out"
 
 
 def test_a_name_that_is_wider_than_the_terminal_goes_on_in_the_next_line() -> None:

@@ -161,3 +161,34 @@ def test_torch_and_numpy_agree_on_nothing_to_predict() -> None:
     assert not found.private.any()
     energy = float(oracle.run(graph.model, config, [0, 3, 1])[0][1].detach().max())
     assert_close(found.loss, [math.log(4.0)] * 2, terms=64, size=energy + math.log(4.0))
+
+
+def test_evaluating_on_the_training_text_is_said(tmp_path: Path) -> None:
+    """Also of a copy under another name, of a part of it, and of the text of a later training."""
+    path, own = tmp_path / "g.sifu", write_text(tmp_path / "a.txt", documents=200)
+    build_graph(own, path, vocab=12, holdout=0.1)
+    lines = own.read_text(encoding="utf-8").splitlines()
+    fresh = ["人" + line for line in lines]
+    (tmp_path / "fresh.txt").write_text("\n".join(fresh), encoding="utf-8")
+    with Graph.open(path) as graph:
+        for text in (own, lines, lines[::-1][:50], [*fresh, *lines]):
+            report = graph.evaluate(texts=text) if isinstance(text, list) else graph.evaluate(text)
+            assert report.trained_share > 0.4
+            assert any("documents that the graph was trained on" in note for note in report.notes)
+        for report in (graph.evaluate(), graph.evaluate(texts=fresh)):
+            assert report.trained_share < 0.01  # some are equal but for unknown characters
+            assert not any("trained on" in note for note in report.notes)
+        graph.train(tmp_path / "fresh.txt", steps=1)
+        assert graph.evaluate(texts=fresh[:50]).trained_share > 0.8
+        assert graph.evaluate(texts=lines).trained_share > 0.8
+        own.unlink()  # what was encoded of it cannot be told any more
+        assert graph.evaluate(texts=fresh[:50]).trained_share > 0.8
+
+
+def test_bits_per_character_are_not_compared_where_many_tokens_are_unknown(tmp_path: Path) -> None:
+    text = write_text(tmp_path / "a.txt", documents=200)
+    for vocab, unknown in ((6, True), (40, False)):
+        build_graph(text, tmp_path / "g.sifu", vocab=vocab, holdout=0.1, force=True)
+        with Graph.open(tmp_path / "g.sifu") as graph:
+            notes = graph.evaluate().notes
+            assert any("so are the bits per character" in note for note in notes) is unknown

@@ -440,3 +440,13 @@ def test_a_note_says_that_the_closed_form_left_no_time_for_steps(graph: Graph, m
 def test_there_is_no_such_note_otherwise(graph: Graph) -> None:
     assert graph.train(minutes=5, steps=1, batch=8).notes == []
     assert graph.train(steps=1, batch=8).notes == []
+
+
+def test_conversions_report_their_stages(based: Path) -> None:
+    """Of the private edges; networkx has the default edges too."""
+    with Graph.open(based) as graph:
+        for convert in (graph.to_scipy, graph.to_networkx):
+            seen: SEEN = []
+            convert(progress=seen.append)
+            wanted = ["computing the energies of the edges", "computing the energies of the default edges"]
+            assert check(seen) == wanted[: 1 + (convert == graph.to_networkx)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import html
 import inspect
 import json
 import pickle
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -154,6 +156,17 @@ def test_a_build_refuses_wrong_types(options: dict[str, Any], message: str, tmp_
     with pytest.raises(OptionTypeError, match=message):
         sifu_graph.build_graph(path=tmp_path / "g.sifu", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_file_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("春風\n" * 20, encoding="utf-8")
+    for texts in ("a.txt", ["a.txt"], ["./a.txt", "b"], str(tmp_path)):
+        with pytest.raises(OptionTypeError, match=r"the name of a file: pass (it|names of files) as `corpus`"):
+            sifu_graph.build_graph(texts=texts, path="g.sifu")
+    assert sifu_graph.build_graph(texts=["春風", "a.txt"] * 20, path="g.sifu").corpus_tokens > 0
+    one = "春風吹又生。" * 50
+    assert sifu_graph.build_graph(texts=one, path="g.sifu", force=True, holdout=0).corpus_tokens == len(one) + 2
 
 
 def test_a_value_that_is_not_listed_has_a_near_one(graph: Graph) -> None:
@@ -320,3 +333,20 @@ def test_a_seed_that_the_settings_cannot_hold_is_refused_before_anything_is_writ
         graph.train(steps=1, seed=2**62 - 1)
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert graph.settings["training"] is not None
+
+
+def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
+    from sifu_graph.session import INTERNAL
+
+    listed = set(dir(graph))
+    assert {"train", "generate", "next", "score", "close", "info", "path", "settings", "tokenizer"} <= listed
+    assert not listed & INTERNAL
+    for name in INTERNAL:
+        assert hasattr(graph, name)  # only hidden
+    assert set(dir(sifu_graph)) == set(sifu_graph.__all__)
+    for name in sifu_graph.PRESETS:
+        assert f"``{name}``" in (sifu_graph.__doc__ or "")
+        assert f"``{name}``" in (sifu_graph.SignalConfig.__doc__ or "")
+    for cls in (sifu_graph.SignalConfig, sifu_graph.OptimizerConfig):
+        for field in dataclasses.fields(cls):
+            assert re.search(rf"\b{field.name}\b", cls.__doc__ or ""), field.name

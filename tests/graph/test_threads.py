@@ -1,17 +1,20 @@
-"""The number of threads changes no bit: closed form, steps of training with many and few positions, evaluation."""
+"""The number of threads changes no bit: closed form, steps of training, evaluation. Threads may share a graph."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import warm
 from small import write_poems
 
+from sifu_graph import Graph, build_graph
 from sifu_graph.ops.threads import padded, product
 
 SCRIPT = """
@@ -86,3 +89,33 @@ def test_a_product_with_padded_rows_does_not_depend_on_the_others(rows: int) -> 
     every = product(left, padded(table).T)
     for n in (1, 7, 23, 64, 65, 130, 399):
         assert torch.equal(product(left, padded(table[:n]).T)[:, :n], every[:, :n])
+
+
+@pytest.mark.parametrize("signal", ["recurrent", "tuned"])
+def test_threads_may_share_an_open_graph(signal: str, tmp_path: Path) -> None:
+    """Each call sees the memory and the snapshot of one call, whatever the others do; none finds the graph closed."""
+    text = write_poems(tmp_path / "poems.txt", poems=60)
+    build_graph(text, tmp_path / "g.sifu", vocab=60, holdout=0.1, length=8, width=16, signal=signal)
+    with Graph.open(tmp_path / "g.sifu") as graph, ThreadPoolExecutor(6) as threads:
+
+        def asked() -> tuple[float, float, float, str]:
+            figures = graph.score("人不見").log_p, graph.evaluate(limit=200).perplexity, graph.next("人")[0].p
+            return *figures, graph.generate("人", tokens=9, seed=1).text
+
+        alone = asked()
+        assert [one.result() for one in [threads.submit(asked) for _ in range(12)]] == [alone] * 12
+
+        stream = graph.stream("人", tokens=60, seed=1)
+        pieces = threads.submit(lambda: "".join(stream))
+        scored = [threads.submit(graph.score, "人不見") for _ in range(6)]
+        trained = [threads.submit(graph.train, steps=1, contexts=None, progress=False) for _ in range(3)]
+        edited = threads.submit(graph.boost_edge, "人", "不", 0.5)
+        assert sorted(one.result().step for one in trained) == [1, 2, 3]
+        assert edited.result().snapshot
+        assert all(np.isfinite(one.result().log_p) for one in scored)
+        assert len(pieces.result()) > 0
+        assert graph.info().snapshot == graph.log().commits[0].snapshot
+        running = [threads.submit(asked) for _ in range(6)]
+        graph.close()
+        for one in running:
+            assert one.exception() is None or "the graph is closed" in str(one.exception())

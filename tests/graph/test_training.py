@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import shutil
@@ -178,18 +179,6 @@ def test_what_diverges_stops_and_leaves_the_last_commit(graph: Graph) -> None:
     assert graph.evaluate() == figures  # the graph in memory went back too
 
 
-def test_an_exception_in_a_callback_changes_nothing(graph: Graph) -> None:
-    figures = graph.evaluate()
-
-    def fail(_: object) -> None:
-        raise RuntimeError("no")
-
-    with pytest.raises(RuntimeError):
-        graph.train(steps=5, batch=16, on_step=fail)
-    assert graph.evaluate() == figures
-    assert graph.settings["training"] is None
-
-
 def test_another_corpus(graph: Graph, tmp_path: Path) -> None:
     report = graph.train([write_text(tmp_path / "more.txt", seed=9)], steps=3, batch=8)
     assert report.step == 3
@@ -209,12 +198,52 @@ def test_a_missing_or_changed_corpus_is_said(graph: Graph, text: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"steps": 0}, {"steps": -1}, {"minutes": 0}, {"epochs": -0.5}, {"steps": 1, "batch": 0},
+    [{}, {"steps": 0}, {"steps": -1}, {"minutes": 0}, {"minutes": math.inf}, {"epochs": math.inf}, {"epochs": -0.5},
+     {"steps": 1, "batch": 0},
      {"steps": 1, "candidates": 0}, {"steps": 1, "commit_every": -1}],
 )  # fmt: skip
 def test_options_without_meaning(graph: Graph, options: dict) -> None:
     with pytest.raises(OptionError):
         graph.train(**options)
+
+
+def test_no_time_for_a_step_is_said(graph: Graph) -> None:
+    with pytest.warns(UserWarning, match="left time for 0 steps"):
+        report = graph.train(minutes=1e-6, contexts=False)
+    assert report.steps_done == 0
+    said: list[str] = []
+    assert "left time for 0 steps" in graph.train(minutes=1e-6, contexts=False, say=said.append).notes[0]
+
+
+def test_the_batch_is_kept(graph: Graph) -> None:
+    assert graph.train(steps=1, batch=7, contexts=False).batch == 7
+    assert graph.train(steps=1).batch == 7
+    assert graph.train(steps=1, batch=9).batch == 9
+
+
+@pytest.mark.parametrize("by", ["on_step", "progress"])
+def test_what_is_done_before_a_callback_fails_is_kept(graph: Graph, tmp_path: Path, by: str) -> None:
+    """As after Ctrl-C, and the caller's exception is raised."""
+    plain = Path(shutil.copytree(graph.path, tmp_path / "plain.sifu"))
+    steps = []
+
+    def count(report: object) -> None:
+        if by == "on_step" or getattr(report, "stage", None) == "training":
+            steps.append(report)
+        if len(steps) == (3 if by == "on_step" else 2):
+            raise ZeroDivisionError("mine")
+
+    before = graph.store.snapshot
+    with pytest.raises(ZeroDivisionError, match="mine") as found:
+        graph.train(steps=80, batch=16, contexts=False, **{by: count})
+    step = graph.settings["training"]["step"]
+    assert f"step {step} is committed ({graph.store.snapshot[:8]})" in found.value.__notes__[0]
+    assert step == 3 if by == "on_step" else step > 0
+    assert graph.store.snapshot != before
+    with Graph.open(plain) as other:
+        other.train(steps=step, batch=16, contexts=False)
+    assert_same(plain, graph.path)
+    assert graph.train(steps=1).step == step + 1
 
 
 def test_two_trainers(graph: Graph) -> None:

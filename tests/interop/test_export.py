@@ -24,6 +24,7 @@ from sifu_store.layout import ARRAYS, BIAS, STORED, WEIGHT
 from small import whole, write_text
 
 from sifu_graph import Graph, build_graph, import_brillm, import_safetensors
+from sifu_graph.generation.base_walk import walk_of
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
 from sifu_graph.interop import converters
@@ -291,6 +292,29 @@ def test_graphml_of_characters_that_xml_cannot_hold(tmp_path: Path) -> None:
         read = networkx.read_graphml(tmp_path / "g.graphml", node_type=int)
         wanted = ["<0x01>" if name == "\x01" else name for name in graph.tokenizer.vocabulary]
         assert [read.nodes[node]["token"] for node in sorted(read)] == wanted
+
+
+def test_energies_of_a_graph_with_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the walk, for private and default edges; no matrix of an edge is read."""
+    build_graph(write_text(tmp_path / "a.txt"), tmp_path / "g.sifu", vocab=20, sparsify=0.2)
+
+    def read(*_: object) -> None:
+        raise AssertionError("a matrix was read")
+
+    monkeypatch.setattr(edge_reader.EdgeReader, "read", read)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        graph.train(steps=2)
+        counts, energies = graph.to_scipy()
+        graph.export("scipy", tmp_path / "out")
+        default = np.load(tmp_path / "out" / "default_energies.npy")
+        for u in range(2, len(graph.tokenizer)):
+            walk = walk_of(graph.parameters, graph.signal)
+            walk.start(u)
+            every = walk.energies()[0].astype(np.float64)
+            private = np.zeros(len(every), bool)
+            private[counts[[u]].nonzero()[1]] = True
+            np.testing.assert_allclose(energies[[u]].toarray()[0][private], every[private], atol=1e-5)
+            assert default[u] == pytest.approx(np.log(np.mean(np.exp(every[~private]))), abs=1e-5)
 
 
 def test_pytorch_geometric(trained: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sifu_store.errors import OptionError
+from small import write_text
 
-from sifu_graph import Graph
+from sifu_graph import Graph, build_graph
 from sifu_graph.paging.traffic import TRAFFIC, read_traffic
 from sifu_graph.plot.figures import FIGURES, plot
 from sifu_graph.training.metrics import curve
@@ -53,6 +54,18 @@ def test_the_figures_are_those_of_the_graph(opened: Graph, tmp_path: Path) -> No
     assert found["pages"]["stored_pages"] == store.page_stored().sum() == opened.info().trained_pages > 0
     assert found["loss"]["steps"] == 3
     assert found["loss"]["heldout_perplexity"] > 1
+
+
+def test_a_graph_with_a_base_has_no_alpha_and_no_pages(tmp_path: Path) -> None:
+    build_graph(write_text(tmp_path / "a.txt"), tmp_path / "g.sifu", vocab=20)
+    with Graph.open(tmp_path / "g.sifu") as base:
+        for kind in FIGURES:
+            if kind in ("alpha", "pages"):
+                with pytest.raises(OptionError, match=f"no plot '{kind}': a graph whose edges share a base"):
+                    plot(base, kind, tmp_path / "a.png")
+            elif kind != "loss":
+                assert plot(base, kind).figures
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_alpha_of_a_new_graph_has_not_moved(graph: Graph, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sifu_store.errors import OptionError
+from sifu_store.errors import OptionError, OptionTypeError
 from small import write_text
 
 from sifu_graph import Graph, build_graph
@@ -82,6 +82,31 @@ def test_the_two_agree_without_the_unknown_node(graph: Graph) -> None:
     difference = [following[node].log_p - value for node, value in found.items()]
     assert len(found) > 5
     assert np.ptp(difference) < 1e-4  # all have the share that <unk> leaves
+    unknown_p = graph.next("春風").unknown_p
+    assert np.mean(difference) == pytest.approx(-math.log1p(-unknown_p), abs=1e-4)
+    if graph.tokenizer.level == "char":
+        assert unknown_p > 0.01
+        assert unknown_p == pytest.approx(math.exp(graph.score("春風x").tokens[-2].log_p), rel=1e-4)
+    last = graph.trace("春風").positions[-1]
+    assert last.unknown_p == pytest.approx(unknown_p, rel=1e-5)
+    assert graph.trace("春風", like="eval").unknown_p == 0.0
+
+
+def test_a_list_of_tokens_has_one_meaning(graph: Graph) -> None:
+    """It is refused by all where the graph reads text."""
+    for ask in (graph.next, graph.score, graph.trace, graph.generate, graph.stream):
+        for given in (["春", "風"], ("春",), ["春風"]):
+            with pytest.raises(OptionTypeError, match=r"is a list of tokens, but this graph reads text \(level"):
+                ask(given)
+
+
+def test_a_graph_of_lists_reads_lists_and_texts(tmp_path: Path) -> None:
+    build_graph(texts=[["春", "風", "月"], ["春", "月"]] * 20, path=tmp_path / "g.sifu", level="tokens")
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        assert graph.next(["春", "風"]) == graph.next("春 風") == graph.next(("春", "風"))
+        assert graph.score(["春", "風"]).tokens == graph.score(" 春 風").tokens
+        assert graph.trace(["春", "風"]).nodes == graph.trace("春 風").nodes
+        assert graph.generate(["春"], tokens=2, seed=1).text == graph.generate("春", tokens=2, seed=1).text
 
 
 def test_what_cannot_be_asked(graph: Graph) -> None:

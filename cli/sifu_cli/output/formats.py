@@ -46,6 +46,15 @@ def shared_note(base_parameters: int | None) -> str:
     return f"{base_parameters:,} that all edges share, and the energies of private edges"
 
 
+def bits_remark(unknown_share: float) -> str:
+    """What is to be said beside bits per character of a text, some of whose tokens are unknown."""
+    from sifu_graph.text.unknown import NOTED_SHARE
+
+    if unknown_share <= NOTED_SHARE:
+        return ""
+    return "too low to compare: what is unknown costs little, however many characters it has"
+
+
 def quoted(names: Sequence[str]) -> str:
     """The first names of a list in quotes, and the number of the others."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""

@@ -19,6 +19,14 @@ def say(*parts: Part, quiet: bool = False) -> None:
         echo(*(in_options(part) if isinstance(part, str) else part for part in parts), err=True)
 
 
+def say_left_out(p: float, where: str, *, quiet: bool) -> None:
+    """Print that <unk>, of probability `p` (0 to 1) `where`, is left out of the result, if it matters."""
+    from sifu_graph.text.unknown import left_out_note
+
+    if (note := left_out_note(p, where)) is not None:
+        say(f"note: {note}", quiet=quiet)
+
+
 def warn(message: str) -> None:
     """Print a warning on one line, also with --quiet."""
     echo("sifu: warning: " + " ".join(in_options(message).split()), err=True)

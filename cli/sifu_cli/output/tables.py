@@ -1,19 +1,21 @@
 """Tables of columns that fit the terminal: names and numbers are never cut.
 
-A table that is too wide loses the columns that say least; tables side by side stand one below the other. A name that is
-still too long continues in the next line. rich is imported when a table is printed.
+A table that is too wide loses columns of words that say little, and columns of numbers stand in a table below it.
+Tables side by side stand one below the other. A name that is still too long continues in the next line. rich is
+imported when a table is printed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sifu_cli.output.results import output_width, print_rich
 from sifu_cli.output.terminal import echo, visible
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 GAP = 3
@@ -33,7 +35,8 @@ class Column:
     right
         Its cells are aligned to the right, as numbers are.
     drop
-        Columns of a number above 0 are left out where there is no room, the lowest number first.
+        Where there is no room, columns of a number above 0 leave the table, the lowest number first: words are left
+        out, numbers stand in a table below, after the first column.
     """
 
     title: str
@@ -71,13 +74,12 @@ def print_grids(*grids: Grid) -> None:
         print_rich(table_of(_side_by_side(group), width))
 
 
-def table_of(grid: Grid, width: int) -> Table:
-    """A table of rich that is at most `width` columns wide."""
-    from rich import box
-    from rich.table import Table
+def table_of(grid: Grid, width: int) -> Group:
+    """A table of rich that is at most `width` columns wide, or several, one below the other."""
+    from rich.console import Group
 
     widths = _widths(grid)
-    kept = list(range(len(grid.columns)))
+    kept, below = list(range(len(grid.columns))), []
 
     def room() -> int:
         return width - sum(widths[at] + GAP for at in kept)
@@ -85,6 +87,26 @@ def table_of(grid: Grid, width: int) -> Table:
     for at in sorted((at for at in kept if grid.columns[at].drop), key=lambda at: grid.columns[at].drop):
         if room() < 0:
             kept.remove(at)
+            below += [at] * grid.columns[at].right
+    table = _table(grid, kept, width)
+    if not below:
+        return Group(table)
+    rest = Grid([grid.columns[0], *(replace(grid.columns[at], drop=0) for at in sorted(below))])
+    for row in grid.rows:
+        rest.add(row[0], *(row[at] for at in sorted(below)))
+    return Group(table, *table_of(rest, width).renderables)
+
+
+def _table(grid: Grid, kept: Sequence[int], width: int) -> Table:
+    """The `kept` columns of a table, as narrow as `width` where their names can be folded."""
+    from rich import box
+    from rich.table import Table
+
+    widths = _widths(grid)
+
+    def room() -> int:
+        return width - sum(widths[at] + GAP for at in kept)
+
     if room() < 0:
         widths = _widths(grid, titles_in_lines=True)
     names = [at for at in kept if not grid.columns[at].right]

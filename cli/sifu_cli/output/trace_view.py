@@ -9,7 +9,7 @@ from sifu_cli.output.formats import number, percent, printable, source_name
 from sifu_cli.output.tables import GAP, Column, Grid, table_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
     from rich.tree import Tree
 
     from sifu_graph.inspection.attribution import Account
@@ -27,14 +27,17 @@ LEAST_ROOM = 24  # columns for the strongest candidates
 
 
 def _strongest(position: Position, room: int | None = None) -> str:
-    """The strongest candidates; as many as fit into `room` columns, and at least one."""
+    """The strongest candidates, in lines of at most `room` columns with at least one each."""
     from rich.cells import cell_len
 
-    shown = position.candidates[: min(CANDIDATES_IN_TABLE, position.contenders)]
-    texts = [f"{_name(one)} {percent(one.p * one.among)}" for one in shown]
-    while room is not None and len(texts) > 1 and cell_len("  ".join(texts)) > room:
-        texts.pop()
-    return "  ".join(texts)
+    lines: list[str] = []
+    for one in position.candidates[: min(CANDIDATES_IN_TABLE, position.contenders)]:
+        text = f"{_name(one)} {percent(one.p * one.among)}"
+        if lines and (room is None or cell_len(f"{lines[-1]}  {text}") <= room):
+            lines[-1] += f"  {text}"
+        else:
+            lines.append(text)
+    return "\n".join(lines)
 
 
 def _name(candidate: Candidate) -> str:
@@ -45,10 +48,11 @@ def _name(candidate: Candidate) -> str:
     return f"({name} ...)" if candidate.among > 1 else f"({name})"
 
 
-def positions_table(trace: Trace, width: int) -> Table:
+def positions_table(trace: Trace, width: int) -> RenderableType:
     """One row per position: token, next token with its probability, rank and loss, and the strongest candidates.
 
-    On a terminal of few columns, what changes make of a position stands in a row below it.
+    On a terminal of few columns, what changes make of a position stands in a row below it, and columns for which there
+    is no room stand in a second table.
     """
     if width < SIDE_BY_SIDE:
         return _narrow_table(trace, width)
@@ -80,10 +84,11 @@ def positions_table(trace: Trace, width: int) -> Table:
     return table
 
 
-def _narrow_table(trace: Trace, width: int) -> Table:
-    """The same for `width` columns: rank, nats and margin are left out where names and probabilities need the room."""
+def _narrow_table(trace: Trace, width: int) -> RenderableType:
+    """The same for `width` columns: what names and probabilities leave no room for stands in a second table."""
     from rich import box
     from rich.cells import cell_len
+    from rich.console import Group
     from rich.table import Table
 
     after = {one.position: one for one in trace.positions}
@@ -96,7 +101,7 @@ def _narrow_table(trace: Trace, width: int) -> Table:
             rows.append((["", "  after", "", *_outcome(changed)[3:], _margin(changed)], changed, None))
     names = ["", "token", "next", "p", "rank", "nats", "margin"]
     widths = [max(cell_len(text) for text in [name, *(row[0][at] for row in rows)]) for at, name in enumerate(names)]
-    wanted = max(cell_len(_strongest(one, 0)) for _, one, _ in rows)
+    wanted = max(cell_len(line) for _, one, _ in rows for line in _strongest(one, 0).splitlines())
     kept = [at for at in range(len(names)) if at < len(names) - 1 or trace.before is None]
 
     def room() -> int:
@@ -105,8 +110,10 @@ def _narrow_table(trace: Trace, width: int) -> Table:
     for dropped in (6, 4, 5):
         if room() < max(wanted, LEAST_ROOM) and dropped in kept:
             kept.remove(dropped)
+    below = [at for at in (4, 5, 6) if at not in kept and (at < len(names) - 1 or trace.before is None)]
     if room() < wanted:
-        kept.remove(2)  # the row below names the next token too
+        kept.remove(2)
+        below.insert(0, 2)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for at in kept:
         left = names[at] in ("token", "next")
@@ -114,7 +121,12 @@ def _narrow_table(trace: Trace, width: int) -> Table:
     table.add_column("strongest", overflow="fold")
     for cells, one, style in rows:
         table.add_row(*(cells[at] for at in kept), _strongest(one, room()), style=style)
-    return table
+    if not below:
+        return table
+    rest = Grid([Column(names[at], right=names[at] not in ("token", "next")) for at in (0, 1, *below)])
+    for cells, _, style in rows:
+        rest.add(*(cells[at] for at in (0, 1, *below)), style=style)
+    return Group(table, table_of(rest, width))
 
 
 def _seen(position: Position) -> tuple[object, ...]:
@@ -193,8 +205,10 @@ def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
+    from sifu_graph.text.unknown import NOTED_SHARE
+
     columns = [Column("", right=False), Column("energy", drop=3), Column("p"), Column("rank", drop=1)]
-    table = Grid([*columns, Column("edge", right=False, drop=2)])
+    table = Grid([*columns, Column("edge", right=False)])
     for k, one in enumerate(position.candidates):
         if top <= k < position.contenders and k != position.came_at:
             continue
@@ -204,6 +218,8 @@ def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
         table.add(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
     tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))
     tree.add(table_of(table, width - INDENT))
+    if position.unknown_p > NOTED_SHARE:
+        tree.add(Text(f"without <unk>, which has {percent(position.unknown_p)} in evaluation", style="dim"))
     return tree
 
 

@@ -66,6 +66,8 @@ def command(*, kind: str, file: Path | None, force: bool, store: Path, quiet: bo
     energy  energy of the private edges by count
     alpha   the learned mixing logits by position
     pages   stored pages, how often the text uses each page, and the page traffic of the last training
+
+    There is no alpha and there are no pages in a graph whose edges share a base (--signal recurrent).
     """
     out = file or Path(f"{kind}.png")
     with open_graph(store) as graph:

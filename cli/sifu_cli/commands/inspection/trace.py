@@ -12,7 +12,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import force_option, text_options
 from sifu_cli.output.formats import quoted
-from sifu_cli.output.messages import say, warn
+from sifu_cli.output.messages import say, say_left_out, warn
 from sifu_cli.output.results import output_width, print_json, print_rich
 from sifu_cli.output.trace_view import position_tree, positions_table
 
@@ -94,21 +94,22 @@ def command(
 ) -> None:
     """Follow the signal through TEXT: show the mix of each position, the winning candidate, and its margin.
 
-    TEXT is read like a prompt of sifu generate; position 0 is the separator before it. The margin of the winner over
-    the second candidate is split exactly into contributions of the signals in the mix, the biases and the positional
-    encoding.
+    TEXT is read like a prompt of sifu generate; position 0 is the separator before it. As there, the probabilities
+    leave <unk> (text that is no node) out; --like eval keeps it, as sifu score and sifu eval do. The margin of the
+    winner over the second candidate is split exactly into contributions of the signals in the mix, the biases and the
+    positional encoding.
     """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise click.UsageError("the text is not UTF-8", ctx) from None
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
-        given = text.split() if graph.tokenizer.level == "tokens" else text
-        found = graph.trace(given, top=top, last=last, like=like, also=also, what_if=what_if, html=html, force=force)
+        found = graph.trace(text, top=top, last=last, like=like, also=also, what_if=what_if, html=html, force=force)
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
     if unknown := (found.before or found).unknown:
         say(f"not among the nodes of this graph, read as unknown: {quoted(unknown)}", quiet=quiet)
+    say_left_out(found.unknown_p, "at these positions (on average)", quiet=quiet)
     if found.positions[0].position > 0:
         say(f"the last {len(found.positions):,} of {found.text_positions:,} positions; --last shows more", quiet=quiet)
     if found.unchanged:

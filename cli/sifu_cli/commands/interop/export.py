@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from sifu_store.durable import format_bytes
 
+from sifu_cli.failures import interrupted_as
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import common_options, force_option
@@ -57,7 +58,7 @@ def command(
     """
     with open_graph(store) as graph:
         say(f"exporting {store} as {format}", quiet=quiet)
-        with Progress(quiet=quiet, stages=False) as progress:
+        with interrupted_as("nothing was written"), Progress(quiet=quiet, stages=False) as progress:
             report = graph.export(
                 format,
                 path,

@@ -10,6 +10,7 @@ import click
 from sifu_store.durable import format_bytes
 
 from sifu_cli.command_line import logged
+from sifu_cli.failures import interrupted_as
 from sifu_cli.options import common_options, force_option
 from sifu_cli.output.formats import duration, number, percent
 from sifu_cli.output.messages import say
@@ -64,7 +65,7 @@ def command(
     from sifu_graph.interop.brillm_import import import_brillm
 
     say(f"reading {checkpoint.name}", quiet=quiet)
-    with Progress(quiet=quiet, stages=False) as progress:
+    with interrupted_as("nothing is left of the new graph"), Progress(quiet=quiet, stages=False) as progress:
         report = import_brillm(
             checkpoint,
             store,

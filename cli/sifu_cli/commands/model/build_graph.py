@@ -10,6 +10,7 @@ import click
 from sifu_store.durable import format_bytes
 
 from sifu_cli.command_line import logged
+from sifu_cli.failures import interrupted_as
 from sifu_cli.number_types import Float, Integer
 from sifu_cli.options import common_options, force_option, seed_option
 from sifu_cli.output.formats import duration, number, percent, shared_note
@@ -74,7 +75,8 @@ Example:
     "--width",
     type=Integer(min=2),
     metavar="N",
-    help="Width of the signal; an even number.  [default: 48; with another --signal than recurrent: 32]",
+    help="Width of the signal; an even number. Multiples of 16 up to 128 are computed several times faster.  "
+    "[default: 48; with another --signal than recurrent: 32]",
 )
 @click.option(
     "--min-count",
@@ -148,7 +150,7 @@ def command(
     texts = corpus_of(corpus, reading)
     from sifu_graph.build import build_graph  # after the check of the files, which needs less
 
-    with Progress(quiet=quiet) as progress:
+    with interrupted_as("nothing is left of the new graph"), Progress(quiet=quiet) as progress:
         report = build_graph(texts or "tang", store, **options, command=logged(ctx), progress=progress)
     for note in report.notes:
         say(f"note: {note}", quiet=quiet)

@@ -102,8 +102,8 @@ def _rows(found: Estimate) -> list[Row]:
         (
             "process",
             format_bytes(found.process_bytes),
-            f"with {format_bytes(found.library_bytes)} of Python and libraries, which --host-memory does not count; "
-            f"{format_bytes(found.free_memory_bytes)} are free",
+            f"at most, with {format_bytes(found.library_bytes)} of Python and libraries, which --host-memory does not "
+            f"count; {format_bytes(found.free_memory_bytes)} are free",
         ),
     ]
     if paged:
@@ -124,9 +124,9 @@ def _rows(found: Estimate) -> list[Row]:
         (
             "tokens/s",
             number(found.tokens_per_s),
-            "approximate rate of training"
+            "of training, from half to twice of it: from the rate of matrix products, measured now"
             if found.fits
-            else f"approximate rate of training; {number(found.resident_tokens_per_s)} if all edges fit in memory",
+            else f"of training, from half to twice of it; {number(found.resident_tokens_per_s)} with all in memory",
         ),
     ]
     if found.epoch_s is not None:

@@ -13,7 +13,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import at_option, common_options, resource_options
 from sifu_cli.output.cache_report import print_cache
-from sifu_cli.output.formats import number, percent
+from sifu_cli.output.formats import bits_remark, number, percent
 from sifu_cli.output.messages import say, warn
 from sifu_cli.output.progress import Progress
 from sifu_cli.output.results import Row, print_json, print_table
@@ -87,6 +87,8 @@ def command(
 
         require_plotting(plot)
     texts = corpus_of(files, reading)
+    for name in against:
+        _require_against(name)
     reports: dict[str, EvalReport] = {}
     with open_graph(store, at=at, resources=resources) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
@@ -98,7 +100,9 @@ def command(
         reports[str(store)] = report
         cache = graph.cache()
         for name in against:
-            reports[name] = _other(name, graph, resources=resources, texts=texts, limit=limit, quiet=quiet)
+            reports[name] = _other(
+                name, graph, resources=resources, first=report, texts=texts, limit=limit, quiet=quiet
+            )
         say_notes(texts, quiet=quiet)
     if stats:
         print_cache(cache)
@@ -120,8 +124,30 @@ def command(
         print_grids(_comparison(reports, nodes=nodes, with_baselines=with_baselines))
 
 
+def _require_against(name: str) -> None:
+    """Check that the store of STORE[@SNAPSHOT] exists, before anything is evaluated."""
+    from sifu_store.errors import StoreError
+    from sifu_store.staging import require_store
+
+    path = name.partition("@")[0]
+    try:
+        require_store(Path(path)) if path else None
+    except StoreError:
+        expected = "expected STORE, STORE@SNAPSHOT or @SNAPSHOT (of this store)"
+        raise click.BadParameter(
+            f"{path} is no graph: {expected}", click.get_current_context(), param_hint="'--against'"
+        ) from None
+
+
 def _other(
-    name: str, graph: Graph, *, resources: Resources, texts: Corpus | None, limit: int | None, quiet: bool
+    name: str,
+    graph: Graph,
+    *,
+    resources: Resources,
+    first: EvalReport,
+    texts: Corpus | None,
+    limit: int | None,
+    quiet: bool,
 ) -> EvalReport:
     """Evaluate another graph, STORE[@SNAPSHOT], on the same documents."""
     path, _, snapshot = name.partition("@")
@@ -130,13 +156,20 @@ def _other(
         mine, theirs = graph.settings["build"], other.settings["build"]
         if texts is None and (mine["corpus"], mine["holdout"]) != (theirs["corpus"], theirs["holdout"]):
             warn(f"{name} was built from another text or another held-out part: its training text may contain this one")
-        if mine["level"] != theirs["level"] or graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
-            warn(f"{name} has another tokenizer: compare the bits per character, not the perplexity")
         with Progress(quiet=quiet, stages=False) as progress:
             report = other.evaluate(texts, limit=limit, like=graph if texts is None else None, progress=progress)
+        if graph.tokenizer.fingerprint != other.tokenizer.fingerprint:
+            warn(f"{name} has another tokenizer: {_comparable(first, report)}")
     for note in report.notes:
         warn(f"{name}: {note}")
     return report
+
+
+def _comparable(*reports: EvalReport) -> str:
+    """Which figures of graphs with other tokenizers can be compared."""
+    if any(bits_remark(report.unknown_share) for report in reports):
+        return "neither the perplexity nor the bits per character can be compared, because many tokens are unknown"
+    return "compare the bits per character, not the perplexity"
 
 
 def _rows(report: EvalReport) -> list[Row]:
@@ -144,7 +177,7 @@ def _rows(report: EvalReport) -> list[Row]:
         ("perplexity", number(report.perplexity, 1), "lower is better"),
         *_unknown_rows(report),
         ("bits per token", number(report.bits_per_token, 3), ""),
-        ("bits per character", number(report.bits_per_character, 3), ""),
+        ("bits per character", number(report.bits_per_character, 3), bits_remark(report.unknown_share)),
         ("top-1", percent(report.top1), "of the tokens are the most probable candidate"),
         ("top-5", percent(report.top5), "are among the five most probable candidates"),
         ("tokens", number(report.tokens), f"predicted, {report.part}"),

@@ -90,7 +90,8 @@ Examples:
 @click.option(
     "--explain",
     is_flag=True,
-    help="Print how each token was chosen: energy, margin over the best other candidate, private or default edge.",
+    help="Print how each token was chosen: energy, margin over the best other candidate, "
+    "probability without <unk>, private or default edge.",
 )
 @click.option(
     "--raw",
@@ -194,7 +195,7 @@ def _check_greedy(ctx: click.Context) -> None:
 
 def _stream(graph: Graph, text: str, settings: dict[str, Any]) -> Stream:
     """A stream that continues a text. `settings` are the keywords of `Graph.stream`."""
-    return graph.stream(text.split() if graph.tokenizer.level == "tokens" else text, **settings)
+    return graph.stream(text, **settings)
 
 
 def _print(prompt: str, pieces: Stream, *, explain: bool, raw: bool) -> None:

@@ -12,7 +12,7 @@ from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import text_options
 from sifu_cli.output.formats import number, percent, printable
-from sifu_cli.output.messages import say
+from sifu_cli.output.messages import say, say_left_out
 from sifu_cli.output.results import print_json
 from sifu_cli.output.tables import Column, Grid, print_grids
 from sifu_cli.text_argument import read_text
@@ -48,15 +48,18 @@ def command(
 ) -> None:
     """Show the most probable next tokens after TEXT (default: read from stdin).
 
-    The probabilities are those that sifu generate draws from, with --temperature 1 and --top-p 1.
+    The probabilities are those that sifu generate draws from, with --temperature 1 and --top-p 1. They leave <unk>
+    (text that is no node) out, which sifu score and sifu eval keep: a note says so where <unk> has more than 2 %.
     """
     given = read_text(ctx, text, what="text")
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
-        found = graph.next(given.split() if graph.tokenizer.level == "tokens" else given, k=top)
+        found = graph.next(given, k=top)
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
+    say_left_out(found.unknown_p, "after this text", quiet=quiet)
     if as_json:
-        print_json({"text": given, "next": [dataclasses.asdict(one) for one in found]})
+        following = [dataclasses.asdict(one) for one in found]
+        print_json({"text": given, "next": following, "unknown_p": found.unknown_p})
         return
     print_grids(next_table(found))
 

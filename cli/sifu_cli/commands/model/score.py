@@ -10,7 +10,7 @@ import click
 
 from sifu_cli.opening import Resources, open_graph
 from sifu_cli.options import text_options
-from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.formats import bits_remark, number, percent, printable
 from sifu_cli.output.messages import say
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.tables import Column, Grid, print_grids
@@ -46,11 +46,12 @@ def command(
 ) -> None:
     """Show the probability of each token of TEXT (default: read from stdin) after the tokens before it.
 
-    TEXT is one document, scored as sifu eval scores a file: its end is a token too.
+    TEXT is one document, scored as sifu eval scores a file: its end is a token too, and <unk> (text that is no node)
+    has a probability, which sifu next and sifu trace leave out.
     """
     given = read_text(ctx, text, what="text")
     with open_graph(store, at=at, resources=Resources(host_memory=host_memory), modest=True) as graph:
-        found = graph.score(given.split() if graph.tokenizer.level == "tokens" else given)
+        found = graph.score(given)
     if graph.memory_note is not None:
         say(graph.memory_note, quiet=quiet)
     if as_json:
@@ -58,14 +59,16 @@ def command(
         return
     print_grids(score_table(found))
     echo()
+    unknown = sum(token.unknown for token in found.tokens)
     rows: list[Row] = [
         ("log-probability", f"{found.log_p:.3f}", "nats: the sum over the tokens"),
         ("tokens", number(len(found.tokens)), "predicted, with the end of the text"),
         ("perplexity", number(found.perplexity, 1), "lower is better"),
     ]
     if found.bits_per_character is not None:
-        rows.append(("bits per character", number(found.bits_per_character, 3), ""))
-    if unknown := sum(token.unknown for token in found.tokens):
+        remark = bits_remark(unknown / len(found.tokens))
+        rows.append(("bits per character", number(found.bits_per_character, 3), remark))
+    if unknown:
         rows.append(("unknown", number(unknown), "tokens that are not nodes of the graph"))
     print_table(rows)
 

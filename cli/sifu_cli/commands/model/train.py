@@ -101,7 +101,8 @@ Examples:
     "--batch",
     type=Integer(min=1),
     metavar="N",
-    help="Chunks of text per step.  [default: last run's, else 512; with --signal recurrent: 64]",
+    help="Chunks of text per step; with --signal recurrent, streams of 32 tokens. It is kept for later runs.  "
+    "[default: last run's, else 512; with --signal recurrent: 64]",
 )
 @click.option(
     "--lr",
@@ -235,6 +236,7 @@ def command(
 
         if no_limit:
             say("no --steps, --epochs or --minutes given: training for one pass over the text", quiet=quiet)
+        kept_batch = "batch" not in given and graph.settings["training"] is not None
         shown = _Shown(progress, as_json=as_json)
         with _going_on(ctx, graph, store):
             report = graph.train(
@@ -259,7 +261,7 @@ def command(
     if as_json:
         print_json({**_fields(dataclasses.asdict(report)), "final": True, "go_on": go_on})
     else:
-        _print_report(report)
+        _print_report(report, batch_remark="as in the last run" if kept_batch else "")
     if plot is not None:
         from sifu_graph.plot.figures import plot_training
 
@@ -311,7 +313,7 @@ def _fields(report: dict[str, Any]) -> dict[str, Any]:
     return {**{name: report.get(name) for name in first}, **report}
 
 
-def _print_report(report: TrainReport) -> None:
+def _print_report(report: TrainReport, *, batch_remark: str) -> None:
     contexts, fitted = [], report.contexts
     if fitted is not None:
         how = f"closed-form fit, strengths {fitted.target_strength:g} and {fitted.edge_strength:g}"
@@ -324,6 +326,7 @@ def _print_report(report: TrainReport) -> None:
             ("perplexity", number(report.perplexity, 1), "of the training text, smoothed"),
             ("held-out", after, f"perplexity; {before} before this run"),
             *_unknown_rows(report),
+            ("batch", number(report.batch), batch_remark),
             *contexts,
             ("tokens/s", number(report.tokens_per_s), ""),
             ("peak memory", format_bytes(report.peak_host_bytes), ""),
