@@ -9,13 +9,15 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import disk_errors
+
+from sifu_graph.pools import pool
 
 SMALL_BYTES = 1 << 24
 """Arrays of up to this size are in memory."""
@@ -68,10 +70,10 @@ class DiskArrays:
 def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """The results of a function of each item, in order; a few at a time are computed side by side."""
     threads = _threads()
-    with ThreadPoolExecutor(threads) as pool:
+    with pool(threads) as ahead:
         waiting: deque[Future[_Result]] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(ahead.submit(function, item))
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:

@@ -1,11 +1,10 @@
 """A trace: the signals and energies of one text, position by position, and the decomposition of each energy.
 
 The stages have fixed names: `r` (the signals), `mix` (S), `z` (the input of GELU for a candidate) and `energy`. The
-energies come from `contests`, computed as generation or as evaluation does (``like``). The two differ where the signal
-settings say so (the offset of the positional encoding, the self edge), and generation never chooses <unk>.
+energies come from `contests`, computed as generation or as evaluation does (``like``).
 
-Only the rows of nodes in the text are read. The module knows one text and a graph; it does not know screens, pages of
-HTML, how an energy is decomposed (`attribution`), or what an overlay changes (`what_if`).
+Only the rows of nodes in the text are read. The module knows one text and a graph; it does not know screens, or how an
+energy is decomposed (`attribution`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -36,6 +35,7 @@ from sifu_graph.edge_index import dense_parameters, stored_parameters
 from sifu_graph.interop.brillm_frequency import Pairs, Row, frequency_rows, read_json
 from sifu_graph.interop.torch_checkpoint import open_state, read_values, release
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
+from sifu_graph.pools import pool
 from sifu_graph.progress import ProgressOption
 from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import BuildSettings, InitialSettings
@@ -349,7 +349,7 @@ class _Checkpoint:
     def runs(self, store: Store) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Runs of pages, each as its first page and its values: slot s is row s + 1. A thread reads the next run."""
         firsts = range(0, store.pages, RUN_PAGES)
-        with ThreadPoolExecutor(1) as ahead:
+        with pool(1) as ahead:
             upcoming = deque([ahead.submit(self._read, first, store.slots) for first in firsts[:1]])
             for first, after in zip_longest(firsts, firsts[1:]):
                 values = upcoming.popleft().result()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
 import numpy as np
@@ -20,6 +19,7 @@ from sifu_graph.arrays import MAX_RUN, Bools, Ints, PageId, runs
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging.cache_stats import CacheStats
 from sifu_graph.paging.page_layout import PageLayout
+from sifu_graph.pools import pool
 
 SHORT_RUN = 8  # pages read or written in one piece under a budget; `MAX_RUN` without one
 READERS = 4  # threads that read pieces of a run: one thread takes half as long again
@@ -113,7 +113,7 @@ class PageSource:
             for values, run in todo:
                 yield (*run, values(*run))
             return
-        with ThreadPoolExecutor(READERS, thread_name_prefix="sifu-reader") as readers:
+        with pool(READERS, name="sifu-reader") as readers:
             coming = deque(readers.submit(values, *run) for values, run in todo[:READERS])
             for (_, run), after in zip_longest(todo, todo[READERS:]):
                 now = coming.popleft().result()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError
 
 from sifu_graph.input_file import HEAD_BYTES, kind_of
+from sifu_graph.pools import pool
 from sifu_graph.progress import Stage
 from sifu_graph.text.decompress import MOST_XZ_BYTES, READ_ERRORS, decompressed
 from sifu_graph.text.sources import TEXT, Source, open_source
@@ -29,15 +29,15 @@ def _blocks(source: Source, stage: Stage) -> Iterator[bytes]:
     """The bytes of a source, decompressed. A thread reads the next block while the caller uses this one."""
     at = 0
     try:
-        with open_source(source) as raw, ThreadPoolExecutor(1) as pool:
+        with open_source(source) as raw, pool(1) as ahead:
             stream = decompressed(raw, compression=source.compression)
 
             def read() -> tuple[bytes, int]:
                 return stream.read(_BLOCK_BYTES), raw.tell()
 
-            coming = pool.submit(read)
+            coming = ahead.submit(read)
             while (found := coming.result())[0]:
-                coming = pool.submit(read)
+                coming = ahead.submit(read)
                 yield found[0]
                 stage.advance(found[1] - at)
                 at = found[1]

@@ -1,7 +1,7 @@
 """The commits of a store: their metadata, the parent of each, and all of them as a tree.
 
-Icechunk records the parent of a snapshot. Where commits between two kept ones were deleted, a reference names the
-nearest kept ancestor (`refs.BEFORE`). The module knows commits and their order; not arrays, nor how they are deleted.
+Where commits between two kept ones were deleted, a reference names the nearest kept ancestor (`refs.BEFORE`). The module
+knows commits and their order; not arrays.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from sifu_store.staging import REPOSITORY_NAME
 
 BETWEEN = (BRANCH + BEFORE, TAG + EARLY)
 """Beginnings of the names of the references that only connect commits."""
-TRAIN = "train"
-"""Kind of the commits that training makes."""
+TRAIN = "train"  # the kind of the commits that training makes
 
 
 @dataclass(frozen=True, slots=True)
