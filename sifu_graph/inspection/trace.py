@@ -1,7 +1,6 @@
 """A trace: the signals and energies of one text, position by position, and the decomposition of each energy.
 
-The stages have fixed names: `r` (the signals), `mix` (S), `z` (the input of GELU for a candidate) and `energy`. The
-energies come from `contests`, computed as generation or as evaluation does (``like``).
+The stages have fixed names: `r` (the signals), `mix` (S), `z` (the input of GELU for a candidate) and `energy`.
 
 Only the rows of nodes in the text are read. The module knows one text and a graph; it does not know screens, or how an
 energy is decomposed (`attribution`).

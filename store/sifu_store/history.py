@@ -1,7 +1,6 @@
 """The commits of a store: their metadata, the parent of each, and all of them as a tree.
 
-Where commits between two kept ones were deleted, a reference names the nearest kept ancestor (`refs.BEFORE`). The module
-knows commits and their order; not arrays.
+A reference names the nearest kept ancestor where commits were deleted (`refs.BEFORE`). The module knows no arrays.
 """
 
 from __future__ import annotations
