@@ -103,14 +103,23 @@ class Experiment:
         """The edits, as a table."""
         base, tokenizer = self.graph.parameters.base, self.graph.tokenizer
         assert base is not None
-        found = self.walk(set(self.place.values())).kept
+        tree, found = base.pairs.tree, self.walk(set(self.place.values())).kept
+        boost: dict[int, float] = {}
+        for source in sorted(self.place):  # parents come before children, whose edges have what theirs have
+            energy, parent, v = found[self.place[source]], int(tree.parents[source]), self.target[source]
+            energy[UNKNOWN] = -math.inf
+            while parent >= 0:
+                if parent in boost:
+                    energy[self.target[parent]] += boost[parent]
+                parent = int(tree.parents[parent])
+            boost[source] = float(energy.max() - energy[v]) + MARGIN
         return [
             {
-                "source": source_name(tokenizer, base.pairs.tree, source),
+                "source": source_name(tokenizer, tree, source),
                 "target": tokenizer.vocabulary[self.target[source]],
-                "boost": float(found[at][self.before.winner[at]] - found[at][self.target[source]]) + MARGIN,
+                "boost": boost[source],
             }
-            for source, at in self.place.items()
+            for source in self.place
         ]
 
     def measures(self) -> list[str]:

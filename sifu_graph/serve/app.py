@@ -126,7 +126,7 @@ class Server:
         while True:
             await asyncio.sleep(FOLLOW_S)
             if self.graph.has_changed():
-                with contextlib.suppress(SifuError):  # the next look may find it whole
+                with contextlib.suppress(Exception):  # it is tried again
                     await self._reopen()
 
     async def _reopen(self) -> None:
@@ -175,9 +175,10 @@ class Server:
 
     async def state(self, request: Request) -> Response:
         """The size of the graph, and its commits."""
-        graph = self.graph.current.graph
         editable = self._edit_token is not None
-        return JSONResponse(await asyncio.to_thread(explorer.state, graph, name=self.graph.name, editable=editable))
+        with self.graph.current.in_use() as graph:
+            found = await asyncio.to_thread(explorer.state, graph, name=self.graph.name, editable=editable)
+        return JSONResponse(found)
 
     async def why(self, request: Request) -> Response:
         """The trace of a text, as a page."""
@@ -246,21 +247,13 @@ class Server:
         asked = protocol.parse(await self._body(request), most_tokens=self.limits.tokens)
         self._require_model(asked.model)
         self.turns.require_room(asked.n * len(asked.prompts))
-        snapshot = self.graph.current
-        snapshot.enter()
-        try:
-            graph, most = snapshot.graph, self.limits.prompt_tokens
+        snapshot, most = self.graph.current, self.limits.prompt_tokens
+        with snapshot.in_use() as graph:
             prompts = await asyncio.to_thread(
                 lambda: [encode_prompt(graph, prompt, most_tokens=most) for prompt in asked.prompts]
             )
             answer = _Answer(self, asked, snapshot, prompts, begun)
-        finally:
-            snapshot.leave()
-        if asked.stream:
-            return StreamingResponse(
-                answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-            )
-        return JSONResponse(await answer.whole(request))
+        return _Events(answer) if asked.stream else JSONResponse(await answer.whole(request))
 
     async def _body(self, request: Request) -> bytes:
         most, content = self.limits.body_bytes, bytearray()
@@ -342,7 +335,7 @@ class _Answer:
             choices = reading.result()
         finally:
             gone.cancel()
-            self._end()
+            self.end()
         return protocol.completion(self._identity, self._created, self._server.graph.name, choices, self._usage)
 
     async def _choices(self) -> list[dict[str, Any]]:
@@ -381,7 +374,6 @@ class _Answer:
         finally:
             for reader in readers:
                 reader.cancel()
-            self._end()
 
     def _event(self, index: int, pieces: list[Piece]) -> bytes | None:
         text = "".join(piece.text for piece in pieces)
@@ -394,9 +386,24 @@ class _Answer:
     def _encoded(self, choices: list[dict[str, Any]], counts: dict[str, int] | None) -> bytes:
         return _event(protocol.completion(self._identity, self._created, self._server.graph.name, choices, counts))
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the sequences, and count what they generated."""
         self._close()
         self._server.metrics.tokens(generated=sum(each.generated for each in self._sequences))
+
+
+class _Events(StreamingResponse):
+    """An answer as a stream. Its sequences end with the response, also if the client left before it began."""
+
+    def __init__(self, answer: _Answer) -> None:
+        super().__init__(answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.end()
 
 
 async def _pass_on(index: int, job: Job[Piece], queue: asyncio.Queue[tuple[int, list[Piece] | Exception]]) -> None:

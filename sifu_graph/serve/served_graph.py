@@ -22,6 +22,18 @@ MOST_IDLE_WALKS = 32
 """Walks that are kept for later sequences: making one takes some milliseconds."""
 
 
+State = tuple[int, int] | None
+
+
+def state_of(path: Path) -> State:
+    """What changes with every commit of the store at a path; None: it cannot be read."""
+    try:
+        status = (path / ACKNOWLEDGED_NAME).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 class Snapshot:
     """An open graph, the walks that are lent to sequences, and the number of its users.
 
@@ -31,10 +43,12 @@ class Snapshot:
         The graph.
     threads
         Number of sequences that may be worked on at the same moment: pages of edges are for one at a time.
+    state
+        What `state_of` was before the graph was opened.
     """
 
-    def __init__(self, graph: GraphSession) -> None:
-        self.graph = graph
+    def __init__(self, graph: GraphSession, state: State) -> None:
+        self.graph, self.state = graph, state
         self._idle: list[AnyWalk] = []
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
@@ -55,6 +69,15 @@ class Snapshot:
         """Begin to use the graph, until `leave`."""
         with self._lock:
             self._users += 1
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[GraphSession]:
+        """The graph, which stays open meanwhile."""
+        self.enter()
+        try:
+            yield self.graph
+        finally:
+            self.leave()
 
     def leave(self) -> None:
         """End a use. The last one closes a graph that was retired."""
@@ -117,14 +140,14 @@ class ServedGraph:
 
     def __init__(self, path: str | Path, *, at: str | None = None, **options: Any) -> None:
         self.path, self._at, self._options = Path(path), at, options
-        self._state = self._read_state()
         self.current = self.open()
 
     def open(self) -> Snapshot:
         """Open the newest commit, or the named one."""
+        state = state_of(self.path)
         graph = GraphSession.open(self.path, at=self._at, **self._options)
         try:
-            return Snapshot(graph)
+            return Snapshot(graph, state)
         except BaseException:
             graph.close()
             raise
@@ -135,16 +158,8 @@ class ServedGraph:
         return self.path.resolve().stem
 
     def has_changed(self) -> bool:
-        """Whether a process has committed since the last call."""
-        before, self._state = self._state, self._read_state()
-        return before != self._state
-
-    def _read_state(self) -> tuple[int, int] | None:
-        try:
-            status = (self.path / ACKNOWLEDGED_NAME).stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+        """Whether a process has committed since the graph that is served was opened."""
+        return state_of(self.path) != self.current.state
 
     def replace(self, newest: Snapshot) -> None:
         """Serve another snapshot. Sequences that run end on the one where they began."""

@@ -117,7 +117,7 @@ def test_eval_side_by_side_and_drawn(graph: Path, poems: Path) -> None:
     assert "sifu: warning: other.sifu was built from another text or another held-out part" in done.err
     assert Path("positions.png").read_bytes().startswith(b"\x89PNG")
     assert f"@{before}" in call("eval", "--against", f"@{before}").out
-    assert call("eval", "--against", "nothing.sifu").code == 1
+    assert call("eval", "--against", "nothing.sifu").code == 2
     assert call("eval", "--plot", "positions.txt").code == 2
 
 

@@ -79,7 +79,8 @@ def test_after_an_edit_it_is_as_with_a_file(name: str, of_copy: Path, of_file: P
         assert found.heldout_perplexity == wanted.heldout_perplexity
         found, wanted = (each.grow(to_ratio=0.9, evaluate=True) for each in (graph, other))
         assert dataclasses.replace(found, seconds=0, snapshot="") == dataclasses.replace(wanted, seconds=0, snapshot="")
-        assert other.evaluate(like=graph) == graph.evaluate()
+        # that some held-out documents are in the training text too is found where the text is not known as held out
+        assert dataclasses.replace(other.evaluate(like=graph), trained_share=0.0) == graph.evaluate()
 
 
 def test_the_copy_is_the_text(of_copy: Path, lines: list[str]) -> None:

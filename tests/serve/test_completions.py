@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import shutil
@@ -235,3 +236,38 @@ def test_log_probabilities_of_forbidden_pairs_are_finite(paths: dict[str, Path],
         values = found["logprobs"]["token_logprobs"]
         assert values[2] == -9999.0 and all(math.isfinite(value) and value < 0 for value in values)
         json.dumps(found, allow_nan=False)
+
+
+def test_a_stream_without_a_reader_ends(paths: dict[str, Path]) -> None:
+    """A client that leaves before the response begins: the sequences of the response end with it."""
+    from sifu_graph.serve.app import Server
+    from sifu_graph.serve.served_graph import ServedGraph
+
+    async def run() -> None:
+        server = Server(ServedGraph(paths["recurrent"]))
+        app = server.app()
+        body = json.dumps({"prompt": "春", "max_tokens": 10_000, "ignore_eos": True, "stream": True}).encode()
+        messages = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+
+        async def receive() -> dict[str, object]:
+            return messages.pop(0) if len(messages) > 1 else messages[0]
+
+        async def send(message: dict[str, object]) -> None:
+            raise OSError("the connection is closed")
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "query_string": b"",
+            "http_version": "1.1", "scheme": "http", "root_path": "", "server": ("x", 1), "client": ("x", 2),
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        }  # fmt: skip
+        with contextlib.suppress(Exception):
+            await app(scope, receive, send)  # type: ignore[arg-type]
+        for _ in range(200):
+            if server.turns.jobs == 0:
+                break
+            await asyncio.sleep(0.02)
+        assert server.turns.jobs == 0
+        server.turns.stop()
+        server.graph.close()
+
+    asyncio.run(run())

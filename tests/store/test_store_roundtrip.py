@@ -57,7 +57,7 @@ def test_older_snapshots_stay_readable_by_prefix(tmp_path: Path) -> None:
         assert [commit.snapshot for commit in store.history()] == [second, first]
         assert [commit.snapshot for commit in store.history(limit=1)] == [second]
     for prefix in ("", "no such"):
-        with pytest.raises(OptionError, match=r"`tree\(\)`"):
+        with pytest.raises(OptionError, match=r"`log\(\)`"):
             Store.open(tmp_path / "s", at=prefix)
 
 

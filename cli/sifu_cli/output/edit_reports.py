@@ -72,10 +72,11 @@ def prune_rows(report: PruneReport) -> list[Row]:
     if report.clones_added is not None:
         remark = f"expected gain: {number(report.clone_gain, 3)} nats a token of the text"
         out.append(("clones added", number(report.clones_added), remark))
-    of_clones = bool(report.clones_removed) or report.clones_added is not None
-    if report.edges_removed or not out:
+    if report.edges_removed:
         out.append(("edges removed", number(report.edges_removed), "became default"))
-    if report.edges_added or report.edges_removed or not of_clones:
+    if not out:
+        out.append(("edges", "0", "became private or default"))
+    if report.edges_added or report.edges_removed:
         freed = report.bytes_freed
         remark = "fewer (sifu compact frees the disk space)" if freed > 0 else "more"
         remark = remark if freed else "none of these edges has a stored matrix"
