@@ -15,7 +15,7 @@ from sifu_store.errors import OptionError
 from sifu_graph.edit.base_edits import energies_at_rest
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import EdgeState
-from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.edit.working_copy import WorkingCopy, require_bounded
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import shown_name, source_name, source_named
@@ -123,6 +123,8 @@ def allow(copy: WorkingCopy, source: int, v: int) -> None:
 
 def set_nats(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
     """Sets what the edge of a clone adds to its energy."""
+    if math.isfinite(nats):
+        require_bounded(np.array([nats]), "the energy of the edge")
     if nats != _pairs(copy).nats_of(source, v):
         _pairs(copy).set_nats(source, v, nats)
         copy.changed = True

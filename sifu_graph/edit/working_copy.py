@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
+from sifu_store.errors import OptionError
 from sifu_store.layout import (
     BIAS,
     COUNT,
@@ -89,8 +90,16 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
+MOST = 1e6
+"""Of what edits give a parameter or an energy, in absolute value: far above what decides any choice."""
 _BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS, PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
+
+
+def require_bounded(values: NDArray[Any], name: str) -> None:
+    """Raise `OptionError` if an edit would give a value beyond `MOST`; NaN stands for one that is generated."""
+    if np.abs(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)).max(initial=0.0) > MOST:
+        raise OptionError(f"the edit would give {name} a value above {MOST:,.0f}: edit by less")
 
 
 class WorkingCopy:
@@ -302,6 +311,9 @@ class WorkingCopy:
         self.touched(nodes=True)
         if like is None:
             self.nodes["nodes/bias"][first:] = self.initial.node_bias(keys)
+            for name in (LOG_LOWER, LOG_LESS):  # with a base: a node that no text has is as improbable as any
+                if name in self.nodes:
+                    self.nodes[name][first:] = self.nodes[name][:first].min()
         return np.arange(first, first + k)
 
     def remove_nodes(self, nodes: Ints, *, tokenizer: Any) -> None:
@@ -401,6 +413,8 @@ class WorkingCopy:
 
     def put(self, slots: Ints, values: Mapping[str, NDArray[Any]]) -> None:
         """Sets the values of edges: arrays [k, ...] by name. Paged arrays that are not named become 0 there."""
+        for name, value in values.items():
+            require_bounded(value, name)
         for name in self.paged:
             found = values.get(name)
             rows = np.zeros((len(slots), *self.trailing(name)), np.float32) if found is None else found
@@ -412,7 +426,9 @@ class WorkingCopy:
 
     def add_energy(self, slots: Ints, nats: Doubles | Floats) -> None:
         """Adds nats, [k], to what the private edges at these slots add to the base at rest."""
-        self.edges[ENERGY][slots] += nats.astype(np.float32)
+        energy = self.edges[ENERGY][slots] + nats.astype(np.float32)
+        require_bounded(energy, "the energy of the edge")
+        self.edges[ENERGY][slots] = energy
         if nats.any():
             self.touched()
 

@@ -7,7 +7,6 @@ graph; it does not know screens.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,10 @@ import numpy as np
 from sifu_store.errors import OptionError
 from sifu_store.short_repr import short_repr, table_html
 
-from sifu_graph.arrays import Doubles, Ids
 from sifu_graph.config import require_positive
 from sifu_graph.evaluation import BATCH, perplexity
 from sifu_graph.generation.stream import GenerateOptions, Stream
-from sifu_graph.inspection.contests import as_evaluation
-from sifu_graph.model import base_forward
-from sifu_graph.text.encoded import Split
+from sifu_graph.inspection.distributions import log_p_of_tokens
 from sifu_graph.text.prompts import read_prompt
 from sifu_graph.text.tokenizer import UNKNOWN
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 SHOWN = 5  # nodes in the line of a console
-CHUNKS = 64  # of a text that are scored at a time
 
 
 @short_repr
@@ -190,7 +185,7 @@ def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
     tokenizer, length = graph.tokenizer, graph.settings["build"]["length"]
     ids = tokenizer.encode_document(text)
     graph.fit_memory(evaluated_edges=BATCH * length)
-    log_p, names = _log_p(graph, ids, length), tokenizer.vocabulary
+    log_p, names = log_p_of_tokens(graph, ids), tokenizer.vocabulary
     tokens = tuple(
         TokenScore(node, names[node], value, node == tokenizer.unknown)
         for node, value in zip(ids[1:].tolist(), log_p.tolist(), strict=True)
@@ -208,20 +203,3 @@ def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
         bits_per_character=None if characters is None else -total / math.log(2.0) / characters,
         characters=characters,
     )
-
-
-def _log_p(graph: GraphSession, ids: Ids, length: int) -> Doubles:
-    """log p of every token but the first, float64 [tokens - 1], as evaluation computes it."""
-    log_p = np.full(max(0, len(ids) - 1), -np.inf)  # of a forbidden edge
-    parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
-    if parameters.base is not None:
-        for found, places in base_forward.examine(parameters.base, parameters.index, Split.from_arrays([ids])):
-            log_p[places - 1] = -found.loss.double().numpy()
-        return log_p
-    stride = CHUNKS * (length - 1)
-    for begin in range(0, len(log_p), stride):
-        piece = ids[begin : begin + stride + 1].tolist()
-        for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]:
-            if one.loss is not None:
-                log_p[begin + one.position] = -one.loss
-    return log_p

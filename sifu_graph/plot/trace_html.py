@@ -52,12 +52,12 @@ def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
     return len(page)
 
 
-def trace_page(graph: GraphSession, trace: Trace) -> str:
-    """The page as text."""
-    return html_page("trace", page_data(graph, trace))
+def trace_page(graph: GraphSession, trace: Trace, *, last_choice: bool = False) -> str:
+    """The page as text. It opens at the last position, or where the last token of the text was chosen."""
+    return html_page("trace", page_data(graph, trace, last_choice=last_choice))
 
 
-def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
+def page_data(graph: GraphSession, trace: Trace, *, last_choice: bool = False) -> dict[str, Any]:
     """The data of the page, for `templates/trace.js`."""
     names = _Names()
     traces = [_trace(found, names) for found in ([trace] if trace.before is None else [trace.before, trace])]
@@ -74,6 +74,7 @@ def page_data(graph: GraphSession, trace: Trace) -> dict[str, Any]:
     )
     return {
         "about": about,
+        "last_choice": last_choice,
         "between": " " if graph.tokenizer.level in ("tokens", "word") else "",
         "scale": _short(trace.scale),
         "encoded": graph.signal.positional != "none",

@@ -69,7 +69,7 @@ class Server:
     follow
         Serve newer commits as they come.
     edit_token
-        What a client must send to edit the graph; None: no edit is possible.
+        What a client must send to edit the graph, which follows newer commits then; None: no edit is possible.
     """
 
     def __init__(
@@ -81,8 +81,9 @@ class Server:
         follow: bool = False,
         edit_token: str | None = None,
     ) -> None:
-        self.graph, self.limits, self.token, self._follow = graph, limits or Limits(), token, follow
+        self.graph, self.limits, self.token = graph, limits or Limits(), token
         self._edit_token = edit_token
+        self._follow = follow or edit_token is not None
         self._editing = asyncio.Lock()
         self.metrics, self.created = Metrics(), int(time.time())
         self.turns = Turns(threads=graph.current.threads, most=self.limits.sequences)
@@ -188,7 +189,7 @@ class Server:
 
         def work() -> Iterator[str]:
             with snapshot.tracing() as graph:
-                yield explorer.why(graph, asked.get("text", ""), asked.get("also", ""), asked.getlist("what_if"))
+                yield explorer.why(graph, asked.get("text", ""), asked.getlist("what_if"))
 
         try:
             job = self.turns.start(work(), end=snapshot.leave)
@@ -209,8 +210,11 @@ class Server:
             raise ApiError("the token of the editor is needed: open the address that the server printed", status=401)
         content = await self._body(request)
         async with self._editing:
-            await asyncio.to_thread(explorer.edit, self.graph.path, content)
-            await self._reopen()
+            try:
+                await asyncio.to_thread(explorer.edit, self.graph.path, content)
+            finally:  # where it was refused because of another commit, too
+                if self.graph.has_changed():
+                    await self._reopen()
         return await self.state(request)
 
     # ---- the tokenizer, as vLLM's server has it

@@ -205,4 +205,4 @@ class Continuation:
 
 
 def _finite(log_p: float) -> float:
-    return max(float(log_p), IMPOSSIBLE)
+    return float(log_p) if log_p > IMPOSSIBLE else IMPOSSIBLE  # of NaN too

@@ -6,6 +6,7 @@ another one is refused. The module knows graphs and their methods; it does not k
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ TRACED_CHARACTERS = 2000
 """The end of a text that is traced."""
 
 
-class EditRequest(msgspec.Struct, kw_only=True):
+class EditRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One edit: ``kind`` is a key of `EDITS`; ``seen`` the snapshot that the client shows."""
 
     kind: str
@@ -35,12 +36,24 @@ class EditRequest(msgspec.Struct, kw_only=True):
     v: str = ""
     amount: float | None = None
 
+    @property
+    def nats(self) -> float:
+        """The amount of a boost."""
+        return 1.0 if self.amount is None else self.amount
+
+
+def _line(asked: EditRequest, option: str) -> str:
+    """The command line that makes the same edit, which the history records."""
+    return f"sifu edit-edge {shlex.quote(asked.u)} {shlex.quote(asked.v)} {option}"
+
 
 EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
-    "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v),
-    "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v),
-    "default": lambda graph, asked: graph.default_edge(asked.u, asked.v),
-    "boost": lambda graph, asked: graph.boost_edge(asked.u, asked.v, 1.0 if asked.amount is None else asked.amount),
+    "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v, command=_line(asked, "--forbid")),
+    "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v, command=_line(asked, "--allow")),
+    "default": lambda graph, asked: graph.default_edge(asked.u, asked.v, command=_line(asked, "--to-default")),
+    "boost": lambda graph, asked: graph.boost_edge(
+        asked.u, asked.v, asked.nats, command=_line(asked, f"--boost={asked.nats:g}")
+    ),
     "undo": lambda graph, asked: graph.undo(),
     "redo": lambda graph, asked: graph.redo(),
 }
@@ -76,6 +89,7 @@ def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:
                 "id": commit.snapshot[:8],
                 "time": commit.time.isoformat(timespec="seconds"),
                 "message": commit.message,
+                "edit": commit.kind == "edit-edge",
                 "undone": commit.snapshot in history.undone,
                 "here": commit.snapshot == graph.store.snapshot,
             }
@@ -84,8 +98,10 @@ def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:
     }
 
 
-def why(graph: GraphSession, text: str, also: str, what_if: list[str]) -> str:
-    """The page of the trace of a text, with a token that is shown at each position, and changes in memory.
+def why(graph: GraphSession, text: str, what_if: list[str]) -> str:
+    """The page of the trace of a text, open where its last token was chosen, with changes in memory.
+
+    Its probabilities are those of evaluation where generation has the same, but leaves <unk> out.
 
     Raises
     ------
@@ -93,8 +109,8 @@ def why(graph: GraphSession, text: str, also: str, what_if: list[str]) -> str:
         The text has no token of the graph, or a change cannot be made.
     """
     try:
-        options = TraceOptions(top=12, last=24, also=[also] if also else [], what_if=what_if)
-        return trace_page(graph, trace(graph, text[-TRACED_CHARACTERS:], options))
+        options = TraceOptions(top=12, last=24, like="eval" if graph.signal.base else "generate", what_if=what_if)
+        return trace_page(graph, trace(graph, text[-TRACED_CHARACTERS:], options), last_choice=True)
     except OptionError as error:
         raise ApiError(str(error)) from error
 

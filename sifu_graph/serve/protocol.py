@@ -210,7 +210,7 @@ def _within(value: _Number | None, name: str, least: _Number, most: _Number, *, 
     if value is None:
         return default
     if not least <= value <= most:
-        raise ApiError(f"`{name}` is {value}: expected {least:g} to {most:g}", param=name)
+        raise ApiError(f"`{name}` is {value}: expected {least:,} to {most:,}", param=name)
     return value
 
 

@@ -5,9 +5,11 @@ The module knows sockets and signals; the application knows requests.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -74,6 +76,7 @@ def make(graph: ServedGraph, *, ready: Callable[[], None] = lambda: None, **opti
         Of `app.Server`.
     """
     server = Server(graph, **options)
+    _log_in_lines()
     # One thread an operation: sequences side by side use the cores, and `one_torch_thread` changes nothing.
     torch.set_num_threads(1)
     config = uvicorn.Config(
@@ -88,6 +91,29 @@ def make(graph: ServedGraph, *, ready: Callable[[], None] = lambda: None, **opti
         ws="none",
     )
     return _Running(config, ready)
+
+
+class _OneLine(logging.Formatter):
+    """An error in one line: a server has no terminal of its own to fill."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage() if error is None else f"{type(error).__name__}: {error}"
+        return f"sifu: error: {' '.join(text.split())[:500]}"
+
+
+def _log_in_lines() -> None:
+    """uvicorn reports errors on stderr, one line each; that a response was cut off at the end is none."""
+    logger = logging.getLogger("uvicorn.error")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_OneLine())
+        handler.addFilter(
+            lambda record: not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+        )
+        logger.addHandler(handler)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
 
 
 class _Running(uvicorn.Server):

@@ -84,7 +84,7 @@
     $("panel").hidden = $("trace").hidden = true;
     try {
       const answer = await ask("/v1/completions", {
-        prompt: $("prompt").value, max_tokens: Number($("tokens").value), temperature: Number($("temperature").value), top_p: 0.9,
+        prompt: $("prompt").value, max_tokens: Number($("tokens").value), temperature: Number($("temperature").value), top_p: Number($("top-p").value),
         seed: Number($("seed").value), logprobs: LISTED, echo: true, stream: true,
       });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -125,14 +125,15 @@
       element("td", { class: "edits" }, ...(name === "<unk>" ? [] : [["+1", "boost", 1, "one nat more"], ["\u22121", "boost", -1, "one nat less"], ["forbid", "forbid", null, "never"]]).map(([label, kind, amount, said]) =>
         element("button", { type: "button", "aria-label": `${visible(sourceOf(k))} to ${visible(name)}: ${said}`, click: () => edit({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
     $("panel").hidden = false;
-    $("why").disabled = one.offset === 0;
+    $("why").disabled = !one.text;
+    $("trace").hidden = true;
     drawText();
     $("text").children[k].focus();
   }
 
   function why() {
     const one = state.tokens[state.chosen];
-    const asked = new URLSearchParams({ text: [...state.whole].slice(0, one.offset).join(""), also: one.name });
+    const asked = new URLSearchParams({ text: [...state.whole].slice(0, one.offset).join("") + one.text });
     if (token) asked.set("token", token);
     $("trace").hidden = false;
     $("frame").src = `/api/why?${asked}`;
@@ -169,7 +170,11 @@
       $("before-text").textContent = before;
       $("before").hidden = !before;
       drawGraph();
-      if (before) await run();
+      if (before) {
+        const chosen = state.chosen;
+        await run();
+        if (chosen >= 0 && chosen < state.tokens.length) choose(chosen);
+      }
     } catch (error) { complain(error); await load().catch(complain); }
     for (const button of document.querySelectorAll("td.edits button")) button.disabled = false;
   }
@@ -182,7 +187,15 @@
   });
   $("temperature").addEventListener("input", () => { $("temperature-value").textContent = Number($("temperature").value).toFixed(1); });
   $("why").addEventListener("click", why);
-  $("undo").addEventListener("click", () => edit({ kind: "undo" }));
+  $("undo").addEventListener("click", () => {
+    const last = state.graph.commits.find((commit) => commit.here);
+    if (!last?.edit && !confirm(`Undo "${last?.message}"?`)) return;
+    edit({ kind: "undo" });
+  });
+  $("frame").addEventListener("load", () => {
+    const page = $("frame").contentDocument?.documentElement;
+    if (page) $("frame").style.height = `${page.scrollHeight + 2}px`;
+  });
   $("redo").addEventListener("click", () => edit({ kind: "redo" }));
   $("scheme").addEventListener("click", () => {
     const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -314,6 +314,11 @@
 
   state.at = trace().positions.length - 1;
   state.versus = here().contenders > 1 ? 1 : 0;
+  if (data.last_choice && state.at > 0) {
+    state.at -= 1;
+    state.pick = here().came ?? 0;
+    state.versus = state.pick === 0 ? Math.min(1, here().candidates.length - 1) : 0;
+  }
   document.title = spelled() + " \u00b7 sifu trace";
   render();
   $("scroll").scrollLeft = $("scroll").scrollWidth;

@@ -188,7 +188,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def resource_error(error: BaseException) -> ResourceError | None:
-    """What the process lacks, if an error or one of its causes is a lack of open files or of threads.
+    """What the process lacks, if an error or one of its causes is a lack of open files, of threads or of memory.
 
     Libraries report it as an `OSError`, as a `RuntimeError`, or within the text of an error of their own. Icechunk also
     reports a file as missing that it could not open, so its errors are checked against the files that can be opened.
@@ -203,6 +203,8 @@ def resource_error(error: BaseException) -> ResourceError | None:
                 f"this process may have {_most_files()} open files, which are too few: raise the limit (ulimit -n), "
                 "then repeat"
             )
+        if isinstance(seen, MemoryError) or "error return without exception set" in text:  # of libraries, for it
+            return ResourceError("this process may take too little memory: free some, or raise the limit (ulimit -v)")
         if any(each in text for each in _NO_THREADS_TEXT):
             return ResourceError(
                 "the system gives this process no more threads: raise the limit (ulimit -u), or end other processes, "

@@ -38,6 +38,24 @@ def refuse_link(path: Path) -> None:
         raise _link(path)
 
 
+def refuse_linked_files(repository: Path) -> None:
+    """Check that no file of an Icechunk repository is a symbolic link, before any is read: it may lead anywhere.
+
+    Raises
+    ------
+    StoreError
+        One is.
+    """
+    for name in ("snapshots", "manifests", "transactions", "chunks"):
+        with contextlib.suppress(OSError), os.scandir(repository / name) as files:
+            for file in files:
+                if file.is_symlink():
+                    raise StoreError(
+                        f"{file.path} is a symbolic link, and nothing outside of a store is read: replace it by what "
+                        "it refers to, or delete it"
+                    )
+
+
 def check_folders(directory: Path, *names: str) -> None:
     """Check that no folder that a store of this directory is written to is a symbolic link.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,9 +124,18 @@ def _read_holder(directory: Path) -> dict[str, Any]:
     return found
 
 
+def _without_secrets(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command without the value of an option `--token`: others read them in the store."""
+    out: list[str] = []
+    for argument in arguments:
+        hidden = bool(out) and out[-1] == "--token"
+        out.append("..." if hidden else re.sub(r"(?s)^(--token=).*", r"\1...", argument))
+    return out
+
+
 def _write_holder(directory: Path) -> None:
     # Not synced, because it is read only while its process runs. Replaced in one step, so a reader sees whole JSON.
-    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv and sys.argv[0] else ["python"]
+    arguments = [Path(sys.argv[0]).name, *_without_secrets(sys.argv[1:])] if sys.argv and sys.argv[0] else ["python"]
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -28,6 +28,7 @@ from sifu_store.durable import raise_resource_error, sync_filesystem, write_dura
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import Lineage, resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
+from sifu_store.links import refuse_linked_files
 from sifu_store.refs import BRANCH, MAIN, References, read_references
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
@@ -148,7 +149,10 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
         The store has a newer format version.
     OptionError
         `at` names no snapshot.
+    StoreError
+        A file is a symbolic link.
     """
+    refuse_linked_files(directory / REPOSITORY_NAME)
     acknowledged = read_acknowledged(directory)
     found = _open_head(directory, acknowledged, at)
     try:

@@ -82,3 +82,13 @@ def test_what_is_refused(graph: Path, tmp_path: Path) -> None:
     assert refused.startswith("192.0.2.1:8000 cannot be listened at")
     assert "does not exist" in call("serve", "--store", tmp_path / "nothing").error
     assert "leave one of them out" in call("serve", "--follow", "--at", "HEAD", "--store", graph).error
+
+
+def test_the_token_is_not_in_the_store(graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sifu_store import Store
+
+    for words in (["serve", "--edit", "--token", "geheim", "--port", "1"], ["serve", "--token=geheim"]):
+        monkeypatch.setattr(sys, "argv", ["sifu", *words])
+        with Store.open(graph, write=True):
+            held = (graph / "writer.json").read_text(encoding="utf-8")
+        assert "geheim" not in held and "--token" in held

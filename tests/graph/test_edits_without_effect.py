@@ -157,3 +157,22 @@ def test_an_edit_beyond_what_float32_adds_up_is_refused(graph: Graph, size: floa
     for change in (graph.boost_edge, graph.scale_edge):
         with pytest.raises(OptionError, match="it must be -1,000,000 to 1,000,000"):
             change("春", "風", size)
+
+
+def test_a_new_node_without_a_text_is_as_improbable_as_any(shared: Graph) -> None:
+    """It had the probability of a node that follows everything: five of them doubled a perplexity."""
+    before, rarest = shared.evaluate().perplexity, min(each.p for each in shared.next("春", k=100))
+    shared.add_node("龘")
+    assert {each.name: each.p for each in shared.next("春", k=100)}["龘"] < 2 * rarest
+    shared.add_node("鱻", "驫", "麤", "犇")
+    assert shared.evaluate().perplexity < 1.2 * before
+
+
+@pytest.mark.parametrize("of", ["graph", "shared"])
+def test_edits_do_not_add_up_to_what_is_not_finite(of: str, request: pytest.FixtureRequest) -> None:
+    graph: Graph = request.getfixturevalue(of)
+    graph.boost_edge("春", "風", 5.0)
+    with pytest.raises(OptionError, match="above 1,000,000: edit by less"):
+        for _ in range(8):
+            graph.scale_edge("春", "風", 1_000_000.0)
+    assert graph.store.verify().ok and all(np.isfinite(each.p) for each in graph.next("春"))

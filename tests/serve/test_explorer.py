@@ -63,6 +63,13 @@ def test_who_edits_sees_what_they_edit(editable: Running) -> None:
     status, found = edit(editable, "forbid", seen=seen)
     assert (status, found["error"]["code"]) == (409, "changed")  # the second editor
     assert "boost" in found["error"]["message"]
+    with Graph.open(editable.path) as graph:  # another process
+        seen = graph.store.snapshot
+        graph.boost_edge("春", "月", 1.0)
+    assert edit(editable, "forbid", seen=seen)[0] == 409
+    state = editable.ask("GET", "/api/state")[1]  # what a page loads then
+    assert state["snapshot"] != seen and edit(editable, "boost", seen=state["snapshot"])[0] == 200
+    assert state["commits"][0]["here"]
     with Graph.open(editable.path) as graph, graph.writing():
         status, found = edit(editable, "boost")
         assert (status, found["error"]["code"]) == (409, "locked")
@@ -78,12 +85,14 @@ def test_edits_that_are_refused(editable: Running, server: Running) -> None:
 
 
 def test_the_account_is_that_of_trace(server: Running) -> None:
-    status, found = server.ask("GET", "/api/why?text=%E6%98%A5%E9%A2%A8&also=%E6%9C%88")
+    status, found = server.ask("GET", "/api/why?text=%E6%98%A5%E9%A2%A8%E6%9C%88")
     assert status == 200
     data = json.loads(re.search(r'id="data">(.*?)</script>', found["text"])[1])  # type: ignore[index]
-    last = data["traces"][0]["positions"][-1]
+    last = data["traces"][0]["positions"][-2]  # where 月 was chosen
+    like = "eval" if "recurrent" in server.path.name else "generate"
     with Graph.open(server.path) as graph:
-        traced = graph.trace("春風", also=["月"], top=12).positions[-1]
+        traced = graph.trace("春風月", top=12, like=like).positions[-2]
+    assert data["last_choice"] and traced.came_name == "月" and traced.came_at is not None
     assert [data["names"][each["name"]] for each in last["candidates"]] == [each.name for each in traced.candidates]
     energies = [each.energy for each in traced.candidates]
     assert [each["energy"] for each in last["candidates"]] == pytest.approx(energies, rel=1e-7)
@@ -121,6 +130,10 @@ def test_a_newcomer_sees_why_and_changes_it_and_takes_it_back(editable: Running,
         assert outside(browser) == []
         browser.click("#why")
         wait(browser, "document.getElementById('frame').contentDocument?.documentElement?.dataset?.ready")
+        asked = browser.run(
+            "document.getElementById('frame').contentDocument.getElementById('contest-title').textContent"
+        )
+        assert tokens[2] in asked  # the account is that of the token that was clicked
         came = shown.index(tokens[2])
         browser.click(f"#candidates tbody tr:nth-child({came + 1}) td.edits button:nth-child(3)")
         wait(browser, "document.documentElement.dataset.done === '2'")

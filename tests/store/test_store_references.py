@@ -253,3 +253,17 @@ def test_all_connections_are_lost(path: Path) -> None:
         assert store.verify().ok
     repaired = lines(path)
     assert repaired == {"main": [11, 9, 5, 0], "side": [7, 1, 0]}
+
+
+@pytest.mark.parametrize("folder", ["snapshots", "manifests", "chunks"])
+@pytest.mark.parametrize("target", ["/dev/zero", "a copy"])
+def test_a_linked_file_is_refused_before_it_is_read(path: Path, folder: str, target: str, tmp_path: Path) -> None:
+    file = next(
+        each for each in sorted((path / "repository" / folder).iterdir()) if each.name != "1CECHNKREP0F1RSTCMT0"
+    )
+    copy = shutil.copy(file, tmp_path / "copy")
+    file.unlink()
+    file.symlink_to(copy if target == "a copy" else target)
+    for write in (False, True):
+        with pytest.raises(StoreError, match="is a symbolic link"):
+            Store.open(path, write=write)

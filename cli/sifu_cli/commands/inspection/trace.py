@@ -29,7 +29,7 @@ TOP = 5
 Examples:
   sifu trace 春風
   sifu trace 春風吹雨 --position 2 --also 來
-  sifu trace 春風 --what-if "edge 春 風 = default"
+  sifu trace 春風 --what-if "node 春 off"
   sifu trace 春風吹雨 --html trace.html
 """,
 )

@@ -218,6 +218,8 @@ def command(
     --minutes, makes one pass over the text. Ctrl-C completes the step, commits, and prints the command that
     resumes the run; a second Ctrl-C stops at once. Before the first step, Ctrl-C stops at once, unless the closed-form
     fit is being written, which is completed and committed.
+
+    A new training commit replaces the one before the last: the last two stay, and those with a branch or a tag.
     """
     given = {name: value for name, value in options.items() if value is not None}
     changed = {name: given.pop(name) for name in OPTIMIZER if name in given}
