@@ -10,7 +10,7 @@ from pathlib import Path
 import numbered_store
 import pytest
 from sifu_store import Store
-from sifu_store.errors import OptionError, StoreDamagedError
+from sifu_store.errors import OptionError, StoreDamagedError, StoreError
 
 STRAYS = [
     "refs/.DS_Store",
