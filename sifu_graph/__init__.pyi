@@ -1,4 +1,5 @@
 __version__: str
+from . import errors as errors
 from .build import BuildReport as BuildReport
 from .build import build_graph as build_graph
 from .config import PRESETS as PRESETS

@@ -49,7 +49,7 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         Neither limit is given, a value has no meaning, the ratio is above the current one, or no usage was recorded.
     """
     if to_ratio is None and min_count is None:
-        raise OptionError("say how far to prune: give `to_ratio` or `min_count`")
+        raise OptionError("say how far to prune: give `to_ratio`, `min_count` or `clones`")
     if by not in CRITERIA:
         raise OptionError(f"`by` is {by!r}: expected one of {', '.join(CRITERIA)}")
     if min_count is not None and min_count < 1:

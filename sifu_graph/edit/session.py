@@ -184,7 +184,8 @@ class Edit:
 
     def boost_edge(self, u: str, v: str, nats: float) -> EditEdgeReport:
         """Adds ``nats`` to the log-odds of the edge at rest (`rest_energy`). A default edge becomes private first."""
-        return self._edge("boost", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats), f" by {nats:g} nats")
+        by = f" by {nats:g} {'nat' if abs(nats) == 1 else 'nats'}"
+        return self._edge("boost", u, v, lambda d, i, j: edge_edits.boost(d, i, j, nats), by)
 
     def copy_edge(self, u: str, v: str, *, source: tuple[str, str]) -> EditEdgeReport:
         """Copies the parameters of the private edge ``source`` to the edge (u, v), which becomes private."""

@@ -68,7 +68,7 @@ def test_only_a_much_more_frequent_form_is_asked_for(graph: Graph, mine: int, ot
 
 def test_edits_and_the_log_say_which_node(graph: Graph) -> None:
     graph.boost_edge("␣pip", " install", 1.0)
-    assert graph.store.history()[0].message == "boost ␣pip ␣install by 1 nats"
+    assert graph.store.history()[0].message == "boost ␣pip ␣install by 1 nat"
     with pytest.raises(OptionError, match="the edge ␣pip ␣install is not forbidden"):
         graph.allow_edge(" pip", "␣install")
     found = graph.trace("we use pip", what_if=["edge ␣pip ␣install = default"])

@@ -213,7 +213,10 @@ def _candidates(trace: Trace, position: Position, top: int, width: int) -> Tree:
         if top <= k < position.contenders and k != position.came_at:
             continue
         default = "default" if trace.base else f"default, one of {one.among:,}"
-        private = f"private, count {one.count:,}" if one.private else default
+        after = f" after {printable(position.name)}" if len(position.source) > 1 else ""  # a clone counts less
+        private = f"private, count {one.count:,}{after}" if one.private else default
+        if one.energy == -math.inf:
+            private = "forbidden"
         came = "bold" if k == position.came_at else None
         table.add(printable(one.name), f"{one.energy:.4f}", percent(one.p), number(one.rank), private, style=came)
     tree = Tree(Text("the contest" + (f"; next token: {printable(position.came_name)}" if position.came_name else "")))

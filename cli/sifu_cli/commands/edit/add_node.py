@@ -94,10 +94,9 @@ def command(
     say_notes(texts, quiet=quiet)
     if report.missing:
         shown = ", ".join(map(printable, report.missing[:10]))
-        say(
-            f"note: {len(report.missing):,} tokens do not occur in the corpus ({shown}); all their edges are default",
-            quiet=quiet,
-        )
+        missing = len(report.missing)
+        what = "1 token does not occur" if missing == 1 else f"{missing:,} tokens do not occur"
+        say(f"note: {what} in the corpus ({shown}): only default edges lead there", quiet=quiet)
     added = ", ".join(map(printable, report.nodes_added[:8])) + (" ..." if len(report.nodes_added) > 8 else "")
     rows = [("added", number(len(report.nodes_added)), added)]
     rows.append(

@@ -78,9 +78,9 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
         echo("no difference")
         return
     print_table(_rows(found))
-    if found.largest:
+    if largest := [edge for edge in found.largest if edge.energy_change != 0.0]:
         echo()
-        _print_edges(found.largest)
+        _print_edges(largest)
     if found.settings:
         echo()
         print_table([(each.name, _short(each.before), f"-> {_short(each.after)}") for each in found.settings])
