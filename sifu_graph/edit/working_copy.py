@@ -97,7 +97,7 @@ _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are
 
 
 def require_bounded(values: NDArray[Any], name: str) -> None:
-    """Raise `OptionError` if an edit would give a value beyond `MOST`; NaN stands for one that is generated."""
+    """Raise `OptionError` if an edit would give one of some values [...] beyond `MOST`; NaN: it is generated."""
     if np.abs(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)).max(initial=0.0) > MOST:
         raise OptionError(f"the edit would give {name} a value above {MOST:,.0f}: edit by less")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from sifu_store.staging import ACKNOWLEDGED_NAME
 
 from sifu_graph.evaluation import BATCH
@@ -41,8 +40,6 @@ class Snapshot:
     ----------
     graph
         The graph.
-    threads
-        Number of sequences that may be worked on at the same moment: pages of edges are for one at a time.
     state
         What `state_of` was before the graph was opened.
     """
@@ -55,11 +52,6 @@ class Snapshot:
         length = graph.settings["build"]["length"]
         graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
         self._idle.append(self._walk())
-
-    @property
-    def threads(self) -> int:
-        """See the class."""
-        return max(1, torch.get_num_threads()) if self.graph.signal.base else 1
 
     def _walk(self) -> AnyWalk:
         graph = self.graph

@@ -132,11 +132,15 @@ def test_a_call_in_a_message_is_one_that_the_reader_can_make(package: str) -> No
         assert said.startswith("sifu ") and "`" not in said, (where, said)
 
 
+RECORDS = {"explorer.py", "lock.py"}
+"""Modules that record command lines, for the history and for the holder of the lock: no messages."""
+
+
 @pytest.mark.parametrize("package", ["store/sifu_store", "sifu_graph"])
 def test_the_library_speaks_of_no_command(package: str) -> None:
     names = "|".join(re.escape(name) for group in GROUPS for name in group.modules)
     found = [(where, text) for where, text in messages(package) if re.search(rf"\bsifu ({names})\b", text)]
-    assert found == []
+    assert [each for each in found if each[0].split(":")[0] not in RECORDS] == []
 
 
 @pytest.mark.parametrize("package", ["store/sifu_store", "sifu_graph"])
@@ -160,7 +164,7 @@ def test_the_library_names_no_option(package: str) -> None:
                 found += [
                     (path.name, node.lineno, option) for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", node.value)
                 ]
-    assert found == []
+    assert [each for each in found if each[0] not in RECORDS] == []
 
 
 def test_notes_in_json_name_options(tmp_path: Path) -> None:
