@@ -65,7 +65,7 @@ def _html(self: Any) -> str:
         value, title = getattr(self, field.name), escape(_title(field.name))
         if isinstance(value, list | tuple) and value and dataclasses.is_dataclass(value[0]):
             tables.append(f"<p><b>{title}</b></p>{table_html(value)}")
-        elif not (value is None or (isinstance(value, Sequence | Mapping | set | frozenset) and not value)):
+        elif not (isinstance(value, list | tuple | dict | set | frozenset) and not value):
             rows.append(f"<tr><th>{title}</th><td>{escape(_text(value))}</td></tr>")
     return f"<table>{''.join(rows)}</table>{''.join(tables)}"
 

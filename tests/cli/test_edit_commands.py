@@ -143,7 +143,7 @@ def test_eval_says_what_it_left_out(graph: Path) -> None:
         (["edit-edge", "春", "風", "--boost", "-99"], 2, "the least that this edge can have"),
         (["edit-edge", "春", "龍", "--forbid"], 2, "'龍' is not a node of this graph"),
         (["edit-edge", "春", "風", "--scale", "nan"], 2, "expected a number; found nan"),
-        (["prune", "--yes"], 2, "--to-ratio or --min-count"),
+        (["prune", "--yes"], 2, "--to-ratio, --min-count or --clones"),
         (["prune", "--to-ratio", "0.9", "--yes"], 2, "name a smaller ratio"),
         (["prune", "--to-ratio", "2", "--yes"], 2, "expected a number, at least 0 and at most 1; found 2"),
         (["prune", "--to-ratio", "0", "--by", "usage", "--yes"], 2, "no usage was recorded"),
