@@ -20,6 +20,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from sifu_graph.generation.base_walk import walk_of
+from sifu_graph.generation.stop_text import StopText
 from sifu_graph.generation.stream import GenerateOptions, stream
 from sifu_graph.inspection import distributions
 from sifu_graph.session import GraphSession
@@ -74,14 +75,13 @@ class SifuLM(LM):
 
     def _generate(self, context: str, options: dict[str, Any]) -> str:
         until = options.get("until") or []
-        stops = [until] if isinstance(until, str) else list(until)
+        stop = StopText([each for each in ([until] if isinstance(until, str) else until) if each])
         tokens = int(options.get("max_gen_toks", options.get("max_tokens", 256)))
         temperature = float(options.get("temperature", 0.0)) if options.get("do_sample", True) else 0.0
         pieces = stream(self.graph, context or "\n", GenerateOptions(tokens=tokens, temperature=temperature, seed=0))
         text = ""
         for piece in pieces:
-            text += piece
-            places = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-            if places:
-                return text[: min(places)]
-        return text
+            text += stop.push(piece)
+            if stop.found:
+                return text
+        return text + stop.push("", last=True)

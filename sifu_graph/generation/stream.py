@@ -20,7 +20,7 @@ from sifu_graph.generation.choices import Choice, explain
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.stop_text import StopText
 from sifu_graph.session import GraphSession, in_use
-from sifu_graph.text.prompts import read_prompt
+from sifu_graph.text.prompts import known_ids, read_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +106,7 @@ class Stream(Iterator[str]):
         tokenizer = graph.tokenizer
         document = read_prompt(tokenizer, prompt, "prompt")
         self.unknown = tokenizer.unknown_characters(document)
-        ids = tokenizer.encode(document)
-        if not (ids != (-1 if tokenizer.unknown is None else tokenizer.unknown)).any():
-            shown = "".join(self.unknown[:10])
-            raise OptionError(f"the prompt consists of unknown characters only ({shown}): none of them is a node")
+        ids = known_ids(tokenizer, document, "prompt")
         self._options = options
         temperature = 0.0 if options.greedy else options.temperature
         self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sifu_graph.arrays import Doubles, Ids, Ints
+from sifu_graph.arrays import Doubles, Ids, Integers
 from sifu_graph.generation.base_walk import AnyWalk
-from sifu_graph.inspection.contests import as_evaluation
+from sifu_graph.generation.sampler import Reals
+from sifu_graph.inspection.contests import Contest, as_evaluation
 from sifu_graph.model import base_forward
 from sifu_graph.text.encoded import Split
 
@@ -23,39 +24,47 @@ if TYPE_CHECKING:
 CHUNKS = 64  # of a text that are computed at a time, where edges stand alone
 
 
-def log_p_after(walk: AnyWalk, *, without: Ints | None = None) -> Doubles:
-    """log p of every node in the last contest of a walk, float64 [n]; -inf: it cannot follow.
+def logits_after(walk: AnyWalk, without: Integers) -> Doubles:
+    """Energy times scale of every node in the last contest of a walk, float64 [n]; -inf: it cannot follow.
 
     Parameters
     ----------
     walk
         Its `energies` or `choose` was called at the current node.
     without
-        Nodes that cannot follow, int64. None: those of the forbidden pairs, as in evaluation.
+        Nodes that cannot follow, integers [k].
     """
-    index = walk.parameters.index
     energies, default = walk.last_energies()
-    logits: Doubles = np.full(index.nodes, walk.scale * default)
-    logits[walk.targets] = walk.scale * energies.astype(np.float64)
-    logits[index.forbidden_after(walk.node) if without is None else without] = -np.inf
-    return _normalised(logits)
+    return _logits(walk.parameters.index.nodes, walk.targets, energies, default, scale=walk.scale, without=without)
+
+
+def log_p_after(walk: AnyWalk) -> Doubles:
+    """log p of every node in the last contest of a walk, as in evaluation, float64 [n]; -inf: a forbidden pair."""
+    return _normalised(logits_after(walk, walk.parameters.index.forbidden_after(walk.node)))
 
 
 def log_p_of_tokens(graph: GraphSession, ids: Ids) -> Doubles:
     """log p of every token of a document but the first, float64 [tokens - 1]: the bits of evaluation."""
     log_p = np.full(max(0, len(ids) - 1), -np.inf)  # of a forbidden edge
-    parameters, length = dataclasses.replace(graph.parameters, tier=None), graph.settings["build"]["length"]  # CPU
+    parameters = graph.parameters
     if parameters.base is not None:
         for found, places in base_forward.examine(parameters.base, parameters.index, Split.from_arrays([ids])):
             log_p[places - 1] = -found.loss.double().numpy()
         return log_p
-    stride = CHUNKS * (length - 1)
-    for begin in range(0, len(log_p), stride):
-        piece = ids[begin : begin + stride + 1].tolist()
-        for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]:
-            if one.loss is not None:
-                log_p[begin + one.position] = -one.loss
+    for place, contest in enumerate(_contests(graph, ids.tolist())):
+        if contest is not None and contest.loss is not None:
+            log_p[place] = -contest.loss
     return log_p
+
+
+def _contests(graph: GraphSession, ids: Sequence[int]) -> Iterator[Contest | None]:
+    """The contest after each token but the last, as evaluation computes it; None: the next pair is forbidden."""
+    parameters, length = dataclasses.replace(graph.parameters, tier=None), graph.settings["build"]["length"]  # CPU
+    stride = CHUNKS * (length - 1)
+    for begin in range(0, len(ids) - 1, stride):
+        piece = ids[begin : begin + stride + 1]
+        found = {one.position: one for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]}
+        yield from (found.get(place) for place in range(len(piece) - 1))
 
 
 def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[Doubles]:
@@ -74,8 +83,7 @@ def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[
     if graph.parameters.base is not None:
         separator = graph.tokenizer.separator
         # the kernel of evaluation and the walk of generation differ by rounding: the token of the text has its bits
-        one = separator not in ids[1:-1]
-        exact = log_p_of_tokens(graph, np.array(ids, dtype=np.int32)) if one else None
+        exact = None if separator in ids[1:-1] else log_p_of_tokens(graph, np.array(ids, dtype=np.int32))
         for place, node in enumerate(ids[:-1]):
             (walk.start if place == 0 or node == separator else walk.carry)(node)
             walk.energies()
@@ -84,21 +92,23 @@ def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[
                 found[ids[place + 1]] = exact[place]
             yield found
         return
-    parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
-    index, length = parameters.index, graph.settings["build"]["length"]
-    stride = CHUNKS * (length - 1)
-    for begin in range(0, len(ids) - 1, stride):
-        contests = as_evaluation(parameters, graph.signal, ids[begin : begin + stride + 1], length, None)[1]
-        by_place = {contest.position: contest for contest in contests}
-        for place in range(min(stride, len(ids) - 1 - begin)):
-            logits = np.full(index.nodes, -np.inf)
-            if (contest := by_place.get(place)) is not None:
-                scale = float(parameters.scale)
-                logits[:] = scale * contest.default
-                logits[index.target[index.row(contest.node)]] = scale * contest.energies.astype(np.float64)
-                logits[index.forbidden_after(contest.node)] = -np.inf
-                logits = _normalised(logits)
-            yield logits  # a position whose next node is forbidden has no contest: all are -inf
+    index, scale = graph.parameters.index, float(graph.parameters.scale)
+    for one in _contests(graph, ids):
+        if one is None:
+            yield np.full(index.nodes, -np.inf)
+            continue
+        targets, never = index.target[index.row(one.node)], index.forbidden_after(one.node)
+        yield _normalised(_logits(index.nodes, targets, one.energies, one.default, scale=scale, without=never))
+
+
+def _logits(
+    nodes: int, targets: Integers, energies: Reals, default: float, *, scale: float, without: Integers
+) -> Doubles:
+    """Energy times scale of all nodes, float64 [nodes], from the energies [k] of some targets [k] and of the others."""
+    logits: Doubles = np.full(nodes, scale * default)
+    logits[targets] = scale * energies.astype(np.float64)
+    logits[without] = -np.inf
+    return logits
 
 
 def _normalised(logits: Doubles) -> Doubles:

@@ -19,7 +19,7 @@ from sifu_store.short_repr import short_repr, table_html
 from sifu_graph.config import require_positive
 from sifu_graph.evaluation import BATCH, perplexity
 from sifu_graph.generation.stream import GenerateOptions, Stream
-from sifu_graph.inspection.distributions import log_p_of_tokens
+from sifu_graph.inspection.distributions import log_p_of_tokens, logits_after
 from sifu_graph.text.prompts import read_prompt
 from sifu_graph.text.tokenizer import UNKNOWN
 
@@ -133,11 +133,10 @@ def next_nodes(graph: GraphSession, text: str | Sequence[str], *, k: int = 10) -
     require_positive(k=k)
     text = read_prompt(graph.tokenizer, text, "text")
     walk = Stream(graph, text, GenerateOptions(tokens=0)).walk
-    energies, default = walk.energies()
+    walk.energies()
     index, names = graph.parameters.index, graph.tokenizer.vocabulary
-    row, logits = index.row(walk.node), np.full(index.nodes, walk.scale * default)
-    logits[walk.targets] = walk.scale * energies.astype(np.float64)
-    unknown = -np.inf if UNKNOWN in index.forbidden_after(walk.node) else logits[UNKNOWN]
+    row, logits = index.row(walk.node), logits_after(walk, index.forbidden_after(walk.node))
+    unknown = logits[UNKNOWN]
     logits[walk.banned()] = -np.inf
     normaliser = np.logaddexp.reduce(logits)
     log_p = logits - normaliser

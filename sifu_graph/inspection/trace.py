@@ -30,8 +30,8 @@ from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
 from sifu_graph.ops.positional import step_encoding
 from sifu_graph.text.node_lookup import node_named, shown_name
-from sifu_graph.text.prompts import read_prompt
-from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
+from sifu_graph.text.prompts import known_ids, read_prompt
+from sifu_graph.text.tokenizer import SEPARATOR
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
@@ -228,10 +228,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
     if options.like not in ("generate", "eval"):
         raise OptionError(f"`like` is {options.like!r}: expected generate or eval")
     tokenizer = graph.tokenizer
-    unknown = tokenizer.unknown_characters(text)
-    if not (tokenizer.encode(text) != UNKNOWN).any():
-        shown = "".join(unknown[:10])
-        raise OptionError(f"the text consists of unknown characters only ({shown}): none of them is a node")
+    known_ids(tokenizer, text, "text")
     changes = [what_if.parse(words) for words in options.what_if]
     graph.fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU

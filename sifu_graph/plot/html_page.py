@@ -27,7 +27,12 @@ surrogate pair)."""
 
 
 def html_page(
-    name: str, data: Mapping[str, Any], *, libraries: Mapping[str, str] | None = None, allowed: str = ""
+    name: str,
+    data: Mapping[str, Any],
+    *,
+    libraries: Mapping[str, str] | None = None,
+    common: bool = False,
+    allowed: str = "",
 ) -> str:
     """A page of HTML with its style, scripts and data.
 
@@ -40,10 +45,13 @@ def html_page(
         The content of the element for ``$DATA``, as JSON.
     libraries
         File in ``templates/vendor`` by the placeholder that stands for it.
+    common
+        The style and the script begin with ``common.css`` and ``common.js``.
     allowed
         What else the content security policy allows; by default no request.
     """
-    style, script = _template(f"{name}.css"), _template(f"{name}.js")
+    parts = ["common", name] if common else [name]
+    style, script = ("".join(_template(f"{part}.{kind}") for part in parts) for kind in ("css", "js"))
     sources = {
         placeholder: _without_source_map(_template(f"vendor/{file}")) for placeholder, file in (libraries or {}).items()
     }

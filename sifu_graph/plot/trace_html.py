@@ -54,7 +54,7 @@ def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
 
 def trace_page(graph: GraphSession, trace: Trace, *, last_choice: bool = False) -> str:
     """The page as text. It opens at the last position, or where the last token of the text was chosen."""
-    return html_page("trace", page_data(graph, trace, last_choice=last_choice))
+    return html_page("trace", page_data(graph, trace, last_choice=last_choice), common=True)
 
 
 def page_data(graph: GraphSession, trace: Trace, *, last_choice: bool = False) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sifu_graph.serve import explorer, protocol
-from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode, encode_prompt, require_nodes
+from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode_prompt, require_nodes
 from sifu_graph.serve.metrics import Metrics
 from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
 from sifu_graph.serve.served_graph import ServedGraph, Snapshot
-from sifu_graph.serve.turns import Busy, Job, Turns
+from sifu_graph.serve.turns import Busy, Job, Result, Turns
 
 FOLLOW_S = 0.5
 """Time between two looks for a newer commit."""
@@ -134,6 +134,15 @@ class Server:
     async def _reopen(self) -> None:
         self.graph.replace(await asyncio.to_thread(self.graph.open))
 
+    def start(self, snapshot: Snapshot, work: Iterator[Result | None]) -> Job[Result]:
+        """Begin a job on a snapshot, which stays open until the job has ended. Raises `Busy`."""
+        snapshot.enter()
+        try:
+            return self.turns.start(work, end=snapshot.leave)
+        except BaseException:
+            snapshot.leave()
+            raise
+
     # ---- what is there
 
     async def health(self, request: Request) -> Response:
@@ -186,17 +195,12 @@ class Server:
         """The trace of a text, as a page."""
         asked = request.query_params
         snapshot = self.graph.current
-        snapshot.enter()
 
         def work() -> Iterator[str]:
             with snapshot.tracing() as graph:
                 yield explorer.why(graph, asked.get("text", ""), asked.getlist("what_if"))
 
-        try:
-            job = self.turns.start(work(), end=snapshot.leave)
-        except BaseException:
-            snapshot.leave()
-            raise
+        job = self.start(snapshot, work())
         try:
             (page,) = await job.read()
         finally:
@@ -234,7 +238,7 @@ class Server:
         if tokenizer.separator is not None and text == tokenizer.vocabulary[tokenizer.separator]:
             ids = [tokenizer.separator]
         else:
-            ids = await asyncio.to_thread(encode, tokenizer, text)
+            ids = (await asyncio.to_thread(tokenizer.encode, text)).tolist()
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": self.limits.prompt_tokens})
 
     async def detokenize(self, request: Request) -> Response:
@@ -306,12 +310,7 @@ class _Answer:
             with snapshot.lend() as walk:
                 yield from sequence.work(walk)
 
-        snapshot.enter()
-        try:
-            self._jobs.append(self._server.turns.start(work(), end=snapshot.leave))
-        except BaseException:
-            snapshot.leave()
-            raise
+        self._jobs.append(self._server.start(snapshot, work()))
         self._sequences.append(sequence)
 
     def _close(self) -> None:

@@ -36,12 +36,6 @@ class Piece:
     reason: Reason | None = None
 
 
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The nodes of a text; at level ``tokens``, white space separates them."""
-    ids: list[int] = tokenizer.encode(text.split() if tokenizer.level == "tokens" else text).tolist()
-    return ids
-
-
 def require_nodes(tokenizer: Tokenizer, ids: Sequence[int], param: str) -> None:
     """Raise `ApiError` if one of the ids in a field of a request is no node."""
     if wrong := [node for node in ids if not 0 <= node < len(tokenizer)]:
@@ -78,7 +72,7 @@ def encode_prompt(graph: GraphSession, prompt: str | list[int], *, most_tokens: 
     """
     tokenizer = graph.tokenizer
     if isinstance(prompt, str):
-        ids = encode(tokenizer, prompt)
+        ids: list[int] = tokenizer.encode(prompt).tolist()
         if ids and all(node == tokenizer.unknown for node in ids):
             shown = "".join(tokenizer.unknown_characters(prompt)[:10])
             raise ApiError(f"`prompt`: no part of it is a node of the graph ({shown})", param="prompt")

@@ -70,7 +70,8 @@ def page(*, editable: bool, token: bool) -> str:
     token
         It asks for a token where its address has none.
     """
-    return html_page("explorer", {"editable": editable, "token": token}, allowed="connect-src 'self'; frame-src 'self'")
+    data, allowed = {"editable": editable, "token": token}, "connect-src 'self'; frame-src 'self'"
+    return html_page("explorer", data, common=True, allowed=allowed)
 
 
 def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sifu_store.staging import ACKNOWLEDGED_NAME
+from sifu_store.read_errors import State, state
 
 from sifu_graph.evaluation import BATCH
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
@@ -21,18 +21,6 @@ MOST_IDLE_WALKS = 32
 """Walks that are kept for later sequences: making one takes some milliseconds."""
 
 
-State = tuple[int, int] | None
-
-
-def state_of(path: Path) -> State:
-    """What changes with every commit of the store at a path; None: it cannot be read."""
-    try:
-        status = (path / ACKNOWLEDGED_NAME).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 class Snapshot:
     """An open graph, the walks that are lent to sequences, and the number of its users.
 
@@ -40,12 +28,12 @@ class Snapshot:
     ----------
     graph
         The graph.
-    state
-        What `state_of` was before the graph was opened.
+    seen
+        The `state` of the store before the graph was opened.
     """
 
-    def __init__(self, graph: GraphSession, state: State) -> None:
-        self.graph, self.state = graph, state
+    def __init__(self, graph: GraphSession, seen: State) -> None:
+        self.graph, self.seen = graph, seen
         self._idle: list[AnyWalk] = []
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
@@ -136,10 +124,10 @@ class ServedGraph:
 
     def open(self) -> Snapshot:
         """Open the newest commit, or the named one."""
-        state = state_of(self.path)
+        seen = state(self.path)
         graph = GraphSession.open(self.path, at=self._at, **self._options)
         try:
-            return Snapshot(graph, state)
+            return Snapshot(graph, seen)
         except BaseException:
             graph.close()
             raise
@@ -151,7 +139,7 @@ class ServedGraph:
 
     def has_changed(self) -> bool:
         """Whether a process has committed since the graph that is served was opened."""
-        return state_of(self.path) != self.current.state
+        return state(self.path) != self.current.seen
 
     def replace(self, newest: Snapshot) -> None:
         """Serve another snapshot. Sequences that run end on the one where they began."""

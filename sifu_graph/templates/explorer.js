@@ -1,6 +1,5 @@
 // The page of a server: a prompt, its continuation token by token, the candidates of each, edits and their history.
 // Names come from text, so they are set as text (textContent) only and never parsed as HTML.
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -34,8 +33,6 @@
     found.append(...children);
     return found;
   }
-  // A readable name: characters that do not print are escaped, a space has a sign.
-  const visible = (name) => [...name].map((c) => c === " " ? "\u2423" : /[\p{C}\p{Z}]/u.test(c) ? "\\u{" + c.codePointAt(0).toString(16) + "}" : c).join("");
   const percent = (p) => p >= 0.0995 ? (100 * p).toFixed(0) + " %" : p >= 0.0001 ? (100 * p).toPrecision(2) + " %" : "< 0.01 %";
   const shade = (p) => p >= 0.3 ? "p3" : p >= 0.05 ? "p2" : p >= 0.01 ? "p1" : "p0";
 
@@ -197,10 +194,7 @@
     if (page) $("frame").style.height = `${page.scrollHeight + 2}px`;
   });
   $("redo").addEventListener("click", () => edit({ kind: "redo" }));
-  $("scheme").addEventListener("click", () => {
-    const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.scheme = dark ? "light" : "dark";
-  });
+  $("scheme").addEventListener("click", switchScheme);
   $("prompt").focus();
   load().then(() => { document.documentElement.dataset.ready = "1"; }, complain);
 })();

@@ -1,6 +1,5 @@
 // Draws a trace: positions from left to right, the signals that reach each of them, the candidates below.
 // Names come from text, so they are set as text (textContent) only and never parsed as HTML.
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const ROW = 27, BASE = 176, LEFT = 46, TOP = 18, SIGNALS = 8;
@@ -27,9 +26,6 @@
   const html = (tag, attributes, ...children) => make(false, tag, attributes, ...children);
   const put = (id, ...children) => $(id).replaceChildren(...children.flat());
 
-  // A readable name: characters that do not print are escaped, a space has a sign.
-  const visible = (name) => [...name].map((c) => c === " " ? "\u2423" : /[\p{C}\p{Z}]/u.test(c)
-    ? "\\u{" + c.codePointAt(0).toString(16) + "}" : c).join("");
   const label = (name) => visible(data.names[name]);
   const plain = (text) => text.split(" ").map(visible).join(" ");
   const spelled = () => data.traces[0].tokens.slice(data.traces[0].first === 0 ? 1 : 0)
@@ -285,10 +281,7 @@
   $("mass").addEventListener("input", (event) => mass(Number(event.target.value)));
   for (const button of document.querySelectorAll("[data-arcs]")) button.addEventListener("click", () => arcsBy(button.dataset.arcs));
   $("compare").addEventListener("click", () => { state.compare = !state.compare; drawHead(); });
-  $("scheme").addEventListener("click", () => {
-    const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.scheme = dark ? "light" : "dark";
-  });
+  $("scheme").addEventListener("click", switchScheme);
   if (data.traces.length > 1) {
     $("versions").hidden = $("version-key").hidden = false;
     ["before", "after"].forEach((name, k) => $("versions").append(html("button", { type: "button", "data-version": k, on: { click: () => version(k) } }, name)));

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sifu_store.errors import OptionError, OptionTypeError
 
+from sifu_graph.arrays import Ids
 from sifu_graph.text.corpus import Document
 from sifu_graph.text.tokenizer import Tokenizer
 
@@ -35,3 +36,18 @@ def read_prompt(tokenizer: Tokenizer, text: str | Sequence[str], name: str) -> D
     if not len(text):
         raise OptionError(f"the {name} is empty: give at least one token")
     return text
+
+
+def known_ids(tokenizer: Tokenizer, document: Document, name: str) -> Ids:
+    """The nodes of the document of a parameter ``name``, int32 [tokens].
+
+    Raises
+    ------
+    OptionError
+        None of its tokens is a node.
+    """
+    ids = tokenizer.encode(document)
+    if not (ids != (-1 if tokenizer.unknown is None else tokenizer.unknown)).any():
+        shown = "".join(tokenizer.unknown_characters(document)[:10])
+        raise OptionError(f"the {name} consists of unknown characters only ({shown}): none of them is a node")
+    return ids

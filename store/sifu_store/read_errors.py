@@ -30,6 +30,9 @@ Identity = tuple[int, int] | None
 """Device and inode of the repository of a store; None: there is none."""
 
 
+State = tuple[Identity, tuple[int, int] | None]
+
+
 class Reader(Protocol):
     """What this module knows of a `StoreReader`."""
 
@@ -115,7 +118,7 @@ def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
     def open_again(cls: type[_Opened], path: str | Path, *, write: bool = False, at: str | None = None) -> _Opened:
         target = Path(path).resolve()
         for attempt in range(ATTEMPTS):
-            before, last = _state(target), attempt == ATTEMPTS - 1
+            before, last = state(target), attempt == ATTEMPTS - 1
             try:
                 store = opening(cls, path, write=write, at=at)
             except (KeyboardInterrupt, SystemExit):
@@ -124,13 +127,13 @@ def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
                 lacking = None if isinstance(error, ResourceError) else resource_error(error)
                 if lacking is not None:
                     raise lacking from error
-                if _state(target) == before and not is_being_replaced(target):
+                if state(target) == before and not is_being_replaced(target):
                     raise
                 if last:
                     raise _changed(target) from error
             else:
                 store._identity = before[0]
-                if store.recovered_from is None or write or last or _state(target) == before:
+                if store.recovered_from is None or write or last or state(target) == before:
                     return store
                 store.close()  # what it reports may be a change, and no damage
             time.sleep(PAUSE_S)
@@ -159,7 +162,7 @@ def _changed(path: Path) -> StoreChangedError:
     return StoreChangedError(f"{path} was replaced by another process while it was read: repeat, to read the new one")
 
 
-def _state(target: Path) -> tuple[Identity, tuple[int, int] | None]:
+def state(target: Path) -> State:
     """What changes if another process replaces the store, commits, or collects garbage."""
     try:
         status = (target / ACKNOWLEDGED_NAME).stat()
