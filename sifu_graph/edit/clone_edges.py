@@ -13,15 +13,13 @@ import numpy as np
 from sifu_store.errors import OptionError
 
 from sifu_graph.edit.base_edits import energies_at_rest
+from sifu_graph.edit.bounds import require_amount, require_bounded
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import EdgeState
-from sifu_graph.edit.working_copy import WorkingCopy, require_bounded
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import shown_name, source_name, source_named
-
-MOST_NATS = 1e6
-"""Of a boost: far above what decides any choice, and within what float32 adds up exactly enough."""
 
 
 def source_of(copy: WorkingCopy, name: str) -> int:
@@ -45,12 +43,6 @@ def state(copy: WorkingCopy, source: int, v: int, model: PairModel | None) -> Ed
     )
 
 
-def require_nats(nats: float) -> None:
-    """Raise `OptionError` for nats that no energy can have."""
-    if not abs(nats) <= MOST_NATS:
-        raise OptionError(f"`boost` is {nats:g}: it must be -{MOST_NATS:,.0f} to {MOST_NATS:,.0f} nats")
-
-
 def is_forbidden(copy: WorkingCopy, source: int, v: int) -> bool:
     """Whether the edge from a node or a clone is forbidden, for itself or for a parent."""
     pairs = _pairs(copy)
@@ -67,9 +59,9 @@ def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is above `MOST_NATS`, or the edge is forbidden.
+        ``nats`` is above `bounds.MOST`, or the edge is forbidden.
     """
-    require_nats(nats)
+    require_amount(nats, "boost", " nats")
     if is_forbidden(copy, source, v):
         raise OptionError(f"{shown(copy, source, v)} is forbidden: allow it first")
     set_nats(copy, source, v, _pairs(copy).nats_of(source, v) + nats)

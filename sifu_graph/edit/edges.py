@@ -14,6 +14,7 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 
 from sifu_graph.edit import clone_edges
 from sifu_graph.edit.base_edits import energies_at_rest
+from sifu_graph.edit.bounds import require_amount
 from sifu_graph.edit.edge_table import EdgeRow, located
 from sifu_graph.edit.forbidding import allow, forbid
 from sifu_graph.edit.nodes import note_pairs
@@ -22,9 +23,6 @@ from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.node_lookup import shown_name
-
-MOST_FACTOR = 1e6
-"""Of a scaling: what it gives stays within float32."""
 
 
 def states(copy: WorkingCopy, edges: Sequence[tuple[int, int]]) -> list[EdgeState]:
@@ -87,11 +85,10 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     Raises
     ------
     OptionError
-        The factor is above `MOST_FACTOR`, the edge is forbidden, or, with a base, it adds nothing.
+        The factor is above `bounds.MOST`, the edge is forbidden, or, with a base, it adds nothing.
     """
     _require_node(copy, u, "scaled")
-    if not abs(factor) <= MOST_FACTOR:
-        raise OptionError(f"`scale` is {factor:g}: it must be -{MOST_FACTOR:,.0f} to {MOST_FACTOR:,.0f}")
+    require_amount(factor, "scale")
     _require_allowed(copy, u, v)
     if copy.pairs is not None:
         slots = np.array([_slot_with_energy(copy, u, v, "scale")])
@@ -113,12 +110,12 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is above `MOST_NATS`, the edge is forbidden, or its energy cannot become so low.
+        ``nats`` is above `bounds.MOST`, the edge is forbidden, or its energy cannot become so low.
     """
     if u >= copy.n:
         clone_edges.boost(copy, u, v, nats)
         return
-    clone_edges.require_nats(nats)
+    require_amount(nats, "boost", " nats")
     _require_allowed(copy, u, v)
     if nats == NEUTRAL["boost"]:
         return

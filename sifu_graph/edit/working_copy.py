@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import require_free_bytes
-from sifu_store.errors import OptionError
 from sifu_store.layout import (
     BIAS,
     COUNT,
@@ -55,6 +54,7 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.edit.bounds import require_bounded
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.model.io import discounts_of, read_small, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
@@ -90,16 +90,8 @@ _FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
     ROW: (np.int64, -1),
 }
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
-MOST = 1e6
-"""Of what edits give a parameter or an energy, in absolute value: far above what decides any choice."""
 _BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS, PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
-
-
-def require_bounded(values: NDArray[Any], name: str) -> None:
-    """Raise `OptionError` if an edit would give one of some values [...] beyond `MOST`; NaN: it is generated."""
-    if np.abs(np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)).max(initial=0.0) > MOST:
-        raise OptionError(f"the edit would give {name} a value above {MOST:,.0f}: edit by less")
 
 
 class WorkingCopy:
