@@ -16,7 +16,8 @@ from sifu_store.provenance import commits_before
 from sifu_store.reading import StoreReader
 
 from sifu_graph.edit import clone_edges
-from sifu_graph.edit.working_copy import ROW, VALUE, Columns, EdgeValue, WorkingCopy
+from sifu_graph.edit.columns import ROW, VALUE, Columns, EdgeValue
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.io import read_clones
 from sifu_graph.session import GraphSession
 

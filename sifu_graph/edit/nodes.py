@@ -18,8 +18,9 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, PAIR_DISCOUNTED, PAIR_TOTAL, 
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit import base_edits
+from sifu_graph.edit.columns import Columns
 from sifu_graph.edit.rest_energy import Rest
-from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.node_lookup import node_named

@@ -12,8 +12,9 @@ from sifu_store.layout import COUNT, PAIR_DISCOUNTED, PAIR_TOTAL
 
 from sifu_graph.arrays import Ints
 from sifu_graph.edge_index import private_edge_budget
+from sifu_graph.edit.columns import Columns
 from sifu_graph.edit.rest_energy import Rest, log_shares
-from sifu_graph.edit.working_copy import Columns, WorkingCopy
+from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.model.io import pair_discounts
 from sifu_graph.text.kneser_ney import discount_of
 from sifu_graph.text.pair_counts import PairCounts

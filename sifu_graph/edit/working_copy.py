@@ -19,7 +19,6 @@ knows nodes, edges, slots and pages; it does not know texts or the reason of a c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +54,7 @@ from sifu_store.store import Store
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit.bounds import require_bounded
+from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.model.io import discounts_of, read_small, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
@@ -65,30 +65,6 @@ from sifu_graph.text.kneser_ney import Counts
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-Columns = dict[str, NDArray[Any]]
-
-
-class EdgeValue(IntEnum):
-    """Where the parameters and the optimizer state of an edge are (see the module's docstring)."""
-
-    STORED = 0
-    GENERATED = 1
-    NEW = 2
-
-
-VALUE, ROW = "value", "row"
-"""Columns of the table of edges that the store does not have."""
-
-_FREE: dict[str, tuple[Any, int]] = {  # dtype, and the value in a free slot
-    SOURCE: (np.int32, -1),
-    TARGET: (np.int32, -1),
-    COUNT: (np.int64, 0),
-    USAGE: (np.int64, 0),
-    ORIGIN: (np.int32, -1),
-    ENERGY: (np.float32, 0),
-    VALUE: (np.int8, EdgeValue.GENERATED),
-    ROW: (np.int64, -1),
-}
 _BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
 _BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS, PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
@@ -342,7 +318,7 @@ class WorkingCopy:
     def drop(self, slots: Ints) -> None:
         """Makes the private edges at these slots, int64 [k], default edges; the slots become free."""
         if len(slots):
-            for name, (_, free) in _FREE.items():
+            for name, (_, free) in FREE.items():
                 self.edges[name][slots] = free
             self.touched()
 
@@ -489,7 +465,7 @@ class WorkingCopy:
 
     def _extend(self, more: int) -> None:
         if more:
-            for name, (dtype, free) in _FREE.items():
+            for name, (dtype, free) in FREE.items():
                 column = self.edges[name]
                 self.edges[name] = np.concatenate([column, np.full((more, *column.shape[1:]), free, dtype)])
 

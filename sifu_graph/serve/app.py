@@ -1,6 +1,6 @@
-"""The HTTP application: routes, limits, errors, and responses as a whole or as a stream of events.
+"""The HTTP application: routes, limits and errors.
 
-The module knows requests and connections; continuations know nodes and text.
+The module knows requests and connections; an `Answer` knows the sequences of a completion.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -20,14 +18,15 @@ from sifu_store.errors import SifuError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sifu_graph.serve import explorer, protocol
-from sifu_graph.serve.continuation import Continuation, Piece, Prompt, encode_prompt, require_nodes
+from sifu_graph.serve.answer import Answer, Events
+from sifu_graph.serve.continuation import encode_prompt, require_nodes
 from sifu_graph.serve.metrics import Metrics
-from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
+from sifu_graph.serve.protocol import ApiError
 from sifu_graph.serve.served_graph import ServedGraph, Snapshot
 from sifu_graph.serve.turns import Busy, Job, Result, Turns
 
@@ -261,8 +260,10 @@ class Server:
             prompts = await asyncio.to_thread(
                 lambda: [encode_prompt(graph, prompt, most_tokens=most) for prompt in asked.prompts]
             )
-            answer = _Answer(self, asked, snapshot, prompts, begun)
-        return _Events(answer) if asked.stream else JSONResponse(await answer.whole(request))
+            answer = Answer(
+                asked, snapshot, prompts, model=self.graph.name, metrics=self.metrics, start=self.start, begun=begun
+            )
+        return Events(answer) if asked.stream else JSONResponse(await answer.whole(request))
 
     async def _body(self, request: Request) -> bytes:
         most, content = self.limits.body_bytes, bytearray()
@@ -276,170 +277,7 @@ class Server:
         return bytes(content)
 
 
-class _Answer:
-    """The sequences of one request."""
-
-    def __init__(
-        self,
-        server: Server,
-        asked: CompletionRequest,
-        snapshot: Snapshot,
-        prompts: list[Prompt],
-        begun: float,
-    ) -> None:
-        self._server, self._asked, self._begun = server, asked, begun
-        self._identity, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
-        self._prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
-        self._sequences: list[Continuation] = []
-        self._jobs: list[Job[Piece]] = []
-        self._first = True
-        try:
-            for index in range(asked.n * len(prompts)):
-                self._start(snapshot, prompts[index // asked.n], index)
-        except BaseException:
-            self._close()
-            raise
-        server.metrics.tokens(prompt=self._prompt_tokens)
-
-    def _start(self, snapshot: Snapshot, prompt: Prompt, index: int) -> None:
-        asked = self._asked
-        seed = None if asked.seed is None else asked.seed + index
-        sequence = Continuation(snapshot.graph, prompt, request=asked, seed=seed)
-
-        def work() -> Iterator[Piece | None]:
-            with snapshot.lend() as walk:
-                yield from sequence.work(walk)
-
-        self._jobs.append(self._server.start(snapshot, work()))
-        self._sequences.append(sequence)
-
-    def _close(self) -> None:
-        for job in self._jobs:
-            job.close()
-
-    @property
-    def _usage(self) -> dict[str, int]:
-        return protocol.usage(self._prompt_tokens, sum(each.generated for each in self._sequences))
-
-    def _count_first(self) -> None:
-        if self._first:
-            self._first = False
-            self._server.metrics.first_token(time.monotonic() - self._begun)
-
-    async def whole(self, request: Request) -> dict[str, Any]:
-        """The body of the response. If the client goes away, the sequences end."""
-        gone = asyncio.create_task(_until_gone(request))
-        reading = asyncio.create_task(self._choices())
-        try:
-            await asyncio.wait({gone, reading}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait({reading})
-                raise ApiError("the client closed the connection")
-            choices = reading.result()
-        finally:
-            gone.cancel()
-            self.end()
-        return protocol.completion(self._identity, self._created, self._server.graph.name, choices, self._usage)
-
-    async def _choices(self) -> list[dict[str, Any]]:
-        return await asyncio.gather(*(self._choice(index, job) for index, job in enumerate(self._jobs)))
-
-    async def _choice(self, index: int, job: Job[Piece]) -> dict[str, Any]:
-        text, tokens, reason = [], list[TokenLogprob](), None
-        while pieces := await job.read():
-            self._count_first()
-            text += [piece.text for piece in pieces]
-            tokens += [token for piece in pieces for token in piece.tokens]
-            reason = pieces[-1].reason
-        logprobs = None if self._asked.logprobs is None else protocol.logprobs_of(tokens)
-        return protocol.choice(index, "".join(text), logprobs, reason)
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """The response as server-sent events, in the order in which text is generated."""
-        queue: asyncio.Queue[tuple[int, list[Piece] | Exception]] = asyncio.Queue(maxsize=1)
-        readers = [asyncio.create_task(_pass_on(index, job, queue)) for index, job in enumerate(self._jobs)]
-        left = len(readers)
-        try:
-            while left:
-                index, pieces = await queue.get()
-                if isinstance(pieces, Exception):
-                    yield _event(_error_body(pieces))
-                    return
-                if not pieces:
-                    left -= 1
-                    continue
-                self._count_first()
-                if (data := self._event(index, pieces)) is not None:
-                    yield data
-            if self._asked.include_usage:
-                yield self._encoded([], self._usage)
-            yield b"data: [DONE]\n\n"
-        finally:
-            for reader in readers:
-                reader.cancel()
-
-    def _event(self, index: int, pieces: list[Piece]) -> bytes | None:
-        text = "".join(piece.text for piece in pieces)
-        tokens = [token for piece in pieces for token in piece.tokens]
-        if not text and not tokens and pieces[-1].reason is None:
-            return None
-        logprobs = None if self._asked.logprobs is None else protocol.logprobs_of(tokens)
-        return self._encoded([protocol.choice(index, text, logprobs, pieces[-1].reason)], None)
-
-    def _encoded(self, choices: list[dict[str, Any]], counts: dict[str, int] | None) -> bytes:
-        return _event(protocol.completion(self._identity, self._created, self._server.graph.name, choices, counts))
-
-    def end(self) -> None:
-        """End the sequences, and count what they generated."""
-        self._close()
-        self._server.metrics.tokens(generated=sum(each.generated for each in self._sequences))
-
-
-class _Events(StreamingResponse):
-    """An answer as a stream. Its sequences end with the response, also if the client left before it began."""
-
-    def __init__(self, answer: _Answer) -> None:
-        super().__init__(answer.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answer.end()
-
-
-async def _pass_on(index: int, job: Job[Piece], queue: asyncio.Queue[tuple[int, list[Piece] | Exception]]) -> None:
-    try:
-        while True:
-            pieces = await job.read()
-            await queue.put((index, pieces))
-            if not pieces:
-                return
-    except Exception as error:
-        await queue.put((index, error))
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
-
-
-async def _until_gone(request: Request) -> None:
-    """Returns when the client has closed the connection. The body must have been read."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.2)
-
-
 # ---- errors
-
-
-def _error_body(error: Exception) -> dict[str, Any]:
-    if isinstance(error, ApiError):
-        return error.body()
-    if isinstance(error, SifuError):
-        return ApiError(str(error), status=500).body()
-    return ApiError("the server failed", status=500).body()
 
 
 async def _refused(request: Request, error: ApiError) -> Response:
@@ -452,7 +290,7 @@ async def _busy(request: Request, error: Busy) -> Response:
 
 
 async def _failed(request: Request, error: SifuError) -> Response:
-    return JSONResponse(_error_body(error), status_code=500)
+    return JSONResponse(protocol.error_body(error), status_code=500)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from sifu_store.errors import SifuError
 
 _Number = TypeVar("_Number", int, float)
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
@@ -47,6 +48,13 @@ class ApiError(Exception):
             self.status, "server_error" if self.status >= 500 else "invalid_request_error"
         )
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The body of the response to a request that failed."""
+    if isinstance(error, ApiError):
+        return error.body()
+    return ApiError(str(error) if isinstance(error, SifuError) else "the server failed", status=500).body()
 
 
 class _Body(msgspec.Struct, kw_only=True):
