@@ -44,7 +44,11 @@ Examples:
     is_flag=True,
     help="The page may change the graph: each change is a commit. The address that is printed has the token for it.",
 )
-@click.option("--follow", is_flag=True, help="Serve new commits as they come; requests that run end as they began.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Serve new commits as they come (always with --edit); requests that run end as they began.",
+)
 @click.option(
     "--most-sequences",
     type=Integer(min=1),
@@ -81,7 +85,7 @@ def command(
 ) -> None:
     """Answer requests over HTTP with the completions API that clients of language models know, until Ctrl-C.
 
-    The graph is only read. /v1/completions continues prompts, with exact log-probabilities of the prompt too (echo,
+    The graph is only read, unless --edit is given. /v1/completions continues prompts, with exact log-probabilities of the prompt too (echo,
     logprobs); /v1/models, /health and /metrics say what is there. The page at / shows a text token by token: the
     candidates of each, and why it was chosen.
 
