@@ -85,9 +85,9 @@ def command(
 ) -> None:
     """Answer requests over HTTP with the completions API that clients of language models know, until Ctrl-C.
 
-    The graph is only read, unless --edit is given. /v1/completions continues prompts, with exact log-probabilities of the prompt too (echo,
-    logprobs); /v1/models, /health and /metrics say what is there. The page at / shows a text token by token: the
-    candidates of each, and why it was chosen.
+    The graph is only read, unless --edit is given. /v1/completions continues prompts, with exact log-probabilities of
+    the prompt too (echo, logprobs); /v1/models, /health and /metrics say what is there. The page at / shows a text
+    token by token: the candidates of each, and why it was chosen.
 
     With --json, prints an object with the address when requests are answered.
     """
