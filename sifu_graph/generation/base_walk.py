@@ -1,11 +1,12 @@
-"""One signal through a graph whose edges share a base: as `walk.Walk`, with an energy of its own for every node.
+"""Signals through a graph whose edges share a base: as `walk.Walk`, with an energy of its own for every node.
 
-Each step of the signal is the kernel of training. The module knows nodes and energies; it does not know text.
+The module knows nodes and choices; it does not know text. The energies are those of `ops.decoding_native`, or, without
+a compiler, of `plain_decoding`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from sifu_graph.arrays import Floats, Ints, distinct
 from sifu_graph.config import SignalConfig
+from sifu_graph.generation.plain_decoding import PlainText
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.walk import Walk
+from sifu_graph.kernels import native as kernel
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.threads import padded, product
-from sifu_graph.text.clones import MOST_NODES
+from sifu_graph.ops.decoding_native import NativeDecoding, NativeText
 
 
 class BaseWalk:
@@ -30,17 +32,13 @@ class BaseWalk:
         See `walk.Walk`.
     r_0
         The signal before the first token, float32 [d]; None: that of the graph.
+    beside
+        A walk of the same graph with the same forbidden nodes, with which it shares what both read. None: no other.
 
     Attributes
     ----------
     silent
         Steps after the next `start` whose nodes do not move the signal, and are not counted as repetition.
-    source
-        The current node, or its clone after the nodes before.
-    r
-        The signal after the current node, [d].
-    repetition
-        What the nodes before add.
     """
 
     def __init__(
@@ -50,68 +48,89 @@ class BaseWalk:
         *,
         forbidden: Sequence[int] = (),
         r_0: Tensor | None = None,
+        beside: BaseWalk | None = None,
     ) -> None:
         base = parameters.base
         assert base is not None
         self.parameters, self.config = parameters, config
         self.forbidden = sorted(set(forbidden))
         self.silent: frozenset[int] = frozenset()
-        self.node, self.source, self.step, self.scale = -1, -1, 0, 1.0
-        model = base.model if r_0 is None else dataclasses.replace(base.model, start=r_0.contiguous())
-        self._base = base
-        self._step, self._initial = base.backend.stepper(model), model.start
-        self._vectors = padded(model.target).T
-        self._rest = base.at_rest.lower()
+        self.node, self.step, self.scale = -1, 0, 1.0
+        self._initial = base.model.start if r_0 is None else r_0
         self._nodes = np.arange(parameters.index.nodes, dtype=np.int64)
         self._never = np.array(self.forbidden, dtype=np.int64)
-        self._found: Floats = np.zeros(len(self._nodes), np.float32)
-        self._begins = True  # the next node is the first one that moves the signal
-        self.repetition = base.repetition()
-        self._path: list[int] = []  # the nodes since the start, as many as a source can depend on
-        self.r = self._initial
+        shared = _decoding(parameters, self.forbidden) if beside is None else beside.decoding
+        self.text: PlainText | NativeText = PlainText(base) if shared is None else shared.text()
+        self._asked: Sampler | None = None
+
+    @property
+    def decoding(self) -> NativeDecoding | None:
+        """What it shares with other walks of the graph; None: there is no compiler."""
+        return self.text.decoding if isinstance(self.text, NativeText) else None
 
     @property
     def targets(self) -> Ints:
         """The nodes whose energies `energies` returns, int64 [n]: all."""
         return self._nodes
 
+    @property
+    def source(self) -> int:
+        """The current node, or its clone after the nodes before."""
+        return self.text.source
+
+    @property
+    def r(self) -> Tensor:
+        """The signal after the current node, [d]; the next `start` or `carry` may change it."""
+        return self.text.signal
+
     def start(self, node: int) -> None:
         """Starts the signal at a node."""
-        self.step, self._begins, self.r, self._path = 0, True, self._initial, []
-        self.repetition.start(node, silent=0 in self.silent)
-        self._advance(node)
+        self.node, self.step = node, 0
+        self.text.begin(self._initial)
+        self.text.carry(node, silent=0 in self.silent)
 
     def carry(self, node: int) -> None:
         """Carries the signal along the edge from the current node to ``node``."""
-        self.step += 1
-        self.repetition.carry(node, silent=self.step in self.silent)
-        self._advance(node)
-
-    def _advance(self, node: int) -> None:
-        self.node = node
-        self._path = [*self._path[1 - MOST_NODES :], node]
-        self.source = self._base.pairs.tree.source_of(self._path)
-        if self.step not in self.silent:
-            self.r, self._begins = self._step(node, self._begins), False
+        self.node, self.step = node, self.step + 1
+        self.text.carry(node, silent=self.step in self.silent)
 
     def energies(self) -> tuple[Floats, float]:
-        """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise."""
-        found: Floats = product(self.r[None], self._vectors)[0, : len(self._nodes)].numpy()
-        found += self._rest
-        self._base.add_row(found, self.source)
-        self.repetition.add_to(found)
-        self._found = found
-        return found, -np.inf
+        """The energies of all nodes after the current one, float32 [n], and -inf: no node is reached otherwise.
+
+        The array is valid until the next contest.
+        """
+        self.text.contest()
+        return self.last_energies()
 
     def last_energies(self) -> tuple[Floats, float]:
         """The energies of the last contest (`energies` or `choose`), float32 [n], not computed again; and -inf."""
-        return self._found, -np.inf
+        return self.text.energy, -np.inf
+
+    def repetition(self) -> Floats:
+        """What the nodes before add to the energies of all nodes after the current one, float32 [n]."""
+        return self.text.repetition()
 
     def choose(self, sampler: Sampler, rng: np.random.Generator) -> int:
         """Chooses the next node by a contest after the current one. The signal does not move."""
+        text = self.text
+        if isinstance(text, NativeText):
+            self.ask(sampler, rng)
+            text.decoding.contest([text.address], choose=True)
+            return int(text.state.chosen)
         logits = self.energies()[0].copy()
         logits[self._never] = -np.inf
         return sampler.choose(logits, -np.inf, 0, rng)[0]
+
+    def ask(self, sampler: Sampler, rng: np.random.Generator) -> None:
+        """Write down how the kernel is to choose the next node."""
+        assert isinstance(self.text, NativeText)
+        state = self.text.state
+        if sampler is not self._asked:
+            self._asked = sampler
+            state.temperature, state.top_k = sampler.temperature, sampler.top_k or 0
+            state.top_p = 1.0 if sampler.top_p is None else sampler.top_p
+        if not sampler.greedy:
+            state.uniform = rng.random()
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen after the current node, int64, ascending."""
@@ -119,11 +138,51 @@ class BaseWalk:
 
 
 AnyWalk = Walk | BaseWalk
+Choice = tuple[AnyWalk, Sampler, np.random.Generator]
 
 
 def walk_of(
-    parameters: Parameters, config: SignalConfig, *, forbidden: Sequence[int] = (), r_0: Tensor | None = None
+    parameters: Parameters,
+    config: SignalConfig,
+    *,
+    forbidden: Sequence[int] = (),
+    r_0: Tensor | None = None,
+    beside: AnyWalk | None = None,
 ) -> AnyWalk:
-    """The walk of a graph, with or without a base. For the parameters, see `walk.Walk`."""
-    kind = BaseWalk if config.base else Walk
-    return kind(parameters, config, forbidden=forbidden, r_0=r_0)
+    """The walk of a graph, with or without a base. For the parameters, see `walk.Walk` and `BaseWalk`."""
+    if config.base:
+        other = beside if isinstance(beside, BaseWalk) else None
+        return BaseWalk(parameters, config, forbidden=forbidden, r_0=r_0, beside=other)
+    return Walk(parameters, config, forbidden=forbidden, r_0=r_0)
+
+
+def choose_each(choices: Sequence[Choice], *, threads: int) -> list[int | Exception]:
+    """The next nodes of walks, each as its `choose` finds it; those of one graph with a base side by side.
+
+    An exception stands in the place of a walk whose `choose` raised it.
+    """
+    found: list[int | Exception] = [-1] * len(choices)
+    together: dict[NativeDecoding, list[tuple[int, NativeText]]] = defaultdict(list)
+    for place, (walk, sampler, rng) in enumerate(choices):
+        if isinstance(walk, BaseWalk) and isinstance(walk.text, NativeText):
+            walk.ask(sampler, rng)
+            together[walk.text.decoding].append((place, walk.text))
+        else:
+            try:
+                found[place] = walk.choose(sampler, rng)
+            except Exception as error:
+                found[place] = error
+    for decoding, texts in together.items():
+        decoding.contest([text.address for _, text in texts], choose=True, threads=threads)
+        for place, text in texts:
+            found[place] = text.state.chosen
+    return found
+
+
+def _decoding(parameters: Parameters, forbidden: Sequence[int]) -> NativeDecoding | None:
+    base = parameters.base
+    assert base is not None
+    library = kernel.compiled("decoding", len(base.model.gain), base.model.W.dtype)
+    if library is None:
+        return None
+    return NativeDecoding(library, base.model, base.pairs, weights=base.repeat_weights(), banned=forbidden)

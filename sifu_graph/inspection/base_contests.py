@@ -54,13 +54,9 @@ def on_base(
         if position < window:
             continue
         came = ids[position + 1] if position + 1 < len(ids) else None
-        loss = None
+        energies, loss = walk.energies()[0].copy(), None
         if like == "eval":
-            energies = base.energies(np.array([walk.source]), r[None])[0]
-            walk.repetition.add_to(energies)
             loss = float(torch.logsumexp(torch.from_numpy(energies), 0)) - float(energies[came])
-        else:
-            energies = walk.energies()[0].copy()
         contests.append(
             Contest(
                 position=position,
@@ -74,7 +70,7 @@ def on_base(
                 loss=loss,
                 began=began.clone(),
                 source=walk.source,
-                repeated=walk.repetition.energies(),
+                repeated=walk.repetition(),
             )
         )
     return signals, contests

@@ -38,7 +38,7 @@ FLAGS = (
 )
 VECTOR_BYTES = 64
 MOST_WIDTH = 128
-HEADERS = ("products.hpp", "threads.hpp", "vectors.hpp")
+HEADERS = ("products.hpp", "step.hpp", "threads.hpp", "vectors.hpp")
 _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
 
@@ -105,6 +105,12 @@ class UpdateDouble(ctypes.Structure):
     """`struct Update` for double."""
 
     _fields_ = _update_fields(_Double)
+
+
+def structure(name: str, fields: str, **other: type) -> type[ctypes.Structure]:
+    """A structure of pointers, except the fields in ``other``."""
+    listed = [(field, other.get(field, _Pointer)) for field in fields.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": listed})
 
 
 def compiler() -> str | None:

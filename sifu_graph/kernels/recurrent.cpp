@@ -14,39 +14,13 @@
 #include <vector>
 
 #include "products.hpp"
+#include "step.hpp"
 #include "threads.hpp"
 
 constexpr int POSITIONS = 24;  // positions whose energies are held at a time: a multiple of `MOST_ROWS` everywhere
 constexpr int64_t NEAR = 64;   // target vectors that are multiplied at a time: they stay in the inner cache
 constexpr int SHARES = 8;      // of the positions, each with gradients of its own
 constexpr int MOST_NODES = 8;  // in the name of a source
-constexpr real EPS = 1e-6;     // of the normalisation: `ops/functional.py`, `NORM_EPS`
-
-// log(x) for a normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and a polynomial for log m.
-#ifdef REAL_IS_DOUBLE
-INLINE vec vlog(vec x) {
-    for (int i = 0; i < LANES; ++i) x[i] = std::log(x[i]);
-    return x;
-}
-#else
-INLINE vec vlog(vec x) {
-    vec m, e;
-    EACH_PART {
-        int_part bits = (int_part)x.p[k];
-        int_part exponent = (bits >> 23) - 126;
-        part fraction = (part)((bits & 0x007fffff) | 0x3f000000);
-        int_part low = fraction < 0.70710678f;  // -1 where true
-        m.p[k] = fraction + (part)((int_part)fraction & low) - 1.0f;
-        e.p[k] = __builtin_convertvector(exponent + low, part);
-    }
-    constexpr float c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                           -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
-    vec y = splat(c[0]), square = m * m;
-    for (int i = 1; i < 9; ++i) y = y * m + splat(c[i]);
-    y = y * m * square - splat(2.12194440e-4f) * e - splat(0.5f) * square;
-    return m + y + splat(0.693359375f) * e;
-}
-#endif
 
 extern "C" {
 
@@ -144,38 +118,18 @@ void sifu_recurrent_sizes(int64_t* sizes) {
 
 namespace {
 
-// out += x M
-INLINE void multiply_add(const real* x, const real* M, vec (&out)[VECS]) {
-    for (int i = 0; i < D; ++i) {
-        vec x_i = splat(x[i]);
-        for (int c = 0; c < VECS; ++c) out[c] += x_i * load(M + i * D + c * LANES);
-    }
-}
-
 void carry(const Recurrence& a, int64_t stream) {
     real* now = a.signal + stream * D;
     for (int64_t step = 0; step < a.steps; ++step) {
         int64_t at = stream * a.steps + step;
         if (a.restart[at]) std::memcpy(now, a.start, sizeof(real) * D);
         std::memcpy(a.before + at * D, now, sizeof(real) * D);
-        vec h[VECS] = {}, mean = {}, square = {};
-        multiply_add(now, a.W, h);
-        for (int c = 0; c < VECS; ++c) mean += h[c];
-        mean = splat(sum(mean) / D);
+        const Step found = step_of(now, a.W, a.gain, a.node + (int64_t)a.token[at] * D);
+        a.inverse[at] = found.inverse;
         for (int c = 0; c < VECS; ++c) {
-            h[c] = h[c] - mean;
-            square += h[c] * h[c];
-        }
-        real inverse = 1 / std::sqrt(sum(square) / D + EPS);
-        a.inverse[at] = inverse;
-        const real* e = a.node + (int64_t)a.token[at] * D;
-        for (int c = 0; c < VECS; ++c) {
-            vec unit = h[c] * splat(inverse), cdf, pdf;
-            vec z = unit * load(a.gain + c * LANES) + load(e + c * LANES);
-            phi(z, cdf, pdf);
-            store(a.unit + at * D + c * LANES, unit);
-            store(a.z + at * D + c * LANES, z);
-            store(now + c * LANES, z * cdf);
+            store(a.unit + at * D + c * LANES, found.unit[c]);
+            store(a.z + at * D + c * LANES, found.z[c]);
+            store(now + c * LANES, found.r[c]);
         }
         std::memcpy(a.r + at * D, now, sizeof(real) * D);
     }

@@ -129,12 +129,16 @@ INLINE void transpose(const real* W, real* W_t) {
         }
 }
 
-// ---- exp, Phi (the normal distribution function) and its density -----------------------------------------------
+// ---- exp, log, Phi (the normal distribution function) and its density -----------------------------------------------
 
 #ifdef REAL_IS_DOUBLE
 
 INLINE vec vexp(vec x) {
     for (int i = 0; i < LANES; ++i) x[i] = std::exp(x[i]);
+    return x;
+}
+INLINE vec vlog(vec x) {
+    for (int i = 0; i < LANES; ++i) x[i] = std::log(x[i]);
     return x;
 }
 INLINE void phi(vec z, vec& cdf, vec& pdf) {
@@ -168,6 +172,25 @@ INLINE vec vexp(vec x) {
     p = p * f * f + f + splat(1.0f);
     EACH_PART p.p[k] = (part)((int_part)p.p[k] + (((int_part)shifted.p[k] - 0x4B400000) << 23));
     return p;
+}
+
+// log(x) for a normal x > 0: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and a polynomial for log m.
+INLINE vec vlog(vec x) {
+    vec m, e;
+    EACH_PART {
+        int_part bits = (int_part)x.p[k];
+        int_part exponent = (bits >> 23) - 126;
+        part fraction = (part)((bits & 0x007fffff) | 0x3f000000);
+        int_part low = fraction < 0.70710678f;  // -1 where true
+        m.p[k] = fraction + (part)((int_part)fraction & low) - 1.0f;
+        e.p[k] = __builtin_convertvector(exponent + low, part);
+    }
+    constexpr float c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                           -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    vec y = splat(c[0]), square = m * m;
+    for (int i = 1; i < 9; ++i) y = y * m + splat(c[i]);
+    y = y * m * square - splat(2.12194440e-4f) * e - splat(0.5f) * square;
+    return m + y + splat(0.693359375f) * e;
 }
 
 INLINE vec magnitude(vec z) {

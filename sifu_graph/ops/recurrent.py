@@ -23,7 +23,6 @@ The module knows tensors and pair models; it does not know text or files.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,9 +102,6 @@ class StreamBatch:
     reach: Tensor
 
 
-Step = Callable[[int, int], Tensor]
-
-
 class RecurrentBackend(Protocol):
     """Computes windows of streams with one pair model.
 
@@ -114,12 +110,6 @@ class RecurrentBackend(Protocol):
 
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """The signals after each token, [B, T, d]."""
-
-    def stepper(self, model: Recurrent) -> Step:
-        """Carries one signal token by token: a function of (node, 1 if the signal begins there, else 0).
-
-        It returns the signal [d] after the node, which is valid until the next call.
-        """
 
     def outcomes(self, model: Recurrent, batch: StreamBatch, r: Tensor) -> tuple[Tensor, Tensor]:
         """The losses in nats and the ranks of the targets after signals r [B, T, d]: [B, T] and int32 [B, T].
@@ -160,12 +150,3 @@ def repeated(batch: StreamBatch, nodes: int) -> list[Tensor]:
         for times, at in zip(found, (slice(0, -1), after_one, after_two), strict=True):
             np.add.at(times[stream, step], tokens[at], 1)
     return list(map(torch.from_numpy, found))
-
-
-def one_token(model: Recurrent) -> tuple[Tensor, Tensor, Tensor]:
-    """Token int32 [1, 1], restart bool [1, 1] and signal [1, d] of one stream of one token."""
-    return (
-        torch.zeros(1, 1, dtype=torch.int32),
-        torch.ones(1, 1, dtype=torch.bool),
-        model.start[None].clone(),
-    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops.pair_model import LeftOut, PairModel
-from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, Step, StreamBatch, one_token
+from sifu_graph.ops.recurrent import Recurrent, RecurrentBackend, StreamBatch
 from sifu_graph.ops.recurrent_torch import TorchRecurrent
 from sifu_graph.ops.repetition import frequency_basis, repeat_weights
 
@@ -34,25 +33,21 @@ def cpu_recurrent(pairs: PairModel, width: int, dtype: torch.dtype) -> Recurrent
 _POINTERS, _Int = ctypes.c_void_p, ctypes.c_int64
 
 
-def _structure(name: str, fields: str, **other: Any) -> type[ctypes.Structure]:
-    """A structure of pointers, except the fields in ``other``."""
-    listed = [(field, other.get(field, _POINTERS)) for field in fields.split()]
-    return type(name, (ctypes.Structure,), {"_fields_": listed})
-
-
-_RecurrenceGradient = _structure("RecurrenceGradient", "r W gain node start")
-_Recurrence = _structure(
+_RecurrenceGradient = kernel.structure("RecurrenceGradient", "r W gain node start")
+_Recurrence = kernel.structure(
     "Recurrence",
     "streams steps nodes token restart signal start W gain node before unit inverse z r",
     streams=_Int, steps=_Int, nodes=_Int,
 )  # fmt: skip
-_Pairs = _structure(
+_Pairs = kernel.structure(
     "Pairs",
     "first target count ratio log_ratio total left log_lower log_less added parent discount",
 )
-_LeftOut = _structure("LeftOut", "piece first pair count first_node node ratio log_ratio")
-_Past = _structure("Past", "steps before token reach", steps=_Int, before=_Int)
-_CandidateGradient = _structure("CandidateGradient", "target bias repeat repeat_after scale", scale=ctypes.c_double)
+_LeftOut = kernel.structure("LeftOut", "piece first pair count first_node node ratio log_ratio")
+_Past = kernel.structure("Past", "steps before token reach", steps=_Int, before=_Int)
+_CandidateGradient = kernel.structure(
+    "CandidateGradient", "target bias repeat repeat_after scale", scale=ctypes.c_double
+)
 
 
 class NativeRecurrent:
@@ -71,7 +66,7 @@ class NativeRecurrent:
     def __init__(self, library: ctypes.CDLL, pairs: PairModel, dtype: torch.dtype) -> None:
         self._library, self._dtype = library, dtype
         self._real = ctypes.c_float if dtype == torch.float32 else ctypes.c_double
-        self._candidates = _structure(
+        self._candidates = kernel.structure(
             "Candidates", "nodes target bias repeat repeat_after scale", nodes=_Int, scale=self._real
         )
         library.sifu_recurrent_contest.argtypes = [
@@ -109,21 +104,6 @@ class NativeRecurrent:
     def carry(self, model: Recurrent, token: Tensor, restart: Tensor, signal: Tensor) -> Tensor:
         """See `RecurrentBackend.carry`."""
         return self._carry(model, token, restart, signal)[1]["r"]
-
-    def stepper(self, model: Recurrent) -> Step:
-        """See `RecurrentBackend.stepper`."""
-        token, restart, signal = one_token(model)
-        recurrence, tape = self._carry(model, token, restart, signal)
-        nodes, begin, forward = token.numpy().data, tape["restart"].numpy().data, self._library.sifu_recurrent_forward
-        address, r = ctypes.addressof(recurrence), signal[0]
-
-        def step(node: int, begins: int) -> Tensor:
-            nodes[0, 0], begin[0, 0] = node, begins
-            forward(address, 1)
-            return r
-
-        step.kept = recurrence, tape, token, signal  # type: ignore[attr-defined]
-        return step
 
     def outcomes(self, model: Recurrent, batch: StreamBatch, r: Tensor) -> tuple[Tensor, Tensor]:
         """See `RecurrentBackend.outcomes`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sifu_graph.ops.functional import gelu, normalised
 from sifu_graph.ops.pair_model import LeftOut, PairModel
-from sifu_graph.ops.recurrent import Recurrent, Step, StreamBatch, one_token, repeated
+from sifu_graph.ops.recurrent import Recurrent, StreamBatch, repeated
 from sifu_graph.ops.repetition import frequency_basis, repeat_weights
 
 
@@ -30,16 +30,6 @@ class TorchRecurrent:
             signals.append(r)
         signal.copy_(r.detach())
         return torch.stack(signals, 1)
-
-    def stepper(self, model: Recurrent) -> Step:
-        """See `RecurrentBackend.stepper`."""
-        token, restart, signal = one_token(model)
-
-        def step(node: int, begins: int) -> Tensor:
-            token[0, 0], restart[0, 0] = node, begins
-            return self.carry(model, token, restart, signal)[0, 0]
-
-        return step
 
     def outcomes(self, model: Recurrent, batch: StreamBatch, r: Tensor) -> tuple[Tensor, Tensor]:
         """See `RecurrentBackend.outcomes`."""

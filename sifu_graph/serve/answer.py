@@ -9,7 +9,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -20,10 +20,10 @@ from sifu_graph.serve import protocol
 from sifu_graph.serve.continuation import Continuation, Piece, Prompt
 from sifu_graph.serve.metrics import Metrics
 from sifu_graph.serve.protocol import ApiError, CompletionRequest
+from sifu_graph.serve.rounds import Job, Work
 from sifu_graph.serve.served_graph import Snapshot
-from sifu_graph.serve.turns import Job
 
-Start = Callable[[Snapshot, Iterator[Piece | None]], Job[Piece]]
+Start = Callable[[Snapshot, Work[Piece]], Job[Piece]]
 
 
 class Answer:
@@ -77,7 +77,7 @@ class Answer:
         seed = None if asked.seed is None else asked.seed + index
         sequence = Continuation(snapshot.graph, prompt, request=asked, seed=seed)
 
-        def work() -> Iterator[Piece | None]:
+        def work() -> Work[Piece]:
             with snapshot.lend() as walk:
                 yield from sequence.work(walk)
 

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,13 +23,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sifu_graph.disk_arrays import cores
+from sifu_graph.generation.base_walk import choose_each
 from sifu_graph.serve import explorer, protocol
 from sifu_graph.serve.answer import Answer, Events
 from sifu_graph.serve.continuation import encode_prompt, require_nodes
 from sifu_graph.serve.metrics import Metrics
 from sifu_graph.serve.protocol import ApiError
+from sifu_graph.serve.rounds import Busy, Job, Result, Rounds, Work
 from sifu_graph.serve.served_graph import ServedGraph, Snapshot
-from sifu_graph.serve.turns import Busy, Job, Result, Turns
 
 FOLLOW_S = 0.5
 """Time between two looks for a newer commit."""
@@ -85,8 +88,8 @@ class Server:
         self._follow = follow or edit_token is not None
         self._editing = asyncio.Lock()
         self.metrics, self.created = Metrics(), int(time.time())
-        # Two threads of Python decode fewer tokens together than one: 0.78 of them, measured.
-        self.turns = Turns(threads=1, most=self.limits.sequences)
+        # One thread of Python, because two decode fewer tokens together than one; the kernel has as many as there are.
+        self.rounds = Rounds(most=self.limits.sequences, answer=partial(choose_each, threads=cores()))
 
     def app(self) -> ASGIApp:
         """The application."""
@@ -120,7 +123,7 @@ class Server:
         yield
         if following is not None:
             following.cancel()
-        self.turns.stop()
+        self.rounds.stop()
         self.graph.close()
 
     async def _follow_commits(self) -> None:
@@ -133,11 +136,11 @@ class Server:
     async def _reopen(self) -> None:
         self.graph.replace(await asyncio.to_thread(self.graph.open))
 
-    def start(self, snapshot: Snapshot, work: Iterator[Result | None]) -> Job[Result]:
+    def start(self, snapshot: Snapshot, work: Work[Result]) -> Job[Result]:
         """Begin a job on a snapshot, which stays open until the job has ended. Raises `Busy`."""
         snapshot.enter()
         try:
-            return self.turns.start(work, end=snapshot.leave)
+            return self.rounds.start(work, end=snapshot.leave)
         except BaseException:
             snapshot.leave()
             raise
@@ -147,12 +150,12 @@ class Server:
     async def health(self, request: Request) -> Response:
         """Whether the server answers."""
         snapshot = self.graph.current.graph.store.snapshot
-        return JSONResponse({"status": "ok", "snapshot": snapshot, "sequences": self.turns.jobs})
+        return JSONResponse({"status": "ok", "snapshot": snapshot, "sequences": self.rounds.jobs})
 
     async def read_metrics(self, request: Request) -> Response:
         """The counters, for Prometheus."""
         snapshot = self.graph.current.graph.store.snapshot
-        text = self.metrics.text(sequences=self.turns.jobs, snapshot=snapshot)
+        text = self.metrics.text(sequences=self.rounds.jobs, snapshot=snapshot)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _model(self) -> dict[str, Any]:
@@ -195,7 +198,7 @@ class Server:
         asked = request.query_params
         snapshot = self.graph.current
 
-        def work() -> Iterator[str]:
+        def work() -> Work[str]:
             with snapshot.tracing() as graph:
                 yield explorer.why(graph, asked.get("text", ""), asked.getlist("what_if"))
 
@@ -254,7 +257,7 @@ class Server:
         begun = time.monotonic()
         asked = protocol.parse(await self._body(request), most_tokens=self.limits.tokens)
         self._require_model(asked.model)
-        self.turns.require_room(asked.n * len(asked.prompts))
+        self.rounds.require_room(asked.n * len(asked.prompts))
         snapshot, most = self.graph.current, self.limits.prompt_tokens
         with snapshot.in_use() as graph:
             prompts = await asyncio.to_thread(

@@ -12,17 +12,18 @@ from typing import Literal
 import numpy as np
 
 from sifu_graph.arrays import Doubles
-from sifu_graph.generation.base_walk import AnyWalk
+from sifu_graph.generation.base_walk import AnyWalk, Choice
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.stop_text import StopText
 from sifu_graph.inspection import distributions
 from sifu_graph.serve.protocol import ApiError, CompletionRequest, TokenLogprob
+from sifu_graph.serve.rounds import Question, Work
 from sifu_graph.session import GraphSession
 from sifu_graph.text.tokenizer import Tokenizer
 
 IMPOSSIBLE = -9999.0
 """Stands for log 0, which JSON does not have."""
-READ_AT_ONCE = 32  # tokens of a prompt between two turns
+READ_AT_ONCE = 32  # tokens of a prompt between two steps
 
 Reason = Literal["stop", "length"]
 
@@ -128,8 +129,8 @@ class Continuation:
         self._decoder = graph.tokenizer.decoder()
         self._characters = 0  # of the text so far
 
-    def work(self, walk: AnyWalk) -> Iterator[Piece | None]:
-        """Do the work. Each step takes about as long as a token, and gives a piece, or None: there is none yet.
+    def work(self, walk: AnyWalk) -> Work[Piece]:
+        """Do the work. Each step takes about as long as a token; for each node it asks with a `base_walk.Choice`.
 
         ``walk`` is one of the graph that nothing else uses meanwhile.
         """
@@ -172,11 +173,12 @@ class Continuation:
         top = {self._names[each]: _finite(log_p[each]) for each in best.tolist()} if wanted else None
         return TokenLogprob(self._names[node], _finite(log_p[node]), top, offset)
 
-    def _generate(self, walk: AnyWalk) -> Iterator[Piece | None]:
+    def _generate(self, walk: AnyWalk) -> Work[Piece]:
         request, separator = self._request, self._graph.tokenizer.separator
         stop = StopText(request.stop)
+        question: Question[Choice] = Question((walk, self._sampler, self._rng))
         while self.generated < request.max_tokens:
-            node = walk.choose(self._sampler, self._rng)
+            node = yield question
             self.generated += 1
             piece = Piece()
             if request.logprobs is not None:

@@ -39,11 +39,12 @@ class Snapshot:
         self._lock = threading.Lock()
         length = graph.settings["build"]["length"]
         graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
-        self._idle.append(self._walk())
+        self._first = self._walk(None)
+        self._idle.append(self._first)
 
-    def _walk(self) -> AnyWalk:
+    def _walk(self, beside: AnyWalk | None) -> AnyWalk:
         graph = self.graph
-        return walk_of(graph.parameters, graph.signal, forbidden=graph.tokenizer.never_generated)
+        return walk_of(graph.parameters, graph.signal, forbidden=graph.tokenizer.never_generated, beside=beside)
 
     def enter(self) -> None:
         """Begin to use the graph, until `leave`."""
@@ -70,7 +71,7 @@ class Snapshot:
         """A walk for one sequence."""
         with self._lock:
             walk = self._idle.pop() if self._idle else None
-        walk = walk or self._walk()
+        walk = walk or self._walk(self._first)
         try:
             yield walk
         finally:

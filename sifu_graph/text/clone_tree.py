@@ -80,7 +80,8 @@ class CloneTree:
         return found
 
     @cached_property
-    def _keys(self) -> Ints:
+    def keys(self) -> Ints:
+        """Parent * n + token of each clone, int64 [C], ascending."""
         return self.parent.astype(np.int64) * self.nodes + self.token
 
     def without(self, gone: Bools) -> tuple[CloneTree, Ints]:
@@ -192,16 +193,16 @@ class CloneTree:
         if not len(self):
             return np.full(len(source), -1)
         wanted = source * self.nodes + token
-        at = np.minimum(np.searchsorted(self._keys, wanted), len(self) - 1)
-        return np.where(self._keys[at] == wanted, self.nodes + at, -1)
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)
+        return np.where(self.keys[at] == wanted, self.nodes + at, -1)
 
     def source_of(self, nodes: Sequence[int]) -> int:
         """The source at the end of a document so far, at least one node."""
         source = int(nodes[-1])
         for token in reversed(nodes[:-1]):
             wanted = source * self.nodes + int(token)
-            at = int(self._keys.searchsorted(wanted))
-            if at == len(self) or self._keys[at] != wanted:
+            at = int(self.keys.searchsorted(wanted))
+            if at == len(self) or self.keys[at] != wanted:
                 break
             source = self.nodes + at
         return source

@@ -54,7 +54,7 @@ def walked(graph: Graph, node: int) -> np.ndarray:
     walk.silent = frozenset({0})
     walk.start(node)
     if isinstance(walk, BaseWalk):
-        walk.r = torch.zeros_like(walk.r)
+        walk.r.zero_()
         return walk.energies()[0].astype(np.float64)
     private, default = walk.energies()
     energies = np.full(index.nodes, default, np.float64)

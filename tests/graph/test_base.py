@@ -29,8 +29,8 @@ from sifu_graph.generation.base_walk import BaseWalk
 from sifu_graph.inspection.inspect import EdgeReport, NodeReport
 from sifu_graph.inspection.inspect_clone import CloneReport
 from sifu_graph.interop.safetensors import import_safetensors
+from sifu_graph.kernels import native as native_kernels
 from sifu_graph.model.base import NAMES, Base
-from sifu_graph.ops import recurrent_native
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent
 from sifu_graph.text.pair_counts import count_pairs
@@ -153,7 +153,7 @@ def test_evaluation_and_generation_are_the_equations(
     trained: Path, native: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(recurrent_native.kernel, "compiled", lambda *_: None)
+        monkeypatch.setattr(native_kernels, "compiled", lambda *_: None)
     with Graph.open(trained) as graph:
         split = graph.tokens().heldout
         nats, forbidden = [], 0
@@ -713,11 +713,13 @@ def test_inspect_and_map_and_diff(trained: Path) -> None:
         assert boosted.parts is not None and boosted.parts["edge"] == pytest.approx(0.5)
         assert sum(boosted.parts.values()) == pytest.approx(boosted.energy, abs=1e-5)
         walk, default = BaseWalk(graph.parameters, graph.signal), graph.inspect("花", "水")
-        walk.source, walk.r = graph.tokenizer.token_id("花"), torch.zeros_like(walk.r)
+        walk.silent = frozenset({0})
+        walk.start(graph.tokenizer.token_id("花"))
+        walk.r.zero_()
         row = walk.energies()[0].astype(np.float64)
         p = np.exp(row - np.logaddexp.reduce(row))[graph.tokenizer.token_id("水")]
         assert default.p == pytest.approx(p)
-        assert default.rank == 1 + int((row > default.energy).sum())
+        assert default.rank == 1 + int((row > row[graph.tokenizer.token_id("水")]).sum())
         edge = graph.inspect("春", "風")
         assert edge.private and edge.energy == pytest.approx(
             next(found.energy for found in report.targets_by_energy if found.name == "風"), abs=1e-5

@@ -265,11 +265,11 @@ def test_a_stream_without_a_reader_ends(paths: dict[str, Path]) -> None:
         with contextlib.suppress(Exception):
             await app(scope, receive, send)  # type: ignore[arg-type]
         for _ in range(200):
-            if server.turns.jobs == 0:
+            if server.rounds.jobs == 0:
                 break
             await asyncio.sleep(0.02)
-        assert server.turns.jobs == 0
-        server.turns.stop()
+        assert server.rounds.jobs == 0
+        server.rounds.stop()
         server.graph.close()
 
     asyncio.run(run())

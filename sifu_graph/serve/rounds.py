@@ -1,7 +1,7 @@
-"""Threads that work on many jobs in turns, a few milliseconds each, so that none waits for another to end.
+"""A thread that works on many jobs in rounds: each continues for a moment, and what all ask for is done at once.
 
 A job is a generator of results. Its results go to the event loop that asked for it; a reader that is slow stops its own
-job alone. The module knows generators and event loops; it does not know what the results are.
+job alone. The module knows generators and event loops; it does not know what results and questions are.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
+Asked = TypeVar("Asked")
 
 TURN_S = 0.003
-"""Length of a turn. A job that is new waits for one turn of each of the others at most."""
+"""How long a job may continue in a round, if it asks for nothing. A job that is new waits for one round at most."""
+TELL_S = 0.01
+"""A reader is told of new results so often at most, except of the first and of the last: each time costs a change of
+threads."""
 MOST_UNREAD = 256
 """Unread results after which a job waits for its reader."""
 
@@ -25,8 +30,26 @@ class Busy(Exception):  # noqa: N818  (not an error of the server)
     """There are as many jobs as may be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Question(Generic[Asked]):
+    """A job yields it, and is sent the answer in the same round: many are answered together."""
+
+    asked: Asked
+
+
+Work = Generator[Result | Question[Any] | None, Any, None]
+"""Yields results, questions, or None: there is no result yet."""
+
+
 class Job(Generic[Result]):
     """The results of one generator, as an asynchronous iterator. Leave it by `close` in any case.
+
+    Attributes
+    ----------
+    question
+        What it waits for in this round.
+    answer
+        What it is sent next; an exception is raised in the generator.
 
     Raises
     ------
@@ -34,11 +57,14 @@ class Job(Generic[Result]):
         What the generator raised, once its results have been read.
     """
 
-    def __init__(self, turns: Turns, work: Iterator[Result | None], end: Callable[[], None]) -> None:
-        self._turns, self.work, self._end = turns, work, end
+    def __init__(self, rounds: Rounds, work: Work[Result], end: Callable[[], None]) -> None:
+        self._rounds, self._work, self._end = rounds, work, end
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
         self._results: deque[Result] = deque()
         self._error: Exception | None = None
+        self._told = 0.0
+        self.question: Question[Any] | None = None
+        self.answer: Any = None
         self.finished = self.closed = self.waits = False
 
     @property
@@ -47,13 +73,23 @@ class Job(Generic[Result]):
         return len(self._results) >= MOST_UNREAD
 
     def turn(self) -> None:
-        """Work for one turn, in a thread of `Turns`."""
+        """Continue until it asks, or for `TURN_S`, in the thread of `Rounds`."""
         until = time.monotonic() + TURN_S
+        answer, self.question, self.answer = self.answer, None, None
         try:
-            while not self.closed and not self.full and time.monotonic() < until:
-                result = next(self.work)
+            while not self.closed and not self.full:
+                throw = isinstance(answer, Exception)
+                result = self._work.throw(answer) if throw else self._work.send(answer)
+                answer = None
+                if isinstance(result, Question):
+                    self.question = result
+                    break
                 if result is not None:
                     self._results.append(result)
+                if time.monotonic() > until:
+                    break
+            else:  # it keeps its answer until its reader has read
+                self.answer = answer
         except StopIteration:
             self._finish()
         except Exception as error:
@@ -61,16 +97,18 @@ class Job(Generic[Result]):
             self._finish()
         if self.closed and not self.finished:
             self._finish()
-        elif self._results:
+        elif self._results and (self.full or time.monotonic() > self._told + TELL_S):
             self._tell()
 
     def _finish(self) -> None:
-        self.work = iter(())
+        self._work.close()
+        self.question = None
         self._end()
         self.finished = True
         self._tell()
 
     def _tell(self) -> None:
+        self._told = time.monotonic()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -82,7 +120,7 @@ class Job(Generic[Result]):
             found = []
             while self._results:
                 found.append(self._results.popleft())
-            self._turns.resume(self)
+            self._rounds.resume(self)
             if found:
                 return found
             if finished:
@@ -92,31 +130,30 @@ class Job(Generic[Result]):
             await self._news.wait()
 
     def close(self) -> None:
-        """Nothing more is read: the job ends at its next turn."""
+        """Nothing more is read: the job ends in the next round."""
         self.closed = True
-        self._turns.resume(self)
+        self._rounds.resume(self)
 
 
-class Turns:
-    """Some threads, and the jobs that they work on.
+class Rounds:
+    """A thread, and the jobs that it works on.
 
     Parameters
     ----------
-    threads
-        Number of threads: of jobs that work at the same moment.
     most
         Number of jobs that may be, 1 or more.
+    answer
+        Answers what the jobs of a round ask, in their order; an answer may be an exception, which is for its job.
     """
 
-    def __init__(self, *, threads: int, most: int) -> None:
-        self.most = most
+    def __init__(self, *, most: int, answer: Callable[[Sequence[Any]], Sequence[Any]] = list) -> None:
+        self.most, self._answer = most, answer
         self._ready: deque[Job[Any]] = deque()
         self._jobs = 0
         self._change = threading.Condition()
         self._stopped = False
-        self._threads = [threading.Thread(target=self._run, name=f"turns-{k}", daemon=True) for k in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
+        self._thread.start()
 
     @property
     def jobs(self) -> int:
@@ -128,13 +165,13 @@ class Turns:
         if self._jobs + jobs > self.most:
             raise Busy(f"{self._jobs} sequences are being generated, and {jobs} more would be above {self.most}")
 
-    def start(self, work: Iterator[Result | None], *, end: Callable[[], None] = lambda: None) -> Job[Result]:
-        """Begin a job. It gets the next turn.
+    def start(self, work: Work[Result], *, end: Callable[[], None] = lambda: None) -> Job[Result]:
+        """Begin a job. It continues in the next round.
 
         Parameters
         ----------
         work
-            Its results; None: there is no result yet.
+            Its results.
         end
             Called when the job has ended, in whatever way.
 
@@ -153,7 +190,7 @@ class Turns:
         job = Job(self, work, ended)
         with self._change:
             self._jobs += 1
-            self._ready.appendleft(job)
+            self._ready.append(job)
             self._change.notify()
         return job
 
@@ -166,12 +203,11 @@ class Turns:
                 self._change.notify()
 
     def stop(self) -> None:
-        """End the threads, after their turns. Jobs that have not ended are left."""
+        """End the thread, after its round. Jobs that have not ended are left."""
         with self._change:
             self._stopped = True
             self._change.notify_all()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while True:
@@ -180,11 +216,17 @@ class Turns:
                     self._change.wait()
                 if self._stopped:
                     return
-                job = self._ready.popleft()
-            job.turn()
+                jobs = list(self._ready)
+                self._ready.clear()
+            for job in jobs:
+                job.turn()
+            asking = [job for job in jobs if job.question is not None]
+            if asking:
+                answers = self._answer([job.question.asked for job in asking if job.question is not None])
+                for job, answer in zip(asking, answers, strict=True):
+                    job.answer = answer
             with self._change:
-                if job.finished:
-                    continue
-                job.waits = job.full and not job.closed
-                if not job.waits:
-                    self._ready.append(job)
+                for job in jobs:
+                    job.waits = job.full and not job.closed and not job.finished
+                    if not job.waits and not job.finished:
+                        self._ready.append(job)
