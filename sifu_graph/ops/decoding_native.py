@@ -32,7 +32,7 @@ TextState = kernel.structure(
 
 
 class NativeDecoding:
-    """What all texts share: parameters and counts, as they are when it is made.
+    """What all texts share: parameters and counts. Later changes of the parameters do not reach it.
 
     Parameters
     ----------

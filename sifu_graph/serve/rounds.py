@@ -20,8 +20,8 @@ Asked = TypeVar("Asked")
 TURN_S = 0.003
 """How long a job may continue in a round, if it asks for nothing. A job that is new waits for one round at most."""
 TELL_S = 0.01
-"""A reader is told of new results so often at most, except of the first and of the last: each time costs a change of
-threads."""
+"""The least time between two messages to a reader, except after the first and before the last: a message costs a
+change of threads."""
 MOST_UNREAD = 256
 """Unread results after which a job waits for its reader."""
 
