@@ -1,10 +1,12 @@
 """Changes of the graph in memory only, so that a trace can compare before and after.
 
     edge U V = default    the edge loses its own parameters, as after `Edit.default_edge`
+    edge U V boost NATS   the edge has so much more energy, as after `Edit.boost_edge`; in a graph with a base
+    edge U V forbid       the edge is never taken, as after `Edit.forbid_edge`
     node X off            the node and all its edges are removed; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
 
-The first two are edits of a copy of the index, so the bits are those of the edited graph. The last changes one text and
+All but the last are edits of copies of the tables, so the bits are those of the edited graph. The last changes one text and
 has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
 signals is zero. In a graph whose edges share a base, the signal passes the position without a change, and its node does
 not count as one that came before; U may be a clone.
@@ -15,8 +17,9 @@ The module knows the index and the tokenizer; it does not know pages, stores or 
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,23 +36,31 @@ from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import node_named, shown_name, source_named
 from sifu_graph.text.tokenizer import SPECIAL, Tokenizer
 
-FORMS = '"edge U V = default", "node X off" or "position K off"'
+FORMS = '"edge U V = default", "edge U V boost NATS", "edge U V forbid", "node X off" or "position K off"'
+Way = Literal["default", "boost", "forbid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: ``names`` are the nodes of an edge or a node, ``position`` is that of a position."""
+    """One change: ``names`` are the nodes of an edge or a node, ``position`` is that of a position.
+
+    An edge is changed in a ``way``; a boost has ``nats``.
+    """
 
     kind: Literal["edge", "node", "position"]
     names: tuple[str, ...] = ()
     position: int = 0
+    way: Way = "default"
+    nats: float = 0.0
 
     def __str__(self) -> str:
         if self.kind == "position":
             return f"position {self.position} off"
         shown = map(shown_name, self.names)
         names = " ".join(shlex.quote(name) if set(name) & set("'\"\\") else name for name in shown)
-        return f"edge {names} = default" if self.kind == "edge" else f"node {names} off"
+        if self.kind == "node":
+            return f"node {names} off"
+        return f"edge {names} " + {"default": "= default", "boost": f"boost {self.nats:g}", "forbid": "forbid"}[self.way]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ def parse(text: str) -> Change:
     Raises
     ------
     OptionError
-        The text has none of the three forms.
+        The text has none of the forms.
     """
     try:
         words = shlex.split(text)
@@ -82,6 +93,10 @@ def parse(text: str) -> Change:
     match words:
         case ["edge", u, v, "=", "default"]:
             return Change("edge", (u, v))
+        case ["edge", u, v, "forbid"]:
+            return Change("edge", (u, v), way="forbid")
+        case ["edge", u, v, "boost", nats] if (amount := _number(nats)) is not None:
+            return Change("edge", (u, v), way="boost", nats=amount)
         case ["node", name, "off"]:
             return Change("node", (name,))
         case ["position", number, "off"] if number.isascii() and number.isdigit():
@@ -95,29 +110,12 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
     Raises
     ------
     OptionError
-        A node is unknown, an edge is not private, or a special node is to be removed.
+        A node is unknown, an edge is not private or forbidden already, or a special node is to be removed.
     """
     silent = frozenset(change.position for change in changes if change.kind == "position")
-    index = parameters.index
     for change in changes:
         if change.kind == "edge":
-            base = parameters.base
-            clones = CloneTree.empty(index.nodes) if base is None else base.pairs.tree
-            u, v = source_named(tokenizer, clones, change.names[0]), node_named(tokenizer, change.names[1])
-            if u < index.nodes:
-                place = int(index.find(np.array([u]), np.array([v]))[0])
-                if place < 0:
-                    raise OptionError(f"`what_if` {str(change)!r}: the edge is a default edge already")
-                index = _kept(index, np.arange(index.edges) != place)
-            if base is not None:
-                pairs = base.pairs.without_edge(u, v)
-                if pairs is base.pairs:
-                    where = " in this context" if u >= index.nodes else ", and it has no matrix of its own"
-                    raise OptionError(
-                        f"`what_if` {str(change)!r} changes nothing: no edit gave this edge an energy{where}"
-                    )
-                parameters = dataclasses.replace(parameters, base=Base.of(parameters.small, pairs))
-    parameters = dataclasses.replace(parameters, index=index)
+            parameters = _EDGES[change.way](parameters, *_ends(parameters, tokenizer, change), change)
     for change in changes:
         if change.kind == "node":
             node = node_named(tokenizer, change.names[0])
@@ -126,6 +124,102 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
             parameters, tokenizer = _without_node(parameters, node), _renamed(tokenizer, node)
     removed = frozenset(shown_name(change.names[0]) for change in changes if change.kind == "node")
     return Overlay(parameters, tokenizer, silent, removed)
+
+
+def _number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _ends(parameters: Parameters, tokenizer: Tokenizer, change: Change) -> tuple[int, int]:
+    """The source, a node or a clone, and the target of an edge."""
+    base = parameters.base
+    clones = CloneTree.empty(parameters.index.nodes) if base is None else base.pairs.tree
+    return source_named(tokenizer, clones, change.names[0]), node_named(tokenizer, change.names[1])
+
+
+def _default(parameters: Parameters, u: int, v: int, change: Change) -> Parameters:
+    index, base = parameters.index, parameters.base
+    if u < index.nodes:
+        place = _place(index, u, v)
+        if place < 0:
+            raise OptionError(f"`what_if` {str(change)!r}: the edge is a default edge already")
+        index = _kept(index, np.arange(index.edges) != place)
+    if base is not None:
+        pairs = base.pairs.without_edge(u, v)
+        if pairs is base.pairs:
+            where = " in this context" if u >= index.nodes else ", and it has no matrix of its own"
+            raise OptionError(f"`what_if` {str(change)!r} changes nothing: no edit gave this edge an energy{where}")
+        base = Base.of(parameters.small, pairs)
+    return dataclasses.replace(parameters, index=index, base=base)
+
+
+def _forbid(parameters: Parameters, u: int, v: int, change: Change) -> Parameters:
+    _require_allowed(parameters, u, v, change)
+    index, base = parameters.index, parameters.base
+    if base is not None:
+        base = Base.of(parameters.small, base.pairs.with_edge(u, v, -math.inf))
+    if u < index.nodes:
+        place = _place(index, u, v)
+        if place >= 0:
+            index = _kept(index, np.arange(index.edges) != place)
+        forbidden = np.sort(np.append(index.forbidden, u * index.nodes + v))
+        index = dataclasses.replace(index, forbidden=forbidden)
+        if not int(index.defaults()[u]) + len(index.target[index.row(u)]):
+            raise OptionError(f"`what_if` {str(change)!r}: it is the last edge that may be chosen there")
+    return dataclasses.replace(parameters, index=index, base=base)
+
+
+def _boost(parameters: Parameters, u: int, v: int, change: Change) -> Parameters:
+    _require_allowed(parameters, u, v, change)
+    base, index = parameters.base, parameters.index
+    if base is None:
+        raise OptionError(
+            f"`what_if` {str(change)!r}: where every edge has a matrix of its own, a boost is not computed in memory; "
+            "boost the edge, and undo it"
+        )
+    base = Base.of(parameters.small, base.pairs.with_edge(u, v, change.nats))
+    if u < index.nodes and _place(index, u, v) < 0:
+        index = _with_edge(index, u, v)
+    return dataclasses.replace(parameters, index=index, base=base)
+
+
+_EDGES: dict[Way, Callable[[Parameters, int, int, Change], Parameters]] = {
+    "default": _default,
+    "boost": _boost,
+    "forbid": _forbid,
+}
+
+
+def _require_allowed(parameters: Parameters, u: int, v: int, change: Change) -> None:
+    base, source, target = parameters.base, np.array([u]), np.array([v])
+    if base is None:
+        banned = parameters.index.is_forbidden(source, target)
+    else:
+        banned = base.pairs.is_banned(source, target)
+    if banned[0]:
+        raise OptionError(f"`what_if` {str(change)!r}: the edge is forbidden already")
+
+
+def _place(index: EdgeIndex, u: int, v: int) -> int:
+    return int(index.find(np.array([u]), np.array([v]))[0])
+
+
+def _with_edge(index: EdgeIndex, u: int, v: int) -> EdgeIndex:
+    """The index with one more private edge, which never occurred."""
+    key = u * index.nodes + v
+    place = int(np.searchsorted(index.keys, key))
+    return dataclasses.replace(
+        index,
+        row_start=index.row_start + (np.arange(len(index.row_start)) > u),
+        target=np.insert(index.target, place, v),
+        slot=np.insert(index.slot, place, int(index.slot.max(initial=-1)) + 1),
+        count=np.insert(index.count, place, 0),
+        keys=np.insert(index.keys, place, key),
+    )
 
 
 def _kept(index: EdgeIndex, keep: NDArray[np.bool_]) -> EdgeIndex:

@@ -309,6 +309,24 @@ class PairModel:
             found.ravel()[here] |= (pair >= 0) & np.isneginf(self.added[pair])
         return found
 
+    def with_edge(self, source: int, target: int, nats: float) -> PairModel:
+        """The same p; the edge of a source adds so much more to its energy, rounded as in a store. -inf: never."""
+        pair = int(self.find(np.array([source]), np.array([target]))[0])
+        added = np.zeros(len(self.target)) if self.added is None else self.added
+        if pair >= 0:
+            added = added.copy()
+            added[pair] = np.float32(added[pair] + nats)
+            return dataclasses.replace(self, added=added)
+        begin, end = self.first[source : source + 2].tolist()
+        place = begin + int(np.searchsorted(self.target[begin:end], target))
+        return dataclasses.replace(
+            self,
+            first=self.first + (np.arange(len(self.first)) > source),
+            target=np.insert(self.target, place, target),
+            count=np.insert(self.count, place, 0),
+            added=np.insert(added, place, np.float32(nats)),
+        )
+
     def without_edge(self, source: int, target: int) -> PairModel:
         """The same p; the edge of a source adds nothing to its energy. The model itself, if it adds nothing now."""
         pair = int(self.find(np.array([source]), np.array([target]))[0])

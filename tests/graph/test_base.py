@@ -693,6 +693,16 @@ def test_what_if_is_the_edit(trained: Path) -> None:
         off = graph.trace("春風花", what_if=["edge 春 風 = default"])
         graph.default_edge("春", "風")
         assert torch.equal(off.energy, graph.trace("春風花").energy)
+        for edge in (("花", "水"), ("月>風", "花"), ("春", "夜")):
+            for way, edit in (("boost -0.7", lambda u, v: graph.boost_edge(u, v, -0.7)), ("forbid", graph.forbid_edge)):
+                supposed = graph.trace("春月風花春風", what_if=[f"edge {edge[0]} {edge[1]} {way}"])
+                with pytest.raises(OptionError, match="forbidden already"):
+                    graph.trace("春", what_if=[f"edge {edge[0]} {edge[1]} forbid", f"edge {edge[0]} {edge[1]} {way}"])
+                edit(*edge)
+                edited = graph.trace("春月風花春風")
+                assert torch.equal(supposed.energy, edited.energy) and not torch.equal(supposed.before.energy, edited.energy)
+                assert torch.equal(supposed.candidate, edited.candidate) and torch.equal(supposed.private, edited.private)
+                graph.undo()
         off = graph.trace("春風花", what_if=["node 夜 off"])
         passed = graph.trace("春風花", what_if=["position 2 off"])
         graph.remove_node("夜")

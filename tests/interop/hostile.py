@@ -120,17 +120,18 @@ def safetensors(good: Good, draw: random.Random) -> bytes:
         arrays = [name for name in header if name != "__metadata__" and 0 not in header[name]["shape"]]
         name = draw.choice(["nodes/tokenizer", "nodes/vocabulary"]) if kind == 3 else draw.choice(arrays)
         begin, end = header[name]["data_offsets"]
-        if header[name]["dtype"] == "U8":
-            size, end_of_data = end - begin, len(data)
+        if name in ("nodes/tokenizer", "nodes/vocabulary"):
+            end_of_data = len(data)
             new = json_of(changed(json.loads(data[begin:end]), draw), draw)
             data += new  # at the end; the old bytes stay
             header[name] = {"dtype": "U8", "shape": [len(new)], "data_offsets": [end_of_data, end_of_data + len(new)]}
-            assert size
         else:
-            code, size = {"F32": ("<f", 4), "F64": ("<d", 8), "I32": ("<i", 4), "I64": ("<q", 8)}[header[name]["dtype"]]
+            code, size = {"U8": ("B", 1), "F32": ("<f", 4), "F64": ("<d", 8), "I32": ("<i", 4), "I64": ("<q", 8)}[header[name]["dtype"]]
             at = begin + size * draw.randrange((end - begin) // size)
             odd: list[Any] = [float("nan"), float("inf"), -float("inf"), -1.0]
-            if code in "<i<q":
+            if code == "B":
+                odd = [0, 1, 7, 255]
+            elif code in "<i<q":
                 odd = [-1, -2, 2**31 - 1, 7, -(2**31), *([2**62, -(2**63)] if code == "<q" else [])]
             data[at : at + size] = struct.pack(code, draw.choice(odd))
     text = json_of(header, draw) if draw.random() < 0.2 else json.dumps(header).encode("utf-8", "surrogatepass")

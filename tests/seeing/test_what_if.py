@@ -66,6 +66,9 @@ def test_what_if_is_the_edit_on_a_branch(
             text += next(name for name in names[FIRST:] if names.index(name) not in nodes)
         like = data.draw(st.sampled_from(["generate", "eval"]), label="like")
         what_if = [f"edge {names[u]} {names[v]} = default" for u, v in edges]
+        never = data.draw(st.lists(st.sampled_from(every), max_size=2, unique=True), label="forbidden")
+        never = [edge for edge in never if edge not in edges and not set(edge) & set(nodes)]
+        what_if += [f"edge {names[u]} {names[v]} forbid" for u, v in never]
         what_if += [f"node {names[node]} off" for node in nodes]
         supposed = graph.trace(text, what_if=what_if, like=like, top=6)
         graph.branch("trial")
@@ -73,6 +76,8 @@ def test_what_if_is_the_edit_on_a_branch(
         with graph.edit("what was asked") as edit:
             for u, v in edges:
                 edit.default_edge(names[u], names[v])
+            for u, v in never:
+                edit.forbid_edge(names[u], names[v])
             if nodes:
                 edit.remove_node(*(names[node] for node in nodes))
         assert_same(supposed, graph.trace(text, like=like, top=6))

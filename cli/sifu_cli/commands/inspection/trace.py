@@ -58,8 +58,8 @@ Examples:
     "--what-if",
     multiple=True,
     metavar="CHANGE",
-    help='Compare before and after a change, which is made in memory only: "edge U V = default", "node X off", '
-    '"position K off". Can be repeated.',
+    help='Compare before and after a change, which is made in memory only: "edge U V = default", "edge U V forbid", '
+    '"edge U V boost NATS", "node X off", "position K off". Can be repeated.',
 )
 @click.option(
     "--like",
