@@ -16,6 +16,7 @@ from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.sampler import Reals
 from sifu_graph.inspection.contests import Contest, as_evaluation
 from sifu_graph.model import base_forward
+from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.encoded import Split
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ def log_p_of_tokens(graph: GraphSession, ids: Ids) -> Doubles:
         for found, places in base_forward.examine(parameters.base, parameters.index, Split.from_arrays([ids])):
             log_p[places - 1] = -found.loss.double().numpy()
         return log_p
-    for place, contest in enumerate(_contests(graph, ids.tolist())):
+    for place, contest in enumerate(_contests(graph, parameters, ids.tolist())):
         if contest is not None and contest.loss is not None:
             log_p[place] = -contest.loss
     return log_p
 
 
-def _contests(graph: GraphSession, ids: Sequence[int]) -> Iterator[Contest | None]:
+def _contests(graph: GraphSession, parameters: Parameters, ids: Sequence[int]) -> Iterator[Contest | None]:
     """The contest after each token but the last, as evaluation computes it; None: the next pair is forbidden."""
-    parameters, length = dataclasses.replace(graph.parameters, tier=None), graph.settings["build"]["length"]  # CPU
+    parameters, length = dataclasses.replace(parameters, tier=None), graph.settings["build"]["length"]  # CPU
     stride = CHUNKS * (length - 1)
     for begin in range(0, len(ids) - 1, stride):
         piece = ids[begin : begin + stride + 1]
@@ -77,13 +78,15 @@ def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[
     ids
         A document, with its separator at the beginning if there is one.
     walk
-        Of the graph; it is moved. In a graph whose edges stand alone evaluation cuts a text into chunks, and no walk
-        is needed.
+        Of the graph, or of the graph with changes; it is moved. In a graph whose edges stand alone evaluation cuts a
+        text into chunks, and only its parameters are used.
     """
-    if graph.parameters.base is not None:
+    parameters = walk.parameters
+    if parameters.base is not None:
         separator = graph.tokenizer.separator
         # the kernel of evaluation and the walk of generation differ by rounding: the token of the text has its bits
-        exact = None if separator in ids[1:-1] else log_p_of_tokens(graph, np.array(ids, dtype=np.int32))
+        alone = separator not in ids[1:-1] and parameters is graph.parameters
+        exact = log_p_of_tokens(graph, np.array(ids, dtype=np.int32)) if alone else None
         for place, node in enumerate(ids[:-1]):
             (walk.start if place == 0 or node == separator else walk.carry)(node)
             walk.energies()
@@ -92,8 +95,8 @@ def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[
                 found[ids[place + 1]] = exact[place]
             yield found
         return
-    index, scale = graph.parameters.index, float(graph.parameters.scale)
-    for one in _contests(graph, ids):
+    index, scale = parameters.index, float(parameters.scale)
+    for one in _contests(graph, parameters, ids):
         if one is None:
             yield np.full(index.nodes, -np.inf)
             continue

@@ -6,7 +6,7 @@
     node X off            the node and all its edges are removed; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
 
-All but the last are edits of copies of the tables, so the bits are those of the edited graph. The last changes one text and
+All but the last are edits of copies of tables, so the bits are those of the edited graph. The last changes one text and
 has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
 signals is zero. In a graph whose edges share a base, the signal passes the position without a change, and its node does
 not count as one that came before; U may be a clone.
@@ -60,7 +60,9 @@ class Change:
         names = " ".join(shlex.quote(name) if set(name) & set("'\"\\") else name for name in shown)
         if self.kind == "node":
             return f"node {names} off"
-        return f"edge {names} " + {"default": "= default", "boost": f"boost {self.nats:g}", "forbid": "forbid"}[self.way]
+        return (
+            f"edge {names} " + {"default": "= default", "boost": f"boost {self.nats:g}", "forbid": "forbid"}[self.way]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +198,7 @@ _EDGES: dict[Way, Callable[[Parameters, int, int, Change], Parameters]] = {
 
 def _require_allowed(parameters: Parameters, u: int, v: int, change: Change) -> None:
     base, source, target = parameters.base, np.array([u]), np.array([v])
-    if base is None:
-        banned = parameters.index.is_forbidden(source, target)
-    else:
-        banned = base.pairs.is_banned(source, target)
+    banned = parameters.index.is_forbidden(source, target) if base is None else base.pairs.is_banned(source, target)
     if banned[0]:
         raise OptionError(f"`what_if` {str(change)!r}: the edge is forbidden already")
 

@@ -75,10 +75,10 @@ class Answer:
     def _start(self, start: Start, snapshot: Snapshot, prompt: Prompt, index: int) -> None:
         asked = self._asked
         seed = None if asked.seed is None else asked.seed + index
-        sequence = Continuation(snapshot.graph, prompt, request=asked, seed=seed)
+        sequence, walks = Continuation(snapshot.graph, prompt, request=asked, seed=seed), snapshot.walks(asked.what_if)
 
         def work() -> Work[Piece]:
-            with snapshot.lend() as walk:
+            with walks.lend() as walk:
                 yield from sequence.work(walk)
 
         self._jobs.append(start(snapshot, work()))

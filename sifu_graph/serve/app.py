@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sifu_store.errors import SifuError
+from sifu_store.errors import OptionError, SifuError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -97,6 +97,7 @@ class Server:
             Route("/", self.explorer),
             Route("/api/state", self.state),
             Route("/api/why", self.why),
+            Route("/api/sample", self.sample),
             Route("/api/edit", self.edit, methods=["POST"]),
             Route("/health", self.health),
             Route("/metrics", self.read_metrics),
@@ -209,6 +210,18 @@ class Server:
             job.close()
         return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"})
 
+    async def sample(self, request: Request) -> Response:
+        """The perplexity of a sample of held-out text, with changes in memory."""
+        snapshot, changes = self.graph.current, protocol.checked_changes(request.query_params.getlist("what_if"))
+        with snapshot.in_use():
+            await asyncio.to_thread(_changed, snapshot, changes)
+            job = self.start(snapshot, explorer.sample(snapshot, changes))
+        try:
+            (found,) = await job.read()
+        finally:
+            job.close()
+        return JSONResponse(found)
+
     async def edit(self, request: Request) -> Response:
         """Change the graph by one commit, and serve it."""
         if self._edit_token is None:
@@ -260,6 +273,7 @@ class Server:
         self.rounds.require_room(asked.n * len(asked.prompts))
         snapshot, most = self.graph.current, self.limits.prompt_tokens
         with snapshot.in_use() as graph:
+            await asyncio.to_thread(_changed, snapshot, asked.what_if)
             prompts = await asyncio.to_thread(
                 lambda: [encode_prompt(graph, prompt, most_tokens=most) for prompt in asked.prompts]
             )
@@ -278,6 +292,14 @@ class Server:
         except ClientDisconnect as error:
             raise ApiError("the client closed the connection") from error
         return bytes(content)
+
+
+def _changed(snapshot: Snapshot, what_if: tuple[str, ...]) -> None:
+    """Make changes in memory, before a sequence needs them."""
+    try:
+        snapshot.walks(what_if)
+    except OptionError as error:
+        raise ApiError(str(error), param="what_if") from error
 
 
 # ---- errors

@@ -6,35 +6,50 @@ another one is refused. The module knows graphs and their methods; it does not k
 
 from __future__ import annotations
 
+import itertools
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sifu_store.errors import OptionError, StoreLockedError
+from sifu_store.errors import CorpusError, OptionError, StoreLockedError
 
 from sifu_graph.graph import Graph
+from sifu_graph.inspection import distributions, what_if
 from sifu_graph.inspection.trace import TraceOptions, trace
+from sifu_graph.model.base_forward import documents_of
 from sifu_graph.plot.html_page import html_page
 from sifu_graph.plot.trace_html import trace_page
-from sifu_graph.serve.protocol import ApiError, read
+from sifu_graph.serve.protocol import ApiError, checked_changes, read
+from sifu_graph.serve.rounds import Work
+from sifu_graph.serve.served_graph import Snapshot
 from sifu_graph.session import GraphSession
 
 LISTED = 30
 """Commits that a page lists."""
+LISTED_CHANGES = 3
+"""Changes that the message of a commit names."""
 TRACED_CHARACTERS = 2000
 """The end of a text that is traced."""
+SAMPLED_TOKENS = 2000
+"""Of held-out text, about: what is computed with in a quarter of a second."""
 
 
 class EditRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One edit: ``kind`` is a key of `EDITS`; ``seen`` the snapshot that the client shows."""
+    """One edit: ``kind`` is a key of `EDITS`; ``seen`` the snapshot that the client shows.
+
+    ``u`` and ``v`` are the ends of an edge; ``u`` is a node that is renamed to ``v``, or is new and like ``v``;
+    ``changes`` are those of `inspection.what_if` that become one commit.
+    """
 
     kind: str
     seen: str
     u: str = ""
     v: str = ""
     amount: float | None = None
+    changes: list[str] = []
 
     @property
     def nats(self) -> float:
@@ -47,6 +62,23 @@ def _line(asked: EditRequest, option: str) -> str:
     return f"sifu edit-edge {shlex.quote(asked.u)} {shlex.quote(asked.v)} {option}"
 
 
+def _keep(graph: Graph, asked: EditRequest) -> None:
+    """Makes changes that were tried in memory, as one commit."""
+    changes = [what_if.parse(text) for text in checked_changes(asked.changes)]
+    if not changes or any(change.kind != "edge" for change in changes):
+        raise OptionError("`changes`: expected changes of edges")
+    message = ", ".join(str(change) for change in changes[:LISTED_CHANGES])
+    if len(changes) > LISTED_CHANGES:
+        message += f" and {len(changes) - LISTED_CHANGES} more"
+    with graph.edit(message) as edit:
+        for change in changes:
+            u, v = change.names
+            if change.way == "boost":
+                edit.boost_edge(u, v, change.nats)
+            else:
+                (edit.forbid_edge if change.way == "forbid" else edit.default_edge)(u, v)
+
+
 EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
     "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v, command=_line(asked, "--forbid")),
     "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v, command=_line(asked, "--allow")),
@@ -54,10 +86,21 @@ EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
     "boost": lambda graph, asked: graph.boost_edge(
         asked.u, asked.v, asked.nats, command=_line(asked, f"--boost={asked.nats:g}")
     ),
+    "keep": _keep,
+    "rename": lambda graph, asked: graph.rename_node(
+        asked.u, asked.v, command=f"sifu edit-node {shlex.quote(asked.u)} --rename {shlex.quote(asked.v)}"
+    ),
+    "add": lambda graph, asked: graph.add_node(
+        asked.u, like=asked.v or None, progress=False, command=_added_line(asked.u, asked.v)
+    ),
     "undo": lambda graph, asked: graph.undo(),
     "redo": lambda graph, asked: graph.redo(),
 }
 """What an edit does, by its kind."""
+
+
+def _added_line(name: str, like: str) -> str:
+    return f"sifu add-node {shlex.quote(name)}" + (f" --like {shlex.quote(like)}" if like else "")
 
 
 def page(*, editable: bool, token: bool) -> str:
@@ -84,19 +127,43 @@ def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:
         "level": graph.tokenizer.level,
         "perplexity": graph.info().heldout_perplexity,
         "editable": editable,
+        "drafts": graph.signal.base,
         "redo": bool(history.redo),
         "commits": [
             {
                 "id": commit.snapshot[:8],
                 "time": commit.time.isoformat(timespec="seconds"),
                 "message": commit.message,
-                "edit": commit.kind == "edit-edge",
+                "edit": commit.kind.startswith(("edit", "add-node")),
                 "undone": commit.snapshot in history.undone,
                 "here": commit.snapshot == graph.store.snapshot,
             }
             for commit in history.commits[:LISTED]
         ],
     }
+
+
+def sample(snapshot: Snapshot, changes: tuple[str, ...]) -> Work[dict[str, Any]]:
+    """The perplexity of a sample of the held-out text with changes in memory: the last result, after some steps.
+
+    ``tokens`` is 0 where the store has no held-out text.
+    """
+    graph, nats, tokens = snapshot.graph, 0.0, 0
+    separator = graph.tokenizer.separator
+    try:
+        documents, _ = documents_of(graph.tokens().heldout, SAMPLED_TOKENS, seed=0)
+        ids = documents.ids.tolist()
+    except (CorpusError, OptionError):
+        ids = []
+    with snapshot.walks(changes).lend() as walk:
+        for place, (node, following) in enumerate(itertools.pairwise(ids)):
+            (walk.start if place == 0 or node == separator else walk.carry)(node)
+            walk.energies()
+            log_p = float(distributions.log_p_after(walk)[following])
+            if math.isfinite(log_p):
+                nats, tokens = nats - log_p, tokens + 1
+            yield None
+    yield {"tokens": tokens, "perplexity": math.exp(nats / tokens) if tokens else None}
 
 
 def why(graph: GraphSession, text: str, what_if: list[str]) -> str:

@@ -19,6 +19,8 @@ _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
 """Sequences that one request may ask for: prompts times `n`."""
+MOST_CHANGES = 32
+MOST_CHANGE_CHARACTERS = 300
 MOST_STOPS = 16
 SEED_LIMIT = 1 << 62
 
@@ -79,6 +81,7 @@ class _Body(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
+    what_if: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,8 @@ class CompletionRequest:
         The prompt is part of the text, and of the log-probabilities.
     ignore_eos
         Continue after the end of a document.
+    what_if
+        Changes of edges in memory, for this request alone: see `inspection.what_if`.
     """
 
     model: str | None
@@ -125,6 +130,7 @@ class CompletionRequest:
     logprobs: int | None
     echo: bool
     ignore_eos: bool
+    what_if: tuple[str, ...]
 
 
 def parse(content: bytes, *, most_tokens: int) -> CompletionRequest:
@@ -211,7 +217,16 @@ def _checked(body: _Body, most_tokens: int) -> CompletionRequest:
         logprobs=logprobs,
         echo=bool(body.echo),
         ignore_eos=bool(body.ignore_eos),
+        what_if=checked_changes(body.what_if or ()),
     )
+
+
+def checked_changes(changes: Sequence[str]) -> tuple[str, ...]:
+    """Changes in memory that a request asks for, if they are not too many. Raises what `parse` raises."""
+    if len(changes) > MOST_CHANGES or any(len(change) > MOST_CHANGE_CHARACTERS for change in changes):
+        limit = f"at most {MOST_CHANGES} changes of {MOST_CHANGE_CHARACTERS} characters"
+        raise ApiError(f"`what_if`: expected {limit}", param="what_if")
+    return tuple(changes)
 
 
 def _within(value: _Number | None, name: str, least: _Number, most: _Number, *, default: _Number) -> _Number:

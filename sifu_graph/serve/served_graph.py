@@ -7,22 +7,64 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sifu_store.errors import OptionError
 from sifu_store.read_errors import State, state
 
 from sifu_graph.evaluation import BATCH
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
+from sifu_graph.inspection import what_if
+from sifu_graph.model.parameters import Parameters
 from sifu_graph.session import GraphSession
 
 MOST_IDLE_WALKS = 32
 """Walks that are kept for later sequences: making one takes some milliseconds."""
+MOST_CHANGED = 4
+"""Sets of changes in memory that are kept for later sequences."""
+Changes = tuple[str, ...]
+
+
+class _Walks:
+    """The walks of a graph that are lent to sequences.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    parameters
+        Its parameters, or those with changes.
+    """
+
+    def __init__(self, graph: GraphSession, parameters: Parameters) -> None:
+        self._graph, self._parameters = graph, parameters
+        self._lock = threading.Lock()
+        self._first = self._walk(None)
+        self._idle = [self._first]
+
+    def _walk(self, beside: AnyWalk | None) -> AnyWalk:
+        never = self._graph.tokenizer.never_generated
+        return walk_of(self._parameters, self._graph.signal, forbidden=never, beside=beside)
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[AnyWalk]:
+        """A walk for one sequence."""
+        with self._lock:
+            walk = self._idle.pop() if self._idle else None
+        walk = walk or self._walk(self._first)
+        try:
+            yield walk
+        finally:
+            with self._lock:
+                if len(self._idle) < MOST_IDLE_WALKS:
+                    self._idle.append(walk)
 
 
 class Snapshot:
-    """An open graph, the walks that are lent to sequences, and the number of its users.
+    """An open graph, its walks, and the number of its users.
 
     Attributes
     ----------
@@ -34,17 +76,36 @@ class Snapshot:
 
     def __init__(self, graph: GraphSession, seen: State) -> None:
         self.graph, self.seen = graph, seen
-        self._idle: list[AnyWalk] = []
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
         length = graph.settings["build"]["length"]
         graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
-        self._first = self._walk(None)
-        self._idle.append(self._first)
+        self._walks = _Walks(graph, graph.parameters)
+        self._changed: OrderedDict[Changes, _Walks] = OrderedDict()
 
-    def _walk(self, beside: AnyWalk | None) -> AnyWalk:
-        graph = self.graph
-        return walk_of(graph.parameters, graph.signal, forbidden=graph.tokenizer.never_generated, beside=beside)
+    def walks(self, changes: Changes = ()) -> _Walks:
+        """The walks of the graph, with changes in memory (`inspection.what_if`) that leave its nodes as they are.
+
+        Raises
+        ------
+        OptionError
+            A change cannot be made.
+        """
+        if not changes:
+            return self._walks
+        with self._lock:
+            if changes in self._changed:
+                self._changed.move_to_end(changes)
+                return self._changed[changes]
+        parsed = [what_if.parse(change) for change in changes]
+        if other := next((change for change in parsed if change.kind != "edge"), None):
+            raise OptionError(f"`what_if` {str(other)!r}: a text can be continued with changes of edges only")
+        found = _Walks(self.graph, what_if.lay(self.graph.parameters, self.graph.tokenizer, parsed).parameters)
+        with self._lock:
+            self._changed[changes] = found
+            while len(self._changed) > MOST_CHANGED:
+                self._changed.popitem(last=False)
+        return found
 
     def enter(self) -> None:
         """Begin to use the graph, until `leave`."""
@@ -65,19 +126,6 @@ class Snapshot:
         with self._lock:
             self._users -= 1
         self._close_if_unused()
-
-    @contextlib.contextmanager
-    def lend(self) -> Iterator[AnyWalk]:
-        """A walk for one sequence."""
-        with self._lock:
-            walk = self._idle.pop() if self._idle else None
-        walk = walk or self._walk(self._first)
-        try:
-            yield walk
-        finally:
-            with self._lock:
-                if len(self._idle) < MOST_IDLE_WALKS:
-                    self._idle.append(walk)
 
     @contextlib.contextmanager
     def tracing(self) -> Iterator[GraphSession]:

@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const state = { graph: null, tokens: [], chosen: -1, running: null, last: "" };
+  const state = { graph: null, tokens: [], chosen: -1, running: null, draft: [], saved: null };
   const LISTED = 12;
 
   // ---- the token of the address: #token=...
@@ -73,6 +73,7 @@
 
   async function run() {
     if (state.running) { state.running.abort(); return; }
+    if (!state.draft.length) state.saved = null;
     state.running = new AbortController();
     state.prompt = [...$("prompt").value];
     $("run").textContent = "Stop";
@@ -82,7 +83,7 @@
     try {
       const answer = await ask("/v1/completions", {
         prompt: $("prompt").value, max_tokens: Number($("tokens").value), temperature: Number($("temperature").value), top_p: Number($("top-p").value),
-        seed: Number($("seed").value), logprobs: LISTED, echo: true, stream: true,
+        seed: Number($("seed").value), logprobs: LISTED, echo: true, stream: true, what_if: state.draft,
       });
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let held = "";
@@ -102,6 +103,7 @@
     } catch (error) { complain(error); }
     state.running = null;
     $("run").textContent = "Continue";
+    if (!state.draft.length) state.saved = { tokens: state.tokens, text: plain() };
     drawText();
     document.documentElement.dataset.done = String(Number(document.documentElement.dataset.done || 0) + 1);
   }
@@ -110,27 +112,38 @@
 
   const sourceOf = (k) => k === 0 ? "<sep>" : state.tokens[k - 1].name;
 
-  function choose(k) {
+  function choose(k, focus = true) {
     state.chosen = k;
     const one = state.tokens[k], rows = [...one.top];
     if (!rows.some(([name]) => name === one.name) && one.p !== null) rows.push([one.name, one.p]);
     $("token-title").replaceChildren("After ", element("span", { class: "token" }, visible(sourceOf(k))), ": ", element("span", { class: "token" }, visible(one.name)), one.p === null ? "" : `, ${percent(one.p)}`);
-    $("token-about").textContent = "Probabilities of the graph itself, at temperature 1." + (state.graph.editable ? " A change is a commit, which Undo takes back." : "");
+    const ways = state.graph.drafts ? " A change is tried in memory." + (state.graph.editable ? " Keep makes it a commit." : "") : state.graph.editable ? " A change is a commit, which Undo takes back." : "";
+    $("token-about").textContent = "Probabilities of the graph itself, at temperature 1." + ways;
+    const was = before(k), nats = Number($("nats").value);
     $("candidates").tBodies[0].replaceChildren(...rows.map(([name, p]) => element("tr", { class: name === one.name ? "came" : false },
       element("td", { class: "token" }, visible(name)),
       element("td", { class: "p" }, element("meter", { min: 0, max: 1, value: p, "aria-label": percent(p) }), percent(p)),
-      element("td", { class: "edits" }, ...(name === "<unk>" ? [] : [["+1", "boost", 1, "one nat more"], ["\u22121", "boost", -1, "one nat less"], ["forbid", "forbid", null, "never"]]).map(([label, kind, amount, said]) =>
-        element("button", { type: "button", "aria-label": `${visible(sourceOf(k))} to ${visible(name)}: ${said}`, click: () => edit({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
+      element("td", { class: "was" }, was && name in was ? percent(was[name]) : ""),
+      element("td", { class: "changes" }, ...(name === "<unk>" ? [] : [["+", "boost", nats, `${nats} nats more`], ["\u2212", "boost", -nats, `${nats} nats less`], ["forbid", "forbid", null, "never"]]).map(([label, kind, amount, said]) =>
+        element("button", { type: "button", "aria-label": `${visible(sourceOf(k))} to ${visible(name)}: ${said}`, click: () => change({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
     $("panel").hidden = false;
     $("why").disabled = !one.text;
     $("trace").hidden = true;
     drawText();
-    $("text").children[k].focus();
+    if (focus) $("text").children[k].focus();
+  }
+
+  // The probabilities without the changes, where the text before this token is the same.
+  function before(k) {
+    if (!state.draft.length || !state.saved || state.saved.tokens.length <= k) return null;
+    for (let j = 0; j < k; j += 1) if (state.saved.tokens[j].name !== state.tokens[j].name) return null;
+    return Object.fromEntries(state.saved.tokens[k].top);
   }
 
   function why() {
     const one = state.tokens[state.chosen];
     const asked = new URLSearchParams({ text: [...state.whole].slice(0, one.offset).join("") + one.text });
+    for (const change of state.draft) asked.append("what_if", change);
     if (token) asked.set("token", token);
     $("trace").hidden = false;
     $("frame").src = `/api/why?${asked}`;
@@ -146,6 +159,7 @@
     const perplexity = graph.perplexity === null ? "" : `, held-out perplexity ${graph.perplexity.toFixed(1)}`;
     $("about").textContent = `${graph.nodes.toLocaleString("en-US")} nodes${perplexity}, snapshot ${graph.snapshot.slice(0, 8)}`;
     document.body.classList.toggle("editable", graph.editable);
+    document.body.classList.toggle("changeable", graph.editable || graph.drafts);
     $("redo").disabled = !graph.redo;
     $("undo").disabled = graph.commits.filter((commit) => !commit.undone).length < 2;
     $("commits").replaceChildren(...graph.commits.map((commit) => element("li", { class: [commit.here && "here", commit.undone && "undone"].filter(Boolean).join(" ") },
@@ -157,23 +171,78 @@
     drawGraph();
   }
 
-  async function edit(change) {
+  // ---- changes in memory
+
+  const quoted = (name) => name === "" || /[\s'"\\#]/.test(name) ? `'${name.replaceAll("'", `'"'"'`)}'` : name;
+
+  // A change of an edge, as `sifu trace --what-if` reads it; a boost is added to the one that is there.
+  function drafted({ kind, u, v, amount }) {
+    const edge = `edge ${quoted(u)} ${quoted(v)}`, others = state.draft.filter((one) => !one.startsWith(`${edge} `));
+    if (kind === "forbid") return [...others, `${edge} forbid`];
+    const known = state.draft.find((one) => one.startsWith(`${edge} boost `));
+    const nats = amount + (known ? Number(known.slice(edge.length + 7)) : 0);
+    return nats ? [...others, `${edge} boost ${nats}`] : others;
+  }
+
+  function drawDraft() {
+    document.body.classList.toggle("drafted", state.draft.length > 0);
+    $("draft").hidden = !state.draft.length;
+    $("before-title").textContent = state.draft.length ? "Without the changes, same seed" : "Before the change, same seed";
+    $("changes").replaceChildren(...state.draft.map((one) => element("li", {}, element("span", { class: "token" }, visible(one).replaceAll("\u2423", " ")),
+      element("button", { type: "button", "aria-label": `take back: ${visible(one)}`, click: () => draft(state.draft.filter((other) => other !== one)) }, "\u00d7"))));
+  }
+
+  async function draft(changes) {
     if (state.running) return;
+    state.draft = changes;
+    drawDraft();
+    $("before").hidden = !changes.length;
+    if (changes.length) $("before-text").textContent = state.saved ? state.saved.text : "";
+    await again();
+    sample().catch(complain);
+  }
+
+  async function sample() {
+    $("sample").textContent = "";
+    if (!state.draft.length) return;
+    const asked = new URLSearchParams(state.draft.map((change) => ["what_if", change]));
+    state.without ??= (await (await ask("/api/sample")).json());
+    const found = await (await ask(`/api/sample?${asked}`)).json();
+    if (!found.tokens || !state.draft.length) return;
+    const lost = state.without.tokens - found.tokens;
+    $("sample").textContent = `Perplexity of ${found.tokens.toLocaleString("en-US")} held-out tokens: ${state.without.perplexity.toFixed(2)} without, ${found.perplexity.toFixed(2)} with the changes.${lost > 0 ? ` ${lost} more could not occur.` : ""}`;
+  }
+
+  async function again() {
+    const chosen = state.chosen;
+    if (!state.tokens.length) return;
+    await run();
+    if (chosen >= 0 && chosen < state.tokens.length) choose(chosen);
+  }
+
+  const change = (asked) => state.graph.drafts ? draft(drafted(asked)) : edit(asked);
+
+  // ---- changes that are commits
+
+  async function edit(asked) {
+    if (state.running) return false;
     $("error").hidden = true;
-    for (const button of document.querySelectorAll(".edits button")) button.disabled = true;
+    for (const button of document.querySelectorAll(".edits button, td.changes button")) button.disabled = true;
+    let made = false;
     try {
-      const before = plain();
-      state.graph = await (await ask("/api/edit", { ...change, seen: state.graph.snapshot })).json();
-      $("before-text").textContent = before;
-      $("before").hidden = !before;
-      drawGraph();
-      if (before) {
-        const chosen = state.chosen;
-        await run();
-        if (chosen >= 0 && chosen < state.tokens.length) choose(chosen);
-      }
+      const text = state.draft.length && state.saved ? state.saved.text : plain();
+      state.graph = await (await ask("/api/edit", { ...asked, seen: state.graph.snapshot })).json();
+      made = true;
+      if (asked.kind === "keep") state.draft = [];
+      state.without = undefined;
+      drawDraft();
+      $("before-text").textContent = text;
+      $("before").hidden = !text;
+      await again();
     } catch (error) { complain(error); await load().catch(complain); }
-    for (const button of document.querySelectorAll("td.edits button")) button.disabled = false;
+    for (const button of document.querySelectorAll(".edits button, td.changes button")) button.disabled = false;
+    drawGraph();
+    return made;
   }
 
   // ---- start
@@ -194,6 +263,19 @@
     if (page) $("frame").style.height = `${page.scrollHeight + 2}px`;
   });
   $("redo").addEventListener("click", () => edit({ kind: "redo" }));
+  $("keep").addEventListener("click", () => edit({ kind: "keep", changes: state.draft }));
+  $("discard").addEventListener("click", () => draft([]));
+  $("nats").addEventListener("input", () => {
+    $("nats-value").textContent = Number($("nats").value).toFixed(1);
+    if (state.chosen >= 0) choose(state.chosen, false);
+  });
+  for (const kind of ["rename", "add"]) {
+    $(kind).addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const form = event.currentTarget, fields = new FormData(form);
+      if (await edit({ kind, u: fields.get("u"), v: fields.get("v") })) form.reset();
+    });
+  }
   $("scheme").addEventListener("click", switchScheme);
   $("prompt").focus();
   load().then(() => { document.documentElement.dataset.ready = "1"; }, complain);

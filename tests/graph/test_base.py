@@ -700,8 +700,12 @@ def test_what_if_is_the_edit(trained: Path) -> None:
                     graph.trace("春", what_if=[f"edge {edge[0]} {edge[1]} forbid", f"edge {edge[0]} {edge[1]} {way}"])
                 edit(*edge)
                 edited = graph.trace("春月風花春風")
-                assert torch.equal(supposed.energy, edited.energy) and not torch.equal(supposed.before.energy, edited.energy)
-                assert torch.equal(supposed.candidate, edited.candidate) and torch.equal(supposed.private, edited.private)
+                assert torch.equal(supposed.energy, edited.energy) and not torch.equal(
+                    supposed.before.energy, edited.energy
+                )
+                assert torch.equal(supposed.candidate, edited.candidate) and torch.equal(
+                    supposed.private, edited.private
+                )
                 graph.undo()
         off = graph.trace("春風花", what_if=["node 夜 off"])
         passed = graph.trace("春風花", what_if=["position 2 off"])

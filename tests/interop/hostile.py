@@ -126,7 +126,9 @@ def safetensors(good: Good, draw: random.Random) -> bytes:
             data += new  # at the end; the old bytes stay
             header[name] = {"dtype": "U8", "shape": [len(new)], "data_offsets": [end_of_data, end_of_data + len(new)]}
         else:
-            code, size = {"U8": ("B", 1), "F32": ("<f", 4), "F64": ("<d", 8), "I32": ("<i", 4), "I64": ("<q", 8)}[header[name]["dtype"]]
+            code, size = {"U8": ("B", 1), "F32": ("<f", 4), "F64": ("<d", 8), "I32": ("<i", 4), "I64": ("<q", 8)}[
+                header[name]["dtype"]
+            ]
             at = begin + size * draw.randrange((end - begin) // size)
             odd: list[Any] = [float("nan"), float("inf"), -float("inf"), -1.0]
             if code == "B":

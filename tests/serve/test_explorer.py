@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import needs
 import pytest
@@ -34,8 +35,8 @@ def edit(server: Running, kind: str, u: str = "春", v: str = "風", **more: obj
     return server.post(asked, path="/api/edit", Authorization=f"Bearer {TOKEN}")
 
 
-def probability(server: Running) -> float:
-    asked = {"prompt": "春風", "max_tokens": 0, "echo": True, "logprobs": 0}
+def probability(server: Running, *changes: str) -> float:
+    asked = {"prompt": "春風", "max_tokens": 0, "echo": True, "logprobs": 0, "what_if": list(changes)}
     found: float = server.post(asked)[1]["choices"][0]["logprobs"]["token_logprobs"][1]
     return found
 
@@ -74,6 +75,50 @@ def test_who_edits_sees_what_they_edit(editable: Running) -> None:
         status, found = edit(editable, "boost")
         assert (status, found["error"]["code"]) == (409, "locked")
     assert edit(editable, "boost")[0] == 200
+
+
+def test_what_if_is_the_edit(editable: Running) -> None:
+    before, base = probability(editable), editable.ask("GET", "/api/state")[1]["drafts"]
+    changes = ["edge 春 風 forbid"] if not base else ["edge 春 風 boost 1.5", "edge 春 月 forbid"]
+    supposed = probability(editable, *changes)
+    assert supposed != before == probability(editable)
+    plain, changed = (
+        editable.ask("GET", f"/api/sample{query}")[1] for query in ("", f"?what_if={quote('edge 春 風 forbid')}")
+    )
+    assert plain["perplexity"] and changed["perplexity"] and changed["tokens"] <= plain["tokens"]
+    status, state = edit(editable, "keep", changes=changes)
+    assert status == 200 and state["commits"][0]["message"] == ", ".join(changes)
+    assert probability(editable) == pytest.approx(supposed, abs=1e-5)
+    assert edit(editable, "undo")[0] == 200 and probability(editable) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["nonsense"], "cannot be read"),
+        (["node 春 off"], "changes of edges only"),
+        (["edge 春 龘 forbid"], "龘"),
+        (["edge 春 風 forbid"] * 2, "forbidden already"),
+        (["edge 春 風 forbid"] * 33, "at most 32 changes"),
+        (["edge 春 風 boost inf"], "cannot be read"),
+        ([7], "Expected `str`"),
+    ],
+)
+def test_changes_that_cannot_be_made(server: Running, changes: list[object], said: str) -> None:
+    status, found = server.post({"prompt": "春", "what_if": changes})
+    assert status == 400 and said in found["error"]["message"]
+
+
+def test_nodes_are_renamed_and_added(editable: Running) -> None:
+    status, state = edit(editable, "rename", "春", "春天")
+    assert status == 200 and len(state["commits"]) == 2 and state["commits"][0]["edit"]
+    status, state = edit(editable, "add", "龘", "風")
+    assert status == 200 and state["nodes"] == editable.ask("GET", "/api/state")[1]["nodes"]
+    assert editable.post({"prompt": "龘", "max_tokens": 1})[0] == 200
+    assert edit(editable, "rename", "春", "夏")[0] == 400  # there is no 春 any more
+    assert edit(editable, "add", "龘", "風")[0] == 400
+    assert edit(editable, "undo")[0] == edit(editable, "undo")[0] == 200
+    assert edit(editable, "keep", changes=["node 春 off"])[0] == edit(editable, "keep", changes=[])[0] == 400
 
 
 def test_edits_that_are_refused(editable: Running, server: Running) -> None:
@@ -135,15 +180,32 @@ def test_a_newcomer_sees_why_and_changes_it_and_takes_it_back(editable: Running,
         )
         assert tokens[2] in asked  # the account is that of the token that was clicked
         came = shown.index(tokens[2])
-        browser.click(f"#candidates tbody tr:nth-child({came + 1}) td.edits button:nth-child(3)")
-        wait(browser, "document.documentElement.dataset.done === '2'")
-        now = browser.run("[...document.querySelectorAll('#text button')].map((one) => one.textContent)")
+        runs = iter(range(2, 9))
+
+        def press(button: str) -> list[str]:
+            """The tokens after a button was pressed and the text was generated again."""
+            browser.click(button)
+            wait(browser, f"document.documentElement.dataset.done === '{next(runs)}'")
+            found: list[str] = browser.run(
+                "[...document.querySelectorAll('#text button')].map((one) => one.textContent)"
+            )
+            assert outside(browser) == []
+            return found
+
+        commits = "document.querySelectorAll('#commits li').length"
+        now = press(f"#candidates tbody tr:nth-child({came + 1}) td.changes button:nth-child(3)")
         assert now[:2] == tokens[:2] and now[2:3] != tokens[2:3]
         assert browser.run("document.getElementById('before-text').textContent").startswith("".join(tokens[:3]))
-        browser.click("#undo")
-        wait(browser, "document.documentElement.dataset.done === '3'")
-        again = browser.run("[...document.querySelectorAll('#text button')].map((one) => one.textContent)")
-        assert again == tokens
+        if editable.ask("GET", "/api/state")[1]["drafts"]:
+            assert browser.run(commits) == 1  # it was in memory alone
+            wait(browser, "document.getElementById('sample').textContent.includes('held-out')")
+            was = browser.run("[...document.querySelectorAll('#candidates td.was')].map((one) => one.textContent)")
+            assert any("%" in one for one in was)
+            assert press("#discard") == tokens
+            assert press(f"#candidates tbody tr:nth-child({came + 1}) td.changes button:nth-child(3)") == now
+            assert press("#keep") == now
+        assert browser.run(commits) == 2
+        assert press("#undo") == tokens
         for scheme in ("light", "dark"):
             browser.scheme(scheme)
             time.sleep(0.3)
@@ -159,6 +221,8 @@ def test_a_page_that_cannot_edit_has_no_buttons_for_it(server: Running) -> None:
         load(browser, server)
         browser.click("#text button:nth-child(3)")
         assert browser.run("[...document.querySelectorAll('.edits')].every((one) => !one.offsetWidth)")
+        drafts = server.ask("GET", "/api/state")[1]["drafts"]  # in memory, who reads may change, too
+        assert browser.run("document.querySelector('td.changes').offsetWidth > 0") == drafts
         browser.run("document.getElementById('prompt').value = 'xyz'")
         browser.click("#run")
         wait(browser, "!document.getElementById('error').hidden")
