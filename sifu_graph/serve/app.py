@@ -37,6 +37,10 @@ FOLLOW_S = 0.5
 """Time between two looks for a newer commit."""
 
 
+CONNECTIONS = 512
+"""Requests at the same time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a server does at most.
@@ -136,6 +140,10 @@ class Server:
 
     async def _reopen(self) -> None:
         self.graph.replace(await asyncio.to_thread(self.graph.open))
+
+    def cut(self) -> None:
+        """End the continuations that still run, because the server stops."""
+        self.rounds.cut(ApiError("the server was stopped", status=503))
 
     def start(self, snapshot: Snapshot, work: Work[Result]) -> Job[Result]:
         """Begin a job on a snapshot, which stays open until the job has ended. Raises `Busy`."""
@@ -327,7 +335,7 @@ class _Counted:
     """The application with its token checked, and with each request counted."""
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
-        self._app, self._server = app, server
+        self._app, self._server, self._open = app, server, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -341,13 +349,18 @@ class _Counted:
                 status = message["status"]
             await send(message)
 
+        self._open += 1
         try:
-            if self._allowed(scope):
+            if self._open > CONNECTIONS:
+                busy = ApiError(f"there are {CONNECTIONS} requests already: try again later", status=503, code="busy")
+                await JSONResponse(busy.body(), 503, {"Retry-After": "1"})(scope, receive, noting)
+            elif self._allowed(scope):
                 await self._app(scope, receive, noting)
             else:
                 error = ApiError("a token is needed: send `Authorization: Bearer TOKEN`", status=401)
                 await JSONResponse(error.body(), 401, {"WWW-Authenticate": "Bearer"})(scope, receive, noting)
         finally:
+            self._open -= 1
             self._server.metrics.request(status, time.monotonic() - begun)
 
     def _allowed(self, scope: Scope) -> bool:

@@ -129,8 +129,10 @@ class Job(Generic[Result]):
                 return []
             await self._news.wait()
 
-    def close(self) -> None:
-        """Nothing more is read: the job ends in the next round."""
+    def close(self, error: Exception | None = None) -> None:
+        """The job ends in the next round. Nothing more is read, or its reader gets an error after what there is."""
+        if error is not None:
+            self._error = error
         self.closed = True
         self._rounds.resume(self)
 
@@ -149,7 +151,7 @@ class Rounds:
     def __init__(self, *, most: int, answer: Callable[[Sequence[Any]], Sequence[Any]] = list) -> None:
         self.most, self._answer = most, answer
         self._ready: deque[Job[Any]] = deque()
-        self._jobs = 0
+        self._open: set[Job[Any]] = set()
         self._change = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
@@ -158,12 +160,12 @@ class Rounds:
     @property
     def jobs(self) -> int:
         """Number of jobs that have not ended."""
-        return self._jobs
+        return len(self._open)
 
     def require_room(self, jobs: int) -> None:
         """Raise `Busy` if there is no room for this number of further jobs."""
-        if self._jobs + jobs > self.most:
-            raise Busy(f"{self._jobs} sequences are being generated, and {jobs} more would be above {self.most}")
+        if self.jobs + jobs > self.most:
+            raise Busy(f"{self.jobs} sequences are being generated, and {jobs} more would be above {self.most}")
 
     def start(self, work: Work[Result], *, end: Callable[[], None] = lambda: None) -> Job[Result]:
         """Begin a job. It continues in the next round.
@@ -184,15 +186,22 @@ class Rounds:
 
         def ended() -> None:
             with self._change:
-                self._jobs -= 1
+                self._open.discard(job)
             end()
 
         job = Job(self, work, ended)
         with self._change:
-            self._jobs += 1
+            self._open.add(job)
             self._ready.append(job)
             self._change.notify()
         return job
+
+    def cut(self, error: Exception) -> None:
+        """End all jobs; their readers get an error."""
+        with self._change:
+            jobs = list(self._open)
+        for job in jobs:
+            job.close(error)
 
     def resume(self, job: Job[Any]) -> None:
         """Continue a job that waits for its reader."""

@@ -20,12 +20,13 @@ import torch
 import uvicorn
 from sifu_store.errors import OptionError, ResourceError
 
-from sifu_graph.serve.app import Server
+from sifu_graph.serve.app import CONNECTIONS, Server
 from sifu_graph.serve.served_graph import ServedGraph
 
 GRACE_S = 10
 """Time that requests have to end after the signal that stops the server."""
-CONNECTIONS = 512
+LAST_S = 2
+"""The end of that time: continuations that still run are ended, so that their clients read why."""
 
 
 def is_local(host: str) -> bool:
@@ -85,12 +86,12 @@ def make(graph: ServedGraph, *, ready: Callable[[], None] = lambda: None, **opti
         access_log=False,
         lifespan="on",
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=2 * CONNECTIONS,  # beyond it uvicorn refuses, in plain text
         h11_max_incomplete_event_size=64 << 10,
         http="h11",
         ws="none",
     )
-    return _Running(config, ready)
+    return _Running(config, ready, server)
 
 
 class _OneLine(logging.Formatter):
@@ -119,9 +120,9 @@ def _log_in_lines() -> None:
 class _Running(uvicorn.Server):
     """uvicorn's server; it does not raise the signal that ended it again, and says when it answers."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], server: Server) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._server = ready, server
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -134,6 +135,10 @@ class _Running(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(GRACE_S - LAST_S, self._server.cut)
+        await super().shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

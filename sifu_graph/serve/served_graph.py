@@ -84,7 +84,7 @@ class Snapshot:
         self._changed: OrderedDict[Changes, _Walks] = OrderedDict()
 
     def walks(self, changes: Changes = ()) -> _Walks:
-        """The walks of the graph, with changes in memory (`inspection.what_if`) that leave its nodes as they are.
+        """The walks of the graph, with changes of edges in memory (`inspection.what_if`).
 
         Raises
         ------

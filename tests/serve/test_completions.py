@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from serving import Running, serving
 
 from sifu_graph import Graph
+from sifu_graph.serve import app, running
 from sifu_graph.serve.app import Limits
 
 openai = pytest.importorskip("openai")
@@ -273,3 +276,39 @@ def test_a_stream_without_a_reader_ends(paths: dict[str, Path]) -> None:
         server.graph.close()
 
     asyncio.run(run())
+
+
+def stream(stack: contextlib.ExitStack, server: Running, **asked: object) -> http.client.HTTPResponse:
+    """A stream whose head has been read."""
+    connection = stack.enter_context(
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30))
+    )
+    body = {"prompt": "春", "ignore_eos": True, "stream": True, **asked}
+    connection.request("POST", "/v1/completions", json.dumps(body).encode())
+    return stack.enter_context(connection.getresponse())
+
+
+def test_a_stream_that_is_cut_at_the_end_says_so(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "GRACE_S", 10.0)
+    monkeypatch.setattr(running, "LAST_S", 9.99)
+    with contextlib.ExitStack() as stack:
+        with serving(paths["recurrent"]) as server:
+            answer = stream(stack, server, max_tokens=16_000, n=64)
+            assert answer.status == 200 and answer.readline().startswith(b"data: ")
+        events = answer.read().decode().strip().split("\n\n")
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["message"] == "the server was stopped"
+
+
+def test_more_requests_than_may_be(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "CONNECTIONS", 2)
+    with serving(paths["recurrent"]) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stream(stack, server, max_tokens=16_000, n=64)
+            status, found = server.post({"prompt": "春"})
+            assert (status, found["error"]["code"]) == (503, "busy")
+        for _ in range(200):
+            if server.post({"prompt": "春", "max_tokens": 1})[0] == 200:
+                break
+            time.sleep(0.05)
+        assert server.post({"prompt": "春", "max_tokens": 1})[0] == 200
