@@ -124,8 +124,8 @@
       element("td", { class: "token" }, visible(name)),
       element("td", { class: "p" }, element("meter", { min: 0, max: 1, value: p, "aria-label": percent(p) }), percent(p)),
       element("td", { class: "was" }, was && name in was ? percent(was[name]) : ""),
-      element("td", { class: "changes" }, ...(name === "<unk>" ? [] : [["+", "boost", nats, `${nats} nats more`], ["\u2212", "boost", -nats, `${nats} nats less`], ["forbid", "forbid", null, "never"]]).map(([label, kind, amount, said]) =>
-        element("button", { type: "button", "aria-label": `${visible(sourceOf(k))} to ${visible(name)}: ${said}`, click: () => change({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
+      element("td", { class: "changes" }, ...(name === "<unk>" ? [] : [["+", "boost", nats, `+ ${nats} nats`], ["\u2212", "boost", -nats, `\u2212 ${nats} nats`], ["forbid", "forbid", null, "forbid"]]).map(([label, kind, amount, said]) =>
+        element("button", { type: "button", "aria-label": `${said}: ${visible(sourceOf(k))} to ${visible(name)}`, click: () => change({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
     $("panel").hidden = false;
     $("why").disabled = !one.text;
     $("trace").hidden = true;
@@ -189,7 +189,7 @@
     $("draft").hidden = !state.draft.length;
     $("before-title").textContent = state.draft.length ? "Without the changes, same seed" : "Before the change, same seed";
     $("changes").replaceChildren(...state.draft.map((one) => element("li", {}, element("span", { class: "token" }, visible(one).replaceAll("\u2423", " ")),
-      element("button", { type: "button", "aria-label": `take back: ${visible(one)}`, click: () => draft(state.draft.filter((other) => other !== one)) }, "\u00d7"))));
+      element("button", { type: "button", "aria-label": `\u00d7, take back: ${visible(one)}`, click: () => draft(state.draft.filter((other) => other !== one)) }, "\u00d7"))));
   }
 
   async function draft(changes) {

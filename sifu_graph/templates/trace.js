@@ -109,9 +109,8 @@
     const [text, letters] = fit(label(c.name) + (many ? "\u2026" : ""), wide - 50, 11, 15);
     const classes = ["candidate", c.private ? "private" : "default", k === position.came && "came",
       mine && k === state.pick && "picked", mine && k === state.versus && k !== state.pick && "versus"].filter(Boolean);
-    const spoken = `${label(c.name)}, energy ${c.energy}, probability ${percent(c.p)}, ${c.private ? "private edge" : "default edge"}`;
     return svg("g", {
-      class: classes.join(" "), tabindex: -1, role: "button", "aria-label": spoken, "data-at": index, "data-k": k,
+      class: classes.join(" "), tabindex: -1, role: "button", "data-at": index, "data-k": k,
       on: { click: (event) => { event.stopPropagation(); const versus = event.shiftKey || state.compare; choose(index, k, versus); if (!versus) pin(c.name); } },
     },
     svg("title", null, `${label(c.name)}  energy ${fixed(c.energy, 4)}  p ${(100 * c.p).toPrecision(3)} %` +
@@ -126,15 +125,16 @@
     const center = x(position.position), name = label(position.node), [head, letters] = fit(name, 30, 9, 19), shown = candidatesShown(position);
     const told = position.candidates.slice(0, position.contenders).reduce((sum, c, k) => sum + (shown.includes(k) ? shareOf(c) : 0), 0);
     const group = svg("g", {
-      class: "column" + (index === state.at ? " here" : "") + (position.silent ? " silent" : ""), tabindex: index === state.at ? 0 : -1,
-      role: "button", "aria-label": `position ${position.position}: ${name}`, "data-at": index,
+      class: "column" + (index === state.at ? " here" : "") + (position.silent ? " silent" : ""), "data-at": index,
       on: { click: () => { go(index); pin(position.node); } },
     },
     svg("rect", { class: "plate", x: center - COLUMN / 2 + 1, y: BASE - 24, width: COLUMN - 2, height: 84 + ROW * 24, rx: 8 }),
     svg("line", { class: "guide", x1: center, x2: center, y1: BASE + 18, y2: BASE + 40 }),
-    svg("circle", { class: "disc", cx: center, cy: BASE, r: 18 }),
-    svg("text", { class: "head token", x: center, y: BASE, style: { fontSize: letters } }, head),
-    svg("text", { class: "soft", x: center, y: BASE + 33, "text-anchor": "middle" }, String(position.position)),
+    svg("g", { class: "position", tabindex: index === state.at ? 0 : -1, role: "button" },
+      svg("title", null, `${name}, position ${position.position}`),
+      svg("circle", { class: "disc", cx: center, cy: BASE, r: 18 }),
+      svg("text", { class: "head token", x: center, y: BASE, style: { fontSize: letters } }, head),
+      svg("text", { class: "soft", x: center, y: BASE + 33, "text-anchor": "middle" }, String(position.position))),
     shown.map((k, row) => candidate(position, index, k, row)),
     svg("text", { class: "soft", x: center, y: BASE + 57 + shown.length * ROW, "text-anchor": "middle" }, `${percent(Math.max(0, 1 - told))} else`));
     return [group, shown.length];
@@ -192,7 +192,7 @@
     if (data.encoded) lines.push([["positional encoding"], parts.encoding, "part"]);
     const most = Math.max(1e-9, ...lines.map(([, value]) => Math.abs(value)), Math.abs(margin));
     put("account", html("table", { id: "account-table" },
-      html("thead", null, html("tr", null, html("th", null, "part"), html("th", { class: "number" }, "energy"), html("th", null))),
+      html("thead", null, html("tr", null, html("th", null, "part"), html("th", { class: "number" }, "energy"), html("td"))),
       html("tbody", null, lines.map(([name, value, kind]) => html("tr", { class: kind, "data-value": value }, html("td", null, name),
         html("td", { class: "number" }, signed(value, 4)), html("td", { class: "chart" }, BAR(value, most)))),
       html("tr", { class: "part", "data-value": parts.remainder }, html("td", null, "remainder (rounding)"),
@@ -253,7 +253,7 @@
     state.pick = 0;
     state.versus = here().contenders > 1 ? 1 : 0;
     render();
-    focusOn(`.column[data-at="${state.at}"]`);
+    focusOn(`.column[data-at="${state.at}"] .position`);
   }
   function choose(index, k, versus) {
     if (index !== state.at) { state.at = index; state.pick = 0; state.versus = here().contenders > 1 ? 1 : 0; }

@@ -12,7 +12,7 @@ import needs
 import pytest
 from browser import Browser, chromium
 from map_page import look_at, place, settle
-from page_layout import SIZES, faint, nameless, outside
+from page_layout import SIZES, faint, inaccessible, outside
 
 from sifu_graph import Graph, build_graph
 from sifu_graph.plot.draw_map import draw_map
@@ -83,7 +83,7 @@ def test_nothing_sticks_out_and_everything_can_be_read(
         browser.run(f"sifuMap.pin({json.dumps(node)}, true)")
         assert outside(browser) == []
         assert faint(browser) == []
-        assert nameless(browser) == []
+        assert inaccessible(browser) == []
     header = "(({ offsetWidth, offsetHeight }) => offsetWidth * offsetHeight)(document.querySelector('header'))"
     assert browser.run(f"{header} / (innerWidth * innerHeight)") < 0.2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import needs
 import pytest
 from browser import Browser, chromium
-from page_layout import SIZES, faint, nameless, outside
+from page_layout import SIZES, faint, inaccessible, outside
 
 from sifu_graph import Graph, build_graph
 
@@ -60,7 +60,7 @@ def test_texts_can_be_read_and_controls_have_names(
     browser.scheme(scheme)
     browser.open(pages[language])
     assert faint(browser) == []
-    assert nameless(browser) == []
+    assert inaccessible(browser) == []
 
 
 @pytest.mark.parametrize("language", TEXTS)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import needs
 import pytest
 from browser import Browser, chromium
-from page_layout import SIZES, faint, nameless, outside
+from page_layout import SIZES, faint, inaccessible, outside
 from serving import Running, serving
 
 from sifu_graph import Graph
@@ -210,7 +210,7 @@ def test_a_newcomer_sees_why_and_changes_it_and_takes_it_back(editable: Running,
             browser.scheme(scheme)
             time.sleep(0.3)
             assert faint(browser) == []
-        assert nameless(browser) == [] and outside(browser) == []
+        assert inaccessible(browser) == [] and outside(browser) == []
         assert browser.errors == []
         assert all(each.startswith((f"http://127.0.0.1:{editable.port}/", "data:")) for each in browser.requests)
 

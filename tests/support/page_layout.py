@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 from browser import Browser
 
 SIZES = ((1280, 800), (768, 1024), (390, 844))
@@ -56,9 +58,9 @@ FAINT = """(() => {
     }
     return out;
 })()"""
-NAMELESS = """[...document.querySelectorAll("button, input, select, summary, [tabindex='0'], [role='button']")].filter(
-    (one) => !(one.getAttribute("aria-label") || one.labels?.[0]?.textContent || one.textContent).trim()
-).map((one) => one.outerHTML.slice(0, 80))"""
+AXE = """axe.run().then((found) => found.violations.map(
+    (rule) => `${rule.id}: ${rule.nodes.length} times, for example ${rule.nodes[0].target.join(" ")}`
+))"""
 
 
 def outside(page: Browser) -> list[str]:
@@ -73,7 +75,8 @@ def faint(page: Browser) -> list[str]:
     return found
 
 
-def nameless(page: Browser) -> list[str]:
-    """Controls that a screen reader cannot name."""
-    found: list[str] = page.run(NAMELESS)
+def inaccessible(page: Browser) -> list[str]:
+    """What axe-core (https://github.com/dequelabs/axe-core) finds: names, roles, focus, headings, contrast."""
+    page.run(f"{(resources.files('axe_core_python') / 'axe.min.js').read_text('utf-8')};0")
+    found: list[str] = page.run(AXE)
     return found
