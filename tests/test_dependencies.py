@@ -14,8 +14,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOOLS = {
-    "axe-core-python", "codespell", "hypothesis", "import-linter", "mkdocs-material", "mkdocstrings", "mypy", "numpydoc",
-    "openai", "pre-commit", "pytest", "pytest-xdist", "ruff",
+    "axe-core-python", "codespell", "hypothesis", "import-linter", "mkdocs-material", "mkdocstrings", "mypy",
+    "numpydoc", "openai", "pre-commit", "pytest", "pytest-xdist", "ruff",
 }  # fmt: skip
 """Requirements of the extra `dev` that only check the project: the oldest release of each is of no interest."""
 

@@ -1,7 +1,7 @@
 """Changes of the graph in memory only, so that a trace can compare before and after.
 
     edge U V = default    the edge loses its own parameters, as after `Edit.default_edge`
-    edge U V boost NATS   the edge has so much more energy, as after `Edit.boost_edge`; in a graph with a base
+    edge U V boost NATS   the edge has NATS more energy, as after `Edit.boost_edge`; in a graph with a base
     edge U V forbid       the edge is never taken, as after `Edit.forbid_edge`
     node X off            the node and all its edges are removed; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)

@@ -310,7 +310,7 @@ class PairModel:
         return found
 
     def with_edge(self, source: int, target: int, nats: float) -> PairModel:
-        """The same p; the edge of a source adds so much more to its energy, rounded as in a store. -inf: never."""
+        """The same p; the edge of a source adds ``nats`` more to its energy, rounded as in a store. -inf: forbidden."""
         pair = int(self.find(np.array([source]), np.array([target]))[0])
         added = np.zeros(len(self.target)) if self.added is None else self.added
         if pair >= 0:
