@@ -6,14 +6,17 @@ The module knows node ids and probabilities; it does not know names, and not wha
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sifu_graph.arrays import Doubles, Ids, Integers
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.generation.base_walk import AnyWalk
 from sifu_graph.generation.sampler import Reals
+from sifu_graph.generation.walk import nth_missing
 from sifu_graph.inspection.contests import Contest, as_evaluation
 from sifu_graph.model import base_forward
 from sifu_graph.model.parameters import Parameters
@@ -59,13 +62,38 @@ def log_p_of_tokens(graph: GraphSession, ids: Ids) -> Doubles:
 
 
 def _contests(graph: GraphSession, parameters: Parameters, ids: Sequence[int]) -> Iterator[Contest | None]:
-    """The contest after each token but the last, as evaluation computes it; None: the next pair is forbidden."""
+    """The contest after each token but the last, as evaluation computes it; None: no node can follow.
+
+    A contest has no ``loss`` where the next token of the text is forbidden.
+    """
     parameters, length = dataclasses.replace(parameters, tier=None), graph.settings["build"]["length"]  # CPU
-    stride = CHUNKS * (length - 1)
+    index, stride = parameters.index, CHUNKS * (length - 1)
     for begin in range(0, len(ids) - 1, stride):
         piece = ids[begin : begin + stride + 1]
-        found = {one.position: one for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]}
-        yield from (found.get(place) for place in range(len(piece) - 1))
+        never = [one in index.forbidden_after(node) for node, one in itertools.pairwise(piece)]
+        found = {}
+        if not all(never):
+            found = {one.position: one for one in as_evaluation(parameters, graph.signal, piece, length, None)[1]}
+        for place in range(len(piece) - 1):
+            if not never[place]:
+                yield found[place]
+                continue
+            chunk = piece[place - place % (length - 1) : place + 1]
+            node = a_successor(graph, index, chunk[-1])
+            if node is None:
+                yield None
+                continue
+            one = as_evaluation(parameters, graph.signal, [*chunk, node], length, 1)[1][0]
+            yield dataclasses.replace(one, loss=None)
+
+
+def a_successor(graph: GraphSession, index: EdgeIndex, node: int) -> int | None:
+    """A node that can follow a node by the edges of ``index``, the separator if it can; None: no node can."""
+    never, separator = index.forbidden_after(node), graph.tokenizer.separator
+    if separator is not None and separator not in never:
+        return separator
+    found = nth_missing(never, 0)
+    return found if found < index.nodes else None
 
 
 def of_text(graph: GraphSession, ids: Sequence[int], walk: AnyWalk) -> Iterator[Doubles]:

@@ -11,6 +11,8 @@ from sifu_store.errors import OptionError, OptionTypeError
 from small import write_text
 
 from sifu_graph import Graph, build_graph
+from sifu_graph.generation.base_walk import walk_of
+from sifu_graph.inspection import distributions
 from sifu_graph.text.tokenizer import SEPARATOR, UNKNOWN
 
 GRAPHS = {
@@ -126,3 +128,26 @@ def test_a_forbidden_edge_has_no_probability(tmp_path: Path) -> None:
             assert found.log_p == -math.inf
             assert found.perplexity == math.inf
             assert "風" not in {one.name for one in graph.next("春", k=10**6)}
+
+
+@pytest.mark.parametrize("signal", ["recurrent", "tuned"])
+def test_the_distribution_before_a_forbidden_edge(signal: str, tmp_path: Path) -> None:
+    """It is the one that the same tokens have before an edge that is not forbidden; both begin a chunk and are in one."""
+    text, path = write_text(tmp_path / "a.txt", documents=60), tmp_path / "g.sifu"
+    build_graph(text, path, signal=signal, length=4)
+    with Graph.open(path) as graph:
+        graph.forbid_edge("春", "風")
+        walk = walk_of(graph.parameters, graph.signal)
+
+        def after_each(text: str) -> list[np.ndarray]:
+            return list(distributions.of_text(graph, [SEPARATOR, *graph.tokenizer.encode(text)], walk))
+
+        forbidden = graph.tokenizer.token_id("風")
+        for before in ("春", "月春", "月夜花春", "月夜花春風春"):
+            found, other = (after_each(before + next_one)[-1] for next_one in ("風", "花"))
+            assert found == pytest.approx(other, abs=1e-6)
+            assert np.exp(found).sum() == pytest.approx(1)
+            assert np.flatnonzero(found == -np.inf).tolist() == [forbidden]
+        if signal == "tuned":  # a part of a text whose pairs are all forbidden
+            alone = graph.tokenizer.encode("春風")
+            assert distributions.log_p_of_tokens(graph, alone).tolist() == [-np.inf]
