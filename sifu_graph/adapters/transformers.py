@@ -205,7 +205,7 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
         with in_use(self.graph):
             if generating:
                 if attention_mask is not None and not bool(attention_mask[:, -1].all()):
-                    raise OptionError("a text ends with padding: pad on the left (`padding_side=\"left\"`) to generate")
+                    raise OptionError('a text ends with padding: pad on the left (`padding_side="left"`) to generate')
                 return CausalLMOutput(logits=torch.stack([self._after(at, ids) for at, ids in enumerate(rows)]))
             logits = torch.zeros(*input_ids.shape, len(self.graph.tokenizer), dtype=torch.float64)
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

@@ -32,6 +32,12 @@ class StepReport:
     snapshot: str | None = None
     cache: dict[str, float | int] | None = None
 
+    def scalars(self) -> dict[str, float]:
+        """The figures by name, for a tool that draws them over the steps; those of the cache begin with ``cache/``."""
+        names = ("loss", "perplexity", "heldout_perplexity", "tokens", "tokens_per_s")
+        found = {name: float(value) for name in names if (value := getattr(self, name)) is not None}
+        return found | {f"cache/{name}": float(value) for name, value in (self.cache or {}).items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
