@@ -1,1 +1,1 @@
-"""A graph where other tools expect a language model: `lm_eval` (lm-evaluation-harness) and `llm_plugin` (llm)."""
+"""A graph in other tools: a language model of `lm_eval`, `llm`, `transformers`; training in `tensorboard`, `mlflow`."""

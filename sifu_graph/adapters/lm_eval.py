@@ -85,3 +85,9 @@ class SifuLM(LM):
             if stop.found:
                 return text
         return text + stop.push("", last=True)
+
+
+if __name__ == "__main__":  # the command of the package, which does not know the model otherwise
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

@@ -132,7 +132,7 @@ def test_a_forbidden_edge_has_no_probability(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signal", ["recurrent", "tuned"])
 def test_the_distribution_before_a_forbidden_edge(signal: str, tmp_path: Path) -> None:
-    """It is the one that the same tokens have before an edge that is not forbidden; both begin a chunk and are in one."""
+    """It is the one that the same tokens have before an edge that is not forbidden, at any place of a chunk."""
     text, path = write_text(tmp_path / "a.txt", documents=60), tmp_path / "g.sifu"
     build_graph(text, path, signal=signal, length=4)
     with Graph.open(path) as graph:

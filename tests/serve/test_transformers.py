@@ -14,7 +14,7 @@ import torch
 from small import write_text
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.errors import OptionError
+from sifu_graph.errors import OptionError, StoreNotFoundError
 from sifu_graph.verification import verify
 
 transformers = pytest.importorskip("transformers")
@@ -168,7 +168,7 @@ def test_what_is_refused(path: Path, opened: tuple[Any, Any]) -> None:
         model.generate(**right, max_new_tokens=1)
     with pytest.raises(OptionError, match="no token"):
         model(torch.tensor([[1]]), attention_mask=torch.tensor([[0]]))
-    with pytest.raises(Exception, match="does not exist|no graph"):
+    with pytest.raises(StoreNotFoundError):
         adapter.load(path / "nowhere")
 
 
