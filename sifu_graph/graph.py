@@ -272,12 +272,11 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         >>> trace.positions[-1].candidates[0].name                                  # doctest: +SKIP
         """
         from sifu_graph.inspection.trace import TraceOptions, trace
+        from sifu_graph.plot.trace_html import trace_to_page, with_page
 
         options = TraceOptions(top=top, last=last, like=like, also=also, what_if=what_if)
         if html is None:
-            return trace(self, text, options)
-        from sifu_graph.plot.trace_html import trace_to_page
-
+            return with_page(self, trace(self, text, options))
         return trace_to_page(self, text, options, html, force=force)
 
     def diff(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sifu_store.errors import OptionError
 
@@ -38,16 +38,17 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise OptionError(f"this needs tensorboard ({error}): pip install tensorboard") from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        writer: Any = SummaryWriter  # whose methods have no types
+        self._writer = writer(str(folder))
 
     def __call__(self, report: StepReport) -> None:
         """Writes the figures of a step."""
         for name, value in report.scalars().items():
-            self._writer.add_scalar(name, value, report.step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, report.step)
 
     def close(self) -> None:
         """Writes what is buffered, and closes the file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def __enter__(self) -> Self:
         return self

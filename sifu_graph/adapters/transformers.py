@@ -127,7 +127,7 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
                 setattr(config, name, options.pop(name))
         meant = (name for name in options.keys() - OF_AUTO if name[0] != "_" and options[name] is not None)
         if others := sorted(meant):
-            raise OptionError(f"`{others[0]}` has no meaning for a graph, which is read from its store as it is")
+            raise OptionError(f"`{others[0]}` has no meaning for a graph, which is read from its store unchanged")
         return cls(config, GraphSession.open(path if config.store is None else config.store, at=config.at))
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:
@@ -142,7 +142,8 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
         """Refused: the model is for inference. Raises `OptionError`."""
         if mode:
             raise OptionError(NO_TRAINING)
-        return super().train(mode)
+        super().train(mode)
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -236,16 +237,21 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
     def _after(self, row: int, ids: list[int]) -> Tensor:
         """Logits of every node after a text, as generation computes them, float64 [1, n]."""
         while len(self._generated) <= row:
-            self._generated.append(_Continued(self.graph))
+            self._generated.append(_Continued(self.graph, beside=self._generated[0] if self._generated else None))
         return torch.from_numpy(self._generated[row].logits(ids))[None]
 
 
 class _Continued:
     """A text in generation, which most often is the one before with one token more."""
 
-    def __init__(self, graph: GraphSession) -> None:
+    def __init__(self, graph: GraphSession, beside: _Continued | None) -> None:
         tokenizer = graph.tokenizer
-        self._walk: AnyWalk = walk_of(graph.parameters, graph.signal, forbidden=tokenizer.never_generated)
+        self._walk: AnyWalk = walk_of(
+            graph.parameters,
+            graph.signal,
+            forbidden=tokenizer.never_generated,
+            beside=None if beside is None else beside._walk,
+        )
         self._separator, self._ids = tokenizer.separator, list[int]()
 
     def logits(self, ids: list[int]) -> Doubles:

@@ -26,6 +26,7 @@ from sifu_graph.inspection import what_if
 from sifu_graph.inspection.attribution import METHOD, Account, account, account_on_base, moved_shares
 from sifu_graph.inspection.base_contests import on_base
 from sifu_graph.inspection.contests import Contest, Contestants, Like, as_evaluation, as_generation
+from sifu_graph.inspection.notebook import WithPage
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import mix_weights
 from sifu_graph.ops.positional import step_encoding
@@ -119,7 +120,7 @@ class Position:
 
 @short_repr
 @dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(WithPage):
     """The result of `trace`. I: positions shown, m: signals in their mixes, n: nodes, k: candidates in detail.
 
     Attributes

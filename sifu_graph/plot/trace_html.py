@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,8 @@ from sifu_store.layout import BIAS, WEIGHT
 from sifu_graph.inspection.trace import PAGE_TOP, Position, Trace, TraceOptions, trace
 from sifu_graph.output_file import require_file
 from sifu_graph.plot.html_page import html_page
+from sifu_graph.session import GraphSession, in_use
 from sifu_graph.text.tokenizer import SEPARATOR
-
-if TYPE_CHECKING:
-    from sifu_graph.session import GraphSession
 
 POSITIONS = 96
 """Largest number of positions on a page (the last ones of the trace), and of signals of a position (earlier ones are
@@ -41,7 +39,28 @@ def trace_to_page(
     """
     require_file(Path(path), force=force)
     found = trace(graph, text, dataclasses.replace(options, top=options.top or PAGE_TOP))
-    return dataclasses.replace(found, page_bytes=write_page(graph, found, Path(path)))
+    return with_page(graph, dataclasses.replace(found, page_bytes=write_page(graph, found, Path(path))))
+
+
+def with_page(graph: GraphSession, trace: Trace) -> Trace:
+    """The trace, which a notebook then shows as its page."""
+    return dataclasses.replace(trace, page=_Page(graph, trace))
+
+
+class _Page:
+    """Makes the page of a trace while its graph is open at the same snapshot; else None."""
+
+    def __init__(self, graph: GraphSession, trace: Trace) -> None:
+        self._graph, self._trace, self._snapshot = graph, trace, graph.store.snapshot
+
+    def __call__(self) -> str | None:
+        with in_use(self._graph):
+            same = self._graph.store.snapshot == self._snapshot
+            return trace_page(self._graph, self._trace) if same else None
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """None in a copy or a pickle of the trace, for which an open graph is not copied."""
+        return type(None), ()
 
 
 def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:

@@ -25,10 +25,12 @@ C = TypeVar("C", bound=type)
 def short_repr(cls: C) -> C:
     """A decorator of a dataclass: ``repr`` is one short line, and notebooks show its fields as tables.
 
-    Apply it above ``@dataclass``. All values stay in the fields; only what is shown is short.
+    Apply it above ``@dataclass``. All values stay in the fields; only what is shown is short. Fields with
+    ``repr=False`` are not shown, and a class that has a ``_repr_html_`` keeps it.
     """
     cls.__repr__ = _line  # type: ignore[assignment,method-assign]
-    cls._repr_html_ = _html  # type: ignore[attr-defined]
+    if not hasattr(cls, "_repr_html_"):
+        cls._repr_html_ = fields_html  # type: ignore[attr-defined]
     return cls
 
 
@@ -48,7 +50,7 @@ def _line(self: Any) -> str:
     name, parts, room = type(self).__name__, [], MOST_LINE
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)
-        if value is None:
+        if value is None or not field.repr:
             continue
         part = f"{field.name}={_short(value)}"
         room -= len(part) + 2
@@ -59,9 +61,10 @@ def _line(self: Any) -> str:
     return f"{name}({', '.join(parts)})"
 
 
-def _html(self: Any) -> str:
+def fields_html(self: Any) -> str:
+    """The fields of a dataclass as tables in HTML."""
     rows, tables = [], []
-    for field in dataclasses.fields(self):
+    for field in (each for each in dataclasses.fields(self) if each.repr):
         value, title = getattr(self, field.name), escape(_title(field.name))
         if isinstance(value, list | tuple) and value and dataclasses.is_dataclass(value[0]):
             tables.append(f"<p><b>{title}</b></p>{table_html(value)}")

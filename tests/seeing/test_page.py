@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
+import shutil
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import needs
@@ -13,7 +17,7 @@ from browser import Browser, chromium
 from sifu_store.errors import OptionError
 
 from sifu_graph import Graph, build_graph
-from sifu_graph.plot.trace_html import POSITIONS, page_data
+from sifu_graph.plot.trace_html import POSITIONS, page_data, trace_page
 
 NASTY = [
     "</script><script>window.hit=1</script>",
@@ -192,3 +196,23 @@ def test_a_file_that_exists_is_kept(graph: Graph, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=says):
             graph.trace("春", html=place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.html"]
+
+
+def test_a_notebook_shows_the_page(graph: Graph, tmp_path: Path) -> None:
+    """In a frame, without access to the notebook; where the graph has changed or is closed, the fields as tables."""
+    for found in (graph.trace("春風花"), graph.trace("春風花", what_if=["edge 春 風 = default"])):
+        frame = found._repr_html_()
+        assert re.match(r'<iframe title="Trace" sandbox="allow-scripts" style="[^"]*" srcdoc="[^"]*"></iframe>$', frame)
+        page = unescape(re.findall(r'srcdoc="([^"]*)"', frame)[0])
+        assert page == trace_page(graph, found)
+        assert "page" not in repr(found)
+        for copied in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+            assert copied.positions[0].name == found.positions[0].name
+            assert copied._repr_html_().startswith("<table>")
+    with Graph.open(shutil.copytree(graph.path, tmp_path / "other.sifu")) as other:
+        first, second = other.trace("春風花"), other.trace("春")
+        other.boost_edge("春", "風", 1.0)
+        assert first._repr_html_().startswith("<table>")
+        other.undo()
+        assert first._repr_html_().startswith("<iframe")
+    assert second._repr_html_().startswith("<table>")
