@@ -29,7 +29,10 @@ WITH_SHAPES = ("text", "edit", "generation", "inspection", "interop", "plot")
 """Packages of `sifu_graph` in which methods are checked too."""
 
 
-ADAPTED = {"sifu_graph.adapters.lm_eval": "lm_eval", "sifu_graph.adapters.llm_plugin": "llm"}
+ADAPTED = {
+    f"sifu_graph.adapters.{module}": package
+    for module, package in (("lm_eval", "lm_eval"), ("llm_plugin", "llm"), ("transformers", "transformers"))
+}
 """Modules for packages that may be missing."""
 
 

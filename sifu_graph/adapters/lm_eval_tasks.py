@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness from the held-out text of a graph: files that `lm_eval --include_path` reads.
+"""Tasks of lm-evaluation-harness from the held-out text of a graph: a folder for its `include_path`.
 
 The tasks are the files of `templates/lm_eval`. The module knows texts and files; it does not know probabilities, and
 does not need the package.

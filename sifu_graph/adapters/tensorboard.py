@@ -25,7 +25,7 @@ class TensorBoard:
     Parameters
     ----------
     folder
-        Where the event files are written; ``tensorboard --logdir`` shows it.
+        Where the event files are written: the folder that TensorBoard shows.
 
     Raises
     ------

@@ -42,7 +42,7 @@ from sifu_graph.session import GraphSession, in_use
 from sifu_graph.text.registry import read_tokenizer
 from sifu_graph.text.tokenizer import Tokenizer
 
-NO_TRAINING = "this model is for inference only: train the graph with `Graph.train` or `sifu train`"
+NO_TRAINING = "this model is for inference only: train the graph with `Graph.train`"
 OF_AUTO = frozenset({"trust_remote_code", "adapter_kwargs", "revision", "local_files_only", "cache_dir", "token"})
 """Arguments of `from_pretrained` that the `Auto` classes add, or that concern downloads: they have no effect."""
 IGNORED = -100  # a label that does not enter the loss
@@ -194,8 +194,8 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
         Returns
         -------
         CausalLMOutput
-            ``logits``, float64 [B, T, n]: log p, as `Graph.score` and `Graph.evaluate` compute it; 0 for padding. With
-            ``generating`` [B, 1, n], not normalised. ``loss``: mean of -log p over the labels, in nats.
+            ``logits``, float64 [B, T, n]: log p, as `Graph.score` and `Graph.evaluate` compute it; 0 for padding.
+            With ``generating`` [B, 1, n], not normalised. ``loss``: mean of -log p over the labels, in nats.
 
         Raises
         ------
@@ -219,19 +219,17 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
         nodes = len(self.graph.tokenizer)
         if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < nodes:
             raise OptionError(f"`input_ids` has {int(input_ids.max()):,}: the graph has the nodes 0 to {nodes - 1:,}")
-        if mask is None:
-            found: list[list[int]] = input_ids.tolist()
-            return found
-        if not bool(mask.any(-1).all()):
+        kept = torch.ones_like(input_ids) if mask is None else mask
+        found = [row[each.bool()].tolist() for row, each in zip(input_ids, kept, strict=True)]
+        if not all(found):
             raise OptionError("a text has no token: each begins with the separator, as `SifuTokenizer` writes it")
-        return [row[kept.bool()].tolist() for row, kept in zip(input_ids, mask, strict=True)]
+        return found
 
     def _after_each(self, ids: list[int]) -> list[Tensor]:
         """log p of every node after each token of a text, as evaluation computes it, float64 [n] each."""
         node = distributions.a_successor(self.graph, self.graph.parameters.index, ids[-1])
-        if node is None:  # nothing can follow: all are -inf
-            nothing = torch.full((len(self.graph.tokenizer),), -torch.inf, dtype=torch.float64)
-            return [*self._after_each(ids[:-1]), nothing] if len(ids) > 1 else [nothing]
+        if node is None:
+            raise OptionError(f"no node can follow {self.graph.tokenizer.vocabulary[ids[-1]]!r}: allow an edge")
         return [torch.from_numpy(found) for found in distributions.of_text(self.graph, [*ids, node], self._walk)]
 
     def _after(self, row: int, ids: list[int]) -> Tensor:

@@ -78,13 +78,12 @@ def _contests(graph: GraphSession, parameters: Parameters, ids: Sequence[int]) -
             if not never[place]:
                 yield found[place]
                 continue
-            chunk = piece[place - place % (length - 1) : place + 1]
-            node = a_successor(graph, index, chunk[-1])
+            node, begun = a_successor(graph, index, piece[place]), place - place % (length - 1)
             if node is None:
                 yield None
                 continue
-            one = as_evaluation(parameters, graph.signal, [*chunk, node], length, 1)[1][0]
-            yield dataclasses.replace(one, loss=None)
+            chunk = [*piece[begun : place + 1], node]
+            yield dataclasses.replace(as_evaluation(parameters, graph.signal, chunk, length, 1)[1][0], loss=None)
 
 
 def a_successor(graph: GraphSession, index: EdgeIndex, node: int) -> int | None:

@@ -65,7 +65,11 @@ def test_the_logits_are_those_of_score(path: Path, opened: tuple[Any, Any]) -> N
             kept = inputs["attention_mask"][row].bool()
             ids = inputs["input_ids"][row][kept].tolist()
             expected = [token.log_p for token in graph.score(text).tokens]
-            values = [float(one[node]) for one, node in zip(log_p[row][kept], [*ids[1:], 1], strict=True)]
+            after = torch.tensor([*ids[1:], 1])[:, None]
+            raw, values = (
+                every_node[row][kept].gather(-1, after)[:, 0].tolist() for every_node in (found.logits, log_p)
+            )
+            assert raw == expected if model.graph.signal.base else raw == pytest.approx(expected, abs=1e-6)
             assert values == pytest.approx(expected, abs=1e-6)
             assert found.logits[row][kept].exp().sum(-1).tolist() == pytest.approx([1.0] * len(ids))
             every += expected[:-1]
@@ -168,6 +172,8 @@ def test_what_is_refused(path: Path, opened: tuple[Any, Any]) -> None:
         model.generate(**right, max_new_tokens=1)
     with pytest.raises(OptionError, match="no token"):
         model(torch.tensor([[1]]), attention_mask=torch.tensor([[0]]))
+    with pytest.raises(OptionError, match="no token"):
+        model(torch.zeros(1, 0, dtype=torch.int64))
     with pytest.raises(StoreNotFoundError):
         adapter.load(path / "nowhere")
 
