@@ -38,7 +38,9 @@ async def complete(port: int, *, stream: bool, **asked: object) -> tuple[int, li
     """The tokens that a request generated, and the moments at which parts of the answer came."""
     body = json.dumps({"prompt": PROMPT, "ignore_eos": True, "top_p": 0.9, "stream": stream, **asked}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     writer.write(head.encode() + body)
     moments, parts = [], []
     while part := await reader.read(1 << 16):

@@ -15,9 +15,6 @@ from sifu_cli.library_names import with_options
 MOST_SHOWN = 1000
 """Greatest length of an error in characters: a message may contain a whole text that was given by mistake."""
 
-_NO_MEMORY = ("can't allocate memory", "failed to map segment", "cannot allocate memory", "Cannot allocate memory")
-"""What PyTorch and the loader of libraries say where the machine, or a limit of the process, has too little."""
-
 
 class CommandError(Exception):
     """Raised from the exception of a command, to name the command. None: it was not found."""
@@ -43,8 +40,6 @@ def explain(error: BaseException | None, command: click.Command | None) -> tuple
         return with_options(str(error), command), error.exit_code
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'reading or writing failed'}: {error.strerror}", 1
-    if isinstance(error, MemoryError) or any(each in str(error) for each in _NO_MEMORY):
-        return "the machine has too little free memory: free some, or build a smaller graph", 1
     return f"unexpected {type(error).__name__}: {error} (SIFU_DEBUG=1 shows where)", 1
 
 

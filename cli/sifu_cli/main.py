@@ -25,7 +25,7 @@ from sifu_cli.commands import COMMANDS, GROUPS, load
 from sifu_cli.failures import CommandError, explain, explain_usage, one_line
 from sifu_cli.options import quiet_option, store_option
 from sifu_cli.output.messages import warn
-from sifu_cli.output.terminal import echo, echo_text
+from sifu_cli.output.terminal import echo, echo_text, unwritable
 
 INTERRUPTED = 130
 REDELIVERED_S = 0.05
@@ -116,8 +116,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command line, without the program name, and return its exit code."""
     try:
         code = cli.main(list(args), prog_name="sifu", standalone_mode=False, color=_color())
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return 0
@@ -132,8 +131,21 @@ def run(args: Sequence[str]) -> int:
         return _failed(error, None)
 
 
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(error) from error
+
+
 def main() -> None:
     """The command ``sifu``."""
+    if sys.stdout is None:  # a file that is opened later would be in its place
+        os.open(os.devnull, os.O_WRONLY)
+        _report("stdout is closed: redirect it to a file, or to /dev/null")
+        _leave(1)
     if not sys.warnoptions and os.environ.get("SIFU_DEBUG") != "1":
         warnings.simplefilter("ignore")
         warnings.filterwarnings("once", message="sifu: ")  # warnings of sifu itself
@@ -147,11 +159,10 @@ def main() -> None:
     except KeyboardInterrupt as again:  # while the first one was reported
         code = _interrupted(again)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:  # `run` has reported it; the interpreter would flush and report again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        sys.stdout.flush()
+    except OSError:  # `run` has reported it; the interpreter would flush and report again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     _leave(code)
 
 

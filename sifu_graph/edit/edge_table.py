@@ -76,13 +76,13 @@ def read_rows(table: Any) -> list[EdgeRow]:
         The file cannot be read, a column is not known, or a row is not one edit; the message names line and column.
     """
     if isinstance(table, str | Path):
-        found = list(_of_file(Path(table)))
+        found = _of_file(Path(table))
     else:
         records = table.to_dict("records") if hasattr(table, "to_dict") else table
         if not isinstance(records, Iterable) or isinstance(records, Mapping):
             kind = type(table).__name__
             raise OptionTypeError(f"`table` is a {kind}: expected a path, a list of dicts or a pandas DataFrame")
-        found = [(f"table[{at}]", row) for at, row in enumerate(records)]
+        found = ((f"table[{at}]", row) for at, row in enumerate(records))
     rows, seen = [], dict[tuple[str, str], str]()
     for where, cells in found:
         row = _row(where, cells)

@@ -6,6 +6,7 @@ its past in the working copy and the commits before it; it does not know how a c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from sifu_store.layout import CLONE_EDGE, CLONE_ENERGY, FORBIDDEN, KEY, SOURCE, 
 from sifu_store.provenance import commits_before
 from sifu_store.reading import StoreReader
 
+from sifu_graph.arrays import Ints
 from sifu_graph.edit import clone_edges
 from sifu_graph.edit.columns import ROW, VALUE, Columns, EdgeValue
 from sifu_graph.edit.working_copy import WorkingCopy
@@ -22,6 +24,15 @@ from sifu_graph.model.io import read_clones
 from sifu_graph.session import GraphSession
 
 Ends = tuple[int, int]
+
+
+def followers(copy: WorkingCopy, without: Sequence[int]) -> Ints:
+    """How many nodes may be generated after each node, except some of them: int64 [n]."""
+    index, every = copy.index, np.arange(copy.n)
+    found = index.defaults() + index.row_sizes()
+    for node in {*copy.tokenizer.never_generated, *without}:
+        found -= ~index.is_forbidden(every, np.full(copy.n, node))
+    return found
 
 
 def forbid(copy: WorkingCopy, u: int, v: int) -> None:
@@ -38,7 +49,7 @@ def forbid(copy: WorkingCopy, u: int, v: int) -> None:
     if copy.is_forbidden(u, v):
         raise OptionError(f"{clone_edges.shown(copy, u, v)} is forbidden already")
     slot = copy.slot_of(u, v)
-    if int(copy.index.defaults()[u]) + len(copy.row_slots(u)) == 1:
+    if not followers(copy, without=[v])[u]:
         raise OptionError(
             f"{clone_edges.shown(copy, u, v)} is the last edge that may be chosen there: it cannot be forbidden"
         )

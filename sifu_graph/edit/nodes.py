@@ -19,11 +19,12 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, PAIR_DISCOUNTED, PAIR_TOTAL, 
 from sifu_graph.arrays import Ints
 from sifu_graph.edit import base_edits
 from sifu_graph.edit.columns import Columns
+from sifu_graph.edit.forbidding import followers
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.text.encoded import TokenFile
 from sifu_graph.text.kneser_ney import discount_of
-from sifu_graph.text.node_lookup import node_named
+from sifu_graph.text.node_lookup import node_named, shown_name
 from sifu_graph.text.tokenizer import SPECIAL
 
 
@@ -111,8 +112,18 @@ def note_pairs(copy: WorkingCopy, slots: Ints, *, rows: NDArray[np.bool_] | None
 
 
 def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
-    """Removes nodes and all their edges. Returns the number of private edges that were removed."""
+    """Removes nodes and all their edges. Returns the number of private edges that were removed.
+
+    Raises
+    ------
+    OptionError
+        One of them is a special node, or after a node that remains nothing could follow.
+    """
     before = copy.private
+    stuck = np.setdiff1d(np.flatnonzero(followers(copy, without=nodes) == 0), nodes)
+    if len(stuck):
+        name = shown_name(copy.tokenizer.vocabulary[stuck[0]])
+        raise OptionError(f"after {name} nothing else may follow: allow another edge out of it first")
     copy.remove_nodes(np.array(nodes, dtype=np.int64), tokenizer=copy.tokenizer.without(nodes))
     return before - copy.private
 

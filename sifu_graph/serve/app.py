@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -354,6 +356,9 @@ class _Counted:
             if self._open > CONNECTIONS:
                 busy = ApiError(f"there are {CONNECTIONS} requests already: try again later", status=503, code="busy")
                 await JSONResponse(busy.body(), 503, {"Retry-After": "1"})(scope, receive, noting)
+            elif self._server.token is None and not _names_this_machine(scope):
+                other = ApiError("the header Host names another machine: ask for localhost or 127.0.0.1", status=403)
+                await JSONResponse(other.body(), 403)(scope, receive, noting)
             elif self._allowed(scope):
                 await self._app(scope, receive, noting)
             else:
@@ -366,6 +371,26 @@ class _Counted:
     def _allowed(self, scope: Scope) -> bool:
         token = self._server.token
         return token is None or scope["path"] in ("/", "/health") or _sends(scope, token, in_query=True)
+
+
+def _names_this_machine(scope: Scope) -> bool:
+    """Whether a request is for an address of this machine alone.
+
+    The name of another site that its owner has given this address (DNS rebinding) would let its pages read answers.
+    """
+    sent = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    names = [re.sub(r":[0-9]*$", "", each).strip("[]").lower() for each in sent]
+    return all(name.endswith(".localhost") or is_local(name) for name in names)
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _sends(scope: Scope, token: str, *, in_query: bool = False) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sifu_store.errors import CorpusError, OptionError, StoreLockedError
+from sifu_store.errors import CorpusError, OptionError, StoreError, StoreLockedError
 
 from sifu_graph.graph import Graph
 from sifu_graph.inspection import distributions, what_if
@@ -215,3 +215,7 @@ def edit(path: Path, content: bytes) -> None:
             raise ApiError(str(error), status=409, code="locked") from error
         except OptionError as error:
             raise ApiError(str(error)) from error
+        except StoreError as error:
+            if type(error) is StoreError:  # nothing to undo, for example; not damage
+                raise ApiError(str(error), status=409, code="refused") from error
+            raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import signal
 import socket
@@ -20,23 +19,13 @@ import torch
 import uvicorn
 from sifu_store.errors import OptionError, ResourceError
 
-from sifu_graph.serve.app import CONNECTIONS, Server
+from sifu_graph.serve.app import CONNECTIONS, Server, is_local
 from sifu_graph.serve.served_graph import ServedGraph
 
 GRACE_S = 10
 """Time that requests have to end after the signal that stops the server."""
 LAST_S = 2
 """The end of that time: continuations that still run are ended, so that their clients read why."""
-
-
-def is_local(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,6 +16,9 @@ from sifu_store.history import Commit, Lineage, reachable
 from sifu_store.refs import BRANCH, MAIN, REDO, TAG, UNDONE, check_name, described, nearest, point
 from sifu_store.staging import REPOSITORY_NAME
 
+LEAST_OF_AN_ID = 4
+"""Characters of an id by which people name a commit, at least: a branch or a tag may not hide it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -207,6 +210,10 @@ def _commits(count: int) -> str:
 
 def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None:
     check_name(name, what)
+    snapshots = directory / REPOSITORY_NAME / "snapshots"
+    same = [path.name for path in snapshots.glob(f"{name.upper()}*")] if len(name) >= LEAST_OF_AN_ID else []
+    if same:
+        raise OptionError(f"a {what} cannot be named {name!r}: the id {same[0]} begins so; choose another name")
     names = lineage.references
     for kind, taken in (("branch", names.branches), ("tag", names.tags)):
         if name in taken:

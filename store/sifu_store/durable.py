@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import shutil
 import sys
@@ -32,6 +33,11 @@ _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_FILES_TEXT = ("Too many open files", "os error 24)", "os error 23)")
 _FILES_OF_A_READ = 8
 """Files that Icechunk may open at once."""
+_BYTES_OF_A_READ = 128 << 20  # what the C library reserves for the memory of a new thread
+_NO_MEMORY_TEXT = (
+    "error return without exception set", "Cannot allocate memory", "cannot allocate memory", "can't allocate memory",
+    "failed to map segment", "memory allocation",
+)  # fmt: skip
 _NO_THREADS_TEXT = ("can't start new thread", "failed to spawn thread", "Resource temporarily unavailable")
 _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 
@@ -171,6 +177,7 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
                 f"the disk of {path} became full while {what}: nothing was committed; free some space and try again"
             ) from error
         if isinstance(error, OSError):
+            raise_resource_error(error)
             raise StoreError(f"{what} failed at {path}: {error.strerror or error}") from error
         raise
 
@@ -191,7 +198,8 @@ def resource_error(error: BaseException) -> ResourceError | None:
     """What the process lacks, if an error or one of its causes is a lack of open files, of threads or of memory.
 
     Libraries report it as an `OSError`, as a `RuntimeError`, or within the text of an error of their own. Icechunk also
-    reports a file as missing that it could not open, so its errors are checked against the files that can be opened.
+    reports a file as missing that it could not open, and a thread that it could not start as an I/O error: its errors
+    are checked against the files that can be opened and the addresses that can be taken.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -203,9 +211,13 @@ def resource_error(error: BaseException) -> ResourceError | None:
                 f"this process may have {_most_files()} open files, which are too few: raise the limit (ulimit -n), "
                 "then repeat"
             )
-        if isinstance(seen, MemoryError) or "error return without exception set" in text:  # of libraries, for it
-            return ResourceError("this process may take too little memory: free some, or raise the limit (ulimit -v)")
+        no_memory = isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno == errno.ENOMEM)
+        no_memory = no_memory or any(each in text for each in _NO_MEMORY_TEXT)
+        if no_memory or ("I/O error" in text and not _can_map(_BYTES_OF_A_READ)):
+            return _too_little_memory()
         if any(each in text for each in _NO_THREADS_TEXT):
+            if not _can_map(_BYTES_OF_A_READ):  # a thread needs addresses, too
+                return _too_little_memory()
             return ResourceError(
                 "the system gives this process no more threads: raise the limit (ulimit -u), or end other processes, "
                 "then repeat"
@@ -219,6 +231,24 @@ def raise_resource_error(error: BaseException) -> None:
     lacking = None if isinstance(error, ResourceError) else resource_error(error)
     if lacking is not None:
         raise lacking from error
+
+
+def _too_little_memory() -> ResourceError:
+    with contextlib.suppress(ImportError):
+        import resource  # not on Windows
+
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            return ResourceError("this process may take too little memory: raise the limit (ulimit -v), then repeat")
+    return ResourceError("the machine has too little free memory: free some, or use a smaller graph")
+
+
+def _can_map(size: int) -> bool:
+    """Whether the process can take this number of further bytes of addresses."""
+    try:
+        mmap.mmap(-1, size).close()
+    except OSError:
+        return False
+    return True
 
 
 def _can_open(files: int) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -19,6 +21,9 @@ from sifu_store.errors import StoreError
 
 FOLDERS = ("chunks", "manifests", "refs", "snapshots", "transactions")
 """Folders of an Icechunk repository."""
+
+SETTINGS = "config.yaml"
+"""A file that Icechunk reads where there is one; it could name places outside of the store."""
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # Windows has only the second
 _APPEND = (
@@ -38,22 +43,62 @@ def refuse_link(path: Path) -> None:
         raise _link(path)
 
 
-def refuse_linked_files(repository: Path) -> None:
-    """Check that no file of an Icechunk repository is a symbolic link, before any is read: it may lead anywhere.
+def refuse_odd_files(directory: Path, repository: str) -> None:
+    """Check that the files of a store are files, before any is read.
+
+    A symbolic link may lead anywhere, and a pipe or a device may never end. Links that are allowed or have messages of
+    their own (folders, references) are not checked here.
+
+    Parameters
+    ----------
+    directory, repository
+        Directory of the store, and the name of its repository.
 
     Raises
     ------
     StoreError
-        One is.
+        The repository has settings of its own, a file of it is a symbolic link, or a file of the store is a pipe, a
+        socket or a device.
     """
-    for name in ("snapshots", "manifests", "transactions", "chunks"):
-        with contextlib.suppress(OSError), os.scandir(repository / name) as files:
-            for file in files:
-                if file.is_symlink():
-                    raise StoreError(
-                        f"{file.path} is a symbolic link, and nothing outside of a store is read: replace it by what "
-                        "it refers to, or delete it"
-                    )
+    inner = directory / repository
+    if os.path.lexists(inner / SETTINGS):
+        raise StoreError(f"{inner / SETTINGS} has settings of Icechunk, which no store of sifu has: delete it")
+    for folder in (inner, *(inner / name for name in FOLDERS if name != "refs")):
+        for file in _entries(folder):
+            if file.is_symlink() and not (folder == inner and file.name in FOLDERS):
+                raise StoreError(
+                    f"{file.path} is a symbolic link, and nothing outside of a store is read: replace it by what it "
+                    "refers to, or delete it"
+                )
+            if _is_odd(file):
+                _refuse_odd_file(file.path, file.stat(follow_symlinks=False).st_mode)
+    for reference in _entries(inner / "refs"):
+        with contextlib.suppress(OSError):
+            path = os.path.join(reference.path, "ref.json")  # noqa: PTH118  (there may be thousands)
+            _refuse_odd_file(path, os.lstat(path).st_mode)
+    for folder in (directory, directory / "cache", *(Path(each.path) for each in _entries(directory / "cache"))):
+        for file in _entries(folder):
+            if _is_odd(file):
+                _refuse_odd_file(file.path, file.stat(follow_symlinks=False).st_mode)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """The entries of a folder; none, if it is no folder."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def _is_odd(file: os.DirEntry[str]) -> bool:
+    return not (file.is_symlink() or file.is_file(follow_symlinks=False) or file.is_dir(follow_symlinks=False))
+
+
+def _refuse_odd_file(path: str, mode: int) -> None:
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket or a device"
+        raise StoreError(f"{path} is {kind}, no file: it is not part of a store; delete it")
 
 
 def check_folders(directory: Path, *names: str) -> None:
@@ -120,7 +165,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def open_to_append(path: Path) -> IO[bytes]:
-    """Open a file in a store to append to it; it is created if it is missing.
+    """Open a file in a store to append to it; it is created if it is missing. A hard link becomes a file of its own.
 
     Raises
     ------
@@ -131,6 +176,11 @@ def open_to_append(path: Path) -> IO[bytes]:
     """
     refuse_link(path)
     try:
+        file = os.fdopen(os.open(path, _APPEND, 0o666), "ab")
+        if os.fstat(file.fileno()).st_nlink == 1:
+            return file
+        with file, replacing(path) as own, path.open("rb") as shared:  # another name, of a copy, has the same file
+            shutil.copyfileobj(shared, own)
         return os.fdopen(os.open(path, _APPEND, 0o666), "ab")
     except OSError as error:
         if error.errno == errno.ELOOP:

@@ -159,6 +159,8 @@ def why(reader: Reader, error: BaseException) -> ResourceError | StoreChangedErr
 
 
 def _changed(path: Path) -> StoreChangedError:
+    if not path.exists():
+        return StoreChangedError(f"{path} was moved or deleted while it was read")
     return StoreChangedError(f"{path} was replaced by another process while it was read: repeat, to read the new one")
 
 

@@ -8,6 +8,7 @@ not locks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
+import psutil
 import zarr
 import zarr.api.asynchronous
 from zarr.core.sync import sync
@@ -28,10 +30,13 @@ from sifu_store.durable import raise_resource_error, sync_filesystem, write_dura
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import Lineage, resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
-from sifu_store.links import refuse_linked_files
+from sifu_store.links import refuse_odd_files
 from sifu_store.refs import BRANCH, MAIN, References, read_references
 from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
+COPY_PREFIX = "sifu-links-"
+"""Beginning of the name of a directory of `linked_copy`; the id of its process follows."""
+IN_MEMORY = "/dev/shm"
 COPY_BYTES = 16 << 20
 """Free space that the directory of a `linked_copy` needs."""
 
@@ -150,9 +155,9 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
     OptionError
         `at` names no snapshot.
     StoreError
-        A file is a symbolic link.
+        A file is a symbolic link, a pipe or a device.
     """
-    refuse_linked_files(directory / REPOSITORY_NAME)
+    refuse_odd_files(directory, REPOSITORY_NAME)
     acknowledged = read_acknowledged(directory)
     found = _open_head(directory, acknowledged, at)
     try:
@@ -422,7 +427,9 @@ def linked_copy(directory: Path, names: Mapping[str, str]) -> tempfile.Temporary
     names
         Snapshot id of every reference by the name of its directory.
     """
-    shadow = tempfile.TemporaryDirectory(prefix="sifu-", dir=_temporary_directory(), ignore_cleanup_errors=True)
+    shadow = tempfile.TemporaryDirectory(
+        prefix=f"{COPY_PREFIX}{os.getpid()}-", dir=_temporary_directory(), ignore_cleanup_errors=True
+    )
     original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
     for folder in ("snapshots", "refs"):
         (links / folder).mkdir(parents=True)
@@ -435,11 +442,28 @@ def linked_copy(directory: Path, names: Mapping[str, str]) -> tempfile.Temporary
     return shadow
 
 
+def remove_dead_copies() -> None:
+    """Delete the directories of links that killed processes of this user left."""
+    for place in {_usual_temporary_directory(), IN_MEMORY}:
+        for folder in Path(place).glob(f"{COPY_PREFIX}*-*"):
+            owner = folder.name.removeprefix(COPY_PREFIX).partition("-")[0]
+            with contextlib.suppress(OSError):
+                mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+                if mine and owner.isdigit() and not psutil.pid_exists(int(owner)):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _temporary_directory() -> str | None:
     """Where a copy of links goes: the usual place, or one in memory if the disk of that place is full."""
-    usual, in_memory = tempfile.gettempdir(), "/dev/shm"
-    full = shutil.disk_usage(usual).free < COPY_BYTES
-    return in_memory if full and os.access(in_memory, os.W_OK) else None
+    full = shutil.disk_usage(_usual_temporary_directory()).free < COPY_BYTES
+    return IN_MEMORY if full and os.access(IN_MEMORY, os.W_OK) else None
+
+
+def _usual_temporary_directory() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise StoreError("no folder for temporary files can be written: name one in $TMPDIR") from error
 
 
 def _open_linked_copy(

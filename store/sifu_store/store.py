@@ -24,13 +24,13 @@ from sifu_store.branching import Moved
 from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
 from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
-from sifu_store.errors import DiskFullError, OptionError
+from sifu_store.errors import DiskFullError, OptionError, StoreError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.links import check_folders
 from sifu_store.lock import WriterLock
 from sifu_store.read_errors import opens_again
-from sifu_store.refs import MAIN, TAG, drop, mark_deleted
+from sifu_store.refs import BRANCH, MAIN, TAG, drop, mark_deleted
 from sifu_store.repair import Repair
 from sifu_store.repository import (
     acknowledge,
@@ -40,6 +40,7 @@ from sifu_store.repository import (
     open_icechunk,
     open_repository,
     read_acknowledged,
+    remove_dead_copies,
     storage,
 )
 from sifu_store.staging import REPOSITORY_NAME, Staging, remove_dead_builds, require_store
@@ -299,7 +300,7 @@ class Store(StoreWriter):
         lineage, snapshot = self._lineage(), self.resolve(at)
         check_readable(self._repository, snapshot, self._directory, None)
         branching.create_branch(self._directory, lineage, name, snapshot)
-        self._acknowledge()
+        self._acknowledge_new(BRANCH + name)
         return snapshot
 
     def delete_branch(self, name: str) -> Commit:
@@ -344,7 +345,7 @@ class Store(StoreWriter):
         lineage, snapshot = self._lineage(), self.resolve(at)
         check_readable(self._repository, snapshot, self._directory, None)
         branching.create_tag(self._directory, lineage, name, snapshot)
-        self._acknowledge()
+        self._acknowledge_new(TAG + name)
         return snapshot
 
     def delete_tag(self, name: str) -> str:
@@ -393,6 +394,7 @@ class Store(StoreWriter):
 
             try:
                 builds = remove_dead_builds(self.path)  # first: it needs no free space
+                remove_dead_copies()
                 garbage = collecting.collect(
                     self._directory,
                     self._lineage(),
@@ -471,6 +473,15 @@ class Store(StoreWriter):
             checksums=checksums,
             without=without,
         )
+
+    def _acknowledge_new(self, reference: str) -> None:
+        """`_acknowledge` with a new reference, by the name of its directory; it is deleted if that fails."""
+        try:
+            self._acknowledge()
+        except BaseException:
+            with suppress(OSError, StoreError):
+                drop(self._directory, [reference])
+            raise
 
     def _acknowledge(
         self, branch: str | None = None, snapshot: str | None = None, *, without: Container[str] = ()

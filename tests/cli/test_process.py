@@ -15,6 +15,11 @@ import pytest
 from calls import call, process
 from sifu_store.store import Store
 
+UNWRITABLE = (
+    "stdout cannot be written (No space left on device); what was committed before remains: `sifu log` lists it\n"
+)
+CLOSED = "sifu: error: stdout is closed: redirect it to a file, or to /dev/null\n"
+
 
 def test_help_and_usage_errors_import_nothing_heavy() -> None:
     code = """
@@ -49,8 +54,28 @@ def test_output_that_cannot_be_written_is_an_error(built: Path) -> None:
     with Path("/dev/full").open("wb") as full, process("log", "--store", built, stdout=full) as running:
         _, err = running.communicate(timeout=60)
     assert running.returncode == 1
-    assert len(err.splitlines()) == 1
-    assert "No space left" in err
+    assert err == "sifu: error: " + UNWRITABLE
+
+
+def test_what_was_committed_before_the_output_failed_is_said(graph: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    before = call("log", "--json", "--store", graph).out.count('"snapshot"')
+    edit = ("edit-edge", "春", "風", "--boost", "1", "--store", graph)
+    with Path("/dev/full").open("wb") as full, process(*edit, stdout=full) as running:
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, err.splitlines()[-1]) == (1, "sifu: error: " + UNWRITABLE.rstrip())
+    assert call("log", "--json", "--store", graph).out.count('"snapshot"') == before + 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_without_stdout_nothing_is_done(graph: Path) -> None:
+    before = call("log", "--store", graph).out
+    for words in (["info"], ["edit-edge", "春", "風", "--boost", "1"], ["train", "--steps", "1"]):
+        line = shlex.join([sys.executable, "-m", "sifu_cli", *words, "--store", str(graph)])
+        done = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (1, CLOSED)
+    assert call("log", "--store", graph).out == before
 
 
 def test_ctrl_c_ends_generation_without_a_traceback(built: Path) -> None:

@@ -178,3 +178,18 @@ def test_any_pairs_in_any_order(built: Path, tmp_path_factory: pytest.TempPathFa
         after = table(graph, energies=True)
         after.same(before)
         assert after.energy == before.energy
+
+
+def test_something_may_always_follow(each: Graph) -> None:
+    """The last node that may follow is neither forbidden nor removed; <unk> is never generated."""
+    names = [name for name in each.tokenizer.vocabulary if name not in ("<unk>", "風")]
+    each.edit_edges([{"source": "春", "target": name, "forbid": True} for name in names])
+    with pytest.raises(OptionError, match="the last edge that may be chosen there"):
+        each.forbid_edge("春", "風")
+    with pytest.raises(OptionError, match="after 春 nothing else may follow: allow another edge out of it first"):
+        each.remove_node("風")
+    assert each.generate("春", tokens=1).text == "風"
+    each.allow_edge("春", "月")
+    each.remove_node("風")
+    assert each.generate("春", tokens=1).text == "月"
+    each.remove_node("春")

@@ -124,9 +124,23 @@ def test_nodes_are_renamed_and_added(editable: Running) -> None:
 def test_edits_that_are_refused(editable: Running, server: Running) -> None:
     assert edit(editable, "explode")[0] == 400
     assert edit(editable, "forbid", v="nowhere")[0] == 400
+    for kind in ("undo", "redo"):  # there is none
+        status, found = edit(editable, kind)
+        assert (status, found["error"]["code"]) == (409, "refused") and "there is nothing to" in found["error"][
+            "message"
+        ]
     assert editable.post({"kind": "undo", "seen": "x"}, path="/api/edit")[0] == 401
     assert editable.post({"kind": "undo", "seen": "x"}, path=f"/api/edit?token={TOKEN}")[0] == 401
     assert server.post({"kind": "undo", "seen": "x"}, path="/api/edit", Authorization="Bearer x")[0] == 403
+
+
+def test_the_name_of_another_machine_is_refused(server: Running) -> None:
+    """A page of another site that has this address under its own name (DNS rebinding) reads nothing."""
+    for host in ("evil.example", "evil.example:80", "192.0.2.1", "localhost.evil.example", ""):
+        status, found = server.ask("GET", "/api/state", Host=host)
+        assert status == 403 and "names another machine" in found["error"]["message"], host
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:80", "a.localhost"):
+        assert server.ask("GET", "/api/state", Host=host)[0] == 200, host
 
 
 def test_the_account_is_that_of_trace(server: Running) -> None:

@@ -57,7 +57,7 @@ def reset(connection: socket.socket) -> None:
 def broken_off(port: int, draw: random.Random) -> None:
     """A connection that does not do what it promised."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         long = json.dumps({"prompt": "春", "max_tokens": 5000, "ignore_eos": True, "stream": draw.random() < 0.5})
         match draw.randrange(7):
             case 0:
@@ -129,7 +129,7 @@ def test_a_slow_reader_does_not_fill_the_memory(server: Running) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(asked) + asked
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(asked) + asked
         )
         connection.recv(10)
         for _ in range(20):  # others go on meanwhile

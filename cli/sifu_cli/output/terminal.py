@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from sifu_store.errors import StoreError
 
 _CONTROL = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, DEL, C1
@@ -73,7 +74,7 @@ def echo(*parts: Part, nl: bool = True, err: bool = False) -> None:
         Print to stderr. If that is closed, as when the terminal is gone, nothing is printed, and the command continues.
     """
     with contextlib.suppress(*((OSError,) if err else ())):
-        click.echo("".join(_in_colour(part, visible) for part in parts), nl=nl, err=err)
+        _write("".join(_in_colour(part, visible) for part in parts), nl=nl, err=err)
 
 
 def echo_text(*parts: Part, nl: bool = True, raw: bool = False, err: bool = False) -> None:
@@ -93,21 +94,36 @@ def echo_text(*parts: Part, nl: bool = True, raw: bool = False, err: bool = Fals
     if raw:
         text = "".join(part if isinstance(part, str) else part.text for part in parts)
         # With `color`, because click removes escape sequences where there is no terminal.
-        click.echo(text, nl=nl, err=err, color=True)
+        _write(text, nl=nl, err=err, color=True)
     else:
-        click.echo("".join(_in_colour(part, _visible_lines) for part in parts), nl=nl, err=err)
+        _write("".join(_in_colour(part, _visible_lines) for part in parts), nl=nl, err=err)
 
 
 def echo_rendered(text: str) -> None:
     """Print what rich rendered: several lines with colours. Any other control character is escaped."""
     parts = _COLOUR.split(text)
-    click.echo("".join(part if k % 2 else _visible_lines(part) for k, part in enumerate(parts)))
+    _write("".join(part if k % 2 else _visible_lines(part) for k, part in enumerate(parts)))
 
 
 def echo_json(value: Any) -> None:
     """Print a value as JSON on one line. Characters that act on a terminal are escaped as JSON escapes them."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    click.echo(_IN_LINE.sub(lambda found: json.dumps(found[0])[1:-1], text))
+    _write(_IN_LINE.sub(lambda found: json.dumps(found[0])[1:-1], text))
+
+
+def _write(text: str, *, nl: bool = True, err: bool = False, color: bool | None = None) -> None:
+    try:
+        click.echo(text, nl=nl, err=err, color=color)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise error if err else unwritable(error) from error
+
+
+def unwritable(error: OSError) -> StoreError:
+    """The error that says that stdout cannot be written."""
+    reason = error.strerror or error
+    return StoreError(f"stdout cannot be written ({reason}); what was committed before remains: `sifu log` lists it")
 
 
 def _visible_lines(text: str) -> str:
