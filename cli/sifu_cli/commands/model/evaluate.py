@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sifu_cli.commands.model.evaluate_edits import evaluate_edits, require_no_other
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, resource_options
+from sifu_cli.options import at_option, common_options, resource_options, seed_option
 from sifu_cli.output.cache_report import print_cache
 from sifu_cli.output.formats import bits_remark, number, percent
 from sifu_cli.output.messages import say, warn
@@ -43,10 +44,13 @@ Examples:
   sifu eval --baselines
   sifu eval --limit 100000 other-poems.txt
   sifu eval --against other.sifu --against @1CECHNKR
+  sifu eval --edits 100
 """,
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
-@click.option("--limit", type=Integer(min=1), metavar="N", help="Stop after N tokens.")
+@click.option(
+    "--limit", type=Integer(min=1), metavar="N", help="Stop after N tokens.  [default: all; with --edits: 30,000]"
+)
 @click.option(
     "--baselines", "with_baselines", is_flag=True, help="Add unigram and Kneser-Ney models of the same training text."
 )
@@ -59,6 +63,14 @@ Examples:
 @click.option(
     "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot perplexity by position (.png, .svg, .pdf)."
 )
+@click.option(
+    "--edits",
+    type=Integer(min=1),
+    metavar="N",
+    help="Instead, make N edits on a copy of the graph and measure what they change: after a place of held-out text, "
+    "another node than the one that wins there. The graph is not changed; the copy is in the temporary folder.",
+)
+@seed_option(default=None, help="Of the choice of edits, with --edits.  [default: 0]")
 @reading_options(default="as in the text of the build")
 @at_option
 @resource_options
@@ -71,6 +83,8 @@ def command(
     with_baselines: bool,
     against: tuple[str, ...],
     plot: Path | None,
+    edits: int | None,
+    seed: int | None,
     at: str | None,
     resources: Resources,
     stats: bool,
@@ -82,6 +96,13 @@ def command(
 
     Perplexity is exp(mean loss per token): the number of equally likely tokens with the same loss. Lower is better.
     """
+    if edits is not None:
+        require_no_other(click.get_current_context())
+        with open_graph(store, at=at, resources=resources) as graph:
+            evaluate_edits(graph, edits, limit=limit, seed=seed or 0, quiet=quiet, as_json=as_json)
+        return
+    if seed is not None:
+        raise click.UsageError("--seed chooses the edits of --edits N: give both")
     if plot is not None:
         from sifu_graph.plot.figures import require_plotting
 
