@@ -1,9 +1,9 @@
 """Counterfactual edits: after a source, another successor than the winner; what they change, and what they leave.
 
 A record is a place of a text: the source u there (a node or a clone), the node w that wins there, and another node v,
-drawn by its frequency. The edge from u to v is boosted until v wins at that place by `MARGIN` nats. The measures are those of
-ROME (arXiv 2202.05262, section 3.3), with places of the text instead of prompts. The module knows parameters and node
-ids; it does not know how an edit is made: any parameters can be measured.
+drawn by its frequency. The edge from u to v is boosted until v wins at that place by `MARGIN` nats. The measures are
+those of ROME (arXiv 2202.05262, section 3.3), with places of the text instead of prompts. The module knows parameters
+and node ids; it does not know how an edit is made: any parameters can be measured.
 """
 
 from __future__ import annotations

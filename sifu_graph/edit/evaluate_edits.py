@@ -90,8 +90,8 @@ def evaluate_edits(
     require_seed(seed)
     if not graph.signal.base:
         raise OptionError(
-            "edits are measured in graphs whose edges share a base; here each edge has a matrix of its own, and a boost "
-            "does not say what an edge wins by after other texts"
+            "edits are measured in graphs whose edges share a base: in this one, each edge has a matrix of its own, and "
+            "what a boost adds to its energy depends on the text before"
         )
     with reporting(progress) as stages:
         text, _ = documents_of(graph.tokens(stages=stages).heldout, limit, seed=SEED)

@@ -96,8 +96,8 @@ def shares_of(effect: EditEffect) -> dict:
     return {name: (getattr(effect, name).share, getattr(effect, name).of) for name in names}
 
 
-@pytest.mark.parametrize("harm", [False, True], ids=["edits", "edits and a general change"])
-def test_the_measures_are_those_of_a_naive_count(graph: Graph, harm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("harm", [0.0, 3.0], ids=["edits", "edits and a general change"])
+def test_the_measures_are_those_of_a_naive_count(graph: Graph, harm: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sifu_graph.edit.counterfactuals.NEAR", 10**9)
     records = records_of(graph)
     assert any(u >= graph.info().nodes for u in records.place)  # clones among the sources
@@ -106,7 +106,7 @@ def test_the_measures_are_those_of_a_naive_count(graph: Graph, harm: bool, monke
     graph.edit_edges(evaluate_edits.edge_table(graph, records, boosts))
     if harm:
         target = graph.parameters.small[TARGET_VECTOR]
-        target += 3.0 * target.flip(0)
+        target += harm * target.flip(0)
     after, _ = every_log_p(graph)
     wanted, effect = counted(graph, records, before, after, source), records.effect(graph.parameters)
     assert shares_of(effect) == {name: wanted[name] for name in shares_of(effect)}
