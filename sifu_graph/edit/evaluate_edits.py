@@ -90,7 +90,7 @@ def evaluate_edits(
     require_seed(seed)
     if not graph.signal.base:
         raise OptionError(
-            "edits are measured in graphs whose edges share a base: in this one, each edge has a matrix of its own, and "
+            "edits are measured in graphs whose edges share a base: in this one each edge has a matrix of its own, and "
             "what a boost adds to its energy depends on the text before"
         )
     with reporting(progress) as stages:
