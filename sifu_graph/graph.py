@@ -226,7 +226,7 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         """How well the graph can be edited: edits against the text, on a copy, measured and undone.
 
         Each edit makes another node win after some place of held-out text than the one that wins there. All of them
-        are one commit on a copy of the store in a temporary folder, which is deleted; the graph stays as it is.
+        are one commit on a copy of the store in a temporary folder, which is deleted; the graph is only read.
 
         Parameters
         ----------

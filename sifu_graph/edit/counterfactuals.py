@@ -8,9 +8,10 @@ and node ids; it does not know how an edit is made: any parameters can be measur
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,10 @@ from sifu_graph.text.encoded import Split
 from sifu_graph.text.tokenizer import SPECIAL, UNKNOWN
 
 MARGIN = 1.0
-NEAR = 2000
-"""Greatest number of places of the neighbourhood."""
+PLACES = 10
+"""Places of paraphrase and of neighbourhood of one record, at most."""
+Comparison = tuple[int, int, int]
+"""A place, and two nodes there of which the first is to be more probable."""
 
 
 @short_repr
@@ -58,10 +61,10 @@ class EditEffect:
     efficacy
         At the places of the records: v is more probable than w.
     paraphrase
-        At other places with the source of a record where its w won: v is more probable than w.
+        At other places with the source of a record where its w won, at most `PLACES` for each record: the same.
     neighbourhood
-        At places whose source has no edited edge and where the w of a record won: w is still more probable than every
-        v that took its place elsewhere.
+        At places whose source has no edited edge and where the w of a record won, at most `PLACES` for each record: w
+        is still more probable than v.
     score
         S of ROME: the harmonic mean of the three shares (0 to 1). None: one of them has no places.
     same_bits
@@ -102,22 +105,29 @@ class Passed:
     log_p
         Float64 [T]: log p of the next token of the text; NaN at the end of a document.
     kept
-        log p of the nodes that were asked for, by place.
+        log p of the nodes that were asked for, by place and node.
     """
 
     source: Ints
     winner: Ints
     log_p: Doubles
-    kept: dict[int, Doubles]
+    kept: dict[int, dict[int, float]]
 
 
 def pass_over(
-    parameters: Parameters, config: SignalConfig, text: Split, asked: Mapping[int, Ints], *, stages: Stages, what: str
+    parameters: Parameters,
+    config: SignalConfig,
+    text: Split,
+    asked: Mapping[int, Collection[int]],
+    *,
+    stages: Stages,
+    what: str,
 ) -> Passed:
     """One pass over a text of a graph whose edges share a base. ``asked``: nodes whose log p is kept, by place."""
     walk = BaseWalk(parameters, config)
     ids, begins = np.asarray(text.ids).astype(np.int64), text.begins()
-    source, winner, log_p, kept = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64), np.empty(len(ids)), {}
+    source, winner, log_p = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64), np.empty(len(ids))
+    kept: dict[int, dict[int, float]] = {}
     for at, node in enumerate(stages.stage(what, len(ids), "tokens").track(ids.tolist())):
         (walk.start if begins[at] else walk.carry)(node)
         walk.energies()
@@ -125,7 +135,7 @@ def pass_over(
         source[at] = walk.source
         log_p[at] = math.nan if at + 1 == len(ids) or begins[at + 1] else found[ids[at + 1]]
         if at in asked:
-            kept[at] = found[asked[at]]
+            kept[at] = {node: float(found[node]) for node in asked[at]}
         found[UNKNOWN] = -math.inf
         winner[at] = found.argmax()
     return Passed(source, winner, log_p, kept)
@@ -202,45 +212,44 @@ class Counterfactuals:
                 self.target[source] = int(np.searchsorted(np.cumsum(chances), draw.random() * chances.sum(), "right"))
 
     def _choose_places(self, draw: np.random.Generator) -> None:
-        """The places of each measure, and the nodes w, v, ... whose log p it compares there."""
+        """The places of each measure, and the nodes that it compares there."""
         tree, before = self.pairs.tree, self.before
         edited = np.zeros(tree.sources, bool)
         edited[list(self.place)] = True
         for source in range(tree.nodes, tree.sources):  # parents come before children
             edited[source] |= edited[tree.parents[source]]
-        rivals: dict[int, set[int]] = defaultdict(set)
-        for source, at in self.place.items():
-            rivals[int(before.winner[at])].add(self.target[source])
         self._elsewhere = np.flatnonzero(self._scored & ~edited[before.source])
-        self._efficacy = {at: self._pair(source) for source, at in self.place.items()}
-        self._paraphrase, self._neighbourhood = dict[int, Ints](), dict[int, Ints]()
-        for at in np.flatnonzero(self._scored & edited[before.source]).tolist():
-            source = int(before.source[at])
-            if source in self.place and at not in self._efficacy:
-                pair = self._pair(source)
-                if before.winner[at] == pair[0]:
-                    self._paraphrase[at] = pair
-        for at in draw.permutation(self._elsewhere).tolist():
-            w = int(before.winner[at])
-            if w in rivals and len(self._neighbourhood) < NEAR:
-                self._neighbourhood[at] = np.array([w, *sorted(rivals[w])])
+        near, same = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+        for at in np.flatnonzero(self._scored).tolist():
+            source, w = int(before.source[at]), int(before.winner[at])
+            if not edited[source]:
+                near[w].append(at)
+            elif source in self.place and at != self.place[source] and w == self._winner(source):
+                same[source].append(at)
+        self._efficacy: list[Comparison] = []
+        self._paraphrase: list[Comparison] = []
+        self._neighbourhood: list[Comparison] = []
+        for source, v in self.target.items():
+            w = self._winner(source)
+            self._efficacy.append((self.place[source], v, w))
+            self._paraphrase += [(at, v, w) for at in draw.permutation(same[source])[:PLACES].tolist()]
+            self._neighbourhood += [(at, w, v) for at in draw.permutation(near[w])[:PLACES].tolist()]
 
-    def _pair(self, source: int) -> Ints:
-        """w and v of a record."""
-        return np.array([self.before.winner[self.place[source]], self.target[source]])
+    def _winner(self, source: int) -> int:
+        """The w of a record."""
+        return int(self.before.winner[self.place[source]])
 
     def boosts(self, stages: Stages = SILENT) -> dict[int, float]:
         """The nats that the edge from each source to its v needs, with what the edits of its ancestors add."""
         above = {source: [one for one in self.pairs.chain(source)[1:] if one in self.place] for source in self.place}
         asked = {
-            at: np.array([*self._pair(source), *(self.target[one] for one in above[source])])
+            at: {self._winner(source), *(self.target[one] for one in (source, *above[source]))}
             for source, at in self.place.items()
         }
-        kept = pass_over(self.parameters, self.config, self.text, asked, stages=stages, what="computing the edits").kept
+        found = pass_over(self.parameters, self.config, self.text, asked, stages=stages, what="computing the edits")
         boost: dict[int, float] = {}
         for source in sorted(self.place):  # parents come before children
-            at = self.place[source]
-            log_p = dict(zip(asked[at].tolist(), kept[at].tolist(), strict=True))
+            log_p = found.kept[self.place[source]]
             for one in above[source]:
                 log_p[self.target[one]] += boost[one]
             boost[source] = max(log_p.values()) - log_p[self.target[source]] + MARGIN
@@ -248,23 +257,24 @@ class Counterfactuals:
 
     def effect(self, parameters: Parameters, stages: Stages = SILENT) -> EditEffect:
         """The measures, of the parameters after the edits."""
-        asked = {**self._efficacy, **self._paraphrase, **self._neighbourhood}
+        measures = (self._efficacy, self._paraphrase, self._neighbourhood)
+        asked = defaultdict[int, set[int]](set)
+        for at, first, second in itertools.chain(*measures):
+            asked[at] |= {first, second}
         after = pass_over(parameters, self.config, self.text, asked, stages=stages, what="measuring the edits")
-        kept, before = after.kept, self.before
-        efficacy, paraphrase = (
-            Share.among(bool(kept[at][1] > kept[at][0]) for at in places)
-            for places in (self._efficacy, self._paraphrase)
+        efficacy, paraphrase, neighbourhood = (
+            Share.among(after.kept[at][first] > after.kept[at][second] for at, first, second in measure)
+            for measure in measures
         )
-        neighbourhood = Share.among(bool((kept[at][0] > kept[at][1:]).all()) for at in self._neighbourhood)
-        possible = self._scored & np.isfinite(before.log_p) & np.isfinite(after.log_p)
-        perplexity = [math.exp(-found.log_p[possible].mean()) for found in (before, after)]
+        possible = self._scored & np.isfinite(self.before.log_p) & np.isfinite(after.log_p)
+        perplexity = [math.exp(-found.log_p[possible].mean()) for found in (self.before, after)]
         return EditEffect(
             edits=len(self.place),
             efficacy=efficacy,
             paraphrase=paraphrase,
             neighbourhood=neighbourhood,
             score=harmonic_mean(efficacy.share, paraphrase.share, neighbourhood.share),
-            same_bits=Share.among(after.log_p[self._elsewhere] == before.log_p[self._elsewhere]),
+            same_bits=Share.among(after.log_p[self._elsewhere] == self.before.log_p[self._elsewhere]),
             tokens=int(self._scored.sum()),
             perplexity_before=perplexity[0],
             perplexity_after=perplexity[1],

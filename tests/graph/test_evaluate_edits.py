@@ -68,7 +68,7 @@ def counted(graph: Graph, records: Counterfactuals, before: np.ndarray, after: n
     won = before.copy()
     won[:, UNKNOWN] = -math.inf
     w = won.argmax(1)
-    put = [(int(w[at]), records.target[u]) for u, at in records.place.items()]
+    put = [(int(w[at]), records.target[u]) for u, at in records.place.items()]  # w and v of each record
     found: dict[str, list[bool]] = {"efficacy": [], "paraphrase": [], "neighbourhood": [], "same_bits": []}
     nats = []
     for at in range(len(ids)):
@@ -80,9 +80,7 @@ def counted(graph: Graph, records: Counterfactuals, before: np.ndarray, after: n
             chain.append(int(tree.parents[chain[-1]]))
         if not set(chain) & set(records.place):
             found["same_bits"].append(nats[-1][0] == nats[-1][1])
-            rivals = [v for winner, v in put if winner == w[at]]
-            if rivals:
-                found["neighbourhood"].append(all(after[at, w[at]] > after[at, v] for v in rivals))
+            found["neighbourhood"] += [after[at, winner] > after[at, v] for winner, v in put if winner == w[at]]
         elif u in records.place and records.place[u] == at:
             found["efficacy"].append(after[at, records.target[u]] > after[at, w[at]])
         elif u in records.place and w[at] == w[records.place[u]]:
@@ -98,7 +96,7 @@ def shares_of(effect: EditEffect) -> dict:
 
 @pytest.mark.parametrize("harm", [0.0, 3.0], ids=["edits", "edits and a general change"])
 def test_the_measures_are_those_of_a_naive_count(graph: Graph, harm: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sifu_graph.edit.counterfactuals.NEAR", 10**9)
+    monkeypatch.setattr("sifu_graph.edit.counterfactuals.PLACES", 10**9)
     records = records_of(graph)
     assert any(u >= graph.info().nodes for u in records.place)  # clones among the sources
     before, source = every_log_p(graph)

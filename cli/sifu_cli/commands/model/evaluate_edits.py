@@ -54,12 +54,12 @@ def _rows(report: EditsReport) -> list[Row]:
         return label, "-" if found.share is None else percent(found.share), f"of {number(found.of)} {remark}"
 
     return [
-        ("edits", number(report.edits), "one commit on a copy, which was deleted; the graph is as it was"),
-        shares("efficacy", report.efficacy, "edited places: the new node beats the one that won"),
-        shares("paraphrase", report.paraphrase, "other places after the same source: it does there, too"),
-        shares("neighbourhood", report.neighbourhood, "places after other sources: the winner stays ahead of them"),
+        ("edits", number(report.edits), "one commit on a copy of the graph, which was deleted"),
+        shares("efficacy", report.efficacy, "edited places: the new node beats the old winner"),
+        shares("paraphrase", report.paraphrase, "other places of the same sources: the same"),
+        shares("neighbourhood", report.neighbourhood, "places of other sources: the old winner stays ahead"),
         ("score", "-" if report.score is None else percent(report.score), "harmonic mean of the three"),
-        shares("same bits", report.same_bits, "tokens after other sources: the same log-probability"),
+        shares("same bits", report.same_bits, "tokens of other sources: no bit of log p changes"),
         (
             "perplexity",
             number(report.perplexity_after, 1),
