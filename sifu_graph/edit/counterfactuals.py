@@ -44,7 +44,7 @@ class Share:
 
     @classmethod
     def among(cls, found: Iterable[bool] | Bools) -> Share:
-        """The share of places where something was found."""
+        """The share of k places at which something was found, k booleans."""
         values = np.fromiter(found, bool)
         return cls(float(values.mean()) if len(values) else None, len(values))
 
