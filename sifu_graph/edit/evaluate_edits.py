@@ -108,6 +108,7 @@ def evaluate_edits(
 
 def _report(copy: GraphSession, records: Counterfactuals, wanted: int, stages: Stages) -> EditsReport:
     table, size = edge_table(copy, records, records.boosts(stages)), folder_bytes(copy.path)
+    stages.stage("making the edits")
     began = time.perf_counter()
     apply(copy, lambda edit: edit.edit_edges(table), command="eval", dry_run=False)
     seconds, added = time.perf_counter() - began, folder_bytes(copy.path) - size
