@@ -96,13 +96,11 @@ def command(
 
     Perplexity is exp(mean loss per token): the number of equally likely tokens with the same loss. Lower is better.
     """
+    require_no_other(edits, seed)
     if edits is not None:
-        require_no_other(click.get_current_context())
         with open_graph(store, at=at, resources=resources) as graph:
             evaluate_edits(graph, edits, limit=limit, seed=seed or 0, quiet=quiet, as_json=as_json)
         return
-    if seed is not None:
-        raise click.UsageError("--seed chooses the edits of --edits N: give both")
     if plot is not None:
         from sifu_graph.plot.figures import require_plotting
 
@@ -110,20 +108,16 @@ def command(
     texts = corpus_of(files, reading)
     for name in against:
         _require_against(name)
-    reports: dict[str, EvalReport] = {}
     with open_graph(store, at=at, resources=resources) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
-        what = f"{store} at {at}" if at else store
-        say(f"evaluating {what} on {where}", quiet=quiet)
+        say(f"evaluating {store}{f' at {at}' if at else ''} on {where}", quiet=quiet)
         nodes = int(graph.settings["nodes"])
         with Progress(quiet=quiet, stages=False) as progress:
             report = graph.evaluate(texts, limit=limit, with_baselines=with_baselines, progress=progress)
-        reports[str(store)] = report
+        reports: dict[str, EvalReport] = {str(store): report}
         cache = graph.cache()
-        for name in against:
-            reports[name] = _other(
-                name, graph, resources=resources, first=report, texts=texts, limit=limit, quiet=quiet
-            )
+        options: dict[str, Any] = {"resources": resources, "texts": texts, "limit": limit, "quiet": quiet}
+        reports |= {name: _other(name, graph, first=report, **options) for name in against}
         say_notes(texts, quiet=quiet)
     if stats:
         print_cache(cache)
@@ -135,9 +129,7 @@ def command(
     for note in report.notes:
         warn(note)
     if as_json:
-        others = [{"store": name, **dataclasses.asdict(other)} for name, other in list(reports.items())[1:]]
-        fields = {name: getattr(report, name) for name in ("perplexity", "tokens", "bits_per_token", "top1")}
-        print_json({**fields, **dataclasses.asdict(report), "nodes": nodes, "against": others, "cache": cache})
+        print_json({**_fields(reports), "nodes": nodes, "cache": cache})
         return
     print_table(_rows(report))
     if with_baselines or against:
@@ -191,6 +183,14 @@ def _comparable(*reports: EvalReport) -> str:
     if any(bits_remark(report.unknown_share) for report in reports):
         return "neither the perplexity nor the bits per character can be compared, because many tokens are unknown"
     return "compare the bits per character, not the perplexity"
+
+
+def _fields(reports: dict[str, EvalReport]) -> dict[str, Any]:
+    """The JSON object of the reports, of which the first is that of the graph."""
+    report, *others = map(dataclasses.asdict, reports.values())
+    first = {name: report[name] for name in ("perplexity", "tokens", "bits_per_token", "top1")}
+    against = [{"store": name, **other} for name, other in zip(list(reports)[1:], others, strict=True)]
+    return {**first, **report, "against": against}
 
 
 def _rows(report: EvalReport) -> list[Row]:

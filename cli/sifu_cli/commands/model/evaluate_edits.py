@@ -24,8 +24,13 @@ WITH_EDITS = {"edits", "seed", "limit", "at", "store", "quiet", "as_json"}
 """Options that go with ``--edits``, beside those of `Resources`."""
 
 
-def require_no_other(ctx: click.Context) -> None:
-    """Raise a usage error for an option or argument that does not go with ``--edits``."""
+def require_no_other(edits: int | None, seed: int | None) -> None:
+    """Raise a usage error for an option or argument that does not go with ``--edits``, or for a seed without it."""
+    ctx = click.get_current_context()
+    if edits is None:
+        if seed is not None:
+            raise click.UsageError("--seed chooses the edits of --edits N: give both", ctx)
+        return
     known = WITH_EDITS | {field.name for field in dataclasses.fields(Resources)}
     for param in ctx.command.params:
         name = param.name or ""
