@@ -21,6 +21,7 @@ from sifu_graph.session import operations
 
 if TYPE_CHECKING:
     from sifu_graph.config import OptimizerConfig, Say
+    from sifu_graph.edit.evaluate_edits import EditsReport
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.inspection.diff import Difference
     from sifu_graph.inspection.trace import Trace
@@ -218,6 +219,49 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
             like=like,
             progress=progress,
         )
+
+    def evaluate_edits(
+        self, edits: int, *, limit: int = 30_000, seed: int = 0, progress: ProgressOption = None
+    ) -> EditsReport:
+        """How well the graph can be edited: edits against the text, on a copy, measured and undone.
+
+        Each edit makes another node win after some place of held-out text than the one that wins there. All of them
+        are one commit on a copy of the store in a temporary folder, which is deleted; the graph is only read.
+
+        Parameters
+        ----------
+        edits
+            Their number; each is of another source. Fewer are made where the text has fewer sources.
+        limit
+            Held-out tokens, at most.
+        seed
+            0 or more; of the choice of places and of nodes.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        EditsReport
+            ``efficacy``, ``paraphrase``, ``neighbourhood``, their harmonic mean ``score``, ``same_bits``, perplexities
+            before and after, seconds and bytes of an edit, and whether undo is exact.
+
+        Raises
+        ------
+        CorpusError
+            There is no held-out text, or nothing in it to edit.
+        DiskFullError
+            The copy does not fit in the temporary folder.
+        OptionError
+            A value has no meaning, or the edges of the graph do not share a base.
+
+        Examples
+        --------
+        >>> graph.evaluate_edits(100).efficacy.share                                # doctest: +SKIP
+        """
+        from sifu_graph.edit.evaluate_edits import evaluate_edits
+
+        return evaluate_edits(self, edits, limit=limit, seed=seed, progress=progress)
 
     # ---- looking into it
 

@@ -107,6 +107,18 @@ def test_the_guide_shows_what_build_and_train_print(tmp_path: Path) -> None:
         assert shown == remarks(session[command])  # few poems have many unknown tokens, and the page has few
 
 
+def test_the_page_of_evaluation_shows_what_eval_prints(tmp_path: Path) -> None:
+    """The words, on a smaller graph than the page has."""
+    write_poems(tmp_path / "few.txt", poems=300)
+    [block] = blocks(ROOT / "docs" / "evaluation.md", "console")
+    command, _, shown = block.removeprefix("$ ").partition("\n")
+    words = shlex.split(command)[1:]
+    build = ["build-graph", "few.txt", "--vocab", "200", "--holdout", "0.1", "--quiet"]
+    code = f"from sifu_cli.main import run; assert run({build!r}) == 0; print('$'); assert run({words!r}) == 0"
+    printed = warm.run(code, cwd=tmp_path).partition("$\n")[2]
+    assert remarks(printed) == remarks(shown)
+
+
 def test_the_walk_through_seeing_runs(tmp_path: Path) -> None:
     """Every command and the Python of the page, one after another, on a graph that takes less time."""
     page = ROOT / "docs" / "seeing.md"

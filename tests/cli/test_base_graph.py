@@ -15,6 +15,7 @@ COMMANDS = [
     ["estimate"],
     ["train", "--steps", "2", "--stats"],
     ["eval", "--baselines", "--limit", "500"],
+    ["eval", "--edits", "3", "--seed", "1", "--limit", "500"],
     ["generate", "春風", "--tokens", "5", "--seed", "1", "--stats"],
     ["generate", "春風", "--tokens", "5", "--greedy", "--explain"],
     ["trace", "春風", "--html", "trace.html"],

@@ -12,6 +12,7 @@ import pytest
 from sifu_store import Store, errors
 
 from sifu_graph import Graph, evaluation
+from sifu_graph.edit import evaluate_edits
 from sifu_graph.edit import session as edits
 from sifu_graph.edit.session import Edit
 from sifu_graph.generation.stream import GenerateOptions
@@ -26,6 +27,7 @@ from sifu_graph.training.options import TrainOptions
 TARGETS: dict[str, tuple[Any, ...]] = {
     "train": (TrainOptions,),
     "evaluate": (evaluation.evaluate,),
+    "evaluate_edits": (evaluate_edits.evaluate_edits,),
     "generate": (GenerateOptions,),
     "stream": (GenerateOptions,),
     "trace": (trace.TraceOptions, trace_html.trace_to_page),

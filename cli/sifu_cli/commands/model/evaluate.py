@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sifu_cli.commands.model.evaluate_edits import evaluate_edits, require_no_other
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import Resources, open_graph
-from sifu_cli.options import at_option, common_options, resource_options
+from sifu_cli.options import at_option, common_options, resource_options, seed_option
 from sifu_cli.output.cache_report import print_cache
 from sifu_cli.output.formats import bits_remark, number, percent
 from sifu_cli.output.messages import say, warn
@@ -43,10 +44,13 @@ Examples:
   sifu eval --baselines
   sifu eval --limit 100000 other-poems.txt
   sifu eval --against other.sifu --against @1CECHNKR
+  sifu eval --edits 100
 """,
 )
 @click.argument("files", nargs=-1, metavar="[FILE ...]")
-@click.option("--limit", type=Integer(min=1), metavar="N", help="Stop after N tokens.")
+@click.option(
+    "--limit", type=Integer(min=1), metavar="N", help="Stop after N tokens.  [default: all; with --edits: 30,000]"
+)
 @click.option(
     "--baselines", "with_baselines", is_flag=True, help="Add unigram and Kneser-Ney models of the same training text."
 )
@@ -59,6 +63,14 @@ Examples:
 @click.option(
     "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot perplexity by position (.png, .svg, .pdf)."
 )
+@click.option(
+    "--edits",
+    type=Integer(min=1),
+    metavar="N",
+    help="Instead, make N edits on a copy of the graph and measure what they change: after a place of held-out text, "
+    "another node than the one that wins there. The graph is not changed; the copy is in the temporary folder.",
+)
+@seed_option(default=None, help="Of the choice of edits, with --edits.  [default: 0]")
 @reading_options(default="as in the text of the build")
 @at_option
 @resource_options
@@ -71,6 +83,8 @@ def command(
     with_baselines: bool,
     against: tuple[str, ...],
     plot: Path | None,
+    edits: int | None,
+    seed: int | None,
     at: str | None,
     resources: Resources,
     stats: bool,
@@ -82,6 +96,11 @@ def command(
 
     Perplexity is exp(mean loss per token): the number of equally likely tokens with the same loss. Lower is better.
     """
+    require_no_other(edits, seed)
+    if edits is not None:
+        with open_graph(store, at=at, resources=resources) as graph:
+            evaluate_edits(graph, edits, limit=limit, seed=seed or 0, quiet=quiet, as_json=as_json)
+        return
     if plot is not None:
         from sifu_graph.plot.figures import require_plotting
 
@@ -89,20 +108,16 @@ def command(
     texts = corpus_of(files, reading)
     for name in against:
         _require_against(name)
-    reports: dict[str, EvalReport] = {}
     with open_graph(store, at=at, resources=resources) as graph:
         where = "the held-out part of its corpus" if not files else ", ".join(files)
-        what = f"{store} at {at}" if at else store
-        say(f"evaluating {what} on {where}", quiet=quiet)
+        say(f"evaluating {store}{f' at {at}' if at else ''} on {where}", quiet=quiet)
         nodes = int(graph.settings["nodes"])
         with Progress(quiet=quiet, stages=False) as progress:
             report = graph.evaluate(texts, limit=limit, with_baselines=with_baselines, progress=progress)
-        reports[str(store)] = report
+        reports: dict[str, EvalReport] = {str(store): report}
         cache = graph.cache()
-        for name in against:
-            reports[name] = _other(
-                name, graph, resources=resources, first=report, texts=texts, limit=limit, quiet=quiet
-            )
+        options: dict[str, Any] = {"resources": resources, "texts": texts, "limit": limit, "quiet": quiet}
+        reports |= {name: _other(name, graph, first=report, **options) for name in against}
         say_notes(texts, quiet=quiet)
     if stats:
         print_cache(cache)
@@ -114,9 +129,7 @@ def command(
     for note in report.notes:
         warn(note)
     if as_json:
-        others = [{"store": name, **dataclasses.asdict(other)} for name, other in list(reports.items())[1:]]
-        fields = {name: getattr(report, name) for name in ("perplexity", "tokens", "bits_per_token", "top1")}
-        print_json({**fields, **dataclasses.asdict(report), "nodes": nodes, "against": others, "cache": cache})
+        print_json({**_fields(reports), "nodes": nodes, "cache": cache})
         return
     print_table(_rows(report))
     if with_baselines or against:
@@ -170,6 +183,14 @@ def _comparable(*reports: EvalReport) -> str:
     if any(bits_remark(report.unknown_share) for report in reports):
         return "neither the perplexity nor the bits per character can be compared, because many tokens are unknown"
     return "compare the bits per character, not the perplexity"
+
+
+def _fields(reports: dict[str, EvalReport]) -> dict[str, Any]:
+    """The JSON object of the reports, of which the first is that of the graph."""
+    report, *others = map(dataclasses.asdict, reports.values())
+    first = {name: report[name] for name in ("perplexity", "tokens", "bits_per_token", "top1")}
+    against = [{"store": name, **other} for name, other in zip(list(reports)[1:], others, strict=True)]
+    return {**first, **report, "against": against}
 
 
 def _rows(report: EvalReport) -> list[Row]:
