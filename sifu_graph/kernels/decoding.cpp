@@ -120,13 +120,14 @@ void fill_row(const Model& m, int64_t source, Room& room) {
     int64_t chain[MOST_NODES];
     int levels = 0;
     for (int64_t u = source; u >= 0; u = m.parent[u]) chain[levels++] = u;
+    double left[MOST_NODES + 1] = {1};  // the b of the sources below each level, multiplied
+    for (int k = 0; k < levels; ++k) left[k + 1] = left[k] * m.left[chain[k]];
     double* p = room.p.data();
-    for (int64_t v = 0; v < m.nodes; ++v) p[v] = m.lower[v];
+    for (int64_t v = 0; v < m.nodes; ++v) p[v] = m.lower[v] * left[levels];
     for (int k = levels - 1; k >= 0; --k) {
         const int64_t u = chain[k];
-        const double left = m.left[u], one = 1.0 / std::max<int64_t>(m.total[u], 1);
+        const double one = left[k] / std::max<int64_t>(m.total[u], 1);
         const double* D = m.discount + 4 * (levels - 1 - k);
-        for (int64_t v = 0; v < m.nodes; ++v) p[v] *= left;
         auto add = [&](auto* count) {
             for (int64_t i = m.first[u]; i < m.first[u + 1]; ++i) {
                 const int64_t c = count[i];

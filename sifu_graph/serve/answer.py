@@ -9,8 +9,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -23,7 +23,12 @@ from sifu_graph.serve.protocol import ApiError, CompletionRequest
 from sifu_graph.serve.rounds import Job, Work
 from sifu_graph.serve.served_graph import Snapshot
 
-Start = Callable[[Snapshot, Work[Piece]], Job[Piece]]
+
+class Start(Protocol):
+    """Begins a job on a snapshot: `app.Server.start`."""
+
+    def __call__(self, snapshot: Snapshot, work: Work[Piece], *, prompt: bool) -> Job[Piece]:
+        """The job."""
 
 
 class Answer:
@@ -81,7 +86,7 @@ class Answer:
             with walks.lend() as walk:
                 yield from sequence.work(walk)
 
-        self._jobs.append(start(snapshot, work()))
+        self._jobs.append(start(snapshot, work(), prompt=asked.stream))
         self._sequences.append(sequence)
 
     def _close(self) -> None:

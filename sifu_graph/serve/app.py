@@ -147,11 +147,11 @@ class Server:
         """End the continuations that still run, because the server stops."""
         self.rounds.cut(ApiError("the server was stopped", status=503))
 
-    def start(self, snapshot: Snapshot, work: Work[Result]) -> Job[Result]:
+    def start(self, snapshot: Snapshot, work: Work[Result], *, prompt: bool = True) -> Job[Result]:
         """Begin a job on a snapshot, which stays open until the job has ended. Raises `Busy`."""
         snapshot.enter()
         try:
-            return self.rounds.start(work, end=snapshot.leave)
+            return self.rounds.start(work, end=snapshot.leave, prompt=prompt)
         except BaseException:
             snapshot.leave()
             raise

@@ -5,6 +5,7 @@ The module knows nodes, text and probabilities; it does not know connections, th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,10 @@ from sifu_graph.text.tokenizer import Tokenizer
 
 IMPOSSIBLE = -9999.0
 """Stands for log 0, which JSON does not have."""
+PIECE_S = 0.005
+"""Time that a piece collects tokens, after the first, which is a piece of its own."""
+MOST_IN_A_PIECE = 64
+"""Tokens with log-probabilities."""
 READ_AT_ONCE = 32  # tokens of a prompt between two steps
 
 Reason = Literal["stop", "length"]
@@ -177,27 +182,31 @@ class Continuation:
         request, separator = self._request, self._graph.tokenizer.separator
         stop = StopText(request.stop)
         question: Question[Choice] = Question((walk, self._sampler, self._rng))
+        piece, due = Piece(), 0.0
         while self.generated < request.max_tokens:
             node = yield question
             self.generated += 1
-            piece = Piece()
             if request.logprobs is not None:
                 piece.tokens.append(self._token(node, distributions.log_p_after(walk), self._characters))
             if node == separator and not request.ignore_eos:
-                piece.text, piece.reason = stop.push("", last=True), "stop"
+                piece.text += stop.push("", last=True)
+                piece.reason = "stop"
                 yield piece
                 return
             text = self._decoder.push(node)
             self._characters += len(text)
-            piece.text = stop.push(text)
+            piece.text += stop.push(text)
             if stop.found:
                 piece.reason = "stop"
                 yield piece
                 return
-            yield piece
+            if len(piece.tokens) == MOST_IN_A_PIECE or time.monotonic() > due:
+                yield piece
+                piece, due = Piece(), time.monotonic() + PIECE_S
             (walk.start if node == separator else walk.carry)(node)
-        rest = stop.push(self._decoder.flush(), last=True)
-        yield Piece(rest, reason="stop" if stop.found else "length")
+        piece.text += stop.push(self._decoder.flush(), last=True)
+        piece.reason = "stop" if stop.found else "length"
+        yield piece
 
 
 def _finite(log_p: float) -> float:

@@ -7,6 +7,7 @@ job alone. The module knows generators and event loops; it does not know what re
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -57,12 +58,12 @@ class Job(Generic[Result]):
         What the generator raised, once its results have been read.
     """
 
-    def __init__(self, rounds: Rounds, work: Work[Result], end: Callable[[], None]) -> None:
+    def __init__(self, rounds: Rounds, work: Work[Result], end: Callable[[], None], *, prompt: bool) -> None:
         self._rounds, self._work, self._end = rounds, work, end
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
         self._results: deque[Result] = deque()
         self._error: Exception | None = None
-        self._told = 0.0
+        self._told = 0.0 if prompt else math.inf
         self.question: Question[Any] | None = None
         self.answer: Any = None
         self.finished = self.closed = self.waits = False
@@ -167,7 +168,7 @@ class Rounds:
         if self.jobs + jobs > self.most:
             raise Busy(f"{self.jobs} sequences are being generated, and {jobs} more would be above {self.most}")
 
-    def start(self, work: Work[Result], *, end: Callable[[], None] = lambda: None) -> Job[Result]:
+    def start(self, work: Work[Result], *, end: Callable[[], None] = lambda: None, prompt: bool = True) -> Job[Result]:
         """Begin a job. It continues in the next round.
 
         Parameters
@@ -176,6 +177,8 @@ class Rounds:
             Its results.
         end
             Called when the job has ended, in whatever way.
+        prompt
+            The reader wants results as they come; else when there are many, or all.
 
         Raises
         ------
@@ -189,7 +192,7 @@ class Rounds:
                 self._open.discard(job)
             end()
 
-        job = Job(self, work, ended)
+        job = Job(self, work, ended, prompt=prompt)
         with self._change:
             self._open.add(job)
             self._ready.append(job)
