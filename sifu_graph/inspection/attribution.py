@@ -52,6 +52,8 @@ class Account:
         positional encoding and of the counts of pairs (with a base only), and the rest of the energy.
     clones : [k, c]
         What the counts of each clone of the source add, the one of two nodes first.
+    together : [k]
+        With a base: what several positions move the signal by together, beyond what each does; else 0.
     repeated : [k]
         What repetition adds (with a base only).
     """
@@ -63,13 +65,14 @@ class Account:
     counts: Tensor
     remainder: Tensor
     clones: Tensor
+    together: Tensor
     repeated: Tensor
 
     def margin(self, a: int, b: int) -> Account:
         """The account of candidate a minus that of candidate b, as one row."""
         parts = (
             self.energy, self.signals, self.bias, self.encoding, self.counts, self.remainder, self.clones,
-            self.repeated,
+            self.together, self.repeated,
         )  # fmt: skip
         return Account(*((part[a] - part[b])[None] for part in parts))
 
@@ -116,21 +119,18 @@ def account(
     by_bias, by_encoding = (c * biases).sum(-1), c @ code
     rest = energies - signals.sum(-1) - by_bias - by_encoding
     none = np.zeros_like(rest)
-    parts = (energies, signals, by_bias, by_encoding, none, rest, np.zeros((len(rest), 0)), none)
+    parts = (energies, signals, by_bias, by_encoding, none, rest, np.zeros((len(rest), 0)), none, none)
     return Account(*map(torch.from_numpy, parts))
 
 
 def account_on_base(
-    base: Base, *, source: int, target: Ints, began: Tensor, repeated: Floats, energy: Tensor
+    base: Base, *, source: int, target: Ints, r: Tensor, without: Tensor, repeated: Floats, energy: Tensor
 ) -> Account:
     """The account of k candidates of one position in a graph whose edges share a base.
 
-    The energy s log p(v | u) + n_v . r + c_v + a_uv + repetition is a sum; r is that of the signals that begin at
-    each position::
-
-        r = r^(1) = (r^(1) - r^(2)) + (r^(2) - r^(3)) + ... + r^(m)
-
-    r^(j) is the signal here, had it begun at the j-th position. A term is what knowing one more position changes.
+    The energy s log p(v | u) + n_v . r + c_v + a_uv + repetition is a sum. With r^(j), the signal had position j been
+    silent, the term of a position is n_v . (r - r^(j)): what the energy would lose. The rest of n_v . r is what the
+    positions do together.
 
     Parameters
     ----------
@@ -138,30 +138,31 @@ def account_on_base(
         The base of the graph.
     source, target
         The source at the position (a node or a clone), and the candidates, int64 [k].
-    began
-        r^(j), [m, d].
+    r, without
+        r [d], and r^(j) [m, d].
     repeated
         What repetition adds, float32 [k].
     energy
         [k], the energies that the contest computed.
     """
-    vectors, signals = base.model.target[torch.from_numpy(target)].double(), began.double()
-    moved = signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])
-    by_signal = vectors @ moved.T
+    vectors, signal = base.model.target[torch.from_numpy(target)].double(), r.double()
+    by_signal = vectors @ (signal - without.double()).T
+    together = vectors @ signal - by_signal.sum(1)
     parts = base.at_rest.parts(source, target)
     counts, bias = torch.from_numpy(parts.counts), torch.from_numpy(parts.bias + parts.edge)
     clones = torch.from_numpy(parts.clones.T.copy())
     energies = energy.double()
     again = torch.from_numpy(repeated.astype(np.float64))
-    rest = energies - by_signal.sum(1) - counts - clones.sum(1) - bias - again
+    rest = energies - by_signal.sum(1) - together - counts - clones.sum(1) - bias - again
     rest = torch.where(torch.isfinite(energies), rest, 0.0)
-    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest, clones, again)
+    return Account(energies, by_signal, bias, torch.zeros_like(bias), counts, rest, clones, together, again)
 
 
-def moved_shares(began: Tensor) -> Tensor:
-    """How far each position moved the signal, as shares that add up to 1, float64 [m]; for ``began`` [m, d] see
-    `account_on_base`."""
-    signals = began.double()
-    length = (signals - torch.cat([signals[1:], torch.zeros_like(signals[:1])])).norm(dim=1)
+def moved_shares(r: Tensor, without: Tensor) -> Tensor:
+    """How far each position moved the signal, as shares that add up to 1, float64 [m].
+
+    For r [d] and ``without`` [m, d] see `account_on_base`.
+    """
+    length = (r.double() - without.double()).norm(dim=1)
     shares: Tensor = length / length.sum().clamp_min(1e-30)
     return shares

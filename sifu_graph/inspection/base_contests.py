@@ -40,16 +40,16 @@ def on_base(
     window = 0 if last is None else max(0, positions - last)
     walk = BaseWalk(parameters, config, forbidden=[UNKNOWN])
     walk.silent = silent
-    began = base.model.start.new_empty(0, len(base.model.start))
+    without = base.model.start.new_empty(0, len(base.model.start))  # the signal, had one position been silent
     signals: dict[int, Tensor] = {}
     contests: list[Contest] = []
     for position in range(positions):
-        node = ids[position]
+        node, r_before = ids[position], walk.r.clone() if position else base.model.start
         (walk.carry if position else walk.start)(node)
-        began = torch.cat([began, base.model.start[None]])
-        if position not in silent:
-            token = torch.full((len(began), 1), node, dtype=torch.int32)
-            base.backend.carry(base.model, token, torch.zeros_like(token, dtype=torch.bool), began)
+        if position not in silent and position:
+            token = torch.full((position, 1), node, dtype=torch.int32)
+            base.backend.carry(base.model, token, torch.zeros_like(token, dtype=torch.bool), without)
+        without = torch.cat([without, r_before[None]])
         r = signals[position] = walk.r.clone()
         if position < window:
             continue
@@ -68,7 +68,7 @@ def on_base(
                 energies=energies,
                 default=-np.inf,
                 loss=loss,
-                began=began.clone(),
+                without=without.clone(),
                 source=walk.source,
                 repeated=walk.repetition(),
             )

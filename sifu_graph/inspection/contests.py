@@ -44,8 +44,8 @@ class Contest:
     energies: NDArray[np.floating[Any]]  # [private edges of the row]
     default: float
     loss: float | None  # in nats; evaluation only
-    began: Tensor | None = None
-    """[m, d], of a graph with a base: the signal here, had it begun at each of the m positions from ``begin`` on. The
+    without: Tensor | None = None
+    """[m, d], of a graph with a base: the signal here, had each of the m positions from ``begin`` on been silent. The
     energies are then those of all nodes."""
     source: int = -1
     """With a base: the node, or its clone after the nodes before."""
@@ -232,7 +232,7 @@ class Contestants:
         index = parameters.index
         row, n = index.row(found.node), index.nodes
         targets = index.target[row]
-        if found.began is None:
+        if found.without is None:
             energy = np.full(n, found.default, dtype=found.energies.dtype)
             energy[targets] = found.energies
         else:
@@ -252,7 +252,7 @@ class Contestants:
         order = order[candidate[order]]
         rank = np.zeros(n, np.int64)
         rank[order] = np.arange(1, len(order) + 1)
-        scale = 1.0 if found.began is not None else float(parameters.scale)
+        scale = 1.0 if found.without is not None else float(parameters.scale)
         logits = np.where(candidate, scale * energy.astype(np.float64), -np.inf)
         normaliser, unknown = float(np.logaddexp.reduce(logits)), -np.inf
         if like == "generate" and UNKNOWN not in forbidden:
@@ -269,7 +269,7 @@ class Contestants:
             logits=logits,
             normaliser=normaliser,
             unknown_p=float(np.exp(unknown - np.logaddexp(unknown, normaliser))),
-            alike=found.began is None,
+            alike=found.without is None,
         )
 
     def row(self) -> Ints:

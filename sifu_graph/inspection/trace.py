@@ -314,8 +314,8 @@ def follow(
         off = {k - found.begin for k in silent}
         weights = (
             mix_weights(config, alpha, found.position - found.begin, off)
-            if found.began is None
-            else moved_shares(found.began)
+            if found.without is None
+            else moved_shares(found.mix, found.without)
         )
         every.append(view.position(found, r[found.begin - first : found.position - first + 1], weights))
     k = max(len(one.shown) for one in every)
@@ -380,12 +380,12 @@ class _View:
             raise OptionError(f"no node can follow {self.names[found.node]!r}: none of them can be chosen")
         k, every = len(shown), np.array([*shown, shown[0] if came is None else came])
         energy = torch.from_numpy(nodes.energy[every[:k]])
-        if found.began is not None:
+        if found.without is not None:
             assert self.parameters.base is not None and found.repeated is not None
             target = every[:k].astype(np.int64)
             split = account_on_base(
-                self.parameters.base, source=found.source, target=target, began=found.began,
-                repeated=found.repeated[target], energy=energy,
+                self.parameters.base, source=found.source, target=target, r=found.mix,
+                without=found.without, repeated=found.repeated[target], energy=energy,
             )  # fmt: skip
             z = found.mix.new_zeros(len(every), len(found.mix))
         else:
@@ -493,6 +493,7 @@ def _account_json(found: Account, at: int) -> dict[str, Any]:
         "encoding": float(found.encoding[at]),
         "counts": float(found.counts[at]),
         "clones": found.clones[at].tolist(),
+        "together": float(found.together[at]),
         "repetition": float(found.repeated[at]),
         "remainder": float(found.remainder[at]),
     }

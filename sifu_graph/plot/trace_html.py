@@ -170,6 +170,7 @@ def _position(position: Position, trace: Trace, names: _Names) -> dict[str, Any]
                 "encoding": _short(float(position.account.encoding[k]), 9),
                 "counts": _short(float(position.account.counts[k]), 9),
                 "clones": [_short(value, 9) for value in position.account.clones[k].tolist()],
+                "together": _short(float(position.account.together[k]), 9),
                 "repetition": _short(float(position.account.repeated[k]), 9),
                 "remainder": _short(float(position.account.remainder[k]), 3),
             }

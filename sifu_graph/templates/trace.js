@@ -71,7 +71,7 @@
     return {
       signals: a.signals.map((x, k) => x - b.signals[k]), bias: a.bias - b.bias,
       encoding: a.encoding - b.encoding, counts: a.counts - b.counts, clones: a.clones.map((x, k) => x - b.clones[k]),
-      repetition: a.repetition - b.repetition, remainder: a.remainder - b.remainder,
+      together: a.together - b.together, repetition: a.repetition - b.repetition, remainder: a.remainder - b.remainder,
     };
   }
   const marginOf = (position) => position.candidates[state.pick].energy - position.candidates[state.versus].energy;
@@ -185,6 +185,7 @@
     const lines = strong.map(([k, value]) => [signalCell(signalAt(position, k)), value, "signal"]);
     const rest = mixed.reduce((sum, [, value]) => sum + value, 0) - strong.reduce((sum, [, value]) => sum + value, 0);
     if (mixed.length > strong.length) lines.push([[`${mixed.length - strong.length} other signals`], rest, "part"]);
+    if (data.base) lines.push([["the positions together"], parts.together, "part"]);
     if (data.base) lines.push([["counts after ", token(position.node)], parts.counts, "part"]);
     parts.clones.forEach((value, k) => lines.push([["counts after ", ...sourceName(position.source.slice(-2 - k))], value, "part"]));
     if (parts.repetition) lines.push([["repetition"], parts.repetition, "part"]);

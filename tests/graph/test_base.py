@@ -680,12 +680,26 @@ def test_a_trace_adds_up_and_has_the_energies_of_generation(trained: Path, like:
         for position, row in zip(found.positions, wanted, strict=False):
             account = position.account
             total = account.signals.sum(1) + account.bias + account.counts + account.encoding + account.remainder
-            total += account.clones.sum(1) + account.repeated
+            total += account.clones.sum(1) + account.together + account.repeated
             assert total.numpy() == pytest.approx(account.energy.numpy())
             assert np.abs(account.remainder.numpy()).max() < 1e-4
             assert account.energy.numpy() == pytest.approx([row[one.node] for one in position.candidates], abs=1e-4)
             assert position.weights.sum() == pytest.approx(1.0)
         assert float(found.energy[4, graph.tokenizer.token_id("春")]) == -math.inf
+
+
+def test_the_term_of_a_position_is_what_the_energy_loses_without_it(trained: Path) -> None:
+    text = "春風花月江"  # nothing is repeated
+    with Graph.open(trained) as graph:
+        found = graph.trace(text, top=5)
+        for at in range(len(found.nodes)):
+            off = graph.trace(text, what_if=[f"position {at} off"])
+            for place, position in enumerate(found.positions):
+                nodes = [one.node for one in position.candidates]
+                lost = found.energy[place, nodes] - off.energy[place, nodes]
+                term = position.account.signals[:, at] if at < len(position.weights) else torch.zeros(len(nodes))
+                others = np.array(nodes) != found.nodes[at]  # what comes again has a term of its own
+                assert lost.numpy()[others] == pytest.approx(term.numpy()[others], abs=1e-4)
 
 
 def test_what_if_is_the_edit(trained: Path) -> None:

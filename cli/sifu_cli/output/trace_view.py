@@ -272,6 +272,8 @@ def _pair(trace: Trace, position: Position, a: int, b: int, label: str, width: i
     ]
     if rest:
         lines.append((float(signals[rest].sum()), f"{len(rest)} other signals"))
+    if trace.base:
+        lines.append((float(margin.together[0]), "the positions together"))
     if float(margin.counts[0]):
         lines.append((float(margin.counts[0]), f"counts after {printable(position.name)}"))
     for nodes, value in enumerate(margin.clones[0].tolist(), 2):
