@@ -241,3 +241,27 @@ def test_a_page_that_cannot_edit_has_no_buttons_for_it(server: Running) -> None:
         browser.click("#run")
         wait(browser, "!document.getElementById('error').hidden")
         assert "no part of it is a node" in browser.run("document.getElementById('error').textContent")
+
+
+@in_a_browser
+def test_the_second_of_two_editors_is_told_and_sees_the_first_edit(editable: Running) -> None:
+    button = "#candidates tbody tr:nth-child(1) td.changes button:nth-child(3)"
+    with Browser() as first, Browser() as second:
+        for browser in (first, second):
+            load(browser, editable)
+            browser.click("#text button:nth-child(3)")
+        first.click(button)
+        wait(first, "document.documentElement.dataset.done === '2'")
+        drafts = editable.ask("GET", "/api/state")[1]["drafts"]
+        if drafts:
+            first.click("#keep")
+            wait(first, "document.documentElement.dataset.done === '3'")
+        second.click(button)
+        if drafts:
+            wait(second, "document.documentElement.dataset.done === '2'")
+            second.click("#keep")
+        wait(second, "!document.getElementById('error').hidden")
+        assert "the graph has changed since then" in second.run("document.getElementById('error').textContent")
+        wait(second, "document.querySelectorAll('#commits li').length === 2")  # it shows the edit of the first
+        assert len(editable.ask("GET", "/api/state")[1]["commits"]) == 2
+        assert [error for error in second.errors if "409" not in error] == []
