@@ -204,16 +204,16 @@ def compiled(name: str, width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         )
     ).hexdigest()[:20]
     library = cache_folder() / f"{name}-{identity}.so"
-    if not library.exists() and not _compile(chosen, sources, defines, library):
+    if not library.exists() and _compile(chosen, sources, defines, library) is not None:
         # The cache folder cannot be written, or the compiler is too old: a temporary folder shows which.
-        library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
-        atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
-        if not _compile(chosen, sources, defines, library):
-            warnings.warn(
-                f"{SAID}{chosen} cannot compile the kernel (GCC 12 or Clang can): torch computes the same, several "
-                "times slower; CXX names another compiler, SIFU_KERNEL=torch says that this is meant",
-                stacklevel=2,
-            )
+        try:
+            library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
+            atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
+            reason = _compile(chosen, sources, defines, library)
+        except OSError as error:
+            reason = f"{error.filename or tempfile.tempdir}: {error.strerror or error}"
+        if reason is not None:
+            _warn_once(chosen, reason)
             return None
     try:
         return ctypes.CDLL(str(library))
@@ -230,8 +230,8 @@ def _processor() -> str:
         return platform.processor() + platform.machine()
 
 
-def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> bool:
-    """Compiles the first of the sources, by their names."""
+def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> str | None:
+    """Compiles the first of the sources, by their names. Returns why it failed; None: it did not."""
     try:
         library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
@@ -239,12 +239,27 @@ def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library
                 (Path(scratch) / name).write_bytes(text)
             source, result = Path(scratch) / next(iter(sources)), Path(scratch) / "library.so"
             command = [chosen, *FLAGS, *defines, str(source), "-o", str(result)]
-            if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 0:
+            done = subprocess.run(command, capture_output=True, timeout=300, check=False)
+            if done.returncode == 0:
                 result.replace(library)
-                return True
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return False
+                return None
+    except OSError as error:
+        return f"{error.filename or library.parent}: {error.strerror or error}"
+    except subprocess.SubprocessError as error:
+        return str(error)
+    said = done.stderr.decode("utf-8", "replace").splitlines() or [f"exit code {done.returncode}"]
+    return next((line for line in said if "error" in line.lower()), said[-1])
+
+
+@functools.cache
+def _warn_once(chosen: str, reason: str) -> None:
+    """Says why no kernel is used, not once for each of them."""
+    warnings.warn(
+        f"{SAID}{chosen} cannot compile the kernel ({reason}): torch computes the same, several times slower; it needs "
+        "GCC 12 or Clang and a folder that can be written (SIFU_CACHE, TMPDIR); CXX names another compiler, "
+        "SIFU_KERNEL=torch says that this is meant",
+        stacklevel=4,
+    )
 
 
 def _same_sizes(library: ctypes.CDLL, dtype: torch.dtype) -> bool:

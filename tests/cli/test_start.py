@@ -105,6 +105,9 @@ def test_a_compiler_that_is_too_old_is_said_once(graph: Path, tmp_path: Path) ->
     text, said = generated(graph, old)
     assert said.count("cannot compile the kernel") == 1
     assert next(line for line in said.splitlines() if "cannot compile" in line).startswith("sifu: warning: ")
+    assert "cannot compile the kernel (exit code 1)" in said
+    _, unwritable = generated(graph, {"SIFU_CACHE": "/dev/null/cache", "TMPDIR": "/proc"})  # on Linux
+    assert "temporary" in unwritable and "(exit code" not in unwritable  # not the compiler is at fault
     meant, said = generated(graph, {**old, "SIFU_KERNEL": "torch"})
     assert "kernel" not in said
     assert meant == text
