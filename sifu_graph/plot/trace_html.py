@@ -85,7 +85,7 @@ def page_data(graph: GraphSession, trace: Trace, *, last_choice: bool = False) -
     how = "generation" if trace.like == "generate" else "evaluation"
     all_of_it = shown == trace.text_positions
     part = "Every position" if all_of_it else f"The last {shown} of {trace.text_positions:,} positions"
-    lines = "how far each position moved the signal" if trace.base else "the signals in the mix of a position"
+    lines = "how far each position moves the signal" if trace.base else "the signals in the mix of a position"
     about = (
         f"{part}, as {how} computes them, in {graph.path.name} ({graph.store.snapshot[:8]}). Lines are {lines}; "
         "below it are the candidates for the next token: red is the next token of the text, dashed are default edges. "

@@ -306,6 +306,10 @@
     keys[key]();
   });
 
+  if (data.base) {  // there is no mix: a position moves the one signal
+    document.querySelector("[data-arcs='weight']").textContent = "how far it moves the signal";
+    put("mix-title", "How far each position moves the signal");
+  }
   state.at = trace().positions.length - 1;
   state.versus = here().contenders > 1 ? 1 : 0;
   if (data.last_choice && state.at > 0) {
