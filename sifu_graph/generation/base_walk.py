@@ -138,7 +138,8 @@ class BaseWalk:
 
 
 AnyWalk = Walk | BaseWalk
-Choice = tuple[AnyWalk, Sampler, np.random.Generator]
+Draw = tuple[AnyWalk, Sampler, np.random.Generator]
+"""A walk that is to choose its next node, by which rule, and with which random numbers."""
 
 
 def walk_of(
@@ -156,14 +157,14 @@ def walk_of(
     return Walk(parameters, config, forbidden=forbidden, r_0=r_0)
 
 
-def choose_each(choices: Sequence[Choice], *, threads: int) -> list[int | Exception]:
+def choose_each(draws: Sequence[Draw], *, threads: int) -> list[int | Exception]:
     """The next nodes of walks, each as its `choose` finds it; those of one graph with a base side by side.
 
     An exception stands in the place of a walk whose `choose` raised it.
     """
-    found: list[int | Exception] = [-1] * len(choices)
+    found: list[int | Exception] = [-1] * len(draws)
     together: dict[NativeDecoding, list[tuple[int, NativeText]]] = defaultdict(list)
-    for place, (walk, sampler, rng) in enumerate(choices):
+    for place, (walk, sampler, rng) in enumerate(draws):
         if isinstance(walk, BaseWalk) and isinstance(walk.text, NativeText):
             walk.ask(sampler, rng)
             together[walk.text.decoding].append((place, walk.text))

@@ -259,7 +259,7 @@ int64_t choice(const Model& m, Text& text, Room& room) {
     for (int i = 1; i < LANES; ++i) top = std::max(top, (real)highest[i]);
     const int64_t best = std::max<int64_t>(0, std::min(m.nodes - 1, std::find(weight, weight + m.nodes, top) - weight));
     if (text.temperature == 0 || text.top_k == 1 || !(top > NEVER)) return best;
-    const vec sharpness = splat((real)(1 / text.temperature)), far = splat(real(-87));
+    const vec sharpness = splat((real)std::min(1 / text.temperature, 1e30)), far = splat(real(-87));
     for (int64_t v = 0; v < n; v += LANES) {
         vec x = (load(weight + v) - splat(top)) * sharpness;
         store(weight + v, where_less(x, far, vec{}, vexp(x)));

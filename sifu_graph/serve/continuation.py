@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from sifu_graph.arrays import Doubles
-from sifu_graph.generation.base_walk import AnyWalk, Choice
+from sifu_graph.generation.base_walk import AnyWalk, Draw
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.generation.stop_text import StopText
 from sifu_graph.inspection import distributions
@@ -135,7 +135,7 @@ class Continuation:
         self._characters = 0  # of the text so far
 
     def work(self, walk: AnyWalk) -> Work[Piece]:
-        """Do the work. Each step takes about as long as a token; for each node it asks with a `base_walk.Choice`.
+        """Do the work. Each step takes about as long as a token; for each node it asks with a `base_walk.Draw`.
 
         ``walk`` is one of the graph that nothing else uses meanwhile.
         """
@@ -181,7 +181,7 @@ class Continuation:
     def _generate(self, walk: AnyWalk) -> Work[Piece]:
         request, separator = self._request, self._graph.tokenizer.separator
         stop = StopText(request.stop)
-        question: Question[Choice] = Question((walk, self._sampler, self._rng))
+        question: Question[Draw] = Question((walk, self._sampler, self._rng))
         piece, due = Piece(), 0.0
         while self.generated < request.max_tokens:
             node = yield question

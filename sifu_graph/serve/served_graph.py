@@ -23,8 +23,8 @@ from sifu_graph.session import GraphSession
 
 MOST_IDLE_WALKS = 32
 """Walks that are kept for later sequences: making one takes some milliseconds."""
-MOST_CHANGED = 4
-"""Sets of changes in memory that are kept for later sequences."""
+MOST_CHANGED = 2
+"""Sets of changes in memory that are kept for later sequences: each has the tables of pairs."""
 Changes = tuple[str, ...]
 
 

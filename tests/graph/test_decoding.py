@@ -32,7 +32,7 @@ from sifu_graph.text.pair_counts import count_pairs
 pytestmark = pytest.mark.skipif(kernel.compiler() is None, reason=needs.COMPILER)
 SAMPLERS = st.builds(
     Sampler,
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+    temperature=st.sampled_from([0.0, 1e-300, 0.3, 1.0, 2.0, 1e6]),
     top_k=st.sampled_from([None, 1, 2, 7, 1000]),
     top_p=st.sampled_from([None, 1e-9, 0.3, 0.9, 1.0]),
 )
