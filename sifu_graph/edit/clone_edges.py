@@ -13,10 +13,10 @@ import numpy as np
 from sifu_store.errors import OptionError
 
 from sifu_graph.edit.base_edits import energies_at_rest
-from sifu_graph.edit.bounds import require_amount, require_bounded
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.edit_bounds import require_amount, require_bounded
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.clone_tree import CloneTree
 from sifu_graph.text.node_lookup import shown_name, source_name, source_named
@@ -59,7 +59,7 @@ def boost(copy: WorkingCopy, source: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is above `bounds.MOST`, or the edge is forbidden.
+        ``nats`` is above `edit_bounds.MOST`, or the edge is forbidden.
     """
     require_amount(nats, "boost", " nats")
     if is_forbidden(copy, source, v):

@@ -14,13 +14,13 @@ from sifu_store.layout import BIAS, COUNT, ENERGY, WEIGHT
 
 from sifu_graph.edit import clone_edges
 from sifu_graph.edit.base_edits import energies_at_rest
-from sifu_graph.edit.bounds import require_amount
 from sifu_graph.edit.edge_table import EdgeRow, located
 from sifu_graph.edit.forbidding import allow, forbid
 from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.reports import EdgeState
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
+from sifu_graph.edit_bounds import require_amount
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.text.node_lookup import shown_name
 
@@ -85,7 +85,7 @@ def scale(copy: WorkingCopy, u: int, v: int, factor: float) -> None:
     Raises
     ------
     OptionError
-        The factor is above `bounds.MOST`, the edge is forbidden, or, with a base, it adds nothing.
+        The factor is above `edit_bounds.MOST`, the edge is forbidden, or, with a base, it adds nothing.
     """
     _require_node(copy, u, "scaled")
     require_amount(factor, "scale")
@@ -110,7 +110,7 @@ def boost(copy: WorkingCopy, u: int, v: int, nats: float) -> None:
     Raises
     ------
     OptionError
-        ``nats`` is above `bounds.MOST`, the edge is forbidden, or its energy cannot become so low.
+        ``nats`` is above `edit_bounds.MOST`, the edge is forbidden, or its energy cannot become so low.
     """
     if u >= copy.n:
         clone_edges.boost(copy, u, v, nats)

@@ -53,9 +53,9 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.edit.bounds import require_bounded
 from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue
 from sifu_graph.edit.pair_table import PairTable
+from sifu_graph.edit_bounds import require_bounded
 from sifu_graph.model.io import discounts_of, read_small, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
 from sifu_graph.ops.pair_model import PairModel

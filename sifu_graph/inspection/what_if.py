@@ -30,6 +30,7 @@ from sifu_store.errors import OptionError
 from sifu_store.layout import REPEAT, TARGET_BIAS, TARGET_VECTOR
 
 from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.edit_bounds import require_amount
 from sifu_graph.model.base import Base
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.text.clone_tree import CloneTree
@@ -177,6 +178,7 @@ def _forbid(parameters: Parameters, u: int, v: int, change: Change) -> Parameter
 
 def _boost(parameters: Parameters, u: int, v: int, change: Change) -> Parameters:
     _require_allowed(parameters, u, v, change)
+    require_amount(change.nats, "what_if", " nats")
     base, index = parameters.base, parameters.index
     if base is None:
         raise OptionError(

@@ -101,6 +101,7 @@ def test_what_if_is_the_edit(editable: Running) -> None:
         (["edge 春 風 forbid"] * 2, "forbidden already"),
         (["edge 春 風 forbid"] * 33, "at most 32 changes"),
         (["edge 春 風 boost inf"], "cannot be read"),
+        (["edge 春 風 boost 1e300"], "must be -1,000,000 to 1,000,000 nats"),
         ([7], "Expected `str`"),
     ],
 )
@@ -245,7 +246,7 @@ def test_a_page_that_cannot_edit_has_no_buttons_for_it(server: Running) -> None:
 
 @in_a_browser
 def test_the_second_of_two_editors_is_told_and_sees_the_first_edit(editable: Running) -> None:
-    button = "#candidates tbody tr:nth-child(1) td.changes button:nth-child(3)"
+    button, other = (f"#candidates tbody tr:nth-child({row}) td.changes button:nth-child(3)" for row in (1, 2))
     with Browser() as first, Browser() as second:
         for browser in (first, second):
             load(browser, editable)
@@ -256,7 +257,7 @@ def test_the_second_of_two_editors_is_told_and_sees_the_first_edit(editable: Run
         if drafts:
             first.click("#keep")
             wait(first, "document.documentElement.dataset.done === '3'")
-        second.click(button)
+        second.click(other)
         if drafts:
             wait(second, "document.documentElement.dataset.done === '2'")
             second.click("#keep")

@@ -19,11 +19,13 @@ STATUSES = {200, 400, 401, 404, 405, 413, 429}
 FIELDS = (
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "n", "best_of", "stop", "seed", "stream",
     "stream_options", "logprobs", "echo", "suffix", "presence_penalty", "logit_bias", "ignore_eos", "user", "x",
+    "what_if",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, 2, -1, 5, 10**6, 10**30, 0.5, -0.0, 1e-300, 1e300, "", "春", "春風花月", "x" * 500,
     "\u202e\x00\x1b[2J", "😀é", [], ["春"], ["春", 5], [[]], [[1, 2], [3]], [1, 5, 39], [-1], [True], {}, {"5": 1},
-    {"include_usage": True}, [[[[]]]], "<unk>", "\n\n",
+    {"include_usage": True}, [[[[]]]], "<unk>", "\n\n", ["edge 春 風 forbid"], ["edge 春 風 boost 1e308"],
+    ["edge 春 風 boost nan", ""], ["edge '"], ["position 0 off"], ["edge 春 風 boost -2", "edge 春 月 forbid"],
 )  # fmt: skip
 
 
