@@ -19,6 +19,7 @@ from typing import Any
 from sifu_store.durable import disk_errors, require_free_bytes
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.short_repr import short_repr
+from sifu_store.staging import size_of
 
 from sifu_graph.config import require_positive, require_seed
 from sifu_graph.edit.counterfactuals import Counterfactuals, EditEffect
@@ -107,11 +108,11 @@ def evaluate_edits(
 
 
 def _report(copy: GraphSession, records: Counterfactuals, wanted: int, stages: Stages) -> EditsReport:
-    table, size = edge_table(copy, records, records.boosts(stages)), folder_bytes(copy.path)
+    table, size = edge_table(copy, records, records.boosts(stages)), size_of(copy.path)
     stages.stage("making the edits")
     began = time.perf_counter()
     apply(copy, lambda edit: edit.edit_edges(table), command="eval", dry_run=False)
-    seconds, added = time.perf_counter() - began, folder_bytes(copy.path) - size
+    seconds, added = time.perf_counter() - began, size_of(copy.path) - size
     effect = records.effect(copy.parameters, stages)
     with copy.writing() as store:
         store.undo()
@@ -150,7 +151,7 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
         It does not fit.
     """
     with TemporaryDirectory(prefix="sifu-edits-") as folder:
-        path, size = Path(folder) / "copy.sifu", folder_bytes(graph.path) - folder_bytes(graph.path / CACHE)
+        path, size = Path(folder) / "copy.sifu", size_of(graph.path) - size_of(graph.path / CACHE)
         require_free_bytes(path, size, "a copy of the graph, on which edits are measured,")
         with disk_errors(path, "copying the graph"):
             shutil.copytree(graph.path, path, ignore=lambda at, _: [CACHE] if Path(at) == graph.path else [])
@@ -161,8 +162,3 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
                     store.create_branch(branch := f"at-{snapshot}", snapshot)
                     store.switch(branch)
             yield copy
-
-
-def folder_bytes(folder: Path) -> int:
-    """The size of all files in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -26,12 +26,12 @@ from sifu_graph.session import GraphSession
 Ends = tuple[int, int]
 
 
-def followers(copy: WorkingCopy, without: Sequence[int]) -> Ints:
-    """How many nodes may be generated after each node, except some of them: int64 [n]."""
-    index, every = copy.index, np.arange(copy.n)
-    found = index.defaults() + index.row_sizes()
+def followers(copy: WorkingCopy, sources: Ints, without: Sequence[int]) -> Ints:
+    """How many nodes may be generated after each of k sources, except some of them: int64 [k]."""
+    index = copy.index
+    found = (index.defaults() + index.row_sizes())[sources]
     for node in {*copy.tokenizer.never_generated, *without}:
-        found -= ~index.is_forbidden(every, np.full(copy.n, node))
+        found -= ~index.is_forbidden(sources, np.full(len(sources), node))
     return found
 
 
@@ -49,7 +49,7 @@ def forbid(copy: WorkingCopy, u: int, v: int) -> None:
     if copy.is_forbidden(u, v):
         raise OptionError(f"{clone_edges.shown(copy, u, v)} is forbidden already")
     slot = copy.slot_of(u, v)
-    if not followers(copy, without=[v])[u]:
+    if not followers(copy, np.array([u]), without=[v])[0]:
         raise OptionError(
             f"{clone_edges.shown(copy, u, v)} is the last edge that may be chosen there: it cannot be forbidden"
         )

@@ -120,7 +120,8 @@ def remove(copy: WorkingCopy, nodes: Sequence[int]) -> int:
         One of them is a special node, or after a node that remains nothing could follow.
     """
     before = copy.private
-    stuck = np.setdiff1d(np.flatnonzero(followers(copy, without=nodes) == 0), nodes)
+    others = np.setdiff1d(np.arange(copy.n), nodes)
+    stuck = others[followers(copy, others, without=nodes) == 0]
     if len(stuck):
         name = shown_name(copy.tokenizer.vocabulary[stuck[0]])
         raise OptionError(f"after {name} nothing else may follow: allow another edge out of it first")

@@ -82,13 +82,10 @@ def refuse_odd_files(directory: Path, repository: str) -> None:
                 _refuse_odd_file(file.path, file.stat(follow_symlinks=False).st_mode)
 
 
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The entries of a folder; none, if it is no folder."""
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError:
-        return []
+def _entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """The entries of a folder, of which there may be very many; none, if it is no folder."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        yield from found
 
 
 def _is_odd(file: os.DirEntry[str]) -> bool:
