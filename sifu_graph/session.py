@@ -31,7 +31,7 @@ from sifu_graph.text.registry import read_tokenizer
 if TYPE_CHECKING:
     from sifu_graph.model.edge_reader import EdgeReader
     from sifu_graph.model.graph_at_rest import GraphAtRest
-    from sifu_graph.model.parameters import Parameters
+    from sifu_graph.model.parameters import Known, Parameters
 
 
 @contextmanager
@@ -47,6 +47,7 @@ INTERNAL = frozenset(
         "at_rest",
         "edge_reader",
         "fit_memory",
+        "known",
         "library_bytes",
         "lock",
         "modest",
@@ -86,6 +87,7 @@ class GraphSession:
         self.scratch = Path(scratch) if scratch is not None else None
         self.device, self.device_memory, self.precision = device, device_memory, precision
         self.memory_note: str | None = None
+        self.known: Known | None = None  # of `parameters`, before they are read
         self.library_bytes = self.table_bytes = 0
         self._load()
 
@@ -264,7 +266,8 @@ class GraphSession:
             if self.host_memory is not None:
                 process_memory.bound_freed_memory()
             self.library_bytes = process_memory.anonymous_bytes()
-            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings)
+            known, self.known = self.known, None  # it holds for this snapshot alone
+            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings, known)
             self.table_bytes = max(0, process_memory.anonymous_bytes() - self.library_bytes)
         return self._parameters
 

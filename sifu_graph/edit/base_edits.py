@@ -27,8 +27,8 @@ def energies_at_rest(copy: WorkingCopy, u: int, model: PairModel | None = None) 
 
     ``model`` is the `WorkingCopy.pair_model` of the copy; None: it is computed.
     """
-    model = copy.pair_model() if model is None else model
-    return BaseAtRest(model, copy.nodes[TARGET_BIAS], float(copy.small["signal/scale"][0])).energies(u)
+    model = copy.pair_model(np.array([u])) if model is None else model
+    return BaseAtRest(model, copy.nodes.peek(TARGET_BIAS), float(copy.small.peek("signal/scale")[0])).energies(u)
 
 
 def add_counted(copy: WorkingCopy, text: PairCounts, new: Ints) -> None:

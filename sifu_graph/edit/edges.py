@@ -27,7 +27,7 @@ from sifu_graph.text.node_lookup import shown_name
 
 def states(copy: WorkingCopy, edges: Sequence[tuple[int, int]]) -> list[EdgeState]:
     """The current values of edges (u, v); u is a node or a clone."""
-    model = None if copy.pairs is None else copy.pair_model()
+    model = None if copy.pairs is None else copy.pair_model(np.array([u for u, _ in edges], dtype=np.int64))
     return [(clone_edges.state if u >= copy.n else _state)(copy, u, v, model) for u, v in edges]
 
 

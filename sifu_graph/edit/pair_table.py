@@ -6,13 +6,10 @@ and pages (`working_copy`), nor texts.
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from sifu_store.layout import (
     CLONE_DISCOUNTED,
     CLONE_EDGE,
@@ -28,7 +25,8 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Bools, Doubles, Ids, Integers, Ints, blocks, is_first
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.model.io import pair_model, read_clones, write_clones, write_pairs
+from sifu_graph.edit.columns import Table
+from sifu_graph.model.io import pair_model, read_clones, read_rows_of_pairs, write_clones, write_pairs
 from sifu_graph.ops.pair_model import PairModel, discount_at, find_pairs
 from sifu_graph.settings import InitialSettings
 from sifu_graph.text.clones import MoreClones, Occurrences
@@ -48,7 +46,7 @@ class Growth:
 
 
 class PairTable:
-    """The pairs of a working copy, sorted by (source, target).
+    """The pairs of a working copy, sorted by (source, target). They are read when a change first needs them.
 
     Attributes
     ----------
@@ -56,39 +54,62 @@ class PairTable:
         The clones.
     clones
         Their columns [C], by their names in the store; empty for a graph that never had clones.
-    source, target, count
-        int64 [pairs]; a source is a node or a clone.
     edges, energy
         int64 [k, 2] and float64 [k]: edges of clones that add something to their energy, and what, in nats.
     """
 
     def __init__(self, store: Store, nodes: int) -> None:
-        first = store.read(PAIR_FIRST)
-        self.tree = read_clones(store, nodes)
+        self._store = store
+        self.tree = self._stored_tree = read_clones(store, nodes)
         names = (CLONE_GAIN, CLONE_TOTAL, CLONE_DISCOUNTED) if store.has(CLONE_PARENT) else ()
-        self.clones: dict[str, NDArray[Any]] = {name: store.read(name) for name in names}
-        self.source = np.repeat(np.arange(len(first) - 1), np.diff(first))
-        self.target = store.read(PAIR_TARGET).astype(np.int64)
-        self.count = store.read(PAIR_COUNT)
-        self.edges = (store.read(CLONE_EDGE) if self.clones else np.empty((0, 2))).astype(np.int64)
-        self.energy: Doubles = (store.read(CLONE_ENERGY) if self.clones else np.empty(0)).astype(np.float64)
+        self.clones = Table(store.read, lambda: names, names.__contains__)
+        self.edges = (store.read(CLONE_EDGE) if names else np.empty((0, 2))).astype(np.int64)
+        self.energy: Doubles = (store.read(CLONE_ENERGY) if names else np.empty(0)).astype(np.float64)
+
+    @cached_property
+    def source(self) -> Ints:
+        """The sources of the pairs, int64 [pairs]: nodes and clones."""
+        first = self._store.read(PAIR_FIRST)
+        return np.repeat(np.arange(len(first) - 1), np.diff(first))
+
+    @cached_property
+    def target(self) -> Ints:
+        """The targets of the pairs, int64 [pairs]."""
+        return self._store.read(PAIR_TARGET).astype(np.int64)
+
+    @cached_property
+    def count(self) -> Ints:
+        """The counts of the pairs, int64 [pairs]."""
+        return self._store.read(PAIR_COUNT)
+
+    @property
+    def _in_memory(self) -> bool:
+        """Whether a change has read the pairs, which may differ from those of the store then."""
+        return not vars(self).keys().isdisjoint({"source", "target", "count"})
 
     def write(self, store: Store) -> None:
-        """Writes the pairs and the clones."""
-        write_pairs(store, *self._by_source())
+        """Writes the pairs and the clones, where they may have changed."""
+        if self._in_memory:
+            write_pairs(store, *self._by_source())
         if self.clones:
-            write_clones(store, self.tree, self.clones, self.edges, self.energy)
+            tree = None if self.tree is self._stored_tree and store.has(CLONE_PARENT) else self.tree
+            write_clones(store, tree, self.clones.changed(), self.edges, self.energy)
 
     def model(
-        self, nodes: Mapping[str, NDArray[Any]], initial: InitialSettings, index: EdgeIndex, energy: Doubles
+        self, nodes: Table, initial: InitialSettings, index: EdgeIndex, energy: Doubles, sources: Ints | None
     ) -> PairModel:
         """The pair model with what edges add to their energies.
 
         ``nodes`` are the columns [n] of the nodes by their names in the store, ``energy`` what the private edges of the
-        index add, float64 [edges].
+        index add, float64 [edges], ``sources`` those that are needed (None: all).
         """
-        columns = ChainMap(self.clones, dict(nodes))
-        found = pair_model(self.tree, self._by_source(), columns.__getitem__, initial)
+        if self._in_memory:
+            pairs = self._by_source()
+        else:
+            pairs = read_rows_of_pairs(self._store, None if sources is None else self.tree.with_ancestors(sources))
+        found = pair_model(
+            self.tree, pairs, lambda name: (self.clones if name in self.clones else nodes).peek(name), initial
+        )
         own = self.edges[:, 0] * self.tree.nodes + self.edges[:, 1]
         return found.with_edges(
             np.concatenate([index.keys, own]), np.concatenate([energy, self.energy]), index.forbidden
@@ -96,8 +117,11 @@ class PairTable:
 
     def count_of(self, source: int, target: int) -> int:
         """How often a pair was counted."""
-        row = slice(*np.searchsorted(self.source, [source, source + 1]))
-        return int(self.count[row][self.target[row] == target].sum())
+        if self._in_memory:
+            row = slice(*np.searchsorted(self.source, [source, source + 1]))
+            return int(self.count[row][self.target[row] == target].sum())
+        _, targets, counts = read_rows_of_pairs(self._store, np.array([source]))
+        return int(counts[targets == target].sum())
 
     def nats_of(self, source: int, target: int) -> float:
         """What an edge of a clone adds to its energy."""
@@ -196,7 +220,8 @@ class PairTable:
         stays = (edges >= 0).all(axis=1)
         self.edges, self.energy = edges[stays], self.energy[stays]
         left = place[self.tree.nodes :] >= 0
-        self.clones = {name: column[left] for name, column in self.clones.items()}
+        for name, column in self.clones.items():
+            self.clones[name] = column[left]
         self.tree = tree
 
     def keep_clones(self, kept: Bools, discounts: tuple[Discounts, ...]) -> Growth:
@@ -211,7 +236,8 @@ class PairTable:
             self._count_more(tree.parents[self.source[mine]], self.target[mine], self.count[mine] - 1, discounts, grown)
         self._note_growth(grown)
         self.tree, place = tree.kept(kept)
-        self.clones = {name: column[kept] for name, column in self.clones.items()}
+        for name, column in self.clones.items():
+            self.clones[name] = column[kept]
         stays, edges = place[self.source] >= 0, place[self.edges[:, 0]]
         self.source, self.target, self.count = place[self.source[stays]], self.target[stays], self.count[stays]
         self.edges, self.energy = np.stack([edges, self.edges[:, 1]], axis=1)[edges >= 0], self.energy[edges >= 0]
@@ -241,11 +267,13 @@ class PairTable:
         """
         old = self.tree
         self.tree, place = old.with_clones(more.parent, more.token)
-        fresh = {name: np.zeros(len(self.tree), column.dtype) for name, column in self.clones.items()}
         for name, column in self.clones.items():
-            fresh[name][place[old.nodes : old.sources] - old.nodes] = column
-        fresh[CLONE_GAIN][place[old.sources :] - old.nodes] = more.gain
-        self.clones, self.edges[:, 0] = fresh, place[self.edges[:, 0]]
+            fresh = np.zeros(len(self.tree), column.dtype)
+            fresh[place[old.nodes : old.sources] - old.nodes] = column
+            if name == CLONE_GAIN:
+                fresh[place[old.sources :] - old.nodes] = more.gain
+            self.clones[name] = fresh
+        self.edges[:, 0] = place[self.edges[:, 0]]
         before = self._with_rows(more, place)
         first, levels = self._first(), self.tree.levels()
         for block in blocks(len(more.new.source)):  # what a clone takes, its parent counts once for each target
@@ -298,7 +326,8 @@ class PairTable:
         """The columns of clones, of a graph that never had any."""
         if not self.clones:
             types = {CLONE_GAIN: np.float32, CLONE_TOTAL: np.int64, CLONE_DISCOUNTED: np.float64}
-            self.clones = {name: np.zeros(0, dtype) for name, dtype in types.items()}
+            for name, dtype in types.items():
+                self.clones[name] = np.zeros(0, dtype)
 
     def _count_more(
         self, source: Integers, target: Ints, more: Ints, discounts: tuple[Discounts, ...], grown: Growth

@@ -26,7 +26,10 @@ def parameters_of(copy: WorkingCopy, state: Mapping[str, tuple[int, ...]] | None
     pool = EdgePool(copy.initial, slots=copy.slots, stored=copy.page_values(), read=copy.read_pages)
     kept = [name for name in copy.paged if name not in (WEIGHT, BIAS)]
     pool.configure(state={**{name: copy.trailing(name) for name in kept}, **(state or {})}, kept=kept)
-    small = {name: torch.from_numpy(copy.nodes.get(name, value).copy()) for name, value in copy.small.items()}
+    small = {
+        name: torch.from_numpy((copy.nodes if name in copy.nodes else copy.small).peek(name).copy())
+        for name in copy.small
+    }
     r_0 = initial_signal(copy.config, copy.width, copy.settings["initial"]["seed"])
     base = None if copy.pairs is None else Base.of(small, copy.pair_model())
     return Parameters(copy.index, pool, torch.from_numpy(r_0), small, base=base)

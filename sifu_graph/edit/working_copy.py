@@ -18,7 +18,9 @@ knows nodes, edges, slots and pages; it does not know texts or the reason of a c
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,15 +37,11 @@ from sifu_store.layout import (
     LOG_LOWER,
     ORIGIN,
     PAGE_EDGES,
-    PAIR_DISCOUNTED,
-    PAIR_TOTAL,
     REPEAT,
     REPEAT_VERSION,
     SOURCE,
     STORED,
     TARGET,
-    TARGET_BIAS,
-    TARGET_VECTOR,
     USAGE,
     WEIGHT,
     page_count,
@@ -53,10 +51,10 @@ from sifu_store.store import Store
 
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue
+from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue, Table, columns_of_edges, columns_of_nodes
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit_bounds import require_bounded
-from sifu_graph.model.io import discounts_of, read_small, read_usage
+from sifu_graph.model.io import discounts_of, small_array, small_names
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import read_settings
@@ -65,8 +63,6 @@ from sifu_graph.text.kneser_ney import Counts
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
-_BY_NODE = ("nodes/count", "nodes/bias", "nodes/predecessors", "rows/total", "rows/distinct", "rows/discounted")
-_BASE_BY_NODE = (TARGET_VECTOR, TARGET_BIAS, REPEAT, LOG_LOWER, LOG_LESS, PAIR_TOTAL, PAIR_DISCOUNTED)
 _PAGES_KEPT = 6  # pages of the old snapshot that stay in memory while edges are collected from many pages
 
 
@@ -92,54 +88,55 @@ class WorkingCopy:
         self.graph, self.old = graph, store
         self.settings = read_settings(store)
         self.config, self.width = graph.signal, int(self.settings["width"])
-        present = store.names()
-        self.small = small = read_small(store, graph.signal)
+        small = small_names(self.config)
+        self.small = Table(lambda name: small_array(store, name), lambda: small, small.__contains__)
         self.pairs = PairTable(store, self.settings["nodes"]) if graph.signal.base else None
         self.tokenizer = graph.tokenizer
-        self.vocabulary: list[dict[str, Any]] = store.read_json("nodes/vocabulary")
         n = self.settings["nodes"]
-        columns = [x for x in (*_BY_NODE, *_BASE_BY_NODE) if x in small or x in present]
-        names = [*columns, *(name for name in present if name.startswith(tuple(f"optimizer/{x}/" for x in columns)))]
-        self.nodes: Columns = {x: small[x].copy() if x in small else store.read(x) for x in names}
-        self.nodes[KEY] = store.read(KEY) if store.has(KEY) else np.arange(n, dtype=np.int32)
+        self.nodes = columns_of_nodes(store)
+        if graph.signal.base and not store.has(REPEAT):
+            self.nodes[REPEAT] = small_array(store, REPEAT)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
-        self.edges: Columns = {name: store.read(name) for name in (SOURCE, TARGET, COUNT)}
-        slots = len(self.edges[SOURCE])
-        self.edges[USAGE] = read_usage(store)
-        stored = np.repeat(store.page_stored(), PAGE_EDGES)[:slots]
-        stored &= self.edges[SOURCE] >= 0
-        self.edges[VALUE] = np.where(stored, EdgeValue.STORED, EdgeValue.GENERATED).astype(np.int8)
-        self.edges[ROW] = np.where(stored, np.arange(slots), -1)
+        self.edges = columns_of_edges(store)
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
-        self.paged = [name for name in present if store.is_paged(name)]
-        self._new: dict[str, list[NDArray[Any]]] = {name: [] for name in self.paged}
+        self._new: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
         self._new_rows, self.shelf = 0, dict[tuple[int, ...], Columns | float]()
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
         self._initial: EdgeInitializer | None = None
-        if store.has(ENERGY):
-            self.edges[ORIGIN], self.edges[ENERGY] = store.read(ORIGIN), store.read(ENERGY)
-        else:
-            self.edges[ORIGIN] = np.stack([self.edges[SOURCE], self.edges[TARGET]], axis=1)
-            self.edges[ENERGY] = initial_energies(self.settings["initial"]["method"], self.index, self.counts, slots)
+        if not store.has(ENERGY):
+            peek, method = self.edges.peek, self.settings["initial"]["method"]
+            self.edges[ORIGIN] = np.stack([peek(SOURCE), peek(TARGET)], axis=1)
+            self.edges[ENERGY] = initial_energies(method, self.index, self.counts, self.slots)
         self.changed = self.new_tokenizer = False
 
     # ---- reading it
 
+    @cached_property
+    def paged(self) -> list[str]:
+        """The names of the paged arrays."""
+        return [name for name in self.old.names() if self.old.is_paged(name)]
+
+    @cached_property
+    def vocabulary(self) -> list[dict[str, Any]]:
+        """The records of the nodes."""
+        found: list[dict[str, Any]] = self.old.read_json("nodes/vocabulary")
+        return found
+
     @property
     def n(self) -> int:
         """Number of nodes."""
-        return len(self.nodes["nodes/count"])
+        return len(self.nodes.peek("nodes/count"))
 
     @property
     def slots(self) -> int:
         """Number of slots, free ones included."""
-        return len(self.edges[SOURCE])
+        return len(self.edges.peek(SOURCE))
 
     @property
     def private(self) -> int:
         """Number of private edges."""
-        return int((self.edges[SOURCE] >= 0).sum())
+        return int((self.edges.peek(SOURCE) >= 0).sum())
 
     @property
     def index(self) -> EdgeIndex:
@@ -147,11 +144,11 @@ class WorkingCopy:
         if self._index is None:
             self._index = EdgeIndex.from_slots(
                 self.n,
-                self.edges[SOURCE],
-                self.edges[TARGET],
-                self.edges[COUNT],
+                self.edges.peek(SOURCE),
+                self.edges.peek(TARGET),
+                self.edges.peek(COUNT),
                 forbidden=self.forbidden.astype(np.int32),
-                node_count=self.nodes["nodes/count"],
+                node_count=self.nodes.peek("nodes/count"),
             )
         return self._index
 
@@ -168,8 +165,8 @@ class WorkingCopy:
                 length=self.settings["build"]["length"],
                 nodes=initial.get("nodes", self.settings["nodes"]),
                 keys=self.keys,
-                origin=self.edges[ORIGIN],
-                energy=self.edges[ENERGY],
+                origin=self.edges.peek(ORIGIN),
+                energy=self.edges.peek(ENERGY),
             )
         return self._initial
 
@@ -177,17 +174,20 @@ class WorkingCopy:
     def counts(self) -> Counts:
         """The counts of the text that initial parameters are computed from."""
         return Counts(
-            self.nodes["rows/total"],
-            self.nodes["rows/discounted"],
-            self.nodes["nodes/predecessors"],
+            self.nodes.peek("rows/total"),
+            self.nodes.peek("rows/discounted"),
+            self.nodes.peek("nodes/predecessors"),
             discounts_of(self.settings["initial"]),
         )
 
-    def pair_model(self) -> PairModel:
-        """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
+    def pair_model(self, sources: Ints | None = None) -> PairModel:
+        """The pair model of a graph with a base, with what its private edges and forbidden pairs add.
+
+        ``sources``: those that are needed, int64 [k]; others may lack their pairs. None: all.
+        """
         assert self.pairs is not None
-        index, energy = self.index, self.edges[ENERGY].astype(np.float64)
-        return self.pairs.model(self.nodes, self.settings["initial"], index, energy[index.slot])
+        energy = self.edges.peek(ENERGY)[self.index.slot].astype(np.float64)
+        return self.pairs.model(self.nodes, self.settings["initial"], self.index, energy, sources)
 
     def slot_of(self, u: int, v: int) -> int | None:
         """The slot of one edge, or None for a default edge."""
@@ -199,7 +199,7 @@ class WorkingCopy:
 
     def column_slots(self, v: int) -> Ints:
         """The slots of the private edges into a node, int64 [k]."""
-        return np.flatnonzero(self.edges[TARGET] == v)
+        return np.flatnonzero(self.edges.peek(TARGET) == v)
 
     def is_forbidden(self, u: int, v: int) -> bool:
         """Whether a pair is never chosen."""
@@ -207,7 +207,7 @@ class WorkingCopy:
 
     def values(self, name: str, slots: Ints) -> NDArray[Any]:
         """The values of a paged array at these slots, [k, ...]."""
-        value, row = self.edges[VALUE][slots], self.edges[ROW][slots]
+        value, row = self.edges.peek(VALUE)[slots], self.edges.peek(ROW)[slots]
         out = np.zeros((len(slots), *self.trailing(name)), np.float32)
         if (made := value == EdgeValue.GENERATED).any() and name in (WEIGHT, BIAS):
             found = self.initial.weight(slots[made]) if name == WEIGHT else self.initial.bias(slots[made])
@@ -229,25 +229,28 @@ class WorkingCopy:
 
     def is_generated(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether the parameters of these edges are generated, bool [k]."""
-        out: NDArray[np.bool_] = self.edges[VALUE][slots] == EdgeValue.GENERATED
+        out: NDArray[np.bool_] = self.edges.peek(VALUE)[slots] == EdgeValue.GENERATED
         return out
 
     def read_pages(self, name: str, first: int, stop: int) -> NDArray[Any]:
         """Pages ``first`` to ``stop`` - 1 of a paged array after the changes, [slots, ...]; zeros in free slots."""
         slots = np.arange(page_slots(first, self.slots)[0], page_slots(stop - 1, self.slots)[1])
-        used = self.edges[SOURCE][slots] >= 0
+        used = self.edges.peek(SOURCE)[slots] >= 0
         out = np.zeros((len(slots), *self.trailing(name)), np.float32)
         out[used] = self.values(name, slots[used])
         return out
 
     def page_values(self) -> NDArray[np.bool_]:
         """Which pages hold an edge whose parameters are not generated, bool [pages]."""
-        return self._pages_with((self.edges[SOURCE] >= 0) & (self.edges[VALUE] != EdgeValue.GENERATED))
+        return self._pages_with((self.edges.peek(SOURCE) >= 0) & (self.edges.peek(VALUE) != EdgeValue.GENERATED))
 
     def pages_to_write(self) -> Ints:
         """The pages that differ from those of the store, int64, ascending."""
-        same = (self.edges[VALUE] == EdgeValue.STORED) & (self.edges[ROW] == np.arange(self.slots))
-        return np.flatnonzero(self.page_values() & self._pages_with((self.edges[SOURCE] >= 0) & ~same))
+        if VALUE not in self.edges.changed():
+            return np.empty(0, np.int64)
+        value, used = self.edges.peek(VALUE), self.edges.peek(SOURCE) >= 0
+        same = (value == EdgeValue.STORED) & (self.edges.peek(ROW) == np.arange(self.slots))
+        return np.flatnonzero(self.page_values() & self._pages_with(used & ~same))
 
     # ---- changing it
 
@@ -297,7 +300,8 @@ class WorkingCopy:
         self.forbidden = place[self.forbidden]
         if self.pairs is not None:
             self.pairs.remove(gone)
-        self.nodes = {name: column[~gone] for name, column in self.nodes.items()}
+        for name, column in self.nodes.items():
+            self.nodes[name] = column[~gone]
         self.vocabulary = [record for record, out in zip(self.vocabulary, gone, strict=True) if not out]
         self.tokenizer = tokenizer
         self.touched(nodes=True)
@@ -324,14 +328,14 @@ class WorkingCopy:
 
     def rows_of(self, slots: Ints) -> Columns:
         """The rows of the table at these slots, [k, ...], as `add` takes them. A copy has the same parameters."""
-        return {name: column[slots] for name, column in self.edges.items()}
+        return {name: self.edges.peek(name)[slots] for name in FREE}
 
     def generated(self, source: Ints, target: Ints, count: Ints, energy: NDArray[np.float64]) -> Columns:
         """Rows for new edges with generated parameters: along the direction of the target, with these energies.
 
         ``source``, ``target`` and ``count`` are int64 [k], ``energy`` float64 [k].
         """
-        key = self.nodes[KEY]
+        key = self.nodes.peek(KEY)
         return {
             SOURCE: source,
             TARGET: target,
@@ -353,7 +357,7 @@ class WorkingCopy:
         if not k:
             return np.empty(0, np.int64)
         valued = rows[VALUE] != EdgeValue.GENERATED
-        used = self.edges[SOURCE] >= 0
+        used = self.edges.peek(SOURCE) >= 0
         page = np.arange(self.slots) // PAGE_EDGES
         empty, open_ = ~self._pages_with(used), ~self.page_values()
         slots = np.empty(k, np.int64)
@@ -408,7 +412,8 @@ class WorkingCopy:
     def compact(self) -> None:
         """Stores every row as one run of slots, in the order of the index, without free slots."""
         order = self.index.slot
-        self.edges = {name: column[order] for name, column in self.edges.items()}
+        for name, column in self.edges.items():
+            self.edges[name] = column[order]
         self.touched()
 
     # ---- writing it
@@ -427,16 +432,11 @@ class WorkingCopy:
         self.settings["nodes"] = self.n
         version = REPEAT_VERSION if self.pairs else EDITED_VERSION
         store.require_version(version)
-        pages, stored = self.pages_to_write(), self.page_values()
-        require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
-        store.write(SOURCE, self.edges[SOURCE])  # first: it sets the length of the paged arrays
-        for name in (TARGET, COUNT, ORIGIN, ENERGY):
-            store.write(name, self.edges[name])
-        if store.has(USAGE) or self.edges[USAGE].any():
-            store.write(USAGE, self.edges[USAGE])
-        if store.has(FORBIDDEN) or len(self.forbidden):
-            store.write(FORBIDDEN, self.forbidden.astype(np.int32))
-        for name, column in self.nodes.items():
+        pages = self.pages_to_write()
+        if len(pages):
+            require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
+        self._write_edges(store)
+        for name, column in self.nodes.changed().items():
             store.write(name, column)
         if self.pairs is not None:
             self.pairs.write(store)
@@ -446,9 +446,21 @@ class WorkingCopy:
         for first, stop in runs(pages):
             for name in self.paged:
                 store.write_pages(name, first, self.read_pages(name, first, stop))
-        store.write(STORED, stored.astype(np.uint8))
         store.set_settings({**self.settings, "format_version": version})
         return len(pages)
+
+    def _write_edges(self, store: Store) -> None:
+        """Writes the columns of the edges that may have changed, and which pages are stored."""
+        edges = self.edges.changed()
+        for name in (SOURCE, TARGET, COUNT, ORIGIN, ENERGY):  # the source first: it sets the length of the paged arrays
+            if name in edges:
+                store.write(name, edges[name])
+        if USAGE in edges and (store.has(USAGE) or edges[USAGE].any()):
+            store.write(USAGE, edges[USAGE])
+        if store.has(FORBIDDEN) or len(self.forbidden):
+            store.write(FORBIDDEN, self.forbidden.astype(np.int32))
+        if VALUE in edges:
+            store.write(STORED, self.page_values().astype(np.uint8))
 
     def page_bytes(self) -> int:
         """Size of one page on disk, in bytes, with the optimizer's state."""

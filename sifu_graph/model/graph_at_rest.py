@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sifu_store.layout import BIAS, TARGET_BIAS
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Floats, Ints, distinct, ranges
+from sifu_graph.arrays import Doubles, Floats, Ints, ranges
 from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base_at_rest import BaseAtRest
@@ -113,9 +113,7 @@ class GraphAtRest:
 
         The last ones are kept, and returned again for some of the same sources.
         """
-        parents, only, above = self.sources.tree.parents, distinct(sources), sources
-        while len(above := parents[above][parents[above] >= 0].astype(np.int64)):
-            only = distinct(np.concatenate([only, above]))
+        only = self.sources.tree.with_ancestors(sources)
         if self._last is None or not np.isin(only, self._last[0]).all():
             pairs = with_pairs(self.sources, self._current(), self.index, only)
             self._last = only, BaseAtRest(pairs, self.small(TARGET_BIAS), float(self.small("signal/scale")[0]))

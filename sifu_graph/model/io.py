@@ -58,11 +58,20 @@ SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal
 """Names of the arrays that are trained and not paged."""
 BASE_SMALL = (GAIN, START, TARGET_VECTOR, TARGET_BIAS, REPEAT, REPEAT_SHARED, REPEAT_AFTER)
 """Those of a graph whose edges share a base, besides `SMALL`."""
+INDEX = (SOURCE, TARGET, COUNT, FORBIDDEN, "nodes/count")
+"""What the index is read from."""
+SOURCES = (
+    *(CLONE_PARENT, CLONE_TOKEN, CLONE_TOTAL, CLONE_DISCOUNTED, PAIR_TOTAL, PAIR_DISCOUNTED),
+    *("rows/total", "rows/discounted", LOG_LOWER, LOG_LESS),
+)
+"""What the nodes and clones of the pair model are read from, besides the settings."""
+PAIRS = (PAIR_FIRST, PAIR_TARGET, PAIR_COUNT)
+"""The counts of pairs."""
 
 
-def read_small(store: Store, config: SignalConfig) -> dict[str, NDArray[Any]]:
-    """The arrays of a graph that are trained and not paged, by their names, to be changed."""
-    return {name: small_array(store, name).copy() for name in (*SMALL, *(BASE_SMALL if config.base else ()))}
+def small_names(config: SignalConfig) -> tuple[str, ...]:
+    """The names of the arrays of a graph that are trained and not paged."""
+    return (*SMALL, *(BASE_SMALL if config.base else ()))
 
 
 def small_array(store: Store, name: str) -> NDArray[Any]:
@@ -174,22 +183,37 @@ def read_sources(store: Store, settings: GraphSettings) -> PairModel:
     return pair_model(tree, none, store.read, settings["initial"])
 
 
+def read_rows_of_pairs(store: Store, only: Ints | None = None) -> tuple[Ints, Ids, Integers]:
+    """Where the pairs of each source begin, their targets and their counts.
+
+    ``only``: the sources whose pairs are read, int64 [k], ascending; the others have none then. None: all.
+    """
+    first = store.read(PAIR_FIRST)
+    if only is None:
+        return first, store.read(PAIR_TARGET), store.read(PAIR_COUNT)
+    size = np.diff(first)[only]
+    pair = ranges(first[only], size)
+    target, count = store.read_rows(PAIR_TARGET, pair), store.read_rows(PAIR_COUNT, pair)
+    first = np.zeros(len(first), np.int64)
+    first[only + 1] = size
+    return np.cumsum(first), target, count
+
+
 def with_pairs(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | None = None) -> PairModel:
     """`read_sources` with pairs, and with what private edges and forbidden pairs add.
 
     ``only``: the sources whose pairs are read, int64 [k], ascending; those that they descend from must be among them.
     None: all.
     """
-    first, keys, place, forbidden = store.read(PAIR_FIRST), index.keys, index.slot, index.forbidden
-    if only is None:
-        target, count = store.read(PAIR_TARGET), store.read(PAIR_COUNT)
-    else:
-        size = np.diff(first)[only]
-        pair = ranges(first[only], size)
-        target, count = store.read_rows(PAIR_TARGET, pair), store.read_rows(PAIR_COUNT, pair)
-        first = np.zeros(len(first), np.int64)
-        first[only + 1] = size
-        first = np.cumsum(first)
+    first, target, count = read_rows_of_pairs(store, only)
+    model = dataclasses.replace(sources, first=first, target=target, count=_small(count))
+    return model.with_edges(*_added(sources, store, index, only))
+
+
+def _added(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | None = None) -> tuple[Ints, Doubles, Ints]:
+    """What edges add and which are forbidden, as `PairModel.with_edges` takes it; ``only`` as for `with_pairs`."""
+    keys, place, forbidden = index.keys, index.slot, index.forbidden
+    if only is not None:
         nodes = only[: np.searchsorted(only, index.nodes)]
         edges = ranges(index.row_start[nodes], index.row_sizes()[nodes])
         keys, place = keys[edges], place[edges]
@@ -200,22 +224,30 @@ def with_pairs(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | 
         own = np.ones(len(source), bool) if only is None else np.isin(source, only)
         keys = np.concatenate([keys, source[own] * index.nodes + goal[own]])
         energy = np.concatenate([energy, store.read(CLONE_ENERGY)[own]])
-    model = dataclasses.replace(sources, first=first, target=target, count=_small(count))
-    return model.with_edges(keys, energy.astype(np.float64), forbidden)
+    return keys, energy.astype(np.float64), forbidden
 
 
-def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings) -> PairModel:
-    """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add."""
+def read_pairs(store: Store, index: EdgeIndex, settings: GraphSettings, counts: PairModel | None = None) -> PairModel:
+    """The pair model of a graph whose edges share a base, with what its private edges and forbidden pairs add.
+
+    ``counts``: one with the same counts, whatever its edges add; None: they are read.
+    """
+    if counts is not None:
+        return counts.with_edges(*_added(counts, store, index))
     return with_pairs(read_sources(store, settings), store, index)
 
 
 def write_clones(
-    store: Store, tree: CloneTree, columns: Mapping[str, NDArray[Any]], edges: Ints, energy: Doubles
+    store: Store, tree: CloneTree | None, columns: Mapping[str, NDArray[Any]], edges: Ints, energy: Doubles
 ) -> None:
-    """Writes the clones, their columns [C] by name, and what edges of clones add: int64 [k, 2] and float64 [k]."""
+    """Writes the clones (None: those of the store stay), columns [C] of them, and what their edges add.
+
+    ``edges`` is int64 [k, 2], ``energy`` float64 [k].
+    """
     store.require_version(CLONE_VERSION)
-    store.write(CLONE_PARENT, tree.parent)
-    store.write(CLONE_TOKEN, tree.token)
+    if tree is not None:
+        store.write(CLONE_PARENT, tree.parent)
+        store.write(CLONE_TOKEN, tree.token)
     for name, column in columns.items():
         store.write(name, column)
     store.write(CLONE_EDGE, edges.astype(np.int32))

@@ -19,7 +19,17 @@ from torch import Tensor
 from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
-from sifu_graph.model.io import read_index, read_initial, read_pairs, read_small, read_usage
+from sifu_graph.model.io import (
+    INDEX,
+    PAIRS,
+    SOURCES,
+    read_index,
+    read_initial,
+    read_pairs,
+    read_usage,
+    small_array,
+    small_names,
+)
 from sifu_graph.ops.contest import ContestBackend
 from sifu_graph.ops.contest_native import cpu_contest
 from sifu_graph.paging.device_pool import DevicePool
@@ -93,7 +103,29 @@ class Parameters:
         return self.r_0.shape[0]
 
 
-def read_parameters(current: Callable[[], Store], config: SignalConfig, settings: GraphSettings) -> Parameters:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a snapshot before it is read.
+
+    Attributes
+    ----------
+    parameters
+        Those of another snapshot of the same graph. What is the same is shared: neither may be changed in place.
+    differs
+        The names of the arrays of the store that may differ.
+    """
+
+    parameters: Parameters
+    differs: frozenset[str]
+
+    def has(self, *names: str) -> bool:
+        """Whether all these arrays are the same."""
+        return self.differs.isdisjoint(names)
+
+
+def read_parameters(
+    current: Callable[[], Store], config: SignalConfig, settings: GraphSettings, known: Known | None = None
+) -> Parameters:
     """The parameters of the graph in a store.
 
     Pages of edges are read when a batch or a walk needs them.
@@ -104,6 +136,8 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         Returns the store to read from: a session exchanges its store for another view of the same snapshot.
     config, settings
         The signal, and the settings of that snapshot.
+    known
+        What is not read again.
 
     Raises
     ------
@@ -111,7 +145,9 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         A table cannot be read.
     """
     store = current()
-    index, stored = read_index(store, settings), store.page_stored()
+    before = None if known is None else known.parameters
+    index = before.index if before and known and known.has(*INDEX) else read_index(store, settings)
+    stored = store.page_stored()
 
     def rows() -> tuple[NDArray[np.float64], int]:
         """As `EdgePool` needs it."""
@@ -125,8 +161,17 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         rows=rows,
     )
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
-    small = {name: torch.from_numpy(values) for name, values in read_small(store, config).items()}
-    base = Base.of(small, read_pairs(store, index, settings)) if config.base else None
+    small = {
+        name: before.small[name]
+        if before and known and known.has(name)
+        else torch.from_numpy(small_array(store, name).copy())
+        for name in small_names(config)
+    }
+    base = None
+    if config.base:
+        shared = before.base if before and known and known.has(*PAIRS, *SOURCES) else None
+        pairs = read_pairs(store, index, settings, None if shared is None else shared.pairs)
+        base = Base.of(small, pairs)
     return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
 
 

@@ -186,10 +186,6 @@ class PairModel:
         """The sources of pairs, int64 [k]."""
         return np.searchsorted(self.first, pair, side="right") - 1
 
-    def keys(self) -> Ints:
-        """u * n + v of each pair, int64 [pairs], ascending."""
-        return np.repeat(np.arange(self.tree.sources) * self.nodes, np.diff(self.first)) + self.target
-
     def ratios(self) -> Iterator[tuple[slice, Doubles]]:
         """X of all pairs, in blocks."""
         p = np.empty(len(self.target))
@@ -272,7 +268,7 @@ class PairModel:
         return found
 
     def with_edges(self, edges: Ints, nats: Doubles, forbidden: Ints) -> PairModel:
-        """The same p, with what edges add to their energies.
+        """The same p, with what edges add to their energies in place of what they added.
 
         ``edges`` and ``forbidden`` are pairs as u * n + v, int64 [k], each once, where u is a node or a clone; ``nats``
         are float64 of the edges, -inf for one that is forbidden.
@@ -281,16 +277,21 @@ class PairModel:
         keys = np.concatenate([edges[adds], forbidden])
         nats = np.concatenate([nats[adds], np.full(len(forbidden), -np.inf)])
         if not len(keys):
-            return self
-        mine = self.keys()
-        new = np.sort(keys[self.find(*np.divmod(keys, self.nodes)) < 0])
-        place = np.searchsorted(mine, new)
-        every, count = np.insert(mine, place, new), np.insert(self.count, place, 0)
-        added = np.zeros(len(every))
-        added[np.searchsorted(every, keys)] = nats
-        first = np.searchsorted(every, np.arange(self.tree.sources + 1) * self.nodes).astype(np.int64)
-        target = (every % self.nodes).astype(np.int32)
-        return dataclasses.replace(self, first=first, target=target, count=count, added=added)
+            return self if self.added is None else dataclasses.replace(self, added=None)
+        order = np.argsort(keys)
+        nats, (source, goal) = nats[order], np.divmod(keys[order], self.nodes)
+        place, known = lower_bounds(self.first, self.target, source, goal)
+        new = np.flatnonzero(~known)
+        added = np.zeros(len(self.target) + len(new))
+        added[place + np.cumsum(~known) - ~known] = nats
+        more = np.bincount(source[new] + 1, minlength=len(self.first))
+        return dataclasses.replace(
+            self,
+            first=self.first + np.cumsum(more),
+            target=np.insert(self.target, place[new], goal[new]),
+            count=np.insert(self.count, place[new], 0),
+            added=added,
+        )
 
     @cached_property
     def _bans(self) -> bool:
@@ -465,13 +466,18 @@ def find_pairs(first: Ints, table: Integers, source: Ints, target: Integers) -> 
 
     ``first``, int64 [sources + 1]: where the pairs of each source begin; ``table`` [pairs]: their targets, ascending.
     """
+    place, here = lower_bounds(first, table, source, target)
+    return np.where(here, place, -1)
+
+
+def lower_bounds(first: Ints, table: Integers, source: Ints, target: Integers) -> tuple[Ints, Bools]:
+    """As `find_pairs`: the places where pairs are or would be inserted, int64 [k], and whether they are there."""
     if not len(table):
-        return np.full(len(source), -1)
+        return np.zeros(len(source), np.int64), np.zeros(len(source), bool)
     low, end = first[source], first[source + 1]
     high = end
     for _ in range(int((end - low).max(initial=0)).bit_length()):  # one more bit of every place
         middle = (low + high) // 2
         after = (middle < high) & (table[np.minimum(middle, len(table) - 1)] < target)
         low, high = np.where(after, middle + 1, low), np.where(after, high, middle)
-    here = (low < end) & (table[np.minimum(low, len(table) - 1)] == target)
-    return np.where(here, low, -1)
+    return low, (low < end) & (table[np.minimum(low, len(table) - 1)] == target)

@@ -18,7 +18,7 @@ from sifu_store.read_errors import State, state
 from sifu_graph.evaluation import BATCH
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.inspection import what_if
-from sifu_graph.model.parameters import Parameters
+from sifu_graph.model.parameters import Known, Parameters
 from sifu_graph.session import GraphSession
 
 MOST_IDLE_WALKS = 32
@@ -169,13 +169,19 @@ class ServedGraph:
 
     def __init__(self, path: str | Path, *, at: str | None = None, **options: Any) -> None:
         self.path, self._at, self._options = Path(path), at, options
-        self.current = self.open()
+        self.current = self._open(None)
 
     def open(self) -> Snapshot:
-        """Open the newest commit, or the named one."""
+        """Open the newest commit, or the named one. What is as in the graph that is served is not read again."""
+        with self.current.in_use() as graph:
+            return self._open(graph)
+
+    def _open(self, before: GraphSession | None) -> Snapshot:
         seen = state(self.path)
         graph = GraphSession.open(self.path, at=self._at, **self._options)
         try:
+            if before is not None and (differs := graph.store.changed_arrays(before.store.snapshot)) is not None:
+                graph.known = Known(before.parameters, differs)
             return Snapshot(graph, seen)
         except BaseException:
             graph.close()

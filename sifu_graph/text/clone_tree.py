@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sifu_graph.arrays import Bools, Floats, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Floats, Ids, Integers, Ints, distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,13 @@ class CloneTree:
     def keys(self) -> Ints:
         """Parent * n + token of each clone, int64 [C], ascending."""
         return self.parent.astype(np.int64) * self.nodes + self.token
+
+    def with_ancestors(self, sources: Ints) -> Ints:
+        """Sources, int64 [k], and all that they descend from, each once, ascending."""
+        found, above = distinct(sources), sources
+        while len(above := self.parents[above][self.parents[above] >= 0].astype(np.int64)):
+            found = distinct(np.concatenate([found, above]))
+        return found
 
     def without(self, gone: Bools) -> tuple[CloneTree, Ints]:
         """Without some nodes, bool [n], and without the clones that have one of them in their names.

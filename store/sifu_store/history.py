@@ -16,7 +16,7 @@ import icechunk
 
 from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
-from sifu_store.layout import ARRAYS, BIAS, WEIGHT
+from sifu_store.layout import ARRAYS
 from sifu_store.refs import BEFORE, BRANCH, EARLY, EMPTY, TAG, References, described, is_snapshot_id, nearest
 from sifu_store.short_repr import short_repr
 from sifu_store.staging import REPOSITORY_NAME
@@ -387,27 +387,6 @@ def _descends(repository: icechunk.Repository, newer: str, older: str) -> bool:
         passed.add(snapshot)
         snapshot = parent
     return False
-
-
-def changed_chunks(
-    repository: icechunk.Repository, lineage: Lineage, first: str, second: str
-) -> dict[str, set[int]] | None:
-    """The chunks (indices along the first axis, by array) that may differ between two snapshots.
-
-    Returns None if this cannot be determined: a commit between them was deleted, or a paged array was replaced.
-    """
-    behind = {commit.snapshot for commit in lineage.ancestry(first)}
-    common = next((commit.snapshot for commit in lineage.ancestry(second) if commit.snapshot in behind), None)
-    if common is None:
-        return None
-    changed: dict[str, set[int]] = {}
-    for snapshot in {first, second} - {common}:
-        writes = writes_between(repository, common, snapshot)
-        if writes is None or writes.replaced & {WEIGHT, BIAS}:
-            return None
-        for name, chunks in writes.chunks.items():
-            changed.setdefault(name, set()).update(chunks)
-    return changed
 
 
 def resolve(directory: Path, lineage: Lineage, name: str, *, head: str) -> str:

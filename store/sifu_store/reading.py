@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 from zarr.core.buffer.cpu import NDBuffer
 
-from sifu_store import arrays, branching, collecting, history
+from sifu_store import arrays, branching, collecting, differences, history
 from sifu_store.arrays import Damage
 from sifu_store.branching import Moved
 from sifu_store.checksums import CHECKSUMS, BoundStore, ChunkChecksums, read_checksums
@@ -325,7 +325,7 @@ class StoreReader:
             was deleted or a paged array was replaced.
         """
         self._check_usable()
-        chunks = history.changed_chunks(self._repository, self._read_lineage(), self.snapshot, other)
+        chunks = differences.changed_chunks(self._repository, self._read_lineage(), self.snapshot, other)
         if chunks is None:
             return None
         changed = np.zeros(self.pages, bool)
@@ -336,12 +336,16 @@ class StoreReader:
         return changed
 
     def writes_between(self, older: str, newer: str) -> Writes | None:
-        """What was written between a snapshot and a descendant of it, both by id.
-
-        Returns None if a commit between them was deleted.
-        """
+        """What was written between a snapshot and a descendant, by id; None: a commit between them was deleted."""
         self._check_usable()
         return history.writes_between(self._repository, older, newer)
+
+    @looks_again(again=False)
+    def changed_arrays(self, other: str) -> frozenset[str] | None:
+        """The arrays that may differ from those of another snapshot, by id. None: this cannot be determined."""
+        self._check_usable()
+        apart = differences.writes_apart(self._repository, self._read_lineage(), self.snapshot, other)
+        return None if apart is None else frozenset[str]().union(*(each.arrays for each in apart))
 
     @looks_again(again=False)
     def view(self, snapshot: str) -> StoreReader:

@@ -111,7 +111,8 @@ def with_edges(pairs: PairModel, seed: int) -> PairModel:
     """What some edges add, and pairs that are forbidden: none of these occurs."""
     rng = np.random.default_rng(seed)
     every = np.arange(pairs.nodes**2)
-    forbidden = rng.permutation(np.setdiff1d(every, pairs.keys()))[: pairs.nodes]
+    counted = pairs.sources_of(np.arange(len(pairs.target))) * pairs.nodes + pairs.target
+    forbidden = rng.permutation(np.setdiff1d(every, counted))[: pairs.nodes]
     edges = np.setdiff1d(rng.permutation(every)[: 3 * pairs.nodes], forbidden)
     return pairs.with_edges(edges, rng.standard_normal(len(edges)), np.sort(forbidden))
 

@@ -1,0 +1,41 @@
+"""Which arrays and chunks differ between two snapshots, by what the commits between them wrote."""
+
+from __future__ import annotations
+
+import icechunk
+
+from sifu_store.history import Lineage, Writes, writes_between
+from sifu_store.layout import BIAS, WEIGHT
+
+
+def writes_apart(
+    repository: icechunk.Repository, lineage: Lineage, first: str, second: str
+) -> tuple[Writes, ...] | None:
+    """What was written to each of two snapshots since the last one that both descend from.
+
+    Returns None if this cannot be determined, because a commit between them was deleted.
+    """
+    behind = {commit.snapshot for commit in lineage.ancestry(first)}
+    common = next((commit.snapshot for commit in lineage.ancestry(second) if commit.snapshot in behind), None)
+    if common is None:
+        return None
+    found = [writes_between(repository, common, snapshot) for snapshot in {first, second} - {common}]
+    known = tuple(writes for writes in found if writes is not None)
+    return known if len(known) == len(found) else None
+
+
+def changed_chunks(
+    repository: icechunk.Repository, lineage: Lineage, first: str, second: str
+) -> dict[str, set[int]] | None:
+    """The chunks (indices along the first axis, by array) that may differ between two snapshots.
+
+    Returns None if this cannot be determined: a commit between them was deleted, or a paged array was replaced.
+    """
+    apart = writes_apart(repository, lineage, first, second)
+    if apart is None or any(writes.replaced & {WEIGHT, BIAS} for writes in apart):
+        return None
+    changed: dict[str, set[int]] = {}
+    for writes in apart:
+        for name, chunks in writes.chunks.items():
+            changed.setdefault(name, set()).update(chunks)
+    return changed
