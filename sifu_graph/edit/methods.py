@@ -236,6 +236,7 @@ class EditMethods(EdgeMethods):
         to_ratio: float | None = None,
         min_count: int | None = None,
         by: Literal["count", "energy", "usage"] = "count",
+        node: str | None = None,
         clones: int | None = None,
         evaluate: bool = False,
         progress: ProgressOption = None,
@@ -252,6 +253,8 @@ class EditMethods(EdgeMethods):
             Keep private edges with at least this count.
         by
             Which go first under ``to_ratio``: the least by ``count``, ``energy`` or ``usage``.
+        node
+            Prune only the edges out of this node and into it, by ``min_count``. None: all edges.
         clones
             Keep at most this number of clones, those that gain most. None: all.
         evaluate
@@ -279,7 +282,9 @@ class EditMethods(EdgeMethods):
         >>> graph.prune(min_count=3, dry_run=True).edges_removed                   # doctest: +SKIP
         """
         return self._edited(
-            lambda edit: edit.prune(to_ratio=to_ratio, min_count=min_count, by=by, clones=clones, evaluate=evaluate),
+            lambda edit: edit.prune(
+                to_ratio=to_ratio, min_count=min_count, by=by, node=node, clones=clones, evaluate=evaluate
+            ),
             dry_run=dry_run,
             command=command,
             progress=progress,

@@ -103,10 +103,8 @@ class PairTable:
         ``nodes`` are the columns [n] of the nodes by their names in the store, ``energy`` what the private edges of the
         index add, float64 [edges], ``sources`` those that are needed (None: all).
         """
-        if self._in_memory:
-            pairs = self._by_source()
-        else:
-            pairs = read_rows_of_pairs(self._store, None if sources is None else self.tree.with_ancestors(sources))
+        only = None if sources is None else self.tree.with_ancestors(sources)
+        pairs = self._by_source() if self._in_memory else read_rows_of_pairs(self._store, only)
         found = pair_model(
             self.tree, pairs, lambda name: (self.clones if name in self.clones else nodes).peek(name), initial
         )
@@ -143,7 +141,7 @@ class PairTable:
         kept = self.energy != 0
         self.edges, self.energy = self.edges[kept], self.energy[kept]
 
-    def _by_source(self) -> tuple[Ints, Ids, Ints]:
+    def _by_source(self) -> tuple[Ints, Ids, Integers]:
         """Where the pairs of each source begin, their targets, their counts: as in the store."""
         return self._first(), self.target.astype(np.int32), self.count
 

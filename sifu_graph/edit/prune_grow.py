@@ -26,7 +26,9 @@ NO_EFFECT = "no probability changes: all edges share a base, and no edit gave th
 CRITERIA: tuple[By, ...] = ("count", "energy", "usage")
 
 
-def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By) -> Ints:
+def to_prune(
+    copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None, by: By, node: int | None = None
+) -> Ints:
     """The slots of the private edges that become default edges, int64 [k].
 
     Edges with a count below ``min_count`` are pruned first. Then the edges with the lowest usefulness are pruned until
@@ -42,11 +44,14 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
     by
         The measure of usefulness: ``count`` in the text, ``energy`` at rest above that of the default edge (with a
         base: how much the edge adds to it), or ``usage`` in training.
+    node
+        Only edges out of this node and into it are pruned. None: all.
 
     Raises
     ------
     OptionError
-        Neither limit is given, a value has no meaning, the ratio is above the current one, or no usage was recorded.
+        Both ``node`` and ``to_ratio`` are given, neither limit is given, a value has no meaning, the ratio is above the
+        current one, or no usage was recorded.
     """
     if to_ratio is None and min_count is None:
         raise OptionError("say how far to prune: give `to_ratio`, `min_count` or `clones`")
@@ -54,6 +59,8 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
         raise OptionError(f"`by` is {by!r}: expected one of {', '.join(CRITERIA)}")
     if min_count is not None and min_count < 1:
         raise OptionError(f"`min_count` is {min_count}: it must be at least 1")
+    if node is not None and to_ratio is not None:
+        raise OptionError("`to_ratio` is a share of all pairs: prune around one node by `min_count`")
     index = copy.index
     useful = usefulness(copy, by)
     order = np.lexsort((np.arange(index.edges), -index.count, -useful))  # the most useful first
@@ -71,6 +78,10 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
             )
         ranked = order[keep[order]]
         keep[ranked[allowed:]] = False
+    if node is not None:
+        around = index.target == node
+        around[index.row(node)] = True
+        keep |= ~around
     slots: Ints = index.slot[~keep]
     return slots
 
@@ -81,11 +92,12 @@ def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
     if by == "count":
         return index.count.astype(np.float64)
     if by == "usage":
-        if not copy.edges[USAGE].any():
+        if not copy.edges.peek(USAGE).any():
             raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
-        return copy.edges[USAGE][index.slot].astype(np.float64)
+        return copy.edges.peek(USAGE)[index.slot].astype(np.float64)
     if copy.pairs is not None:
-        return np.abs(copy.edges[ENERGY][index.slot]).astype(np.float64)
+        added: NDArray[np.float64] = np.abs(copy.edges.peek(ENERGY)[index.slot]).astype(np.float64)
+        return added
     rest = Rest.of(copy)
     by_page = np.argsort(index.slot, kind="stable")
     out = np.empty(index.edges)
@@ -181,7 +193,7 @@ def stored_bytes(copy: WorkingCopy, slots: Ints) -> int:
 
 def has_no_effect(copy: WorkingCopy, slots: Ints) -> bool:
     """Whether there are private edges at these slots (int64 [k]), and none of them adds anything to the base."""
-    return copy.pairs is not None and len(slots) > 0 and not copy.edges[ENERGY][slots].any()
+    return copy.pairs is not None and len(slots) > 0 and not copy.edges.peek(ENERGY)[slots].any()
 
 
 def runs(copy: WorkingCopy) -> int:

@@ -241,13 +241,17 @@ class Edit:
         to_ratio: float | None = None,
         min_count: int | None = None,
         by: prune_grow.By = "count",
+        node: str | None = None,
         clones: int | None = None,
         evaluate: bool = False,
     ) -> PruneReport:
         """Makes private edges default (`prune_grow.to_prune`), keeps the best ``clones``. ``evaluate``: perplexity."""
         account, copy, slots = self._account(), self.copy, np.empty(0, np.int64)
+        if node is not None and min_count is None:
+            raise OptionError("`node` chooses among the edges that `min_count` prunes: give both")
         if clones is None or to_ratio is not None or min_count is not None:
-            slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by)
+            around = None if node is None else self.names.find(node)
+            slots = prune_grow.to_prune(copy, to_ratio=to_ratio, min_count=min_count, by=by, node=around)
         share = pairs.share_of_text(copy, slots)
         heldout = self._texts.heldout(wanted=evaluate)
         before = heldout.perplexity()
@@ -258,7 +262,8 @@ class Edit:
         if removed:
             self._note(f"prune: {number(removed, 'clone')} removed")
         if len(slots) or not removed:
-            self._note(f"prune by {by}: {len(slots):,} edges became default, {copy.private:,} are private")
+            where = "" if node is None else f" around {shown(node)}"
+            self._note(f"prune by {by}{where}: {len(slots):,} edges became default, {copy.private:,} are private")
         return PruneReport(
             edges_added=0,
             edges_removed=len(slots),

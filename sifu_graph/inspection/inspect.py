@@ -256,8 +256,8 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
         compared=len(compared),
         bias_changed=_change(bias_changed),
         row_written=_change(row_written),
-        similar_targets=_similar(rest.small(TARGET_VECTOR) if graph.signal.base else None, node, names, top),
-        similar_sources=_similar(rest.small("nodes/bias") if graph.signal.base else None, node, names, top),
+        similar_targets=similar(rest.small(TARGET_VECTOR) if graph.signal.base else None, node, names, top),
+        similar_sources=similar(rest.small("nodes/bias") if graph.signal.base else None, node, names, top),
         clones=clones_of(graph, node, top=top),
         repeated=_repeated(rest, node) if graph.signal.base else None,
         own_transitions=own_total,
@@ -291,7 +291,7 @@ def _sources(
     return found, len(every)
 
 
-def _similar(vectors: Floats | None, node: int, names: Sequence[str], top: int) -> tuple[Similar, ...]:
+def similar(vectors: Floats | None, node: int, names: Sequence[str], top: int) -> tuple[Similar, ...]:
     """The nodes with the vectors [n, d] that are most similar to that of a node; none for no vectors or one of 0."""
     if vectors is None or not bool(vectors[node].any()):
         return ()
@@ -308,8 +308,8 @@ def _repeated(rest: GraphAtRest, node: int) -> float:
     return float(repeat_weights(rest.small(REPEAT), rest.small(REPEAT_SHARED), basis)[node, 0])
 
 
-def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
-    """The report of the edge from one node to another.
+def inspect_edge(graph: GraphSession, source: str, target: str, *, history: bool = True) -> EdgeReport:
+    """The report of the edge from one node to another. ``history`` False: ``changed`` is not looked for.
 
     Raises
     ------
@@ -354,7 +354,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str) -> EdgeReport:
         slot=slot,
         page=page,
         page_stored=None if page is None else bool(store.page_stored()[page]),
-        changed=_change(edge_changed(store, u, v, slot, generated)),
+        changed=_change(edge_changed(store, u, v, slot, generated)) if history else None,
         parts=None if base is None else _parts(base.parts(u, np.array([v]))),
         notes=_notes(graph, u, v),
     )

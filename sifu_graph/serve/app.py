@@ -103,6 +103,7 @@ class Server:
             Route("/", self.explorer),
             Route("/api/state", self.state),
             Route("/api/why", self.why),
+            Route("/api/edge", self.edge),
             Route("/api/sample", self.sample),
             Route("/api/edit", self.edit, methods=["POST"]),
             Route("/health", self.health),
@@ -220,6 +221,21 @@ class Server:
             job.close()
         return HTMLResponse(page, headers={"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"})
 
+    async def edge(self, request: Request) -> Response:
+        """An edge and the nodes beside it."""
+        asked, snapshot = request.query_params, self.graph.current
+
+        def work() -> Work[dict[str, Any]]:
+            with snapshot.in_use() as graph:
+                yield explorer.edge(graph, asked.get("u", ""), asked.get("v", ""))
+
+        job = self.start(snapshot, work())
+        try:
+            (found,) = await job.read()
+        finally:
+            job.close()
+        return JSONResponse(found)
+
     async def sample(self, request: Request) -> Response:
         """The perplexity of a sample of held-out text, with changes in memory."""
         snapshot, changes = self.graph.current, protocol.checked_changes(request.query_params.getlist("what_if"))
@@ -241,11 +257,11 @@ class Server:
         content = await self._body(request)
         async with self._editing:
             try:
-                await asyncio.to_thread(explorer.edit, self.graph.path, content)
+                found = await asyncio.to_thread(explorer.edit, self.graph.path, content)
             finally:  # where it was refused because of another commit, too
                 if self.graph.has_changed():
                     await self._reopen()
-        return await self.state(request)
+        return await self.state(request) if found is None else JSONResponse(found)
 
     # ---- the tokenizer, as vLLM's server has it
 

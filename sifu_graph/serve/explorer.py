@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 from sifu_store.errors import CorpusError, OptionError, StoreError, StoreLockedError
 
+from sifu_graph.edit.reports import PruneReport
 from sifu_graph.graph import Graph
 from sifu_graph.inspection import distributions, what_if
+from sifu_graph.inspection.neighbours import surroundings
 from sifu_graph.inspection.trace import TraceOptions, trace
 from sifu_graph.model.base_forward import documents_of
 from sifu_graph.plot.html_page import html_page
@@ -31,6 +33,8 @@ LISTED = 30
 """Commits that a page lists."""
 LISTED_CHANGES = 3
 """Changes that the message of a commit names."""
+NEIGHBOURS = 8
+"""Nodes of each list beside an edge."""
 TRACED_CHARACTERS = 2000
 """The end of a text that is traced."""
 SAMPLED_TOKENS = 2000
@@ -41,7 +45,8 @@ class EditRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One edit: ``kind`` is a key of `EDITS`; ``seen`` the snapshot that the client shows.
 
     ``u`` and ``v`` are the ends of an edge; ``u`` is a node that is renamed to ``v``, or is new and like ``v``;
-    ``changes`` are those of `inspection.what_if` that become one commit.
+    ``changes`` are those of `inspection.what_if` that become one commit. A pruning has ``min_count`` (around the node
+    ``u``, if there is one) or ``clones``, as `Graph.prune`; with ``dry_run``, nothing changes.
     """
 
     kind: str
@@ -50,6 +55,9 @@ class EditRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     v: str = ""
     amount: float | None = None
     changes: list[str] = []
+    min_count: int | None = None
+    clones: int | None = None
+    dry_run: bool = False
 
     @property
     def nats(self) -> float:
@@ -79,6 +87,19 @@ def _keep(graph: Graph, asked: EditRequest) -> None:
                 (edit.forbid_edge if change.way == "forbid" else edit.default_edge)(u, v)
 
 
+def _prune(graph: Graph, asked: EditRequest) -> PruneReport:
+    limits = {"min-count": asked.min_count, "clones": asked.clones, "node": asked.u or None}
+    line = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in limits.items() if value is not None)
+    return graph.prune(
+        min_count=asked.min_count,
+        clones=asked.clones,
+        node=asked.u or None,
+        progress=False,
+        dry_run=asked.dry_run,
+        command=f"sifu prune {line} --yes",
+    )
+
+
 EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
     "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v, command=_line(asked, "--forbid")),
     "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v, command=_line(asked, "--allow")),
@@ -93,6 +114,7 @@ EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
     "add": lambda graph, asked: graph.add_node(
         asked.u, like=asked.v or None, progress=False, command=_added_line(asked.u, asked.v)
     ),
+    "prune": _prune,
     "undo": lambda graph, asked: graph.undo(),
     "redo": lambda graph, asked: graph.redo(),
 }
@@ -134,7 +156,7 @@ def state(graph: GraphSession, *, name: str, editable: bool) -> dict[str, Any]:
                 "id": commit.snapshot[:8],
                 "time": commit.time.isoformat(timespec="seconds"),
                 "message": commit.message,
-                "edit": commit.kind.startswith(("edit", "add-node")),
+                "edit": commit.kind.startswith(("edit", "add-node", "prune")),
                 "undone": commit.snapshot in history.undone,
                 "here": commit.snapshot == graph.store.snapshot,
             }
@@ -183,7 +205,38 @@ def why(graph: GraphSession, text: str, what_if: list[str]) -> str:
         raise ApiError(str(error)) from error
 
 
-def edit(path: Path, content: bytes) -> None:
+def edge(graph: GraphSession, u: str, v: str) -> dict[str, Any]:
+    """An edge from a node or a clone to a node, and the nodes beside it (`inspection.neighbours`).
+
+    ``parts`` are those of its energy by name, None where it has a matrix of its own; that has a ``spectrum``, its
+    singular values. A forbidden edge has the energy None.
+
+    Raises
+    ------
+    ApiError
+        No node has one of the names.
+    """
+    try:
+        found = surroundings(graph, u, v, top=NEIGHBOURS)
+    except OptionError as error:
+        raise ApiError(str(error)) from error
+    one = found.edge
+    return {
+        "kind": "forbidden" if one.forbidden else "private" if one.private else "default",
+        "count": one.count,
+        "share": one.share,
+        "p": one.p,
+        "rank": one.rank,
+        "energy": None if one.forbidden else one.energy,
+        "parts": None if one.parts is None else {name: nats for name, nats in one.parts.items() if math.isfinite(nats)},
+        "spectrum": [] if one.parts is not None else list(one.singular_values),
+        "after": found.after,
+        "before": found.before,
+        "like": [(node.name, node.cosine) for node in found.like],
+    }
+
+
+def edit(path: Path, content: bytes) -> dict[str, Any] | None:
     """Make an edit, as one commit.
 
     Parameters
@@ -193,6 +246,11 @@ def edit(path: Path, content: bytes) -> None:
     content
         The body of the request, an `EditRequest`.
 
+    Returns
+    -------
+    dict or None
+        What a pruning would do, where nothing was to be changed.
+
     Raises
     ------
     ApiError
@@ -201,6 +259,8 @@ def edit(path: Path, content: bytes) -> None:
     asked = read(content, EditRequest)
     if asked.kind not in EDITS:
         raise ApiError(f"no edit {asked.kind!r}; there are {', '.join(EDITS)}", param="kind")
+    if asked.dry_run and asked.kind != "prune":
+        raise ApiError("`dry_run`: only a pruning says what it would do", param="dry_run")
     with Graph.open(path) as graph:
         if graph.store.snapshot != asked.seen:
             newest = graph.store.history(1)[0]
@@ -210,7 +270,7 @@ def edit(path: Path, content: bytes) -> None:
                 code="changed",
             )
         try:
-            EDITS[asked.kind](graph, asked)
+            report = EDITS[asked.kind](graph, asked)
         except StoreLockedError as error:
             raise ApiError(str(error), status=409, code="locked") from error
         except OptionError as error:
@@ -219,3 +279,7 @@ def edit(path: Path, content: bytes) -> None:
             if type(error) is StoreError:  # nothing to undo, for example; not damage
                 raise ApiError(str(error), status=409, code="refused") from error
             raise
+    if not asked.dry_run:
+        return None
+    fields = ("edges_removed", "clones_removed", "private_edges_before", "bytes_freed", "corpus_share", "note")
+    return {name: getattr(report, name) for name in fields}

@@ -117,15 +117,21 @@
     const one = state.tokens[k], rows = [...one.top];
     if (!rows.some(([name]) => name === one.name) && one.p !== null) rows.push([one.name, one.p]);
     $("token-title").replaceChildren("After ", element("span", { class: "token" }, visible(sourceOf(k))), ": ", element("span", { class: "token" }, visible(one.name)), one.p === null ? "" : `, ${percent(one.p)}`);
-    const ways = state.graph.drafts ? " A change is tried in memory." + (state.graph.editable ? " Keep makes it a commit." : "") : state.graph.editable ? " A change is a commit, which Undo takes back." : "";
-    $("token-about").textContent = "Probabilities of the graph itself, at temperature 1." + ways;
+    const said = state.graph.drafts ? " A change is tried in memory." + (state.graph.editable ? " Keep makes it a commit." : "") : state.graph.editable ? " A change is a commit, which Undo takes back." : "";
+    $("token-about").textContent = "Probabilities of the graph itself, at temperature 1." + said;
     const was = before(k), nats = Number($("nats").value);
+    const ways = [["+", "boost", nats, `+ ${nats} nats`], ["\u2212", "boost", -nats, `\u2212 ${nats} nats`], ["forbid", "forbid", null, "forbid"]];
     $("candidates").tBodies[0].replaceChildren(...rows.map(([name, p]) => element("tr", { class: name === one.name ? "came" : false },
-      element("td", { class: "token" }, visible(name)),
+      element("td", { class: "token" }, element("button", { type: "button", title: "the edge: its counts and neighbours", click: () => account(name) }, visible(name))),
       element("td", { class: "p" }, element("meter", { min: 0, max: 1, value: p, "aria-label": percent(p) }), percent(p)),
       element("td", { class: "was" }, was && name in was ? percent(was[name]) : ""),
-      element("td", { class: "changes" }, ...(name === "<unk>" ? [] : [["+", "boost", nats, `+ ${nats} nats`], ["\u2212", "boost", -nats, `\u2212 ${nats} nats`], ["forbid", "forbid", null, "forbid"]]).map(([label, kind, amount, said]) =>
-        element("button", { type: "button", "aria-label": `${said}: ${visible(sourceOf(k))} to ${visible(name)}`, click: () => change({ kind, u: sourceOf(k), v: name, amount }) }, label))))));
+      element("td", { class: "changes" }, ...(name === "<unk>" ? [] : [...ways.map(([label, kind, amount, said]) =>
+        element("button", { type: "button", "aria-label": `${said}: ${visible(sourceOf(k))} to ${visible(name)}`, click: () => change([{ kind, u: sourceOf(k), v: name, amount }]) }, label)),
+      element("input", { type: "checkbox", value: name, "aria-label": `mark ${visible(sourceOf(k))} to ${visible(name)}` })])))));
+    $("group").replaceChildren($("group-about"), ...ways.map(([label, kind, amount, said]) => element("button", { type: "button", "aria-label": `${said}: all marked candidates`, click: () => {
+      const marked = [...document.querySelectorAll("#candidates input:checked")].map((box) => ({ kind, u: sourceOf(k), v: box.value, amount }));
+      if (marked.length) change(marked); else complain(new Error("Mark candidates first: the box at the end of each row."));
+    } }, label)));
     $("panel").hidden = false;
     $("why").disabled = !one.text;
     $("trace").hidden = true;
@@ -145,8 +151,53 @@
     const asked = new URLSearchParams({ text: [...state.whole].slice(0, one.offset).join("") + one.text });
     for (const change of state.draft) asked.append("what_if", change);
     if (token) asked.set("token", token);
-    $("trace").hidden = false;
+    $("frame").hidden = false;
     $("frame").src = `/api/why?${asked}`;
+    account(one.name, true);
+  }
+
+  // ---- the edge of a candidate: what `sifu inspect U V` says
+
+  const number = (x, digits = 2) => x.toFixed(digits).replace("-", "\u2212");
+  const list = (title, rows, names = true) => rows.length ? [element("div", {}, element("h4", {}, title), element("table", {}, element("tbody", {}, ...rows.map(([name, value]) =>
+    element("tr", {}, element("td", { class: names && "token" }, name), element("td", {}, value))))))] : [];
+
+  function spectrum(values) {
+    const names = "http://www.w3.org/2000/svg", drawn = document.createElementNS(names, "svg"), width = 100 / values.length;
+    drawn.setAttribute("viewBox", "0 0 100 40");
+    drawn.setAttribute("preserveAspectRatio", "none");
+    drawn.setAttribute("role", "img");
+    drawn.setAttribute("aria-label", `${values.length} singular values, from ${values[0].toPrecision(3)} to ${values.at(-1).toPrecision(3)}`);
+    values.forEach((value, k) => {
+      const bar = document.createElementNS(names, "rect"), height = 40 * value / (values[0] || 1);
+      for (const [name, at] of [["x", k * width], ["y", 40 - height], ["width", 0.8 * width], ["height", height]]) bar.setAttribute(name, at);
+      drawn.append(bar);
+    });
+    return element("div", {}, element("h4", {}, "Singular values of its matrix"), drawn, element("p", { class: "soft" }, `${values[0].toPrecision(3)} to ${values.at(-1).toPrecision(3)}`));
+  }
+
+  async function account(name, traced = false) {
+    const u = sourceOf(state.chosen), asked = new URLSearchParams({ u, v: name });
+    if (!traced) $("frame").hidden = true;
+    $("trace").hidden = false;
+    $("edge-title").textContent = `The edge ${visible(u)} ${visible(name)}`;
+    $("edge").replaceChildren();
+    try {
+      const one = await (await ask(`/api/edge?${asked}`)).json();
+      if ($("edge-title").textContent !== `The edge ${visible(u)} ${visible(name)}`) return;  // another was asked for since
+      const parts = one.parts === null ? [] : [["of the counts", one.parts.counts], ["of the clone", one.parts.clones], ["of the target", one.parts.bias], ["of edits", one.parts.edge]];
+      $("edge").replaceChildren(
+        ...list(`${one.kind} edge, at rest`, [
+          ["count", one.count === null ? "not stored" : one.count.toLocaleString("en-US")], ["share of the counts", one.share === null ? "\u2013" : percent(one.share)], ["probability", percent(one.p)],
+          ["rank", one.rank.toLocaleString("en-US")], ["energy", one.energy === null ? "\u2212\u221e" : number(one.energy)], ...parts.filter(([, nats]) => nats !== undefined).map(([said, nats]) => [`\u00a0\u00a0${said}`, number(nats)]),
+        ], false),
+        ...(one.spectrum.length ? [spectrum(one.spectrum)] : []),
+        ...list(`Most probable after ${visible(u)}`, one.after.map(([said, p]) => [visible(said), percent(p)])),
+        ...list(`Most often before ${visible(name)}`, one.before.map(([said, count]) => [visible(said), count.toLocaleString("en-US")])),
+        ...list(`Like ${visible(name)}, by the cosine`, one.like.map(([said, cosine]) => [visible(said), number(cosine)])),
+      );
+    } catch (error) { complain(error); }
+    document.documentElement.dataset.edge = `${u} ${name}`;
     $("trace").scrollIntoView({ block: "nearest" });
   }
 
@@ -176,10 +227,10 @@
   const quoted = (name) => name === "" || /[\s'"\\#]/.test(name) ? `'${name.replaceAll("'", `'"'"'`)}'` : name;
 
   // A change of an edge, as `sifu trace --what-if` reads it; a boost is added to the one that is there.
-  function drafted({ kind, u, v, amount }) {
-    const edge = `edge ${quoted(u)} ${quoted(v)}`, others = state.draft.filter((one) => !one.startsWith(`${edge} `));
+  function drafted(changes, { kind, u, v, amount }) {
+    const edge = `edge ${quoted(u)} ${quoted(v)}`, others = changes.filter((one) => !one.startsWith(`${edge} `));
     if (kind === "forbid") return [...others, `${edge} forbid`];
-    const known = state.draft.find((one) => one.startsWith(`${edge} boost `));
+    const known = changes.find((one) => one.startsWith(`${edge} boost `));
     const nats = amount + (known ? Number(known.slice(edge.length + 7)) : 0);
     return nats ? [...others, `${edge} boost ${nats}`] : others;
   }
@@ -220,7 +271,39 @@
     if (chosen >= 0 && chosen < state.tokens.length) choose(chosen);
   }
 
-  const change = (asked) => state.graph.drafts ? draft(drafted(asked)) : edit(asked);
+  // Changes of some edges: in memory, or one commit.
+  function change(asked) {
+    if (state.graph.drafts) return draft(asked.reduce(drafted, state.draft));
+    return edit(asked.length === 1 ? asked[0] : { kind: "keep", changes: asked.reduce(drafted, []) });
+  }
+
+  // ---- pruning: first what goes, then the commit
+
+  let pruning = null;
+
+  async function countPruned(event) {
+    event.preventDefault();
+    const fields = new FormData(event.currentTarget);
+    const asked = { kind: "prune", ...(fields.get("u") && { u: fields.get("u") }) };
+    for (const name of ["min_count", "clones"]) if (fields.get(name)) asked[name] = Number(fields.get(name));
+    $("error").hidden = $("prune-ready").hidden = true;
+    $("prune-about").textContent = "";
+    try {
+      const found = await (await ask("/api/edit", { ...asked, dry_run: true, seen: state.graph.snapshot })).json();
+      const count = (one, what) => `${one.toLocaleString("en-US")} ${what}${one === 1 ? "" : "s"}`, goes = found.edges_removed + (found.clones_removed ?? 0);
+      $("prune-about").textContent = asked.clones === undefined
+        ? `${count(found.edges_removed, "edge")} of ${found.private_edges_before.toLocaleString("en-US")} would become default (${percent(found.corpus_share)} of the text takes them)${found.note ? `: ${found.note}` : ""}.`
+        : `${count(found.clones_removed, "clone")} would go; what they counted, the nodes count.`;
+      pruning = asked;
+      $("prune-ready").hidden = !goes;
+    } catch (error) { complain(error); }
+  }
+
+  async function prune() {
+    if (!await edit(pruning)) return;
+    $("prune-ready").hidden = true;
+    $("prune-about").textContent = "";
+  }
 
   // ---- changes that are commits
 
@@ -276,6 +359,9 @@
       if (await edit({ kind, u: fields.get("u"), v: fields.get("v") })) form.reset();
     });
   }
+  for (const form of ["prune-edges", "prune-clones"]) $(form).addEventListener("submit", countPruned);
+  $("prune").addEventListener("click", prune);
+  $("prune-not").addEventListener("click", () => { $("prune-ready").hidden = true; $("prune-about").textContent = ""; });
   $("scheme").addEventListener("click", switchScheme);
   $("prompt").focus();
   load().then(() => { document.documentElement.dataset.ready = "1"; }, complain);

@@ -160,6 +160,55 @@ def test_the_account_is_that_of_trace(server: Running) -> None:
     assert server.ask("GET", "/api/why?text=%E6%98%A5&what_if=nonsense")[0] == 400
 
 
+def test_an_edge_is_that_of_inspect(server: Running) -> None:
+    status, found = server.ask("GET", f"/api/edge?u={quote('春')}&v={quote('風')}")
+    with Graph.open(server.path) as graph:
+        edge, source, target = graph.inspect("春", "風"), graph.inspect("春", top=8), graph.inspect("風", top=8)
+    assert status == 200 and found["kind"] == ("private" if edge.private else "default")
+    assert (found["count"], found["rank"], found["p"]) == (edge.count, edge.rank, pytest.approx(edge.p))
+    assert found["energy"] == pytest.approx(edge.energy) and found["parts"] == pytest.approx(edge.parts)
+    assert found["spectrum"] == ([] if edge.parts else pytest.approx(list(edge.singular_values)))
+    assert found["before"] == [[one.name, one.count] for one in target.sources_by_count]
+    assert [name for name, _ in found["like"]] == [one.name for one in target.similar_targets]
+    p = {one.name: one.p for one in source.targets_by_energy}
+    private = [(name, value) for name, value in found["after"] if name in p]
+    assert private and all(value == pytest.approx(p[name]) for name, value in private)
+    values = [value for _, value in found["after"]]
+    assert values == sorted(values, reverse=True)
+    assert server.ask("GET", f"/api/edge?u=xyz&v={quote('風')}")[0] == server.ask("GET", "/api/edge")[0] == 400
+
+
+def test_a_forbidden_edge_and_one_of_a_clone(editable: Running) -> None:
+    assert edit(editable, "forbid")[0] == 200
+    found = editable.ask("GET", f"/api/edge?u={quote('春')}&v={quote('風')}")[1]
+    assert (found["kind"], found["energy"], found["p"]) == ("forbidden", None, 0.0)
+
+
+def test_a_pruning_says_what_goes_and_is_one_commit(editable: Running) -> None:
+    before = editable.ask("GET", "/api/state")[1]
+    with Graph.open(editable.path) as graph:
+        least = min(one.count for one in graph.inspect("春", top=100).targets_by_count) + 1
+        wanted = {node: graph.prune(min_count=least, node=node, dry_run=True) for node in (None, "春")}
+    for node, report in wanted.items():
+        status, found = edit(editable, "prune", u=node or "", min_count=least, dry_run=True)
+        assert status == 200 and found["edges_removed"] == report.edges_removed > 0
+        assert found["private_edges_before"] == report.private_edges_before and found["note"] == report.note
+    assert wanted["春"].edges_removed < wanted[None].edges_removed
+    assert editable.ask("GET", "/api/state")[1]["snapshot"] == before["snapshot"]
+    status, state = edit(editable, "prune", u="春", min_count=least)
+    assert status == 200 and "around 春" in state["commits"][0]["message"] and state["commits"][0]["edit"]
+    with Graph.open(editable.path) as graph:
+        edges = graph.inspect("春", top=100)
+        every = (*edges.targets_by_count, *edges.sources_by_count)
+        assert min(one.count for one in every) >= least
+        assert graph.info().private_edges == wanted["春"].private_edges_before - wanted["春"].edges_removed
+        assert graph.store.history(1)[0].command == f"sifu prune --min-count {least} --node '春' --yes"
+    assert edit(editable, "undo")[1]["snapshot"] == before["snapshot"]
+    for more in ({}, {"u": "春"}, {"u": "nowhere", "min_count": 2}, {"min_count": 0}, {"clones": 1_000_000}):
+        assert edit(editable, "prune", **{"u": "", **more}, dry_run=True)[0] == 400, more
+    assert edit(editable, "boost", dry_run=True)[0] == 400
+
+
 def wait(browser: Browser, expression: str) -> None:
     for _ in range(400):
         if browser.run(expression):
@@ -228,6 +277,61 @@ def test_a_newcomer_sees_why_and_changes_it_and_takes_it_back(editable: Running,
         assert inaccessible(browser) == [] and outside(browser) == []
         assert browser.errors == []
         assert all(each.startswith((f"http://127.0.0.1:{editable.port}/", "data:")) for each in browser.requests)
+
+
+@in_a_browser
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
+def test_an_edge_in_detail_a_group_of_edges_and_a_pruning(editable: Running, size: tuple[int, int]) -> None:
+    run = "document.getElementById('{}').textContent"
+    with Browser(width=size[0], height=size[1]) as browser:
+        load(browser, editable)
+        browser.click("#text button:nth-child(3)")
+        browser.click("#candidates tbody tr:nth-child(2) td.token button")
+        wait(browser, "document.querySelectorAll('#edge td').length > 0 && !!document.documentElement.dataset.edge")
+        source, name = browser.run("document.documentElement.dataset.edge").split()
+        assert source == "風" and name == browser.run(
+            "document.querySelector('#candidates tr:nth-child(2) td.token').textContent"
+        )
+        with Graph.open(editable.path) as graph:
+            edge = graph.inspect(source, name)
+        shown = browser.run("[...document.querySelectorAll('#edge td')].map((one) => one.textContent)")
+        assert shown[1] == f"{edge.count:,}" and shown[7] == f"{edge.rank:,}"
+        assert browser.run("document.querySelectorAll('#edge svg rect').length") == (
+            0 if edge.parts else len(edge.singular_values)
+        )
+        assert browser.run("document.getElementById('frame').hidden") is True
+        browser.click("#group button:nth-of-type(3)")  # nothing is marked
+        assert "Mark candidates first" in browser.run(run.format("error"))
+        names = browser.run("[...document.querySelectorAll('#candidates input')].map((one) => one.value)")
+        for row in (1, 2):
+            browser.click(f"#candidates tbody tr:nth-child({row}) input")
+        browser.click("#group button:nth-of-type(3)")
+        wait(browser, "document.documentElement.dataset.done === '2'")
+        drafts = editable.ask("GET", "/api/state")[1]["drafts"]
+        made = (
+            browser.run("[...document.querySelectorAll('#changes li .token')].map((one) => one.textContent)")
+            if drafts
+            else editable.ask("GET", "/api/state")[1]["commits"][0]["message"].split(", ")
+        )
+        assert made == [f"edge 風 {each} forbid" for each in names[:2]]
+        left = browser.run("[...document.querySelectorAll('#candidates input')].map((one) => one.value)")
+        assert not set(names[:2]) & set(left)
+        browser.run("document.querySelectorAll('#history details').forEach((one) => { one.open = true; })")
+        browser.run("document.querySelector('#prune-edges [name=min_count]').value = 1000")
+        browser.run("document.querySelector('#prune-edges [name=u]').value = '春'")
+        browser.click("#prune-edges button")
+        wait(browser, f"{run.format('prune-about')}.includes('would become default')")
+        for scheme in ("light", "dark"):
+            browser.scheme(scheme)
+            time.sleep(0.3)
+            assert faint(browser) == []
+        assert inaccessible(browser) == [] and outside(browser) == []
+        before = len(editable.ask("GET", "/api/state")[1]["commits"])
+        browser.click("#prune")
+        wait(browser, f"document.querySelectorAll('#commits li').length === {before + 1}")
+        assert "around 春" in browser.run("document.querySelector('#commits li').textContent")
+        assert browser.run("document.getElementById('prune-ready').hidden") is True
+        assert browser.errors == []
 
 
 @in_a_browser

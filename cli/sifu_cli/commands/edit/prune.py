@@ -26,6 +26,7 @@ from sifu_cli.output.progress import Progress
 Examples:
   sifu prune --to-ratio 0.05 --dry-run
   sifu prune --min-count 2 --by count --yes
+  sifu prune --min-count 5 --node 春
   sifu prune --clones 36000
 """,
 )
@@ -45,6 +46,7 @@ Examples:
     help="Order of pruning, least first: count in the text, energy above the default edge's (at rest), or usage in "
     "training.",
 )
+@click.option("--node", metavar="NODE", help="With --min-count: prune only the edges out of this node and into it.")
 @click.option(
     "--clones",
     type=Integer(min=0),
@@ -62,6 +64,7 @@ def command(
     to_ratio: float | None,
     min_count: int | None,
     by: Literal["count", "energy", "usage"],
+    node: str | None,
     clones: int | None,
     dry_run: bool,
     yes: bool,
@@ -76,7 +79,13 @@ def command(
     With --dry-run, nothing changes, and the perplexity on held-out text before and after is shown too.
     """
     with open_graph(store) as graph:
-        limits: dict[str, Any] = {"to_ratio": to_ratio, "min_count": min_count, "by": by, "clones": clones}
+        limits: dict[str, Any] = {
+            "to_ratio": to_ratio,
+            "min_count": min_count,
+            "by": by,
+            "node": node,
+            "clones": clones,
+        }
         with Progress(quiet=quiet, stages=False) as progress:
             report = graph.prune(**limits, dry_run=True, evaluate=dry_run, progress=progress)
         if not dry_run:
