@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import needs
 import pytest
 import warm
+from serving import serving
+from sifu_cli.commands.inspection.plot import KINDS as KINDS_OF_PLOTS
 from small import write_poems
+
+from sifu_graph import build_graph
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,6 +152,69 @@ for words in {[rest for _, *rest in words]!r}:
     assert (tmp_path / "spring.html").exists()
     [code] = blocks(page, "python")
     assert "風" in warm.run(code, cwd=tmp_path)
+
+
+def shape(value: object) -> object:
+    """What a JSON value consists of: the names of its fields, and types in place of values."""
+    if isinstance(value, dict):
+        named = all(re.fullmatch(r"[a-z_]+", name) for name in value)  # tokens are names, too, and vary
+        return (
+            {name: shape(each) for name, each in value.items()} if named else [shape(each) for each in value.values()]
+        )
+    if isinstance(value, list):
+        return [shape(each) for each in value]
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def test_the_page_of_serving_shows_what_a_server_answers(tmp_path: Path) -> None:
+    """Every line with curl, on a smaller graph than the page has: the fields of the answers, and whole messages."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip(needs.CURL)
+    write_poems(tmp_path / "few.txt", poems=300)
+    build_graph(tmp_path / "few.txt", tmp_path / "graph.sifu", vocab=200, width=16)
+    first, *others = blocks(ROOT / "docs" / "serving.md", "console")
+    assert first.startswith("$ sifu serve\nserving graph (")
+    asked = 0
+    with serving(tmp_path / "graph.sifu") as server:
+        for part in "".join(others).removeprefix("$ ").split("\n$ "):
+            command, _, shown = part.partition("\n")
+            name, *words = shlex.split(command.replace("localhost:8000", f"127.0.0.1:{server.port}"))
+            assert name == "curl"
+            found = subprocess.run([curl, *words], capture_output=True, text=True, timeout=60).stdout
+            for text in (found, shown):
+                assert text.strip(), command
+            events = [
+                [line.removeprefix("data: ") for line in text.splitlines() if line.strip()] for text in (found, shown)
+            ]
+            answers = [[json.loads(line) for line in lines if line != "[DONE]"] for lines in events]
+            assert {str(shape(each)) for each in answers[0]} == {str(shape(each)) for each in answers[1]}, command
+            assert (events[0][-1] == "[DONE]") == (events[1][-1] == "[DONE]")
+            for one, other in zip(*answers, strict=False):
+                assert one.get("error") == other.get("error")
+            asked += 1
+    assert asked == 6
+
+
+def test_every_picture_of_the_gallery_has_its_command() -> None:
+    """Each picture is below a command that draws one, or names it; plots of every kind are there."""
+    page = ROOT / "docs" / "gallery.md"
+    text = page.read_text(encoding="utf-8")
+    command, kinds = "", set()
+    for line in text.splitlines():
+        if found := re.match(r"\$ sifu (map|plot|trace|serve)\b ?(\w*)|`python (benchmarks/\w+\.py)", line):
+            command = found[3] or found[1]
+            if command == "plot":
+                kinds.add(found[2])
+        elif line.startswith("## "):
+            command = ""
+        elif line.startswith("!["):
+            assert command, line
+    assert kinds == set(KINDS_OF_PLOTS)
+    shown = {path.name for path in (ROOT / "docs" / "gallery").iterdir()}
+    assert shown == set(re.findall(r"\(gallery/(.+?\.png)\)", text))
+    of_pages = {path.name for path in (ROOT / "docs").glob("*.png")} - {"loss.png"}
+    assert of_pages == set(re.findall(r"\(([\w-]+\.png)\)", text))
 
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

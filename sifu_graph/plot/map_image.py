@@ -6,6 +6,7 @@ It knows maps and matplotlib (the extra ``plot``), not how a map is made.
 from __future__ import annotations
 
 import io
+import textwrap
 import unicodedata
 
 import numpy as np
@@ -16,6 +17,8 @@ from sifu_graph.plot.graph_map import COLOURS, OTHER, GraphMap, printed
 INCHES, DPI = 14.0, 130
 PAPER, INK, SOFT, LINE = "#faf8f3", "#211f1a", "#6d675b", "#c9c2b2"
 NAMED = 14  # nodes that stand for a community in the legend
+LETTERS = 100
+"""Characters of a line below the map."""
 SHOWN_COMMUNITIES = 12
 
 
@@ -119,11 +122,11 @@ def _legend(figure: object, found: GraphMap, names: list[str], families: list[st
     axes.set_ylim(0, 5)
     axes.text(
         0,
-        4.6,
-        f"{found.summary()}; colours: communities",
+        4.3,
+        textwrap.fill(f"{found.summary()}; colours: communities", LETTERS),
         fontsize=12,
         color=INK,
-        va="center",
+        va="bottom",
     )
     shown = min(found.communities, SHOWN_COMMUNITIES)
     for group in range(shown):

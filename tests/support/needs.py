@@ -4,6 +4,7 @@ from __future__ import annotations
 
 BROWSER = "no Chromium; install it (apt-get install chromium) or put a Chrome on the PATH"
 COMPILER = "no C++ compiler; install one (apt-get install g++) or name it in $CXX"
+CURL = "no curl; install it (apt-get install curl)"
 FAKETIME = "no libfaketime; install it (apt-get install libfaketime)"
 GPU = "no CUDA device; needs an NVIDIA GPU and a build of torch with CUDA"
 MOUNT = "no right to mount a file system (tmpfs); run the tests as root on Linux"
