@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import icechunk
 
+from sifu_store.errors import StoreDamagedError
 from sifu_store.history import Lineage, Writes, writes_between
 from sifu_store.layout import BIAS, WEIGHT
 
@@ -22,6 +23,18 @@ def writes_apart(
     found = [writes_between(repository, common, snapshot) for snapshot in {first, second} - {common}]
     known = tuple(writes for writes in found if writes is not None)
     return known if len(known) == len(found) else None
+
+
+def changed_arrays(repository: icechunk.Repository, lineage: Lineage, first: str, second: str) -> frozenset[str] | None:
+    """The names of the arrays that may differ between two snapshots.
+
+    Returns None if this cannot be determined: one of them, or a commit between them, was deleted.
+    """
+    try:
+        apart = writes_apart(repository, lineage, first, second)
+    except StoreDamagedError:  # the file of a snapshot is not there
+        return None
+    return None if apart is None else frozenset[str]().union(*(each.arrays for each in apart))
 
 
 def changed_chunks(

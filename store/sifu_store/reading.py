@@ -344,8 +344,7 @@ class StoreReader:
     def changed_arrays(self, other: str) -> frozenset[str] | None:
         """The arrays that may differ from those of another snapshot, by id. None: this cannot be determined."""
         self._check_usable()
-        apart = differences.writes_apart(self._repository, self._read_lineage(), self.snapshot, other)
-        return None if apart is None else frozenset[str]().union(*(each.arrays for each in apart))
+        return differences.changed_arrays(self._repository, self._read_lineage(), self.snapshot, other)
 
     @looks_again(again=False)
     def view(self, snapshot: str) -> StoreReader:

@@ -165,6 +165,22 @@ def test_what_an_edit_did_not_change_is_not_read_again(built: dict[str, Path], t
     served.close()
 
 
+def test_a_snapshot_that_was_deleted_is_no_reason_to_fail(path: Path) -> None:
+    with Graph.open(path) as graph:
+        graph.boost_edge("春", "風", 1.0)
+    served = ServedGraph(path)
+    with Graph.open(path) as graph:
+        graph.undo()
+        graph.boost_edge("春", "風", 2.0)
+    with Store.open(path, write=True) as store:
+        assert store.collect_garbage(keep_undone=False).snapshots
+    served.replace(served.open())
+    with Graph.open(path) as fresh:
+        assert fresh.store.changed_arrays("0" * 20) is None
+        same(served.current.graph.parameters, fresh.parameters)
+    served.close()
+
+
 def test_a_column_that_is_taken_may_have_changed() -> None:
     stored = {"a": np.zeros(2), "b": np.ones(2), "c": np.ones(1)}
     table = Table(lambda name: stored[name].copy(), lambda: stored, stored.__contains__)
