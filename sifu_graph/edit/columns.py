@@ -92,7 +92,7 @@ class Table(Mapping[str, NDArray[Any]]):
         return isinstance(name, str) and (name in self._columns or self._has(name))
 
     def peek(self, name: str) -> NDArray[Any]:
-        """A column, to be read."""
+        """A column, [n, ...] or [slots, ...], to be read."""
         if name not in self:
             raise KeyError(name)
         if name not in self._columns:
