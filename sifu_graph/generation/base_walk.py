@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sifu_graph.arrays import Doubles, Floats, Ints, distinct
+from sifu_graph.arrays import Floats, Ints, distinct
 from sifu_graph.config import SignalConfig
 from sifu_graph.generation.plain_decoding import PlainText
 from sifu_graph.generation.sampler import Sampler
@@ -115,27 +114,23 @@ class BaseWalk:
         """Chooses the next node by a contest after the current one. The signal does not move."""
         text = self.text
         if isinstance(text, NativeText):
-            self.set_rule(sampler)
-            if not sampler.greedy:
-                text.state.uniform = rng.random()
+            self.ask(sampler, rng)
             text.decoding.contest([text.address], choose=True)
             return int(text.state.chosen)
         logits = self.energies()[0].copy()
         logits[self._never] = -np.inf
         return sampler.choose(logits, -np.inf, 0, rng)[0]
 
-    def set_rule(self, sampler: Sampler) -> None:
+    def ask(self, sampler: Sampler, rng: np.random.Generator) -> None:
         """Write down how the kernel is to choose the next node."""
         assert isinstance(self.text, NativeText)
+        state = self.text.state
         if sampler is not self._asked:
-            self._asked, state = sampler, self.text.state
+            self._asked = sampler
             state.temperature, state.top_k = sampler.temperature, sampler.top_k or 0
             state.top_p = 1.0 if sampler.top_p is None else sampler.top_p
-
-    def moved(self, nodes: Sequence[int]) -> None:
-        """Note that the kernel carried the signal along these nodes."""
-        if nodes:
-            self.node, self.step = nodes[-1], self.step + len(nodes)
+        if not sampler.greedy:
+            state.uniform = rng.random()
 
     def banned(self) -> NDArray[np.int64]:
         """The nodes that cannot be chosen after the current node, int64, ascending."""
@@ -143,42 +138,8 @@ class BaseWalk:
 
 
 AnyWalk = Walk | BaseWalk
-TOGETHER = 64
-"""Nodes that are chosen in one call of the kernel, about: what takes 2 ms, for which others wait."""
-MOST_STEPS = 8
-"""Nodes of one text in one call."""
-
-
-@dataclass(slots=True)
-class Draw:
-    """A walk that is to choose its next nodes, by which rule, and with which random numbers.
-
-    Attributes
-    ----------
-    most
-        How many nodes are wanted, 1 or more.
-    end
-        The node after which no more are wanted; -1: none.
-    """
-
-    walk: AnyWalk
-    sampler: Sampler
-    rng: np.random.Generator
-    most: int = 1
-    end: int = -1
-    _drawn: Doubles = field(default_factory=lambda: np.empty(0))
-
-    def ahead(self, count: int) -> Doubles:
-        """The next random numbers, float64 [count]; they stay the next ones until they are `used`."""
-        if self.sampler.greedy:
-            return np.zeros(count)
-        if len(self._drawn) < count:
-            self._drawn = np.concatenate([self._drawn, self.rng.random(count - len(self._drawn))])
-        return self._drawn[:count]
-
-    def used(self, count: int) -> None:
-        """Note that the first of them were used."""
-        self._drawn = self._drawn[count:]
+Draw = tuple[AnyWalk, Sampler, np.random.Generator]
+"""A walk that is to choose its next node, by which rule, and with which random numbers."""
 
 
 def walk_of(
@@ -196,36 +157,26 @@ def walk_of(
     return Walk(parameters, config, forbidden=forbidden, r_0=r_0)
 
 
-def choose_each(draws: Sequence[Draw], *, threads: int) -> list[list[int] | Exception]:
-    """The next nodes of walks, each as its `choose` finds them; those of one graph with a base side by side.
+def choose_each(draws: Sequence[Draw], *, threads: int) -> list[int | Exception]:
+    """The next nodes of walks, each as its `choose` finds it; those of one graph with a base side by side.
 
-    There is one or more of each walk, which moves to all of them but the last. An exception stands in the place of a
-    walk whose `choose` raised it.
+    An exception stands in the place of a walk whose `choose` raised it.
     """
-    found: list[list[int] | Exception] = [[]] * len(draws)
-    together: dict[tuple[NativeDecoding, int], list[int]] = defaultdict(list)
-    for place, draw in enumerate(draws):
-        walk = draw.walk
-        if isinstance(walk, BaseWalk) and isinstance(walk.text, NativeText) and not walk.silent:
-            walk.set_rule(draw.sampler)
-            together[walk.text.decoding, draw.end].append(place)
+    found: list[int | Exception] = [-1] * len(draws)
+    together: dict[NativeDecoding, list[tuple[int, NativeText]]] = defaultdict(list)
+    for place, (walk, sampler, rng) in enumerate(draws):
+        if isinstance(walk, BaseWalk) and isinstance(walk.text, NativeText):
+            walk.ask(sampler, rng)
+            together[walk.text.decoding].append((place, walk.text))
         else:
             try:
-                found[place] = [walk.choose(draw.sampler, draw.rng)]
+                found[place] = walk.choose(sampler, rng)
             except Exception as error:
                 found[place] = error
-    for (decoding, end), places in together.items():
-        steps = max(1, min(MOST_STEPS, TOGETHER // len(places)))
-        some = [draws[place] for place in places]
-        most = np.array([min(steps, draw.most) for draw in some])
-        uniform = np.zeros((len(some), steps))
-        for row, draw, count in zip(uniform, some, most.tolist(), strict=True):
-            row[:count] = draw.ahead(count)
-        texts = [draw.walk.text.address for draw in some]  # type: ignore[union-attr]
-        for place, nodes in zip(places, decoding.follow(texts, most, uniform, end=end, threads=threads), strict=True):
-            draws[place].used(len(nodes))
-            draws[place].walk.moved(nodes[:-1])  # type: ignore[union-attr]
-            found[place] = nodes
+    for decoding, texts in together.items():
+        decoding.contest([text.address for _, text in texts], choose=True, threads=threads)
+        for place, text in texts:
+            found[place] = text.state.chosen
     return found
 
 

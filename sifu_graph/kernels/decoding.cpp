@@ -329,31 +329,4 @@ void sifu_decoding_contest(const Model* m, Text* const* texts, int64_t count, in
     });
 }
 
-// The next nodes of texts, one after another, into `nodes` [count, steps], by the random numbers `uniform` [count,
-// steps]: `most[k]` of text k, or fewer if `end` is chosen before. `chosen[k]` is how many there are; text k is at the
-// last but one of them.
-void sifu_decoding_continue(const Model* m, Text* const* texts, int64_t count, int64_t steps, const int64_t* most,
-                            const double* uniform, int64_t end, int64_t* nodes, int64_t* chosen, int64_t threads) {
-    static thread_local std::vector<Text*> going;
-    static thread_local std::vector<int64_t> which;
-    std::fill_n(chosen, count, 0);
-    for (int64_t step = 0; step < steps; ++step) {
-        going.clear();
-        which.clear();
-        for (int64_t k = 0; k < count; ++k) {
-            if (step >= most[k] || (step && (chosen[k] < step || nodes[k * steps + step - 1] == end))) continue;
-            if (step) sifu_decoding_carry(m, texts[k], (int32_t)nodes[k * steps + step - 1], 0);
-            texts[k]->uniform = uniform[k * steps + step];
-            going.push_back(texts[k]);
-            which.push_back(k);
-        }
-        if (going.empty()) return;
-        sifu_decoding_contest(m, going.data(), (int64_t)going.size(), 1, threads);
-        for (const int64_t k : which) {
-            nodes[k * steps + step] = texts[k]->chosen;
-            ++chosen[k];
-        }
-    }
-}
-
 }  // extern "C"

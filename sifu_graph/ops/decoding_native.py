@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sifu_graph.arrays import Doubles, Floats, Ints
+from sifu_graph.arrays import Floats
 from sifu_graph.kernels import native as kernel
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.ops.recurrent import Recurrent
@@ -103,16 +103,14 @@ class NativeDecoding:
         self._address = ctypes.addressof(self._model)
         # A step takes a microsecond, in which no other thread of Python is let in.
         held = ctypes.PyDLL(library._name)
-        self._carry, self._repetition, self._contest, self._continue = (
+        self._carry, self._repetition, self._contest = (
             held.sifu_decoding_carry, library.sifu_decoding_repetition, library.sifu_decoding_contest,
-            library.sifu_decoding_continue,
         )  # fmt: skip
         pointer = ctypes.c_void_p
         self._carry.argtypes = [pointer, pointer, ctypes.c_int32, _Int]
         self._repetition.argtypes = [pointer] * 3
         self._contest.argtypes = [pointer, pointer, _Int, _Int, _Int]
-        self._continue.argtypes = [pointer, pointer, _Int, _Int, pointer, pointer, _Int, pointer, pointer, _Int]
-        for function in (self._carry, self._repetition, self._contest, self._continue):
+        for function in (self._carry, self._repetition, self._contest):
             function.restype = None
 
     def text(self) -> NativeText:
@@ -134,32 +132,6 @@ class NativeDecoding:
     def contest(self, texts: Sequence[int], *, choose: bool = False, threads: int = 1) -> None:
         """The energies of the texts at some addresses, and, by choice, their next nodes (``state.chosen``)."""
         self._contest(self._address, (ctypes.c_void_p * len(texts))(*texts), len(texts), choose, threads)
-
-    def follow(
-        self, texts: Sequence[int], most: Ints, uniform: Doubles, *, end: int, threads: int = 1
-    ) -> list[list[int]]:
-        """The next nodes of texts, one after another; each text moves to all of its nodes but the last.
-
-        Parameters
-        ----------
-        texts
-            Addresses.
-        most
-            int64 [k], at least 1: nodes of each text, at most; fewer if ``end`` is chosen before.
-        uniform
-            float64 [k, steps]: random numbers. No text gets more nodes than ``steps``.
-        end
-            The node after which a text stops; -1: none.
-        threads
-            Of the computation.
-        """
-        count, steps = uniform.shape
-        nodes, chosen = np.empty((count, steps), np.int64), np.empty(count, np.int64)
-        arrays = (most, uniform, nodes, chosen)
-        first, second, third, fourth = (array.ctypes.data for array in arrays)
-        addresses = (ctypes.c_void_p * count)(*texts)
-        self._continue(self._address, addresses, count, steps, first, second, end, third, fourth, threads)
-        return [row[:size] for row, size in zip(nodes.tolist(), chosen.tolist(), strict=True)]
 
 
 class NativeText:

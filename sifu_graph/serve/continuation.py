@@ -181,14 +181,10 @@ class Continuation:
     def _generate(self, walk: AnyWalk) -> Work[Piece]:
         request, separator = self._request, self._graph.tokenizer.separator
         stop = StopText(request.stop)
-        end = -1 if separator is None else separator
-        question: Question[Draw] = Question(draw := Draw(walk, self._sampler, self._rng, end=end))
-        piece, due, following = Piece(), 0.0, list[int]()
+        question: Question[Draw] = Question((walk, self._sampler, self._rng))
+        piece, due = Piece(), 0.0
         while self.generated < request.max_tokens:
-            if not following:
-                draw.most = 1 if request.logprobs is not None else request.max_tokens - self.generated
-                following = (yield question)[::-1]
-            node = following.pop()
+            node = yield question
             self.generated += 1
             if request.logprobs is not None:
                 piece.tokens.append(self._token(node, distributions.log_p_after(walk), self._characters))
@@ -207,8 +203,7 @@ class Continuation:
             if len(piece.tokens) == MOST_IN_A_PIECE or time.monotonic() > due:
                 yield piece
                 piece, due = Piece(), time.monotonic() + PIECE_S
-            if not following:
-                (walk.start if node == separator else walk.carry)(node)
+            (walk.start if node == separator else walk.carry)(node)
         piece.text += stop.push(self._decoder.flush(), last=True)
         piece.reason = "stop" if stop.found else "length"
         yield piece

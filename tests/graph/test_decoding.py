@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sifu_graph.config import PRESETS
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.generation import base_walk
-from sifu_graph.generation.base_walk import BaseWalk, Draw, choose_each
+from sifu_graph.generation.base_walk import BaseWalk, choose_each
 from sifu_graph.generation.plain_decoding import PlainText
 from sifu_graph.generation.sampler import Sampler
 from sifu_graph.kernels import native as kernel
@@ -159,45 +159,10 @@ def test_texts_side_by_side_have_the_bits_of_a_text_alone(threads: int) -> None:
     for k, (walk, sampler) in enumerate(zip(walks, samplers, strict=True)):
         wanted.append(walk.choose(sampler, np.random.default_rng(k)))
         energies.append(walk.last_energies()[0].copy())
-    draws = [Draw(walk, samplers[k], np.random.default_rng(k)) for k, walk in enumerate(walks)]
-    assert choose_each(draws, threads=threads) == [[node] for node in wanted]
+    choices = [(walk, samplers[k], np.random.default_rng(k)) for k, walk in enumerate(walks)]
+    assert choose_each(choices, threads=threads) == wanted
     for walk, energy in zip(walks, energies, strict=True):
         assert np.array_equal(walk.last_energies()[0], energy)
-
-
-@pytest.mark.parametrize(("texts", "threads"), [(1, 1), (3, 2), (40, 2)])
-def test_nodes_chosen_in_one_call_are_those_of_many(texts: int, threads: int) -> None:
-    """Some texts end at node 1, some want few nodes, some are greedy; no random number is lost."""
-    parameters, config = parameters_of(4, nodes=12), PRESETS["recurrent"]
-    first = BaseWalk(parameters, config)
-    walks = [first, *(BaseWalk(parameters, config, beside=first) for _ in range(texts - 1))]
-    samplers = [Sampler(temperature=(0.0 if k % 5 == 4 else 1.0), top_p=(0.9 if k % 2 else 1.0)) for k in range(texts)]
-    wanted = []
-    for k, sampler in enumerate(samplers):
-        walk, rng, nodes = BaseWalk(parameters, config), np.random.default_rng(k), []
-        walk.start(2)
-        while len(nodes) < 50:
-            nodes.append(walk.choose(sampler, rng))
-            (walk.start if nodes[-1] == 1 else walk.carry)(nodes[-1])
-        wanted.append(nodes)
-    for walk in walks:
-        walk.start(2)
-    draws = [Draw(*each, np.random.default_rng(k), end=1) for k, each in enumerate(zip(walks, samplers, strict=True))]
-    found: list[list[int]] = [[] for _ in walks]
-    most = np.random.default_rng(9)
-    sizes = set()
-    while min(map(len, found)) < 50:
-        for draw in draws:
-            draw.most = int(most.integers(1, 10))
-        for walk, draw, nodes, more in zip(walks, draws, found, choose_each(draws, threads=threads), strict=True):
-            assert 1 <= len(more) <= draw.most and 1 not in more[:-1]
-            nodes += more
-            sizes.add(len(more))
-            (walk.start if more[-1] == 1 else walk.carry)(more[-1])
-            assert (walk.node, walk.text.source) == (nodes[-1], walk.source)
-            assert walk.step == (nodes[::-1].index(1) if 1 in nodes else len(nodes))
-    assert [nodes[:50] for nodes in found] == wanted
-    assert (max(sizes) > 1) == (texts < 40)
 
 
 def test_a_path_of_any_length_takes_the_same_memory() -> None:
