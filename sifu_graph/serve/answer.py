@@ -6,12 +6,12 @@ The module knows sequences and the forms of responses; it does not know routes o
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -198,7 +198,7 @@ async def _pass_on(index: int, job: Job[Piece], queue: asyncio.Queue[tuple[int, 
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 async def _until_gone(request: Request) -> None:
