@@ -30,10 +30,11 @@ from sifu_graph.ops.contest import total
 from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
 from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
-from sifu_graph.text.corpus import Corpora, Corpus
+from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus, token_key, written_tokens
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.text.overlap import shared_share, trained_note
+from sifu_graph.text.own_text import NAME_ONE, own_corpus
 from sifu_graph.text.tokenizer import Tokenizer
 from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
+WITHOUT_BASELINES = "leave `with_baselines` out, which needs that text"
 MOST_STEPS = 64  # of a document that have figures of their own; the last ones are those of all later steps
 SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
@@ -186,7 +188,7 @@ def _training_texts(graph: GraphSession) -> Iterator[Split]:
     build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / CACHE
     keys = [] if training is None else [training["corpus"]]
     with contextlib.suppress(CorpusError):  # it is gone, or has changed
-        own = Corpus.from_record(build["corpus"], directory)
+        own = own_corpus(build, directory)
         keys.append(token_key(own, graph.tokenizer, holdout=build["holdout"]))
     for key in dict.fromkeys(keys):
         if (found := written_tokens(directory, graph.tokenizer, key=key)) is not None:
@@ -194,23 +196,16 @@ def _training_texts(graph: GraphSession) -> Iterator[Split]:
 
 
 def _own(graph: GraphSession, stages: Stages) -> TokenFile:
-    if not graph.settings["build"]["corpus"]["sources"]:
-        raise CorpusError(
-            "baselines are counted from the text that the graph was built from, and an imported graph has none: "
-            "leave `with_baselines` out"
-        )
-    tokens = graph.tokens(stages=stages)
+    tokens = _tokens_of(graph, graph, stages, instead=WITHOUT_BASELINES)
     if not tokens.train.transitions:
         raise CorpusError("the corpus of the graph has no two tokens in a row: there is nothing to count")
     return tokens
 
 
-def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages) -> TokenFile:
-    """The corpus of another graph, encoded by the tokenizer of this one."""
+def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages, *, instead: str = NAME_ONE) -> TokenFile:
+    """The corpus of a graph, encoded by the tokenizer of another one; ``instead`` as of `own_corpus`."""
     build = other.settings["build"]
-    if not build["corpus"]["sources"]:
-        raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-    corpus = Corpus.from_record(build["corpus"], other.path / CACHE)
+    corpus = own_corpus(build, other.path / CACHE, instead=instead)
     return encode_corpus(corpus, graph.tokenizer, directory=graph.path / CACHE, holdout=build["holdout"], stages=stages)
 
 

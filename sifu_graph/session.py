@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreError
+from sifu_store.errors import OptionError, StoreDamagedError, StoreError
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
@@ -26,6 +26,7 @@ from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
+from sifu_graph.text.own_text import own_corpus
 from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
@@ -456,9 +457,7 @@ class GraphSession:
         """
         build = self.settings["build"]
         if corpus is None:
-            if not build["corpus"]["sources"]:
-                raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-            corpus = Corpus.from_record(build["corpus"], self.path / CACHE)
+            corpus = own_corpus(build, self.path / CACHE)
         else:
             given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
             corpus = given.settled(tokens=self.tokenizer.level == "tokens", like=build["corpus"])

@@ -31,6 +31,7 @@ from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession
 from sifu_graph.text.encoded import CACHE
 from sifu_graph.text.node_lookup import source_name
+from sifu_graph.text.own_text import own_corpus
 
 TOKENS = 30_000
 """Held-out tokens on which edits are measured, at most."""
@@ -95,7 +96,8 @@ def evaluate_edits(
             "what a boost adds to its energy depends on the text before"
         )
     with reporting(progress) as stages:
-        text, _ = documents_of(graph.tokens(stages=stages).heldout, limit, seed=SEED)
+        own = own_corpus(graph.settings["build"], graph.path / CACHE, instead=None)
+        text, _ = documents_of(graph.tokens(own, stages=stages).heldout, limit, seed=SEED)
         if not text.transitions:
             raise CorpusError(NO_TEXT)
         with copied(graph) as copy:
