@@ -160,12 +160,12 @@ def _evaluate(
     like: GraphSession | None,
     stages: Stages,
 ) -> EvalReport:
-    graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
+    graph._fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
     own = _own(graph, stages) if with_baselines else None
     if corpus is not None:
-        part, name = graph.tokens(corpus, holdout=0.0, stages=stages).train, "all"
+        part, name = graph._tokens(corpus, holdout=0.0, stages=stages).train, "all"
     else:
-        tokens = graph.tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
+        tokens = graph._tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
         part, name = tokens.heldout, "held-out"
     own_heldout = corpus is None and like is None
     trained_share = 0.0 if own_heldout else shared_share(part, _training_texts(graph))

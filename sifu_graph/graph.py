@@ -40,6 +40,21 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
 
+    Attributes
+    ----------
+    settings
+        What the store records of the graph: text, build, nodes, width, signal, training. A dict of JSON values.
+    signal
+        The mathematics of the signal: a `SignalConfig`.
+    tokenizer
+        Makes nodes of texts, and texts of nodes.
+    host_memory, device_memory, device, precision, scratch
+        The arguments of `open`.
+    memory_note
+        What is to be said about the memory of the last operation, or None.
+
+    Notes
+    -----
     Several threads may use a graph: their calls run one after the other. Processes open it each for itself.
 
     Methods that change the graph make one commit each. ``dry_run`` reports what a change would do and commits nothing;

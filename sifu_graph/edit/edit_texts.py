@@ -55,7 +55,7 @@ class EditTexts:
 
     def arrays(self) -> DiskArrays:
         """Where the n-grams of a text are: with the pages that leave memory."""
-        return DiskArrays(self._copy.graph.scratch_folder())
+        return DiskArrays(self._copy.graph._scratch_folder())
 
     def is_own(self, corpus: Corpus) -> bool:
         """Whether a text is the one that the graph was built from."""
@@ -125,7 +125,7 @@ class HeldOut:
         parameters = parameters_of(copy)
         with closing(parameters.edges):
             try:
-                copy.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                copy.graph._fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
                 return evaluate_split(
                     parameters, copy.config, self.text, length, EVAL_TOKENS, stages=self.stages
                 ).perplexity

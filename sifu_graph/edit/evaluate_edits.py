@@ -97,11 +97,11 @@ def evaluate_edits(
         )
     with reporting(progress) as stages:
         own = own_corpus(graph.settings["build"], graph.path / CACHE, instead=None)
-        text, _ = documents_of(graph.tokens(own, stages=stages).heldout, limit, seed=SEED)
+        text, _ = documents_of(graph._tokens(own, stages=stages).heldout, limit, seed=SEED)
         if not text.transitions:
             raise CorpusError(NO_TEXT)
         with copied(graph) as copy:
-            copy.fit_memory(evaluated_edges=1)
+            copy._fit_memory(evaluated_edges=1)
             frequency = copy.store.read("nodes/count")
             records = Counterfactuals(
                 copy.parameters, copy.signal, text, edits=edits, frequency=frequency, seed=seed, stages=stages
@@ -116,7 +116,7 @@ def _report(copy: GraphSession, records: Counterfactuals, wanted: int, stages: S
     apply(copy, lambda edit: edit.edit_edges(table), command="eval", dry_run=False)
     seconds, added = time.perf_counter() - began, size_of(copy.path) - size
     effect = records.effect(copy.parameters, stages)
-    with copy.writing() as store:
+    with copy._writing() as store:
         store.undo()
     made = len(table)
     few = f"{made:,} edits instead of {wanted:,}: the held-out text has no other sources"
@@ -160,7 +160,7 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
         resources = {name: getattr(graph, name) for name in ("host_memory", "modest", "device", "device_memory")}
         with GraphSession.open(path, **resources) as copy:
             if (snapshot := graph.store.snapshot) != copy.store.snapshot:
-                with copy.writing() as store:
+                with copy._writing() as store:
                     store.create_branch(branch := f"at-{snapshot}", snapshot)
                     store.switch(branch)
             yield copy

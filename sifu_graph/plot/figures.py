@@ -200,7 +200,7 @@ def _loss_of(store: Store, figure: Any) -> Figures:
 
 
 def _rows(graph: GraphSession, figure: Any) -> Figures:
-    index = graph.at_rest.index
+    index = graph._at_rest.index
     out, into = index.row_sizes(), np.bincount(index.target, minlength=index.nodes)
     order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
     rank = np.arange(1, index.nodes + 1)
@@ -245,7 +245,7 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _counts(graph: GraphSession, figure: Any) -> Figures:
-    index, store = graph.at_rest.index, graph.store
+    index, store = graph._at_rest.index, graph.store
     count = np.sort(index.count)[::-1].astype(np.int64)
     edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
     total = max(int(store.read("rows/total").sum()), int(count.sum()), 1)
@@ -295,10 +295,10 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
-    sizes = graph.at_rest.index.row_sizes()
+    sizes = graph._at_rest.index.row_sizes()
     order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
-    rows = list(graph.at_rest.rows(order))
+    rows = list(graph._at_rest.rows(order))
     if not rows:
         raise OptionError(f"{graph.path} has no private edges; expected at least one, whose energy is drawn")
     count = np.concatenate([row.count for row in rows])
@@ -334,7 +334,7 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _alpha(graph: GraphSession, figure: Any) -> Figures:
-    alpha = graph.at_rest.small("signal/alpha").astype(np.float64)
+    alpha = graph._at_rest.small("signal/alpha").astype(np.float64)
     position = np.arange(1, len(alpha) + 1)
     start = graph.signal.recency * np.arange(len(alpha))  # a softmax does not see the constant
     shift = float((alpha - start).mean())
@@ -390,7 +390,7 @@ def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Ca
 def _pages(graph: GraphSession, figure: Any) -> Figures:
     from matplotlib.colors import ListedColormap, LogNorm
 
-    index = graph.at_rest.index
+    index = graph._at_rest.index
     stored = graph.store.page_stored()
     if not len(stored):
         raise OptionError(f"{graph.path} has no private edges, so it has no pages; expected at least one page")

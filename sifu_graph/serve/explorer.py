@@ -151,7 +151,7 @@ def sample(snapshot: Snapshot, changes: tuple[str, ...]) -> Work[dict[str, Any]]
     graph, nats, tokens = snapshot.graph, 0.0, 0
     separator = graph.tokenizer.separator
     try:
-        documents, _ = documents_of(graph.tokens().heldout, SAMPLED_TOKENS, seed=0)
+        documents, _ = documents_of(graph._tokens().heldout, SAMPLED_TOKENS, seed=0)
         ids = documents.ids.tolist()
     except (CorpusError, OptionError):
         ids = []

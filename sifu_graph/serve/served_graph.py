@@ -79,7 +79,7 @@ class Snapshot:
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
         length = graph.settings["build"]["length"]
-        graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
+        graph._fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
         self._walks = _Walks(graph, graph.parameters)
         self._changed: OrderedDict[Changes, _Walks] = OrderedDict()
 

@@ -75,7 +75,7 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
         return run is None or run.uncommitted or bool(run.trainer.stale)
 
     try:
-        with graph.writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
+        with graph._writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
             run = _Run(graph, corpus, options, stages)
             return run.go()
     except KeyboardInterrupt as interrupt:
@@ -123,7 +123,7 @@ class _Run:
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
-        self.tokens = graph.tokens(corpus, stages=stages)
+        self.tokens = graph._tokens(corpus, stages=stages)
         text, tokenizer = self.tokens.train, graph.tokenizer
         self.unknown_share = unknown_share(text, tokenizer, token_counts(text, tokenizer))
         require_known(self.unknown_share)

@@ -123,7 +123,7 @@ def test_an_older_snapshot_cannot_be_trained(store: Path) -> None:
 def test_training_learns(store: Path) -> None:
     """The text is drawn from independent characters: a uniform start must come close to their frequencies."""
     with Graph.open(store) as graph:
-        text = graph.tokens()
+        text = graph._tokens()
         start = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity
         graph.train(epochs=2, batch=16, optimizer=OptimizerConfig(kind="adamw", lr=3e-3, beta2=0.99, shared_rate=1.0))
         end = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity

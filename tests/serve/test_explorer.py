@@ -71,7 +71,7 @@ def test_who_edits_sees_what_they_edit(editable: Running) -> None:
     state = editable.ask("GET", "/api/state")[1]  # what a page loads then
     assert state["snapshot"] != seen and edit(editable, "boost", seen=state["snapshot"])[0] == 200
     assert state["commits"][0]["here"]
-    with Graph.open(editable.path) as graph, graph.writing():
+    with Graph.open(editable.path) as graph, graph._writing():
         status, found = edit(editable, "boost")
         assert (status, found["error"]["code"]) == (409, "locked")
     assert edit(editable, "boost")[0] == 200
