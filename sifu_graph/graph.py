@@ -428,7 +428,14 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
                 self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force, stages=stages
             )
 
-    def plot(self, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
+    def plot(
+        self,
+        kind: Literal["loss", "rows", "counts", "energy", "alpha", "pages"],
+        out: str | Path | None = None,
+        *,
+        dark: bool = False,
+        force: bool = False,
+    ) -> Picture:
         """One picture of the graph or of its training, which a notebook shows where a cell ends with it.
 
         Parameters
@@ -440,6 +447,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
             of graphs whose edges share a base.
         out
             A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
+        dark
+            On a dark background, in the colours of the dark pages of maps and traces.
         force
             Replace the file if it exists.
 
@@ -460,13 +469,13 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         """
         from sifu_graph.plot.figures import plot
 
-        return plot(self, kind, out, force=force)
+        return plot(self, kind, out, dark=dark, force=force)
 
     # ---- other formats
 
     def export(
         self,
-        kind: str,
+        kind: Literal["slim", "safetensors", "brillm", "graphml", "scipy"],
         path: str | Path | None = None,
         *,
         clones: int = 0,
