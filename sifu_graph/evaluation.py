@@ -384,7 +384,10 @@ def _part(nats: NDArray[Any], seen: NDArray[Any], first: NDArray[Any]) -> PartRe
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """The figures that training prints. ``known_perplexity`` leaves out unknown tokens."""
+    """The figures that training prints. ``known_perplexity`` leaves out unknown tokens.
+
+    ``losses`` are those of the tokens in nats, float64 [tokens], in an order that is always the same.
+    """
 
     perplexity: float
     bits_per_token: float
@@ -392,6 +395,7 @@ class SplitReport:
     tokens: int
     unknown_share: float
     known_perplexity: float
+    losses: Doubles = field(repr=False, compare=False)
 
 
 def evaluate_split(
@@ -416,10 +420,12 @@ def evaluate_split(
     separator, unknown = _special(tokenizer)
     stage = _stage(stages, split, limit)
     nats, tokens, hits, words = np.zeros(2), np.zeros(2, np.int64), 0, 0  # of known and of unknown tokens
+    losses: list[Doubles] = []
     for loss, hit, target in _figures(parameters, config, split, length, limit):
         known = torch.from_numpy(target != unknown)
         nats += [total(loss[known]), total(loss[~known])]
         tokens += [int(known.sum()), int((~known).sum())]
+        losses.append(loss.double().numpy())
         hits += int(hit.sum())
         words += int((target != separator).sum())
         stage.advance(len(target))
@@ -433,6 +439,7 @@ def evaluate_split(
         tokens=seen,
         unknown_share=int(tokens[1]) / max(1, words),
         known_perplexity=perplexity(float(nats[0]) / int(tokens[0])) if tokens[0] else math.nan,
+        losses=np.concatenate(losses),
     )
 
 

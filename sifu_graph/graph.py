@@ -105,8 +105,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         steps, epochs, minutes
             How much longer: steps of the optimizer, passes over the text, or minutes of time, which include the closed
             form and the evaluations: a warning says so where they leave no time for a step. A run that ``minutes``
-            alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
-            best, those before the run included.
+            alone limit ends, in a graph whose edges share a base, with the parameters of the run that predicted
+            held-out text best, or with those before it, if they are clearly better: ``notes`` of the report says so.
         batch
             Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. It is kept: None is as
             in the last run, or 512 (64 with a base).
@@ -122,8 +122,9 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         contexts
             Begin with the closed form. None: where the graph was never trained and its mathematics allows it.
         on_step
-            Called with a `StepReport` after every step. An exception that it raises ends the run as Ctrl-C does: what
-            is done is committed, and then the exception is raised.
+            Called with a `StepReport` after every step, and once more, with ``last`` set, when a run of any steps
+            is over and committed. An exception that it raises ends the run as Ctrl-C does: what is done is committed,
+            and then the exception is raised.
         progress
             How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
             person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.

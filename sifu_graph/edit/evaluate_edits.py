@@ -157,8 +157,8 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
         require_free_bytes(path, size, "a copy of the graph, on which edits are measured,")
         with disk_errors(path, "copying the graph"):
             shutil.copytree(graph.path, path, ignore=lambda at, _: [CACHE] if Path(at) == graph.path else [])
-        resources = {name: getattr(graph, name) for name in ("host_memory", "modest", "device", "device_memory")}
-        with GraphSession.open(path, **resources) as copy:
+        resources = {name: getattr(graph, name) for name in ("host_memory", "device", "device_memory")}
+        with GraphSession.open(path, modest=graph._modest, **resources) as copy:
             if (snapshot := graph.store.snapshot) != copy.store.snapshot:
                 with copy._writing() as store:
                     store.create_branch(branch := f"at-{snapshot}", snapshot)

@@ -283,7 +283,9 @@ class _Shown:
         self._progress, self._json = progress, as_json
 
     def step(self, report: StepReport) -> None:
-        """Show one step."""
+        """Show one step. The report of the run has what is in the last one."""
+        if report.last:
+            return
         news = []
         if report.heldout_perplexity is not None:
             news.append(f"held-out perplexity {number(report.heldout_perplexity, 1)}")
