@@ -358,3 +358,29 @@ def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
     for cls in (sifu_graph.SignalConfig, sifu_graph.OptimizerConfig):
         for field in dataclasses.fields(cls):
             assert re.search(rf"\b{field.name}\b", cls.__doc__ or ""), field.name
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({"level": "wrod"}, "word"),
+        ({"level": "characters"}, "char"),
+        ({"level": "sentencepiece"}, "bpe"),
+        ({"signal": "recurent"}, "recurrent"),
+        ({"signal": "paper_v1"}, "paper-v1"),
+        ({"init": "count"}, "counts"),
+    ],
+)
+def test_a_build_suggests_what_is_meant(options: dict[str, Any], meant: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=rf"did you mean {meant}\?$"):
+        sifu_graph.build_graph(texts=["abc"] * 9, path=tmp_path / "g.sifu", **options)
+
+
+def test_plot_and_export_suggest_what_is_meant(graph: Graph) -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: graph.plot("los"), "loss"),  # type: ignore[arg-type]
+        (lambda: graph.export("grafml"), "graphml"),  # type: ignore[arg-type]
+    ]
+    for call, meant in calls:
+        with pytest.raises(OptionError, match=rf"`kind` is '.*': did you mean {meant}\?$"):
+            call()
