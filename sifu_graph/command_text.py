@@ -16,7 +16,7 @@ for each word."""
 
 
 def command_text(name: str, *arguments: str, **options: Value) -> str:
-    """A command line, without ``sifu``: ``edit-edge --boost 2.0 春 風``.
+    """A command line, without ``sifu``: the name, options with their values, and arguments.
 
     Parameters
     ----------

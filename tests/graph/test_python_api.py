@@ -363,10 +363,10 @@ def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("options", "meant"),
     [
-        ({"level": "wrod"}, "word"),
+        ({"level": "wordd"}, "word"),
         ({"level": "characters"}, "char"),
         ({"level": "sentencepiece"}, "bpe"),
-        ({"signal": "recurent"}, "recurrent"),
+        ({"signal": "recurrents"}, "recurrent"),
         ({"signal": "paper_v1"}, "paper-v1"),
         ({"init": "count"}, "counts"),
     ],

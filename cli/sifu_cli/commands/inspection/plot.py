@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,7 +59,7 @@ Examples:
 @click.option("--dark", is_flag=True, help="On a dark background.")
 @force_option("Overwrite an existing file.")
 @common_options
-def command(*, kind: str, file: Path | None, dark: bool, force: bool, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, kind: Any, file: Path | None, dark: bool, force: bool, store: Path, quiet: bool, as_json: bool) -> None:
     """Write a plot to FILE (default: KIND.png): .png, .svg or .pdf.
 
     \b
