@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
                 epochs=options.epochs, minutes=options.minutes, batch=options.batch, optimizer=optimizer, eval_every=0
             )
             after, chosen = graph.evaluate([test]), graph.evaluate([choose])
-            splits = [graph.tokens([path]).train for path in files]
+            splits = [graph._tokens([path]).train for path in files]
         counted = {model.name: model.perplexity for model in before.baselines or []}
         counted |= cached(*splits, nodes=types + 2)
         rows = {**counted, "sifu, untrained": before.perplexity, "sifu": after.perplexity}

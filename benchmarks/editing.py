@@ -160,7 +160,7 @@ def ways(graph: Graph, records: Counterfactuals, args: argparse.Namespace) -> di
     """The ways to edit in memory."""
     base, contexts = graph.parameters.base, Contexts.of(records)
     assert base is not None
-    text, _ = documents_of(graph.tokens().train, args.limit, seed=0)
+    text, _ = documents_of(graph._tokens().train, args.limit, seed=0)
     moment = second_moment(graph.parameters, records, text)
     steps, lr, bound = args.steps, args.lr, args.bound
     return {
@@ -194,7 +194,7 @@ def rows(graph: Graph, edits: int, args: argparse.Namespace) -> None:
         )
     if args.only == "edges":
         return
-    text, _ = documents_of(graph.tokens().heldout, args.limit, seed=0)
+    text, _ = documents_of(graph._tokens().heldout, args.limit, seed=0)
     frequency = graph.store.read("nodes/count")
     records = Counterfactuals(graph.parameters, graph.signal, text, edits=edits, frequency=frequency, seed=args.seed)
     for way, change in ways(graph, records, args).items():

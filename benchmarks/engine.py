@@ -101,7 +101,7 @@ def training(store: Path, sizes: Sizes) -> list[Line]:
         pool = graph.parameters.edges
         pool.configure(state=steps.edge_state_arrays(OptimizerConfig(), graph.parameters.width))
         materialise(pool)
-        split = graph.tokens().train
+        split = graph._tokens().train
         rate = machine.matrix_flops()
         for chunks, goal in ((min(DEFAULT_BATCH, sizes.large_batch), False), (sizes.large_batch, True)):
             batches = Batches(split, length=graph.settings["build"]["length"], batch=chunks, seed=1)
@@ -171,7 +171,7 @@ def decoding(store: Path, sizes: Sizes) -> list[Line]:
         d, row_sizes = parameters.width, parameters.index.row_sizes()
         walk = Walk(parameters, graph.signal, forbidden=[UNKNOWN])
         sampler, rng = Sampler(temperature=0.0), np.random.default_rng(0)
-        split = graph.tokens().heldout
+        split = graph._tokens().heldout
 
         def along(document: int) -> tuple[int, int]:
             """At every position: the contest over the whole row and its winner; then on to the token of the text.

@@ -102,7 +102,7 @@ class Place:
 def texts(graph: Graph, positions: int, draw: np.random.Generator) -> Iterator[list[int]]:
     """Random beginnings of held-out documents, with `LEAST` to `MOST` nodes, over which the signal does not restart."""
     most = min(MOST, graph.signal.reset_after or MOST)
-    split = graph.tokens().heldout
+    split = graph._tokens().heldout
     ids, sizes = np.asarray(split.ids), np.diff(split.offsets)
     within = np.arange(split.tokens) - np.repeat(split.offsets[:-1], sizes) + 1  # nodes up to this one
     scored = within < np.repeat(sizes, sizes)

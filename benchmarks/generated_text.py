@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Generates, and prints the table."""
     options = parsed(arguments)
     with Graph.open(options.store) as graph:
-        text, names = graph.tokens(), graph.tokenizer.vocabulary
+        text, names = graph._tokens(), graph.tokenizer.vocabulary
         prompt = names[int(np.bincount(np.asarray(text.train.ids)[1::2], minlength=len(names))[2:].argmax()) + 2]
         found = graph.generate(prompt, tokens=options.tokens, top_p=options.top_p, seed=options.seed)
         generated = graph.tokenizer.encode_batch([found.text])[0][1:-1]

@@ -237,7 +237,7 @@ class Run:
         self.graph = Graph.open(bench.store)
         self.length, self.optimizer = self.graph.settings["build"]["length"], OptimizerConfig()
         parameters = self.graph.parameters
-        self.graph.fit_memory(state=steps.edge_state_arrays(self.optimizer, parameters.width))
+        self.graph._fit_memory(state=steps.edge_state_arrays(self.optimizer, parameters.width))
         host = parameters.edges
         grouped = TiledContest(bench.device, precision=precision, compiled=compiled)
         device_bytes = max(int(share * host.pages) * host.page_bytes(), host.least_bytes())
@@ -280,7 +280,7 @@ class Run:
 
 
 def _batches(graph: Graph, batch: int) -> Batches:
-    return Batches(graph.tokens().train, length=graph.settings["build"]["length"], batch=batch, seed=1)
+    return Batches(graph._tokens().train, length=graph.settings["build"]["length"], batch=batch, seed=1)
 
 
 def training(bench: Bench) -> list[Line]:
@@ -373,8 +373,8 @@ def decoding(bench: Bench) -> list[Line]:
     lines, chosen_by = [], {}
     for name, share in (("the device", 1.0), ("the device, 10 % of the graph there", 0.1), ("the CPU", None)):
         with Graph.open(bench.store) as graph:
-            graph.fit_memory()
-            parameters, ids = graph.parameters, graph.tokens().heldout.ids[: bench.size.tokens].astype(int).tolist()
+            graph._fit_memory()
+            parameters, ids = graph.parameters, graph._tokens().heldout.ids[: bench.size.tokens].astype(int).tolist()
             host = parameters.edges
             host.buffer.bring(np.arange(host.pages))
             if share is not None:

@@ -68,9 +68,9 @@ class Runner:
         self.length = self.graph.settings["build"]["length"]
         self.optimizer = optimizer
         state = steps.edge_state_arrays(optimizer, self.graph.parameters.width)
-        self.graph.fit_memory(state=state, trained_edges=batch * self.length)
+        self.graph._fit_memory(state=state, trained_edges=batch * self.length)
         self.pool = self.graph.parameters.edges
-        self.batches = Batches(self.graph.tokens().train, length=self.length, batch=batch, seed=1)
+        self.batches = Batches(self.graph._tokens().train, length=self.length, batch=batch, seed=1)
         self.done = 0
 
     @property
@@ -252,11 +252,11 @@ def prefetch(store: Path, sizes: Sizes) -> list[Line]:
 def decoding(store: Path, sizes: Sizes) -> list[Line]:
     """Along held-out text, greedy, with a tenth of the graph in frames; every page was met once before."""
     whole = Graph.open(store)
-    whole.fit_memory()
+    whole._fit_memory()
     pool = whole.parameters.edges
     pool.buffer.bring(np.arange(pool.pages))
     tenth = Graph.open(store, host_memory=pool.pages * pool.page_bytes() // 10, scratch=store.parent / "scratch")
-    tenth.fit_memory()
+    tenth._fit_memory()
     ids = whole.tokens().heldout.ids[: 4 * sizes.paging_tokens].astype(int).tolist()
     sampler, rng = Sampler(temperature=0.0), np.random.default_rng(0)
 

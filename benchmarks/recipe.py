@@ -128,7 +128,7 @@ def run(recipe: Recipe, options: argparse.Namespace, folder: Path, *, with_basel
         init=recipe.init, signal=recipe.config(), seed=options.seed, force=True,
     )  # fmt: skip
     with Graph.open(store) as graph:
-        train = graph.tokens().train
+        train = graph._tokens().train
         a_chunk = train.transitions / len(chunk_table(train, length=LENGTH)[0])  # short documents make short chunks
         steps = max(1, round(options.tokens / (recipe.batch * a_chunk)))
         before = graph.evaluate(limit=options.limit, with_baselines=with_baselines)

@@ -96,7 +96,7 @@ def _default_edges(index: EdgeIndex, names: list[str]) -> dict[str, set[str]]:
 
 def _full_chunks(graph: Graph, count: int, *, skip: int = 0) -> np.ndarray:
     """Chunks of `LENGTH` tokens of the training text, without padding [count, LENGTH]."""
-    split = graph.tokens().train
+    split = graph._tokens().train
     start, size = chunk_table(split, length=LENGTH)
     start = start[size == LENGTH]
     chosen = np.random.default_rng(0).permutation(len(start))[skip : skip + count]

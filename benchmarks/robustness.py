@@ -101,7 +101,7 @@ def measured(graph: Graph, *, limit: int, seed: int) -> Series:
     """The perplexities of each kind of disturbance, as (its size, perplexity)."""
     base, index = graph.parameters.base, graph.parameters.index
     assert base is not None, "the graph has no base: build it with --signal recurrent"
-    text = documents_of(graph.tokens().heldout, limit, seed=seed)[0]
+    text = documents_of(graph._tokens().heldout, limit, seed=seed)[0]
 
     def perplexity(changed: Base) -> float:
         losses = torch.cat([found.loss for found, _ in examine(changed, index, text)])

@@ -7,6 +7,7 @@ tables of a graph does not either.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ PRESETS: dict[str, SignalConfig] = {
 def preset(name: str) -> SignalConfig:
     """The settings of a named preset; `OptionError` for a name that there is not."""
     if name not in PRESETS:
-        raise OptionError(f"`signal` is {name!r}: there are {', '.join(PRESETS)}")
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        asked = f"; did you mean {near[0]}?" if near else ""
+        raise OptionError(f"`signal` is {name!r}: there are {', '.join(PRESETS)}{asked}")
     return PRESETS[name]
 
 

@@ -216,7 +216,7 @@ def estimate(
         evaluated=evaluation.BATCH * size.length,
         text_row=size.text_row,
     )
-    tables = 100 * slots + 200 * nodes if graph is None else graph.table_bytes
+    tables = 100 * slots + 200 * nodes if graph is None else graph._table_bytes
     library = _library_bytes(graph)
     memory = psutil.virtual_memory()
     whole = pages * page_bytes
@@ -269,7 +269,7 @@ def _edge_flops(width: int) -> int:
 
 def _library_bytes(graph: GraphSession | None) -> int:
     """Memory of Python and its libraries, with the files that they map."""
-    return (LIBRARY_BYTES if graph is None else graph.library_bytes) + FIRST_USE_BYTES + mapped_bytes()
+    return (LIBRARY_BYTES if graph is None else graph._library_bytes) + FIRST_USE_BYTES + mapped_bytes()
 
 
 def _of_base(graph: GraphSession, streams: int, host_memory: str | int | None) -> Estimate:
@@ -278,7 +278,7 @@ def _of_base(graph: GraphSession, streams: int, host_memory: str | int | None) -
     assert base is not None
     working = working_bytes(graph.parameters, trained=streams * STEPS)
     if host_memory is not None:
-        require_least(host_memory, least_bytes=graph.table_bytes + working)
+        require_least(host_memory, least_bytes=graph._table_bytes + working)
     index, width, memory = graph.parameters.index, graph.parameters.width, psutil.virtual_memory()
     parameters = base_parameters(index.nodes, width)
     stored = 3 * FLOAT_BYTES * parameters + 12 * len(base.pairs.target)  # with the state of AdamW; at most
@@ -294,16 +294,16 @@ def _of_base(graph: GraphSession, streams: int, host_memory: str | int | None) -
         stored_parameters=stored_parameters(index.nodes, index.edges, width, base=True),
         pages=0,
         page_bytes=0,
-        whole_bytes=graph.table_bytes + working,
-        decoding_bytes=graph.table_bytes + working_bytes(graph.parameters),
-        least_bytes=graph.table_bytes + working,
+        whole_bytes=graph._table_bytes + working,
+        decoding_bytes=graph._table_bytes + working_bytes(graph.parameters),
+        least_bytes=graph._table_bytes + working,
         device_bytes=0,
         device_least_bytes=0,
-        host_bytes=graph.table_bytes + working,
-        table_bytes=graph.table_bytes,
+        host_bytes=graph._table_bytes + working,
+        table_bytes=graph._table_bytes,
         working_bytes=working,
         library_bytes=library,
-        process_bytes=library + graph.table_bytes + working,
+        process_bytes=library + graph._table_bytes + working,
         fits=True,
         scratch_bytes=0,
         store_bytes=COMMITS_KEPT * stored,

@@ -30,10 +30,11 @@ from sifu_graph.ops.contest import total
 from sifu_graph.progress import SILENT, ProgressOption, Stage, Stages
 from sifu_graph.progress_bar import reporting
 from sifu_graph.text.batches import Batches
-from sifu_graph.text.corpus import Corpora, Corpus
+from sifu_graph.text.corpus import Corpora
 from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus, token_key, written_tokens
 from sifu_graph.text.kneser_ney import Baseline, KneserNey, baselines
 from sifu_graph.text.overlap import shared_share, trained_note
+from sifu_graph.text.own_text import NAME_ONE, own_corpus
 from sifu_graph.text.tokenizer import Tokenizer
 from sifu_graph.text.unknown import characters_of_nodes, require_known, token_counts, unknown_note, unknown_share
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
+WITHOUT_BASELINES = "leave `with_baselines` out, which needs that text"
 MOST_STEPS = 64  # of a document that have figures of their own; the last ones are those of all later steps
 SEED = 0  # of the order of held-out chunks: a limit selects the same chunks every time
 
@@ -158,12 +160,12 @@ def _evaluate(
     like: GraphSession | None,
     stages: Stages,
 ) -> EvalReport:
-    graph.fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
+    graph._fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
     own = _own(graph, stages) if with_baselines else None
     if corpus is not None:
-        part, name = graph.tokens(corpus, holdout=0.0, stages=stages).train, "all"
+        part, name = graph._tokens(corpus, holdout=0.0, stages=stages).train, "all"
     else:
-        tokens = graph.tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
+        tokens = graph._tokens(stages=stages) if like is None else _tokens_of(graph, like, stages)
         part, name = tokens.heldout, "held-out"
     own_heldout = corpus is None and like is None
     trained_share = 0.0 if own_heldout else shared_share(part, _training_texts(graph))
@@ -186,7 +188,7 @@ def _training_texts(graph: GraphSession) -> Iterator[Split]:
     build, training, directory = graph.settings["build"], graph.settings["training"], graph.path / CACHE
     keys = [] if training is None else [training["corpus"]]
     with contextlib.suppress(CorpusError):  # it is gone, or has changed
-        own = Corpus.from_record(build["corpus"], directory)
+        own = own_corpus(build, directory)
         keys.append(token_key(own, graph.tokenizer, holdout=build["holdout"]))
     for key in dict.fromkeys(keys):
         if (found := written_tokens(directory, graph.tokenizer, key=key)) is not None:
@@ -194,23 +196,16 @@ def _training_texts(graph: GraphSession) -> Iterator[Split]:
 
 
 def _own(graph: GraphSession, stages: Stages) -> TokenFile:
-    if not graph.settings["build"]["corpus"]["sources"]:
-        raise CorpusError(
-            "baselines are counted from the text that the graph was built from, and an imported graph has none: "
-            "leave `with_baselines` out"
-        )
-    tokens = graph.tokens(stages=stages)
+    tokens = _tokens_of(graph, graph, stages, instead=WITHOUT_BASELINES)
     if not tokens.train.transitions:
         raise CorpusError("the corpus of the graph has no two tokens in a row: there is nothing to count")
     return tokens
 
 
-def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages) -> TokenFile:
-    """The corpus of another graph, encoded by the tokenizer of this one."""
+def _tokens_of(graph: GraphSession, other: GraphSession, stages: Stages, *, instead: str = NAME_ONE) -> TokenFile:
+    """The corpus of a graph, encoded by the tokenizer of another one; ``instead`` as of `own_corpus`."""
     build = other.settings["build"]
-    if not build["corpus"]["sources"]:
-        raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-    corpus = Corpus.from_record(build["corpus"], other.path / CACHE)
+    corpus = own_corpus(build, other.path / CACHE, instead=instead)
     return encode_corpus(corpus, graph.tokenizer, directory=graph.path / CACHE, holdout=build["holdout"], stages=stages)
 
 
@@ -389,7 +384,10 @@ def _part(nats: NDArray[Any], seen: NDArray[Any], first: NDArray[Any]) -> PartRe
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """The figures that training prints. ``known_perplexity`` leaves out unknown tokens."""
+    """The figures that training prints. ``known_perplexity`` leaves out unknown tokens.
+
+    ``losses`` are those of the tokens in nats, float64 [tokens], in an order that is always the same.
+    """
 
     perplexity: float
     bits_per_token: float
@@ -397,6 +395,7 @@ class SplitReport:
     tokens: int
     unknown_share: float
     known_perplexity: float
+    losses: Doubles = field(repr=False, compare=False)
 
 
 def evaluate_split(
@@ -421,10 +420,12 @@ def evaluate_split(
     separator, unknown = _special(tokenizer)
     stage = _stage(stages, split, limit)
     nats, tokens, hits, words = np.zeros(2), np.zeros(2, np.int64), 0, 0  # of known and of unknown tokens
+    losses: list[Doubles] = []
     for loss, hit, target in _figures(parameters, config, split, length, limit):
         known = torch.from_numpy(target != unknown)
         nats += [total(loss[known]), total(loss[~known])]
         tokens += [int(known.sum()), int((~known).sum())]
+        losses.append(loss.double().numpy())
         hits += int(hit.sum())
         words += int((target != separator).sum())
         stage.advance(len(target))
@@ -438,6 +439,7 @@ def evaluate_split(
         tokens=seen,
         unknown_share=int(tokens[1]) / max(1, words),
         known_perplexity=perplexity(float(nats[0]) / int(tokens[0])) if tokens[0] else math.nan,
+        losses=np.concatenate(losses),
     )
 
 

@@ -40,6 +40,21 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
 
     n is the number of nodes, d the width of the signal. Nodes are named by their tokens.
 
+    Attributes
+    ----------
+    settings
+        What the store records of the graph: text, build, nodes, width, signal, training. A dict of JSON values.
+    signal
+        The mathematics of the signal: a `SignalConfig`.
+    tokenizer
+        Makes nodes of texts, and texts of nodes.
+    host_memory, device_memory, device, precision, scratch
+        The arguments of `open`.
+    memory_note
+        What is to be said about the memory of the last operation, or None.
+
+    Notes
+    -----
     Several threads may use a graph: their calls run one after the other. Processes open it each for itself.
 
     Methods that change the graph make one commit each. ``dry_run`` reports what a change would do and commits nothing;
@@ -90,8 +105,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         steps, epochs, minutes
             How much longer: steps of the optimizer, passes over the text, or minutes of time, which include the closed
             form and the evaluations: a warning says so where they leave no time for a step. A run that ``minutes``
-            alone limit ends, in a graph whose edges share a base, with the parameters that predicted held-out text
-            best, those before the run included.
+            alone limit ends, in a graph whose edges share a base, with the parameters of the run that predicted
+            held-out text best, or with those before it, if they are clearly better: ``notes`` of the report says so.
         batch
             Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens. It is kept: None is as
             in the last run, or 512 (64 with a base).
@@ -107,8 +122,9 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         contexts
             Begin with the closed form. None: where the graph was never trained and its mathematics allows it.
         on_step
-            Called with a `StepReport` after every step. An exception that it raises ends the run as Ctrl-C does: what
-            is done is committed, and then the exception is raised.
+            Called with a `StepReport` after every step, and once more, with ``last`` set, when a run of any steps
+            is over and committed. An exception that it raises ends the run as Ctrl-C does: what is done is committed,
+            and then the exception is raised.
         progress
             How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
             person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
@@ -413,7 +429,14 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
                 self, *files, nodes=nodes, edges=edges, by=by, unfold=unfold, seed=seed, force=force, stages=stages
             )
 
-    def plot(self, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
+    def plot(
+        self,
+        kind: Literal["loss", "rows", "counts", "energy", "alpha", "pages"],
+        out: str | Path | None = None,
+        *,
+        dark: bool = False,
+        force: bool = False,
+    ) -> Picture:
         """One picture of the graph or of its training, which a notebook shows where a cell ends with it.
 
         Parameters
@@ -425,6 +448,8 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
             of graphs whose edges share a base.
         out
             A file to write it to: ``.png``, ``.svg`` or ``.pdf``. None: it is only returned.
+        dark
+            On a dark background, in the colours of the dark pages of maps and traces.
         force
             Replace the file if it exists.
 
@@ -445,13 +470,13 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         """
         from sifu_graph.plot.figures import plot
 
-        return plot(self, kind, out, force=force)
+        return plot(self, kind, out, dark=dark, force=force)
 
     # ---- other formats
 
     def export(
         self,
-        kind: str,
+        kind: Literal["slim", "safetensors", "brillm", "graphml", "scipy"],
         path: str | Path | None = None,
         *,
         clones: int = 0,

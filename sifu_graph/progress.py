@@ -88,7 +88,7 @@ class Stage:
 
     def __init__(self, what: str, total: int | None, unit: str, on_progress: OnProgress | None) -> None:
         self._what, self._total, self._unit, self._on_progress = what, total, unit, on_progress
-        self.done = 0
+        self.done, self._detail = 0, ""
         self._began = time.monotonic()
         self._report()
 
@@ -108,7 +108,7 @@ class Stage:
         detail
             Figures of the moment.
         """
-        self.done, self._total = done, self._total if total is None else total
+        self.done, self._total, self._detail = done, self._total if total is None else total, detail
         over = self._total is not None and done >= self._total
         if self._on_progress is not None and (over or time.monotonic() - self._reported >= EVERY_S):
             self._report(eta_s=eta_s, detail=detail)
@@ -116,6 +116,12 @@ class Stage:
     def note(self, detail: str) -> None:
         """Reports what is being done beside the stage, at once."""
         self._report(detail=detail)
+
+    def end(self) -> None:
+        """Reports that the stage is over: what is done is all of it."""
+        if self._total is not None and self.done != self._total:
+            self._total = self.done
+            self._report(eta_s=0.0, detail=self._detail)
 
     def track(self, items: Iterable[Item], size: Callable[[Item], int] = lambda _: 1) -> Iterator[Item]:
         """The items; after each, as much as its ``size`` is done."""

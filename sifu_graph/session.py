@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from sifu_store.durable import format_bytes
-from sifu_store.errors import CorpusError, OptionError, StoreDamagedError, StoreError
+from sifu_store.errors import OptionError, StoreDamagedError, StoreError
 from sifu_store.links import refuse_link
 from sifu_store.store import Store
 
@@ -26,6 +26,7 @@ from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import read_settings
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
+from sifu_graph.text.own_text import own_corpus
 from sifu_graph.text.registry import read_tokenizer
 
 if TYPE_CHECKING:
@@ -37,32 +38,15 @@ if TYPE_CHECKING:
 @contextmanager
 def in_use(graph: GraphSession) -> Iterator[None]:
     """Around every public method: one thread at a time. Raises `StoreError` if the graph is closed."""
-    with graph.lock:
-        graph.require_open()
+    with graph._lock:
+        graph._require_open()
         yield
 
 
-INTERNAL = frozenset(
-    {
-        "at_rest",
-        "edge_reader",
-        "fit_memory",
-        "known",
-        "library_bytes",
-        "lock",
-        "modest",
-        "pinned",
-        "reload",
-        "require_open",
-        "scratch_folder",
-        "table_bytes",
-        "writing",
-    }
-)
-"""Names of an open graph that are not for users."""
+operations = checked_methods(around=in_use, without=("close",))
+"""Of a class of graphs: public methods check their arguments, run one at a time, and refuse a graph that is closed.
 
-operations = checked_methods(around=in_use, without=("close", "require_open"))
-"""Of a class of graphs: public methods check their arguments, run one at a time, and refuse a graph that is closed."""
+Names that begin with an underscore are for the modules of this package alone, which take a graph as their argument."""
 
 
 @operations
@@ -80,15 +64,16 @@ class GraphSession:
         device_memory: str | int | None = None,
         precision: str = "float32",
     ) -> None:
+        """`open` calls it."""
         self._store, self._open = store, True
-        self.lock = threading.RLock()  # of the thread that uses the graph: memory and snapshot are those of one call
-        self.pinned = False
-        self.host_memory, self.modest = host_memory, modest
+        self._lock = threading.RLock()  # of the thread that uses the graph: memory and snapshot are those of one call
+        self._pinned = False
+        self.host_memory, self._modest = host_memory, modest
         self.scratch = Path(scratch) if scratch is not None else None
         self.device, self.device_memory, self.precision = device, device_memory, precision
         self.memory_note: str | None = None
-        self.known: Known | None = None  # of `parameters`, before they are read
-        self.library_bytes = self.table_bytes = 0
+        self._known: Known | None = None  # of `parameters`, before they are read
+        self._library_bytes = self._table_bytes = 0
         self._load()
 
     # ---- opening and closing
@@ -161,7 +146,7 @@ class GraphSession:
             device_memory=device_memory,
             precision=precision,
         )
-        graph.pinned = at is not None
+        graph._pinned = at is not None
         return graph
 
     def close(self) -> None:
@@ -169,18 +154,19 @@ class GraphSession:
 
         A call in another thread ends before.
         """
-        with self.lock:
+        with self._lock:
             self._open = False
             self._forget()
             self._store.close()
 
-    def require_open(self) -> None:
+    def _require_open(self) -> None:
         """Raises `StoreError` if the graph is closed."""
         if not self._open:
             raise StoreError(f"{self.path}: the graph is closed: open it again")
 
     def __enter__(self) -> Self:
-        self.require_open()
+        """The graph itself, for a ``with`` statement. Raises `StoreError` if it is closed."""
+        self._require_open()
         return self
 
     def __repr__(self) -> str:
@@ -207,10 +193,6 @@ class GraphSession:
         cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
         return f"<table>{''.join(cells)}</table>"
 
-    def __dir__(self) -> list[str]:
-        """Names that help and completion list: without those that only other modules of the library use."""
-        return sorted(set(super().__dir__()) - INTERNAL)
-
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """A graph is neither pickled nor copied: its store has a lock and open files."""
         raise TypeError(f"{self.path}: an open graph is neither pickled nor copied: open it in each process")
@@ -218,12 +200,13 @@ class GraphSession:
     @property
     def store(self) -> Store:
         """The store at the snapshot that is read."""
-        self.require_open()
+        self._require_open()
         return self._store
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Closes the graph."""
         self.close()
 
     @property
@@ -246,12 +229,12 @@ class GraphSession:
                 f"{store.path}: the tokenizer has {len(self.tokenizer):,} nodes, the graph {self.settings['nodes']:,}"
             )
         self._parameters: Parameters | None = None
-        self._at_rest: GraphAtRest | None = None
+        self._graph_at_rest: GraphAtRest | None = None
 
     def _forget(self) -> None:
         """Gives back what the parameters took."""
         self._leave_device()
-        self._at_rest = None
+        self._graph_at_rest = None
         if self._parameters is not None:
             self._parameters.edges.close()
             self._parameters = None
@@ -259,34 +242,34 @@ class GraphSession:
     @property
     def parameters(self) -> Parameters:
         """Everything that can be trained. Read on first use: who only edits the graph's tables waits for no torch."""
-        self.require_open()
+        self._require_open()
         if self._parameters is None:
             from sifu_graph.model.parameters import read_parameters
 
             if self.host_memory is not None:
                 process_memory.bound_freed_memory()
-            self.library_bytes = process_memory.anonymous_bytes()
-            known, self.known = self.known, None  # it holds for this snapshot alone
+            self._library_bytes = process_memory.anonymous_bytes()
+            known, self._known = self._known, None  # it holds for this snapshot alone
             self._parameters = read_parameters(lambda: self.store, self.signal, self.settings, known)
-            self.table_bytes = max(0, process_memory.anonymous_bytes() - self.library_bytes)
+            self._table_bytes = max(0, process_memory.anonymous_bytes() - self._library_bytes)
         return self._parameters
 
-    def edge_reader(self) -> EdgeReader:
+    def _edge_reader(self) -> EdgeReader:
         """Reads edges of the snapshot by their slots, past the pages in memory."""
         from sifu_graph.model.edge_reader import EdgeReader
 
         return EdgeReader(self.store, self.settings["width"], lambda: self.parameters.edges.initial)
 
     @property
-    def at_rest(self) -> GraphAtRest:
+    def _at_rest(self) -> GraphAtRest:
         """The graph where no signal flows. It reads the rows that are asked for, and imports no torch."""
-        if self._at_rest is None:
+        if self._graph_at_rest is None:
             from sifu_graph.model.graph_at_rest import GraphAtRest
 
-            self._at_rest = GraphAtRest(lambda: self.store, self.signal, self.settings)
-        return self._at_rest
+            self._graph_at_rest = GraphAtRest(lambda: self.store, self.signal, self.settings)
+        return self._graph_at_rest
 
-    def fit_memory(
+    def _fit_memory(
         self,
         *,
         state: Mapping[str, tuple[int, ...]] | None = None,
@@ -340,7 +323,7 @@ class GraphSession:
             least_bytes = min(pool.pages * page_bytes, pool.least_bytes(state) + copied)
             batch_bytes = copied + working if trained_edges else 0
             wanted = self._left_of_memory(working, least_bytes=least_bytes, batch_bytes=batch_bytes)
-        elif self.modest:
+        elif self._modest:
             wanted = max(budget.MODEST_BYTES, pool.least_bytes(state) + copied)
         host_bytes, self.memory_note = budget.budget(
             wanted,
@@ -352,12 +335,12 @@ class GraphSession:
             kept=kept,
             host_bytes=host_bytes,
             copied_bytes=copied,
-            folder=self.scratch_folder(),
+            folder=self._scratch_folder(),
         )
         if parameters is None:
             self._fit_device(copied)
 
-    def scratch_folder(self) -> Path:
+    def _scratch_folder(self) -> Path:
         """The folder for pages that leave memory before a commit.
 
         Raises
@@ -378,7 +361,7 @@ class GraphSession:
             They are less than ``least_bytes``. ``batch_bytes`` of all that is needed depend on the batch.
         """
         assert self.host_memory is not None
-        fixed_bytes = self.table_bytes + working
+        fixed_bytes = self._table_bytes + working
         return (
             budget.require_least(self.host_memory, least_bytes=fixed_bytes + least_bytes, batch_bytes=batch_bytes)
             - fixed_bytes
@@ -424,7 +407,7 @@ class GraphSession:
         found = self.parameters.working.report()
         return found if self.parameters.base is None else {**found, "host_pool_bytes": 0}
 
-    def reload(self, store: Store, *, force: bool = False) -> None:
+    def _reload(self, store: Store, *, force: bool = False) -> None:
         """Replaces the store by another view of it; values in memory are dropped if the snapshot is another."""
         changed = store.snapshot != self.store.snapshot
         self._store.close()
@@ -440,7 +423,7 @@ class GraphSession:
         """The figures of the graph, a `GraphInfo`: ``graph.info().private_edges``."""
         return info_of(self.path, self.store, self.settings, base=self.signal.base)
 
-    def tokens(
+    def _tokens(
         self, corpus: Corpora | None = None, *, holdout: float | None = None, stages: Stages = SILENT
     ) -> TokenFile:
         """The encoded corpus: the given one, or the one that the graph was built from.
@@ -459,9 +442,7 @@ class GraphSession:
         """
         build = self.settings["build"]
         if corpus is None:
-            if not build["corpus"]["sources"]:
-                raise CorpusError("the graph was imported and has no text of its own: name a corpus")
-            corpus = Corpus.from_record(build["corpus"], self.path / CACHE)
+            corpus = own_corpus(build, self.path / CACHE)
         else:
             given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
             corpus = given.settled(tokens=self.tokenizer.level == "tokens", like=build["corpus"])
@@ -474,21 +455,21 @@ class GraphSession:
         )
 
     @contextmanager
-    def writing(self, *, stale: Callable[[], bool] | None = None) -> Iterator[Store]:
+    def _writing(self, *, stale: Callable[[], bool] | None = None) -> Iterator[Store]:
         """The store, open for writing. However it ends, the lock is released, and memory has what is then current.
 
         ``stale``: whether what is in memory is not what was committed last; None: it is not if there was a commit.
         """
-        if self.pinned:
+        if self._pinned:
             raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one")
-        with self.lock:
+        with self._lock:
             before, writer = self.store.snapshot, Store.open(self.path, write=True)
             try:
-                self.reload(writer)
+                self._reload(writer)
                 writer.require_clock()
                 yield writer
             finally:
                 writer.close()  # first of all: nothing that fails below keeps the lock
                 if self._open:
                     newest = Store.open(self.path)
-                    self.reload(newest, force=newest.snapshot != before if stale is None else stale())
+                    self._reload(newest, force=newest.snapshot != before if stale is None else stale())

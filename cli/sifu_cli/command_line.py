@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Collection, Mapping
 
 import click
 from click.core import ParameterSource
 
-from sifu_cli.output.terminal import visible
+from sifu_graph.command_text import quoted
 
 NOT_LOGGED = ("store", "quiet", "as_json", "yes", "plot", "dry_run", "host_memory", "device_memory", "scratch", "stats")
 """Parameters that do not change the result, so the history of the store omits them."""
@@ -46,19 +44,9 @@ def command_line(ctx: click.Context, *, without: Collection[str] = (), more: Map
         options += [option, text]
     if any(argument.startswith("-") and argument != "-" for argument in arguments):
         arguments.insert(0, "--")
-    return " ".join(_quoted(word) for word in [ctx.info_name or "", *options, *arguments])
+    return " ".join(quoted(word) for word in [ctx.info_name or "", *options, *arguments])
 
 
 def logged(ctx: click.Context) -> str:
     """The command line as the history of the store records it."""
     return command_line(ctx, without=NOT_LOGGED)
-
-
-def _quoted(word: str) -> str:
-    """A word quoted for a shell if necessary. `shlex.quote` would quote every letter that is not ASCII.
-
-    A word with control characters is quoted as ``$'...'`` (bash, zsh), with the characters escaped.
-    """
-    if visible(word) != word:
-        return "$'" + visible(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
-    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else shlex.quote(word)

@@ -11,7 +11,7 @@ from sifu_store.errors import Argument, replace_code
 
 from sifu_cli import commands
 
-PARAMETERS = {"path": ("store",), "kind": ("optimizer",), "texts": ("corpus", "files")}
+PARAMETERS = {"path": ("store",), "kind": ("optimizer",), "texts": ("corpus", "files"), "corpus": ("files",)}
 """Names of the option's parameter by name of the library's parameter, where they differ."""
 
 FUNCTIONS = {

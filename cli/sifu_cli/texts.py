@@ -31,10 +31,13 @@ class Reading:
     everywhere: bool = False
 
 
-def reading_options(*, default: str) -> Callable[[_Function], _Function]:
+def reading_options(
+    *, default: str, field_default: str = "as in the text of the build"
+) -> Callable[[_Function], _Function]:
     """``--document``, ``--field``, ``--glob``, ``--skip-bad``, ``--yes``.
 
-    The function gets them as one argument, `reading`. ``default`` says what a document is without ``--document``.
+    The function gets them as one argument, `reading`. ``default`` says what a document is without ``--document``, and
+    ``field_default`` what ``--field`` is.
     """
     options: tuple[Decorator, ...] = (
         click.option(
@@ -56,7 +59,8 @@ def reading_options(*, default: str) -> Callable[[_Function], _Function]:
         click.option(
             "--field",
             metavar="NAME",
-            help="The member of JSON lines, or the column of CSV, that has the text.  [default: text]",
+            help="The member of JSON lines, or the column of CSV, that has the text; a row of them is a document.  "
+            f"[default: {field_default}]",
         ),
         click.option(
             "--document",

@@ -46,7 +46,7 @@ class SifuLM(LM):
     def __init__(self, store: str | Path, *, at: str | None = None, **_: Any) -> None:
         super().__init__()
         self.graph = GraphSession.open(store, at=at)
-        self.graph.fit_memory()
+        self.graph._fit_memory()
         self._walk = walk_of(self.graph.parameters, self.graph.signal)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

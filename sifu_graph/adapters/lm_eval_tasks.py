@@ -22,8 +22,8 @@ from sifu_store.errors import CorpusError
 from sifu_graph.config import require_positive, require_seed
 from sifu_graph.output_file import require_path
 from sifu_graph.session import GraphSession
-from sifu_graph.text.corpus import Corpus
 from sifu_graph.text.encoded import CACHE
+from sifu_graph.text.own_text import own_corpus
 
 Record = dict[str, Any]
 TEMPLATES = resources.files("sifu_graph") / "templates" / "lm_eval"
@@ -94,9 +94,7 @@ def write_tasks(
 def _heldout(store: Path) -> list[str]:
     with GraphSession.open(store) as graph:
         build = graph.settings["build"]
-        if not build["corpus"]["sources"]:
-            raise CorpusError("the graph was imported and has no text of its own: build one from a text")
-        found = Corpus.from_record(build["corpus"], graph.path / CACHE).heldout(holdout=build["holdout"])
+        found = own_corpus(build, graph.path / CACHE, instead=None).heldout(holdout=build["holdout"])
         texts = [each if isinstance(each, str) else " ".join(each) for each in found]
     if not texts:
         raise CorpusError("no document of the text of the graph is held out: build it with a `holdout` above 0")

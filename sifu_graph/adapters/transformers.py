@@ -91,7 +91,7 @@ class SifuForCausalLM(PreTrainedModel, GenerationMixin):
         config.vocab_size = len(graph.tokenizer)
         super().__init__(config)
         self.graph = graph
-        graph.fit_memory()
+        graph._fit_memory()
         self._walk = walk_of(graph.parameters, graph.signal)
         self._generated: list[_Continued] = []
         separator = graph.tokenizer.separator

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sifu_graph.command_text import command_text
+from sifu_graph.edit.edit_names import table_name
 from sifu_graph.session import GraphSession, operations
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class EdgeMethods(GraphSession):
     """An open graph with the methods that edit edges. `EditMethods` inherits them."""
 
     def scale_edge(
-        self, u: str, v: str, factor: float, *, dry_run: bool = False, command: str = "edit-edge"
+        self, u: str, v: str, factor: float, *, dry_run: bool = False, command: str | None = None
     ) -> EditEdgeReport:
         """Multiplies the parameters of an edge. A default edge becomes private first.
 
@@ -35,7 +37,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -51,10 +53,14 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.scale_edge("春", "風", 0.5)                                        # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.scale_edge(u, v, factor), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.scale_edge(u, v, factor),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, scale=float(factor)),
+        )
 
     def boost_edge(
-        self, u: str, v: str, nats: float, *, dry_run: bool = False, command: str = "edit-edge"
+        self, u: str, v: str, nats: float, *, dry_run: bool = False, command: str | None = None
     ) -> EditEdgeReport:
         """Raises the log-odds of an edge against all other candidates, at rest (without context).
 
@@ -67,7 +73,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -83,10 +89,14 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.boost_edge("春", "風", 2.0).after.probability                      # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.boost_edge(u, v, nats), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.boost_edge(u, v, nats),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, boost=float(nats)),
+        )
 
     def copy_edge(
-        self, u: str, v: str, *, source: tuple[str, str], dry_run: bool = False, command: str = "edit-edge"
+        self, u: str, v: str, *, source: tuple[str, str], dry_run: bool = False, command: str | None = None
     ) -> EditEdgeReport:
         """Copies the parameters of a private edge to another, which becomes private.
 
@@ -99,7 +109,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -115,10 +125,14 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.copy_edge("春", "風", source=("秋", "風"))                           # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.copy_edge(u, v, source=source), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.copy_edge(u, v, source=source),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, copy_from=source),
+        )
 
     def edit_edges(
-        self, table: str | Path | EdgeTable, *, dry_run: bool = False, command: str = "edit-edge"
+        self, table: str | Path | EdgeTable, *, dry_run: bool = False, command: str | None = None
     ) -> EditEdgesReport:
         """Edits the edges of a table as one commit; nothing is changed if any row is wrong.
 
@@ -132,7 +146,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Commit nothing; the report says what would change.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -152,9 +166,13 @@ class EdgeMethods(GraphSession):
         ...     {"source": "春", "target": "雨", "forbid": True},
         ... ])
         """
-        return self._edited(lambda edit: edit.edit_edges(table), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.edit_edges(table),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", **{"from": table_name(table)}),
+        )
 
-    def default_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
+    def default_edge(self, u: str, v: str, *, dry_run: bool = False, command: str | None = None) -> EditEdgeReport:
         """Makes a private edge a default edge.
 
         Parameters
@@ -164,7 +182,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -180,9 +198,13 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.default_edge("春", "風")                                           # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.default_edge(u, v), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.default_edge(u, v),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, to_default=True),
+        )
 
-    def forbid_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
+    def forbid_edge(self, u: str, v: str, *, dry_run: bool = False, command: str | None = None) -> EditEdgeReport:
         """Sets the probability of an edge to 0 in training, evaluation and generation.
 
         Parameters
@@ -192,7 +214,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -208,9 +230,13 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.forbid_edge("春", "風")                                            # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.forbid_edge(u, v), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.forbid_edge(u, v),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, forbid=True),
+        )
 
-    def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str = "edit-edge") -> EditEdgeReport:
+    def allow_edge(self, u: str, v: str, *, dry_run: bool = False, command: str | None = None) -> EditEdgeReport:
         """Makes a forbidden edge what it was before it was forbidden.
 
         Its count and its parameters come from the last snapshot in which it was allowed. If there is none, it becomes
@@ -223,7 +249,7 @@ class EdgeMethods(GraphSession):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -239,7 +265,11 @@ class EdgeMethods(GraphSession):
         --------
         >>> graph.allow_edge("春", "風")                                             # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.allow_edge(u, v), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.allow_edge(u, v),
+            dry_run=dry_run,
+            command=command or command_text("edit-edge", u, v, allow=True),
+        )
 
     def _edited(
         self, change: Callable[[Edit], Report], *, dry_run: bool, command: str, progress: ProgressOption = False

@@ -16,6 +16,7 @@ from sifu_graph.edit.working_copy import WorkingCopy
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import CACHE, Split, TokenFile, encode_corpus
+from sifu_graph.text.own_text import NAME_ONE, own_corpus
 
 EVAL_TOKENS = 20_000
 """Held-out tokens that a perplexity is computed over, as in training."""
@@ -27,19 +28,19 @@ class EditTexts:
     def __init__(self, copy: WorkingCopy, stages: Stages = SILENT) -> None:
         self._copy, self._stages = copy, stages
 
-    def corpus(self, corpus: Corpora | None) -> Corpus:
-        """A text as a corpus; None: the text that the graph was built from."""
+    def corpus(self, corpus: Corpora | None, *, instead: str | None = NAME_ONE) -> Corpus:
+        """A text as a corpus; None: the text that the graph was built from. ``instead`` as of `own_corpus`."""
         own = self._copy.settings["build"]["corpus"]
         if corpus is None:
-            return Corpus.from_record(own, self._copy.graph.path / CACHE)
+            return own_corpus(self._copy.settings["build"], self._copy.graph.path / CACHE, instead=instead)
         given = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         return given.settled(tokens=self._copy.tokenizer.level == "tokens", like=own)
 
-    def tokens(self, corpus: Corpora | None) -> TokenFile:
-        """A text, encoded. A text so short that all of it would be held out is not held out, if it was given."""
+    def tokens(self, corpus: Corpora | None, *, instead: str | None = NAME_ONE) -> TokenFile:
+        """A text (see `corpus`), encoded. One so short that all of it would be held out is not, if it was given."""
         encode = partial(
             encode_corpus,
-            self.corpus(corpus),
+            self.corpus(corpus, instead=instead),
             self._copy.tokenizer,
             directory=self._copy.graph.path / CACHE,
             stages=self._stages,
@@ -54,7 +55,7 @@ class EditTexts:
 
     def arrays(self) -> DiskArrays:
         """Where the n-grams of a text are: with the pages that leave memory."""
-        return DiskArrays(self._copy.graph.scratch_folder())
+        return DiskArrays(self._copy.graph._scratch_folder())
 
     def is_own(self, corpus: Corpus) -> bool:
         """Whether a text is the one that the graph was built from."""
@@ -90,7 +91,7 @@ class EditTexts:
         """
         what = f"no perplexity of {name}" if name else "no perplexity"
         try:
-            text = (self.tokens(None) if tokens is None else tokens).heldout if wanted else None
+            text = (self.tokens(None, instead=None) if tokens is None else tokens).heldout if wanted else None
             return HeldOut(self._copy, text, what, stages=self._stages)
         except CorpusError as error:
             return HeldOut(self._copy, None, what, f"{what}: {error}")
@@ -124,7 +125,7 @@ class HeldOut:
         parameters = parameters_of(copy)
         with closing(parameters.edges):
             try:
-                copy.graph.fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                copy.graph._fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
                 return evaluate_split(
                     parameters, copy.config, self.text, length, EVAL_TOKENS, stages=self.stages
                 ).perplexity

@@ -31,6 +31,7 @@ from sifu_graph.progress_bar import reporting
 from sifu_graph.session import GraphSession
 from sifu_graph.text.encoded import CACHE
 from sifu_graph.text.node_lookup import source_name
+from sifu_graph.text.own_text import own_corpus
 
 TOKENS = 30_000
 """Held-out tokens on which edits are measured, at most."""
@@ -95,11 +96,12 @@ def evaluate_edits(
             "what a boost adds to its energy depends on the text before"
         )
     with reporting(progress) as stages:
-        text, _ = documents_of(graph.tokens(stages=stages).heldout, limit, seed=SEED)
+        own = own_corpus(graph.settings["build"], graph.path / CACHE, instead=None)
+        text, _ = documents_of(graph._tokens(own, stages=stages).heldout, limit, seed=SEED)
         if not text.transitions:
             raise CorpusError(NO_TEXT)
         with copied(graph) as copy:
-            copy.fit_memory(evaluated_edges=1)
+            copy._fit_memory(evaluated_edges=1)
             frequency = copy.store.read("nodes/count")
             records = Counterfactuals(
                 copy.parameters, copy.signal, text, edits=edits, frequency=frequency, seed=seed, stages=stages
@@ -114,7 +116,7 @@ def _report(copy: GraphSession, records: Counterfactuals, wanted: int, stages: S
     apply(copy, lambda edit: edit.edit_edges(table), command="eval", dry_run=False)
     seconds, added = time.perf_counter() - began, size_of(copy.path) - size
     effect = records.effect(copy.parameters, stages)
-    with copy.writing() as store:
+    with copy._writing() as store:
         store.undo()
     made = len(table)
     few = f"{made:,} edits instead of {wanted:,}: the held-out text has no other sources"
@@ -155,10 +157,10 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
         require_free_bytes(path, size, "a copy of the graph, on which edits are measured,")
         with disk_errors(path, "copying the graph"):
             shutil.copytree(graph.path, path, ignore=lambda at, _: [CACHE] if Path(at) == graph.path else [])
-        resources = {name: getattr(graph, name) for name in ("host_memory", "modest", "device", "device_memory")}
-        with GraphSession.open(path, **resources) as copy:
+        resources = {name: getattr(graph, name) for name in ("host_memory", "device", "device_memory")}
+        with GraphSession.open(path, modest=graph._modest, **resources) as copy:
             if (snapshot := graph.store.snapshot) != copy.store.snapshot:
-                with copy.writing() as store:
+                with copy._writing() as store:
                     store.create_branch(branch := f"at-{snapshot}", snapshot)
                     store.switch(branch)
             yield copy

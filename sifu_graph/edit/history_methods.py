@@ -51,7 +51,7 @@ class HistoryMethods(GraphSession):
         --------
         >>> graph.undo()                                                            # doctest: +SKIP
         """
-        with self.writing() as store:
+        with self._writing() as store:
             return store.undo(steps)
 
     def redo(self, steps: int = 1) -> Moved:
@@ -76,7 +76,7 @@ class HistoryMethods(GraphSession):
         --------
         >>> graph.redo()                                                            # doctest: +SKIP
         """
-        with self.writing() as store:
+        with self._writing() as store:
             return store.redo(steps)
 
     def branch(self, name: str, at: str = "HEAD") -> str:
@@ -103,7 +103,7 @@ class HistoryMethods(GraphSession):
         --------
         >>> graph.branch("trial")                                                   # doctest: +SKIP
         """
-        with self.writing() as store:
+        with self._writing() as store:
             return store.create_branch(name, at)
 
     def switch(self, name: str) -> str:
@@ -128,7 +128,7 @@ class HistoryMethods(GraphSession):
         --------
         >>> graph.switch("trial")                                                   # doctest: +SKIP
         """
-        with self.writing() as store:
+        with self._writing() as store:
             return store.switch(name)
 
     def tag(self, name: str, at: str = "HEAD") -> str:
@@ -155,5 +155,5 @@ class HistoryMethods(GraphSession):
         --------
         >>> graph.tag("v1")                                                         # doctest: +SKIP
         """
-        with self.writing() as store:
+        with self._writing() as store:
             return store.create_tag(name, at)

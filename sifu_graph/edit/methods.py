@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from sifu_graph.command_text import command_text
 from sifu_graph.edit.edge_methods import EdgeMethods
+from sifu_graph.edit.edit_names import text_options
 from sifu_graph.session import operations
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ class EditMethods(EdgeMethods):
         train_steps: int = 0,
         progress: ProgressOption = None,
         dry_run: bool = False,
-        command: str = "add-node",
+        command: str | None = None,
     ) -> AddNodeReport:
         """Adds nodes. The tokenizer reads their texts before its own rules.
 
@@ -88,7 +90,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -108,11 +110,19 @@ class EditMethods(EdgeMethods):
         return self._edited(
             lambda edit: edit.add_node(*tokens, like=like, corpus=corpus, kind=kind, train_steps=train_steps),
             dry_run=dry_run,
-            command=command,
+            command=command
+            or command_text(
+                "add-node",
+                *tokens,
+                like=like,
+                **text_options(corpus),
+                kind=kind if kind != "text" else None,
+                train_steps=train_steps or None,
+            ),
             progress=progress,
         )
 
-    def remove_node(self, *tokens: str, dry_run: bool = False, command: str = "remove-node") -> RemoveNodeReport:
+    def remove_node(self, *tokens: str, dry_run: bool = False, command: str | None = None) -> RemoveNodeReport:
         """Removes nodes and their edges. Their text is unknown afterwards.
 
         Parameters
@@ -122,7 +132,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -138,9 +148,13 @@ class EditMethods(EdgeMethods):
         --------
         >>> graph.remove_node("江南")                                                # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.remove_node(*tokens), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.remove_node(*tokens),
+            dry_run=dry_run,
+            command=command or command_text("remove-node", *tokens),
+        )
 
-    def rename_node(self, token: str, new: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
+    def rename_node(self, token: str, new: str, *, dry_run: bool = False, command: str | None = None) -> EditNodeReport:
         """Changes the text of a node. Its edges stay; its old text is unknown afterwards.
 
         Parameters
@@ -152,7 +166,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -168,9 +182,13 @@ class EditMethods(EdgeMethods):
         --------
         >>> graph.rename_node("江", "河")                                            # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.rename_node(token, new), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.rename_node(token, new),
+            dry_run=dry_run,
+            command=command or command_text("edit-node", token, rename=new),
+        )
 
-    def merge_node(self, token: str, into: str, *, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
+    def merge_node(self, token: str, into: str, *, dry_run: bool = False, command: str | None = None) -> EditNodeReport:
         """Merges a node into another: counts are added, edges averaged, both texts read as the other.
 
         Parameters
@@ -182,7 +200,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -198,9 +216,13 @@ class EditMethods(EdgeMethods):
         --------
         >>> graph.merge_node("江", into="河")                                        # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.merge_node(token, into), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.merge_node(token, into),
+            dry_run=dry_run,
+            command=command or command_text("edit-node", token, merge_into=into),
+        )
 
-    def set_bias(self, token: str, *, like: str, dry_run: bool = False, command: str = "edit-node") -> EditNodeReport:
+    def set_bias(self, token: str, *, like: str, dry_run: bool = False, command: str | None = None) -> EditNodeReport:
         """Copies the bias of another node, with which a text that begins with the node starts.
 
         Parameters
@@ -212,7 +234,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -228,7 +250,11 @@ class EditMethods(EdgeMethods):
         --------
         >>> graph.set_bias("江", like="河")                                          # doctest: +SKIP
         """
-        return self._edited(lambda edit: edit.set_bias(token, like=like), dry_run=dry_run, command=command)
+        return self._edited(
+            lambda edit: edit.set_bias(token, like=like),
+            dry_run=dry_run,
+            command=command or command_text("edit-node", token, bias_from=like),
+        )
 
     def prune(
         self,
@@ -241,7 +267,7 @@ class EditMethods(EdgeMethods):
         evaluate: bool = False,
         progress: ProgressOption = None,
         dry_run: bool = False,
-        command: str = "prune",
+        command: str | None = None,
     ) -> PruneReport:
         """Makes private edges default edges, and removes clones.
 
@@ -265,7 +291,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -286,7 +312,15 @@ class EditMethods(EdgeMethods):
                 to_ratio=to_ratio, min_count=min_count, by=by, node=node, clones=clones, evaluate=evaluate
             ),
             dry_run=dry_run,
-            command=command,
+            command=command
+            or command_text(
+                "prune",
+                to_ratio=to_ratio,
+                min_count=min_count,
+                by=by if by != "count" else None,
+                node=node,
+                clones=clones,
+            ),
             progress=progress,
         )
 
@@ -302,7 +336,7 @@ class EditMethods(EdgeMethods):
         evaluate: bool = False,
         progress: ProgressOption = None,
         dry_run: bool = False,
-        command: str = "grow",
+        command: str | None = None,
     ) -> PruneReport:
         """Makes default edges that a text uses often private, and adds clones.
 
@@ -328,7 +362,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Returns
         -------
@@ -348,7 +382,16 @@ class EditMethods(EdgeMethods):
         return self._edited(
             lambda edit: edit.grow(corpus=corpus, to_ratio=to_ratio, min_count=min_count, init=init, **more),
             dry_run=dry_run,
-            command=command,
+            command=command
+            or command_text(
+                "grow",
+                **text_options(corpus),
+                to_ratio=to_ratio,
+                min_count=min_count,
+                init=init if init != "counts" else None,
+                clones=clones,
+                gain=gain,
+            ),
             progress=progress,
         )
 

@@ -442,18 +442,18 @@ def editing(graph: GraphSession, message: str | None, *, command: str, stages: S
     OptionError
         The graph is open at an older snapshot, or a change failed.
     """
-    if graph.pinned:
+    if graph._pinned:
         raise OptionError("the graph is open at an older snapshot, which can only be read: open it without one to edit")
-    with graph.lock, Store.open(graph.path, write=True) as writer:
+    with graph._lock, Store.open(graph.path, write=True) as writer:
         writer.require_clock()
         if writer.snapshot != graph.store.snapshot:
-            graph.reload(Store.open(graph.path))
+            graph._reload(Store.open(graph.path))
         edit = Edit(graph, stages)
         try:
             yield edit
         finally:
             edit.over = True
-        graph.require_open()
+        graph._require_open()
         if edit.failed is not None:
             raise OptionError(f"nothing was committed, because a change of this edit failed: {edit.failed}")
         if edit.copy.changed:
@@ -462,7 +462,7 @@ def editing(graph: GraphSession, message: str | None, *, command: str, stages: S
             text = message or "; ".join(edit.messages[:3]) or "edit"
             writer.commit(text, command=command, changes=edit.all_changes())
     if edit.copy.changed:
-        graph.reload(Store.open(graph.path))
+        graph._reload(Store.open(graph.path))
 
 
 def apply(

@@ -111,7 +111,7 @@ class Stream(Iterator[str]):
         temperature = 0.0 if options.greedy else options.temperature
         self._sampler = Sampler(temperature=temperature, top_k=options.top_k, top_p=options.top_p)
         self._rng = np.random.Generator(np.random.PCG64(options.seed))
-        graph.fit_memory()
+        graph._fit_memory()
         self._separator = tokenizer.separator
         self.choices: list[Choice] = []
         self._names = tokenizer.vocabulary if options.explain else []

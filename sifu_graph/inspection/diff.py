@@ -198,7 +198,7 @@ class _Comparison:
         self.sides = (_Side(a), _Side(b))
 
     def run(self, stages: Stages) -> Difference:
-        a, b = self.a.at_rest.index, self.b.at_rest.index
+        a, b = self.a._at_rest.index, self.b._at_rest.index
         u, v = np.repeat(np.arange(a.nodes), a.row_sizes()), a.target
         keys = self.to_b[u] * b.nodes + self.to_b[v]
         keys[(self.to_b[u] < 0) | (self.to_b[v] < 0)] = -1
@@ -247,7 +247,7 @@ class _Comparison:
 
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
         """The pairs of edges that differ, int64 [k], and their energies before and after, float32 [k] each."""
-        slot_a, slot_b = self.a.at_rest.index.slot[in_a], self.b.at_rest.index.slot[in_b]
+        slot_a, slot_b = self.a._at_rest.index.slot[in_a], self.b._at_rest.index.slot[in_b]
         stored_a, stored_b = (
             side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
         )
@@ -301,7 +301,7 @@ class _Comparison:
     def _energies(self, which: int, edges: Ints) -> Floats:
         """The energies of edges that only one snapshot has, float32 [edges]."""
         side = self.sides[which]
-        slots = side.graph.at_rest.index.slot[edges]
+        slots = side.graph._at_rest.index.slot[edges]
         out = np.zeros(len(edges), np.float32)
         for block in _blocks(np.arange(len(edges)), slots):
             out[block] = side.energy(edges[block], *side.values(slots[block]))
@@ -311,7 +311,7 @@ class _Comparison:
     def _other_energies(self, which: int, edges: Ints) -> Floats:
         """The energies of private edges of the other snapshot in this one, where they are not; NaN: a node is gone."""
         other, to = (self.b, self.to_a) if which == 0 else (self.a, self.to_b)
-        index = other.at_rest.index
+        index = other._at_rest.index
         source = to[np.searchsorted(index.row_start, edges, side="right") - 1]
         target = to[index.target[edges]]
         out, known = np.full(len(edges), np.nan, np.float32), (source >= 0) & (target >= 0)
@@ -328,7 +328,7 @@ class _Comparison:
         return tuple(self._edge(int(in_a[k]), int(in_b[k]), float(before[k]), float(after[k])) for k in order)
 
     def _edge(self, in_a: int, in_b: int, before: float, after: float) -> EdgeChange:
-        a, b = self.a.at_rest.index, self.b.at_rest.index
+        a, b = self.a._at_rest.index, self.b._at_rest.index
         index, place, names = (b, in_b, self.names[1]) if in_b >= 0 else (a, in_a, self.names[0])
         u = int(np.searchsorted(index.row_start, place, side="right")) - 1
         change: Literal["added", "removed", "changed", "forbidden", "allowed"] = "changed"
@@ -378,7 +378,7 @@ class _Side:
 
     def __init__(self, graph: GraphSession) -> None:
         self.graph = graph
-        self.reader = graph.at_rest.reader()
+        self.reader = graph._at_rest.reader()
         self.stored = self.reader.stored
         self.method = graph.settings["initial"]["method"]
         own = {SOURCE, TARGET, COUNT, USAGE, ORIGIN, FORBIDDEN}
@@ -412,7 +412,7 @@ class _Side:
 
     def energy(self, edges: Ints, W: Floats, b: Floats) -> Floats:
         """At the first step [k], of private edges by their places in the index [k] and their parameters."""
-        index = self.graph.at_rest.index
+        index = self.graph._at_rest.index
         source = np.searchsorted(index.row_start, edges, side="right") - 1
         return self.first_step.energies(source, index.target[edges].astype(np.int64), W, b)
 

@@ -116,7 +116,7 @@ def energies_at_first_step(graph: GraphSession, stages: Stages = SILENT) -> Floa
             private[block] = base.edge_energies(source[block], target[block], mix)
             stage.advance(len(mix))
         return private
-    reader = graph.edge_reader()
+    reader = graph._edge_reader()
     weights, biases = reader.blocks(WEIGHT, index), reader.blocks(BIAS, index)
     for block, W, b in zip(blocks(index.edges), weights, biases, strict=True):
         private[block] = step.energies(source[block], target[block], W, b)

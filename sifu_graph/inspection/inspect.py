@@ -210,7 +210,7 @@ def inspect_node(graph: GraphSession, name: str, *, top: int = 10) -> NodeReport
     """
     require_positive(top=top)
     node = node_named(graph.tokenizer, name)
-    rest, store, names = graph.at_rest, graph.store, graph.tokenizer.vocabulary
+    rest, store, names = graph._at_rest, graph.store, graph.tokenizer.vocabulary
     total = store.read("rows/total")
     neighbours, private_in = _sources(rest, node, total, names, most=max(SOURCES, top))
     compared, row = neighbours[:SOURCES], rest.row(node)
@@ -317,7 +317,7 @@ def inspect_edge(graph: GraphSession, source: str, target: str, *, history: bool
         No node has one of the names; the message has the nearest names.
     """
     v, u = node_named(graph.tokenizer, target), source_of(graph, source)
-    rest, store = graph.at_rest, graph.store
+    rest, store = graph._at_rest, graph.store
     base = rest.base(np.array([u])) if graph.signal.base else None
     if base is not None and u >= graph.settings["nodes"]:
         return _edge_of_clone(graph, base, u, v)

@@ -90,7 +90,7 @@ def inspect_clone(graph: GraphSession, source: int, *, top: int = 10) -> CloneRe
         ``top`` is not positive.
     """
     require_positive(top=top)
-    base, names = graph.at_rest.base(np.array([source])), graph.tokenizer.vocabulary
+    base, names = graph._at_rest.base(np.array([source])), graph.tokenizer.vocabulary
     pairs = base.pairs
     parent = int(pairs.tree.parents[source])
     p, p_parent = (base.row(at)[1] for at in (source, parent))
@@ -120,7 +120,7 @@ def clones_of(graph: GraphSession, source: int, *, top: int) -> tuple[CloneSumma
     """The clones of a node or of a clone, those of the greatest gain first."""
     if not graph.signal.base or not graph.store.has(CLONE_PARENT):
         return ()
-    pairs, gain = graph.at_rest.sources, graph.store.read(CLONE_GAIN)
+    pairs, gain = graph._at_rest.sources, graph.store.read(CLONE_GAIN)
     mine = np.flatnonzero(pairs.tree.parent == source)
     best = mine[np.argsort(-gain[mine], kind="stable")][:top]
     return tuple(

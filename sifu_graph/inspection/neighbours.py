@@ -53,7 +53,7 @@ def surroundings(graph: GraphSession, source: str, target: str, *, top: int = 8)
     require_positive(top=top)
     edge = inspect_edge(graph, source, target, history=False)
     u, v = source_of(graph, source), node_named(graph.tokenizer, target)
-    rest, names, index = graph.at_rest, graph.tokenizer.vocabulary, graph.at_rest.index
+    rest, names, index = graph._at_rest, graph.tokenizer.vocabulary, graph._at_rest.index
     nodes: Ints
     p: Doubles
     if rest.has_base:

@@ -183,7 +183,7 @@ def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
     text = read_prompt(graph.tokenizer, text, "text")
     tokenizer, length = graph.tokenizer, graph.settings["build"]["length"]
     ids = tokenizer.encode_document(text)
-    graph.fit_memory(evaluated_edges=BATCH * length)
+    graph._fit_memory(evaluated_edges=BATCH * length)
     log_p, names = log_p_of_tokens(graph, ids), tokenizer.vocabulary
     tokens = tuple(
         TokenScore(node, names[node], value, node == tokenizer.unknown)

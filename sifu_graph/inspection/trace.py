@@ -231,7 +231,7 @@ def trace(graph: GraphSession, text: str | Sequence[str], options: TraceOptions)
     tokenizer = graph.tokenizer
     known_ids(tokenizer, text, "text")
     changes = [what_if.parse(words) for words in options.what_if]
-    graph.fit_memory(evaluated_edges=len(text) + 2)
+    graph._fit_memory(evaluated_edges=len(text) + 2)
     parameters = dataclasses.replace(graph.parameters, tier=None)  # on the CPU
     found = _trace(graph, what_if.Overlay(parameters, tokenizer), text, options)
     if changes:

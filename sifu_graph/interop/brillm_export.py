@@ -83,7 +83,7 @@ def write_brillm(graph: GraphSession, folder: Path, *, stages: Stages = SILENT) 
 
     def counted(first: Floats, name: str) -> Iterator[Floats]:
         yield first
-        for block in graph.edge_reader().blocks(name, graph.parameters.index):
+        for block in graph._edge_reader().blocks(name, graph.parameters.index):
             yield block
             stage.advance(block.nbytes)
 

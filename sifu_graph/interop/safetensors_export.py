@@ -95,7 +95,7 @@ def write_safetensors(
         require_free_bytes(path.parent, end, f"writing {path.name}")
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    stage, reader = stages.stage("writing arrays", end, "bytes"), graph.edge_reader()
+    stage, reader = stages.stage("writing arrays", end, "bytes"), graph._edge_reader()
     with lzma.open(path, "wb", preset=XZ_PRESET) if slim else path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:

@@ -39,7 +39,7 @@ def slim_scores(graph: GraphSession, file: Path, stages: Stages) -> SlimScores:
         The text of the graph is missing, or nothing of it was held out.
     DiskFullError
     """
-    heldout, length = graph.tokens(stages=stages).heldout, graph.settings["build"]["length"]
+    heldout, length = graph._tokens(stages=stages).heldout, graph.settings["build"]["length"]
     full = evaluate_split(graph.parameters, graph.signal, heldout, length, TOKENS, stages=stages)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.") as folder:
         copy = Path(folder) / "copy.sifu"

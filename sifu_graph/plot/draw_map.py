@@ -111,7 +111,7 @@ def draw_map(
         by=by,
         snapshot=graph.store.snapshot,
         graph_nodes=len(occurrences),
-        graph_edges=graph.at_rest.index.edges,
+        graph_edges=graph._at_rest.index.edges,
         clones=len(clones.source),
         source=part.source,
         target=part.target,

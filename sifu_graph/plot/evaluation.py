@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-
-from sifu_store.durable import write_durably
+from typing import Any
 
 from sifu_graph.evaluation import EvalReport
-from sifu_graph.plot.figures import require_plotting
+from sifu_graph.plot.figures import draw, require_plotting
 
 FEWEST = 20  # tokens at a position; positions with fewer are not drawn
 
@@ -29,17 +28,18 @@ def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
     OptionError
         As `sifu_graph.plot.figures.require_plotting`.
     """
-    from matplotlib.figure import Figure
-
     out = Path(out)
     require_plotting(out)
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    draw(out, partial(_positions, reports))
+
+
+def _positions(reports: Mapping[str, EvalReport], figure: Any) -> dict[str, Any]:
     axes = figure.subplots()
     for name, report in reports.items():
         shown = [(i + 1, part.perplexity) for i, part in enumerate(report.positions) if part.tokens >= FEWEST]
         axes.plot([at for at, _ in shown], [value for _, value in shown], marker=".", linewidth=1.2, label=name)
     for baseline in next(iter(reports.values())).baselines:
-        axes.axhline(baseline.perplexity, linewidth=0.8, linestyle="--", color="0.6")
+        axes.axhline(baseline.perplexity, linewidth=0.8, linestyle="--", color=figure.scheme.soft)
         at = (1.0, baseline.perplexity)
         axes.annotate(baseline.name, at, xycoords=("axes fraction", "data"), fontsize=7, ha="right", va="bottom")
     axes.set_yscale("log")
@@ -47,6 +47,4 @@ def plot_positions(reports: Mapping[str, EvalReport], out: str | Path) -> None:
     axes.set_ylabel("perplexity")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=out.suffix.lower().removeprefix("."))
-    write_durably(out.absolute(), buffer.getvalue())
+    return {}

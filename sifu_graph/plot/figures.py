@@ -21,6 +21,7 @@ from sifu_store.store import Store
 
 from sifu_graph.output_file import require_file
 from sifu_graph.paging.traffic import Traffic, read_traffic
+from sifu_graph.plot.scheme import DARK, LIGHT, paint
 from sifu_graph.training.metrics import curve, read_metrics
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 FORMATS = (".png", ".svg", ".pdf")
-PRIVATE, DEFAULT, SOFT, SECOND = "#2f6f9f", "#c8553d", "#8d887c", "#c98a1b"
-LEVELS = (("heldout_before", SOFT, "before training"), ("heldout_closed_form", SECOND, "after the closed form"))
-"""Held-out perplexities that the first step of a graph notes."""
+LEVELS = (("heldout_before", "soft", "before training"), ("heldout_closed_form", "second", "after the closed form"))
+"""Held-out perplexities that the first step of a graph notes, with their colours."""
 SAMPLED_EDGES = 300_000
 """Private edges whose energies are plotted, at most: whole rows, of nodes drawn at random."""
 
@@ -55,7 +55,9 @@ def require_plotting(out: Path | None, *, force: bool = True) -> None:
     require_file(out, force=force)
 
 
-def plot(graph: GraphSession, kind: str, out: str | Path | None = None, *, force: bool = False) -> Picture:
+def plot(
+    graph: GraphSession, kind: str, out: str | Path | None = None, *, dark: bool = False, force: bool = False
+) -> Picture:
     """Draw one picture of a graph.
 
     Parameters
@@ -67,6 +69,8 @@ def plot(graph: GraphSession, kind: str, out: str | Path | None = None, *, force
         how often the corpus uses each.
     out
         Where the picture is written: ``.png``, ``.svg`` or ``.pdf``. None: nowhere.
+    dark
+        On a dark background.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def plot(graph: GraphSession, kind: str, out: str | Path | None = None, *, force
     if graph.signal.base and kind in OF_EDGES:
         raise OptionError(f"{graph.path}: no plot {kind!r}: {OF_EDGES[kind]}")
     require_plotting(out, force=force)
-    return _draw(out, lambda figure: FIGURES[kind](graph, figure), wide=kind in WIDE)
+    return draw(out, lambda figure: FIGURES[kind](graph, figure), wide=kind in WIDE, dark=dark)
 
 
 def plot_training(graph: str | Path, out: str | Path) -> None:
@@ -105,19 +109,21 @@ def plot_training(graph: str | Path, out: str | Path) -> None:
     out = Path(out)
     require_plotting(out)
     with Store.open(graph) as store:
-        _draw(out, lambda figure: _loss_of(store, figure))
+        draw(out, lambda figure: _loss_of(store, figure))
 
 
-def _draw(out: Path | None, fill: Callable[[Any], Figures], *, wide: bool = False) -> Picture:
+def draw(out: Path | None, fill: Callable[[Any], Figures], *, wide: bool = False, dark: bool = False) -> Picture:
+    """A new picture, filled by a function of it, and written to a file unless that is None."""
     from sifu_graph.plot.picture import Picture
 
-    picture = Picture(figsize=(12 if wide else 8, 4.6))
+    picture = Picture(DARK if dark else LIGHT, figsize=(12 if wide else 8, 4.6))
     picture.figures = fill(picture)
     for axes in picture.axes:
         axes.spines["top"].set_visible(False)
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() in ("log", "symlog"):
                 plain_numbers(axis)
+    paint(picture, picture.scheme)
     if out is not None:
         write_durably(out.absolute(), picture.content(out.suffix.lower().removeprefix(".")))
     return picture
@@ -161,12 +167,13 @@ def _loss_of(store: Store, figure: Any) -> Figures:
         raise OptionError(
             f"{store.path}: no training of the branch {store.branch} was recorded; expected at least a step: `train()`"
         )
+    colours = figure.scheme
     axes = figure.subplots()
     few = "." if len(steps) == 1 else None  # one point is no line
     axes.plot(
         [s["step"] for s in steps],
         [s["loss"] for s in steps],
-        color=PRIVATE,
+        color=colours.private,
         linewidth=1.2,
         marker=few,
         label="training (smoothed)",
@@ -176,17 +183,17 @@ def _loss_of(store: Store, figure: Any) -> Figures:
         axes.plot(
             [s["step"] for s in heldout],
             [math.log(s["heldout_perplexity"]) for s in heldout],
-            color=DEFAULT,
+            color=colours.default,
             marker="o",
             markersize=4,
             linewidth=1.2,
             label="held-out",
         )
-    for key, colour, name in LEVELS:
+    for key, meaning, name in LEVELS:
         found = next((step[key] for step in steps if key in step), None)
         if found is not None:
             label = f"held-out, {name}: perplexity {found:,.1f}"
-            axes.axhline(math.log(found), color=colour, linestyle="--", linewidth=1.2, label=label)
+            axes.axhline(math.log(found), color=getattr(colours, meaning), linestyle="--", linewidth=1.2, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats a token)")
     axes.secondary_yaxis("right", functions=(np.exp, lambda p: np.log(np.maximum(p, 1e-9)))).set_ylabel("perplexity")
@@ -200,17 +207,18 @@ def _loss_of(store: Store, figure: Any) -> Figures:
 
 
 def _rows(graph: GraphSession, figure: Any) -> Figures:
-    index = graph.at_rest.index
+    index = graph._at_rest.index
     out, into = index.row_sizes(), np.bincount(index.target, minlength=index.nodes)
     order = np.argsort(-graph.store.read("nodes/count"), kind="stable")
     rank = np.arange(1, index.nodes + 1)
+    colours = figure.scheme
     axes, right = figure.subplots(1, 2)
     dot = min(14.0, max(3.0, 12_000 / index.nodes))
-    axes.scatter(rank, into[order], s=dot, color=SECOND, alpha=0.5, linewidths=0, label="into the node")
-    axes.scatter(rank, out[order], s=dot, color=PRIVATE, alpha=0.5, linewidths=0, label="out of it: its row")
-    axes.axhline(index.nodes, color=SOFT, linestyle=":", linewidth=1)
+    axes.scatter(rank, into[order], s=dot, color=colours.second, alpha=0.5, linewidths=0, label="into the node")
+    axes.scatter(rank, out[order], s=dot, color=colours.private, alpha=0.5, linewidths=0, label="out of it: its row")
+    axes.axhline(index.nodes, color=colours.soft, linestyle=":", linewidth=1)
     axes.annotate(
-        "all nodes: a dense row", (1, index.nodes), (0, 3), textcoords="offset points", color=SOFT, fontsize=8
+        "all nodes: a dense row", (1, index.nodes), (0, 3), textcoords="offset points", color=colours.soft, fontsize=8
     )
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=1)
@@ -220,13 +228,13 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
     axes.legend(frameon=False, markerscale=2)
     axes.grid(alpha=0.3)
     empty = int((out == 0).sum())
-    right.hist(out[out > 0], bins=np.geomspace(1, index.nodes + 1, 40), color=PRIVATE, alpha=0.85)
+    right.hist(out[out > 0], bins=np.geomspace(1, index.nodes + 1, 40), color=colours.private, alpha=0.85)
     right.set_xscale("log")
     median, mean = float(np.median(out)), float(out.mean())
     for value, name in ((median, "median"), (mean, "mean")):
         right.axvline(
             max(value, 1),
-            color=DEFAULT,
+            color=colours.default,
             linestyle="-" if name == "median" else "--",
             linewidth=1.2,
             label=f"{name} {value:,.0f}",
@@ -245,27 +253,28 @@ def _rows(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _counts(graph: GraphSession, figure: Any) -> Figures:
-    index, store = graph.at_rest.index, graph.store
+    index, store = graph._at_rest.index, graph.store
     count = np.sort(index.count)[::-1].astype(np.int64)
     edges, occur = len(count), max(int(store.read("rows/distinct").sum()), len(count))
     total = max(int(store.read("rows/total").sum()), int(count.sum()), 1)
     if not edges:
         raise OptionError(f"{graph.path} has no private edges; expected at least one, whose count is drawn")
+    colours = figure.scheme
     axes = figure.subplots()
     rank = np.unique(np.geomspace(1, edges, 2000).astype(np.int64))
-    axes.plot(rank, np.maximum(count[rank - 1], 0.5), color=PRIVATE, linewidth=1.8, label="count of the pair")
+    axes.plot(rank, np.maximum(count[rank - 1], 0.5), color=colours.private, linewidth=1.8, label="count of the pair")
     cut = int(count[-1])
     axes.axvline(
         edges,
-        color=DEFAULT,
+        color=colours.default,
         linewidth=1.4,
         label=f"the cut: {edges:,} private edges; the rarest occurred {cut:,} time{'s' if cut != 1 else ''}",
     )
     if occur > edges:
         rest = (total - int(count.sum())) / (occur - edges)
         others = f"{occur - edges:,} more pairs occurred, {rest:.2f} times on average: over the default edge"
-        axes.plot([edges, occur], [rest, rest], color=DEFAULT, linewidth=1.8, linestyle=":", label=others)
-    axes.axvspan(edges, index.nodes**2, color=DEFAULT, alpha=0.08, linewidth=0)
+        axes.plot([edges, occur], [rest, rest], color=colours.default, linewidth=1.8, linestyle=":", label=others)
+    axes.axvspan(edges, index.nodes**2, color=colours.default, alpha=0.08, linewidth=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(1, index.nodes**2)
@@ -275,7 +284,7 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
     covered.plot(
         rank,
         100 * np.cumsum(count)[rank - 1] / total,
-        color=SOFT,
+        color=colours.soft,
         linewidth=1.4,
         linestyle="--",
         label="share of all occurrences, from the left",
@@ -295,19 +304,27 @@ def _counts(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _energy(graph: GraphSession, figure: Any) -> Figures:
-    sizes = graph.at_rest.index.row_sizes()
+    sizes = graph._at_rest.index.row_sizes()
     order = np.random.default_rng(0).permutation(np.flatnonzero(sizes))
     order = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), SAMPLED_EDGES, side="right")))]
-    rows = list(graph.at_rest.rows(order))
+    rows = list(graph._at_rest.rows(order))
     if not rows:
         raise OptionError(f"{graph.path} has no private edges; expected at least one, whose energy is drawn")
     count = np.concatenate([row.count for row in rows])
     energy = np.concatenate([row.energy for row in rows])
     default = np.array([row.default_energy for row in rows])
     seen = count > 0
+    colours = figure.scheme
     axes = figure.subplots()
     shown = axes.hexbin(
-        count[seen], energy[seen], xscale="log", bins="log", gridsize=70, cmap="Blues", mincnt=1, linewidths=0.1
+        count[seen],
+        energy[seen],
+        xscale="log",
+        bins="log",
+        gridsize=70,
+        cmap=colours.colour_map("Blues"),
+        mincnt=1,
+        linewidths=0.1,
     )
     figure.colorbar(shown, ax=axes, label="edges", pad=0.01)
     levels = np.unique(count[seen])
@@ -317,12 +334,12 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
         for a, b in itertools.pairwise(edges)
         if ((count >= a) & (count < b)).any()
     ]
-    axes.plot(*zip(*middle, strict=True), color=SECOND, linewidth=1.6, label="median")
-    axes.axhline(float(np.median(default)), color=DEFAULT, linewidth=1.4, label="default edge (median)")
+    axes.plot(*zip(*middle, strict=True), color=colours.second, linewidth=1.6, label="median")
+    axes.axhline(float(np.median(default)), color=colours.default, linewidth=1.4, label="default edge (median)")
     axes.set_xlabel("occurrences of the pair")
     axes.set_ylabel("energy at rest (S = 0)")
     which = "all" if len(order) == (sizes > 0).sum() else f"the rows of {len(order):,} nodes drawn at random"
-    axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=SOFT, loc="left")
+    axes.set_title(f"{len(energy):,} private edges: {which}", fontsize=9, color=colours.soft, loc="left")
     axes.legend(frameon=False, loc="upper left")
     spread = np.log(count[seen]).std() > 0 and energy[seen].std() > 0
     return {
@@ -334,20 +351,23 @@ def _energy(graph: GraphSession, figure: Any) -> Figures:
 
 
 def _alpha(graph: GraphSession, figure: Any) -> Figures:
-    alpha = graph.at_rest.small("signal/alpha").astype(np.float64)
+    alpha = graph._at_rest.small("signal/alpha").astype(np.float64)
     position = np.arange(1, len(alpha) + 1)
     start = graph.signal.recency * np.arange(len(alpha))  # a softmax does not see the constant
     shift = float((alpha - start).mean())
+    colours = figure.scheme
     axes, change, right = figure.subplots(1, 3)
-    axes.plot(position, start + shift, color=SOFT, linestyle="--", linewidth=1.2, label="where it began")
-    axes.plot(position, alpha, color=PRIVATE, linewidth=1.6, marker="." if len(alpha) < 60 else None, label="alpha")
+    axes.plot(position, start + shift, color=colours.soft, linestyle="--", linewidth=1.2, label="where it began")
+    axes.plot(
+        position, alpha, color=colours.private, linewidth=1.6, marker="." if len(alpha) < 60 else None, label="alpha"
+    )
     axes.set_ylabel("mixing logit")
     _legend_above(axes)
-    change.bar(position, alpha - start - shift, color=PRIVATE)
-    change.axhline(0, color=SOFT, linewidth=0.8)
+    change.bar(position, alpha - start - shift, color=colours.private)
+    change.axhline(0, color=colours.soft, linewidth=0.8)
     change.set_ylabel("what training added")
     if graph.settings["training"] is None:
-        change.set_title("never trained", fontsize=9, color=SOFT)
+        change.set_title("never trained", fontsize=9, color=colours.soft)
     for length in sorted({max(1, len(alpha) // 4), max(1, len(alpha) // 2), len(alpha)}):
         weights = np.exp(alpha[:length] - np.logaddexp.reduce(alpha[:length]))
         right.plot(
@@ -371,12 +391,12 @@ def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Ca
     pages, there = len(traffic.reads), int(traffic.resident.sum())
     read = f"last training: times brought into memory; {there:,} of {pages:,} pages\nwere there at its end"
     written = "last training: times written, by a commit or to make room"
-    for axes, (values, colours, title) in zip(
+    for axes, (values, colour_map, title) in zip(
         panels, ((traffic.reads, "YlGnBu", read), (traffic.writes, "PuRd", written)), strict=True
     ):
         heat = axes.imshow(
             grid(values.astype(float)),
-            cmap=colours,
+            cmap=figure.scheme.colour_map(colour_map),
             vmin=0,
             vmax=max(1, int(values.max())),
             aspect="auto",
@@ -390,7 +410,7 @@ def _draw_traffic(figure: Any, panels: Sequence[Any], traffic: Traffic, grid: Ca
 def _pages(graph: GraphSession, figure: Any) -> Figures:
     from matplotlib.colors import ListedColormap, LogNorm
 
-    index = graph.at_rest.index
+    index = graph._at_rest.index
     stored = graph.store.page_stored()
     if not len(stored):
         raise OptionError(f"{graph.path} has no private edges, so it has no pages; expected at least one page")
@@ -406,9 +426,10 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     traffic = read_traffic(graph.path, pages=len(stored))
     panels = figure.subplots(2, 2).ravel() if traffic is not None else figure.subplots(1, 2)
     left, right = panels[:2]
+    colours = figure.scheme
     heat = left.imshow(
         grid(np.maximum(use, 0.5)),
-        cmap="YlOrRd",
+        cmap=colours.colour_map("YlOrRd"),
         norm=LogNorm(max(0.5, use.min()), max(use.max(), 1)),
         aspect="auto",
         interpolation="nearest",
@@ -417,7 +438,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     figure.colorbar(heat, ax=left, pad=0.01)
     right.imshow(
         grid(stored.astype(float)),
-        cmap=ListedColormap(["#e4dfd3", PRIVATE]),
+        cmap=ListedColormap([colours.absent, colours.private]),
         vmin=0,
         vmax=1,
         aspect="auto",
@@ -432,7 +453,9 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
         figure.set_size_inches(12, 8.4)
         _draw_traffic(figure, panels[2:], traffic, grid)
     else:
-        figure.supxlabel("The next training records reads, writes and residency of pages.", fontsize=8, color=SOFT)
+        figure.supxlabel(
+            "The next training records reads, writes and residency of pages.", fontsize=8, color=colours.soft
+        )
     for axes in panels:
         axes.set_xlabel(f"page, row by row ({across} across; {PAGE_EDGES} edges a page)")
         axes.set_yticks([])

@@ -65,7 +65,7 @@ def edges_among(graph: GraphSession, chosen: Ints, place_of: Ints, occurrences: 
     """
     share = occurrences / max(1, int(occurrences.sum()))
     parts = []
-    for at, (node, row) in enumerate(zip(chosen.tolist(), graph.at_rest.rows(chosen), strict=True)):
+    for at, (node, row) in enumerate(zip(chosen.tolist(), graph._at_rest.rows(chosen), strict=True)):
         inside = (place_of[row.target] >= 0) & (row.target != node)
         target, p = row.target[inside], row.probability[inside]
         ends = np.full(len(target), at), place_of[target]

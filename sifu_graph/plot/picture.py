@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sifu_graph.plot.scheme import Scheme
+
 DPI = 150
 
 
@@ -19,10 +21,13 @@ class Picture(Figure):
     ----------
     figures
         Numbers of the picture by name; None: there is none to give.
+    scheme
+        Its colours.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, scheme: Scheme, **options: Any) -> None:
         super().__init__(dpi=DPI, layout="constrained", **options)
+        self.scheme = scheme
         self.figures: dict[str, Any] = {}
 
     def _repr_png_(self) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,11 +64,6 @@ class EditRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return 1.0 if self.amount is None else self.amount
 
 
-def _line(asked: EditRequest, option: str) -> str:
-    """The command line that makes the same edit, which the history records."""
-    return f"sifu edit-edge {shlex.quote(asked.u)} {shlex.quote(asked.v)} {option}"
-
-
 def _keep(graph: Graph, asked: EditRequest) -> None:
     """Makes changes that were tried in memory, as one commit."""
     changes = [what_if.parse(text) for text in checked_changes(asked.changes)]
@@ -88,41 +82,24 @@ def _keep(graph: Graph, asked: EditRequest) -> None:
 
 
 def _prune(graph: Graph, asked: EditRequest) -> PruneReport:
-    limits = {"min-count": asked.min_count, "clones": asked.clones, "node": asked.u or None}
-    line = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in limits.items() if value is not None)
     return graph.prune(
-        min_count=asked.min_count,
-        clones=asked.clones,
-        node=asked.u or None,
-        progress=False,
-        dry_run=asked.dry_run,
-        command=f"sifu prune {line} --yes",
+        min_count=asked.min_count, clones=asked.clones, node=asked.u or None, progress=False, dry_run=asked.dry_run
     )
 
 
 EDITS: dict[str, Callable[[Graph, EditRequest], Any]] = {
-    "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v, command=_line(asked, "--forbid")),
-    "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v, command=_line(asked, "--allow")),
-    "default": lambda graph, asked: graph.default_edge(asked.u, asked.v, command=_line(asked, "--to-default")),
-    "boost": lambda graph, asked: graph.boost_edge(
-        asked.u, asked.v, asked.nats, command=_line(asked, f"--boost={asked.nats:g}")
-    ),
+    "forbid": lambda graph, asked: graph.forbid_edge(asked.u, asked.v),
+    "allow": lambda graph, asked: graph.allow_edge(asked.u, asked.v),
+    "default": lambda graph, asked: graph.default_edge(asked.u, asked.v),
+    "boost": lambda graph, asked: graph.boost_edge(asked.u, asked.v, asked.nats),
     "keep": _keep,
-    "rename": lambda graph, asked: graph.rename_node(
-        asked.u, asked.v, command=f"sifu edit-node {shlex.quote(asked.u)} --rename {shlex.quote(asked.v)}"
-    ),
-    "add": lambda graph, asked: graph.add_node(
-        asked.u, like=asked.v or None, progress=False, command=_added_line(asked.u, asked.v)
-    ),
+    "rename": lambda graph, asked: graph.rename_node(asked.u, asked.v),
+    "add": lambda graph, asked: graph.add_node(asked.u, like=asked.v or None, progress=False),
     "prune": _prune,
     "undo": lambda graph, asked: graph.undo(),
     "redo": lambda graph, asked: graph.redo(),
 }
 """What an edit does, by its kind."""
-
-
-def _added_line(name: str, like: str) -> str:
-    return f"sifu add-node {shlex.quote(name)}" + (f" --like {shlex.quote(like)}" if like else "")
 
 
 def page(*, editable: bool, token: bool) -> str:
@@ -173,7 +150,7 @@ def sample(snapshot: Snapshot, changes: tuple[str, ...]) -> Work[dict[str, Any]]
     graph, nats, tokens = snapshot.graph, 0.0, 0
     separator = graph.tokenizer.separator
     try:
-        documents, _ = documents_of(graph.tokens().heldout, SAMPLED_TOKENS, seed=0)
+        documents, _ = documents_of(graph._tokens().heldout, SAMPLED_TOKENS, seed=0)
         ids = documents.ids.tolist()
     except (CorpusError, OptionError):
         ids = []

@@ -79,7 +79,7 @@ class Snapshot:
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
         length = graph.settings["build"]["length"]
-        graph.fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
+        graph._fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
         self._walks = _Walks(graph, graph.parameters)
         self._changed: OrderedDict[Changes, _Walks] = OrderedDict()
 
@@ -181,7 +181,7 @@ class ServedGraph:
         graph = GraphSession.open(self.path, at=self._at, **self._options)
         try:
             if before is not None and (differs := graph.store.changed_arrays(before.store.snapshot)) is not None:
-                graph.known = Known(before.parameters, differs)
+                graph._known = Known(before.parameters, differs)
             return Snapshot(graph, seen)
         except BaseException:
             graph.close()

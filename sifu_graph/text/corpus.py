@@ -308,7 +308,7 @@ class Corpus:
             elif Path(name).is_file():
                 found.append(sources.file(Path(name)))
             else:
-                raise CorpusError(f"{name}: missing; the graph was built from it: restore it, or name a corpus")
+                raise CorpusError(f"{name}: missing; the graph was built from it")
         corpus = cls.__new__(cls)
         corpus.tokens, corpus.sources = bool(record["tokens"]), found
         reading = {"document": "line", "field": None, "skip_bad": False, **record.get("reading", {})}
@@ -323,8 +323,7 @@ class Corpus:
             if (entry["bytes"], entry["sha256"]) != (now["bytes"], now["sha256"]):
                 raise CorpusError(
                     f"{entry['name']}: changed since the graph was built (then {entry['bytes']:,} bytes, "
-                    f"sha256 {entry['sha256'][:12]}; now {now['bytes']:,}, {now['sha256'][:12]}): "
-                    "restore it, or name a corpus"
+                    f"sha256 {entry['sha256'][:12]}; now {now['bytes']:,}, {now['sha256'][:12]})"
                 )
         return corpus
 

@@ -231,8 +231,8 @@ def open_source(source: Source) -> BinaryIO:
     """
     if source.location is None:
         raise CorpusError(
-            f"the graph was built from {COPIED[source.name]}, and there is no copy of that text in its folder cache: "
-            "pass the text again, with `train(texts=...)` or `evaluate(texts=...)`"
+            f"the graph was built from {COPIED[source.name]}, and there is no copy of that text in its folder cache "
+            "(no file of `export()` has one): pass the text again, with `train(texts=...)` or `evaluate(texts=...)`"
         )
     if isinstance(source.location, Path):
         return open_regular(source.location)

@@ -9,6 +9,7 @@ merged into another. The module does not know files or edges.
 from __future__ import annotations
 
 import codecs
+import difflib
 import hashlib
 import json
 import re
@@ -39,7 +40,8 @@ def level_meant(level: str) -> str | None:
     word = level.lower()
     if any(part in word for part in ("piece", "byte", "sub")):
         return "bpe"
-    return next((each for each in LEVELS if each in word or (word and word in each)), None)
+    inside = [each for each in LEVELS if each in word or (word and word in each)]
+    return next(iter(inside or difflib.get_close_matches(word, LEVELS, n=1)), None)
 
 
 def require_level(level: str, *, lowercase: bool = False) -> None:

@@ -75,7 +75,7 @@ class BaseTrainer:
             raise OptionError("`contexts`: a graph whose edges share a base has no closed form")
         if not tokens.train.transitions:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
-        graph.fit_memory(trained_edges=progress.batch * STEPS)
+        graph._fit_memory(trained_edges=progress.batch * STEPS)
         self._graph, self._tokens, self._progress = graph, tokens, progress
         self.optimizer = options.optimizer or saved_optimizer(saved, base=True)
         self.candidates: int | None = None

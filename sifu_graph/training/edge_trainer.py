@@ -82,7 +82,7 @@ class EdgeTrainer:
             self.stale = names
             self._progress.began = self._progress.step
             parameters.state.clear()
-        graph.fit_memory(
+        graph._fit_memory(
             state=shapes,
             kept=[name for name in shapes if same and name in names],
             trained_edges=self._progress.batch * self._length,
@@ -133,7 +133,7 @@ class EdgeTrainer:
             graph.signal,
             self._tokens.train,
             length=self._length,
-            folder=None if host.resident else graph.scratch_folder(),
+            folder=None if host.resident else graph._scratch_folder(),
             stages=stages,
         )
 

@@ -12,7 +12,6 @@ import math
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from sifu_graph.training.base_trainer import STREAMS, BaseTrainer
 from sifu_graph.training.closed_form import ContextFit, CountedContexts
 from sifu_graph.training.edge_trainer import EdgeTrainer
 from sifu_graph.training.interrupts import TrainingInterrupted, interrupts
+from sifu_graph.training.kept_state import KeptState
 from sifu_graph.training.metrics import METRICS, drop_later_lines, log_step
 from sifu_graph.training.options import (
     DEFAULT_BATCH,
@@ -75,7 +75,7 @@ def train(graph: GraphSession, corpus: Corpora | None, options: TrainOptions) ->
         return run is None or run.uncommitted or bool(run.trainer.stale)
 
     try:
-        with graph.writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
+        with graph._writing(stale=stale), reporting(options.progress) as stages, devices.memory_errors():
             run = _Run(graph, corpus, options, stages)
             return run.go()
     except KeyboardInterrupt as interrupt:
@@ -99,16 +99,6 @@ def _interrupted(graph: GraphSession, run: _Run | None, options: TrainOptions) -
     return TrainingInterrupted(kept, Remaining.of(options, done=done, per_epoch=run.trainer.per_epoch, seconds=seconds))
 
 
-@dataclass(frozen=True, slots=True)
-class _Best:
-    """The state of the run that predicted held-out text best."""
-
-    heldout: float  # perplexity
-    figures: SplitReport | None
-    progress: Progress
-    arrays: dict[str, Tensor]  # of parameters and of the optimizer
-
-
 class _Run:
     """One call of `train`."""
 
@@ -123,7 +113,7 @@ class _Run:
         self.settings = graph.settings
         self.say = options.say or (lambda _: None)
         self.saved = self.settings["training"]
-        self.tokens = graph.tokens(corpus, stages=stages)
+        self.tokens = graph._tokens(corpus, stages=stages)
         text, tokenizer = self.tokens.train, graph.tokenizer
         self.unknown_share = unknown_share(text, tokenizer, token_counts(text, tokenizer))
         require_known(self.unknown_share)
@@ -150,8 +140,9 @@ class _Run:
         self.heldout: float | None = None  # perplexity of the last evaluation
         self.figures: SplitReport | None = None  # all of its figures
         self.evaluated = -1  # the step of this run that it was after
-        self.keeps_best = self.trainer.most_passes is not None and options.only_time
-        self.best: _Best | None = None
+        may_return = self.trainer.most_passes is not None and options.only_time
+        self.kept = KeptState(self._arrays) if may_return else None
+        self.notes: list[str] = []  # what is to be said about the end of the run
         self.metrics = graph.path / METRICS
         self.levels: dict[str, float] = {}  # held-out perplexities before the first step, not logged yet
         self.uncommitted = False
@@ -165,7 +156,7 @@ class _Run:
         before = self.heldout = self._heldout(self.stages)
         if self.saved is None and before is not None:
             self.levels["heldout_before"] = before
-        self._keep_if_best()
+        self._note_state()
         self.fitting = True
         counted = self.trainer.fit(self.stages)  # Ctrl-C ends it at once
         self.fitting = counted is not None
@@ -179,6 +170,8 @@ class _Run:
                 self._step_and_report()
             self.seconds = time.monotonic() - clock.started
             self._say_interrupted(interrupted)
+            if not (interrupted.is_set() or self.failed):
+                self._end_steps()
             stopped = interrupted.is_set() or self.failed is not None
             if options.only_time and self.progress.step >= clock.last_step and not stopped:
                 self.say(
@@ -234,7 +227,9 @@ class _Run:
 
     def _log(self, report: StepReport) -> None:
         """Logs a step; the first one with the perplexities before it."""
-        log_step(self.metrics, dataclasses.asdict(report) | self.levels, self.store.branch)
+        figures = dataclasses.asdict(report)
+        del figures["last"]
+        log_step(self.metrics, figures | self.levels, self.store.branch)
         self.levels = {}
 
     def _restore_log(self) -> None:
@@ -252,14 +247,14 @@ class _Run:
         loss = self._step()
         now = time.monotonic()
         clock.busy += now - tick
-        pass_over = self.keeps_best and progress.position % self.trainer.per_epoch == 0
+        pass_over = self.kept is not None and progress.position % self.trainer.per_epoch == 0
         evaluate = pass_over or due(
             progress.step - clock.first_step, options.eval_every, now - clock.last_eval, EVAL_EVERY_S
         )
         if evaluate:
             self.training.note("evaluating")
             self.heldout, self.evaluated = self._heldout(), progress.step
-            self._keep_if_best()
+            self._note_state()
             clock.last_eval = time.monotonic()
         snapshot = None
         if due(progress.step - clock.committed, options.commit_every, now - clock.last_commit, COMMIT_EVERY_S):
@@ -278,67 +273,77 @@ class _Run:
             cache=self.trainer.cache() if evaluate or snapshot else None,
         )
         self._log(report)
+        self._tell(report)
+
+    def _tell(self, report: StepReport) -> None:
+        """Reports a step to the caller, or the end of the run."""
         try:
-            self._report_step(loss)
-            if options.on_step is not None:
-                options.on_step(report)
+            if not report.last:
+                self._report_step(report.loss)
+            if self.options.on_step is not None:
+                self.options.on_step(report)
         except Exception as error:  # of the caller: raised when what is done is committed, as after Ctrl-C
             self.failed, self.stages = error, SILENT
 
-    def _keep_if_best(self) -> None:
-        """Notes the state of the run, if it predicts held-out text better than all before."""
-        if not self.keeps_best or self.heldout is None or (self.best and not self.heldout < self.best.heldout):
-            return
-        arrays = {name: value.clone() for name, value in self._arrays().items()}
-        self.best = _Best(self.heldout, self.figures, dataclasses.replace(self.progress), arrays)
+    def _end_steps(self) -> None:
+        """Reports that all steps are done."""
+        try:
+            self.training.end()
+        except Exception as error:  # as in `_tell`
+            self.failed, self.stages = error, SILENT
+
+    def _note_state(self) -> None:
+        """Notes the state of the run and its figures, if the run may return to it."""
+        if self.kept is not None and self.figures is not None:
+            self.kept.note(self.figures, self.progress)
 
     def _arrays(self) -> dict[str, Tensor]:
         """The arrays that a step changes in place or replaces, of a graph whose edges share a base."""
         return self.graph.parameters.small | self.graph.parameters.state
 
     def _back_to_best(self) -> None:
-        """Ends the run where it predicted held-out text best, of its beginning, its evaluations and its end."""
-        best, clock, last = self.best, self.clock, self.heldout
-        if best is None or last is None or not last > best.heldout:
+        """Ends the run with one of its states, or with the one before it (`kept_state`)."""
+        if self.kept is None or self.figures is None:
+            return
+        state, note = self.kept.choose(self.progress.step, self.figures)
+        self.notes += [] if note is None else [note]
+        if state is None:
             return
         for name, value in self._arrays().items():
-            value.copy_(best.arrays[name])
-        self.progress, self.heldout, clock.last_step = best.progress, best.heldout, best.progress.step
-        self.figures = best.figures
-        drop_later_lines(self.metrics, best.progress.step, self.store.branch)
-        self.uncommitted = best.progress.step != clock.committed
-        if best.progress.step == clock.first_step:
-            self.say(
-                f"held-out perplexity was {best.heldout:.2f} before this run and {last:.2f} after it: the graph is "
-                "as before it; a number of epochs, if given, is kept to"
-            )
-        else:
-            self.say(
-                f"held-out perplexity was {best.heldout:.2f} at step {best.progress.step:,} and {last:.2f} at the "
-                "end: the graph is that of this step"
-            )
+            value.copy_(state.arrays[name])
+        self.progress, self.clock.last_step = state.progress, state.progress.step
+        self.figures, self.heldout = state.figures, state.figures.perplexity
+        drop_later_lines(self.metrics, state.progress.step, self.store.branch)
+        self.uncommitted = state.progress.step != self.clock.committed
 
     def _finish(self, *, interrupted: bool) -> str:
         """Evaluates and commits after the last step. Returns the snapshot."""
-        if self.progress.step > self.clock.first_step:
+        ran = self.progress.step > self.clock.first_step
+        if ran:
             if self.evaluated != self.progress.step:
                 self.heldout = self._heldout(self.stages)
+                self._note_state()
             if not interrupted:
                 self._back_to_best()
         progress, stepped = self.progress, self.progress.step > self.clock.first_step
         snapshot = self._commit(self.heldout, self.stages) if self.uncommitted else self.store.snapshot
-        if stepped:
+        if ran:
+            loss = math.nan if progress.smooth is None else progress.smooth
             final = StepReport(
                 step=progress.step,
                 tokens=progress.tokens,
-                loss=self._shown_loss(),
-                perplexity=perplexity(self._shown_loss()),
+                loss=loss,
+                perplexity=perplexity(loss),
                 tokens_per_s=self.clock.rate(progress.tokens),
                 heldout_perplexity=self.heldout,
                 snapshot=snapshot,
                 cache=self.trainer.cache(),
+                last=True,
             )
-            self._log(final)
+            if stepped:
+                self._log(final)
+            if self.failed is None:
+                self._tell(final)
         return snapshot
 
     def _shown_loss(self) -> float:
@@ -353,7 +358,7 @@ class _Run:
         done, loss = progress.step - clock.first_step, self._shown_loss()
         seconds = time.monotonic() - clock.started
         left = Remaining.of(options, done=done, per_epoch=self.trainer.per_epoch, seconds=self.seconds)
-        notes = [] if interrupted else self._notes(done, fitted)
+        notes = [] if interrupted else [*self.notes, *self._notes(done, fitted)]
         if not done and notes and options.say is None:  # who passes `say` prints the notes
             warnings.warn(f"{SAID}{notes[0]}", stacklevel=2)
         return TrainReport(

@@ -20,7 +20,11 @@ from sifu_graph.training.closed_form import ContextFit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """The figures of one step: a line of the metrics file. ``loss`` is smoothed, in nats a token."""
+    """The figures of one step: a line of the metrics file. ``loss`` is smoothed, in nats a token.
+
+    ``last``: the run is over and committed, and this is where it ended, with the final held-out perplexity. The step
+    was reported before, too, or is an earlier one, if the run returned to it.
+    """
 
     step: int
     tokens: int
@@ -31,6 +35,7 @@ class StepReport:
     heldout_perplexity: float | None = None
     snapshot: str | None = None
     cache: dict[str, float | int] | None = None
+    last: bool = False
 
     def scalars(self) -> dict[str, float]:
         """The figures by name, for a tool that draws them over the steps; those of the cache begin with ``cache/``."""
@@ -48,8 +53,7 @@ class TrainOptions:
     steps, epochs, minutes
         More of them, from where the graph stands. The minutes include the closed form and the evaluations; where that
         leaves less than a third for steps, `TrainReport.notes` says so. A run that ``minutes`` alone limit ends, in a
-        graph whose edges share a base, with the parameters that predicted held-out text best, of those after each pass
-        and evaluation.
+        graph whose edges share a base, as `kept_state` says.
     batch
         Chunks of text in a step; in a graph whose edges share a base, streams of 32 tokens in a step.
     optimizer
@@ -64,7 +68,7 @@ class TrainOptions:
         its mathematics allows it, and the optimizer is row-wise AdaGrad: AdamW's steps, of one size for every
         entry, undo it (a graph of 40 nodes: perplexity 1.7 to 57 in two steps).
     on_step
-        Called after every step.
+        Called after every step, and when the run is committed (see `StepReport.last`).
     progress
         See `progress_bar.reporting`.
     say

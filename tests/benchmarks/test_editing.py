@@ -33,7 +33,7 @@ def test_the_baselines_are_what_they_are_called(store: Path, monkeypatch: pytest
     import editing
 
     with Graph.open(store) as graph:
-        text, base = graph.tokens().heldout, graph.parameters.base
+        text, base = graph._tokens().heldout, graph.parameters.base
         assert base is not None
         records = Counterfactuals(
             graph.parameters, graph.signal, text, edits=6, frequency=graph.store.read("nodes/count"), seed=0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from sifu_cli.command_line import NOT_LOGGED, command_line, logged
 from sifu_cli.commands import COMMANDS, load
 from sifu_store import Store
 from small import whole
+
+from sifu_graph import Corpus, Graph, TextCorpus
+from sifu_graph.edit.reports import EditReport
 
 WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=6)
 NUMBERS = ["0.25", "3", "1", "0.5", "12", "-2", "all", "2,3", "40%"]
@@ -118,3 +123,69 @@ def test_the_log_run_again_makes_the_same_commit(graph: Path, tmp_path: Path, wo
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert np.array_equal(value, after[name], equal_nan=value.dtype.kind == "f"), name
+
+
+TABLE = [{"source": "春", "target": "風", "boost": 1.5}, {"source": "風", "target": "春", "forbid": True}]
+EDITS: dict[str, Callable[[Graph], EditReport]] = {
+    "edit-edge --scale 0.3333333333333333 春 風": lambda graph: graph.scale_edge("春", "風", 1 / 3),
+    "edit-edge --boost -2.0 春 風": lambda graph: graph.boost_edge("春", "風", -2),
+    "edit-edge --copy-from 春 風 春 月": lambda graph: graph.copy_edge("春", "月", source=("春", "風")),
+    "edit-edge --from table.jsonl": lambda graph: graph.edit_edges("table.jsonl"),
+    "edit-edge --to-default 春 風": lambda graph: graph.default_edge("春", "風"),
+    "edit-edge --forbid 春 風": lambda graph: graph.forbid_edge("春", "風"),
+    "edit-edge --allow 風 月": lambda graph: graph.allow_edge("風", "月"),
+    "add-node --like 風 --kind 'a word' -- '春 風' --x": lambda graph: graph.add_node(
+        "春 風", "--x", like="風", kind="a word"
+    ),
+    "add-node --corpus new.txt --train-steps 2 龍": lambda graph: graph.add_node(
+        "龍", corpus="new.txt", train_steps=2, progress=False
+    ),
+    "add-node --corpus - 龍": lambda graph: graph.add_node("龍", corpus=TextCorpus(["龍春", "龍風"]), progress=False),
+    "grow --corpus new.txt --document paragraph --min-count 2": lambda graph: graph.grow(
+        corpus=Corpus("new.txt", document="paragraph"), min_count=2, progress=False
+    ),
+    "remove-node 風 月": lambda graph: graph.remove_node("風", "月"),
+    "edit-node --rename 龍 風": lambda graph: graph.rename_node("風", "龍"),
+    "edit-node --merge-into 月 風": lambda graph: graph.merge_node("風", "月"),
+    "edit-node --bias-from 月 風": lambda graph: graph.set_bias("風", like="月"),
+    "prune --to-ratio 0.02 --by energy": lambda graph: graph.prune(to_ratio=0.02, by="energy"),
+    "grow --corpus new.txt --min-count 2 --init default": lambda graph: graph.grow(
+        corpus="new.txt", min_count=2, init="default", progress=False
+    ),
+    "compact": lambda graph: graph.compact(),
+}
+
+
+@pytest.mark.parametrize("command", EDITS)
+def test_the_log_of_an_edit_from_python_run_again_makes_the_same_commit(
+    graph: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "table.jsonl").write_text("".join(map("{}\n".format, map(json.dumps, TABLE))), encoding="utf-8")
+    (tmp_path / "new.txt").write_text("龍春風月\n月龍春風\n" * 9, encoding="utf-8")
+    with Graph.open(graph) as opened:  # so that every edit changes something
+        opened.prune(to_ratio=0.03)
+        opened.forbid_edge("風", "月")
+        opened.remove_node("眠")
+    again = shutil.copytree(graph, tmp_path / "again.sifu")
+    with Graph.open(graph) as opened:
+        report = EDITS[command](opened)
+        assert report.snapshot == opened.store.snapshot
+        assert opened.log().commits[0].command.replace(f"{tmp_path}/", "") == command
+    name, *words = shlex.split(command)
+    yes = ["--yes"] if name in ("prune", "remove-node") else []
+    assert call(name, "--store", again, *yes, *words, stdin="龍春\n龍風".encode()).code == 0  # the texts in memory
+    first, second = parameters(graph), parameters(again)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    with Store.open(again) as store:
+        assert sorted(shlex.split(store.history()[0].command)) == sorted(shlex.split(command))  # options in any order
+
+
+def test_a_command_that_is_given_is_recorded(graph: Path) -> None:
+    with Graph.open(graph) as opened:
+        opened.forbid_edge("春", "風", command="mine")
+        assert opened.log().commits[0].command == "mine"
+        opened.edit_edges(TABLE[1:])
+        assert opened.log().commits[0].command == "edit-edge --from '<a table in memory>'"
+        assert opened.log().commits[0].message == "edit 1 edge: forbid 1"

@@ -174,13 +174,13 @@ def test_references_are_reported_and_repaired(graph: Path) -> None:
     (graph / "acknowledged").unlink()
     (graph / "repository" / "refs" / "tag.v1" / "ref.json").write_bytes(b"{")
     for command in ("log", "tag", "branch"):
-        assert "warning: the tag v1 cannot be read" in call(command).err
+        assert "sifu: warning: the tag v1 cannot be read" in call(command).err
     found = call("verify")
     assert found.code == 1 and found.out.count("damaged: history: ") == 3 and "NOT intact" in found.out
     assert "nothing was deleted; sifu verify lists all damage, and sifu verify --repair" in call("gc", "--yes").error
     assert "sifu verify --repair restores" in call("undo", "--steps", "2").error
     trained = call("train", "--steps", "3", "--batch", "8", "--commit-every", "1")
-    assert trained.code == 0 and trained.err.count("warning: old training commits were not deleted: ") == 1
+    assert trained.code == 0 and trained.err.count("sifu: warning: old training commits were not deleted: ") == 1
     assert fields("info")["training"]["step"] == 6
     assert call("verify", "--repair").code == 2  # there is no terminal to ask
     before_repair = fields("log")["commits"]

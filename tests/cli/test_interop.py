@@ -124,6 +124,7 @@ def test_eval_side_by_side_and_drawn(graph: Path, poems: Path) -> None:
 def test_baselines_of_an_imported_graph(released: Path, poems: Path) -> None:
     assert call("import-brillm", released / "model.bin", "--vocab", released / "vocab.json").code == 0
     assert call("eval", poems, "--limit", "50").code == 0
-    assert "an imported graph has none" in call("eval", poems, "--baselines").error
-    assert "name a corpus" in call("eval").error
-    assert "name a corpus" in call("train", "--steps", "1").error
+    without = "the graph was imported, with no text of its own: "
+    assert f"{without}leave --baselines out, which needs that text" in call("eval", poems, "--baselines").error
+    assert f"{without}name a text as FILE" in call("eval").error
+    assert f"{without}name a text as CORPUS" in call("train", "--steps", "1").error

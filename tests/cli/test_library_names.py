@@ -87,6 +87,26 @@ def test_an_error_names_the_options_of_the_command(monkeypatch: pytest.MonkeyPat
     assert (result.code, result.error) == (2, expected)
 
 
+def test_every_warning_begins_as_errors_do(tmp_path: Path) -> None:
+    written = [
+        (path.relative_to(ROOT).as_posix(), found.value)
+        for folder in ("cli", "sifu_graph", "store")
+        for path in (ROOT / folder).rglob("*.py")
+        for found in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(found, ast.Constant) and isinstance(found.value, str) and "warning: " in found.value
+    ]
+    assert [path for path, _ in written if path.startswith("cli/")] == ["cli/sifu_cli/output/messages.py"]
+    assert all(text.startswith("warning: ") for _, text in written)
+    text, store = tmp_path / "text.txt", tmp_path / "g.sifu"
+    text.write_text("".join(f"春{chr(0x4E00 + i)}風\n" for i in range(400)), encoding="utf-8")
+    assert call("build-graph", text, "--vocab", "9", "--store", store, "-q").code == 0
+    warning = re.compile(r"sifu: warning: [\d.]+% of the tokens of the training text are unknown: ")
+    for quiet in ([], ["-q"]):
+        lines = call("train", "--steps", "1", "--store", store, *quiet).err.splitlines()
+        assert len([line for line in lines if warning.match(line)]) == 1
+        assert len([line for line in lines if "warning" in line]) == 1
+
+
 def test_a_warning_names_the_options_of_the_command(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Store.open
 

@@ -79,7 +79,7 @@ def test_rows_are_those_of_a_walk(path: Path) -> None:
         index, scale = graph.parameters.index, 1.0 if graph.signal.base else float(graph.parameters.scale)
         nodes = np.arange(index.nodes)
         with patch("sifu_graph.model.graph_at_rest.ROWS", 3):
-            rows = list(graph.at_rest.rows(nodes))
+            rows = list(graph._at_rest.rows(nodes))
         for node, row in zip(nodes.tolist(), rows, strict=True):
             energies = walked(graph, node)
             p = softmax(energies, scale)
@@ -94,7 +94,7 @@ def test_rows_are_those_of_a_walk(path: Path) -> None:
                 mean = np.log(np.exp(energies[others]).mean())
                 assert row.default_energy == pytest.approx(mean, abs=2e-5)
         places = np.arange(index.edges)
-        assert graph.at_rest.edges(places) == pytest.approx(np.concatenate([row.energy for row in rows]), abs=1e-9)
+        assert graph._at_rest.edges(places) == pytest.approx(np.concatenate([row.energy for row in rows]), abs=1e-9)
 
 
 def test_an_edge_that_is_inspected_is_that_of_the_whole_graph(path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_node_that_is_inspected_is_that_of_the_whole_graph(path: Path) -> None
 @pytest.mark.parametrize("path", ["recurrent"], indirect=True)
 def test_rows_of_clones_are_those_of_the_whole_table(path: Path) -> None:
     with Graph.open(path) as graph:
-        base, rest = graph.parameters.base, graph.at_rest
+        base, rest = graph.parameters.base, graph._at_rest
         assert base is not None
         assert len(base.pairs.tree) > 10
         every = np.arange(base.pairs.nodes)

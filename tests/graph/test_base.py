@@ -155,7 +155,7 @@ def test_evaluation_and_generation_are_the_equations(
     if not native:
         monkeypatch.setattr(native_kernels, "compiled", lambda *_: None)
     with Graph.open(trained) as graph:
-        split = graph.tokens().heldout
+        split = graph._tokens().heldout
         nats, forbidden = [], 0
         for k in range(split.documents):
             ids = split.document(k).tolist()
@@ -568,7 +568,7 @@ def test_pruned_clones_leave_the_counts_of_a_graph_without_them(built_base: Path
         before = graph.info().clones
         report = graph.prune(clones=most)
         assert graph.info().clones == before - report.clones_removed <= most
-        pairs, text = graph.parameters.base.pairs, graph.tokens().train
+        pairs, text = graph.parameters.base.pairs, graph._tokens().train
         counts = count_pairs(text, n=pairs.nodes)
         names = [tuple(pairs.tree.name(source)) for source in range(pairs.nodes, pairs.tree.sources)]
         if not most:

@@ -101,7 +101,7 @@ def change_edges(path: Path, seed: int, share: float, *, message: str = "edit") 
     """Other parameters for some edges."""
     rng = np.random.default_rng(seed)
     with Graph.open(path) as graph:
-        graph.reload(Store.open(path, write=True))
+        graph._reload(Store.open(path, write=True))
         pool, slots = graph.parameters.edges, graph.parameters.index.slot
         chosen = np.sort(rng.choice(slots, size=max(1, int(share * len(slots))), replace=False))
         noise = torch.from_numpy(rng.normal(0, 0.3, (len(chosen), *pool.W.shape[1:])).astype(np.float32))
@@ -121,7 +121,7 @@ def move_edges(path: Path, seed: int, *, keep: float) -> None:
         source = np.repeat(np.arange(index.nodes), index.row_sizes())[kept]
         values = {name: pool.get(name, old).numpy() for name in (WEIGHT, BIAS)}
         order = rng.permutation(len(kept))
-        graph.reload(Store.open(path, write=True))
+        graph._reload(Store.open(path, write=True))
         store = graph.store
         store.write("edges/source", source[order].astype(np.int32))
         store.write("edges/target", index.target[kept][order].astype(np.int32))
@@ -223,7 +223,7 @@ def test_only_pages_that_were_written_are_read(tmp_path: Path) -> None:
     with Graph.open(store) as graph:
         assert graph.parameters.edges.pages > 1 and graph.store.page_stored().all()
     with Graph.open(store) as graph:
-        graph.reload(Store.open(store, write=True))
+        graph._reload(Store.open(store, write=True))
         pool = graph.parameters.edges
         slot = np.array([PAGE_EDGES + 3])
         pool.put(BIAS, slot, pool.get(BIAS, slot) * 2)

@@ -35,7 +35,7 @@ def shared(recurrent: Path, tmp_path: Path) -> Iterator[Graph]:
 
 def default_pair(graph: Graph) -> tuple[str, str]:
     """The names of the ends of an edge that is not private."""
-    index, names = graph.at_rest.index, graph.tokenizer.vocabulary
+    index, names = graph._at_rest.index, graph.tokenizer.vocabulary
     return next((u, v) for u in names[2:] for v in names[2:] if index.slot_of(names.index(u), names.index(v)) is None)
 
 
@@ -123,7 +123,7 @@ def test_pruning_and_growing_say_that_no_probability_changes(shared: Graph) -> N
 def test_the_bytes_of_a_prune_are_those_of_stored_matrices(graph: Graph) -> None:
     assert graph.prune(to_ratio=0.3, dry_run=True).bytes_freed == 0
     graph.train(steps=1, batch=4)
-    index, slots = graph.at_rest.index, graph.store.page_stored()
+    index, slots = graph._at_rest.index, graph.store.page_stored()
     stored = int(slots[index.slot // 512].sum())
     planned = graph.prune(to_ratio=0.0, dry_run=True)
     assert planned.bytes_freed == 4 * (32 * 32 + 32) * stored > 0

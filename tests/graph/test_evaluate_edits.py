@@ -44,14 +44,14 @@ def graph(built: Path, tmp_path: Path) -> Iterator[Graph]:
 
 def records_of(graph: Graph, seed: int = 0) -> Counterfactuals:
     return Counterfactuals(
-        graph.parameters, graph.signal, graph.tokens().heldout, edits=EDITS,
+        graph.parameters, graph.signal, graph._tokens().heldout, edits=EDITS,
         frequency=graph.store.read("nodes/count"), seed=seed,
     )  # fmt: skip
 
 
 def every_log_p(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
     """log p of every node at every place of the held-out text, and the source there."""
-    text = graph.tokens().heldout
+    text = graph._tokens().heldout
     walk, found, source = walk_of(graph.parameters, graph.signal), [], []
     for at, node in enumerate(np.asarray(text.ids).tolist()):
         (walk.start if at in text.offsets else walk.carry)(node)
@@ -63,7 +63,7 @@ def every_log_p(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
 
 def counted(graph: Graph, records: Counterfactuals, before: np.ndarray, after: np.ndarray, source: np.ndarray) -> dict:
     """The measures by their definitions, place by place."""
-    text, tree = graph.tokens().heldout, records.pairs.tree
+    text, tree = graph._tokens().heldout, records.pairs.tree
     ids, ends = np.asarray(text.ids).astype(int), set((text.offsets[1:] - 1).tolist())
     won = before.copy()
     won[:, UNKNOWN] = -math.inf
@@ -146,7 +146,7 @@ def test_the_graph_stays_as_it_is_and_the_copy_goes(
     copies = tmp_path / "copies"
     copies.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(copies))
-    graph.tokens()  # the encoded text may be written again
+    graph._tokens()  # the encoded text may be written again
     before, perplexity = contents(graph.path), graph.evaluate().perplexity
     report = graph.evaluate_edits(EDITS, limit=500)
     assert report.undo_exact

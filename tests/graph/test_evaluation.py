@@ -62,7 +62,7 @@ def test_positions_are_those_of_the_oracle(seed: int, preset: str, share: float,
 
 def test_parts_and_positions_add_up(graph: Graph) -> None:
     report = graph.evaluate(with_baselines=True)
-    heldout = graph.tokens().heldout
+    heldout = graph._tokens().heldout
     plain = evaluate_split(graph.parameters, graph.signal, heldout, 8, None)
     assert report.perplexity == pytest.approx(plain.perplexity, rel=1e-6)
     assert report.tokens == plain.tokens == heldout.transitions

@@ -50,7 +50,7 @@ CLOSE = Store.close
 PLACES = [
     *(f"sifu_store.store.Store.{name}" for name in STORE),
     "sifu_graph.session.read_settings",
-    "sifu_graph.session.GraphSession.reload",
+    "sifu_graph.session.GraphSession._reload",
     "sifu_graph.session.encode_corpus",
     "sifu_graph.edit.working_copy.WorkingCopy.write",
     "sifu_graph.edit.edit_texts.encode_corpus",

@@ -70,7 +70,7 @@ def test_it_is_what_it_was(each: Graph, changes: str) -> None:
 
 
 def test_a_default_edge_becomes_a_default_edge(each: Graph) -> None:
-    index, names = each.at_rest.index, each.tokenizer.vocabulary
+    index, names = each._at_rest.index, each.tokenizer.vocabulary
     u, v = next((u, v) for u in names[2:] for v in names[2:] if index.slot_of(names.index(u), names.index(v)) is None)
     before = edge(each, (u, v))
     each.forbid_edge(u, v)

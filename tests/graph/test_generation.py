@@ -222,7 +222,7 @@ def test_evaluation_is_the_oracle_s_mean(graph: Graph) -> None:
         index.nodes, private, pool.W.double(), pool.b.double(), small["default/weight"], small["default/bias"],
         small["nodes/bias"], small["signal/alpha"], graph.parameters.r_0.double(), small["signal/scale"],
     )  # fmt: skip
-    heldout = graph.tokens().heldout
+    heldout = graph._tokens().heldout
     losses, energy = [], 0.0
     for i in range(heldout.documents):
         energies, loss = oracle.run(model, graph.signal, heldout.document(i).tolist())

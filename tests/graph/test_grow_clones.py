@@ -100,7 +100,7 @@ def test_from_its_own_text_a_graph_grows_to_what_a_build_makes(
         assert np.array_equal(found.tree.token, wanted.tree.token)
         if len(wanted.tree):
             assert np.array_equal(graph.store.read("clones/gain"), gain)
-        assert_counts(found, [graph.tokens().train])
+        assert_counts(found, [graph._tokens().train])
 
 
 @settings(max_examples=6)
@@ -113,7 +113,7 @@ def test_from_another_text_a_graph_has_the_counts_of_both(
     build_graph(text, folder / "g.sifu", clones=clones, **OPTIONS)
     with Graph.open(folder / "g.sifu") as graph:
         count, had = graph.inspect("a").count, graph.info().clones
-        texts = [graph.tokens().train, split_of(graph, other, folder)]
+        texts = [graph._tokens().train, split_of(graph, other, folder)]
         report = graph.grow(corpus=[other], clones=had + more, evaluate=True)
         assert report.tokens_counted == texts[1].tokens and report.clones_added is not None
         assert report.note is not None and "no perplexity" in report.note  # nothing is held out

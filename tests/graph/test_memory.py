@@ -197,7 +197,7 @@ threading.Thread(target=watch, daemon=True).start()
 with Graph.open(sys.argv[1], host_memory=int(sys.argv[2])) as graph:
     report = graph.train(steps=3, batch=16, eval_every=0, optimizer=OptimizerConfig(kind="adamw", lr=1e-2, beta2=0.99))
     touched = graph.store.page_stored().sum() * graph.parameters.edges.page_bytes()
-    start = graph.library_bytes
+    start = graph._library_bytes
 print(start, peak, touched, report.cache["host_pool_bytes"])
 """
 

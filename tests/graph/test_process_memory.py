@@ -39,7 +39,7 @@ with Graph.open(path, host_memory=allowed) as graph:
     else:
         graph.generate("春風", tokens=100)
         graph.trace("春風")
-    print(json.dumps({"allowed": allowed, "taken": peak - graph.library_bytes, "tables": graph.table_bytes}))
+    print(json.dumps({"allowed": allowed, "taken": peak - graph._library_bytes, "tables": graph._table_bytes}))
 """
 COMMANDS = ("train", "evaluate", "generate")
 

@@ -102,6 +102,19 @@ def test_a_run_by_minutes_reports_seconds(graph: Graph) -> None:
     steps = [report for report in seen if report.stage == "training"]
     assert {report.unit for report in steps} == {"seconds"}
     assert all(report.eta_s is not None and report.eta_s <= 1.2 for report in steps[1:])
+    assert (steps[-1].share, steps[-1].eta_s) == (1.0, 0.0)
+
+
+def test_the_last_report_of_a_stage_is_that_it_is_over(based: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a run that ends before its time, and of one that commits nothing."""
+    monkeypatch.setattr(progress_module, "EVERY_S", 1e9)
+    with Graph.open(based) as graph:
+        for options in ({"minutes": 60.0, "batch": 8}, {"steps": 3, "minutes": 60.0}, {"steps": 3}):
+            seen: SEEN = []
+            graph.train(**options, progress=seen.append)
+            ends = {report.stage: report.share for report in seen}
+            assert set(ends.values()) == {1.0}, ends
+            assert seen[-1].stage != "training"
 
 
 def test_evaluations_and_other_operations_report(based: Path, text: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_path_is_one_source(graph: Graph, text: Path, tmp_path: Path, monkeypa
     Path("a.txt").write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
     assert graph.evaluate("a.txt", limit=200) == expected
     assert graph.train("./a.txt", steps=1, contexts=False).steps_done == 1
-    assert graph.tokens("a.txt").path == graph.tokens(["a.txt"]).path
+    assert graph._tokens("a.txt").path == graph._tokens(["a.txt"]).path
     assert graph.grow(corpus="a.txt", to_ratio=0.6, dry_run=True).edges_added > 0
     assert graph.add_node("春風", corpus="a.txt", dry_run=True).occurrences
     assert [source.name for source in Corpus("a.txt").sources] == [str(tmp_path / "a.txt")]
@@ -242,7 +242,7 @@ def test_texts_in_memory_are_as_a_file_of_them(
     sifu_graph.build_graph(texts=kind(lines), path=path, vocab=40, sparsify=0.5, length=8, holdout=0.1, signal="tuned")
     with Graph.open(path) as graph, Graph.open(built) as other:
         assert graph.tokenizer.vocabulary == other.tokenizer.vocabulary
-        assert np.array_equal(graph.tokens().heldout.ids, other.tokens().heldout.ids)
+        assert np.array_equal(graph._tokens().heldout.ids, other._tokens().heldout.ids)
         assert graph.evaluate() == other.evaluate()
         assert graph.evaluate(texts=kind(lines[:50])) == other.evaluate(texts=lines[:50])
         assert graph.train(steps=1, contexts=False).heldout_perplexity == pytest.approx(
@@ -336,13 +336,21 @@ def test_a_seed_that_the_settings_cannot_hold_is_refused_before_anything_is_writ
 
 
 def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
-    from sifu_graph.session import INTERNAL
-
-    listed = set(dir(graph))
-    assert {"train", "generate", "next", "score", "close", "info", "path", "settings", "tokenizer"} <= listed
-    assert not listed & INTERNAL
-    for name in INTERNAL:
-        assert hasattr(graph, name)  # only hidden
+    listed = {name for name in dir(graph) if not name.startswith("_")}
+    shown = {name for name, *_ in inspect.classify_class_attrs(Graph) if not name.startswith("_")}  # by help
+    assert {"train", "generate", "next", "score", "close", "info", "path"} <= shown <= listed
+    for name in shown:
+        text, member = inspect.getdoc(getattr(Graph, name)) or "", getattr(Graph, name)
+        assert text.splitlines()[0].endswith((".", ":", "``.")), name
+        if not callable(member):
+            continue
+        parameters = [each for each in inspect.signature(member).parameters if each != "self"]
+        described, _, _ = text.partition("Returns\n---")
+        for parameter in parameters:
+            assert re.search(rf"^(?:\w+, )*{parameter}(?:, \w+)*$", described, re.MULTILINE), (name, parameter)
+    attributes, _, _ = (inspect.getdoc(Graph) or "").partition("Notes\n---")
+    for name in listed - shown:  # of an open graph, which the docstring of the class describes
+        assert re.search(rf"^(?:\w+, )*{name}(?:, \w+)*$", attributes, re.MULTILINE), name
     assert set(dir(sifu_graph)) == set(sifu_graph.__all__)
     for name in sifu_graph.PRESETS:
         assert f"``{name}``" in (sifu_graph.__doc__ or "")
@@ -350,3 +358,29 @@ def test_completion_and_help_have_what_is_for_users(graph: Graph) -> None:
     for cls in (sifu_graph.SignalConfig, sifu_graph.OptimizerConfig):
         for field in dataclasses.fields(cls):
             assert re.search(rf"\b{field.name}\b", cls.__doc__ or ""), field.name
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({"level": "wordd"}, "word"),
+        ({"level": "characters"}, "char"),
+        ({"level": "sentencepiece"}, "bpe"),
+        ({"signal": "recurrents"}, "recurrent"),
+        ({"signal": "paper_v1"}, "paper-v1"),
+        ({"init": "count"}, "counts"),
+    ],
+)
+def test_a_build_suggests_what_is_meant(options: dict[str, Any], meant: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=rf"did you mean {meant}\?$"):
+        sifu_graph.build_graph(texts=["abc"] * 9, path=tmp_path / "g.sifu", **options)
+
+
+def test_plot_and_export_suggest_what_is_meant(graph: Graph) -> None:
+    calls: list[tuple[Any, str]] = [
+        (lambda: graph.plot("los"), "loss"),  # type: ignore[arg-type]
+        (lambda: graph.export("grafml"), "graphml"),  # type: ignore[arg-type]
+    ]
+    for call, meant in calls:
+        with pytest.raises(OptionError, match=rf"`kind` is '.*': did you mean {meant}\?$"):
+            call()

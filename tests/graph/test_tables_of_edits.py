@@ -55,7 +55,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 def private_pair(graph: Graph) -> tuple[str, str]:
     """The names of the ends of a private edge."""
-    index, names = graph.at_rest.index, graph.tokenizer.vocabulary
+    index, names = graph._at_rest.index, graph.tokenizer.vocabulary
     return next(
         (u, v) for u in names[2:] for v in names[2:] if index.slot_of(names.index(u), names.index(v)) is not None
     )
@@ -112,7 +112,7 @@ CHANGES: dict[str, Callable[[Graph], Any]] = {
 
 def forbidden(graph: Graph) -> Iterator[tuple[str, str]]:
     names = graph.tokenizer.vocabulary
-    for key in graph.at_rest.index.forbidden.tolist():
+    for key in graph._at_rest.index.forbidden.tolist():
         yield names[key // len(names)], names[key % len(names)]
 
 

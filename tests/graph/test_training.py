@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_an_older_snapshot_cannot_be_trained(store: Path) -> None:
 def test_training_learns(store: Path) -> None:
     """The text is drawn from independent characters: a uniform start must come close to their frequencies."""
     with Graph.open(store) as graph:
-        text = graph.tokens()
+        text = graph._tokens()
         start = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity
         graph.train(epochs=2, batch=16, optimizer=OptimizerConfig(kind="adamw", lr=3e-3, beta2=0.99, shared_rate=1.0))
         end = evaluate_split(graph.parameters, graph.signal, text.train, 8, None).perplexity
@@ -133,9 +134,12 @@ def test_training_learns(store: Path) -> None:
 def test_what_is_reported_is_what_is_stored(graph: Graph) -> None:
     seen = []
     report = graph.train(steps=6, batch=16, commit_every=2, eval_every=3, on_step=seen.append)
-    assert [r.step for r in seen] == [1, 2, 3, 4, 5, 6]
-    assert [r.step for r in seen if r.snapshot] == [2, 4, 6]
-    assert [r.step for r in seen if r.heldout_perplexity] == [3, 6]
+    assert [r.step for r in seen] == [1, 2, 3, 4, 5, 6, 6]
+    assert [r.step for r in seen if r.snapshot] == [2, 4, 6, 6]
+    assert [r.step for r in seen if r.heldout_perplexity] == [3, 6, 6]
+    assert [r.last for r in seen] == [False] * 6 + [True]
+    assert seen[-1].heldout_perplexity == report.heldout_perplexity
+    assert seen[-1].loss == report.loss
     assert report.step == report.steps_done == 6
     assert report.snapshot == seen[-1].snapshot == graph.store.snapshot
     lines = [json.loads(line) for line in (graph.path / "metrics.jsonl").read_text().splitlines()]
@@ -145,6 +149,24 @@ def test_what_is_reported_is_what_is_stored(graph: Graph) -> None:
     assert graph.evaluate().perplexity == pytest.approx(report.heldout_perplexity)
     with Graph.open(graph.path) as again:
         assert again.evaluate() == graph.evaluate()
+
+
+def test_the_end_of_a_run_without_evaluations_reaches_the_callback(graph: Graph) -> None:
+    seen: list[Any] = []
+    report = graph.train(steps=2, batch=16, eval_every=0, commit_every=0, on_step=seen.append)
+    assert [r.heldout_perplexity for r in seen] == [None, None, report.heldout_perplexity]
+    assert [r.snapshot for r in seen] == [None, None, report.snapshot]
+
+
+def test_an_error_of_the_callback_at_the_end_is_raised_after_the_commit(graph: Graph) -> None:
+    def on_step(report: Any) -> None:
+        if report.last:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        graph.train(steps=2, batch=16, on_step=on_step)
+    assert "step 2 is committed" in caught.value.__notes__[0]
+    assert graph.settings["training"]["step"] == 2
 
 
 def test_the_metrics_forget_steps_that_were_not_committed(graph: Graph) -> None:

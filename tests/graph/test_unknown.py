@@ -34,7 +34,7 @@ def heldout_losses(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
     """Loss and target of every token of the held-out text, document by document."""
     from sifu_graph.inspection.contests import as_evaluation
 
-    text, losses, targets = graph.tokens().heldout, [], []
+    text, losses, targets = graph._tokens().heldout, [], []
     for at in range(text.documents):
         ids = [int(node) for node in text.document(at)]
         if graph.signal.base:
@@ -51,10 +51,10 @@ def test_the_perplexity_without_unknown_tokens_leaves_them_out(few: Path) -> Non
     with Graph.open(few) as graph:
         report = graph.evaluate(with_baselines=True)
         losses, targets = heldout_losses(graph)
-        text = graph.tokens().heldout
+        text = graph._tokens().heldout
         share = unknown_share(text, graph.tokenizer, token_counts(text, graph.tokenizer))
         trained = evaluate_split(
-            graph.parameters, graph.signal, graph.tokens().heldout, 8, None, tokenizer=graph.tokenizer
+            graph.parameters, graph.signal, graph._tokens().heldout, 8, None, tokenizer=graph.tokenizer
         )
     known = targets != UNKNOWN
     assert report.tokens == len(losses)
@@ -97,7 +97,7 @@ def test_training_reports_the_unknown_tokens(few: Path, tmp_path: Path) -> None:
     said: list[str] = []
     with Graph.open(shutil.copytree(few, tmp_path / "g.sifu")) as graph:
         report = graph.train(steps=1, batch=4, say=said.append)
-        text = graph.tokens().train
+        text = graph._tokens().train
         share = unknown_share(text, graph.tokenizer, token_counts(text, graph.tokenizer))
         after = graph.evaluate()
     assert report.unknown_share == share
@@ -113,7 +113,7 @@ def test_a_limit_is_exact(text: Path, tmp_path: Path, signal: str, limit: int) -
     with Graph.open(tmp_path / "g.sifu") as graph:
         report = graph.evaluate(limit=limit, with_baselines=True)
         assert report.tokens == limit
-        assert graph.evaluate(limit=10**9).tokens == graph.tokens().heldout.transitions
+        assert graph.evaluate(limit=10**9).tokens == graph._tokens().heldout.transitions
         assert graph.evaluate(limit=limit).perplexity == report.perplexity
 
 

@@ -413,10 +413,10 @@ def test_slots_in_any_order(trained: Path, tmp_path: Path, monkeypatch: pytest.M
         for name in (WEIGHT, BIAS):
             wanted = whole(graph.store, name)[slots]
             stored = graph.store.page_stored()[slots // 512]
-            found = graph.edge_reader().read(name, slots)
+            found = graph._edge_reader().read(name, slots)
             np.testing.assert_array_equal(found[stored], wanted[stored])
             np.testing.assert_array_equal(found, graph.parameters.edges.get(name, slots))
         assert (
-            sum(len(block) for block in graph.edge_reader().blocks(BIAS, graph.parameters.index))
+            sum(len(block) for block in graph._edge_reader().blocks(BIAS, graph.parameters.index))
             == graph.parameters.index.edges
         )

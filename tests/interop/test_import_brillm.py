@@ -90,7 +90,7 @@ def test_it_generates_and_trains_on_a_named_text(imported: Graph, tmp_path: Path
 
 
 def test_without_a_text_it_says_so(imported: Graph) -> None:
-    with pytest.raises(SifuError, match="imported and has no text of its own: name a corpus"):
+    with pytest.raises(SifuError, match="imported, with no text of its own: name a text as `corpus`"):
         imported.evaluate()
 
 

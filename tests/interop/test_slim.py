@@ -6,12 +6,13 @@ import json
 import lzma
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sifu_store.errors import ForeignFileError, OptionError
+from sifu_store.errors import CorpusError, ForeignFileError, OptionError
 from sifu_store.layout import BIAS, STORED, WEIGHT
 from small import write_text
 from test_export import assert_same_edges
@@ -70,7 +71,7 @@ def test_a_file_with_every_page_is_still_read(shared: Path, tmp_path: Path) -> N
     with Graph.open(shared) as first:
         first.export("safetensors", tmp_path / "new.safetensors")
         header, data = parts((tmp_path / "new.safetensors").read_bytes())
-        index, reader = first.parameters.index, first.edge_reader()
+        index, reader = first.parameters.index, first._edge_reader()
         every = {name: reader.read(name, index.slot) for name in (WEIGHT, BIAS)}
         old: dict[str, Any] = {"__metadata__": header.pop("__metadata__")}
         content = b""
@@ -152,6 +153,40 @@ def test_without_the_text_the_file_is_written_all_the_same(shared: Path, tmp_pat
     assert report.scores is None
     assert report.notes[0].startswith("its perplexity was not computed: ")
     assert import_safetensors(tmp_path / "again.xz", tmp_path / "c.sifu").private_edges == report.private_edges
+
+
+def test_what_needs_a_text_says_that_a_slim_file_has_none(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Graph.open(shared) as graph:
+        graph.export("slim", tmp_path / "g.xz")
+    import_safetensors(tmp_path / "g.xz", tmp_path / "b.sifu")
+    monkeypatch.chdir(tmp_path)
+    said = "the graph was imported from g.xz, which carries no text, and the text that it was built from is not here"
+    missing = f"{said} (poems.txt: missing; the graph was built from it): put it back"
+    text = shared.parent / "poems.txt"
+    with Graph.open("b.sifu") as graph:
+        named, baselines = "name a text as `corpus`", "leave `with_baselines` out, which needs that text"
+        needs: list[tuple[Callable[[], object], str]] = [
+            (lambda: graph.train(steps=1), f"{missing} or {named}"),
+            (lambda: graph.evaluate(), f"{missing} or {named}"),
+            (lambda: graph.grow(clones=9), f"{missing} or {named}"),
+            (lambda: graph.add_node("春風", train_steps=1), f"{missing} or {named}"),
+            (lambda: graph.evaluate(text, with_baselines=True), f"{missing} or {baselines}"),
+            (lambda: graph.evaluate_edits(3), missing),
+        ]
+        for call, message in needs:
+            with pytest.raises(CorpusError) as caught:
+                call()
+            assert str(caught.value) == message
+        note = graph.prune(min_count=2, evaluate=True, dry_run=True).note
+        assert note is not None
+        assert note.endswith(f"no perplexity: {missing}")
+        Path("poems.txt").write_text("another text\n", encoding="utf-8")
+        with pytest.raises(CorpusError, match=r"carries no text, .*\(poems.txt: changed since the graph was built"):
+            graph.evaluate()
+        assert graph.evaluate(text).tokens > 50
+        assert graph.train(text, steps=1).steps_done == 1
 
 
 def test_damaged_slim_files_are_refused(shared: Path, tmp_path: Path) -> None:

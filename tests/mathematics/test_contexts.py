@@ -46,7 +46,7 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
     monkeypatch.setattr(closed_form, "_chosen_strengths", lambda *_: ((beta, gamma), 1.0, 1.0, 1))
     monkeypatch.setattr(closed_form, "CHUNKS", 50)  # several parts
     with Graph.open(fresh) as graph:
-        text, parameters, config = graph.tokens().train, graph.parameters, graph.signal
+        text, parameters, config = graph._tokens().train, graph.parameters, graph.signal
         index, initial, width = parameters.index, parameters.edges.initial, parameters.width
         rest = (initial.energies(index.slot) + closed_form.RAISED).tolist()
         energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys, rest, strict=True)}
@@ -108,7 +108,7 @@ def test_the_strengths_are_the_best_that_there_are(fresh: Path, monkeypatch: pyt
     left_out = []
     for only in (None, *itertools.product((0.0, 0.4, 0.8), repeat=2)):
         with Graph.open(fresh) as graph, monkeypatch.context() as patched:
-            text, parameters = graph.tokens().train, graph.parameters
+            text, parameters = graph._tokens().train, graph.parameters
             patched.setattr(closed_form, "STRENGTHS", (0.0, 0.4, 0.8))
             patched.setattr(closed_form, "TOGETHER", 3)
             if only is not None:
@@ -172,7 +172,7 @@ def test_what_is_learned_from_contexts_is_believed(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("花春風。月春水。\n山春風。夜春水。\n" * 400, encoding="utf-8")
     build_graph(tmp_path / "t.txt", tmp_path / "g.sifu", vocab=12, sparsify=1.0, length=8, holdout=0.0, signal="tuned")
     with Graph.open(tmp_path / "g.sifu") as graph:
-        found = count_contexts(graph.parameters, graph.signal, graph.tokens().train, length=8).fit
+        found = count_contexts(graph.parameters, graph.signal, graph._tokens().train, length=8).fit
         assert max(found.target_strength, found.edge_strength) > 0
         assert found.after < 0.8 * found.before
 

@@ -40,7 +40,7 @@ def random_map(nodes: int, edges: int) -> GraphMap:
 
 def test_a_row_at_rest_has_the_energies_that_inspect_shows(graph: Graph) -> None:
     name = graph.tokenizer.vocabulary[3]
-    row = graph.at_rest.row(3)
+    row = graph._at_rest.row(3)
     left = graph.parameters.index.nodes - len(row.target)
     scale = float(graph.parameters.scale)
     logits = scale * np.concatenate([row.energy, np.full(left, row.default_energy)])
@@ -92,7 +92,7 @@ def test_the_map_holds_the_most_frequent_nodes_and_their_edges(graph: Graph, by:
     share = often / often.sum()
     for k in (0, 24):
         u, v = drawn.node[drawn.source[k]], drawn.node[drawn.target[k]]
-        row = graph.at_rest.row(int(u))
+        row = graph._at_rest.row(int(u))
         at = row.target.tolist().index(v)
         assert drawn.energy[k] == row.energy[at]
         p = row.probability[at]

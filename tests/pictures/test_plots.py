@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from sifu_cli.commands.inspection import plot as plot_command
 from sifu_store.errors import OptionError
 from small import write_text
 
@@ -30,6 +36,42 @@ def test_every_kind_can_be_drawn(opened: Graph, tmp_path: Path, kind: str, suffi
     out = tmp_path / f"picture{suffix}"
     assert opened.plot(kind, out).figures
     assert out.read_bytes().startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+
+
+def contrast(first: Any, second: Any) -> float:
+    """The ratio of the luminances of two colours, 1 to 21 (WCAG)."""
+
+    def luminance(colour: Any) -> float:
+        values = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(colour)]
+        return float(np.dot(values, (0.2126, 0.7152, 0.0722)))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("kind", FIGURES)
+def test_everything_is_seen_on_a_light_and_on_a_dark_background(opened: Graph, kind: Any, *, dark: bool) -> None:
+    picture = opened.plot(kind, dark=dark)
+    picture.canvas.draw()
+    paper = picture.get_facecolor()
+    assert contrast(paper, "black") < 1.3 if dark else contrast(paper, "white") == 1
+    texts = [text for text in picture.findobj(Text) if text.get_text() and text.get_visible()]
+    assert len(texts) > 4
+    for text in texts:
+        assert contrast(text.get_color(), paper) >= 4.5, text.get_text()
+    for axes in picture.axes:
+        assert axes.get_facecolor() == paper
+        for line in (*axes.lines, *axes.xaxis.get_majorticklines(), *axes.yaxis.get_majorticklines()):
+            assert contrast(line.get_color(), paper) >= 2.5, line.get_label()
+        for shown in (*axes.images, *axes.collections):
+            if shown.get_array() is not None:
+                assert contrast(shown.get_cmap()(0.0), paper) >= 1.2
+
+
+def test_the_kinds_of_pictures_are_those_of_the_method_and_of_the_command() -> None:
+    written = inspect.signature(Graph.plot).parameters["kind"].annotation
+    assert tuple(re.findall(r"\w+", written)[1:]) == tuple(FIGURES) == plot_command.KINDS
 
 
 @pytest.mark.parametrize("kind", sorted(set(FIGURES) - {"loss"}))

@@ -140,9 +140,9 @@ def test_the_guess_is_said_stored_and_holds_for_later_texts(tmp_path: Path) -> N
     other.write_text("It came by\nnight.\n\nIt came.", encoding="utf-8")
     with Graph.open(tmp_path / "g.sifu") as graph:
         assert graph.settings["build"]["corpus"]["reading"] == {"document": "paragraph"}
-        assert graph.tokens().documents == 200
-        assert graph.tokens([other], holdout=0.0).documents == 2
-        assert graph.tokens(Corpus([other], document="line"), holdout=0.0).documents == 3
+        assert graph._tokens().documents == 200
+        assert graph._tokens([other], holdout=0.0).documents == 2
+        assert graph._tokens(Corpus([other], document="line"), holdout=0.0).documents == 3
         assert "\n" in graph.tokenizer.vocabulary
     line = build_graph(Corpus([path], document="line"), tmp_path / "l.sifu", vocab=100)
     assert line.notes == [note for note in line.notes if "a document is" not in note]

@@ -27,9 +27,18 @@ def say_left_out(p: float, where: str, *, quiet: bool) -> None:
         say(f"note: {note}", quiet=quiet)
 
 
+WARNING = "warning: "
+"""How a line of the library begins that is a warning."""
+
+
 def warn(message: str) -> None:
     """Print a warning on one line, also with --quiet."""
-    echo("sifu: warning: " + " ".join(in_options(message).split()), err=True)
+    echo(warning_line(message), err=True)
+
+
+def warning_line(message: str) -> str:
+    """A warning as every command prints it: one line, which begins as errors do."""
+    return f"sifu: {WARNING}{' '.join(in_options(message).split())}"
 
 
 def interactive() -> bool:

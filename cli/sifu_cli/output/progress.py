@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sifu_cli.output.messages import in_options
+from sifu_cli.output.messages import WARNING, in_options, warning_line
 from sifu_cli.output.terminal import echo, visible
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Progress:
             self._shows(report)
 
     def keep(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line of the library that stays; a warning also with `quiet`."""
+        is_warning = line.startswith(WARNING)
+        shown = visible(warning_line(line.removeprefix(WARNING)) if is_warning else in_options(line))
         if self._shows is not None:
-            self._shows.write(visible(in_options(line)))
+            self._shows.write(shown)
+        elif is_warning:
+            echo(shown, err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,13 +51,15 @@ REMARKS = {  # number of a plot -> format, and remark
 Examples:
   sifu plot counts
   sifu plot loss training.svg --force
+  sifu plot rows --dark
 """,
 )
 @click.argument("kind", type=click.Choice(KINDS), metavar="KIND")
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.option("--dark", is_flag=True, help="On a dark background.")
 @force_option("Overwrite an existing file.")
 @common_options
-def command(*, kind: str, file: Path | None, force: bool, store: Path, quiet: bool, as_json: bool) -> None:
+def command(*, kind: Any, file: Path | None, dark: bool, force: bool, store: Path, quiet: bool, as_json: bool) -> None:
     """Write a plot to FILE (default: KIND.png): .png, .svg or .pdf.
 
     \b
@@ -71,7 +74,7 @@ def command(*, kind: str, file: Path | None, force: bool, store: Path, quiet: bo
     """
     out = file or Path(f"{kind}.png")
     with open_graph(store) as graph:
-        figures = graph.plot(kind, out, force=force).figures
+        figures = graph.plot(kind, out, dark=dark, force=force).figures
     say(f"wrote {out}", quiet=quiet)
     if as_json:
         print_json({"kind": kind, "file": str(out), "bytes": out.stat().st_size, **figures})

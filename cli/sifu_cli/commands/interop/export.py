@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from sifu_store.durable import format_bytes
@@ -47,7 +47,7 @@ Examples:
 @force_option("Replace an existing file or folder.")
 @common_options
 def command(
-    *, format: str, path: Path | None, clones: int, half: bool, force: bool, store: Path, quiet: bool, as_json: bool
+    *, format: Any, path: Path | None, clones: int, half: bool, force: bool, store: Path, quiet: bool, as_json: bool
 ) -> None:
     """Write the graph in another FORMAT to PATH (default: the name of the store, in the current folder).
 

@@ -126,7 +126,7 @@ Example:
     help="With --signal recurrent, at most N nodes split by the one or two nodes before them, where that predicts the "
     "text better; 0: none.  [default: 500,000, or one for every 10 tokens of the text if that is more]",
 )
-@reading_options(default="guessed from the text, and said")
+@reading_options(default="guessed from the text, and said", field_default="text")
 @seed_option("Seed of the random numbers.", default=0)
 @force_option("Replace an existing graph.")
 @common_options

@@ -95,6 +95,9 @@ def command(
     """Measure the perplexity on FILEs (default: the held-out part of the text that the graph was built from).
 
     Perplexity is exp(mean loss per token): the number of equally likely tokens with the same loss. Lower is better.
+
+    FILE: texts in UTF-8 of any kind, JSON lines and CSV (--field), also compressed (.gz, .xz, .bz2, .zst); folders of
+    them; - for stdin; or a corpus that is part of sifu: tang or wordnet.
     """
     require_no_other(edits, seed)
     if edits is not None:

@@ -220,6 +220,9 @@ def command(
     fit is being written, which is completed and committed.
 
     A new training commit replaces the one before the last: the last two stay, and those with a branch or a tag.
+
+    CORPUS: texts in UTF-8 of any kind, JSON lines and CSV (--field), also compressed (.gz, .xz, .bz2, .zst); folders of
+    them; - for stdin; or a corpus that is part of sifu: tang or wordnet.
     """
     given = {name: value for name, value in options.items() if value is not None}
     changed = {name: given.pop(name) for name in OPTIMIZER if name in given}
@@ -283,7 +286,9 @@ class _Shown:
         self._progress, self._json = progress, as_json
 
     def step(self, report: StepReport) -> None:
-        """Show one step."""
+        """Show one step. The report of the run has what is in the last one."""
+        if report.last:
+            return
         news = []
         if report.heldout_perplexity is not None:
             news.append(f"held-out perplexity {number(report.heldout_perplexity, 1)}")
