@@ -55,6 +55,7 @@ from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue
 from sifu_graph.edit.pair_table import PairTable
+from sifu_graph.edit.reports import number
 from sifu_graph.edit_bounds import require_bounded
 from sifu_graph.model.io import discounts_of, read_small, read_usage
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
@@ -428,7 +429,8 @@ class WorkingCopy:
         version = REPEAT_VERSION if self.pairs else EDITED_VERSION
         store.require_version(version)
         pages, stored = self.pages_to_write(), self.page_values()
-        require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
+        what = f"a commit with {number(len(pages), 'page')} of edges" if len(pages) else "a commit"
+        require_free_bytes(self.old.path, len(pages) * self.page_bytes(), what)
         store.write(SOURCE, self.edges[SOURCE])  # first: it sets the length of the paged arrays
         for name in (TARGET, COUNT, ORIGIN, ENERGY):
             store.write(name, self.edges[name])

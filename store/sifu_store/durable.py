@@ -29,6 +29,8 @@ RESERVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FEW_INODES = 64
+"""Fewer free inodes than a commit may need: what failed has deleted its temporary files when its error is met."""
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_FILES_TEXT = ("Too many open files", "os error 24)", "os error 23)")
 _FILES_OF_A_READ = 8
@@ -144,11 +146,9 @@ def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
     Raises
     ------
     DiskFullError
-        Less than `needed_bytes` plus `RESERVE_BYTES` is free.
+        Less than `needed_bytes` plus `RESERVE_BYTES` is free, or the filesystem has no free inode.
     """
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = _nearest_existing(path)
     free_bytes = shutil.disk_usage(existing).free
     missing_bytes = needed_bytes + RESERVE_BYTES - free_bytes
     if missing_bytes > 0:
@@ -156,6 +156,54 @@ def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {format_bytes(needed_bytes + RESERVE_BYTES)}, {format_bytes(free_bytes)} are free "
             f"on the disk of {existing}: free {format_bytes(missing_bytes)} more, or use another disk"
         )
+    if (lacking := lack_of_inodes(existing, fewer_than=1)) is not None:
+        raise DiskFullError(f"{what} needs new files, and the disk of {existing} has {lacking}, or use another disk")
+
+
+def lack_of_inodes(path: Path, *, fewer_than: int = _FEW_INODES) -> str | None:
+    """What to say of a filesystem that has space, but few inodes for more files; None: it has enough, or no limit.
+
+    The system reports both a lack of space and a lack of inodes as "No space left on device".
+
+    Parameters
+    ----------
+    path
+        A path on the filesystem; it need not exist.
+    fewer_than
+        How many free inodes are too few.
+
+    Returns
+    -------
+    str or None
+        "no free inodes (0 of 4,096), although 3.0 GiB are free: delete files that are not needed".
+    """
+    if not hasattr(os, "statvfs"):  # Windows
+        return None
+    try:
+        found = os.statvfs(_nearest_existing(path))
+    except OSError:
+        return None
+    free_bytes = found.f_bavail * found.f_frsize
+    if not found.f_files or found.f_favail >= fewer_than or free_bytes < RESERVE_BYTES:
+        return None
+    some = "too few free inodes" if found.f_favail else "no free inodes"
+    return (
+        f"{some} ({found.f_favail:,} of {found.f_files:,}), although {format_bytes(free_bytes)} are free: delete "
+        "files that are not needed"
+    )
+
+
+def reason_of(error: OSError, path: Path) -> str:
+    """Why the system refused to write at `path`: its own words, or that the filesystem lacks inodes."""
+    lacking = lack_of_inodes(path) if error.errno == errno.ENOSPC else None
+    return lacking or error.strerror or str(error)
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 @contextlib.contextmanager
@@ -173,6 +221,10 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         if is_disk_full(error):
+            if (lacking := lack_of_inodes(path)) is not None:
+                raise DiskFullError(
+                    f"{what} failed, and nothing was committed: the disk of {path} has {lacking}, and try again"
+                ) from error
             raise DiskFullError(
                 f"the disk of {path} became full while {what}: nothing was committed; free some space and try again"
             ) from error
