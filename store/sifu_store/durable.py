@@ -40,6 +40,9 @@ _NO_MEMORY_TEXT = (
     "error return without exception set", "Cannot allocate memory", "cannot allocate memory", "can't allocate memory",
     "failed to map segment", "memory allocation",
 )  # fmt: skip
+LEAST_ADDRESSES_BYTES = 3 << 29
+"""Address space with which the libraries work. With less, Icechunk may abort the process, or wait for ever for a thread
+that could not start: a collection of garbage did at 500 MB, and aborted at 350 to 1,200 MB."""
 _NO_THREADS_TEXT = ("can't start new thread", "failed to spawn thread", "Resource temporarily unavailable")
 _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 
@@ -286,12 +289,30 @@ def raise_resource_error(error: BaseException) -> None:
 
 
 def _too_little_memory() -> ResourceError:
-    with contextlib.suppress(ImportError):
-        import resource  # not on Windows
-
-        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            return ResourceError("this process may take too little memory: raise the limit (ulimit -v), then repeat")
+    if _address_limit() is not None:
+        return ResourceError("this process may take too little memory: raise the limit (ulimit -v), then repeat")
     return ResourceError("the machine has too little free memory: free some, or use a smaller graph")
+
+
+def few_addresses() -> str | None:
+    """What to say if this process may take fewer addresses than `LEAST_ADDRESSES_BYTES`; None: it may take enough."""
+    limit = _address_limit()
+    if limit is None or limit >= LEAST_ADDRESSES_BYTES:
+        return None
+    return (
+        f"this process may take {format_bytes(limit)} of address space, and the libraries need "
+        f"{format_bytes(LEAST_ADDRESSES_BYTES)}: raise the limit (ulimit -v)"
+    )
+
+
+def _address_limit() -> int | None:
+    """The limit of the address space of this process in bytes (``ulimit -v``); None: there is none."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _can_map(size: int) -> bool:
