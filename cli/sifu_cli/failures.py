@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
-from sifu_store.durable import resource_error
+from sifu_store.durable import reason_of, resource_error
 from sifu_store.errors import ResourceError, SifuError
 
 from sifu_cli.library_names import with_options
@@ -39,7 +40,9 @@ def explain(error: BaseException | None, command: click.Command | None) -> tuple
     if isinstance(error, SifuError):
         return with_options(str(error), command), error.exit_code
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'reading or writing failed'}: {error.strerror}", 1
+        if not error.filename:
+            return f"reading or writing failed: {error.strerror}", 1
+        return f"{error.filename}: {reason_of(error, Path(str(error.filename)))}", 1
     return f"unexpected {type(error).__name__}: {error} (SIFU_DEBUG=1 shows where)", 1
 
 

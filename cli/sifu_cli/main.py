@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from sifu_store.durable import few_addresses
 
 import sifu_graph
 from sifu_cli.commands import COMMANDS, GROUPS, load
@@ -154,6 +155,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):  # replace characters that the terminal cannot show
             stream.reconfigure(errors="replace")
     _handle_signals()
+    if (lacking := few_addresses()) is not None:
+        warn(f"{lacking}, or they may end the command without a message (exit code 134)")
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt as again:  # while the first one was reported

@@ -53,6 +53,7 @@ from sifu_graph.arrays import Doubles, Floats, Ints, runs
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue, Table, columns_of_edges, columns_of_nodes
 from sifu_graph.edit.pair_table import PairTable
+from sifu_graph.edit.reports import number
 from sifu_graph.edit_bounds import require_bounded
 from sifu_graph.model.io import discounts_of, small_array, small_names
 from sifu_graph.ops.initial import EdgeInitializer, initial_energies
@@ -433,8 +434,8 @@ class WorkingCopy:
         version = REPEAT_VERSION if self.pairs else EDITED_VERSION
         store.require_version(version)
         pages = self.pages_to_write()
-        if len(pages):
-            require_free_bytes(self.old.path, len(pages) * self.page_bytes(), f"writing {len(pages):,} pages")
+        what = f"a commit with {number(len(pages), 'page')} of edges" if len(pages) else "a commit"
+        require_free_bytes(self.old.path, len(pages) * self.page_bytes(), what)
         self._write_edges(store)
         for name, column in self.nodes.changed().items():
             store.write(name, column)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import platformdirs
 import torch
+from sifu_store.durable import reason_of
 
 SAID = "sifu: "  # how the warnings that are meant for users begin
 FLAGS = (
@@ -38,6 +40,7 @@ FLAGS = (
 )
 VECTOR_BYTES = 64
 MOST_WIDTH = 128
+_FULL = "No space left on device"
 HEADERS = ("products.hpp", "step.hpp", "threads.hpp", "vectors.hpp")
 _Pointer, _Int, _Float, _Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 
@@ -204,21 +207,19 @@ def compiled(name: str, width: int, dtype: torch.dtype) -> ctypes.CDLL | None:
         )
     ).hexdigest()[:20]
     library = cache_folder() / f"{name}-{identity}.so"
-    if not library.exists() and _compile(chosen, sources, defines, library) is not None:
-        # The cache folder cannot be written, or the compiler is too old: a temporary folder shows which.
-        try:
-            library = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
-            atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
-            reason = _compile(chosen, sources, defines, library)
-        except OSError as error:
-            reason = f"{error.filename or tempfile.tempdir}: {error.strerror or error}"
-        if reason is not None:
-            _warn_once(chosen, reason)
-            return None
     try:
+        if not library.exists():
+            library = _made(chosen, sources, defines, library)
         return ctypes.CDLL(str(library))
-    except OSError:
-        return None
+    except _NotCompiledError as error:
+        _warn_once(str(error))
+    except OSError as error:
+        cause = str(error).removeprefix(f"{library}: ")
+        _warn_once(
+            f"a compiled kernel in {library.parent} cannot be loaded ({cause}): delete that folder, or name another in "
+            "SIFU_CACHE"
+        )
+    return None
 
 
 def _processor() -> str:
@@ -230,34 +231,87 @@ def _processor() -> str:
         return platform.processor() + platform.machine()
 
 
-def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> str | None:
-    """Compiles the first of the sources, by their names. Returns why it failed; None: it did not."""
+class _NotCompiledError(Exception):
+    """A source was not compiled: why, and what to do."""
+
+
+class _NotWritableError(_NotCompiledError):
+    """A folder cannot hold a library: its name and the cause."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        self.cause = reason_of(error, folder)
+        super().__init__(f"{folder}: {self.cause}")
+
+
+def _made(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> Path:
+    """Compiles a library, in a temporary folder of this process where its own folder cannot be written.
+
+    Returns its path. Raises `_NotCompiledError`.
+    """
     try:
-        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        _compile(chosen, sources, defines, library)
+    except _NotWritableError as error:
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix="sifu-")) / library.name
+            atexit.register(shutil.rmtree, temporary.parent, ignore_errors=True)
+            _compile(chosen, sources, defines, temporary)
+        except (OSError, _NotWritableError) as other:
+            raise _NotCompiledError(
+                f"no folder can hold the compiled kernel ({error}; {_cause_of(other)}): name one with some MiB of free "
+                "space in SIFU_CACHE"
+            ) from other
+        return temporary
+    return library
+
+
+def _cause_of(error: OSError | _NotWritableError) -> str:
+    """Why there is no temporary folder for a library."""
+    if isinstance(error, _NotWritableError):
+        return f"{tempfile.gettempdir()}: {error.cause}"
+    return error.strerror or str(error)
+
+
+def _compile(chosen: str, sources: dict[str, bytes], defines: list[str], library: Path) -> None:
+    """Compiles the first of the sources, by their names. The compiler's temporary files are in the same folder."""
+    folder = library.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
             for name, text in sources.items():
                 (Path(scratch) / name).write_bytes(text)
             source, result = Path(scratch) / next(iter(sources)), Path(scratch) / "library.so"
-            command = [chosen, *FLAGS, *defines, str(source), "-o", str(result)]
-            done = subprocess.run(command, capture_output=True, timeout=300, check=False)
-            if done.returncode == 0:
+            said = _run([chosen, *FLAGS, *defines, str(source), "-o", str(result)], scratch)
+            if said is None:
                 result.replace(library)
-                return None
+                return
+            if _FULL in said:
+                raise OSError(errno.ENOSPC, _FULL)
     except OSError as error:
-        return f"{error.filename or library.parent}: {error.strerror or error}"
-    except subprocess.SubprocessError as error:
+        raise _NotWritableError(folder, error) from error
+    raise _NotCompiledError(
+        f"{chosen} cannot compile the kernel ({said}): it needs GCC 12 or Clang; CXX names another compiler"
+    )
+
+
+def _run(command: list[str], temporary: str) -> str | None:
+    """Runs the compiler, whose messages are in English. Returns the line of its first error; None: it succeeded."""
+    environment = {**os.environ, "TMPDIR": temporary, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=environment)
+    except (OSError, subprocess.SubprocessError) as error:
         return str(error)
+    if done.returncode == 0:
+        return None
     said = done.stderr.decode("utf-8", "replace").splitlines() or [f"exit code {done.returncode}"]
-    return next((line for line in said if "error" in line.lower()), said[-1])
+    return next((line for line in said for text in (_FULL, "error") if text in line), said[-1])
 
 
 @functools.cache
-def _warn_once(chosen: str, reason: str) -> None:
+def _warn_once(reason: str) -> None:
     """Says why no kernel is used, not once for each of them."""
     warnings.warn(
-        f"{SAID}{chosen} cannot compile the kernel ({reason}): torch computes the same, several times slower; it needs "
-        "GCC 12 or Clang and a folder that can be written (SIFU_CACHE, TMPDIR); CXX names another compiler, "
-        "SIFU_KERNEL=torch says that this is meant",
+        f"{SAID}{reason}; until then torch computes the same, several times slower (SIFU_KERNEL=torch says that this "
+        "is meant)",
         stacklevel=4,
     )
 

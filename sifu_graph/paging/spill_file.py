@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sifu_store.durable import disk_errors
+from sifu_store.durable import disk_errors, reason_of
 from sifu_store.errors import DiskFullError, OptionError, StoreDamagedError
 
 from sifu_graph.arrays import PageId
@@ -72,7 +72,7 @@ class SpillFile:
             os.ftruncate(self.fd, self.size_bytes)  # holes, until a page is written
         except OSError as error:
             raise OptionError(
-                f"{folder}: pages that leave memory cannot be kept there ({error.strerror or error}): "
+                f"{folder}: pages that leave memory cannot be kept there: {reason_of(error, folder)}; "
                 "name another folder in `scratch`"
             ) from error
 

@@ -6,7 +6,6 @@ has another key, is ignored and written again. The module does not know characte
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.arrays import Damage
+from sifu_store.durable import is_disk_full, lack_of_inodes, reason_of
 from sifu_store.errors import CorpusError, DiskFullError, ResourceError
 from sifu_store.links import refuse_link
 from sifu_store.lock import file_lock
@@ -183,9 +183,9 @@ def encode_corpus(
                 _write(corpus, tokenizer, path=path, key=key, holdout=holdout, stages=stages)
                 found = _open(path, key=key, n=n)
     except OSError as error:
-        message = f"{directory}: the encoded corpus cannot be written: {error.strerror or error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(message + ": free some space") from error
+        message = f"{directory}: the encoded corpus cannot be written: {reason_of(error, directory)}"
+        if is_disk_full(error):
+            raise DiskFullError(message + ("" if lack_of_inodes(directory) else ": free some space")) from error
         raise ResourceError(message) from error
     if found is None:
         raise ResourceError(f"{path}: the encoded corpus was written, but cannot be read back")

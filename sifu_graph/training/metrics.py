@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sifu_store.durable import is_disk_full, write_durably
+from sifu_store.durable import is_disk_full, reason_of, write_durably
 from sifu_store.errors import DiskFullError, StoreError
 from sifu_store.links import open_to_append, refuse_link
 from sifu_store.refs import MAIN
@@ -35,7 +35,7 @@ def log_step(metrics: Path, report: dict[str, Any], branch: str) -> None:
     except OSError as error:
         kind = DiskFullError if is_disk_full(error) else StoreError
         raise kind(
-            f"{metrics}: {error.strerror}: the figures of step {report['step']:,} cannot be noted; "
+            f"{metrics}: {reason_of(error, metrics)}; the figures of step {report['step']:,} cannot be noted, and "
             "the graph stays at its last commit"
         ) from error
 

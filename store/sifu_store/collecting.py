@@ -34,8 +34,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from sifu_store.durable import fsync_directory, replace_durably, write_durably
-from sifu_store.errors import DiskFullError, StoreDamagedError
+from sifu_store.durable import few_addresses, fsync_directory, replace_durably, write_durably
+from sifu_store.errors import DiskFullError, ResourceError, StoreDamagedError
 from sifu_store.history import TRAIN, Commit, Lineage, reachable, read_all
 from sifu_store.refs import (
     BEFORE,
@@ -224,6 +224,8 @@ def collect(
         A reference or a commit cannot be read, or the commit before another one is not known; nothing was deleted.
     DiskFullError
         The disk is full, and there was nothing to delete.
+    ResourceError
+        This process may take too few addresses (``ulimit -v``); nothing was deleted.
     """
     with _Collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
         try:
@@ -242,6 +244,8 @@ class _Collection:
     """A collection that was computed in a directory of links, and is then made in the store."""
 
     def __init__(self, directory: Path, lineage: Lineage, *, keep_training: int, keep_undone: bool) -> None:
+        if (lacking := few_addresses()) is not None:
+            raise ResourceError(f"{lacking}, then collect garbage again; nothing was deleted")
         _check_complete(lineage)
         self._directory = directory
         self._plan = plan = make_plan(lineage, keep_training=keep_training, keep_undone=keep_undone)

@@ -29,6 +29,8 @@ RESERVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FEW_INODES = 64
+"""Fewer free inodes than a commit may need: what failed has deleted its temporary files when its error is met."""
 _NO_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_FILES_TEXT = ("Too many open files", "os error 24)", "os error 23)")
 _FILES_OF_A_READ = 8
@@ -38,6 +40,9 @@ _NO_MEMORY_TEXT = (
     "error return without exception set", "Cannot allocate memory", "cannot allocate memory", "can't allocate memory",
     "failed to map segment", "memory allocation",
 )  # fmt: skip
+LEAST_ADDRESSES_BYTES = 3 << 29
+"""Address space with which the libraries work. With less, Icechunk may abort the process, or wait for ever for a thread
+that could not start: a collection of garbage did at 500 MB, and aborted at 350 to 1,200 MB."""
 _NO_THREADS_TEXT = ("can't start new thread", "failed to spawn thread", "Resource temporarily unavailable")
 _DISK_FULL_TEXT = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 
@@ -144,11 +149,9 @@ def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
     Raises
     ------
     DiskFullError
-        Less than `needed_bytes` plus `RESERVE_BYTES` is free.
+        Less than `needed_bytes` plus `RESERVE_BYTES` is free, or the filesystem has no free inode.
     """
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = _nearest_existing(path)
     free_bytes = shutil.disk_usage(existing).free
     missing_bytes = needed_bytes + RESERVE_BYTES - free_bytes
     if missing_bytes > 0:
@@ -156,6 +159,54 @@ def require_free_bytes(path: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {format_bytes(needed_bytes + RESERVE_BYTES)}, {format_bytes(free_bytes)} are free "
             f"on the disk of {existing}: free {format_bytes(missing_bytes)} more, or use another disk"
         )
+    if (lacking := lack_of_inodes(existing, fewer_than=1)) is not None:
+        raise DiskFullError(f"{what} needs new files, and the disk of {existing} has {lacking}, or use another disk")
+
+
+def lack_of_inodes(path: Path, *, fewer_than: int = _FEW_INODES) -> str | None:
+    """What to say of a filesystem that has space, but few inodes for more files; None: it has enough, or no limit.
+
+    The system reports both a lack of space and a lack of inodes as "No space left on device".
+
+    Parameters
+    ----------
+    path
+        A path on the filesystem; it need not exist.
+    fewer_than
+        How many free inodes are too few.
+
+    Returns
+    -------
+    str or None
+        "no free inodes (0 of 4,096), although 3.0 GiB are free: delete files that are not needed".
+    """
+    if not hasattr(os, "statvfs"):  # Windows
+        return None
+    try:
+        found = os.statvfs(_nearest_existing(path))
+    except OSError:
+        return None
+    free_bytes = found.f_bavail * found.f_frsize
+    if not found.f_files or found.f_favail >= fewer_than or free_bytes < RESERVE_BYTES:
+        return None
+    some = "too few free inodes" if found.f_favail else "no free inodes"
+    return (
+        f"{some} ({found.f_favail:,} of {found.f_files:,}), although {format_bytes(free_bytes)} are free: delete "
+        "files that are not needed"
+    )
+
+
+def reason_of(error: OSError, path: Path) -> str:
+    """Why the system refused to write at `path`: its own words, or that the filesystem lacks inodes."""
+    lacking = lack_of_inodes(path) if error.errno == errno.ENOSPC else None
+    return lacking or error.strerror or str(error)
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 @contextlib.contextmanager
@@ -173,6 +224,10 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         if is_disk_full(error):
+            if (lacking := lack_of_inodes(path)) is not None:
+                raise DiskFullError(
+                    f"{what} failed, and nothing was committed: the disk of {path} has {lacking}, and try again"
+                ) from error
             raise DiskFullError(
                 f"the disk of {path} became full while {what}: nothing was committed; free some space and try again"
             ) from error
@@ -234,12 +289,30 @@ def raise_resource_error(error: BaseException) -> None:
 
 
 def _too_little_memory() -> ResourceError:
-    with contextlib.suppress(ImportError):
-        import resource  # not on Windows
-
-        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-            return ResourceError("this process may take too little memory: raise the limit (ulimit -v), then repeat")
+    if _address_limit() is not None:
+        return ResourceError("this process may take too little memory: raise the limit (ulimit -v), then repeat")
     return ResourceError("the machine has too little free memory: free some, or use a smaller graph")
+
+
+def few_addresses() -> str | None:
+    """What to say if this process may take fewer addresses than `LEAST_ADDRESSES_BYTES`; None: it may take enough."""
+    limit = _address_limit()
+    if limit is None or limit >= LEAST_ADDRESSES_BYTES:
+        return None
+    return (
+        f"this process may take {format_bytes(limit)} of address space, and the libraries need "
+        f"{format_bytes(LEAST_ADDRESSES_BYTES)}: raise the limit (ulimit -v)"
+    )
+
+
+def _address_limit() -> int | None:
+    """The limit of the address space of this process in bytes (``ulimit -v``); None: there is none."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _can_map(size: int) -> bool:

@@ -269,16 +269,32 @@ def write_reference(folder: Path, snapshot: str) -> None:
 def drop(directory: Path, names: Iterable[str]) -> None:
     """Delete references, durably, by the names of their directories.
 
-    The caller must have removed them from the `acknowledged` file: the next writer restores what is recorded there.
+    The caller must have removed them from the `acknowledged` file: the next writer restores what is recorded there. It
+    needs no space: it also takes back what a full disk let half be done.
     """
     refs = directory / REPOSITORY_NAME / "refs"
-    with disk_errors(directory, "removing the names of branches"), _temporary(directory) as temporary:
-        for name in names:
-            if not os.path.lexists(refs / name):
-                continue
-            # In one step: a directory without its file would look like a damaged reference.
-            (refs / name).rename(temporary / name)
+    with disk_errors(directory, "removing the names of branches"):
+        gone = {name: _temporary_name(directory) for name in names if os.path.lexists(refs / name)}
+        for name, temporary in gone.items():  # in one step: a directory without its file would look damaged
+            (refs / name).rename(temporary)
         fsync_directory(refs)
+        for temporary in gone.values():
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def restored_on_error(directory: Path, name: str) -> Iterator[None]:
+    """A block that moves a reference; if it raises, the reference is restored, which needs no space then."""
+    file = directory / REPOSITORY_NAME / "refs" / name / _FILE
+    with disk_errors(directory, "writing the names of branches"), _temporary(directory) as temporary:
+        before = temporary / _FILE
+        before.write_bytes(file.read_bytes())
+        try:
+            yield
+        except BaseException:
+            before.replace(file)
+            fsync_directory(file.parent)
+            raise
 
 
 def mark_deleted(directory: Path, tag: str) -> None:
@@ -292,13 +308,24 @@ def mark_deleted(directory: Path, tag: str) -> None:
 def remove_temporary(directory: Path) -> None:
     """Delete what interrupted changes of references left."""
     for left in directory.glob(f"{TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _temporary_name(directory: Path) -> Path:
+    return directory / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
 @contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[Path]:
     """A temporary directory on the filesystem of the references; not among them, where Icechunk would read it."""
-    temporary = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+    temporary = _temporary_name(directory)
     temporary.mkdir()
     try:
         yield temporary

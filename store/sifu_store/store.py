@@ -23,14 +23,14 @@ from sifu_store import branching, clock, collecting, history, repair
 from sifu_store.branching import Moved
 from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
-from sifu_store.durable import RESERVE_BYTES, disk_errors, sync_filesystem
+from sifu_store.durable import disk_errors, sync_filesystem
 from sifu_store.errors import DiskFullError, OptionError, StoreError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
 from sifu_store.links import check_folders
 from sifu_store.lock import WriterLock
 from sifu_store.read_errors import opens_again
-from sifu_store.refs import BRANCH, MAIN, TAG, drop, mark_deleted
+from sifu_store.refs import BRANCH, MAIN, TAG, drop, mark_deleted, restored_on_error
 from sifu_store.repair import Repair
 from sifu_store.repository import (
     acknowledge,
@@ -289,8 +289,10 @@ class Store(StoreWriter):
         lineage = self._lineage()
         return self._move(lineage, branching.plan_redo(lineage, self.branch, self.snapshot, steps))
 
-    def create_branch(self, name: str, at: str = "HEAD") -> str:
-        """Create a branch at a snapshot. The current branch does not change. Returns the id of the snapshot.
+    def create_branch(self, name: str, at: str = "HEAD", *, switch: bool = False) -> str:
+        """Create a branch at a snapshot; with `switch` it becomes the current one, or there is no new branch.
+
+        Returns the id of the snapshot.
 
         Raises
         ------
@@ -300,7 +302,7 @@ class Store(StoreWriter):
         lineage, snapshot = self._lineage(), self.resolve(at)
         check_readable(self._repository, snapshot, self._directory, None)
         branching.create_branch(self._directory, lineage, name, snapshot)
-        self._acknowledge_new(BRANCH + name)
+        self._acknowledge_new(BRANCH + name, *((name, snapshot) if switch else ()))
         return snapshot
 
     def delete_branch(self, name: str) -> Commit:
@@ -384,7 +386,7 @@ class Store(StoreWriter):
         self._check_unchanged()
         if keep_training < 0:
             raise OptionError(f"`keep_training` is {keep_training}: it must not be negative")
-        with self._writing("collecting garbage", -RESERVE_BYTES):  # it must also run on a full disk
+        with self._writing("collecting garbage", None):  # it must also run on a full disk
             recorded = True
 
             def record(without: Container[str]) -> None:
@@ -460,8 +462,9 @@ class Store(StoreWriter):
 
     def _move(self, lineage: Lineage, moved: Moved) -> Moved:
         check_readable(self._repository, moved.snapshot, self._directory, None)
-        branching.carry_out(self._directory, lineage, moved)
-        self._acknowledge(self.branch, moved.snapshot)
+        with restored_on_error(self._directory, BRANCH + self.branch):
+            branching.carry_out(self._directory, lineage, moved)
+            self._acknowledge(self.branch, moved.snapshot)
         return moved
 
     def _record(self, *, checksums: bool = True, without: Container[str] = ()) -> None:
@@ -474,10 +477,10 @@ class Store(StoreWriter):
             without=without,
         )
 
-    def _acknowledge_new(self, reference: str) -> None:
+    def _acknowledge_new(self, reference: str, branch: str | None = None, snapshot: str | None = None) -> None:
         """`_acknowledge` with a new reference, by the name of its directory; it is deleted if that fails."""
         try:
-            self._acknowledge()
+            self._acknowledge(branch, snapshot)
         except BaseException:
             with suppress(OSError, StoreError):
                 drop(self._directory, [reference])

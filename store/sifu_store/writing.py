@@ -151,7 +151,7 @@ class StoreWriter(StoreReader):
                 f"{name}: pages {first} to {stop - 1} need shape {(end - begin, *array.shape[1:])} and dtype "
                 f"{array.dtype}, found {data.shape} and {data.dtype}"
             )
-        with self._writing(f"writing {stop - first} pages of {name}", data.nbytes):
+        with self._writing(f"writing {stop - first} page{'s' * (stop - first != 1)} of {name}", data.nbytes):
             array[begin:end] = data
         self._touched.update(range(first, stop))
 
@@ -184,11 +184,12 @@ class StoreWriter(StoreReader):
             raise StoreError(f"{self.path} was opened for reading: open it with `write=True`")
 
     @contextlib.contextmanager
-    def _writing(self, what: str, needed_bytes: int) -> Iterator[None]:
-        """Check the free disk space for a write, and raise its errors as sifu's own."""
+    def _writing(self, what: str, needed_bytes: int | None) -> Iterator[None]:
+        """Check the free disk space for a write (None: do not), and raise its errors as sifu's own."""
         if self._chunks_before is None:
             self._chunks_before = {path.name for path in self._chunk_files()}
-        require_free_bytes(self._directory, needed_bytes, what)
+        if needed_bytes is not None:
+            require_free_bytes(self._directory, needed_bytes, what)
         with disk_errors(self.path, what):
             try:
                 yield

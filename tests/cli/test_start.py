@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
+import pytest
 import sifu_store
 from warm import WarmProcess
 
 import sifu_graph
 from sifu_graph import Graph, build_graph
+from sifu_graph.kernels import native
 
 HEAVY = ("torch", "matplotlib", "networkx", "scipy.optimize", "scipy.sparse", "scipy.stats")
 WITHOUT = [
@@ -106,11 +109,31 @@ def test_a_compiler_that_is_too_old_is_said_once(graph: Path, tmp_path: Path) ->
     assert said.count("cannot compile the kernel") == 1
     assert next(line for line in said.splitlines() if "cannot compile" in line).startswith("sifu: warning: ")
     assert "cannot compile the kernel (exit code 1)" in said
-    _, unwritable = generated(graph, {"SIFU_CACHE": "/dev/null/cache", "TMPDIR": "/proc"})  # on Linux
-    assert "temporary" in unwritable and "(exit code" not in unwritable  # not the compiler is at fault
     meant, said = generated(graph, {**old, "SIFU_KERNEL": "torch"})
     assert "kernel" not in said
     assert meant == text
+
+
+def test_a_folder_that_cannot_hold_the_kernel_is_named(graph: Path, tmp_path: Path) -> None:
+    compiler, temporary = tmp_path / "compiler", tmp_path / "temporary"
+    compiler.write_text("#!/bin/sh\necho 'fatal error: error writing to x.s: No space left on device' >&2\nexit 1\n")
+    compiler.chmod(0o700)
+    temporary.mkdir()
+    full = {"CXX": str(compiler), "SIFU_CACHE": "/dev/null/cache", "TMPDIR": str(temporary)}
+    _, said = generated(graph, full)
+    assert said.count("no folder can hold the compiled kernel") == 1 and "cannot compile" not in said
+    assert "(/dev/null/cache: Not a directory; " in said and f"{temporary}: No space left on device)" in said
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(native.compiler() is None, reason=needs.COMPILER)
+def test_a_damaged_kernel_is_named(graph: Path, tmp_path: Path) -> None:
+    folder = {"SIFU_CACHE": str(tmp_path / "cache")}
+    assert "kernel" not in generated(graph, folder)[1]
+    for library in (tmp_path / "cache").glob("*.so"):
+        library.write_bytes(b"")
+    said = generated(graph, folder)[1]
+    assert said.count(f"a compiled kernel in {tmp_path / 'cache'} cannot be loaded (") == 1
 
 
 def test_the_packages_are_light() -> None:

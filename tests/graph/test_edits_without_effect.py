@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sifu_store.errors import OptionError
+from sifu_store import durable
+from sifu_store.errors import DiskFullError, OptionError
 from small import write_text
 
 from sifu_graph import Graph, build_graph
@@ -176,3 +178,12 @@ def test_edits_do_not_add_up_to_what_is_not_finite(of: str, request: pytest.Fixt
         for _ in range(8):
             graph.scale_edge("春", "風", 1_000_000.0)
     assert graph.store.verify().ok and all(np.isfinite(each.p) for each in graph.next("春"))
+
+
+def test_an_edit_without_pages_asks_for_the_space_of_a_commit(shared: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shared.store.snapshot
+    free = namedtuple("free", "free")(10_000)
+    monkeypatch.setattr(durable.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(DiskFullError, match=r"^a commit needs 1.0 MiB, 9.8 KiB are free"):
+        shared.set_bias("春", like="風")
+    assert shared.store.snapshot == before

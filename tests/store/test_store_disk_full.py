@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import needs
@@ -19,6 +22,10 @@ from sifu_store import Store, durable
 from sifu_store.errors import DiskFullError, StoreError
 
 Usage = namedtuple("Usage", "total used free")
+STATVFS = [
+    f"f_{name}"
+    for name in ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "flag", "namemax", "fsid")
+]
 
 
 def test_free_space_is_checked_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +35,7 @@ def test_free_space_is_checked_before_writing(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(durable.shutil, "disk_usage", lambda path: Usage(1 << 30, 0, 1_000_000))
         with pytest.raises(
             DiskFullError,
-            match=r"writing 1 pages of edges/weight needs 1.0 MiB, 976.6 KiB are free .* free 79.4 KiB more",
+            match=r"writing 1 page of edges/weight needs 1.0 MiB, 976.6 KiB are free .* free 79.4 KiB more",
         ):
             store.write_pages("edges/weight", 1, data)
         with pytest.raises(DiskFullError):
@@ -98,11 +105,105 @@ def test_errors_are_translated() -> None:
     assert isinstance(translated(wrapped), DiskFullError)
 
 
+def test_a_lack_of_inodes_is_not_a_lack_of_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, full = os.statvfs(tmp_path), OSError(errno.ENOSPC, "No space left on device")
+
+    def inodes(free: int, total: int, blocks: int = 1 << 20) -> None:
+        fields = {"f_bsize": 4096, "f_frsize": 4096, "f_bavail": blocks, "f_files": total, "f_favail": free}
+        found = os.statvfs_result([fields.get(name, getattr(real, name)) for name in STATVFS])
+        monkeypatch.setattr(durable.os, "statvfs", lambda path: found)
+
+    for free, total, blocks in ((0, 0, 1 << 20), (100_000, 200_000, 1 << 20), (0, 4096, 10)):
+        inodes(free, total, blocks)  # no limit of inodes (btrfs), many free, no space either
+        assert durable.lack_of_inodes(tmp_path) is None and durable.reason_of(full, tmp_path) == full.strerror
+        with pytest.raises(DiskFullError, match="became full"), durable.disk_errors(tmp_path, "writing"):
+            raise full
+    inodes(0, 4096)
+    with pytest.raises(DiskFullError, match=r"building needs new files, .* has no free inodes \(0 of 4,096\)"):
+        durable.require_free_bytes(tmp_path / "not" / "there", 1, "building")
+    for free, said in ((0, "no free inodes"), (5, "too few free inodes")):
+        inodes(free, 4096)
+        with (
+            pytest.raises(DiskFullError, match=rf"writing failed.*has {said} \({free} of 4,096\), .*4.0 GiB are free"),
+            durable.disk_errors(tmp_path, "writing"),
+        ):
+            raise full
+        assert durable.reason_of(full, tmp_path).startswith(said)
+        assert durable.reason_of(OSError(errno.EACCES, "Permission denied"), tmp_path) == "Permission denied"
+
+
+def no_space(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+HISTORY: dict[str, Callable[[Store], Any]] = {
+    "create a branch": lambda store: store.create_branch("new"),
+    "create a branch and switch": lambda store: store.create_branch("new", switch=True),
+    "delete a branch": lambda store: store.delete_branch("old"),
+    "switch": lambda store: store.switch("old"),
+    "create a tag": lambda store: store.create_tag("new"),
+    "delete a tag": lambda store: store.delete_tag("kept"),
+    "undo": lambda store: store.undo(1),
+    "redo": lambda store: store.redo(1),
+}
+
+
+@pytest.fixture(scope="module")
+def with_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("history") / "s"
+    small_store.make(path)
+    for value in (1.0, 2.0, 3.0):
+        small_store.train(path, value)
+    with Store.open(path, write=True) as store:
+        store.create_branch("old")
+        store.create_tag("kept", "HEAD~1")
+        store.undo(1)
+    return path
+
+
+@pytest.mark.parametrize("name", HISTORY)
+def test_a_change_of_names_is_made_wholly_or_not_at_all(
+    with_history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The disk is full from the record of the last commit on, and then nothing can be created."""
+    path = tmp_path / "s"
+    shutil.copytree(with_history, path)
+
+    def state(store: Store) -> tuple[Any, ...]:
+        tree = store.tree()
+        return tree.branch, tree.branches, tree.tags, tree.undone, store.snapshot, tree.faults
+
+    with Store.open(path) as store:
+        before = state(store)
+
+    with Store.open(path, write=True) as store:
+        with monkeypatch.context() as patch:
+
+            def full(*arguments: object, **options: object) -> None:
+                patch.setattr(Path, "mkdir", no_space)
+                no_space()
+
+            patch.setattr("sifu_store.repository.write_durably", full)
+            with pytest.raises(DiskFullError):
+                HISTORY[name](store)
+        assert state(store) == before
+    for write in (False, True):
+        with Store.open(path, write=write) as store:
+            assert state(store) == before and store.verify().ok
+    with Store.open(path, write=True) as store:  # and with space it is made
+        HISTORY[name](store)
+        assert state(store) != before
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path, "size=5m")
+
+
+def mounted(tmp_path: Path, options: str) -> Iterator[Path]:
     mount = tmp_path / "disk"
     mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(mount)]
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mount)]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError:
@@ -125,7 +226,7 @@ def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sifu_store.writing.require_free_bytes", lambda *arguments: None)
     with Store.open(path, write=True) as store:
         assert store.snapshot == snapshot
-        with pytest.raises(DiskFullError, match="became full while writing 1 pages of edges/weight"):
+        with pytest.raises(DiskFullError, match="became full while writing 1 page of edges/weight"):
             for index in [*range(1, 12), *range(1, 12)]:
                 small_store.write_page(store, index, 2.0)
         store.rollback()
@@ -166,6 +267,34 @@ def test_garbage_is_collected_on_a_full_disk(small_disk: Path, free_bytes: int) 
     fill_disk(small_disk, 0)
     with Store.open(path, write=True) as store:  # there is nothing to delete, and nothing to write
         assert store.collect_garbage(2).snapshots == 0
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path, "size=20m,nr_inodes=250")
+
+
+def test_a_disk_without_inodes(few_inodes: Path) -> None:
+    path = few_inodes / "s"
+    snapshot = small_store.make(path)
+    small_store.train(path, 2.0)
+    small_store.train(path, 3.0)
+    spare = 0
+    with suppress(OSError):
+        while True:
+            (few_inodes / f"{spare}").touch()
+            spare += 1
+    with Store.open(path, write=True) as store:
+        for change in (lambda: store.create_branch("new", switch=True), lambda: small_store.write_page(store, 1, 4.0)):
+            with pytest.raises(DiskFullError, match="no free inodes"):
+                change()
+        store.rollback()
+        with pytest.raises(DiskFullError, match="no free inodes"):
+            store.create_tag("new")
+        assert store.collect_garbage(0).snapshots == 1  # which frees inodes
+        assert store.create_tag("new") == store.snapshot and list(store.tree().branches) == ["main"]
+    with Store.open(path) as store:
+        assert store.verify().ok and store.history()[-1].snapshot == snapshot
 
 
 def fill_disk(disk: Path, free_bytes: int) -> None:

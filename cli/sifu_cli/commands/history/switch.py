@@ -30,9 +30,7 @@ def command(*, branch: str, create: bool, store: Path, quiet: bool, as_json: boo
     """Make BRANCH the current branch: commands read its newest snapshot and commit to it."""
     with open_store(store, write=True) as opened:
         before = opened.branch
-        if create:
-            opened.create_branch(branch)
-        snapshot = opened.switch(branch)
+        snapshot = opened.create_branch(branch, switch=True) if create else opened.switch(branch)
         at = opened.commit_of(snapshot)
     if as_json:
         print_json({"branch": branch, "before": before, "snapshot": snapshot, "created": create})
