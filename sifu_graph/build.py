@@ -26,10 +26,11 @@ from sifu_graph.arguments import checked
 from sifu_graph.arrays import Bools, Ints
 from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
-from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
+from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.kernels.native import slow_reason
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import StoredOrigins
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.progress import ProgressOption, Stages
 from sifu_graph.progress_bar import reporting
@@ -423,9 +424,9 @@ def _new_graph(
         config=config,
         width=options.width,
         length=options.length,
-        index=EdgeIndex.from_slots(counts.n, source, target, count),
-        slots=len(source),
-        counts=known,
+        nodes=counts.n,
+        keys=counts.n + 1,
+        origins=StoredOrigins(np.empty((0, 2), np.int32), np.empty(0, np.float32)),
     )
     default_weight, default_bias = initial.default()
     node_bias, base = initial.node_bias(), {}

@@ -91,7 +91,7 @@ class PairTable:
         found = pair_model(self.tree, self._by_source(), columns.__getitem__, initial)
         own = self.edges[:, 0] * self.tree.nodes + self.edges[:, 1]
         return found.with_edges(
-            np.concatenate([index.keys, own]), np.concatenate([energy, self.energy]), index.forbidden
+            np.concatenate([index.keys(), own]), np.concatenate([energy, self.energy]), index.forbidden
         )
 
     def count_of(self, source: int, target: int) -> int:

@@ -71,7 +71,7 @@ def to_prune(copy: WorkingCopy, *, to_ratio: float | None, min_count: int | None
             )
         ranked = order[keep[order]]
         keep[ranked[allowed:]] = False
-    slots: Ints = index.slot[~keep]
+    slots: Ints = index.slots(np.flatnonzero(~keep))
     return slots
 
 
@@ -83,13 +83,14 @@ def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
     if by == "usage":
         if not copy.edges[USAGE].any():
             raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
-        return copy.edges[USAGE][index.slot].astype(np.float64)
+        return copy.edges[USAGE][index.slots()].astype(np.float64)
     if copy.pairs is not None:
-        return np.abs(copy.edges[ENERGY][index.slot]).astype(np.float64)
+        return np.abs(copy.edges[ENERGY][index.slots()]).astype(np.float64)
     rest = Rest.of(copy)
-    by_page = np.argsort(index.slot, kind="stable")
+    slot = index.slots()
+    by_page = np.argsort(slot, kind="stable")
     out = np.empty(index.edges)
-    out[by_page] = rest.of_edges(copy, index.slot[by_page])
+    out[by_page] = rest.of_edges(copy, slot[by_page])
     return out - rest.default
 
 
@@ -145,7 +146,7 @@ def grow(
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
             raise OptionError(f"`to_ratio` is {to_ratio}: expected a number from 0 to 1")
-        worth = index.count.copy()
+        worth = index.count.astype(np.int64)
         seen = place >= 0
         if own_text:
             worth[place[seen]] = np.maximum(worth[place[seen]], text.count[seen])
@@ -156,7 +157,7 @@ def grow(
         order = np.lexsort((np.arange(len(every)), is_new, -every))
         kept = np.zeros(len(every), bool)
         kept[order[: private_edge_budget(to_ratio, copy.n)]] = True
-        demoted = index.slot[~kept[: index.edges]]
+        demoted = index.slots(np.flatnonzero(~kept[: index.edges]))
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)
     chosen[found] = True
@@ -189,5 +190,5 @@ def runs(copy: WorkingCopy) -> int:
     index = copy.index
     starts = np.zeros(index.edges + 1, bool)
     starts[index.row_start] = True
-    starts[1:-1] |= np.diff(index.slot) != 1
+    starts[1:-1] |= np.diff(index.slots()) != 1
     return int(starts[:-1].sum())

@@ -56,8 +56,10 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit_bounds import require_bounded
-from sifu_graph.model.io import discounts_of, read_small, read_usage
-from sifu_graph.ops.initial import EdgeInitializer, initial_energies
+from sifu_graph.model.counts import discounts_of
+from sifu_graph.model.io import read_small, read_usage
+from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import StoredOrigins, initial_energies
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import read_settings
 from sifu_graph.text.kneser_ney import Counts
@@ -160,7 +162,7 @@ class WorkingCopy:
         """The initializer that generates the parameters of the current edges."""
         if self._initial is None:
             initial = self.settings["initial"]
-            self._initial = EdgeInitializer.frozen(
+            self._initial = EdgeInitializer.create(
                 method=initial["method"],
                 seed=initial["seed"],
                 config=self.config,
@@ -168,8 +170,7 @@ class WorkingCopy:
                 length=self.settings["build"]["length"],
                 nodes=initial.get("nodes", self.settings["nodes"]),
                 keys=self.keys,
-                origin=self.edges[ORIGIN],
-                energy=self.edges[ENERGY],
+                origins=StoredOrigins(self.edges[ORIGIN], self.edges[ENERGY]),
             )
         return self._initial
 
@@ -187,7 +188,7 @@ class WorkingCopy:
         """The pair model of a graph with a base, with what its private edges and forbidden pairs add."""
         assert self.pairs is not None
         index, energy = self.index, self.edges[ENERGY].astype(np.float64)
-        return self.pairs.model(self.nodes, self.settings["initial"], index, energy[index.slot])
+        return self.pairs.model(self.nodes, self.settings["initial"], index, energy[index.slots()])
 
     def slot_of(self, u: int, v: int) -> int | None:
         """The slot of one edge, or None for a default edge."""
@@ -195,7 +196,7 @@ class WorkingCopy:
 
     def row_slots(self, u: int) -> Ints:
         """The slots of the private edges out of a node, by target, int64 [k]."""
-        return self.index.slot[self.index.row(u)]
+        return self.index.slots(self.index.row(u))
 
     def column_slots(self, v: int) -> Ints:
         """The slots of the private edges into a node, int64 [k]."""
@@ -407,7 +408,7 @@ class WorkingCopy:
 
     def compact(self) -> None:
         """Stores every row as one run of slots, in the order of the index, without free slots."""
-        order = self.index.slot
+        order = self.index.slots()
         self.edges = {name: column[order] for name, column in self.edges.items()}
         self.touched()
 

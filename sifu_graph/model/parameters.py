@@ -111,14 +111,14 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         A table cannot be read.
     """
     store = current()
-    index, stored = read_index(store, settings), store.page_stored()
+    (index, files), stored = read_index(store, settings), store.page_stored()
 
     def rows() -> tuple[NDArray[np.float64], int]:
         """As `EdgePool` needs it."""
-        return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))
+        return row_pages(len(stored), index, current().read("rows/total"))
 
     edges = EdgePool(
-        read_initial(store, config, index, settings),
+        read_initial(store, config, index, files, settings),
         slots=store.slots,
         stored=stored,
         read=lambda *run: current().read_pages(*run),

@@ -19,7 +19,8 @@ from sifu_store.errors import HostMemoryError
 from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
-from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, distinct, runs
+from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, distinct, is_first, runs
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging import budget
 from sifu_graph.paging.buffer_pool import BufferPool
@@ -354,26 +355,21 @@ class EdgePool(Pool):
         }
 
 
-def row_pages(
-    pages: int, source: Ints, slot: Ints, total: Ints, *, page_edges: int = PAGE_EDGES
-) -> tuple[Doubles, int]:
+def row_pages(pages: int, index: EdgeIndex, total: Ints, *, page_edges: int = PAGE_EDGES) -> tuple[Doubles, int]:
     """How often a token of the corpus reads each page (float64 [pages]), and the number of pages of the largest row.
 
-    Parameters
-    ----------
-    pages
-        Number of pages.
-    source, slot : int64 [edges]
-        Of every private edge, in the order of the index.
-    total : int64 [n]
-        Transitions out of every node.
+    ``total`` are the transitions out of every node, int64 [n].
     """
-    if not len(slot):
-        return np.zeros(pages), 1
-    page = slot // page_edges
-    turn = np.flatnonzero(np.append(True, (page[1:] != page[:-1]) | (source[1:] != source[:-1])))
-    key = distinct(page[turn] * len(total) + source[turn])
-    page, source = np.divmod(key, len(total))
-    weight = total[source] / max(1, int(total.sum()))
-    reads = np.bincount(page, weights=weight, minlength=pages).astype(np.float64)
-    return reads, int(np.bincount(source).max())
+    reads, largest = np.zeros(pages), 1
+    share = total / max(1, int(total.sum()))
+    for rows in index.row_blocks():
+        edges = index.places_of(rows)
+        page, source = (
+            index.slots(edges) // page_edges,
+            np.repeat(np.arange(rows.start, rows.stop), index.row_sizes()[rows]),
+        )
+        turn = np.flatnonzero(is_first(page) | is_first(source))
+        page, source = np.divmod(distinct(page[turn] * index.nodes + source[turn]), index.nodes)
+        reads += np.bincount(page, weights=share[source], minlength=pages)
+        largest = max(largest, int(np.bincount(source).max(initial=0)))
+    return reads, largest

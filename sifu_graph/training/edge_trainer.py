@@ -168,10 +168,10 @@ class EdgeTrainer:
         """Dense-equivalent AdamW: edges in memory are brought up to the step before they are read or stored."""
         progress = self._progress
         if self.optimizer.kind == "adamw-dense" and progress.step > progress.began:
-            pool, index = self._pool, self._graph.parameters.index
-            for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
+            pool, slot = self._pool, self._graph.parameters.index.slots()
+            for part in pool.sweep(pool.parts(slot, np.arange(len(slot) + 1))):
                 pool.touch(part.pages)
-                places = pool.place(torch.from_numpy(index.slot[part.first : part.stop])).to(pool.device)
+                places = pool.place(torch.from_numpy(slot[part.first : part.stop])).to(pool.device)
                 steps.catch_up(self.optimizer, pool.arrays, places, progress.step - progress.began)
 
     def cache(self) -> dict[str, float | int]:

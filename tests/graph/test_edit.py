@@ -351,7 +351,7 @@ def test_pruning_by_usage_and_energy(graph: Graph) -> None:
     graph.train(epochs=1, batch=16)
     usage = graph.parameters.usage
     assert usage is not None
-    assert np.array_equal(usage[graph.parameters.index.slot], graph.parameters.index.count)  # one pass
+    assert np.array_equal(usage[graph.parameters.index.slots()], graph.parameters.index.count)  # one pass
     copy = WorkingCopy(graph)
     by_count, by_usage = (
         set(to_prune(copy, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")
