@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sifu_store.store import Store
 from small import write_text
@@ -49,7 +49,7 @@ def state(path: Path) -> dict[str, np.ndarray]:
     with Graph.open(path) as graph:
         index, initial = graph.parameters.index, graph.parameters.edges.initial
         slots = index.slots()
-        return {
+        found = {
             "row_start": index.row_start,
             "target": index.target,
             "count": index.count,
@@ -61,6 +61,7 @@ def state(path: Path) -> dict[str, np.ndarray]:
             "bias": initial.bias(slots),
             "scores": np.array([token.log_p for token in graph.score(TEXT * 3).tokens]),
         }
+        return {name: np.array(values) for name, values in found.items()}  # not mapped
 
 
 def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
@@ -83,6 +84,7 @@ def edit(graph: Graph, which: int) -> None:
 
 
 @pytest.mark.usefixtures("mapped")
+@settings(max_examples=8)
 @given(edits=st.lists(st.integers(0, 6), max_size=3, unique=True))
 def test_mapped_is_in_memory(original: Path, tmp_path_factory: pytest.TempPathFactory, edits: list[int]) -> None:
     path = Path(shutil.copytree(original, tmp_path_factory.mktemp("copy") / "graph.sifu"))
@@ -112,7 +114,7 @@ def test_what_is_damaged_is_found_and_made_again(original: Path, tmp_path: Path)
     folder = next(x for x in (path / FOLDER).iterdir() if x.is_dir())
     for file in sorted(folder.iterdir()):
         content = file.read_bytes()
-        for torn in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1], b""):
+        for torn in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1]):
             file.write_bytes(torn)
             with Store.open(path) as store:
                 assert [damage.array for damage in verify(store).damage] == ["index"]
