@@ -264,7 +264,7 @@ class GraphSession:
             if self.host_memory is not None:
                 process_memory.bound_freed_memory()
             self.library_bytes = process_memory.anonymous_bytes()
-            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings)
+            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings, self.scratch_folder)
             self.table_bytes = max(0, process_memory.anonymous_bytes() - self.library_bytes)
         return self._parameters
 
@@ -290,6 +290,7 @@ class GraphSession:
         kept: Sequence[str] = (),
         trained_edges: int = 0,
         evaluated_edges: int = 0,
+        changed_pages: int | None = None,
         parameters: Parameters | None = None,
     ) -> None:
         """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
@@ -302,6 +303,8 @@ class GraphSession:
             See `EdgePool.configure`.
         trained_edges, evaluated_edges
             Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
+        changed_pages
+            See `EdgePool.configure`.
         parameters
             Those of a working copy instead of the graph's own.
 
@@ -350,6 +353,7 @@ class GraphSession:
             host_bytes=host_bytes,
             copied_bytes=copied,
             folder=self.scratch_folder(),
+            changed_pages=changed_pages,
         )
         if parameters is None:
             self._fit_device(copied)

@@ -45,8 +45,9 @@ from sifu_store.layout import (
 from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints, blocks, ranges
 from sifu_graph.config import SignalConfig
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, by_frequency, forbidden_keys
 from sifu_graph.model.counts import read_counts
 from sifu_graph.model.index_file import IndexFile, index_file
@@ -93,10 +94,16 @@ def pair_discounts(initial: InitialSettings) -> tuple[Discounts, ...]:
     return tuple((first, second, third) for first, second, third in every)
 
 
-def read_usage(store: Store) -> NDArray[np.int64]:
-    """How often training met each edge, int64 [slots]; zeros if that is not recorded."""
-    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
-    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
+def read_usage(store: Store, arrays: DiskArrays | None = None) -> Ints:
+    """How often training met each edge, int64 [slots], to be changed; zeros if that is not recorded.
+
+    ``arrays`` says where the result is. None: in memory.
+    """
+    found = (DiskArrays() if arrays is None else arrays).zeros(store.slots, np.int64)
+    if store.has(USAGE) and store.shape(USAGE) == (store.slots,):
+        for block in blocks(store.slots):
+            found[block] = store.read_rows(USAGE, np.arange(block.start, block.stop))
+    return found
 
 
 def read_initial(

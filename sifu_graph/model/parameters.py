@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from sifu_store.layout import BIAS, REPEAT_VERSION, USAGE, WEIGHT
 from sifu_store.store import Store
 from torch import Tensor
 
+from sifu_graph.arrays import Ints
 from sifu_graph.config import SignalConfig, initial_signal
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
 from sifu_graph.model.io import read_index, read_initial, read_pairs, read_small, read_usage
@@ -27,6 +30,21 @@ from sifu_graph.paging.edge_pool import EdgePool, row_pages
 from sifu_graph.paging.pool import Pool
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.settings import GraphSettings
+
+
+@dataclass(slots=True)
+class Usage:
+    """How often training met each edge; read when training begins."""
+
+    read: Callable[[], Ints]
+    counts: Ints | None = None  # [slots]; None: nothing was noted
+
+    def note(self, slots: Ints) -> None:
+        """Counts edges, int64 [k]."""
+        if self.counts is None:
+            self.counts = self.read()
+        used, times = np.unique(slots, return_counts=True)
+        self.counts[used] += times
 
 
 @dataclass(slots=True)
@@ -42,7 +60,7 @@ class Parameters:
     r_0: Tensor  # [d]
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
-    usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
+    usage: Usage | None = None  # how often training met each edge; None: not recorded
     tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed on the CPU
     base: Base | None = None  # what all edges share; None: each edge stands alone
 
@@ -59,8 +77,7 @@ class Parameters:
     def note_usage(self, slots: NDArray[np.int64]) -> None:
         """Counts the edges that the text of a step took: slots int64 [k], -1 for a default edge."""
         if self.usage is not None:
-            used, times = np.unique(slots[slots >= 0], return_counts=True)
-            self.usage[used] += times
+            self.usage.note(slots[slots >= 0])
 
     @property
     def default_W(self) -> Tensor:
@@ -93,7 +110,12 @@ class Parameters:
         return self.r_0.shape[0]
 
 
-def read_parameters(current: Callable[[], Store], config: SignalConfig, settings: GraphSettings) -> Parameters:
+def read_parameters(
+    current: Callable[[], Store],
+    config: SignalConfig,
+    settings: GraphSettings,
+    folder: Callable[[], Path] | None = None,
+) -> Parameters:
     """The parameters of the graph in a store.
 
     Pages of edges are read when a batch or a walk needs them.
@@ -104,6 +126,8 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
         Returns the store to read from: a session exchanges its store for another view of the same snapshot.
     config, settings
         The signal, and the settings of that snapshot.
+    folder
+        Returns where tables are that training changes and that are too large for memory. None: in memory.
 
     Raises
     ------
@@ -127,7 +151,8 @@ def read_parameters(current: Callable[[], Store], config: SignalConfig, settings
     r_0 = torch.from_numpy(initial_signal(config, settings["width"], settings["initial"]["seed"]))
     small = {name: torch.from_numpy(values) for name, values in read_small(store, config).items()}
     base = Base.of(small, read_pairs(store, index, settings)) if config.base else None
-    return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
+    usage = Usage(lambda: read_usage(current(), DiskArrays(None if folder is None else folder())))
+    return Parameters(index, edges, r_0, small, usage=usage, base=base)
 
 
 def write_parameters(store: Store, parameters: Parameters, stages: Stages = SILENT) -> int:
@@ -142,8 +167,8 @@ def write_parameters(store: Store, parameters: Parameters, stages: Stages = SILE
         store.write(name, value.numpy())
     for name, value in parameters.state.items():
         store.write(name, value.numpy())
-    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
-        store.write(USAGE, parameters.usage)
+    if parameters.usage is not None and parameters.usage.counts is not None:
+        store.write(USAGE, parameters.usage.counts)
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):
             store.create_paged(name, tuple(array.shape[1:]), np.float32)

@@ -45,6 +45,7 @@ class _Settings:
     host_bytes: int | None = None  # of the frames; None: every page has a frame
     folder: Path | None = None
     copied_bytes: int = 0
+    changed_pages: int | None = None  # most pages that change; None: all
 
 
 class EdgePool(Pool):
@@ -104,6 +105,7 @@ class EdgePool(Pool):
         host_bytes: int | None = None,
         copied_bytes: int = 0,
         folder: Path | None = None,
+        changed_pages: int | None = None,
     ) -> None:
         """Sets the arrays that page together and the memory that they may take. No page may be dirty.
 
@@ -119,6 +121,8 @@ class EdgePool(Pool):
             The part of it that the copies may take.
         folder
             Folder of the spill file; needed with a bound.
+        changed_pages
+            Pages that change until the next call, at most: the disk must have space for them. None: all.
 
         Raises
         ------
@@ -142,7 +146,7 @@ class EdgePool(Pool):
                     f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on `batch`"
                 )
             host_bytes -= copied_bytes
-        settings = _Settings(layout, host_bytes, folder, copied_bytes)
+        settings = _Settings(layout, host_bytes, folder, copied_bytes, changed_pages)
         if settings == self._settings and set(kept) == self.source.kept - {WEIGHT, BIAS}:
             return
         assert not self.table.dirty.any(), "changes would be lost"
@@ -195,8 +199,9 @@ class EdgePool(Pool):
         edge_bytes = list(layout.edge_bytes.values())
         file = SpillFile(folder, edge_bytes, pages=layout.pages, page_edges=layout.page_edges)
         try:
-            if layout.shapes != self._bare.shapes:  # in training the file must have space for every page
-                enough_space(file, layout.pages * layout.page_bytes + settings.copied_bytes)
+            if layout.shapes != self._bare.shapes:  # in training the file must have space for what changes
+                pages = min(layout.pages, settings.changed_pages or layout.pages)
+                enough_space(file, pages * layout.page_bytes + settings.copied_bytes)
             places = table.frames * layout.page_edges
             with file.mapping():
                 memory = {
