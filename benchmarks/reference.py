@@ -80,7 +80,7 @@ def their_model(module: ModuleType, graph: Graph) -> tuple[Any, Any]:
     model.prepare_network(vocab)
     assert len(model.weights) == index.edges + 1  # row 0 is the default edge, the others follow in (u, v) order
     with torch.no_grad():
-        slot = torch.from_numpy(index.slot)
+        slot = torch.from_numpy(index.slots())
         model.weights[0], model.biases[0, 0] = parameters.default_W, parameters.default_b
         model.weights[1:], model.biases[1:, 0] = parameters.edges.W[slot], parameters.edges.b[slot]
         model.node_bias[:, 0] = parameters.node_bias

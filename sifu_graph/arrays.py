@@ -1,4 +1,4 @@
-"""Aliases of array types, types of ids, and six functions of integer arrays that many modules need.
+"""Aliases of array types, types of ids, and functions of integer arrays that many modules need.
 
 It knows numpy only.
 """
@@ -66,6 +66,14 @@ def blocks(stop: int, size: int | None = None, *, start: int = 0) -> Iterator[sl
     """The places from ``start`` to before ``stop``, in blocks of a size; None: of `BLOCK`."""
     size = BLOCK if size is None else size
     return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
+
+
+def bincount(values: Integers, n: int, weights: Integers | Doubles | None = None) -> Doubles:
+    """As `numpy.bincount` with ``minlength`` n, float64 [n], of arrays that may be larger than memory."""
+    out = np.zeros(n)
+    for block in blocks(len(values)):
+        out += np.bincount(values[block], None if weights is None else weights[block], minlength=n)
+    return out
 
 
 def runs(pages: Ints, *, most: int = MAX_RUN) -> list[tuple[PageId, PageId]]:

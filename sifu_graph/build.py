@@ -23,13 +23,14 @@ from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked
-from sifu_graph.arrays import Bools, Ints
+from sifu_graph.arrays import Bools, bincount, blocks
 from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
-from sifu_graph.edge_index import EdgeIndex, base_parameters, dense_parameters, stored_parameters
+from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.kernels.native import slow_reason
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import StoredOrigins
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.progress import ProgressOption, Stages
 from sifu_graph.progress_bar import reporting
@@ -260,16 +261,17 @@ def _build(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout, stages=stages)
         keep_copies(corpus, Path(scratch))
-        counts = count_pairs(tokens, n=nodes, stages=stages)
+        arrays = DiskArrays(Path(scratch))
+        counts = count_pairs(tokens, n=nodes, arrays=arrays, stages=stages)
         private = select_private(counts, sparsify=options.sparsify, min_count=options.min_count)
         edges, covered = int(private.sum()), coverage(counts, private)
         asked, split = options.clones, None
         if asked is None:
             asked = max(CLONES, tokens.train.tokens // CLONE_TOKENS) if config.base else 0
         if asked:
-            split = choose(tokens.train, counts, clones=asked, arrays=DiskArrays(Path(scratch)), stages=stages)
+            split = choose(tokens.train, counts, clones=asked, arrays=arrays, stages=stages)
         stages.stage(f"writing {edges:,} private edges")
-        graph = _new_graph(tokenizer, config, counts, private, split, options=options)
+        graph = _new_graph(tokenizer, config, counts, private, split, options=options, arrays=arrays)
         clones = 0 if split is None else len(split.tree)
         made = {"clones": clones} if clones else {}
         build: BuildSettings = {
@@ -379,18 +381,12 @@ def _notes(
     covered = coverage(counts, private)
     asked = int((counts.count >= options.min_count).sum())
     if covered < LEAST_COVERAGE and int(private.sum()) < asked:
-        share = min(1.0, math.ceil(1000 * _pairs_for(counts.count, GOOD_COVERAGE) / nodes**2) / 1000)
+        share = min(1.0, math.ceil(1000 * counts.pairs_for(GOOD_COVERAGE) / nodes**2) / 1000)
         notes.append(
             f"only {covered:.1%} of the pairs in the text have a private edge with `sparsify={options.sparsify:g}`; "
             f"`sparsify={share:g}` gives one to {GOOD_COVERAGE:.0%}"
         )
     return notes
-
-
-def _pairs_for(count: Ints, share: float) -> int:
-    """How many of the most frequent pairs make up this share of all their occurrences, ``count`` int64 [pairs]."""
-    most_first = np.sort(count)[::-1].cumsum()
-    return 1 + int(np.searchsorted(most_first, share * most_first[-1]))
 
 
 def _share_for(documents: int) -> float:
@@ -406,26 +402,30 @@ def _new_graph(
     clones: CloneCounts | None,
     *,
     options: BuildOptions,
+    arrays: DiskArrays,
 ) -> NewGraph:
     """The arrays of the graph with these private edges, a mask of the pairs [pairs]."""
     discounts = estimate_discounts(counts.count)
-    taken = discount_of(counts.count, discounts)
+    discounted = np.zeros(counts.n)
+    for block in blocks(len(counts)):
+        taken = discount_of(counts.count[block], discounts)
+        discounted += np.bincount(counts.source[block], weights=taken, minlength=counts.n)
     known = Counts(
         total=counts.row_total,
-        discounted=np.bincount(counts.source, weights=taken, minlength=counts.n).astype(np.float64),
-        predecessors=np.bincount(counts.target, minlength=counts.n),
+        discounted=discounted,
+        predecessors=bincount(counts.target, counts.n).astype(np.int64),
         discounts=discounts,
     )
-    source, target, count = counts.source[private], counts.target[private], counts.count[private]
+    source, target, count = (arrays.chosen(side, private) for side in (counts.source, counts.target, counts.count))
     initial = EdgeInitializer.create(
         method=options.init,
         seed=options.seed,
         config=config,
         width=options.width,
         length=options.length,
-        index=EdgeIndex.from_slots(counts.n, source, target, count),
-        slots=len(source),
-        counts=known,
+        nodes=counts.n,
+        keys=counts.n + 1,
+        origins=StoredOrigins(np.empty((0, 2), np.int32), np.empty(0, np.float32)),
     )
     default_weight, default_bias = initial.default()
     node_bias, base = initial.node_bias(), {}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.durable import disk_errors
 
+from sifu_graph.arrays import blocks
 from sifu_graph.pools import pool
 
 SMALL_BYTES = 1 << 24
@@ -64,6 +65,15 @@ class DiskArrays:
             return values
         found = self.zeros(len(values), values.dtype)
         found[:] = values
+        return found
+
+    def chosen(self, values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+        """``values[mask]``, for ``values`` [k] and ``mask`` bool [k]."""
+        found, size = self.zeros(int(mask.sum()), values.dtype), 0
+        for block in blocks(len(values)):
+            some = values[block][mask[block]]
+            found[size : size + len(some)] = some
+            size += len(some)
         return found
 
 

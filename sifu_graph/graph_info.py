@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifu_store.layout import CLONE_PARENT, COUNT, SOURCE
+import numpy as np
+from sifu_store.layout import CLONE_PARENT
 from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
+from sifu_graph.model.io import read_index
 from sifu_graph.settings import GraphSettings
 from sifu_graph.text.encoded import CACHE
 from sifu_graph.text.kept_texts import PATTERN
@@ -48,7 +50,8 @@ def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) ->
     """The figures of a graph at a path; ``base``: all its edges share a base."""
     nodes, width = settings["nodes"], settings["width"]
     cache, copies = path / CACHE, list((path / CACHE).glob(PATTERN))
-    edges = int((store.read(SOURCE) >= 0).sum())
+    index, _ = read_index(store, settings)
+    edges = index.edges
     dense = dense_parameters(nodes, width, base=base)
     stored = stored_parameters(nodes, edges, width, base=base)
     return GraphInfo(
@@ -59,7 +62,7 @@ def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) ->
         private_edges=edges,
         stored_parameters=stored,
         ratio=stored / dense,
-        coverage=min(1.0, float(store.read(COUNT).sum() / max(1, store.read("rows/total").sum()))),
+        coverage=min(1.0, float(index.count.sum(dtype=np.int64) / max(1, store.read("rows/total").sum()))),
         corpus_tokens=settings["build"]["corpus_tokens"],
         store_bytes=store.size_bytes(),
         trained_pages=int(store.page_stored().sum()),

@@ -250,7 +250,9 @@ class GraphSession:
                 process_memory.bound_freed_memory()
             self._library_bytes = process_memory.anonymous_bytes()
             known, self._known = self._known, None  # it holds for this snapshot alone
-            self._parameters = read_parameters(lambda: self.store, self.signal, self.settings, known)
+            self._parameters = read_parameters(
+                lambda: self.store, self.signal, self.settings, known, self._scratch_folder
+            )
             self._table_bytes = max(0, process_memory.anonymous_bytes() - self._library_bytes)
         return self._parameters
 
@@ -276,6 +278,7 @@ class GraphSession:
         kept: Sequence[str] = (),
         trained_edges: int = 0,
         evaluated_edges: int = 0,
+        changed_pages: int | None = None,
         parameters: Parameters | None = None,
     ) -> None:
         """Lays the edges out in the memory that they may take. What there is to say about it is ``memory_note``.
@@ -288,6 +291,8 @@ class GraphSession:
             See `EdgePool.configure`.
         trained_edges, evaluated_edges
             Edges that the text of a batch takes, at most: they are copied, and count against the memory too.
+        changed_pages
+            See `EdgePool.configure`.
         parameters
             Those of a working copy instead of the graph's own.
 
@@ -336,6 +341,7 @@ class GraphSession:
             host_bytes=host_bytes,
             copied_bytes=copied,
             folder=self._scratch_folder(),
+            changed_pages=changed_pages,
         )
         if parameters is None:
             self._fit_device(copied)

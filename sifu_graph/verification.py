@@ -13,6 +13,7 @@ from sifu_store.consistency import Contents, Faults
 from sifu_store.reading import StoreReader
 from sifu_store.verify import VerifyReport
 
+from sifu_graph.model.index_file import damaged_indices
 from sifu_graph.progress import ProgressOption
 from sifu_graph.progress_bar import reporting
 from sifu_graph.settings import checked
@@ -35,13 +36,14 @@ def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyRepo
     -------
     VerifyReport
         All damage; that of settings has the array "settings", that of encoded texts "encoded text", that of copies of
-        texts "copy of the text".
+        texts "copy of the text", that of the files of an index "index".
     """
     with reporting(progress) as stages:
         stage = stages.stage("checking chunks", unit="chunks")
         report = store.verify(progress=stage.at, check=not_finite, further=partial(_graph_faults, store.settings))
         cache = store.path / CACHE
-        return replace(report, damage=(*report.damage, *damaged_token_files(cache), *damaged_copies(cache)))
+        files = (*damaged_token_files(cache), *damaged_copies(cache), *damaged_indices(store.path))
+        return replace(report, damage=(*report.damage, *files))
 
 
 def _graph_faults(found: dict[str, Any], contents: Contents) -> Faults:

@@ -138,5 +138,5 @@ def _count_nodes(copy: WorkingCopy, counts: PairCounts) -> None:
     copy.nodes["rows/total"] = copy.nodes["rows/total"] + counts.row_total
     place = copy.index.find(counts.source.astype(np.int64), counts.target.astype(np.int64))
     known = place >= 0
-    copy.edges[COUNT][copy.index.slot[place[known]]] += counts.count[known]
+    copy.edges[COUNT][copy.index.slots(place[known])] += counts.count[known]
     copy.touched()

@@ -110,7 +110,7 @@ class PairTable:
         )
         own = self.edges[:, 0] * self.tree.nodes + self.edges[:, 1]
         return found.with_edges(
-            np.concatenate([index.keys, own]), np.concatenate([energy, self.energy]), index.forbidden
+            np.concatenate([index.keys(), own]), np.concatenate([energy, self.energy]), index.forbidden
         )
 
     def count_of(self, source: int, target: int) -> int:

@@ -82,7 +82,7 @@ def to_prune(
         around = index.target == node
         around[index.row(node)] = True
         keep |= ~around
-    slots: Ints = index.slot[~keep]
+    slots: Ints = index.slots(np.flatnonzero(~keep))
     return slots
 
 
@@ -94,14 +94,15 @@ def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
     if by == "usage":
         if not copy.edges.peek(USAGE).any():
             raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
-        return copy.edges.peek(USAGE)[index.slot].astype(np.float64)
+        return copy.edges.peek(USAGE)[index.slots()].astype(np.float64)
     if copy.pairs is not None:
-        added: NDArray[np.float64] = np.abs(copy.edges.peek(ENERGY)[index.slot]).astype(np.float64)
+        added: NDArray[np.float64] = np.abs(copy.edges.peek(ENERGY)[index.slots()]).astype(np.float64)
         return added
     rest = Rest.of(copy)
-    by_page = np.argsort(index.slot, kind="stable")
+    slot = index.slots()
+    by_page = np.argsort(slot, kind="stable")
     out = np.empty(index.edges)
-    out[by_page] = rest.of_edges(copy, index.slot[by_page])
+    out[by_page] = rest.of_edges(copy, slot[by_page])
     return out - rest.default
 
 
@@ -157,7 +158,7 @@ def grow(
     if to_ratio is not None:
         if not 0 <= to_ratio <= 1:
             raise OptionError(f"`to_ratio` is {to_ratio}: expected a number from 0 to 1")
-        worth = index.count.copy()
+        worth = index.count.astype(np.int64)
         seen = place >= 0
         if own_text:
             worth[place[seen]] = np.maximum(worth[place[seen]], text.count[seen])
@@ -168,7 +169,7 @@ def grow(
         order = np.lexsort((np.arange(len(every)), is_new, -every))
         kept = np.zeros(len(every), bool)
         kept[order[: private_edge_budget(to_ratio, copy.n)]] = True
-        demoted = index.slot[~kept[: index.edges]]
+        demoted = index.slots(np.flatnonzero(~kept[: index.edges]))
         found = found[kept[index.edges :]]
     chosen = np.zeros(len(text), bool)
     chosen[found] = True
@@ -201,5 +202,5 @@ def runs(copy: WorkingCopy) -> int:
     index = copy.index
     starts = np.zeros(index.edges + 1, bool)
     starts[index.row_start] = True
-    starts[1:-1] |= np.diff(index.slot) != 1
+    starts[1:-1] |= np.diff(index.slots()) != 1
     return int(starts[:-1].sum())

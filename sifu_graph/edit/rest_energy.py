@@ -123,7 +123,7 @@ def log_shares(copy: WorkingCopy, rest: Rest, rows: Ints) -> Doubles:
     out = np.empty(len(rows))
     for i, u in enumerate(rows.tolist()):
         row = index.row(u)
-        slots, count = index.slot[row], index.count[row]
+        slots, count = index.slots(row), index.count[row]
         total = max(1, int(counts.total[u]))
         follows = predecessors[index.target[row]]
         p = (count - discount_of(count, counts.discounts) + counts.discounted[u] * follows) / total

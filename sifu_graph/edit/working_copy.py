@@ -55,8 +55,10 @@ from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue, Table,
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import number
 from sifu_graph.edit_bounds import require_bounded
-from sifu_graph.model.io import discounts_of, small_array, small_names
-from sifu_graph.ops.initial import EdgeInitializer, initial_energies
+from sifu_graph.model.counts import discounts_of
+from sifu_graph.model.io import small_array, small_names
+from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import StoredOrigins, initial_energies
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import read_settings
 from sifu_graph.text.kneser_ney import Counts
@@ -158,7 +160,7 @@ class WorkingCopy:
         """The initializer that generates the parameters of the current edges."""
         if self._initial is None:
             initial = self.settings["initial"]
-            self._initial = EdgeInitializer.frozen(
+            self._initial = EdgeInitializer.create(
                 method=initial["method"],
                 seed=initial["seed"],
                 config=self.config,
@@ -166,8 +168,7 @@ class WorkingCopy:
                 length=self.settings["build"]["length"],
                 nodes=initial.get("nodes", self.settings["nodes"]),
                 keys=self.keys,
-                origin=self.edges.peek(ORIGIN),
-                energy=self.edges.peek(ENERGY),
+                origins=StoredOrigins(self.edges.peek(ORIGIN), self.edges.peek(ENERGY)),
             )
         return self._initial
 
@@ -187,7 +188,7 @@ class WorkingCopy:
         ``sources``: those that are needed, int64 [k]; others may lack their pairs. None: all.
         """
         assert self.pairs is not None
-        energy = self.edges.peek(ENERGY)[self.index.slot].astype(np.float64)
+        energy = self.edges.peek(ENERGY)[self.index.slots()].astype(np.float64)
         return self.pairs.model(self.nodes, self.settings["initial"], self.index, energy, sources)
 
     def slot_of(self, u: int, v: int) -> int | None:
@@ -196,7 +197,7 @@ class WorkingCopy:
 
     def row_slots(self, u: int) -> Ints:
         """The slots of the private edges out of a node, by target, int64 [k]."""
-        return self.index.slot[self.index.row(u)]
+        return self.index.slots(self.index.row(u))
 
     def column_slots(self, v: int) -> Ints:
         """The slots of the private edges into a node, int64 [k]."""
@@ -412,7 +413,7 @@ class WorkingCopy:
 
     def compact(self) -> None:
         """Stores every row as one run of slots, in the order of the index, without free slots."""
-        order = self.index.slot
+        order = self.index.slots()
         for name, column in self.edges.items():
             self.edges[name] = column[order]
         self.touched()

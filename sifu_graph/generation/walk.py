@@ -81,9 +81,7 @@ class Walk:
         index = parameters.index
         self._row_start: list[int] = index.row_start.tolist()
         self._targets = index.target.view(np.int32).data
-        self._slots = index.slot
-        self._slots_at = index.slot.ctypes.data
-        self._slot = cast("Sequence[Slot]", index.slot.data)
+        self._slot = None if index.moved is None else cast("Sequence[Slot]", index.moved.data)
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy().data
         self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
@@ -128,12 +126,12 @@ class Walk:
         start, stop = self._row_start[self.node : self.node + 2]
         at = bisect_left(self._targets, node, start, stop)
         if at < stop and self._targets[at] == node:
-            slot = self._slot[at]
+            slot = Slot(at) if self._slot is None else self._slot[at]
             place: int = slot
             if not self._resident:
                 place = self._pool.edge(slot)
             elif self._pool.missing:
-                self._pool.require(self._slots[at : at + 1])
+                self._pool.require(np.array([slot]))
             self._place_value[0] = place
         else:
             self._place_value[0] = -1
@@ -173,11 +171,10 @@ class Walk:
         row = self._rows.get(node)
         if row is not None:
             return row
-        start, stop = self._row_start[node : node + 2]
-        slots, pool = self._slots[start:stop], self._pool
+        slots, pool = self.parameters.index.slots(slice(*self._row_start[node : node + 2])), self._pool
         if self._resident:
             pool.require(slots)
-            row = self._rows[node] = RowPlaces(slots, self._slots_at + 8 * start, stop - start)
+            row = self._rows[node] = RowPlaces(slots, slots.ctypes.data, len(slots))
             return row
         known = pool.place_row(slots, self._known.get(node))
         self._known[node] = known

@@ -259,8 +259,8 @@ class Contestants:
             unknown = scale * float(energy[UNKNOWN])
         return cls(
             targets=targets,
-            slots=index.slot[row],
-            counts=index.count[row],
+            slots=index.slots(row),
+            counts=index.count[row].astype(np.int64),
             energy=energy,
             private=private,
             candidate=candidate,

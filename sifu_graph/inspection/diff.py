@@ -203,7 +203,7 @@ class _Comparison:
         keys = self.to_b[u] * b.nodes + self.to_b[v]
         keys[(self.to_b[u] < 0) | (self.to_b[v] < 0)] = -1
         there = np.flatnonzero(keys >= 0)
-        _, at_a, in_b = np.intersect1d(keys[there], b.keys, assume_unique=True, return_indices=True)
+        _, at_a, in_b = np.intersect1d(keys[there], b.keys(), assume_unique=True, return_indices=True)
         in_a = there[at_a]
         removed = np.setdiff1d(np.arange(a.edges), in_a, assume_unique=True)
         added = np.setdiff1d(np.arange(b.edges), in_b, assume_unique=True)
@@ -247,7 +247,7 @@ class _Comparison:
 
     def _compare(self, in_a: Ints, in_b: Ints) -> tuple[Ints, Floats, Floats]:
         """The pairs of edges that differ, int64 [k], and their energies before and after, float32 [k] each."""
-        slot_a, slot_b = self.a._at_rest.index.slot[in_a], self.b._at_rest.index.slot[in_b]
+        slot_a, slot_b = self.a._at_rest.index.slots(in_a), self.b._at_rest.index.slots(in_b)
         stored_a, stored_b = (
             side.stored[slots // PAGE_EDGES] for side, slots in zip(self.sides, (slot_a, slot_b), strict=True)
         )
@@ -301,7 +301,7 @@ class _Comparison:
     def _energies(self, which: int, edges: Ints) -> Floats:
         """The energies of edges that only one snapshot has, float32 [edges]."""
         side = self.sides[which]
-        slots = side.graph._at_rest.index.slot[edges]
+        slots = side.graph._at_rest.index.slots(edges)
         out = np.zeros(len(edges), np.float32)
         for block in _blocks(np.arange(len(edges)), slots):
             out[block] = side.energy(edges[block], *side.values(slots[block]))

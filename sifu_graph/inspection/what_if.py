@@ -211,15 +211,14 @@ def _place(index: EdgeIndex, u: int, v: int) -> int:
 
 def _with_edge(index: EdgeIndex, u: int, v: int) -> EdgeIndex:
     """The index with one more private edge, which never occurred."""
-    key = u * index.nodes + v
-    place = int(np.searchsorted(index.keys, key))
+    row, slot = index.row(u), index.slots()
+    place = row.start + int(np.searchsorted(index.target[row], v))
     return dataclasses.replace(
         index,
         row_start=index.row_start + (np.arange(len(index.row_start)) > u),
         target=np.insert(index.target, place, v),
-        slot=np.insert(index.slot, place, int(index.slot.max(initial=-1)) + 1),
         count=np.insert(index.count, place, 0),
-        keys=np.insert(index.keys, place, key),
+        moved=np.insert(slot, place, int(slot.max(initial=-1)) + 1),
     )
 
 
@@ -230,9 +229,8 @@ def _kept(index: EdgeIndex, keep: NDArray[np.bool_]) -> EdgeIndex:
         index,
         row_start=kept_before[index.row_start],
         target=index.target[keep],
-        slot=index.slot[keep],
         count=index.count[keep],
-        keys=index.keys[keep],
+        moved=index.slots(np.flatnonzero(keep)),
     )
 
 
@@ -242,9 +240,6 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
     keep = index.target != node
     keep[index.row(node)] = False
     index = _kept(index, keep)
-    source, target = np.divmod(index.keys, index.nodes)
-    target -= target > node
-    source -= source > node
     nodes = index.nodes - 1
     banned = np.stack(np.divmod(index.forbidden, index.nodes))
     banned = banned[:, (banned != node).all(0)]
@@ -257,8 +252,7 @@ def _without_node(parameters: Parameters, node: int) -> Parameters:
         index,
         nodes=nodes,
         row_start=np.delete(index.row_start, node + 1),  # its row is empty
-        target=target.astype(np.int32),
-        keys=source * nodes + target,
+        target=index.target - (index.target > node),
         forbidden=banned[0] * nodes + banned[1],
         by_frequency=order,
     )

@@ -69,7 +69,7 @@ def export_graphml(graph: GraphSession, path: Path, *, clones: int = 0, stages: 
                 f'<data key="d4">{value:.9g}</data></edge>\n'
                 for target, count, value in zip(index.target[row], index.count[row], energy[row], strict=True)
             )
-        for pair in np.setdiff1d(index.forbidden, index.keys).tolist():
+        for pair in index.forbidden.tolist():
             u, v = divmod(pair, index.nodes)
             file.write(f'<edge source="{u}" target="{v}"><data key="d6">true</data></edge>\n')
         if clones:

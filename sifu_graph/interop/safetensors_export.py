@@ -72,13 +72,13 @@ def write_safetensors(
     small: dict[str, NDArray[Any]] = {
         SOURCE: index.sources().astype(np.int32),
         TARGET: index.target,
-        COUNT: index.count,
+        COUNT: index.count.astype(np.int64, copy=False),
         STORED: pages.astype(np.uint8),
     }
     small |= {name: _of_store(store, spec) for name, spec in specs.items() if not spec.paged and name not in small}
-    small |= {name: small[name][index.slot] for name in BY_SLOT if name in small}
+    small |= {name: small[name][index.slots()] for name in BY_SLOT if name in small}
     small = {name: _halved(name, values) if half else values for name, values in small.items() if name in specs}
-    slots = index.slot[np.repeat(pages, PAGE_EDGES)[: index.edges]]
+    slots = index.slots(np.flatnonzero(np.repeat(pages, PAGE_EDGES)[: index.edges]))
     d = graph.parameters.width
     shapes = {name: (values.shape, values.dtype) for name, values in small.items()}
     paged = np.dtype(np.float16 if half else np.float32)
@@ -107,7 +107,7 @@ def write_safetensors(
 
 def _trained(graph: GraphSession) -> Bools:
     """The pages of the edges sorted by (u, v) with an edge of a page that was trained, bool [pages]."""
-    slot = graph.parameters.index.slot
+    slot = graph.parameters.index.slots()
     trained = graph.store.page_stored()[slot // PAGE_EDGES]
     if not len(slot):
         return np.zeros(0, bool)

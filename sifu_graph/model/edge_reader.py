@@ -76,4 +76,4 @@ class EdgeReader:
 
     def blocks(self, name: str, index: EdgeIndex) -> Iterator[Floats]:
         """The values of all private edges, sorted by (u, v), block by block (see `blocks`); as `read`."""
-        return (self.read(name, index.slot[block]) for block in blocks(index.edges))
+        return (self.read(name, index.slots(block)) for block in blocks(index.edges))

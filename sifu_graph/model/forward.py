@@ -233,7 +233,7 @@ def pages_of(index: EdgeIndex, tokens: Ids, page_edges: int) -> NDArray[np.int64
     """The pages of the rows of these tokens, int64 [k], in the order in which a batch meets them."""
     nodes = np.unique(tokens)
     start, size = index.row_start[nodes], np.diff(index.row_start)[nodes]
-    page = index.slot[ranges(start, size)] // page_edges
+    page = index.slots(ranges(start, size)) // page_edges
     first = np.unique(page, return_index=True)[1]
     return page[np.sort(first)]
 

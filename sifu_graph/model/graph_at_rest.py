@@ -23,6 +23,7 @@ from sifu_graph.config import SignalConfig
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base_at_rest import BaseAtRest
 from sifu_graph.model.edge_reader import EdgeReader
+from sifu_graph.model.index_file import IndexFile
 from sifu_graph.model.io import read_index, read_initial, read_sources, small_array, with_pairs
 from sifu_graph.ops import at_rest
 from sifu_graph.ops.initial import EdgeInitializer
@@ -72,9 +73,13 @@ class GraphAtRest:
         return self._config.base
 
     @cached_property
+    def _index(self) -> tuple[EdgeIndex, IndexFile | None]:
+        return read_index(self._current(), self._settings)
+
+    @property
     def index(self) -> EdgeIndex:
         """The private edges, by (u, v)."""
-        return read_index(self._current(), self._settings)
+        return self._index[0]
 
     def small(self, name: str) -> NDArray[Any]:
         """An array that is trained and not paged, by its name in the store."""
@@ -93,7 +98,7 @@ class GraphAtRest:
 
     @cached_property
     def _initial(self) -> EdgeInitializer:
-        return read_initial(self._current(), self._config, self.index, self._settings)
+        return read_initial(self._current(), self._config, *self._index, self._settings)
 
     @cached_property
     def _encoding(self) -> Floats:
@@ -158,8 +163,8 @@ class GraphAtRest:
         p = np.exp(logits - np.logaddexp.reduce(shares))
         return RowAtRest(
             target=self.index.target[row].astype(np.int64),
-            count=self.index.count[row],
-            slot=self.index.slot[row],
+            count=self.index.count[row].astype(np.int64),
+            slot=self.index.slots(row),
             energy=energy,
             probability=p[:-1],
             default_energy=default,
@@ -169,7 +174,7 @@ class GraphAtRest:
     def edges(self, places: Ints) -> Doubles:
         """The energies of private edges by their places in the index, int64 [k]: float64 [k]."""
         if not self._config.base:
-            return at_rest.energies(self.reader().read(BIAS, self.index.slot[places]), self._encoding)
+            return at_rest.energies(self.reader().read(BIAS, self.index.slots(places)), self._encoding)
         source = np.searchsorted(self.index.row_start, places, side="right") - 1
         base, target = self.base(source), self.index.target[places].astype(np.int64)
         found = [base.parts(u, target[[k]]).sum()[0] for k, u in enumerate(source.tolist())]

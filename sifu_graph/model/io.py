@@ -45,14 +45,18 @@ from sifu_store.layout import (
 from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints, blocks, ranges
 from sifu_graph.config import SignalConfig
-from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.disk_arrays import DiskArrays
+from sifu_graph.edge_index import EdgeIndex, by_frequency, forbidden_keys
+from sifu_graph.model.counts import read_counts
+from sifu_graph.model.index_file import IndexFile, index_file
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import Origins, StoredOrigins, origins_of_build
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.settings import GraphSettings, InitialSettings
 from sifu_graph.text.clone_tree import CloneTree
-from sifu_graph.text.kneser_ney import Counts, Discounts
+from sifu_graph.text.kneser_ney import Discounts
 
 SMALL = ("default/weight", "default/bias", "nodes/bias", "signal/alpha", "signal/scale")
 """Names of the arrays that are trained and not paged."""
@@ -80,22 +84,17 @@ def small_array(store: Store, name: str) -> NDArray[Any]:
     return np.zeros(new[name], np.float32) if name in new and not store.has(name) else store.read(name)
 
 
-def read_index(store: Store, settings: GraphSettings) -> EdgeIndex:
-    """The private edges, by (u, v)."""
-    return EdgeIndex.from_slots(
-        settings["nodes"],
-        store.read(SOURCE),
-        store.read(TARGET),
-        store.read(COUNT),
-        forbidden=store.read(FORBIDDEN) if store.has(FORBIDDEN) else None,
-        node_count=store.read("nodes/count"),
-    )
-
-
-def discounts_of(initial: InitialSettings) -> Discounts:
-    """The Kneser-Ney discounts that the counts of a graph are read with."""
-    first, second, third = initial["discounts"]
-    return first, second, third
+def read_index(store: Store, settings: GraphSettings) -> tuple[EdgeIndex, IndexFile | None]:
+    """The private edges, by (u, v), and the files of the index if it is mapped, as that of a large graph is."""
+    forbidden = store.read(FORBIDDEN) if store.has(FORBIDDEN) else None
+    n, counted = settings["nodes"], store.read("nodes/count")
+    found = index_file(store, settings)
+    if found is None:
+        source, target, count = store.read(SOURCE), store.read(TARGET), store.read(COUNT)
+        index = EdgeIndex.from_slots(n, source, target, count, forbidden=forbidden, node_count=counted)
+        return index, None
+    never, order = forbidden_keys(n, forbidden), by_frequency(counted)
+    return EdgeIndex(n, found.row_start, found.target, found.count, found.moved, never, order), found
 
 
 def pair_discounts(initial: InitialSettings) -> tuple[Discounts, ...]:
@@ -104,41 +103,45 @@ def pair_discounts(initial: InitialSettings) -> tuple[Discounts, ...]:
     return tuple((first, second, third) for first, second, third in every)
 
 
-def read_usage(store: Store) -> NDArray[np.int64]:
-    """How often training met each edge, int64 [slots]; zeros if that is not recorded."""
-    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
-    return store.read(USAGE) if found else np.zeros(store.slots, np.int64)
+def read_usage(store: Store, arrays: DiskArrays | None = None) -> Ints:
+    """How often training met each edge, int64 [slots], to be changed; zeros if that is not recorded.
+
+    ``arrays`` says where the result is. None: in memory.
+    """
+    found = (DiskArrays() if arrays is None else arrays).zeros(store.slots, np.int64)
+    if store.has(USAGE) and store.shape(USAGE) == (store.slots,):
+        for block in blocks(store.slots):
+            found[block] = store.read_rows(USAGE, np.arange(block.start, block.stop))
+    return found
 
 
-def read_initial(store: Store, config: SignalConfig, index: EdgeIndex, settings: GraphSettings) -> EdgeInitializer:
-    """The initializer of pages that are not stored: from the counts, or, after the first edit, from stored energies."""
-    initial = settings["initial"]
+def read_initial(
+    store: Store, config: SignalConfig, index: EdgeIndex, files: IndexFile | None, settings: GraphSettings
+) -> EdgeInitializer:
+    """The initializer of pages that are not stored: from the counts, or, after the first edit, from stored energies.
+
+    ``index`` and ``files`` are what `read_index` returned.
+    """
+    initial, nodes = settings["initial"], settings["nodes"]
     if store.has(ENERGY):
-        return EdgeInitializer.frozen(
-            method=initial["method"],
-            seed=initial["seed"],
-            config=config,
-            width=settings["width"],
-            length=settings["build"]["length"],
-            nodes=initial["nodes"],
-            keys=initial["keys"],
-            origin=store.read(ORIGIN),
-            energy=store.read(ENERGY),
-        )
+        nodes, keys = initial["nodes"], initial["keys"]
+        origin, energy = (store.read(ORIGIN), store.read(ENERGY)) if files is None else (files.origin, files.energy)
+        assert origin is not None
+        assert energy is not None
+        origins: Origins = StoredOrigins(origin, energy)
+    else:
+        keys, energy = nodes + 1, None if files is None else files.energy
+        counts = read_counts(store, settings)
+        origins = origins_of_build(initial["method"], index, counts, slots=store.slots, energy=energy)
     return EdgeInitializer.create(
         method=initial["method"],
         seed=initial["seed"],
         config=config,
         width=settings["width"],
         length=settings["build"]["length"],
-        index=index,
-        slots=store.slots,
-        counts=Counts(
-            store.read("rows/total"),
-            store.read("rows/discounted"),
-            store.read("nodes/predecessors"),
-            discounts_of(initial),
-        ),
+        nodes=nodes,
+        keys=keys,
+        origins=origins,
     )
 
 
@@ -212,7 +215,7 @@ def with_pairs(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | 
 
 def _added(sources: PairModel, store: Store, index: EdgeIndex, only: Ints | None = None) -> tuple[Ints, Doubles, Ints]:
     """What edges add and which are forbidden, as `PairModel.with_edges` takes it; ``only`` as for `with_pairs`."""
-    keys, place, forbidden = index.keys, index.slot, index.forbidden
+    keys, place, forbidden = index.keys(), index.slots(), index.forbidden
     if only is not None:
         nodes = only[: np.searchsorted(only, index.nodes)]
         edges = ranges(index.row_start[nodes], index.row_sizes()[nodes])

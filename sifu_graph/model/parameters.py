@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from sifu_store.layout import BIAS, REPEAT_VERSION, USAGE, WEIGHT
 from sifu_store.store import Store
 from torch import Tensor
 
+from sifu_graph.arrays import Ints
 from sifu_graph.config import SignalConfig, initial_signal
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
+from sifu_graph.model.index_file import MAPPED_SLOTS
 from sifu_graph.model.io import (
     INDEX,
     PAIRS,
@@ -40,6 +44,21 @@ from sifu_graph.settings import GraphSettings
 
 
 @dataclass(slots=True)
+class Usage:
+    """How often training met each edge; read when training begins."""
+
+    read: Callable[[], Ints]
+    counts: Ints | None = None  # [slots]; None: nothing was noted
+
+    def note(self, slots: Ints) -> None:
+        """Counts edges, int64 [k]."""
+        if self.counts is None:
+            self.counts = self.read()
+        used, times = np.unique(slots, return_counts=True)
+        self.counts[used] += times
+
+
+@dataclass(slots=True)
 class Parameters:
     """Everything that can be trained, and the index.
 
@@ -52,7 +71,7 @@ class Parameters:
     r_0: Tensor  # [d]
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
-    usage: NDArray[np.int64] | None = None  # [slots], how often training met each edge; None: not recorded
+    usage: Usage | None = None  # how often training met each edge; None: not recorded
     tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed on the CPU
     base: Base | None = None  # what all edges share; None: each edge stands alone
 
@@ -69,8 +88,7 @@ class Parameters:
     def note_usage(self, slots: NDArray[np.int64]) -> None:
         """Counts the edges that the text of a step took: slots int64 [k], -1 for a default edge."""
         if self.usage is not None:
-            used, times = np.unique(slots[slots >= 0], return_counts=True)
-            self.usage[used] += times
+            self.usage.note(slots[slots >= 0])
 
     @property
     def default_W(self) -> Tensor:
@@ -124,7 +142,11 @@ class Known:
 
 
 def read_parameters(
-    current: Callable[[], Store], config: SignalConfig, settings: GraphSettings, known: Known | None = None
+    current: Callable[[], Store],
+    config: SignalConfig,
+    settings: GraphSettings,
+    known: Known | None = None,
+    folder: Callable[[], Path] | None = None,
 ) -> Parameters:
     """The parameters of the graph in a store.
 
@@ -138,6 +160,8 @@ def read_parameters(
         The signal, and the settings of that snapshot.
     known
         What is not read again.
+    folder
+        Returns where tables are that training changes and that are too large for memory. None: in memory.
 
     Raises
     ------
@@ -146,15 +170,18 @@ def read_parameters(
     """
     store = current()
     before = None if known is None else known.parameters
-    index = before.index if before and known and known.has(*INDEX) else read_index(store, settings)
+    if before and known and known.has(*INDEX) and store.slots < MAPPED_SLOTS:
+        index, files = before.index, None
+    else:
+        index, files = read_index(store, settings)
     stored = store.page_stored()
 
     def rows() -> tuple[NDArray[np.float64], int]:
         """As `EdgePool` needs it."""
-        return row_pages(len(stored), index.sources(), index.slot, current().read("rows/total"))
+        return row_pages(len(stored), index, current().read("rows/total"))
 
     edges = EdgePool(
-        read_initial(store, config, index, settings),
+        read_initial(store, config, index, files, settings),
         slots=store.slots,
         stored=stored,
         read=lambda *run: current().read_pages(*run),
@@ -172,7 +199,8 @@ def read_parameters(
         shared = before.base if before and known and known.has(*PAIRS, *SOURCES) else None
         pairs = read_pairs(store, index, settings, None if shared is None else shared.pairs)
         base = Base.of(small, pairs)
-    return Parameters(index, edges, r_0, small, usage=read_usage(store), base=base)
+    usage = Usage(lambda: read_usage(current(), DiskArrays(None if folder is None else folder())))
+    return Parameters(index, edges, r_0, small, usage=usage, base=base)
 
 
 def write_parameters(store: Store, parameters: Parameters, stages: Stages = SILENT) -> int:
@@ -187,8 +215,8 @@ def write_parameters(store: Store, parameters: Parameters, stages: Stages = SILE
         store.write(name, value.numpy())
     for name, value in parameters.state.items():
         store.write(name, value.numpy())
-    if parameters.usage is not None and (parameters.usage.any() or store.has(USAGE)):
-        store.write(USAGE, parameters.usage)
+    if parameters.usage is not None and parameters.usage.counts is not None:
+        store.write(USAGE, parameters.usage.counts)
     for name, array in pool.arrays.items():
         if name not in (WEIGHT, BIAS):
             store.create_paged(name, tuple(array.shape[1:]), np.float32)

@@ -87,7 +87,7 @@ def plan(
     if candidates is None:
         row_start, size = index.row_start[groups], np.diff(index.row_start)[groups]
         first_edge = np.concatenate([[0], np.cumsum(size)])
-        slot = index.slot[ranges(row_start, size)]
+        slot = index.slots(ranges(row_start, size))
         group_of = np.repeat(np.arange(len(groups)), np.diff(first_position))
         rank = np.where(place >= 0, place - row_start[group_of], -1)
         defaults = index.defaults()[groups]
@@ -101,7 +101,7 @@ def plan(
             nodes = nodes[~index.is_forbidden(u, nodes)]
             found = index.find(np.full(len(nodes), u), nodes)
             places = found[found >= 0]
-            chosen.append(index.slot[places])
+            chosen.append(index.slots(places))
             sizes.append(len(places))
             defaults[g] = len(nodes) - len(places)
             rank[mine] = np.where(place[mine] >= 0, np.searchsorted(places, place[mine]), -1)
@@ -109,7 +109,7 @@ def plan(
         slot = np.concatenate(chosen)
     with np.errstate(divide="ignore"):
         log_defaults = np.log(defaults.astype(np.float64))
-    target_slot = np.where(place >= 0, index.slot[np.maximum(place, 0)] if index.edges else -1, -1)
+    target_slot = np.where(place >= 0, index.slots(np.maximum(place, 0)) if index.edges else -1, -1)
     return Plan(
         order=torch.from_numpy(order),
         source=groups,

@@ -17,7 +17,7 @@ removed, counted or moved later changes no other edge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -26,59 +26,10 @@ from sifu_store.layout import WEIGHT
 
 from sifu_graph.arrays import Doubles, Floats
 from sifu_graph.config import SignalConfig
-from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.text.kneser_ney import Counts, discount_of
+from sifu_graph.ops.origins import BASE_ENERGY, Origins
 
-BASE_ENERGY = 10.0
-"""Energy of the default edge at the start: high enough for GELU to be linear where an edge's bias points."""
-BLOCK = 64
-"""Rows whose energies are computed at a time, where not all are asked for."""
 ACTIVE = 8
 """Dimensions that the direction of one node takes up."""
-
-
-def log_ratios(index: EdgeIndex, counts: Counts, rows: slice = slice(None)) -> Floats:
-    """log(p(v | u) / share of one default edge of u) of the private edges of consecutive rows, in index
-    order, float32 [edges]. A row's values depend on no other row."""
-    sizes = index.row_sizes()[rows]
-    first, stop, _ = rows.indices(index.nodes)
-    edges = slice(int(index.row_start[first]), int(index.row_start[stop]))
-    count, total = index.count[edges], np.maximum(counts.total[rows], 1).astype(np.float64)
-    continuation = counts.predecessors / max(1, int(counts.predecessors.sum()))
-    p = (count - discount_of(count, counts.discounts)) / np.repeat(total, sizes)
-    p += np.repeat(counts.discounted[rows] / total, sizes) * continuation[index.target[edges]]
-    p = np.maximum(p, 1e-9)
-    source = np.repeat(np.arange(len(sizes)), sizes)
-    left = 1.0 - np.bincount(source, weights=p, minlength=len(sizes))
-    share = np.maximum(left / np.maximum(index.nodes - sizes, 1), 1e-9)
-    return np.log(p / share[source]).astype(np.float32)
-
-
-def initial_energies(method: Literal["counts", "uniform"], index: EdgeIndex, counts: Counts, slots: int) -> Floats:
-    """The energies that edges are generated with after the build [slots]; NaN: their values come from the hash."""
-    energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
-    if method == "counts":
-        energy[index.slot] = BASE_ENERGY + log_ratios(index, counts)
-    return energy
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Energies from counts, computed on first use in blocks of rows."""
-
-    index: EdgeIndex
-    counts: Counts
-    told: NDArray[np.bool_]  # by block
-
-    def tell(self, energy: Floats, sources: NDArray[np.int32]) -> None:
-        """Fills in those of the rows of these nodes. Two threads may do so at once: they write the same."""
-        for block in np.unique(sources // BLOCK).tolist():
-            if not self.told[block]:
-                first, stop = block * BLOCK, min((block + 1) * BLOCK, self.index.nodes)
-                edges = slice(int(self.index.row_start[first]), int(self.index.row_start[stop]))
-                found = log_ratios(self.index, self.counts, slice(first, stop))
-                energy[self.index.slot[edges]] = BASE_ENERGY + found
-                self.told[block] = True
 
 
 def mean_encoding(config: SignalConfig, width: int, length: int) -> Doubles:
@@ -110,12 +61,10 @@ class EdgeInitializer:
     method: Literal["counts", "uniform"]
     seed: int
     width: int
-    origin: NDArray[np.int32]  # [slots, 2], the keys of u and v; anything in a free slot
+    origins: Origins
     nodes: int  # n at the build: the key of the default edge
-    _energy: Floats  # [slots], wanted energy; NaN: values come from the hash. Read it with `energies`
     direction: Floats  # [keys, d], unit vectors
     offset: Doubles  # [keys, 2]: M and Q, see `_amplitude`
-    pending: _Pending | None = None
 
     @classmethod
     def create(
@@ -126,44 +75,11 @@ class EdgeInitializer:
         config: SignalConfig,
         width: int,
         length: int,
-        index: EdgeIndex,
-        slots: int,
-        counts: Counts,
-    ) -> EdgeInitializer:
-        """For a graph with the given index and counts; ``length`` is that of its texts."""
-        origin = np.zeros((slots, 2), np.int32)
-        origin[index.slot, 0] = np.repeat(np.arange(index.nodes, dtype=np.int32), index.row_sizes())
-        origin[index.slot, 1] = index.target
-        counted = method == "counts"
-        pending = _Pending(index, counts, np.zeros(-(-index.nodes // BLOCK), bool)) if counted else None
-        found = cls.frozen(
-            method=method,
-            seed=seed,
-            config=config,
-            width=width,
-            length=length,
-            nodes=index.nodes,
-            keys=index.nodes + 1,
-            origin=origin,
-            energy=np.full(slots, 0.0 if counted else np.nan, np.float32),
-        )
-        return replace(found, pending=pending)
-
-    @classmethod
-    def frozen(
-        cls,
-        *,
-        method: Literal["counts", "uniform"],
-        seed: int,
-        config: SignalConfig,
-        width: int,
-        length: int,
         nodes: int,
         keys: int,
-        origin: NDArray[np.int32],
-        energy: Floats,
+        origins: Origins,
     ) -> EdgeInitializer:
-        """From stored origins [slots, 2] and energies [slots]; ``nodes`` at the build, ``keys`` given out since."""
+        """For edges with these origins; ``nodes`` at the build, ``keys`` given out since, ``length`` of its texts."""
         dimensions, mean = _dimensions(config, width, length)
         if config.base:  # an edge adds nothing to the base until it is trained
             direction = np.zeros((keys, width), np.float32)
@@ -174,14 +90,11 @@ class EdgeInitializer:
         offset = np.stack(
             [(direction * mean).sum(1), (on * mean**2).sum(1) + (~on * still).sum(1)], axis=1, dtype=np.float64
         )
-        return cls(method, seed, width, np.maximum(origin, 0), nodes, energy, direction, offset)
+        return cls(method, seed, width, origins, nodes, direction, offset)
 
     def energies(self, slots: NDArray[np.int64]) -> Floats:
         """The energies that these edges are generated with, float32 [k]; NaN: their values come from the hash."""
-        if self.pending is not None:
-            self.pending.tell(self._energy, self.origin[slots, 0])
-        found: Floats = self._energy[slots]
-        return found
+        return self.origins.energies(slots)
 
     def _amplitude(self, energy: Doubles, node: NDArray[np.integer[Any]]) -> Doubles:
         """a such that the bias ``a * direction`` has the energy: a^2 + 2 a M + Q = E^2.
@@ -212,7 +125,7 @@ class EdgeInitializer:
         hashed = np.isnan(energy)
         if hashed.all():
             return self._uniform(slots, self.width**2 + np.arange(self.width))
-        values = self.counted_bias(energy, self.origin[slots, 1])
+        values = self.counted_bias(energy, self.origins.keys(slots)[:, 1])
         if hashed.any():
             values[hashed] = self._uniform(slots[hashed], self.width**2 + np.arange(self.width))
         return values
@@ -238,7 +151,8 @@ class EdgeInitializer:
         return (BASE_ENERGY * self.direction[keys]).astype(np.float32)
 
     def _uniform(self, slots: NDArray[np.int64], elements: NDArray[np.int64]) -> Floats:
-        return uniform(self.seed, self.origin[slots, :1], self.origin[slots, 1:], elements[None])
+        keys = self.origins.keys(slots)
+        return uniform(self.seed, keys[:, :1], keys[:, 1:], elements[None])
 
 
 def _gelu(mean: Doubles) -> Doubles:

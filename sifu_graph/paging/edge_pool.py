@@ -19,7 +19,8 @@ from sifu_store.errors import HostMemoryError
 from sifu_store.layout import BIAS, PAGE_EDGES, WEIGHT
 from torch import Tensor
 
-from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, distinct, runs
+from sifu_graph.arrays import MAX_RUN, Bools, Doubles, Ints, PageId, distinct, is_first, runs
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.paging import budget
 from sifu_graph.paging.buffer_pool import BufferPool
@@ -44,6 +45,7 @@ class _Settings:
     host_bytes: int | None = None  # of the frames; None: every page has a frame
     folder: Path | None = None
     copied_bytes: int = 0
+    changed_pages: int | None = None  # most pages that change; None: all
 
 
 class EdgePool(Pool):
@@ -103,6 +105,7 @@ class EdgePool(Pool):
         host_bytes: int | None = None,
         copied_bytes: int = 0,
         folder: Path | None = None,
+        changed_pages: int | None = None,
     ) -> None:
         """Sets the arrays that page together and the memory that they may take. No page may be dirty.
 
@@ -118,6 +121,8 @@ class EdgePool(Pool):
             The part of it that the copies may take.
         folder
             Folder of the spill file; needed with a bound.
+        changed_pages
+            Pages that change until the next call, at most: the disk must have space for them. None: all.
 
         Raises
         ------
@@ -141,7 +146,7 @@ class EdgePool(Pool):
                     f"{format_bytes(least_bytes)}, of which {format_bytes(copied_bytes)} depend on `batch`"
                 )
             host_bytes -= copied_bytes
-        settings = _Settings(layout, host_bytes, folder, copied_bytes)
+        settings = _Settings(layout, host_bytes, folder, copied_bytes, changed_pages)
         if settings == self._settings and set(kept) == self.source.kept - {WEIGHT, BIAS}:
             return
         assert not self.table.dirty.any(), "changes would be lost"
@@ -194,8 +199,9 @@ class EdgePool(Pool):
         edge_bytes = list(layout.edge_bytes.values())
         file = SpillFile(folder, edge_bytes, pages=layout.pages, page_edges=layout.page_edges)
         try:
-            if layout.shapes != self._bare.shapes:  # in training the file must have space for every page
-                enough_space(file, layout.pages * layout.page_bytes + settings.copied_bytes)
+            if layout.shapes != self._bare.shapes:  # in training the file must have space for what changes
+                pages = min(layout.pages, settings.changed_pages or layout.pages)
+                enough_space(file, pages * layout.page_bytes + settings.copied_bytes)
             places = table.frames * layout.page_edges
             with file.mapping():
                 memory = {
@@ -354,26 +360,21 @@ class EdgePool(Pool):
         }
 
 
-def row_pages(
-    pages: int, source: Ints, slot: Ints, total: Ints, *, page_edges: int = PAGE_EDGES
-) -> tuple[Doubles, int]:
+def row_pages(pages: int, index: EdgeIndex, total: Ints, *, page_edges: int = PAGE_EDGES) -> tuple[Doubles, int]:
     """How often a token of the corpus reads each page (float64 [pages]), and the number of pages of the largest row.
 
-    Parameters
-    ----------
-    pages
-        Number of pages.
-    source, slot : int64 [edges]
-        Of every private edge, in the order of the index.
-    total : int64 [n]
-        Transitions out of every node.
+    ``total`` are the transitions out of every node, int64 [n].
     """
-    if not len(slot):
-        return np.zeros(pages), 1
-    page = slot // page_edges
-    turn = np.flatnonzero(np.append(True, (page[1:] != page[:-1]) | (source[1:] != source[:-1])))
-    key = distinct(page[turn] * len(total) + source[turn])
-    page, source = np.divmod(key, len(total))
-    weight = total[source] / max(1, int(total.sum()))
-    reads = np.bincount(page, weights=weight, minlength=pages).astype(np.float64)
-    return reads, int(np.bincount(source).max())
+    reads, largest = np.zeros(pages), 1
+    share = total / max(1, int(total.sum()))
+    for rows in index.row_blocks():
+        edges = index.places_of(rows)
+        page, source = (
+            index.slots(edges) // page_edges,
+            np.repeat(np.arange(rows.start, rows.stop), index.row_sizes()[rows]),
+        )
+        turn = np.flatnonzero(is_first(page) | is_first(source))
+        page, source = np.divmod(distinct(page[turn] * index.nodes + source[turn]), index.nodes)
+        reads += np.bincount(page, weights=share[source], minlength=pages)
+        largest = max(largest, int(np.bincount(source).max(initial=0)))
+    return reads, largest

@@ -414,7 +414,7 @@ def _pages(graph: GraphSession, figure: Any) -> Figures:
     stored = graph.store.page_stored()
     if not len(stored):
         raise OptionError(f"{graph.path} has no private edges, so it has no pages; expected at least one page")
-    use = np.bincount(index.slot // PAGE_EDGES, weights=index.count, minlength=len(stored))
+    use = np.bincount(index.slots() // PAGE_EDGES, weights=index.count, minlength=len(stored))
     across = max(1, math.ceil(math.sqrt(len(stored) * 1.3)))
     down = math.ceil(len(stored) / across)
 

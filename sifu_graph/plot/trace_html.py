@@ -203,7 +203,7 @@ def _cards(graph: GraphSession, names: _Names, text: tuple[int, ...]) -> dict[in
         out = [[names.number(vocabulary[index.target[at]]), int(index.count[at])] for at in best]
         if node in met and len(best) and parameters.base is None:
             norms = [
-                torch.linalg.vector_norm(parameters.edges.get(array, index.slot[best]).flatten(1), dim=1).tolist()
+                torch.linalg.vector_norm(parameters.edges.get(array, index.slots(best)).flatten(1), dim=1).tolist()
                 for array in (WEIGHT, BIAS)
             ]
             for entry, weight, bias in zip(out, *norms, strict=True):

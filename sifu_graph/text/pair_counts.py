@@ -1,7 +1,7 @@
 """Counts of pairs: how often each node follows each other node, and which ordered pairs become private edges.
 
-Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n. The module knows
-node ids and documents; it does not know text or parameters.
+Memory is bounded by the number of distinct pairs (and one block of tokens), never by n * n; with `DiskArrays` by a few
+blocks. The module knows node ids and documents; it does not know text or parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from sifu_store.errors import OptionError
 
-from sifu_graph.arrays import Bools, Ids, Integers, Ints
+from sifu_graph.arrays import Bools, Ids, Integers, Ints, bincount
+from sifu_graph.arrays import blocks as array_blocks
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.encoded import Split, TokenFile
 from sifu_graph.text.merged_counts import MergedCounts, run_of
@@ -33,7 +35,7 @@ class PairCounts:
     n
         Number of nodes.
     source, target
-        int32 [pairs].
+        int32 [pairs]; they and ``count`` may be maps of files.
     count
         int64 [pairs], at least 1 each.
     node_count
@@ -67,8 +69,24 @@ class PairCounts:
     @cached_property
     def row_total(self) -> Ints:
         """How often each node is a source, int64 [n]."""
-        running = np.concatenate([[0], np.cumsum(self.count)])
-        return np.diff(running[self.row_start])
+        return bincount(self.source, self.n, self.count).astype(np.int64)
+
+    @cached_property
+    def by_count(self) -> tuple[Ints, Ints]:
+        """The different counts, the greatest first, and how many pairs have each, int64 [k] both."""
+        merged = MergedCounts(np.dtype(np.int64))
+        for block in array_blocks(len(self)):
+            merged.add(*run_of(self.count[block].copy()))
+        count, pairs = merged.result()
+        return count[::-1].astype(np.int64), pairs[::-1]
+
+    def pairs_for(self, share: float) -> int:
+        """How many of the most frequent pairs make up this share of all their occurrences."""
+        count, pairs = self.by_count
+        reached = np.cumsum(count * pairs)
+        at = int(np.searchsorted(reached, share * reached[-1]))
+        above = int(reached[at - 1]) if at else 0
+        return int(pairs[:at].sum()) + max(1, math.ceil((share * int(reached[-1]) - above) / int(count[at])))
 
 
 def count_pairs(
@@ -76,6 +94,7 @@ def count_pairs(
     *,
     n: int,
     block_tokens: int = BLOCK_TOKENS,
+    arrays: DiskArrays | None = None,
     stages: Stages = SILENT,
 ) -> PairCounts:
     """Count every ordered pair of neighbours inside the documents.
@@ -88,6 +107,8 @@ def count_pairs(
         Number of nodes; every id is below it.
     block_tokens
         Tokens that are sorted at a time. The result does not depend on it.
+    arrays
+        Where the counts are. None: in memory.
     stages
         The counting is a stage, of a file or a part of it.
 
@@ -105,20 +126,17 @@ def count_pairs(
     # n * n keys fit; the narrow ones sort twice as fast
     key_type: np.dtype[np.integer[Any]] = np.dtype(np.uint32) if n <= 1 << 16 else np.dtype(np.int64)
     node_count = np.zeros(n, dtype=np.int64)
-    merged = MergedCounts(key_type)
+    arrays = DiskArrays() if arrays is None else arrays
+    merged = MergedCounts(key_type, arrays)
     for ids, inside, counted in blocks:
         node_count += np.bincount(ids[:counted], minlength=n)
         keys = (ids[:-1].astype(key_type) * n + ids[1:].astype(key_type))[inside]
         merged.add(*run_of(keys))
     keys, count = merged.result()
-    source, target = np.divmod(keys, n)
-    return PairCounts(
-        n=n,
-        source=source.astype(np.int32),
-        target=target.astype(np.int32),
-        count=count,
-        node_count=node_count,
-    )
+    source, target = arrays.zeros(len(keys), np.int32), arrays.zeros(len(keys), np.int32)
+    for block in array_blocks(len(keys)):
+        source[block], target[block] = np.divmod(keys[block], n)
+    return PairCounts(n=n, source=source, target=target, count=count, node_count=node_count)
 
 
 # A block: ids, which neighbours (ids[i], ids[i + 1]) belong to one document, and how many of the ids to count as
@@ -168,19 +186,24 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
     if min_count < 1:
         raise OptionError(f"the least count is {min_count}; expected at least 1")
     budget = math.floor(Fraction(repr(float(sparsify))) * counts.n * counts.n)
-    mask = counts.count >= min_count
+    mask: Bools = counts.count >= min_count
     if int(mask.sum()) <= budget:
         return mask
     if budget == 0:
         return np.zeros(len(counts), dtype=bool)
     # the count of the last pair that still fits; of its equals, the first in (source, target) order fit
-    edge = int(np.partition(counts.count, len(counts) - budget)[len(counts) - budget])
-    mask = counts.count > edge
-    equal = np.flatnonzero(counts.count == edge)
-    mask[equal[: budget - int(mask.sum())]] = True
+    count, pairs = counts.by_count
+    fitting = np.cumsum(pairs)
+    at = int(np.searchsorted(fitting, budget))
+    mask = counts.count > count[at]
+    left = budget - (int(fitting[at - 1]) if at else 0)
+    for block in array_blocks(len(counts)):
+        equal = np.flatnonzero(counts.count[block] == count[at])[:left]
+        mask[block.start + equal] = True
+        left -= len(equal)
     return mask
 
 
 def coverage(counts: PairCounts, mask: Bools) -> float:
     """The share (0 to 1) of all pair occurrences that the chosen pairs, bool [pairs], cover; 0 without pairs."""
-    return float(counts.count[mask].sum()) / counts.total if counts.total else 0.0
+    return float(counts.count.sum(where=mask)) / counts.total if counts.total else 0.0

@@ -48,7 +48,8 @@ from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
-from sifu_graph.ops.initial import BASE_ENERGY, EdgeInitializer
+from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import BASE_ENERGY
 from sifu_graph.ops.threads import one_thread
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.batches import chunk_table
@@ -106,7 +107,7 @@ def can_fit(config: SignalConfig, initial: EdgeInitializer) -> bool:
     """Whether the mathematics is such that the closed form holds: the preset `tuned` from counts, and its like."""
     return (
         initial.method == "counts"
-        and not np.isnan(initial.energies(np.arange(len(initial.origin)))).any()
+        and initial.origins.energy_known
         and (config.normalise_mix, config.skip_current, config.first, config.mix_from) == (True, True, "biased", 1)
         and (config.positional, config.drive) == ("none", "chain")
     )
@@ -317,7 +318,7 @@ class _Mixes:
         self.index: EdgeIndex = parameters.index
         self.config, self.directions = config, torch.from_numpy(directions)
         self.alpha, self.scale = parameters.alpha, float(parameters.scale)
-        self.energy = parameters.edges.initial.energies(self.index.slot) + np.float32(RAISED)
+        self.energy = parameters.edges.initial.energies(self.index.slots()) + np.float32(RAISED)
         self.default = BASE_ENERGY + RAISED
 
     def each(self, chunks: Iterator[Chunk]) -> Iterator[_Positions]:
@@ -474,7 +475,8 @@ def _write(
     beta, gamma = strengths
     index, pool, directions = parameters.index, parameters.edges, mixes.directions
     source = np.repeat(np.arange(index.nodes), index.row_sizes())
-    order = np.argsort(index.slot, kind="stable")  # page after page
+    slot = index.slots()
+    order = np.argsort(slot, kind="stable")  # page after page
     stage = stages.stage(f"computing {index.edges:,} edges", index.edges, "edges")
     for begin in range(0, index.edges, WRITTEN * pool.page_edges):
         some = order[begin : begin + WRITTEN * pool.page_edges]
@@ -483,8 +485,8 @@ def _write(
         c = (w * (means.source[source[some]] + 0.5 * (target + own))).sum(1)
         along = directions[index.target[some]]
         rest = torch.from_numpy(mixes.energy[some]) - c
-        pool.put(WEIGHT, index.slot[some], w[:, :, None] * along[:, None, :])
-        pool.put(BIAS, index.slot[some], _with_energy(along, rest.clamp_min(0.5)))
+        pool.put(WEIGHT, slot[some], w[:, :, None] * along[:, None, :])
+        pool.put(BIAS, slot[some], _with_energy(along, rest.clamp_min(0.5)))
         stage.advance(len(some))
     parameters.default_b.copy_(_with_energy(directions[-1:], torch.full((1,), mixes.default))[0])
     parameters.node_bias.copy_(mixes.default * directions[:-1] - parameters.r_0)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import torch
+from sifu_store.durable import format_bytes
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph import evaluation
+from sifu_graph.model.forward import pages_of
 from sifu_graph.model.parameters import finite
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
@@ -29,6 +32,10 @@ from sifu_graph.training.trainer import NotFiniteError
 
 if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
+
+
+LOOKED_AT = 4096
+"""Chunks of a run, at most, whose pages are looked up before it begins."""
 
 
 class EdgeTrainer:
@@ -69,10 +76,19 @@ class EdgeTrainer:
             raise CorpusError("the corpus holds no two tokens in a row: there is nothing to train on")
         self.per_epoch = self._batches.per_epoch
         self.stale: list[str] = []
-        self._prepare_state()
         self._fits = self._may_fit(wanted=options.contexts)
+        self._prepare_state(None if self._fits else self._pages_met(options.steps))
 
-    def _prepare_state(self) -> None:
+    def _pages_met(self, most_steps: int | None) -> int | None:
+        """Number of pages that `most_steps` steps meet; None: they are not limited, or too many to find out."""
+        first = self._progress.position
+        if most_steps is None or most_steps * self._progress.batch > LOOKED_AT:
+            return None
+        batches = [self._batches.batch_at(first + k).tokens for k in range(most_steps)]
+        tokens = np.unique(np.concatenate([batch.ravel() for batch in batches])) if batches else np.empty(0, np.int32)
+        return len(pages_of(self._graph.parameters.index, tokens, self._graph.parameters.edges.page_edges))
+
+    def _prepare_state(self, changed_pages: int | None) -> None:
         """Brings the optimizer's state into memory, or begins a new one if the optimizer is another."""
         graph, store, parameters = self._graph, self._graph.store, self._graph.parameters
         names = [name for name in store.names() if name.startswith("optimizer/")]
@@ -87,6 +103,7 @@ class EdgeTrainer:
             kept=[name for name in shapes if same and name in names],
             trained_edges=self._progress.batch * self._length,
             evaluated_edges=evaluation.BATCH * self._length,
+            changed_pages=changed_pages,
         )
         if graph.memory_note is not None:
             self._say(graph.memory_note)
@@ -120,8 +137,16 @@ class EdgeTrainer:
             raise OptionError(
                 f"the contexts of this graph cannot be counted: {why} (it must be tuned, from counts, new)"
             )
-        # AdamW's steps, of one size for every entry, undo it.
-        return why is None and (self.optimizer.kind == "rowwise" if wanted is None else wanted)
+        if wanted is not None or why is not None or self.optimizer.kind != "rowwise":
+            # AdamW's steps, of one size for every entry, undo it.
+            return why is None and bool(wanted)
+        needed_bytes, free_bytes = host.pages * host.page_bytes({}), psutil.disk_usage(str(graph.path)).free
+        if needed_bytes > free_bytes:
+            self._say(
+                f"the run begins without the closed form: it trains every edge, {format_bytes(needed_bytes)}, and "
+                f"{format_bytes(free_bytes)} are free on the disk"
+            )
+        return bool(needed_bytes <= free_bytes)
 
     def fit(self, stages: Stages) -> CountedContexts | None:
         """See `trainer.Trainer`."""
@@ -168,10 +193,10 @@ class EdgeTrainer:
         """Dense-equivalent AdamW: edges in memory are brought up to the step before they are read or stored."""
         progress = self._progress
         if self.optimizer.kind == "adamw-dense" and progress.step > progress.began:
-            pool, index = self._pool, self._graph.parameters.index
-            for part in pool.sweep(pool.parts(index.slot, np.arange(index.edges + 1))):
+            pool, slot = self._pool, self._graph.parameters.index.slots()
+            for part in pool.sweep(pool.parts(slot, np.arange(len(slot) + 1))):
                 pool.touch(part.pages)
-                places = pool.place(torch.from_numpy(index.slot[part.first : part.stop])).to(pool.device)
+                places = pool.place(torch.from_numpy(slot[part.first : part.stop])).to(pool.device)
                 steps.catch_up(self.optimizer, pool.arrays, places, progress.step - progress.began)
 
     def cache(self) -> dict[str, float | int]:

@@ -45,7 +45,7 @@ def tune(
     learns = torch.zeros(parameters.edges.slots, dtype=torch.bool)
     touched = np.isin(np.repeat(np.arange(parameters.index.nodes), parameters.index.row_sizes()), nodes)
     touched |= np.isin(parameters.index.target, nodes)
-    learns[torch.from_numpy(parameters.index.slot[touched])] = True
+    learns[torch.from_numpy(parameters.index.slots(np.flatnonzero(touched)))] = True
     met = torch.zeros_like(learns)
     for number in range(steps):
         batch = batches.batch_at(number)

@@ -26,6 +26,8 @@ from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
 from sifu_store.staging import REPOSITORY_NAME
 
 PAGED_ATTRIBUTE = "paged"
+COMPARED_CHUNKS = 16
+"""Chunks that are read at a time to find out whether they change."""
 _DTYPE_KINDS = "biuf"
 
 
@@ -100,17 +102,23 @@ def can_take(array: zarr.Array[Any], data: np.ndarray) -> bool:
 
 
 def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
-    """Write `data`, of any shape, to an array that `can_take` it. Chunks that hold the same values are not written."""
-    try:
-        before = np.asarray(array[...])
-    except Exception:  # damaged: every chunk is written
-        before = np.empty((0, *data.shape[1:]), data.dtype)
+    """Write `data`, of any shape, to an array that `can_take` it. Chunks that hold the same values are not written.
+
+    A few chunks are read at a time: both may be larger than memory.
+    """
+    size, known = array.chunks[0], array.shape[0]
     if array.shape != data.shape:
         array.resize(data.shape)
-    for first in range(0, len(data), array.chunks[0]):
-        part = slice(first, first + array.chunks[0])
-        if before[part].tobytes() != data[part].tobytes():
-            array[part] = data[part]
+    for begin in range(0, len(data), COMPARED_CHUNKS * size):
+        end = min(begin + COMPARED_CHUNKS * size, len(data))
+        try:
+            before = np.asarray(array[begin : min(end, known)]) if begin < known else data[:0]
+        except Exception:  # damaged: every chunk is written
+            before = data[:0]
+        for first in range(begin, end, size):
+            part = data[first : first + size]
+            if before[first - begin : first - begin + size].tobytes() != part.tobytes():
+                array[first : first + len(part)] = part
 
 
 def is_paged(array: zarr.Array[Any]) -> bool:

@@ -8,6 +8,7 @@ release has no such metadata, and then nothing is checked. This module knows key
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -80,6 +81,16 @@ class ChunkChecksums:
             expected = int(column[chunk])
         if expected != _end(value):
             raise ValueError("the chunk is not the one that was written there: its checksum is another")
+
+    def hash_of(self, arrays: Mapping[str, zarr.Array[Any]]) -> str | None:
+        """A hash (hex) of the names, types, shapes and checksums of arrays; None: not all checksums are known."""
+        found = hashlib.sha256()
+        for name, array in sorted(arrays.items()):
+            column = None if self.known is None else self.known.get(name)
+            if column is None or name in self.written:
+                return None
+            found.update(f"{name} {array.dtype} {array.shape} {array.chunks}".encode() + column.tobytes())
+        return found.hexdigest()
 
     def table(self, chunks: Mapping[str, int]) -> bytes:
         """The table of the next commit, as JSON. `chunks` is the number of chunks by array."""

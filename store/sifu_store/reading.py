@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -164,6 +164,11 @@ class StoreReader:
                 raise self._damaged(array, chunk, chunk + 1, error) from error
             out[here] = values[rows[here] - chunk * size]
         return out
+
+    def content_hash(self, names: Sequence[str]) -> str | None:
+        """A hash (hex) of the content of arrays, from the checksums of their chunks; None: some are not known."""
+        self._check_usable()
+        return self._checksums.hash_of({name: self._array(name) for name in names})
 
     def read_json(self, name: str) -> Any:
         """The JSON document in a uint8 array.

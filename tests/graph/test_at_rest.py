@@ -86,7 +86,7 @@ def test_rows_are_those_of_a_walk(path: Path) -> None:
             others = np.setdiff1d(nodes, row.target)
             others = others[np.isfinite(energies[others])]
             assert row.target.tolist() == index.target[index.row(node)].tolist()
-            assert row.slot.tolist() == index.slot[index.row(node)].tolist()
+            assert row.slot.tolist() == index.slots()[index.row(node)].tolist()
             assert row.energy == pytest.approx(energies[row.target], abs=2e-5)
             assert row.probability == pytest.approx(p[row.target], rel=1e-4)
             assert row.default_probability * len(others) == pytest.approx(p[others].sum(), rel=1e-4, abs=1e-12)

@@ -16,6 +16,7 @@ from sifu_store.layout import BIAS, WEIGHT
 
 from sifu_graph.arrays import runs
 from sifu_graph.config import PRESETS, OptimizerConfig
+from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.generation.walk import Walk
 from sifu_graph.kernels import native as kernel
 from sifu_graph.model import forward
@@ -68,7 +69,6 @@ def graph_of_pages(
     graph = random_graph(seed, nodes=NODES, share=0.3, config=PRESETS["tuned"], dtype=dtype)
     whole, index = graph.parameters.edges, graph.parameters.index
     memory = memory or Memory()
-    source = np.repeat(np.arange(NODES), index.row_sizes())
     total = np.random.default_rng(seed).integers(1, 100, NODES)
     pages = -(-whole.slots // PAGE)
     stored = np.zeros(pages, bool)
@@ -76,7 +76,7 @@ def graph_of_pages(
         stored = ~np.isnan(memory.arrays[BIAS][::PAGE, 0])
     pool = EdgePool(
         whole.initial, slots=whole.slots, stored=stored, read=memory.read, page_edges=PAGE, dtype=dtype,
-        rows=lambda: row_pages(pages, source, index.slot, total, page_edges=PAGE),
+        rows=lambda: row_pages(pages, index, total, page_edges=PAGE),
     )  # fmt: skip
     state = steps.edge_state_arrays(optimizer, 32) if optimizer is not None else {}
     kept = [name for name in state if name in memory.arrays]
@@ -242,7 +242,7 @@ def test_a_row_is_looked_up_again_after_a_page_could_not_be_read(tmp_path: Path)
     whole, memory = committed(tmp_path, lambda pool: torch.rand(pool.slots, 32))
     graph = graph_of_pages(3, None, frames=10, folder=tmp_path, memory=memory)
     pool, index = graph.parameters.edges, graph.parameters.index
-    slots = index.slot[index.row(0)]
+    slots = index.slots()[index.row(0)]
     mine = np.unique(slots // PAGE)
     known = pool.place_row(slots, None)
     pool.table.reads = np.ones(pool.pages)
@@ -281,7 +281,7 @@ def test_what_is_rare_in_the_corpus_goes_first(tmp_path: Path) -> None:
 def test_the_next_part_comes_while_this_one_is_worked_on(tmp_path: Path) -> None:
     graph = graph_of_pages(3, None, frames=30, folder=tmp_path)
     pool, index = graph.parameters.edges, graph.parameters.index
-    parts = pool.parts(index.slot, index.row_start)
+    parts = pool.parts(index.slots(), index.row_start)
     assert len(parts) > 2
     rows = sorted((part.first, part.stop) for part in parts)
     assert [0, *(stop for _, stop in rows)] == [*(first for first, _ in rows), NODES]
@@ -390,17 +390,17 @@ def test_a_page_that_cannot_be_read_stops_the_batch(loading: str, tmp_path: Path
 
     pool.source.read = torn
     with pytest.raises(StoreDamagedError):
-        for _ in pool.sweep(pool.parts(index.slot, index.row_start)):
+        for _ in pool.sweep(pool.parts(index.slots(), index.row_start)):
             pass
     pool.source.read = memory.read
-    assert len(list(pool.sweep(pool.parts(index.slot, index.row_start)))) > 1  # and nothing is stuck
+    assert len(list(pool.sweep(pool.parts(index.slots(), index.row_start)))) > 1  # and nothing is stuck
     pool.close()
 
 
 def test_reads_of_pages_and_the_largest_row() -> None:
-    source = np.array([0, 0, 0, 1, 2, 2])
-    slot = np.array([0, 1, 9, 2, 3, 20])
-    reads, largest = row_pages(3, source, slot, np.array([5, 3, 2]), page_edges=PAGE)
+    slot, target = np.array([0, 1, 9, 2, 3, 20]), np.array([0, 1, 2, 0, 0, 1], np.int32)
+    index = EdgeIndex(3, np.array([0, 3, 4, 6]), target, np.ones(6, np.int64), slot)
+    reads, largest = row_pages(3, index, np.array([5, 3, 2]), page_edges=PAGE)
     assert reads.tolist() == [1.0, 0.5, 0.2]
     assert largest == 2
 

@@ -39,7 +39,7 @@ def edges(graph: Graph) -> dict[tuple[str, str], Edge]:
         row = index.row(u)
         energies = walk.energies()[0].copy() if row.stop > row.start else []
         for place, energy in zip(range(row.start, row.stop), energies, strict=True):
-            slot = index.slot[place : place + 1]
+            slot = index.slots()[place : place + 1]
             bits = b"".join(graph.parameters.edges.get(name, slot).numpy().tobytes() for name in (WEIGHT, BIAS))
             found[names[u], names[index.target[place]]] = Edge(bits, int(index.count[place]), float(energy))
     return found
@@ -102,7 +102,7 @@ def change_edges(path: Path, seed: int, share: float, *, message: str = "edit") 
     rng = np.random.default_rng(seed)
     with Graph.open(path) as graph:
         graph._reload(Store.open(path, write=True))
-        pool, slots = graph.parameters.edges, graph.parameters.index.slot
+        pool, slots = graph.parameters.edges, graph.parameters.index.slots()
         chosen = np.sort(rng.choice(slots, size=max(1, int(share * len(slots))), replace=False))
         noise = torch.from_numpy(rng.normal(0, 0.3, (len(chosen), *pool.W.shape[1:])).astype(np.float32))
         pool.put(WEIGHT, chosen, noise)
@@ -117,7 +117,7 @@ def move_edges(path: Path, seed: int, *, keep: float) -> None:
     with Graph.open(path) as graph:
         index, pool = graph.parameters.index, graph.parameters.edges
         kept = np.sort(rng.choice(index.edges, size=int(keep * index.edges), replace=False))
-        old = index.slot[kept]
+        old = index.slots()[kept]
         source = np.repeat(np.arange(index.nodes), index.row_sizes())[kept]
         values = {name: pool.get(name, old).numpy() for name in (WEIGHT, BIAS)}
         order = rng.permutation(len(kept))
@@ -148,7 +148,7 @@ def add_edges(path: Path, pairs: list[tuple[int, int]]) -> None:
 def missing_pairs(path: Path, how_many: int) -> list[tuple[int, int]]:
     with Graph.open(path) as graph:
         index = graph.parameters.index
-        every = np.setdiff1d(np.arange(index.nodes**2), index.keys)[:how_many]
+        every = np.setdiff1d(np.arange(index.nodes**2), index.keys())[:how_many]
     return [(int(key) // index.nodes, int(key) % index.nodes) for key in every]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sifu_store import Store
 from sifu_store.errors import CorpusError, OptionError, ResourceError, SifuError, StoreLockedError
+from sifu_store.layout import USAGE
 from tables import distribution, table
 
 from sifu_graph import Graph
@@ -349,9 +350,8 @@ def test_pruning_by_usage_and_energy(graph: Graph) -> None:
     with pytest.raises(OptionError, match="train the graph first"):
         graph.prune(to_ratio=0.1, by="usage")
     graph.train(epochs=1, batch=16)
-    usage = graph.parameters.usage
-    assert usage is not None
-    assert np.array_equal(usage[graph.parameters.index.slot], graph.parameters.index.count)  # one pass
+    usage = graph.store.read(USAGE)
+    assert np.array_equal(usage[graph.parameters.index.slots()], graph.parameters.index.count)  # one pass
     copy = WorkingCopy(graph)
     by_count, by_usage = (
         set(to_prune(copy, to_ratio=0.1, min_count=None, by=by).tolist()) for by in ("count", "usage")

@@ -126,7 +126,7 @@ def test_the_bytes_of_a_prune_are_those_of_stored_matrices(graph: Graph) -> None
     assert graph.prune(to_ratio=0.3, dry_run=True).bytes_freed == 0
     graph.train(steps=1, batch=4)
     index, slots = graph._at_rest.index, graph.store.page_stored()
-    stored = int(slots[index.slot // 512].sum())
+    stored = int(slots[index.slots() // 512].sum())
     planned = graph.prune(to_ratio=0.0, dry_run=True)
     assert planned.bytes_freed == 4 * (32 * 32 + 32) * stored > 0
     grown = graph.grow(min_count=1, init="default", dry_run=True)

@@ -216,7 +216,7 @@ def test_evaluation_is_the_oracle_s_mean(graph: Graph) -> None:
     index, pool = graph.parameters.index, graph.parameters.edges
     pool.require(np.arange(pool.slots))
     source = np.repeat(np.arange(index.nodes), index.row_sizes())
-    private = {(int(u), int(v)): int(slot) for u, v, slot in zip(source, index.target, index.slot, strict=True)}
+    private = {(int(u), int(v)): int(slot) for u, v, slot in zip(source, index.target, index.slots(), strict=True)}
     small = {name: value.double() for name, value in graph.parameters.small.items()}
     model = oracle.Model(
         index.nodes, private, pool.W.double(), pool.b.double(), small["default/weight"], small["default/bias"],

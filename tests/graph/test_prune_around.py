@@ -22,7 +22,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def counts(graph: Graph) -> dict[tuple[str, str], int]:
     """The private edges and their counts."""
     index, names = graph._at_rest.index, graph.tokenizer.vocabulary
-    pairs = (divmod(key, len(names)) for key in index.keys.tolist())
+    pairs = (divmod(key, len(names)) for key in index.keys().tolist())
     return {(names[u], names[v]): count for (u, v), count in zip(pairs, index.count.tolist(), strict=True)}
 
 

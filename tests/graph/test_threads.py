@@ -27,7 +27,7 @@ build_graph([sys.argv[1]], sys.argv[2], vocab=200, sparsify=0.2, holdout=0.05, s
 with Graph.open(sys.argv[2]) as graph:
     report = graph.train(steps=1, batch=16)
     pool = graph.parameters.edges
-    pool.require(graph.parameters.index.slot)
+    pool.require(graph.parameters.index.slots())
     bits = hashlib.sha256(pool.W.numpy().tobytes() + pool.b.numpy().tobytes())
     print(bits.hexdigest(), report.contexts.before, report.contexts.after, graph.evaluate(limit=2000).perplexity)
     # Batches of few positions, where a BLAS divides a product in another way.

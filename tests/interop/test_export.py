@@ -85,10 +85,10 @@ def test_brillm_of_a_built_graph_comes_home(tmp_path: Path) -> None:
 
 def assert_same_edges(first: Graph, second: Graph) -> None:
     one, two = first.parameters, second.parameters
-    np.testing.assert_array_equal(one.index.keys, two.index.keys)
+    np.testing.assert_array_equal(one.index.keys(), two.index.keys())
     np.testing.assert_array_equal(one.index.count, two.index.count)
     for name in (WEIGHT, BIAS):
-        assert torch.equal(one.edges.get(name, one.index.slot), two.edges.get(name, two.index.slot))
+        assert torch.equal(one.edges.get(name, one.index.slots()), two.edges.get(name, two.index.slots()))
     for name in ("default/weight", "default/bias", "nodes/bias"):
         assert torch.equal(one.small[name], two.small[name])
 
@@ -186,7 +186,7 @@ def test_the_library_reads_our_safetensors(trained: Path, tmp_path: Path) -> Non
         graph.export("safetensors", tmp_path / "graph.safetensors")
         with safetensors.safe_open(tmp_path / "graph.safetensors", "np") as file:
             assert file.metadata()["format_version"] == "1"
-            slots = graph.parameters.index.slot
+            slots = graph.parameters.index.slots()
             np.testing.assert_array_equal(file.get_tensor("edges/weight"), graph.parameters.edges.get(WEIGHT, slots))
             np.testing.assert_array_equal(file.get_tensor("edges/target"), graph.parameters.index.target)
             np.testing.assert_array_equal(file.get_tensor("signal/alpha"), graph.store.read("signal/alpha"))
@@ -241,7 +241,7 @@ def test_scipy(trained: Path, tmp_path: Path) -> None:
         index = graph.parameters.index
         assert json.loads((tmp_path / "out" / "nodes.json").read_text()) == graph.tokenizer.vocabulary
         for place in range(0, index.edges, 17):
-            u, v = divmod(int(index.keys[place]), index.nodes)
+            u, v = divmod(int(index.keys()[place]), index.nodes)
             assert counts[u, v] == index.count[place]
             assert energies[u, v] == pytest.approx(energy_by_hand(graph, u, v), rel=1e-5)
         missing = next(v for v in range(index.nodes) if index.slot_of(3, v) is None)
@@ -322,7 +322,7 @@ def test_pytorch_geometric(trained: Path) -> None:
     with Graph.open(trained) as graph:
         data = graph.to_pyg()
         index = graph.parameters.index
-        np.testing.assert_array_equal(data.edge_index[0] * index.nodes + data.edge_index[1], index.keys)
+        np.testing.assert_array_equal(data.edge_index[0] * index.nodes + data.edge_index[1], index.keys())
         np.testing.assert_array_equal(data.edge_attr[:, 0], index.count)
         _counts, energies = graph.to_scipy()
         np.testing.assert_array_equal(data.edge_attr[:, 1], energies.data)
@@ -346,7 +346,7 @@ def test_torch_sparse(trained: Path) -> None:
                 graph.to_torch_sparse()
             pytest.skip(needs.TORCH_SPARSE)
         row, col, value = graph.to_torch_sparse().coo()
-        np.testing.assert_array_equal(row * graph.parameters.index.nodes + col, graph.parameters.index.keys)
+        np.testing.assert_array_equal(row * graph.parameters.index.nodes + col, graph.parameters.index.keys())
         np.testing.assert_array_equal(value, graph.to_scipy()[1].data)
         assert_same_matrix(converters.from_torch_sparse(graph.to_torch_sparse()), graph.to_scipy()[1])
 

@@ -72,7 +72,7 @@ def test_a_file_with_every_page_is_still_read(shared: Path, tmp_path: Path) -> N
         first.export("safetensors", tmp_path / "new.safetensors")
         header, data = parts((tmp_path / "new.safetensors").read_bytes())
         index, reader = first.parameters.index, first._edge_reader()
-        every = {name: reader.read(name, index.slot) for name in (WEIGHT, BIAS)}
+        every = {name: reader.read(name, index.slots()) for name in (WEIGHT, BIAS)}
         old: dict[str, Any] = {"__metadata__": header.pop("__metadata__")}
         content = b""
         del header[STORED]

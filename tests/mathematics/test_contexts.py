@@ -20,7 +20,7 @@ from sifu_graph import Graph, build_graph
 from sifu_graph.config import SignalConfig
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.initial import BASE_ENERGY
+from sifu_graph.ops.origins import BASE_ENERGY
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
 from sifu_graph.training import closed_form
@@ -48,8 +48,8 @@ def test_an_edge_of_the_fitted_graph_has_the_energy_of_the_formula(
     with Graph.open(fresh) as graph:
         text, parameters, config = graph._tokens().train, graph.parameters, graph.signal
         index, initial, width = parameters.index, parameters.edges.initial, parameters.width
-        rest = (initial.energies(index.slot) + closed_form.RAISED).tolist()
-        energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys, rest, strict=True)}
+        rest = (initial.energies(index.slots()) + closed_form.RAISED).tolist()
+        energy = {(int(k) // index.nodes, int(k) % index.nodes): e for k, e in zip(index.keys(), rest, strict=True)}
         every = closed_form._Chunks.of(text, length=8)
         directions = node_directions(every, index.nodes, width, recency=config.recency).astype(np.float64)
         default = BASE_ENERGY + closed_form.RAISED

@@ -14,7 +14,8 @@ from sifu_graph.config import PRESETS, initial_signal
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model import forward
 from sifu_graph.model.parameters import Parameters
-from sifu_graph.ops.initial import EdgeInitializer, initial_energies, uniform
+from sifu_graph.ops.initial import EdgeInitializer, uniform
+from sifu_graph.ops.origins import initial_energies, origins_of_build
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts, estimate_discounts
 
@@ -58,9 +59,9 @@ def test_a_counted_graph_is_a_smoothed_bigram_model(seed: int, preset: str) -> N
         config=config,
         width=width,
         length=8,
-        index=index,
-        slots=index.edges,
-        counts=counts,
+        nodes=nodes,
+        keys=nodes + 1,
+        origins=origins_of_build("counts", index, counts, slots=index.edges),
     )
     W, b = initial.default()
     small = {
@@ -110,8 +111,8 @@ def test_uniform_values_are_uniform() -> None:
 def test_pages_appear_on_first_touch_with_the_same_bits(method: str) -> None:
     index, counts, _ = counted(3, 80, 30_000)
     initial = EdgeInitializer.create(
-        method=method, seed=1, config=PRESETS["tuned"], width=32, length=8, index=index, slots=index.edges,
-        counts=counts,
+        method=method, seed=1, config=PRESETS["tuned"], width=32, length=8, nodes=80, keys=81,
+        origins=origins_of_build(method, index, counts, slots=index.edges),
     )  # fmt: skip
     whole = EdgePool(initial, slots=index.edges)
     whole.require(np.arange(index.edges))
@@ -124,18 +125,17 @@ def test_pages_appear_on_first_touch_with_the_same_bits(method: str) -> None:
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 2**16), data=st.data())
-def test_energies_are_the_same_whichever_are_asked_for_first(seed: int, data: st.DataObject) -> None:
+@given(seed=st.integers(0, 2**16), moved=st.booleans(), data=st.data())
+def test_energies_are_the_same_whichever_are_asked_for_first(seed: int, *, moved: bool, data: st.DataObject) -> None:
     index, counts, _ = counted(seed, nodes=150, pairs=2000)
-    gaps = np.arange(index.edges) * 2 + 1  # every other slot is free
-    index = dataclasses.replace(index, slot=gaps)
-    wanted = initial_energies("counts", index, counts, 2 * index.edges)
-    initial = EdgeInitializer.create(
-        method="counts", seed=seed, config=PRESETS["tuned"], width=8, length=8, index=index, slots=2 * index.edges,
-        counts=counts,
-    )  # fmt: skip
+    gaps = np.arange(index.edges) * (1 + moved)  # every other slot is free
+    index = dataclasses.replace(index, moved=gaps if moved else None)
+    wanted = initial_energies("counts", index, counts, len(gaps) * (1 + moved))
+    origins = origins_of_build("counts", index, counts, slots=len(wanted))
     for _ in range(3):
         places = data.draw(st.lists(st.integers(0, index.edges - 1), max_size=6), label="edges")
         slots = gaps[np.array(places, dtype=np.int64)]
-        assert np.array_equal(initial.energies(slots), wanted[slots])
-    assert np.array_equal(initial.energies(gaps), wanted[gaps])
+        assert np.array_equal(origins.energies(slots), wanted[slots])
+        assert np.array_equal(origins.keys(slots)[:, 1], index.target[places])
+    assert np.array_equal(origins.energies(gaps), wanted[gaps])
+    assert np.array_equal(origins.keys(gaps)[:, 0], index.sources())

@@ -107,7 +107,7 @@ def test_dense_equivalent_adamw_is_torch_on_the_dense_graph(preset: str, decay: 
         reference.step()
         loss, _ = steps.train(parameters, config, optimizer, tokens, lengths, step=at)
         assert loss == pytest.approx(wanted.item(), rel=1e-10)
-    steps.catch_up(optimizer, parameters.edges.arrays, torch.from_numpy(parameters.index.slot), 8)
+    steps.catch_up(optimizer, parameters.edges.arrays, torch.from_numpy(parameters.index.slots()), 8)
     for name, found, leaf in (
         ("W", parameters.edges.W, model.W), ("b", parameters.edges.b, model.b),
         ("default", parameters.default_W, model.default_W), ("alpha", parameters.alpha, model.alpha),
@@ -127,7 +127,7 @@ def test_lazy_adamw_leaves_untouched_edges_alone() -> None:
     moved = (before != graph.parameters.edges.W).flatten(1).any(1).numpy()
     index = graph.parameters.index
     source = np.empty(index.edges, np.int64)
-    source[index.slot] = np.repeat(np.arange(index.nodes), index.row_sizes())
+    source[index.slots()] = np.repeat(np.arange(index.nodes), index.row_sizes())
     read = np.unique(np.concatenate([row[: n - 1] for row, n in zip(tokens, lengths, strict=True)]))
     assert moved[np.isin(source, read)].all()
     assert not moved[~np.isin(source, read)].any()

@@ -107,7 +107,9 @@ class Model:
 
     def slots(self, batch: np.ndarray) -> Tensor:
         place = self.index.find(batch[..., 0].ravel(), batch[..., 1].ravel())
-        return torch.from_numpy(np.where(place >= 0, self.index.slot[np.maximum(place, 0)], -1)).view(batch.shape[:3])
+        return torch.from_numpy(np.where(place >= 0, self.index.slots()[np.maximum(place, 0)], -1)).view(
+            batch.shape[:3]
+        )
 
     def edges(self, slots: Tensor) -> PathEdges:
         return PathEdges(self.W, self.b, self.small["default/weight"], self.small["default/bias"], slots)

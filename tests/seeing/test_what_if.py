@@ -55,7 +55,7 @@ def test_what_if_is_the_edit_on_a_branch(
     path = Path(shutil.copytree(original, tmp_path_factory.mktemp("copy") / "graph.sifu"))
     with Graph.open(path) as graph:
         index, names = graph.parameters.index, graph.tokenizer.vocabulary
-        every = [(int(key) // index.nodes, int(key) % index.nodes) for key in index.keys]
+        every = [(int(key) // index.nodes, int(key) % index.nodes) for key in index.keys()]  # noqa: SIM118
         edges = data.draw(st.lists(st.sampled_from(every), max_size=3, unique=True), label="edges")
         nodes = data.draw(
             st.lists(st.integers(FIRST, index.nodes - 1), min_size=0 if edges else 1, max_size=2, unique=True),

@@ -13,6 +13,7 @@ from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.forward import Batch
 from sifu_graph.model.parameters import Parameters
 from sifu_graph.ops.initial import EdgeInitializer
+from sifu_graph.ops.origins import origins_of_build
 from sifu_graph.paging.edge_pool import EdgePool
 from sifu_graph.text.kneser_ney import Counts
 
@@ -46,9 +47,10 @@ def random_graph(
     scattered = rng.permutation(edges)  # slots in any order: the index sorts
     index = EdgeIndex.from_slots(nodes, source[scattered], target[scattered], np.ones(edges, np.int64))
     zero = np.zeros(nodes, np.int64)
+    counts = Counts(zero, zero.astype(np.float64), zero, (0.5, 0.5, 0.5))
     initial = EdgeInitializer.create(
-        method="uniform", seed=seed, config=config, width=width, length=8, index=index, slots=edges,
-        counts=Counts(zero, zero.astype(np.float64), zero, (0.5, 0.5, 0.5)),
+        method="uniform", seed=seed, config=config, width=width, length=8, nodes=nodes, keys=nodes + 1,
+        origins=origins_of_build("uniform", index, counts, slots=edges),
     )  # fmt: skip
     pool = EdgePool(initial, slots=edges, dtype=dtype)
     pool.require(np.arange(edges))

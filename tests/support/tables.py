@@ -39,7 +39,7 @@ class Table:
 def table(graph: Graph, *, energies: bool = False) -> Table:
     """The whole of a small graph. ``energies``: with those of every pair of nodes, for one mix."""
     parameters, index, names = graph.parameters, graph.parameters.index, graph.tokenizer.vocabulary
-    slots = index.slot
+    slots = index.slots()
     W = parameters.edges.get(WEIGHT, slots).numpy()
     b = parameters.edges.get(BIAS, slots).numpy()
     pairs = [(names[u], names[int(v)]) for u in range(index.nodes) for v in index.target[index.row(u)]]

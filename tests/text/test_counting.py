@@ -116,6 +116,13 @@ def test_selection_equals_sorting(documents: list[list[int]], sparsify: float, m
     assert coverage(counts, mask) == (covered / counts.total if counts.total else 0.0)
 
 
+@given(documents_of_ids.filter(lambda documents: any(len(one) > 1 for one in documents)), st.floats(0, 1))
+def test_the_pairs_of_a_share_equal_sorting(documents: list[list[int]], share: float) -> None:
+    counts = count_pairs(arrays(documents), n=7)
+    most_first = np.sort(counts.count)[::-1].cumsum()
+    assert counts.pairs_for(share) == 1 + int(np.searchsorted(most_first, share * most_first[-1]))
+
+
 def test_the_budget_is_read_as_a_decimal() -> None:
     everything = [np.array([u, v], dtype=np.int32) for u in range(10) for v in range(10)]
     counts = count_pairs(everything, n=10)

@@ -1,0 +1,268 @@
+"""The index of a large graph as files that are mapped: what a command holds in memory does not grow with the edges.
+
+The arrays of edges in the store are compressed, and in the order of the slots. The first command that needs them writes
+them sorted by (u, v), uncompressed, into the folder `FOLDER` of the graph, a few blocks at a time; later ones map the
+files. They are a cache: the name of their folder is a hash of the checksums of all chunks that they were made from,
+each file has a checksum of its own, and whatever is missing or damaged is made again. It knows arrays of the store; it
+does not know parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sifu_store.arrays import Damage
+from sifu_store.layout import COUNT, ENERGY, ORIGIN, SOURCE, TARGET
+from sifu_store.links import refuse_link
+from sifu_store.lock import file_lock
+from sifu_store.store import Store
+
+from sifu_graph.arrays import Floats, Ids, Integers, Ints, blocks, is_first
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.counts import read_counts
+from sifu_graph.ops.origins import energies_of_rows
+from sifu_graph.settings import GraphSettings
+
+FOLDER = "index"
+"""Folder of a graph that has its indices."""
+FORMAT = 1
+META = "meta.json"
+MAPPED_SLOTS = 1 << 20
+"""Slots from which on the index of a graph is mapped; that of a smaller one is read into memory, which is faster."""
+KEPT = 2
+"""Indices that are kept, the newest: an undo and a redo find theirs."""
+
+_MADE_FROM = (SOURCE, TARGET, COUNT, ENERGY, ORIGIN, "rows/total", "rows/discounted", "nodes/predecessors")
+_NAMES = ("row_start", "target", "count", "moved", "energy", "origin")
+_DTYPES = ("<i4", "<i8", "<f4")
+_PARTIAL = "partial-"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """The arrays of one index, mapped.
+
+    Attributes
+    ----------
+    row_start, target, count, moved
+        As those of `EdgeIndex`.
+    energy
+        float32 [slots], of `ops.origins`; None: all come from the hash.
+    origin
+        int32 [slots, 2], of a graph that was edited; None: the graph was not.
+    """
+
+    row_start: Ints
+    target: Ids
+    count: Integers
+    moved: Integers | None
+    energy: Floats | None
+    origin: Ids | None
+
+    @classmethod
+    def open(cls, folder: Path) -> IndexFile:
+        """The index in a folder, its files checked.
+
+        Raises
+        ------
+        OSError, ValueError, KeyError, TypeError, RecursionError
+            It is missing, incomplete or damaged.
+        """
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if folder.is_symlink() or meta["format"] != FORMAT or meta["key"] != folder.name:
+            raise ValueError(f"{META} does not describe these files")
+        found: dict[str, NDArray[Any] | None] = dict.fromkeys(_NAMES)
+        for name, kind, shape, crc in meta["files"]:
+            if name not in _NAMES or kind not in _DTYPES or _crc(folder / name) != crc:
+                raise ValueError(f"the checksum of {name} does not match")
+            found[name] = _mapped(folder / name, kind, tuple(shape))
+        return cls(**found)  # type: ignore[arg-type]
+
+
+def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
+    """The index of the snapshot as files; made if it is missing.
+
+    None: the graph is small, its chunks have no checksums (of an earlier release), or there is no room for the files.
+
+    Raises
+    ------
+    StoreDamagedError
+        An array of the store cannot be read.
+    """
+    if store.slots < MAPPED_SLOTS:
+        return None
+    key = _key(store, settings)
+    if key is None:
+        return None
+    folder = store.path / FOLDER
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return IndexFile.open(folder / key)
+    try:
+        refuse_link(folder)
+        folder.mkdir(exist_ok=True)
+        with file_lock(folder / "lock"):
+            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # another process was faster
+                return IndexFile.open(folder / key)
+            for abandoned in folder.glob(_PARTIAL + "*"):  # its writer held the lock: it no longer runs
+                shutil.rmtree(abandoned, ignore_errors=True)
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+            try:
+                _Maker(store, settings, partial).make(folder / key)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            _drop_old(folder, keep=key)
+            return IndexFile.open(folder / key)
+    except OSError:  # no room, or no right to write
+        return None
+
+
+def damaged_indices(path: Path) -> Iterator[Damage]:
+    """Checks the files of all indices of the graph at a path, and yields what is damaged.
+
+    A damaged file changes no result: the next command that uses it makes it again.
+    """
+    folder = path / FOLDER
+    for found in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if found.is_dir() and not found.name.startswith(_PARTIAL):
+            try:
+                IndexFile.open(found)
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                yield Damage("index", None, None, str(found), f"{error}; delete this folder: it is made again")
+
+
+def _key(store: Store, settings: GraphSettings) -> str | None:
+    """A hash (hex) of all that the files are made from; None: it is not known."""
+    found = store.content_hash([name for name in _MADE_FROM if store.has(name)])
+    if found is None:
+        return None
+    initial = json.dumps(settings["initial"], sort_keys=True)
+    return hashlib.sha256(f"{FORMAT} {found} {settings['nodes']} {initial}".encode()).hexdigest()[:32]
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _drop_old(folder: Path, *, keep: str) -> None:
+    """Deletes all indices but the newest ones. A process that has mapped one keeps what it has."""
+    others = [path for path in folder.iterdir() if path.is_dir() and path.name != keep]
+    for old in sorted(others, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _mapped(path: Path, kind: str, shape: tuple[int, ...], mode: Literal["r", "r+"] = "r") -> NDArray[Any]:
+    if path.stat().st_size != math.prod(shape) * np.dtype(kind).itemsize:
+        raise ValueError(f"{path.name} has another size than was written")
+    return np.memmap(path, kind, mode, shape=shape) if math.prod(shape) else np.empty(shape, kind)
+
+
+# ---- making it
+
+
+class _Maker:
+    """Writes the files of an index into a folder."""
+
+    def __init__(self, store: Store, settings: GraphSettings, folder: Path) -> None:
+        self.store, self.settings, self.folder = store, settings, folder
+        self.n = settings["nodes"]
+        self.files: dict[str, NDArray[Any]] = {}
+
+    def make(self, path: Path) -> None:
+        """Makes all files, and renames the folder to ``path``."""
+        index = self.sorted_edges()
+        self.write_energies(index)
+        files = []
+        for name, values in self.files.items():
+            if isinstance(values, np.memmap):
+                values.flush()
+            files.append((name, values.dtype.str, values.shape, _crc(self.folder / name)))
+        meta = {"format": FORMAT, "key": path.name, "files": files}
+        (self.folder / META).write_text(json.dumps(meta), encoding="utf-8")
+        shutil.rmtree(path, ignore_errors=True)  # torn or foreign
+        self.folder.rename(path)
+
+    def create(self, name: str, kind: str, *shape: int) -> NDArray[Any]:
+        """A file of zeros as an array. Its space is taken now: a write to a map cannot report a full disk."""
+        with (self.folder / name).open("wb") as file:
+            size = math.prod(shape) * np.dtype(kind).itemsize
+            if size and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        self.files[name] = _mapped(self.folder / name, kind, shape, "r+")
+        return self.files[name]
+
+    def sorted_edges(self) -> EdgeIndex:
+        """Sorts the edges by (u, v): first by u, block by block, then the targets of each row."""
+        store, slots = self.store, self.store.slots
+        size, most = np.zeros(self.n, np.int64), 0
+        for block in blocks(slots):
+            source = store.read_rows(SOURCE, _range(block))
+            size += np.bincount(source[source >= 0], minlength=self.n)
+            most = max(most, int(store.read_rows(COUNT, _range(block)).max()))
+        row_start = self.create("row_start", "<i8", self.n + 1)
+        row_start[1:] = np.cumsum(size)
+        edges = int(row_start[-1])
+        target = self.create("target", "<i4", edges)
+        count = self.create("count", "<i4" if most < 1 << 31 else "<i8", edges)
+        moved = self.create("moved", "<i4" if slots < 1 << 31 else "<i8", edges)
+        filled, in_order = row_start[:-1].copy(), edges == slots
+        for block in blocks(slots):
+            source = store.read_rows(SOURCE, _range(block)).astype(np.int64)
+            slot = np.flatnonzero(source >= 0)
+            slot = slot[np.argsort(source[slot], kind="stable")]
+            source = source[slot]
+            first = np.flatnonzero(is_first(source))
+            rank = np.arange(len(source)) - np.repeat(first, np.diff(first, append=len(source)))
+            place = filled[source] + rank
+            filled += np.bincount(source, minlength=self.n)
+            target[place] = store.read_rows(TARGET, _range(block))[slot]
+            count[place] = store.read_rows(COUNT, _range(block))[slot]
+            moved[place] = block.start + slot
+            in_order &= bool((place == block.start + slot).all())
+        index = EdgeIndex(self.n, row_start, target, count, moved)
+        for rows in index.row_blocks():
+            edges_of = index.places_of(rows)
+            keys = index.keys(edges_of)
+            if (keys[1:] < keys[:-1]).any():
+                order, in_order = np.argsort(keys, kind="stable"), False
+                for values in (target, count, moved):
+                    values[edges_of] = values[edges_of][order]
+        if in_order:
+            del self.files["moved"]
+            (self.folder / "moved").unlink()
+        return EdgeIndex(self.n, row_start, target, count, None if in_order else moved)
+
+    def write_energies(self, index: EdgeIndex) -> None:
+        """The energies by slot: those of the store, or from the counts; and the origins that the store has."""
+        store = self.store
+        if store.has(ENERGY):
+            energy, origin = self.create("energy", "<f4", store.slots), self.create("origin", "<i4", store.slots, 2)
+            for block in blocks(store.slots):
+                energy[block] = store.read_rows(ENERGY, _range(block))
+                origin[block] = store.read_rows(ORIGIN, _range(block))
+        elif self.settings["initial"]["method"] == "counts":
+            energy, counts = self.create("energy", "<f4", store.slots), read_counts(store, self.settings)
+            for rows in index.row_blocks():
+                energy[index.slots(index.places_of(rows))] = energies_of_rows(index, counts, rows)
+
+
+def _range(block: slice) -> Ints:
+    return np.arange(block.start, block.stop)
