@@ -28,13 +28,14 @@ from sifu_graph.config import SignalConfig, preset, require_seed
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.kernels.native import slow_reason
+from sifu_graph.model.index_file import index_file, is_large
 from sifu_graph.model.new_graph import NewGraph, write_new_graph
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.origins import StoredOrigins
 from sifu_graph.ops.pair_model import PairModel
 from sifu_graph.progress import ProgressOption, Stages
 from sifu_graph.progress_bar import reporting
-from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings
+from sifu_graph.settings import MOST_LENGTH, MOST_WIDTH, BuildSettings, InitialSettings, read_settings
 from sifu_graph.text.clones import CloneCounts, choose
 from sifu_graph.text.corpus import Corpora, Corpus
 from sifu_graph.text.encoded import CACHE, TokenFile, encode_corpus
@@ -306,6 +307,9 @@ def _build(
             changes={"nodes": nodes, "private_edges": edges, "coverage": covered} | made,
         )
         shutil.move(scratch, store.path / CACHE)
+    if is_large(store.slots):
+        stages.stage(f"sorting {edges:,} edges")
+        index_file(store, read_settings(store))
     seconds = time.perf_counter() - started
     return _report(
         path, store, tokens, counts, options, base=config.base, private=private, clones=clones, seconds=seconds,

@@ -5,6 +5,7 @@ It knows files and lengths; it does not know what the arrays hold.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import deque
@@ -37,34 +38,42 @@ class DiskArrays:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
 
-    def zeros(self, length: int, dtype: Any) -> NDArray[Any]:
-        """An array of zeros [length].
+    def zeros(self, length: int, dtype: Any, width: int | None = None) -> NDArray[Any]:
+        """An array of zeros [length], or [length, width].
 
         Raises
         ------
         DiskFullError, StoreError
             The folder has no room for it, or cannot be written.
         """
-        size_bytes = length * np.dtype(dtype).itemsize
-        if self._folder is None or size_bytes <= SMALL_BYTES:
-            return np.zeros(length, dtype)
-        with disk_errors(self._folder, "counting"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder) as file:
+        shape = (length,) if width is None else (length, width)
+        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if self.folder is None or size_bytes <= SMALL_BYTES:
+            return np.zeros(shape, dtype)
+        with disk_errors(self.folder, "counting"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
                 if hasattr(os, "posix_fallocate"):  # a write to a map cannot report a full disk: the process would end
                     os.posix_fallocate(file.fileno(), 0, size_bytes)
                 else:
                     file.truncate(size_bytes)
-                return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=(length,)))
+                return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))
 
     def stored(self, values: NDArray[Any]) -> NDArray[Any]:
         """A copy of an array [k]; one that is small is returned."""
-        if self._folder is None or values.nbytes <= SMALL_BYTES:
+        if self.folder is None or values.nbytes <= SMALL_BYTES:
             return values
         found = self.zeros(len(values), values.dtype)
         found[:] = values
+        return found
+
+    def filled(self, length: int, like: NDArray[Any], read: Callable[[slice], NDArray[Any]]) -> NDArray[Any]:
+        """An array [length, ...] with the type and the other axis of ``like``, read block by block."""
+        found = self.zeros(length, like.dtype, *like.shape[1:])
+        for block in blocks(length):
+            found[block] = read(block)
         return found
 
     def chosen(self, values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:

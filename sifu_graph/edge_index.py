@@ -115,6 +115,10 @@ class EdgeIndex:
         """Number of private edges out of every node, int64 [n]."""
         return np.diff(self.row_start)
 
+    def largest_rows(self, rows: int) -> int:
+        """Number of private edges of the largest rows together."""
+        return int(np.sort(self.row_sizes())[::-1][:rows].sum())
+
     def text_row(self, total: Ints) -> float:
         """Private edges of a token's row, on average over a text with these transitions out of each node, int64 [n]."""
         return float((self.row_sizes() * (total / max(1, total.sum()))).sum())

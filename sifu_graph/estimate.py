@@ -22,6 +22,7 @@ from sifu_graph import evaluation
 from sifu_graph.config import Kind, OptimizerConfig
 from sifu_graph.edge_index import base_parameters, dense_parameters, stored_parameters
 from sifu_graph.kernels import native
+from sifu_graph.model.index_file import is_large
 from sifu_graph.model.working_memory import FLOAT_BYTES, edge_working_bytes, working_bytes
 from sifu_graph.paging.budget import FREE_SHARE, copied_bytes, least_bytes, require_least
 from sifu_graph.paging.device_budget import WORK_BYTES
@@ -208,7 +209,7 @@ def estimate(
     row_pages = -(-size.largest_row // PAGE_EDGES) + 1
     working = edge_working_bytes(
         nodes=nodes,
-        edges=edges,
+        rows=min(edges, max(batch, evaluation.BATCH) * size.length * size.largest_row),
         width=width,
         pages=pages,
         page_bytes=PAGE_EDGES * edge_floats * FLOAT_BYTES,
@@ -216,7 +217,7 @@ def estimate(
         evaluated=evaluation.BATCH * size.length,
         text_row=size.text_row,
     )
-    tables = 100 * slots + 200 * nodes if graph is None else graph._table_bytes
+    tables = (0 if is_large(slots) else 100 * slots) + 200 * nodes if graph is None else graph._table_bytes
     library = _library_bytes(graph)
     memory = psutil.virtual_memory()
     whole = pages * page_bytes

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from sifu_graph.session import GraphSession
 
 BATCH = 256
+"""Chunks that are evaluated together."""
+ROWS_EDGES = 1 << 23
+"""Edges of the rows of a batch, at most: in larger graphs, fewer chunks are evaluated together."""
 NO_TEXT = "no held-out text: build with a larger share (`build_graph(holdout=0.1)`), or name a file to evaluate on"
 WITHOUT_BASELINES = "leave `with_baselines` out, which needs that text"
 MOST_STEPS = 64  # of a document that have figures of their own; the last ones are those of all later steps
@@ -160,7 +163,7 @@ def _evaluate(
     like: GraphSession | None,
     stages: Stages,
 ) -> EvalReport:
-    graph._fit_memory(evaluated_edges=BATCH * graph.settings["build"]["length"])
+    graph._fit_memory(evaluated_edges=evaluated_tokens(graph.parameters, graph.settings["build"]["length"]))
     own = _own(graph, stages) if with_baselines else None
     if corpus is not None:
         part, name = graph._tokens(corpus, holdout=0.0, stages=stages).train, "all"
@@ -249,7 +252,7 @@ class _Tally:
             self._add_documents(parameters.base, parameters.index, split, limit=limit, plain=plain, stages=stages)
             return
         stage = _stage(stages, split, limit)
-        batches = Batches(split, length=self.length, batch=BATCH, seed=SEED)
+        batches = Batches(split, length=self.length, batch=evaluated_chunks(parameters, self.length), seed=SEED)
         places: list[NDArray[np.int64]] = []
         for batch in batches.epoch(0) if batches.chunks else ():
             if limit is not None and self.tokens >= limit:
@@ -454,7 +457,7 @@ def _figures(
         for found, _ in base_forward.examine(parameters.base, parameters.index, chosen):
             yield found.loss, found.rank == 0, found.target
         return
-    batches = Batches(split, length=length, batch=BATCH, seed=SEED)
+    batches = Batches(split, length=length, batch=evaluated_chunks(parameters, length), seed=SEED)
     if not batches.chunks:
         raise CorpusError(NO_TEXT)
     seen = 0
@@ -464,6 +467,20 @@ def _figures(
         seen += len(figures[0])
         if limit is not None and seen >= limit:
             break
+
+
+def evaluated_chunks(parameters: Parameters, length: int) -> int:
+    """Number of chunks of ``length`` tokens that are evaluated together."""
+    index = parameters.index
+    if index.edges <= ROWS_EDGES:
+        return BATCH
+    rows = int(np.searchsorted(np.cumsum(np.sort(index.row_sizes())[::-1]), ROWS_EDGES))
+    return max(1, min(BATCH, rows // length))
+
+
+def evaluated_tokens(parameters: Parameters, length: int) -> int:
+    """Number of tokens that are evaluated together, of chunks of ``length``."""
+    return evaluated_chunks(parameters, length) * length
 
 
 def perplexity(nats: float) -> float:

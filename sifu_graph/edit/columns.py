@@ -27,10 +27,16 @@ from sifu_store.layout import (
     TARGET_BIAS,
     TARGET_VECTOR,
     USAGE,
+    page_count,
 )
 from sifu_store.store import Store
 
-from sifu_graph.model.io import read_usage
+from sifu_graph.arrays import Bools, Ints, blocks
+from sifu_graph.disk_arrays import DiskArrays
+from sifu_graph.edge_index import EdgeIndex
+from sifu_graph.model.index_file import is_large
+from sifu_graph.model.io import read_column, read_usage
+from sifu_graph.sorted_edges import sorted_edges
 
 Columns = dict[str, NDArray[Any]]
 
@@ -131,17 +137,82 @@ def columns_of_nodes(store: Store) -> Table:
     return found
 
 
-def columns_of_edges(store: Store) -> Table:
-    """The columns of the edges [slots, ...]: those of the store, `VALUE` and `ROW`."""
+class EdgeColumns(Table):
+    """The columns of the edges [slots, ...]: those of the store, `VALUE` and `ROW`.
 
-    def read(name: str) -> NDArray[Any]:
+    Parameters
+    ----------
+    store
+        The snapshot.
+    arrays
+        Where the columns are.
+    """
+
+    def __init__(self, store: Store, arrays: DiskArrays) -> None:
+        super().__init__(self._column, lambda: FREE, FREE.__contains__)
+        self._store, self._arrays = store, arrays
+
+    def _column(self, name: str) -> NDArray[Any]:
+        store = self._store
         if name == USAGE:
-            return read_usage(store)
+            return read_usage(store, self._arrays)
         if name not in (VALUE, ROW):
-            return store.read(name)
-        stored = np.repeat(store.page_stored(), PAGE_EDGES)[: store.slots] & (store.read(SOURCE) >= 0)
-        if name == ROW:
-            return np.where(stored, np.arange(len(stored)), -1)
-        return np.where(stored, EdgeValue.STORED, EdgeValue.GENERATED).astype(np.int8)
+            return read_column(store, name, self._arrays)
+        stored = np.repeat(store.page_stored(), PAGE_EDGES)
+        found = self._arrays.zeros(store.slots, FREE[name][0])
+        for block in blocks(store.slots):
+            own = stored[block] & (store.read_rows(SOURCE, np.arange(block.start, block.stop)) >= 0)
+            if name == ROW:
+                found[block] = np.where(own, np.arange(block.start, block.stop), -1)
+            else:
+                found[block] = np.where(own, EdgeValue.STORED, EdgeValue.GENERATED)
+        return found
 
-    return Table(read, lambda: FREE, FREE.__contains__)
+    @property
+    def slots(self) -> int:
+        """Number of slots, free ones included."""
+        return len(self.peek(SOURCE))
+
+    def index(self, nodes: int) -> EdgeIndex:
+        """The index of the edges, without forbidden pairs and the order of nodes."""
+        if not is_large(self.slots):
+            return EdgeIndex.from_slots(nodes, self.peek(SOURCE), self.peek(TARGET), self.peek(COUNT))
+        return sorted_edges(
+            nodes,
+            self.slots,
+            lambda name, block: self.peek(name)[block],
+            lambda _, kind, length: self._arrays.zeros(length, kind),
+        )
+
+    def extend(self, more: int) -> None:
+        """Adds free slots at the end."""
+        if not more:
+            return
+        for name, (_, free) in FREE.items():
+            column = self.peek(name)
+            found = self._arrays.zeros(len(column) + more, column.dtype, *column.shape[1:])
+            for block in blocks(len(column)):
+                found[block] = column[block]
+            found[len(column) :] = free
+            self[name] = found
+
+    def pages_with(self, slots: Bools) -> Bools:
+        """Which pages hold one of these slots: bool [slots] -> bool [pages]."""
+        padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
+        padded[: self.slots] = slots
+        return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
+
+    def page_values(self) -> Bools:
+        """Which pages hold an edge whose parameters are not generated, bool [pages]."""
+        return self.pages_with((self.peek(SOURCE) >= 0) & (self.peek(VALUE) != EdgeValue.GENERATED))
+
+    def pages_to_write(self) -> Ints:
+        """The pages that differ from those of the store, int64, ascending."""
+        if VALUE not in self.changed():
+            return np.empty(0, np.int64)
+        value, row = self.peek(VALUE), self.peek(ROW)
+        differs: Bools = self.peek(SOURCE) >= 0
+        for block in blocks(self.slots):
+            same = (value[block] == EdgeValue.STORED) & (row[block] == np.arange(block.start, block.stop))
+            differs[block] &= ~same
+        return np.flatnonzero(self.page_values() & self.pages_with(differs))

@@ -119,13 +119,13 @@ class HeldOut:
         if self.text is None:
             return None
         from sifu_graph.edit.preview import parameters_of
-        from sifu_graph.evaluation import BATCH, evaluate_split
+        from sifu_graph.evaluation import evaluate_split, evaluated_tokens
 
         copy, length = self.copy, self.copy.settings["build"]["length"]
         parameters = parameters_of(copy)
         with closing(parameters.edges):
             try:
-                copy.graph._fit_memory(parameters=parameters, evaluated_edges=BATCH * length)
+                copy.graph._fit_memory(parameters=parameters, evaluated_edges=evaluated_tokens(parameters, length))
                 return evaluate_split(
                     parameters, copy.config, self.text, length, EVAL_TOKENS, stages=self.stages
                 ).perplexity

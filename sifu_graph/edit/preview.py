@@ -23,7 +23,7 @@ def parameters_of(copy: WorkingCopy, state: Mapping[str, tuple[int, ...]] | None
     Pages are read from the working copy on first use. ``state`` names arrays of an optimizer with their shapes per
     edge; arrays that the graph does not have are zero.
     """
-    pool = EdgePool(copy.initial, slots=copy.slots, stored=copy.page_values(), read=copy.read_pages)
+    pool = EdgePool(copy.initial, slots=copy.slots, stored=copy.edges.page_values(), read=copy.read_pages)
     kept = [name for name in copy.paged if name not in (WEIGHT, BIAS)]
     pool.configure(state={**{name: copy.trailing(name) for name in kept}, **(state or {})}, kept=kept)
     small = {

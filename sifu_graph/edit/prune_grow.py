@@ -19,7 +19,7 @@ from sifu_graph.edit.nodes import note_pairs
 from sifu_graph.edit.pairs import counted_rows
 from sifu_graph.edit.rest_energy import Rest
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.pair_counts import PairCounts
+from sifu_graph.text.pair_counts import PairCounts, most_frequent
 
 By = Literal["count", "energy", "usage"]
 NO_EFFECT = "no probability changes: all edges share a base, and no edit gave these an energy of their own"
@@ -62,8 +62,6 @@ def to_prune(
     if node is not None and to_ratio is not None:
         raise OptionError("`to_ratio` is a share of all pairs: prune around one node by `min_count`")
     index = copy.index
-    useful = usefulness(copy, by)
-    order = np.lexsort((np.arange(index.edges), -index.count, -useful))  # the most useful first
     keep = np.ones(index.edges, bool)
     if min_count is not None:
         keep &= index.count >= min_count
@@ -76,8 +74,14 @@ def to_prune(
                 f"`to_ratio` is {to_ratio:g}, but only {index.edges / copy.n**2:.4g} of all pairs are private: "
                 "name a smaller ratio (`grow()` adds edges)"
             )
-        ranked = order[keep[order]]
-        keep[ranked[allowed:]] = False
+        if by == "count":
+            keep &= most_frequent(index.count, allowed)
+        else:
+            useful, count = usefulness(copy, by), index.count.astype(np.int64)
+            order = np.lexsort((np.arange(index.edges), -count, -useful))  # the most useful first
+            keep[order[keep[order]][allowed:]] = False
+    elif by == "usage":
+        usefulness(copy, by)  # an error if there is none
     if node is not None:
         around = index.target == node
         around[index.row(node)] = True

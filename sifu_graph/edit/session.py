@@ -358,13 +358,13 @@ class Edit:
     def compact(self) -> CompactReport:
         """Stores every row as one run of slots and removes free slots. No result changes by a bit."""
         account, copy = self._account(), self.copy
-        slots, runs, pages = copy.slots, prune_grow.runs(copy), int(copy.page_values().sum())
+        slots, runs, pages = copy.slots, prune_grow.runs(copy), int(copy.edges.page_values().sum())
         if slots != copy.private or runs != int((copy.index.row_sizes() > 0).sum()):
             copy.compact()
             self._note(
                 f"compact: {slots - copy.slots:,} slots freed, {prune_grow.runs(copy):,} runs instead of {runs:,}"
             )
-        freed = (pages - int(copy.page_values().sum())) * copy.page_bytes()
+        freed = (pages - int(copy.edges.page_values().sum())) * copy.page_bytes()
         return CompactReport(
             slots_before=slots,
             slots_after=copy.slots,
@@ -398,7 +398,7 @@ class Edit:
                 "nodes_after": self.copy.n,
                 "private_edges_before": edges,
                 "private_edges_after": self.copy.private,
-                "pages_written": len(self.copy.pages_to_write()),
+                "pages_written": len(self.copy.edges.pages_to_write()),
             }
 
         return close

@@ -18,6 +18,7 @@ knows nodes, edges, slots and pages; it does not know texts or the reason of a c
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -44,19 +45,29 @@ from sifu_store.layout import (
     TARGET,
     USAGE,
     WEIGHT,
-    page_count,
     page_slots,
 )
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Doubles, Floats, Ints, runs
-from sifu_graph.edge_index import EdgeIndex
-from sifu_graph.edit.columns import FREE, ROW, VALUE, Columns, EdgeValue, Table, columns_of_edges, columns_of_nodes
+from sifu_graph.disk_arrays import DiskArrays
+from sifu_graph.edge_index import EdgeIndex, by_frequency, forbidden_keys
+from sifu_graph.edit.columns import (
+    FREE,
+    ROW,
+    VALUE,
+    Columns,
+    EdgeColumns,
+    EdgeValue,
+    Table,
+    columns_of_nodes,
+)
 from sifu_graph.edit.pair_table import PairTable
 from sifu_graph.edit.reports import number
 from sifu_graph.edit_bounds import require_bounded
 from sifu_graph.model.counts import discounts_of
-from sifu_graph.model.io import small_array, small_names
+from sifu_graph.model.index_file import is_large
+from sifu_graph.model.io import read_index, small_array, small_names
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.origins import StoredOrigins, initial_energies
 from sifu_graph.ops.pair_model import PairModel
@@ -100,18 +111,20 @@ class WorkingCopy:
         if graph.signal.base and not store.has(REPEAT):
             self.nodes[REPEAT] = small_array(store, REPEAT)
         self.keys = int(self.settings["initial"].get("keys", n + 1))  # the next unused key; n: the default edge
-        self.edges = columns_of_edges(store)
+        self.arrays = DiskArrays(graph._scratch_folder() if is_large(store.slots) else None)
+        self.edges = EdgeColumns(store, self.arrays)
         self.forbidden = (store.read(FORBIDDEN) if store.has(FORBIDDEN) else np.empty((0, 2))).astype(np.int64)
         self._new: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
         self._new_rows, self.shelf = 0, dict[tuple[int, ...], Columns | float]()
         self._pages_read: dict[tuple[str, int], NDArray[Any]] = {}
         self._index: EdgeIndex | None = None
         self._initial: EdgeInitializer | None = None
-        if not store.has(ENERGY):
-            peek, method = self.edges.peek, self.settings["initial"]["method"]
-            self.edges[ORIGIN] = np.stack([peek(SOURCE), peek(TARGET)], axis=1)
-            self.edges[ENERGY] = initial_energies(method, self.index, self.counts, self.slots)
         self.changed = self.new_tokenizer = False
+        if not store.has(ENERGY):
+            self.edges[ORIGIN] = origin = self.arrays.zeros(self.slots, np.int32, 2)
+            origin[:, 0], origin[:, 1] = self.edges.peek(SOURCE), self.edges.peek(TARGET)
+            method = self.settings["initial"]["method"]
+            self.edges[ENERGY] = initial_energies(method, self.index, self.counts, self.slots, self.arrays)
 
     # ---- reading it
 
@@ -134,7 +147,7 @@ class WorkingCopy:
     @property
     def slots(self) -> int:
         """Number of slots, free ones included."""
-        return len(self.edges.peek(SOURCE))
+        return self.edges.slots
 
     @property
     def private(self) -> int:
@@ -144,15 +157,12 @@ class WorkingCopy:
     @property
     def index(self) -> EdgeIndex:
         """The index of the current edges."""
+        if self._index is None and is_large(self.slots) and not self.changed:
+            self._index, _ = read_index(self.old, self.settings)
         if self._index is None:
-            self._index = EdgeIndex.from_slots(
-                self.n,
-                self.edges.peek(SOURCE),
-                self.edges.peek(TARGET),
-                self.edges.peek(COUNT),
-                forbidden=self.forbidden.astype(np.int32),
-                node_count=self.nodes.peek("nodes/count"),
-            )
+            forbidden = forbidden_keys(self.n, self.forbidden.astype(np.int32))
+            order = by_frequency(self.nodes.peek("nodes/count"))
+            self._index = dataclasses.replace(self.edges.index(self.n), forbidden=forbidden, by_frequency=order)
         return self._index
 
     @property
@@ -241,18 +251,6 @@ class WorkingCopy:
         out = np.zeros((len(slots), *self.trailing(name)), np.float32)
         out[used] = self.values(name, slots[used])
         return out
-
-    def page_values(self) -> NDArray[np.bool_]:
-        """Which pages hold an edge whose parameters are not generated, bool [pages]."""
-        return self._pages_with((self.edges.peek(SOURCE) >= 0) & (self.edges.peek(VALUE) != EdgeValue.GENERATED))
-
-    def pages_to_write(self) -> Ints:
-        """The pages that differ from those of the store, int64, ascending."""
-        if VALUE not in self.edges.changed():
-            return np.empty(0, np.int64)
-        value, used = self.edges.peek(VALUE), self.edges.peek(SOURCE) >= 0
-        same = (value == EdgeValue.STORED) & (self.edges.peek(ROW) == np.arange(self.slots))
-        return np.flatnonzero(self.page_values() & self._pages_with(used & ~same))
 
     # ---- changing it
 
@@ -360,18 +358,17 @@ class WorkingCopy:
             return np.empty(0, np.int64)
         valued = rows[VALUE] != EdgeValue.GENERATED
         used = self.edges.peek(SOURCE) >= 0
-        page = np.arange(self.slots) // PAGE_EDGES
-        empty, open_ = ~self._pages_with(used), ~self.page_values()
+        empty, open_ = ~self.edges.pages_with(used), ~self.edges.page_values()
         slots = np.empty(k, np.int64)
         end = self.slots
         for wanted, pages in ((np.flatnonzero(valued), empty), (np.flatnonzero(~valued), open_)):
-            gaps = np.flatnonzero(~used & pages[page])[: len(wanted)]
+            gaps = np.flatnonzero(~used & np.repeat(pages, PAGE_EDGES)[: self.slots])[: len(wanted)]
             slots[wanted[: len(gaps)]] = gaps
-            open_[page[gaps]] &= pages is open_  # pages with stored values get no generated edges
+            open_[gaps // PAGE_EDGES] &= pages is open_  # pages with stored values get no generated edges
             more = len(wanted) - len(gaps)
             slots[wanted[len(gaps) :]] = np.arange(end, end + more)
             end += more
-        self._extend(end - self.slots)
+        self.edges.extend(end - self.slots)
         for name, column in self.edges.items():
             column[slots] = rows[name]
         self.touched()
@@ -434,7 +431,7 @@ class WorkingCopy:
         self.settings["nodes"] = self.n
         version = REPEAT_VERSION if self.pairs else EDITED_VERSION
         store.require_version(version)
-        pages = self.pages_to_write()
+        pages = self.edges.pages_to_write()
         what = f"a commit with {number(len(pages), 'page')} of edges" if len(pages) else "a commit"
         require_free_bytes(self.old.path, len(pages) * self.page_bytes(), what)
         self._write_edges(store)
@@ -462,7 +459,7 @@ class WorkingCopy:
         if store.has(FORBIDDEN) or len(self.forbidden):
             store.write(FORBIDDEN, self.forbidden.astype(np.int32))
         if VALUE in edges:
-            store.write(STORED, self.page_values().astype(np.uint8))
+            store.write(STORED, self.edges.page_values().astype(np.uint8))
 
     def page_bytes(self) -> int:
         """Size of one page on disk, in bytes, with the optimizer's state."""
@@ -476,18 +473,6 @@ class WorkingCopy:
         self._initial = None
         self.changed = True
         self.new_tokenizer |= nodes
-
-    def _extend(self, more: int) -> None:
-        if more:
-            for name, (dtype, free) in FREE.items():
-                column = self.edges[name]
-                self.edges[name] = np.concatenate([column, np.full((more, *column.shape[1:]), free, dtype)])
-
-    def _pages_with(self, slots: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which pages hold one of these slots: bool [slots] -> bool [pages]."""
-        padded = np.zeros(page_count(self.slots) * PAGE_EDGES, bool)
-        padded[: self.slots] = slots
-        return np.asarray(padded.reshape(-1, PAGE_EDGES).any(axis=1))
 
     def _old_page(self, name: str, page: int) -> NDArray[Any]:
         found = self._pages_read.get((name, page))

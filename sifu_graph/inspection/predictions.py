@@ -17,7 +17,7 @@ from sifu_store.errors import OptionError
 from sifu_store.short_repr import short_repr, table_html
 
 from sifu_graph.config import require_positive
-from sifu_graph.evaluation import BATCH, perplexity
+from sifu_graph.evaluation import evaluated_tokens, perplexity
 from sifu_graph.generation.stream import GenerateOptions, Stream
 from sifu_graph.inspection.distributions import log_p_of_tokens, logits_after
 from sifu_graph.text.prompts import read_prompt
@@ -183,7 +183,7 @@ def score(graph: GraphSession, text: str | Sequence[str]) -> Score:
     text = read_prompt(graph.tokenizer, text, "text")
     tokenizer, length = graph.tokenizer, graph.settings["build"]["length"]
     ids = tokenizer.encode_document(text)
-    graph._fit_memory(evaluated_edges=BATCH * length)
+    graph._fit_memory(evaluated_edges=evaluated_tokens(graph.parameters, length))
     log_p, names = log_p_of_tokens(graph, ids), tokenizer.vocabulary
     tokens = tuple(
         TokenScore(node, names[node], value, node == tokenizer.unknown)

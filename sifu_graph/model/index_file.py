@@ -30,11 +30,12 @@ from sifu_store.links import refuse_link
 from sifu_store.lock import file_lock
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Floats, Ids, Integers, Ints, blocks, is_first
+from sifu_graph.arrays import Floats, Ids, Integers, Ints, blocks
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.counts import read_counts
 from sifu_graph.ops.origins import energies_of_rows
 from sifu_graph.settings import GraphSettings
+from sifu_graph.sorted_edges import sorted_edges
 
 FOLDER = "index"
 """Folder of a graph that has its indices."""
@@ -92,6 +93,11 @@ class IndexFile:
         return cls(**found)  # type: ignore[arg-type]
 
 
+def is_large(slots: int) -> bool:
+    """Whether tables of a graph with this number of slots are in files instead of memory."""
+    return slots >= MAPPED_SLOTS
+
+
 def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
     """The index of the snapshot as files; made if it is missing.
 
@@ -102,7 +108,7 @@ def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
     StoreDamagedError
         An array of the store cannot be read.
     """
-    if store.slots < MAPPED_SLOTS:
+    if not is_large(store.slots):
         return None
     key = _key(store, settings)
     if key is None:
@@ -210,45 +216,13 @@ class _Maker:
         return self.files[name]
 
     def sorted_edges(self) -> EdgeIndex:
-        """Sorts the edges by (u, v): first by u, block by block, then the targets of each row."""
-        store, slots = self.store, self.store.slots
-        size, most = np.zeros(self.n, np.int64), 0
-        for block in blocks(slots):
-            source = store.read_rows(SOURCE, _range(block))
-            size += np.bincount(source[source >= 0], minlength=self.n)
-            most = max(most, int(store.read_rows(COUNT, _range(block)).max()))
-        row_start = self.create("row_start", "<i8", self.n + 1)
-        row_start[1:] = np.cumsum(size)
-        edges = int(row_start[-1])
-        target = self.create("target", "<i4", edges)
-        count = self.create("count", "<i4" if most < 1 << 31 else "<i8", edges)
-        moved = self.create("moved", "<i4" if slots < 1 << 31 else "<i8", edges)
-        filled, in_order = row_start[:-1].copy(), edges == slots
-        for block in blocks(slots):
-            source = store.read_rows(SOURCE, _range(block)).astype(np.int64)
-            slot = np.flatnonzero(source >= 0)
-            slot = slot[np.argsort(source[slot], kind="stable")]
-            source = source[slot]
-            first = np.flatnonzero(is_first(source))
-            rank = np.arange(len(source)) - np.repeat(first, np.diff(first, append=len(source)))
-            place = filled[source] + rank
-            filled += np.bincount(source, minlength=self.n)
-            target[place] = store.read_rows(TARGET, _range(block))[slot]
-            count[place] = store.read_rows(COUNT, _range(block))[slot]
-            moved[place] = block.start + slot
-            in_order &= bool((place == block.start + slot).all())
-        index = EdgeIndex(self.n, row_start, target, count, moved)
-        for rows in index.row_blocks():
-            edges_of = index.places_of(rows)
-            keys = index.keys(edges_of)
-            if (keys[1:] < keys[:-1]).any():
-                order, in_order = np.argsort(keys, kind="stable"), False
-                for values in (target, count, moved):
-                    values[edges_of] = values[edges_of][order]
-        if in_order:
+        """The edges of the store, sorted."""
+        store = self.store
+        found = sorted_edges(self.n, store.slots, lambda name, block: store.read_rows(name, _range(block)), self.create)
+        if found.moved is None:
             del self.files["moved"]
             (self.folder / "moved").unlink()
-        return EdgeIndex(self.n, row_start, target, count, None if in_order else moved)
+        return found
 
     def write_energies(self, index: EdgeIndex) -> None:
         """The energies by slot: those of the store, or from the counts; and the origins that the store has."""

@@ -45,7 +45,7 @@ from sifu_store.layout import (
 from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
-from sifu_graph.arrays import Doubles, Ids, Integers, Ints, blocks, ranges
+from sifu_graph.arrays import Doubles, Ids, Integers, Ints, ranges
 from sifu_graph.config import SignalConfig
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex, by_frequency, forbidden_keys
@@ -108,11 +108,18 @@ def read_usage(store: Store, arrays: DiskArrays | None = None) -> Ints:
 
     ``arrays`` says where the result is. None: in memory.
     """
-    found = (DiskArrays() if arrays is None else arrays).zeros(store.slots, np.int64)
-    if store.has(USAGE) and store.shape(USAGE) == (store.slots,):
-        for block in blocks(store.slots):
-            found[block] = store.read_rows(USAGE, np.arange(block.start, block.stop))
-    return found
+    arrays = DiskArrays() if arrays is None else arrays
+    found = store.has(USAGE) and store.shape(USAGE) == (store.slots,)
+    return read_column(store, USAGE, arrays) if found else arrays.zeros(store.slots, np.int64)
+
+
+def read_column(store: Store, name: str, arrays: DiskArrays) -> NDArray[Any]:
+    """An array [slots, ...] of the store, to be changed. ``arrays`` says where it is."""
+    if arrays.folder is None:
+        return store.read(name)
+    shape = store.shape(name)
+    like = store.read_rows(name, np.arange(min(1, shape[0])))
+    return arrays.filled(shape[0], like, lambda block: store.read_rows(name, np.arange(block.start, block.stop)))
 
 
 def read_initial(

@@ -22,7 +22,7 @@ from sifu_graph.config import SignalConfig, initial_signal
 from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.base import Base
-from sifu_graph.model.index_file import MAPPED_SLOTS
+from sifu_graph.model.index_file import is_large
 from sifu_graph.model.io import (
     INDEX,
     PAIRS,
@@ -170,7 +170,7 @@ def read_parameters(
     """
     store = current()
     before = None if known is None else known.parameters
-    if before and known and known.has(*INDEX) and store.slots < MAPPED_SLOTS:
+    if before and known and known.has(*INDEX) and not is_large(store.slots):
         index, files = before.index, None
     else:
         index, files = read_index(store, settings)

@@ -34,7 +34,7 @@ def working_bytes(parameters: Parameters, *, trained: int = 0, evaluated: int = 
     index = parameters.index
     return edge_working_bytes(
         nodes=index.nodes,
-        edges=index.edges,
+        rows=index.largest_rows(max(trained, evaluated)),
         width=parameters.width,
         pages=parameters.edges.pages,
         page_bytes=parameters.edges.page_bytes({}),
@@ -45,13 +45,13 @@ def working_bytes(parameters: Parameters, *, trained: int = 0, evaluated: int = 
 
 
 def edge_working_bytes(
-    *, nodes: int, edges: int, width: int, pages: int, page_bytes: int, trained: int, evaluated: int, text_row: float
+    *, nodes: int, rows: int, width: int, pages: int, page_bytes: int, trained: int, evaluated: int, text_row: float
 ) -> int:
-    """`working_bytes` of a graph whose edges stand alone; ``page_bytes``: without an optimizer's state."""
+    """`working_bytes` of a graph whose edges stand alone; ``page_bytes``: without an optimizer's state;
+    ``rows``: edges of the rows of a batch."""
     total = SMALL_BYTES + 3 * min(pages, SHORT_RUN) * page_bytes  # pages that are read: encoded, decoded, written
     positions = max(trained, evaluated)
     if positions:
-        rows = min(edges, positions * nodes)
         batch = 16 * FLOAT_BYTES * width * positions + (40 if trained else 24) * rows  # signals; the plan of the rows
         counting = 200 * min(BLOCK_OF_COUNTS, nodes**2) if trained else 0  # the closed form, before the first batch
         total += max(batch, counting)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sifu_graph.arrays import Bools, Floats, Ids, Ints
+from sifu_graph.disk_arrays import DiskArrays
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.text.kneser_ney import Counts, discount_of
 
@@ -132,12 +133,23 @@ def origins_of_build(
     return IndexOrigins(index, energy)
 
 
-def initial_energies(method: Literal["counts", "uniform"], index: EdgeIndex, counts: Counts, slots: int) -> Floats:
-    """The energies that edges are generated with after the build [slots]; NaN: their values come from the hash."""
-    energy = np.full(slots, 0.0 if method == "counts" else np.nan, np.float32)
-    if method == "counts":
-        for rows in index.row_blocks():
-            energy[index.slots(index.places_of(rows))] = energies_of_rows(index, counts, rows)
+def initial_energies(
+    method: Literal["counts", "uniform"],
+    index: EdgeIndex,
+    counts: Counts,
+    slots: int,
+    arrays: DiskArrays | None = None,
+) -> Floats:
+    """The energies that edges are generated with after the build [slots]; NaN: their values come from the hash.
+
+    ``arrays`` says where they are. None: in memory.
+    """
+    energy = (DiskArrays() if arrays is None else arrays).zeros(slots, np.float32)
+    if method == "uniform":
+        energy[:] = np.nan
+        return energy
+    for rows in index.row_blocks():
+        energy[index.slots(index.places_of(rows))] = energies_of_rows(index, counts, rows)
     return energy
 
 

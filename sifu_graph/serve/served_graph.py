@@ -15,7 +15,7 @@ from typing import Any
 from sifu_store.errors import OptionError
 from sifu_store.read_errors import State, state
 
-from sifu_graph.evaluation import BATCH
+from sifu_graph.evaluation import evaluated_tokens
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
 from sifu_graph.inspection import what_if
 from sifu_graph.model.parameters import Known, Parameters
@@ -79,7 +79,7 @@ class Snapshot:
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
         length = graph.settings["build"]["length"]
-        graph._fit_memory(evaluated_edges=0 if graph.signal.base else BATCH * length)
+        graph._fit_memory(evaluated_edges=0 if graph.signal.base else evaluated_tokens(graph.parameters, length))
         self._walks = _Walks(graph, graph.parameters)
         self._changed: OrderedDict[Changes, _Walks] = OrderedDict()
 

@@ -74,11 +74,7 @@ class PairCounts:
     @cached_property
     def by_count(self) -> tuple[Ints, Ints]:
         """The different counts, the greatest first, and how many pairs have each, int64 [k] both."""
-        merged = MergedCounts(np.dtype(np.int64))
-        for block in array_blocks(len(self)):
-            merged.add(*run_of(self.count[block].copy()))
-        count, pairs = merged.result()
-        return count[::-1].astype(np.int64), pairs[::-1]
+        return counts_of_counts(self.count)
 
     def pairs_for(self, share: float) -> int:
         """How many of the most frequent pairs make up this share of all their occurrences."""
@@ -189,19 +185,35 @@ def select_private(counts: PairCounts, *, sparsify: float, min_count: int = 1) -
     mask: Bools = counts.count >= min_count
     if int(mask.sum()) <= budget:
         return mask
-    if budget == 0:
-        return np.zeros(len(counts), dtype=bool)
-    # the count of the last pair that still fits; of its equals, the first in (source, target) order fit
-    count, pairs = counts.by_count
+    return most_frequent(counts.count, budget, counts.by_count)
+
+
+def most_frequent(count: Integers, most: int, by_count: tuple[Ints, Ints] | None = None) -> Bools:
+    """The ``most`` pairs with the greatest counts, of equal ones the first: bool [pairs].
+
+    ``count`` is [pairs], ``by_count`` what `by_count` returns of it. There are at least ``most`` pairs.
+    """
+    if not most:
+        return np.zeros(len(count), bool)
+    different, pairs = counts_of_counts(count) if by_count is None else by_count
     fitting = np.cumsum(pairs)
-    at = int(np.searchsorted(fitting, budget))
-    mask = counts.count > count[at]
-    left = budget - (int(fitting[at - 1]) if at else 0)
-    for block in array_blocks(len(counts)):
-        equal = np.flatnonzero(counts.count[block] == count[at])[:left]
+    at = int(np.searchsorted(fitting, most))  # the count of the last pair that still fits
+    mask: Bools = count > different[at]
+    left = most - (int(fitting[at - 1]) if at else 0)
+    for block in array_blocks(len(count)):
+        equal = np.flatnonzero(count[block] == different[at])[:left]
         mask[block.start + equal] = True
         left -= len(equal)
     return mask
+
+
+def counts_of_counts(count: Integers) -> tuple[Ints, Ints]:
+    """The different counts of [pairs], the greatest first, and how many pairs have each, int64 [k] both."""
+    merged = MergedCounts(np.dtype(np.int64))
+    for block in array_blocks(len(count)):
+        merged.add(*run_of(count[block].astype(np.int64)))
+    different, pairs = merged.result()
+    return different[::-1].astype(np.int64), pairs[::-1]
 
 
 def coverage(counts: PairCounts, mask: Bools) -> float:

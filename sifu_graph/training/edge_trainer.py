@@ -102,7 +102,7 @@ class EdgeTrainer:
             state=shapes,
             kept=[name for name in shapes if same and name in names],
             trained_edges=self._progress.batch * self._length,
-            evaluated_edges=evaluation.BATCH * self._length,
+            evaluated_edges=evaluation.evaluated_tokens(parameters, self._length),
             changed_pages=changed_pages,
         )
         if graph.memory_note is not None:
