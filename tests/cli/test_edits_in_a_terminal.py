@@ -77,7 +77,8 @@ def test_standard_input_is_read_again_after_an_edit_of_nodes(graph: Path) -> Non
     assert call("eval").code == call("train", "--steps", "1", "-q").code == 0
     shutil.rmtree(graph / "cache")
     said = (
-        "the graph was built from standard input, and there is no copy of that text in its folder cache: pass the text "
+        "the graph was built from standard input, and there is no copy of that text in its folder cache (no file of "
+        "sifu export has one): pass the text "
     )
     for command in (["eval"], ["train", "--steps", "1"]):
         assert call(*command).error == said + "again, with sifu train CORPUS or sifu eval FILE"
