@@ -183,7 +183,7 @@ def test_a_change_of_names_is_made_wholly_or_not_at_all(
                 patch.setattr(Path, "mkdir", no_space)
                 no_space()
 
-            patch.setattr("sifu_store.repository.write_durably", full)
+            patch.setattr("sifu_store.durable.write_durably", full)
             with pytest.raises(DiskFullError):
                 HISTORY[name](store)
         assert state(store) == before
