@@ -16,11 +16,13 @@ from .errors import OptionTypeError as OptionTypeError
 from .errors import ResourceError as ResourceError
 from .errors import SifuError as SifuError
 from .errors import StoreChangedError as StoreChangedError
+from .errors import StoreConflictError as StoreConflictError
 from .errors import StoreDamagedError as StoreDamagedError
 from .errors import StoreError as StoreError
 from .errors import StoreExistsError as StoreExistsError
 from .errors import StoreLockedError as StoreLockedError
 from .errors import StoreNotFoundError as StoreNotFoundError
+from .errors import StoreUnreachableError as StoreUnreachableError
 from .errors import StoreVersionError as StoreVersionError
 from .evaluation import EvalReport as EvalReport
 from .generation.stream import Generation as Generation
@@ -57,11 +59,13 @@ __all__ = [
     "SignalConfig",
     "StepReport",
     "StoreChangedError",
+    "StoreConflictError",
     "StoreDamagedError",
     "StoreError",
     "StoreExistsError",
     "StoreLockedError",
     "StoreNotFoundError",
+    "StoreUnreachableError",
     "StoreVersionError",
     "TextCorpus",
     "TrainReport",

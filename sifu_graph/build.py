@@ -235,12 +235,12 @@ def build_graph(
         corpus = Corpus(corpus or "tang")
     corpus = corpus.settled(tokens=level == "tokens")
     with Store.create(path, force=force) as store, reporting(progress) as stages:
-        return _build(store, Path(path), corpus, config, named, options, command=command, stages=stages)
+        return _build(store, str(path), corpus, config, named, options, command=command, stages=stages)
 
 
 def _build(
     store: Store,
-    path: Path,
+    path: str,
     corpus: Corpus,
     config: SignalConfig,
     named: str | None,
@@ -257,7 +257,7 @@ def _build(
         documents, level=options.level, vocab=options.vocab, lowercase=options.lowercase, stages=stages
     )
     nodes = len(tokenizer)
-    target = path.resolve()  # named as the store under construction: after a kill, the next build removes it
+    target = store.path  # named as the store under construction: after a kill, the next build removes it
     prefix = f".{target.name}.building-{os.getpid()}-"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
         tokens = encode_corpus(corpus, tokenizer, directory=Path(scratch), holdout=options.holdout, stages=stages)
@@ -318,7 +318,7 @@ def _build(
 
 
 def _report(
-    path: Path,
+    path: str,
     store: Store,
     tokens: TokenFile,
     counts: PairCounts,
@@ -338,7 +338,7 @@ def _report(
     unknown = int(counts.node_count[UNKNOWN])
     unknown_share = unknown / max(1, unknown + known)
     return BuildReport(
-        path=str(path),
+        path=path,
         nodes=nodes,
         dense_parameters=dense,
         private_edges=edges,

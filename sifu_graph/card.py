@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sifu_store.errors import CorpusError
+from sifu_store.places import place_of
 
 from sifu_graph.evaluation import EvalReport, evaluate
 from sifu_graph.progress import ProgressOption
@@ -32,7 +33,7 @@ def model_card(graph: GraphSession, *, progress: ProgressOption = None) -> str:
     except CorpusError as error:
         scores = str(error)
     sections = [
-        f"# {graph.path.stem}",
+        f"# {place_of(graph.path).title}",
         f"A SiFu graph of {info.nodes:,} nodes and {info.private_edges:,} private edges "
         f"(snapshot {info.snapshot[:8]}, format {info.format_version}, {settings['created_by']}).",
         "## Text",

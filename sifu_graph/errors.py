@@ -12,11 +12,13 @@ from sifu_store.errors import (
     ResourceError,
     SifuError,
     StoreChangedError,
+    StoreConflictError,
     StoreDamagedError,
     StoreError,
     StoreExistsError,
     StoreLockedError,
     StoreNotFoundError,
+    StoreUnreachableError,
     StoreVersionError,
 )
 
@@ -32,10 +34,12 @@ __all__ = [
     "ResourceError",
     "SifuError",
     "StoreChangedError",
+    "StoreConflictError",
     "StoreDamagedError",
     "StoreError",
     "StoreExistsError",
     "StoreLockedError",
     "StoreNotFoundError",
+    "StoreUnreachableError",
     "StoreVersionError",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from sifu_store.layout import CLONE_PARENT
+from sifu_store.places import place_of
 from sifu_store.short_repr import short_repr
 from sifu_store.store import Store
 
@@ -55,7 +56,7 @@ def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) ->
     dense = dense_parameters(nodes, width, base=base)
     stored = stored_parameters(nodes, edges, width, base=base)
     return GraphInfo(
-        path=str(path),
+        path=str(place_of(path)),
         nodes=nodes,
         width=width,
         dense_parameters=dense,

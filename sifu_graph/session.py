@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 from sifu_store.durable import format_bytes
 from sifu_store.errors import OptionError, StoreDamagedError, StoreError
 from sifu_store.links import refuse_link
+from sifu_store.places import place_of
 from sifu_store.store import Store
 
 from sifu_graph.arguments import checked_methods
@@ -172,7 +173,7 @@ class GraphSession:
     def __repr__(self) -> str:
         kind, nodes = type(self).__name__, self.settings["nodes"]
         state = f"snapshot {self._store.snapshot[:8]}" if self._open else "closed"
-        return f"<{kind} {str(self.path)!r}: {nodes:,} nodes, width {self.settings['width']}, {state}>"
+        return f"<{kind} {str(place_of(self.path))!r}: {nodes:,} nodes, width {self.settings['width']}, {state}>"
 
     def _repr_html_(self) -> str:
         """The main figures as a table, which notebooks show."""

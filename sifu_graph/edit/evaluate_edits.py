@@ -7,7 +7,6 @@ commits; what is measured is in `counterfactuals`.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sifu_store.durable import disk_errors, require_free_bytes
+from sifu_store.copying import clone
+from sifu_store.durable import require_free_bytes
 from sifu_store.errors import CorpusError, OptionError
+from sifu_store.places import place_of
 from sifu_store.short_repr import short_repr
 from sifu_store.staging import size_of
+from sifu_store.transfer import repository_files
 
 from sifu_graph.config import require_positive, require_seed
 from sifu_graph.edit.counterfactuals import Counterfactuals, EditEffect
@@ -153,10 +155,9 @@ def copied(graph: GraphSession) -> Iterator[GraphSession]:
         It does not fit.
     """
     with TemporaryDirectory(prefix="sifu-edits-") as folder:
-        path, size = Path(folder) / "copy.sifu", size_of(graph.path) - size_of(graph.path / CACHE)
+        path, size = Path(folder) / "copy.sifu", sum(repository_files(place_of(graph.path)).values())
         require_free_bytes(path, size, "a copy of the graph, on which edits are measured,")
-        with disk_errors(path, "copying the graph"):
-            shutil.copytree(graph.path, path, ignore=lambda at, _: [CACHE] if Path(at) == graph.path else [])
+        clone(graph.path, path)
         resources = {name: getattr(graph, name) for name in ("host_memory", "device", "device_memory")}
         with GraphSession.open(path, modest=graph._modest, **resources) as copy:
             if (snapshot := graph.store.snapshot) != copy.store.snapshot:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sifu_store.durable import disk_errors, sync_filesystem
 from sifu_store.errors import CorpusError, OptionError, StoreExistsError
+from sifu_store.places import place_of
 from sifu_store.short_repr import short_repr
 
 from sifu_graph.interop import converters, graphml
@@ -105,7 +106,7 @@ def export(
     """
     started = time.perf_counter()
     _check_options(kind, clones=clones, half=half)
-    given = Path(path if path is not None else graph.path.stem + FORMATS[kind])
+    given = Path(path if path is not None else place_of(graph.path).title + FORMATS[kind])
     require_path(given, force=force, taken=StoreExistsError)
     target = given.absolute()
     if target == graph.path or target in graph.path.parents:

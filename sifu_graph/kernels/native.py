@@ -20,9 +20,9 @@ import warnings
 from importlib import resources
 from pathlib import Path
 
-import platformdirs
 import torch
 from sifu_store.durable import reason_of
+from sifu_store.places import cache_folder
 
 SAID = "sifu: "  # how the warnings that are meant for users begin
 FLAGS = (
@@ -127,13 +127,6 @@ def compiler() -> str | None:
         if name and (found := shutil.which(name)):
             return found
     return None
-
-
-def cache_folder() -> Path:
-    """``$SIFU_CACHE``, else the user's cache folder."""
-    if chosen := os.environ.get("SIFU_CACHE"):
-        return Path(chosen)
-    return Path(platformdirs.user_cache_dir("sifu", appauthor=False))
 
 
 def supported(width: int, dtype: torch.dtype) -> bool:

@@ -137,8 +137,8 @@ class Server:
     async def _follow_commits(self) -> None:
         while True:
             await asyncio.sleep(FOLLOW_S)
-            if self.graph.has_changed():
-                with contextlib.suppress(Exception):  # it is tried again
+            with contextlib.suppress(Exception):  # it is tried again
+                if await asyncio.to_thread(self.graph.has_changed):
                     await self._reopen()
 
     async def _reopen(self) -> None:
@@ -259,7 +259,7 @@ class Server:
             try:
                 found = await asyncio.to_thread(explorer.edit, self.graph.path, content)
             finally:  # where it was refused because of another commit, too
-                if self.graph.has_changed():
+                if await asyncio.to_thread(self.graph.has_changed):
                     await self._reopen()
         return await self.state(request) if found is None else JSONResponse(found)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sifu_store.errors import OptionError
-from sifu_store.read_errors import State, state
+from sifu_store.places import locate, place_of
 
 from sifu_graph.evaluation import evaluated_tokens
 from sifu_graph.generation.base_walk import AnyWalk, walk_of
@@ -74,7 +74,7 @@ class Snapshot:
         The `state` of the store before the graph was opened.
     """
 
-    def __init__(self, graph: GraphSession, seen: State) -> None:
+    def __init__(self, graph: GraphSession, seen: Hashable) -> None:
         self.graph, self.seen = graph, seen
         self._users, self._retired = 0, False
         self._lock = threading.Lock()
@@ -168,7 +168,7 @@ class ServedGraph:
     """
 
     def __init__(self, path: str | Path, *, at: str | None = None, **options: Any) -> None:
-        self.path, self._at, self._options = Path(path), at, options
+        self.path, self._at, self._options = locate(path), at, options
         self.current = self._open(None)
 
     def open(self) -> Snapshot:
@@ -177,7 +177,7 @@ class ServedGraph:
             return self._open(graph)
 
     def _open(self, before: GraphSession | None) -> Snapshot:
-        seen = state(self.path)
+        seen = place_of(self.path).state()
         graph = GraphSession.open(self.path, at=self._at, **self._options)
         try:
             if before is not None and (differs := graph.store.changed_arrays(before.store.snapshot)) is not None:
@@ -190,11 +190,11 @@ class ServedGraph:
     @property
     def name(self) -> str:
         """The name of the model: that of the folder, without its suffix."""
-        return self.path.resolve().stem
+        return place_of(self.path).title
 
     def has_changed(self) -> bool:
         """Whether a process has committed since the graph that is served was opened."""
-        return state(self.path) != self.current.seen
+        return place_of(self.path).state() != self.current.seen
 
     def replace(self, newest: Snapshot) -> None:
         """Serve another snapshot. Sequences that run end on the one where they began."""

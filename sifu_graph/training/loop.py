@@ -482,7 +482,12 @@ class _Run:
         return snapshot
 
     def _collect(self) -> None:
-        """Deletes old training commits. If that fails, the run continues: what was trained is committed."""
+        """Deletes old training commits. If that fails, the run continues: what was trained is committed.
+
+        Not in a bucket: all objects are listed, and recent ones are kept for other processes.
+        """
+        if not self.store.exclusive:
+            return
         try:
             self.store.collect_garbage()
         except SifuError as error:

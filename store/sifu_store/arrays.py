@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from sifu_store.durable import raise_resource_error
 from sifu_store.errors import StoreDamagedError, first_line
 from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
-from sifu_store.staging import REPOSITORY_NAME
+from sifu_store.names import REPOSITORY_NAME
 
 PAGED_ATTRIBUTE = "paged"
 COMPARED_CHUNKS = 16
@@ -216,7 +216,7 @@ def _chunk_file(session: icechunk.Session, array: zarr.Array[Any], directory: Pa
         content = _get(session, _key(array, index))
         if content is None:
             continue
-        for path in chunks.iterdir():
+        for path in chunks.iterdir() if chunks.is_dir() else ():  # not of a store in a bucket
             if path.stat().st_size == len(content) and path.read_bytes() == content:
                 return str(path)
     return f"{directory} (chunk {page} of {array.path})"

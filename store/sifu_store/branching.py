@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifu_store.errors import OptionError, StoreDamagedError, StoreError
+import icechunk
+
+from sifu_store.errors import OptionError, StoreConflictError, StoreDamagedError, StoreError
 from sifu_store.history import Commit, Lineage, reachable
-from sifu_store.refs import BRANCH, MAIN, REDO, TAG, UNDONE, check_name, described, nearest, point
-from sifu_store.staging import REPOSITORY_NAME
+from sifu_store.names import DELETED_FILE, REFERENCES
+from sifu_store.places import place_of
+from sifu_store.refs import BRANCH, MAIN, REDO, TAG, UNDONE, check_name, described, nearest
 
 LEAST_OF_AN_ID = 4
 """Characters of an id by which people name a commit, at least: a branch or a tag may not hide it."""
@@ -97,8 +100,34 @@ def carry_out(directory: Path, lineage: Lineage, moved: Moved) -> None:
         names[BRANCH + REDO + moved.branch] = moved.before
         if tip is not None:
             names[BRANCH + UNDONE + tip] = tip
-    point(directory, names)
-    point(directory, {BRANCH + moved.branch: moved.snapshot})
+    place, branch = place_of(directory), BRANCH + moved.branch
+    place.point(names)
+    place.point({branch: moved.snapshot}, expected={branch: moved.before})
+
+
+def advance(directory: Path, repository: icechunk.Repository, branch: str, before: str, snapshot: str) -> None:
+    """Move a branch from the commit `before` to a new one.
+
+    Raises
+    ------
+    StoreConflictError
+        Another process moved the branch first. The new commit is kept as an undone one.
+    """
+    try:
+        repository.reset_branch(branch, snapshot, from_snapshot_id=before)
+    except icechunk.IcechunkError as error:
+        head = repository.lookup_branch(branch)
+        if head == snapshot:  # the reply to the request was lost
+            return
+        if head == before:
+            raise
+        place = place_of(directory)
+        place.point({BRANCH + UNDONE + snapshot: snapshot})
+        raise StoreConflictError(
+            f"{place}: another process committed {head[:8]} to {branch} first: {branch} was not changed, and this "
+            f"commit is kept as {snapshot[:8]} (`branch()` gives it a name); repeat the command to make it after the "
+            "other one"
+        ) from error
 
 
 def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -> None:
@@ -110,7 +139,7 @@ def create_branch(directory: Path, lineage: Lineage, name: str, snapshot: str) -
         The name is taken or not allowed.
     """
     _check_free(directory, lineage, name, "branch")
-    point(directory, {BRANCH + name: snapshot})
+    place_of(directory).point({BRANCH + name: snapshot}, expected={BRANCH + name: None})
 
 
 def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) -> Commit:
@@ -140,13 +169,13 @@ def leave_branch(directory: Path, lineage: Lineage, name: str, *, current: str) 
     others = [head for other, head in branches.items() if other != name]
     named = reachable(lineage, [*others, *lineage.references.tags.values()])
     left = {tip.snapshot, lineage.references.redo.get(name, tip.snapshot)} - set(named)
-    point(directory, {BRANCH + UNDONE + snapshot: snapshot for snapshot in left})
+    place_of(directory).point({BRANCH + UNDONE + snapshot: snapshot for snapshot in left})
     return tip
 
 
-def references_of(name: str) -> tuple[str, str]:
-    """The references that go with a branch, by the names of their directories. `refs.drop` deletes them."""
-    return BRANCH + name, BRANCH + REDO + name
+def references_of(name: str, tip: str) -> dict[str, str | None]:
+    """The references that go with a branch, for `Place.drop`. `tip` is its newest commit."""
+    return {BRANCH + name: tip, BRANCH + REDO + name: None}
 
 
 def find_branch(lineage: Lineage, name: str) -> str:
@@ -174,7 +203,7 @@ def create_tag(directory: Path, lineage: Lineage, name: str, snapshot: str) -> N
         The name is taken, was the name of a deleted tag, or is not allowed.
     """
     _check_free(directory, lineage, name, "tag")
-    point(directory, {TAG + name: snapshot})
+    place_of(directory).point({TAG + name: snapshot}, expected={TAG + name: None})
 
 
 def find_tag(lineage: Lineage, name: str) -> str:
@@ -210,8 +239,9 @@ def _commits(count: int) -> str:
 
 def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None:
     check_name(name, what)
-    snapshots = directory / REPOSITORY_NAME / "snapshots"
-    same = [path.name for path in snapshots.glob(f"{name.upper()}*")] if len(name) >= LEAST_OF_AN_ID else []
+    place = place_of(directory)
+    known = place.snapshots() if len(name) >= LEAST_OF_AN_ID else []
+    same = [each for each in known if each.startswith(name.upper())]
     if same:
         raise OptionError(f"a {what} cannot be named {name!r}: the id {same[0]} begins so; choose another name")
     names = lineage.references
@@ -221,5 +251,5 @@ def _check_free(directory: Path, lineage: Lineage, name: str, what: str) -> None
     for prefix in (BRANCH, TAG):
         if prefix + name in names.unreadable:
             raise OptionError(f"{described(prefix + name)} is there already, but damaged: choose another name")
-    if what == "tag" and (directory / REPOSITORY_NAME / "refs" / f"tag.{name}").exists():
+    if what == "tag" and place.has(f"{REFERENCES}/{TAG}{name}/{DELETED_FILE}"):
         raise OptionError(f"a tag {name} was deleted, and a tag's name cannot be reused: choose another name")

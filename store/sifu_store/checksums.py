@@ -8,6 +8,7 @@ release has no such metadata, and then nothing is checked. This module knows key
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import zlib
@@ -23,8 +24,13 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
+from sifu_store.chunk_cache import ChunkCache
+
 CHECKSUMS = "checksums"
 """Name of the array that holds the table, and of the entry of a commit's metadata that holds its CRC-32."""
+
+INLINE_BYTES = 512
+"""Icechunk keeps a chunk of at most this size in a manifest, without a file of its own."""
 
 _BYTES = 4
 
@@ -41,15 +47,20 @@ class ChunkChecksums:
         What is wrong with the table of the snapshot; None: nothing, or it has none.
     written
         Checksum by chunk of the arrays that were written since.
+    written_bytes
+        Size of the chunks that were written since, as files: small ones have none.
     """
 
     known: dict[str, np.ndarray] | None = None
     fault: str | None = None
     written: dict[str, dict[int, int]] = field(default_factory=dict)
+    written_bytes: int = 0
 
     def note(self, key: str, value: Buffer | None) -> None:
         """Note that a chunk was written, or with None deleted. Other keys are ignored."""
         place = _place(key)
+        if value is not None and "/c/" in key and len(value) > INLINE_BYTES:
+            self.written_bytes += len(value)
         if place is not None:
             self.written.setdefault(place[0], {})[place[1]] = 0 if value is None else _end(value)
 
@@ -61,6 +72,18 @@ class ChunkChecksums:
                 if self.known is not None:
                     self.known.pop(name, None)
 
+    def expected(self, key: str) -> int | None:
+        """The checksum of the chunk at a key; None: unknown, or no chunk."""
+        place = _place(key)
+        if place is None or self.known is None:
+            return None
+        name, chunk = place
+        written = self.written.get(name, {}).get(chunk)
+        if written is not None:
+            return written
+        column = self.known.get(name)
+        return None if column is None or chunk >= len(column) else int(column[chunk])
+
     def check(self, key: str, value: Buffer) -> None:
         """Check a chunk that was read.
 
@@ -69,17 +92,8 @@ class ChunkChecksums:
         ValueError
             It is not the chunk that was written there.
         """
-        place = _place(key)
-        if place is None or self.known is None:
-            return
-        name, chunk = place
-        expected = self.written.get(name, {}).get(chunk)
-        if expected is None:
-            column = self.known.get(name)
-            if column is None or chunk >= len(column):
-                return
-            expected = int(column[chunk])
-        if expected != _end(value):
+        expected = self.expected(key)
+        if expected is not None and expected != _end(value):
             raise ValueError("the chunk is not the one that was written there: its checksum is another")
 
     def hash_of(self, arrays: Mapping[str, zarr.Array[Any]]) -> str | None:
@@ -115,26 +129,43 @@ class BoundStore(WrapperStore[icechunk.IcechunkStore]):
         The store of the session.
     checksums
         The checksums of the session. None: none are checked.
+    cache
+        Where chunks are kept that were read or written; None: nowhere.
     """
 
-    def __init__(self, store: icechunk.IcechunkStore, checksums: ChunkChecksums | None = None) -> None:
+    def __init__(
+        self,
+        store: icechunk.IcechunkStore,
+        checksums: ChunkChecksums | None = None,
+        cache: ChunkCache | None = None,
+    ) -> None:
         super().__init__(store)
         self.checksums = ChunkChecksums() if checksums is None else checksums
+        self.cache = cache
 
     def _with_store(self, store: icechunk.IcechunkStore) -> BoundStore:
-        return BoundStore(store, self.checksums)
+        return BoundStore(store, self.checksums, self.cache)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The value of a key, checked if it is a whole chunk."""
+        expected = None if self.cache is None or byte_range is not None else self.checksums.expected(key)
+        if self.cache is not None and expected:
+            kept = await asyncio.to_thread(self.cache.get, key, expected)
+            if kept is not None:
+                return prototype.buffer.from_bytes(kept)
         value = await self._store.get(key, prototype, byte_range)
         if value is not None and byte_range is None:
             self.checksums.check(key, value)
+            if self.cache is not None and expected:
+                await asyncio.to_thread(self.cache.put, key, expected, value.to_bytes())
         return value
 
     async def set(self, key: str, value: Buffer) -> None:
         """Set the value of a key."""
         await self._store.set(key, value)
         self.checksums.note(key, value)
+        if self.cache is not None and (written := self.checksums.expected(key)):
+            await asyncio.to_thread(self.cache.put, key, written, value.to_bytes())
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Set the value of a key that has none. Zarr does so for metadata only."""

@@ -19,7 +19,12 @@ in place without a sync. So the collection lets Icechunk work in a directory of 
 3. references that are not needed any more are deleted;
 4. what no reference reaches is deleted.
 
-A crash after any step leaves every kept commit readable, with its ancestry. On a full disk, step 4 comes first: what
+A crash after any step leaves every kept commit readable, with its ancestry.
+
+In a bucket, Icechunk works in a directory with copies of the snapshots. Other processes may be writing to the bucket,
+and no reference reaches what they have written: step 4 spares what is younger than `GRACE`.
+
+ On a full disk, step 4 comes first: what
 only the dropped commits use is deleted, which makes room for the other steps. This module knows commits and references;
 not arrays.
 """
@@ -28,6 +33,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -36,25 +42,18 @@ from typing import Self
 
 from sifu_store.durable import few_addresses, fsync_directory, replace_durably, write_durably
 from sifu_store.errors import DiskFullError, ResourceError, StoreDamagedError
+from sifu_store.folder import COPIES_NAME
+from sifu_store.folder_refs import drop, point, remove_temporary
 from sifu_store.history import TRAIN, Commit, Lineage, reachable, read_all
-from sifu_store.refs import (
-    BEFORE,
-    BRANCH,
-    EMPTY,
-    OWN,
-    REDO,
-    UNDONE,
-    drop,
-    is_snapshot_id,
-    point,
-    remove_temporary,
-)
-from sifu_store.repository import linked_copy, open_icechunk
+from sifu_store.names import REPOSITORY_NAME, SNAPSHOTS
+from sifu_store.places import place_of
+from sifu_store.refs import BEFORE, BRANCH, EMPTY, OWN, REDO, UNDONE, is_snapshot_id
+from sifu_store.repository import open_icechunk
+from sifu_store.scratch_copies import copied_snapshots, linked_copy
 from sifu_store.short_repr import short_repr
-from sifu_store.staging import REPOSITORY_NAME
 
-COPIES_NAME = "collecting"
-"""Directory in which earlier releases kept copies of snapshot files while Icechunk replaced them."""
+GRACE = timedelta(days=1)
+"""In a bucket, what is younger than this is not deleted: another process may be about to commit it."""
 
 
 @short_repr
@@ -193,7 +192,7 @@ def would_collect(directory: Path, lineage: Lineage, *, keep_training: int, keep
     StoreDamagedError
         See `collect`.
     """
-    with _Collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
+    with _collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
         return collection.delete(dry_run=True)
 
 
@@ -227,7 +226,7 @@ def collect(
     ResourceError
         This process may take too few addresses (``ulimit -v``); nothing was deleted.
     """
-    with _Collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
+    with _collection(directory, lineage, keep_training=keep_training, keep_undone=keep_undone) as collection:
         try:
             collection.replace(acknowledge)
         except DiskFullError:
@@ -250,14 +249,16 @@ class _Collection:
         self._directory = directory
         self._plan = plan = make_plan(lineage, keep_training=keep_training, keep_undone=keep_undone)
         names = {**lineage.references.by_directory(), **plan.names}
-        self._shadow = linked_copy(
-            directory, {name: snapshot for name, snapshot in names.items() if name not in plan.names_dropped}
-        )
+        self._shadow = self._copy({name: tip for name, tip in names.items() if name not in plan.names_dropped})
         self._snapshots = Path(self._shadow.name) / REPOSITORY_NAME / "snapshots"
         self._linked = {path.name for path in self._snapshots.iterdir() if is_snapshot_id(path.name)}
         if plan.dropped:
             open_icechunk(Path(self._shadow.name)).expire_snapshots(plan.until)
         self._repository = open_icechunk(Path(self._shadow.name))  # its cache must not be from before the expiry
+
+    def _copy(self, names: dict[str, str]) -> tempfile.TemporaryDirectory[str]:
+        """The directory in which Icechunk works, with these references."""
+        return linked_copy(self._directory, names)
 
     def __enter__(self) -> Self:
         return self
@@ -291,6 +292,41 @@ class _Collection:
         """Delete the snapshot files that `delete` deleted in the directory of links."""
         for name in self._linked - {path.name for path in self._snapshots.iterdir()}:
             (self._directory / REPOSITORY_NAME / "snapshots" / name).unlink(missing_ok=True)
+
+
+class _BucketCollection(_Collection):
+    """A collection in a bucket."""
+
+    def _copy(self, names: dict[str, str]) -> tempfile.TemporaryDirectory[str]:
+        self._before: dict[str, bytes] = {}
+        return copied_snapshots(place_of(self._directory), names, self._before)
+
+    def replace(self, acknowledge: Callable[[Container[str]], None]) -> None:
+        """Steps 1 to 3."""
+        plan, place = self._plan, place_of(self._directory)
+        place.point(plan.names)
+        for path in self._snapshots.iterdir():
+            if path.name in plan.kept and (content := path.read_bytes()) != self._before[path.name]:
+                place.write(f"{SNAPSHOTS}/{path.name}", content)
+        place.drop(dict.fromkeys(plan.names_dropped))
+
+    def delete(self, *, dry_run: bool = False) -> Garbage:
+        """Step 4. Before step 1, what only the dropped commits use is still reached, and is not counted."""
+        summary = open_icechunk(self._directory).garbage_collect(datetime.now(UTC) - GRACE, dry_run=dry_run)
+        return Garbage(
+            snapshots=summary.snapshots_deleted,
+            chunks=summary.chunks_deleted,
+            size_bytes=summary.bytes_deleted,
+            commits=self._plan.dropped,
+        )
+
+    def delete_snapshots(self) -> None:
+        """Step 4 has deleted them."""
+
+
+def _collection(directory: Path, lineage: Lineage, *, keep_training: int, keep_undone: bool) -> _Collection:
+    kind = _BucketCollection if place_of(directory).whole_files else _Collection
+    return kind(directory, lineage, keep_training=keep_training, keep_undone=keep_undone)
 
 
 def _check_complete(lineage: Lineage) -> None:

@@ -16,6 +16,8 @@
         ├── StoreLockedError     wait for the other process
         ├── StoreVersionError    use another release
         ├── StoreChangedError    repeat the read
+        ├── StoreConflictError   repeat the change
+        ├── StoreUnreachableError    check the network and the credentials
         └── StoreDamagedError    restore the store, or read an older snapshot
 
 A message is one line: what was found, what was expected, what to do. Each class has a stable `kind` (for machine
@@ -137,6 +139,18 @@ class StoreChangedError(StoreError):
     """Another process replaced the store, or deleted the snapshot, while it was read: repeat the read."""
 
     kind = "store-changed"
+
+
+class StoreConflictError(StoreError):
+    """Another process changed a store in a bucket first, so that nothing was changed: repeat the change."""
+
+    kind = "store-conflict"
+
+
+class StoreUnreachableError(StoreError):
+    """The bucket of the store cannot be reached, or denies access: check the network and the credentials."""
+
+    kind = "store-unreachable"
 
 
 class StoreDamagedError(StoreError):

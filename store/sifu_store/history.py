@@ -17,9 +17,10 @@ import icechunk
 from sifu_store.checksums import CHECKSUMS
 from sifu_store.errors import OptionError, StoreDamagedError, first_line
 from sifu_store.layout import ARRAYS
+from sifu_store.names import REPOSITORY_NAME
+from sifu_store.places import place_of
 from sifu_store.refs import BEFORE, BRANCH, EARLY, EMPTY, TAG, References, described, is_snapshot_id, nearest
 from sifu_store.short_repr import short_repr
-from sifu_store.staging import REPOSITORY_NAME
 
 BETWEEN = (BRANCH + BEFORE, TAG + EARLY)
 """Beginnings of the names of the references that only connect commits."""
@@ -442,8 +443,7 @@ def snapshot_beginning(directory: Path, prefix: str, *, known: Collection[str] =
         No snapshot, or more than one, has such an id.
     """
     wanted = prefix.strip().upper()
-    snapshots = directory / REPOSITORY_NAME / "snapshots"
-    names = sorted(path.name for path in snapshots.iterdir() if is_snapshot_id(path.name) and path.name != EMPTY)
+    names = [name for name in place_of(directory).snapshots() if is_snapshot_id(name) and name != EMPTY]
     found = [name for name in names if name.startswith(wanted)] if wanted else []
     if len(found) > 1:
         some = ", ".join(name[: len(wanted) + 4] for name in found[:3])

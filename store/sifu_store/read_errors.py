@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import icechunk
 
 from sifu_store.durable import resource_error
-from sifu_store.errors import ResourceError, StoreChangedError, StoreDamagedError
+from sifu_store.errors import (
+    ResourceError,
+    StoreChangedError,
+    StoreConflictError,
+    StoreDamagedError,
+    StoreUnreachableError,
+)
 from sifu_store.history import Lineage, reachable
+from sifu_store.names import SNAPSHOTS
+from sifu_store.places import locate, place_of
 from sifu_store.repository import known_references, open_icechunk
-from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME, is_being_replaced
+from sifu_store.staging import is_being_replaced
 
 ATTEMPTS = 3
 """How often a store that changes meanwhile is read."""
 PAUSE_S = 0.1
 """Time between two attempts."""
-
-Identity = tuple[int, int] | None
-"""Device and inode of the repository of a store; None: there is none."""
-
-
-State = tuple[Identity, tuple[int, int] | None]
 
 
 class Reader(Protocol):
@@ -40,7 +42,7 @@ class Reader(Protocol):
     snapshot: str
     recovered_from: str | None
     _directory: Path
-    _identity: Identity
+    _identity: Hashable
 
     def _reopen(self) -> bool: ...
 
@@ -56,15 +58,6 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Reader = TypeVar("_Reader", bound=Reader)
 _Opened = TypeVar("_Opened", bound=Opened)
-
-
-def identity(directory: Path) -> Identity:
-    """What tells a store from another one that replaced it at the same path."""
-    try:
-        status = (directory / REPOSITORY_NAME).stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def looks_again(
@@ -116,9 +109,10 @@ def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
 
     @functools.wraps(opening)
     def open_again(cls: type[_Opened], path: str | Path, *, write: bool = False, at: str | None = None) -> _Opened:
-        target = Path(path).resolve()
+        target = locate(path)
         for attempt in range(ATTEMPTS):
-            before, last = state(target), attempt == ATTEMPTS - 1
+            place, last = place_of(target), attempt == ATTEMPTS - 1
+            before, identity = place.state(), place.identity()
             try:
                 store = opening(cls, path, write=write, at=at)
             except (KeyboardInterrupt, SystemExit):
@@ -127,13 +121,16 @@ def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
                 lacking = None if isinstance(error, ResourceError) else resource_error(error)
                 if lacking is not None:
                     raise lacking from error
-                if state(target) == before and not is_being_replaced(target):
+                if isinstance(error, StoreConflictError):
+                    if last:
+                        raise
+                elif place.state() == before and not is_being_replaced(target):
                     raise
-                if last:
+                elif last:
                     raise _changed(target) from error
             else:
-                store._identity = before[0]
-                if store.recovered_from is None or write or last or state(target) == before:
+                store._identity = identity
+                if store.recovered_from is None or write or last or place.state() == before:
                     return store
                 store.close()  # what it reports may be a change, and no damage
             time.sleep(PAUSE_S)
@@ -142,15 +139,21 @@ def opens_again(opening: Callable[..., _Opened]) -> Callable[..., _Opened]:
     return open_again
 
 
-def why(reader: Reader, error: BaseException) -> ResourceError | StoreChangedError | None:
+def why(reader: Reader, error: BaseException) -> ResourceError | StoreChangedError | StoreUnreachableError | None:
     """What made a read fail, if it was not the store; None: it may be damaged, or the error is another one."""
-    if isinstance(error, ResourceError | StoreChangedError):
+    if isinstance(error, ResourceError | StoreChangedError | StoreUnreachableError):
         return None
     if isinstance(error, Exception) and (lacking := resource_error(error)) is not None:
         return lacking
-    if reader._identity is not None and identity(reader._directory) != reader._identity:
+    place, of_call = place_of(reader._directory), isinstance(error, ValueError | TypeError | AssertionError)
+    try:
+        if not of_call:
+            place.require_reachable()
+    except StoreUnreachableError as unreachable:
+        return unreachable
+    if reader._identity is not None and place.identity() != reader._identity:
         return _changed(reader.path)
-    if isinstance(error, ValueError | TypeError | AssertionError) or not _deleted(reader):
+    if of_call or not _deleted(reader):
         return None
     return StoreChangedError(
         f"snapshot {reader.snapshot} of {reader.path} was deleted by another process while it was read: repeat, to "
@@ -164,19 +167,10 @@ def _changed(path: Path) -> StoreChangedError:
     return StoreChangedError(f"{path} was replaced by another process while it was read: repeat, to read the new one")
 
 
-def state(target: Path) -> State:
-    """What changes if another process replaces the store, commits, or collects garbage."""
-    try:
-        status = (target / ACKNOWLEDGED_NAME).stat()
-    except OSError:
-        return identity(target), None
-    return identity(target), (status.st_ino, status.st_mtime_ns)
-
-
 def _deleted(reader: Reader) -> bool:
     """Whether the snapshot that is read was deleted, or is being deleted: no reference reaches it any more."""
     directory = reader._directory
-    if not (directory / REPOSITORY_NAME / "snapshots" / reader.snapshot).exists():
+    if not place_of(directory).has(f"{SNAPSHOTS}/{reader.snapshot}"):
         return True
     try:
         lineage = Lineage(open_icechunk(directory), known_references(directory))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -26,8 +26,9 @@ from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
 from sifu_store.layout import SOURCE, STORED, page_count, page_slots
-from sifu_store.lock import WriterLock
-from sifu_store.read_errors import identity, looks_again, why
+from sifu_store.place import Lock
+from sifu_store.places import place_of
+from sifu_store.read_errors import looks_again, why
 from sifu_store.refs import MAIN
 from sifu_store.repair import Repair, plan_repair
 from sifu_store.repository import known_references, open_icechunk, read_acknowledged
@@ -66,15 +67,16 @@ class StoreReader:
         self._directory = directory  # of a new store: the staging directory until the first commit
         self._repository = repository
         self._process = os.getpid()
-        self._lock: WriterLock | None = None
-        self._identity = identity(directory)
+        self._lock: Lock | None = None
+        self._cache = place_of(directory).cache()
+        self._identity: Hashable = place_of(directory).identity()
         self._closed = False
         self._arrays_by_name: dict[str, zarr.Array[Any]] = {}
         self._listed = False
         self._stored: np.ndarray | None = None  # bool [pages], if changed since the last commit
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r}, snapshot={self.snapshot!r})"
+        return f"{type(self).__name__}({str(place_of(self.path))!r}, snapshot={self.snapshot!r})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -303,16 +305,14 @@ class StoreReader:
         garbage = collecting.would_collect(
             self._directory, self._read_lineage(), keep_training=keep_training, keep_undone=keep_undone
         )
-        builds = dead_builds(self.path)
-        return garbage.with_builds(len(builds), sum(map(size_of, builds)))
+        return garbage.with_builds(len(builds := dead_builds(self.path)), sum(map(size_of, builds)))
 
     @looks_again(again=False)
     def would_repair(self) -> Repair:
         """What `Store.repair` would change. Takes no lock and changes nothing."""
         self._check_usable()
-        recorded = read_acknowledged(self._directory)
-        names = Lineage(self._repository, known_references(self._directory))
-        return plan_repair(self._directory, names, recorded, self.recovered_from)
+        lineage = Lineage(self._repository, known_references(self._directory))
+        return plan_repair(self._directory, lineage, read_acknowledged(self._directory), self.recovered_from)
 
     @looks_again(again=False)
     def changed_pages(self, other: str) -> np.ndarray | None:
@@ -334,10 +334,8 @@ class StoreReader:
         if chunks is None:
             return None
         changed = np.zeros(self.pages, bool)
-        for name in self.names():
-            if self.is_paged(name):
-                pages = np.fromiter((chunk for chunk in chunks.get(name, ()) if chunk < self.pages), np.int64)
-                changed[pages] = True
+        for name in filter(self.is_paged, self.names()):
+            changed[[chunk for chunk in chunks.get(name, ()) if chunk < self.pages]] = True
         return changed
 
     def writes_between(self, older: str, newer: str) -> Writes | None:
@@ -396,8 +394,8 @@ class StoreReader:
         return replace(report, damage=(*report.damage, *damage))
 
     def size_bytes(self) -> int:
-        """Size of all files in the directory of the store, in bytes: all snapshots together."""
-        return size_of(self._directory)
+        """Size of all files of the store, in bytes: all snapshots together."""
+        return place_of(self._directory).size_bytes()
 
     # ---- inside
 
@@ -411,7 +409,8 @@ class StoreReader:
         """Open the group of the session, which is at the snapshot, with its checksums."""
         metadata = history.snapshot_info(self._repository, self.snapshot).metadata
         self._checksums = read_checksums(self._session, metadata)
-        self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode=mode)
+        store = BoundStore(self._session.store, self._checksums, self._cache)
+        self._group = zarr.open_group(store, mode=mode)
 
     def _reopen(self) -> bool:
         """Open the repository again, as another process may have changed it.

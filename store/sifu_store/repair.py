@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sifu_store.errors import StoreDamagedError
 from sifu_store.history import Commit, Lineage, read_all
-from sifu_store.refs import BEFORE, BRANCH, EMPTY, UNDONE, described, drop, is_snapshot_id, point
+from sifu_store.places import place_of
+from sifu_store.refs import BEFORE, BRANCH, EMPTY, UNDONE, described, is_snapshot_id
 from sifu_store.repository import Acknowledged
-from sifu_store.staging import REPOSITORY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,9 @@ def plan_repair(directory: Path, lineage: Lineage, acknowledged: Acknowledged | 
 
 def carry_out(directory: Path, planned: Repair) -> None:
     """Make a planned repair. The caller then records the last commit."""
-    point(directory, planned.names)
-    drop(directory, planned.names_dropped)
+    place = place_of(directory)
+    place.point(planned.names)
+    place.drop(dict.fromkeys(planned.names_dropped))
 
 
 def _connections(
@@ -119,10 +120,10 @@ def _connections(
 def _lost(directory: Path, lineage: Lineage, reached: dict[str, Commit]) -> dict[str, Commit]:
     """The commits that no reference reaches, by id."""
     found: dict[str, Commit] = {}
-    for path in (directory / REPOSITORY_NAME / "snapshots").iterdir():
-        if is_snapshot_id(path.name) and path.name != EMPTY and path.name not in reached:
+    for name in place_of(directory).snapshots():
+        if is_snapshot_id(name) and name != EMPTY and name not in reached:
             try:
-                found[path.name] = lineage.commit(path.name)
+                found[name] = lineage.commit(name)
             except StoreDamagedError:
                 continue
     return found

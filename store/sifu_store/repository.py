@@ -8,10 +8,8 @@ not locks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Container, Mapping
@@ -20,25 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
-import psutil
 import zarr
 import zarr.api.asynchronous
 from zarr.core.sync import sync
 
-from sifu_store import refs
-from sifu_store.durable import raise_resource_error, sync_filesystem, write_durably
+from sifu_store.durable import raise_resource_error
 from sifu_store.errors import StoreDamagedError, StoreError, StoreVersionError, first_line
 from sifu_store.history import Lineage, resolve, snapshot_beginning, snapshot_info
 from sifu_store.layout import ARRAYS, FORMAT_VERSION, shape_fault
-from sifu_store.links import refuse_odd_files
-from sifu_store.refs import BRANCH, MAIN, References, read_references
-from sifu_store.staging import ACKNOWLEDGED_NAME, REPOSITORY_NAME
-
-COPY_PREFIX = "sifu-links-"
-"""Beginning of the name of a directory of `linked_copy`; the id of its process follows."""
-IN_MEMORY = "/dev/shm"
-COPY_BYTES = 16 << 20
-"""Free space that the directory of a `linked_copy` needs."""
+from sifu_store.names import ACKNOWLEDGED_NAME, REPOSITORY_NAME
+from sifu_store.places import place_of
+from sifu_store.refs import BRANCH, MAIN, References, assemble
+from sifu_store.scratch_copies import linked_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +111,7 @@ def storage(directory: Path) -> icechunk.Storage:
     if "ICECHUNK_LOG" not in os.environ:
         # Icechunk warns at every open that a local directory does not exclude a second writer; the writer lock does.
         icechunk.set_logs_filter("icechunk=off")
-    return icechunk.local_filesystem_storage(str(directory / REPOSITORY_NAME))
+    return place_of(directory).storage()
 
 
 def open_icechunk(directory: Path) -> icechunk.Repository:
@@ -157,7 +148,7 @@ def open_repository(directory: Path, *, write: bool, at: str | None) -> OpenRepo
     StoreError
         A file is a symbolic link, a pipe or a device.
     """
-    refuse_odd_files(directory, REPOSITORY_NAME)
+    place_of(directory).check()
     acknowledged = read_acknowledged(directory)
     found = _open_head(directory, acknowledged, at)
     try:
@@ -189,15 +180,16 @@ def _open_head(directory: Path, acknowledged: Acknowledged | None, at: str | Non
 
     If the branch cannot be read, the acknowledged snapshot takes its place, or without one the snapshot `at`.
     """
-    branch = MAIN if acknowledged is None else acknowledged.branch
+    place, branch = place_of(directory), MAIN if acknowledged is None else acknowledged.branch
     try:
-        refs.refuse_links(directory, BRANCH + branch)
+        place.check_reference(BRANCH + branch)
         repository = open_icechunk(directory)
         return OpenRepository(repository, repository.lookup_branch(branch), branch)
     except Exception as error:
         raise_resource_error(error)
+        place.require_reachable()
         problem = f"the branch {branch} cannot be read ({first_line(error)})"
-        if acknowledged is None and at is None:
+        if place.whole_files or (acknowledged is None and at is None):
             raise StoreDamagedError(
                 f"{directory}: {problem}, and no other commit was recorded as durable: "
                 "restore the directory from a backup"
@@ -218,6 +210,8 @@ def _fall_back(
     StoreDamagedError
         There is no other acknowledged snapshot, or it cannot be read either.
     """
+    if place_of(directory).whole_files:
+        raise StoreDamagedError(problem)
     if acknowledged is None or (found.recovered_from is None and acknowledged.snapshot == found.snapshot):
         raise _unreadable(directory, problem, acknowledged)
     try:
@@ -227,7 +221,7 @@ def _fall_back(
     found.snapshot = acknowledged.snapshot
     found.recovered_from = f"{problem}: reading the last acknowledged snapshot {acknowledged.snapshot} instead"
     if write:
-        refs.point(directory, {BRANCH + found.branch: acknowledged.snapshot})
+        place_of(directory).point({BRANCH + found.branch: acknowledged.snapshot})
         restore_references(directory)
         found.repository = open_icechunk(directory)
         if found.shadow is not None:
@@ -263,6 +257,7 @@ def check_readable(
         raise
     except BaseException as error:  # a panic in Icechunk is not an Exception
         raise_resource_error(error)
+        place_of(directory).require_reachable()
         raise StoreDamagedError(f"{where} cannot be read ({first_line(error)})") from error
 
 
@@ -271,6 +266,8 @@ def _check_files(
 ) -> None:
     """Check the checksums of an acknowledged snapshot, and the sizes of the manifests of any snapshot."""
     where = f"snapshot {snapshot} of {directory}"
+    if place_of(directory).whole_files:
+        return
     if acknowledged is not None and acknowledged.snapshot == snapshot:
         damaged = _first_damaged_file(directory, acknowledged)
         if damaged is not None:  # a garbage collection may have rewritten both in the meantime: read again
@@ -307,7 +304,7 @@ def check_version(attributes: dict[str, Any], directory: Path) -> None:
 def read_acknowledged(directory: Path) -> Acknowledged | None:
     """Read the file `acknowledged`. Returns None if it is missing or damaged."""
     try:
-        content = json.loads((directory / ACKNOWLEDGED_NAME).read_text(encoding="utf-8"))
+        content = json.loads(place_of(directory).read(ACKNOWLEDGED_NAME))
         if content.pop("crc32") != zlib.crc32(_canonical(content)):
             return None
         branches = {BRANCH + name: head for name, head in content.get("branches", {}).items()}
@@ -345,7 +342,11 @@ def acknowledge(
     without
         References that are not recorded, because they will be deleted, by the names of their directories.
     """
-    sync_filesystem(directory)
+    place = place_of(directory)
+    if place.whole_files:  # nothing can be torn or lost
+        _record_branch(directory, repository, snapshot, branch=branch)
+        return
+    place.sync()
     info = repository.lookup_snapshot(snapshot)
     references = known_references(directory)
     heads = {name: head for name, head in references.branches.items() if BRANCH + name not in without}
@@ -363,8 +364,23 @@ def acknowledge(
         "references": others,
         "files": {name: _checksum(directory, name) for name in names} if checksums else {},
     }
-    text = json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1)
-    write_durably(directory / ACKNOWLEDGED_NAME, text.encode())
+    place.write(ACKNOWLEDGED_NAME, _signed(content))
+
+
+def _record_branch(directory: Path, repository: icechunk.Repository, snapshot: str, *, branch: str) -> None:
+    """Record which branch is the current one, unless that is recorded; no other file of the store needs a record."""
+    recorded = read_acknowledged(directory)
+    if recorded is not None and recorded.branch == branch:
+        return
+    previous = Lineage(repository, known_references(directory)).commit(snapshot).parent
+    content: dict[str, Any] = {
+        "snapshot": snapshot, "previous": previous, "branch": branch, "branches": {}, "references": {}, "files": {},
+    }  # fmt: skip
+    place_of(directory).write(ACKNOWLEDGED_NAME, _signed(content))
+
+
+def _signed(content: dict[str, Any]) -> bytes:
+    return json.dumps({**content, "crc32": zlib.crc32(_canonical(content))}, indent=1).encode()
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
@@ -397,13 +413,14 @@ async def _metadata(session: icechunk.Session) -> tuple[dict[str, Any], dict[str
 
 def known_references(directory: Path) -> References:
     """All references of a store. Those that are recorded but missing or damaged are as the record says."""
+    place = place_of(directory)
     for _ in range(2):  # a reference that was created between the two reads is recorded, but was not found
-        found = read_references(directory, {})
+        found = assemble(*place.references(), {})
         acknowledged = read_acknowledged(directory)
         names = found.by_directory()
         if acknowledged is None or names.keys() >= acknowledged.references.keys():
             return found
-        found = read_references(directory, acknowledged.references)
+        found = assemble(*place.references(), acknowledged.references)
         if not found.lost:
             return found
     return found
@@ -411,59 +428,9 @@ def known_references(directory: Path) -> References:
 
 def restore_references(directory: Path) -> None:
     """Write the recorded references that are missing or damaged."""
-    refs.point(directory, known_references(directory).lost)
-
-
-def linked_copy(directory: Path, names: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
-    """A temporary directory of links to the store's files that can be opened as a store, with other references.
-
-    Snapshots and references that are created, replaced or deleted there do not change the store; a manifest, a chunk
-    or a transaction that is deleted there is deleted in the store.
-
-    Parameters
-    ----------
-    directory
-        Directory of the store.
-    names
-        Snapshot id of every reference by the name of its directory.
-    """
-    shadow = tempfile.TemporaryDirectory(
-        prefix=f"{COPY_PREFIX}{os.getpid()}-", dir=_temporary_directory(), ignore_cleanup_errors=True
-    )
-    original, links = (directory / REPOSITORY_NAME).resolve(), Path(shadow.name) / REPOSITORY_NAME
-    for folder in ("snapshots", "refs"):
-        (links / folder).mkdir(parents=True)
-    for part in (*original.iterdir(), *original.glob("snapshots/*")):
-        link = links / part.relative_to(original)
-        if not link.exists():
-            link.symlink_to(part)
-    for name, snapshot in names.items():
-        refs.write_reference(links / "refs" / name, snapshot)
-    return shadow
-
-
-def remove_dead_copies() -> None:
-    """Delete the directories of links that killed processes of this user left."""
-    for place in {_usual_temporary_directory(), IN_MEMORY}:
-        for folder in Path(place).glob(f"{COPY_PREFIX}*-*"):
-            owner = folder.name.removeprefix(COPY_PREFIX).partition("-")[0]
-            with contextlib.suppress(OSError):
-                mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
-                if mine and owner.isdigit() and not psutil.pid_exists(int(owner)):
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _temporary_directory() -> str | None:
-    """Where a copy of links goes: the usual place, or one in memory if the disk of that place is full."""
-    full = shutil.disk_usage(_usual_temporary_directory()).free < COPY_BYTES
-    return IN_MEMORY if full and os.access(IN_MEMORY, os.W_OK) else None
-
-
-def _usual_temporary_directory() -> str:
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError as error:
-        raise StoreError("no folder for temporary files can be written: name one in $TMPDIR") from error
+    recorded = read_acknowledged(directory)
+    if recorded is not None and recorded.references:
+        place_of(directory).point(known_references(directory).lost)
 
 
 def _open_linked_copy(

@@ -15,13 +15,9 @@ from pathlib import Path
 import psutil
 
 from sifu_store.durable import disk_errors, exchange, fsync_directory
-from sifu_store.errors import StoreExistsError, StoreNotFoundError
+from sifu_store.errors import StoreExistsError
 from sifu_store.lock import WriterLock, is_locked
-
-REPOSITORY_NAME = "repository"
-"""Directory of the Icechunk repository in a store."""
-ACKNOWLEDGED_NAME = "acknowledged"
-"""File of a store that names the last commit that was reported as durable."""
+from sifu_store.names import ACKNOWLEDGED_NAME, REPOSITORY_NAME
 
 
 def is_store(path: Path) -> bool:
@@ -30,22 +26,6 @@ def is_store(path: Path) -> bool:
     return (repository / "snapshots").is_dir() and (
         (path / ACKNOWLEDGED_NAME).exists() or (repository / "refs").is_dir()
     )
-
-
-def require_store(path: str | Path) -> Path:
-    """The absolute path of the store at `path`. It is checked here, since opening one imports Icechunk and Zarr.
-
-    Raises
-    ------
-    StoreNotFoundError
-        There is none.
-    """
-    target = Path(path).resolve()
-    restore_interrupted_swap(target)
-    if not is_store(target):
-        found = "is not a sifu store" if target.exists() else "does not exist"
-        raise StoreNotFoundError(f"{path} {found}: create one with `build_graph()`, or give another `path`")
-    return target
 
 
 class Staging:
@@ -80,6 +60,10 @@ class Staging:
                     f"{target} is already a sifu store: name another path, or replace it with `force=True`"
                 )
             self._old_lock = WriterLock(target)
+        self._make_directory(target)
+
+    def _make_directory(self, target: Path) -> None:
+        """Create the directory, a sibling of `target`, and take its lock."""
         try:
             with disk_errors(target, "creating the store"):
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Container
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,14 +22,14 @@ from sifu_store import branching, clock, collecting, history, repair
 from sifu_store.branching import Moved
 from sifu_store.checksums import BoundStore, ChunkChecksums
 from sifu_store.collecting import Garbage
-from sifu_store.durable import disk_errors, sync_filesystem
-from sifu_store.errors import DiskFullError, OptionError, StoreError
+from sifu_store.durable import disk_errors
+from sifu_store.errors import DiskFullError, OptionError, StoreConflictError, StoreError
 from sifu_store.history import Commit, Lineage
 from sifu_store.layout import FIRST_VERSION
-from sifu_store.links import check_folders
-from sifu_store.lock import WriterLock
+from sifu_store.places import locate, place_of, require_store
+from sifu_store.publish import stage
 from sifu_store.read_errors import opens_again
-from sifu_store.refs import BRANCH, MAIN, TAG, drop, mark_deleted, restored_on_error
+from sifu_store.refs import BRANCH, MAIN, TAG
 from sifu_store.repair import Repair
 from sifu_store.repository import (
     acknowledge,
@@ -40,10 +39,10 @@ from sifu_store.repository import (
     open_icechunk,
     open_repository,
     read_acknowledged,
-    remove_dead_copies,
     storage,
 )
-from sifu_store.staging import REPOSITORY_NAME, Staging, remove_dead_builds, require_store
+from sifu_store.scratch_copies import remove_dead_copies
+from sifu_store.staging import remove_dead_builds
 from sifu_store.writing import StoreWriter
 
 
@@ -83,9 +82,9 @@ class Store(StoreWriter):
         StoreError
             The process is a fork of one that has opened a store.
         """
-        target = Path(path).resolve()
+        target = locate(path)
         check_process(target)
-        staging = Staging(target, force=force)
+        staging = stage(target, force=force)
         try:
             with disk_errors(target, "creating the store"):
                 icechunk.Repository.create(storage(staging.directory))
@@ -132,10 +131,11 @@ class Store(StoreWriter):
         """
         if write and at is not None:
             raise ValueError("an older snapshot can only be read: give either `write` or `at`")
-        check_process(Path(path).resolve())
+        check_process(locate(path))
         target = require_store(path)
-        check_folders(target, REPOSITORY_NAME, collecting.COPIES_NAME)
-        lock = WriterLock(target) if write else None
+        place = place_of(target)
+        place.check_folders()
+        lock = place.lock() if write else None
         try:
             if write:
                 collecting.restore(target)
@@ -145,8 +145,10 @@ class Store(StoreWriter):
             store._cleanup = opened.shadow.cleanup if opened.shadow is not None else None
             store._begin()
             if write:
-                last, names = read_acknowledged(target), known_references(target).by_directory()
-                if last is None or not last.files or (last.snapshot, last.references) != (opened.snapshot, names):
+                store._check_writable()
+                last = read_acknowledged(target)
+                recorded = None if last is None or not last.files else (last.snapshot, last.references)
+                if recorded is None or recorded != (opened.snapshot, known_references(target).by_directory()):
                     # The process that made the last commit was killed before it recorded the commit as durable.
                     # On a full disk a later write says what is missing; a garbage collection needs no record.
                     with suppress(DiskFullError), disk_errors(target, "recording the last commit"):
@@ -218,39 +220,30 @@ class Store(StoreWriter):
         with self._writing(f"committing {message!r}", 100 * len(self._touched)):
             checksums = self._write_checksums()
             # The order: data and snapshot, sync, then the branch that refers to the snapshot.
-            size_bytes = sum(path.stat().st_size for path in self._new_chunks())
+            size_bytes = self._written_bytes()
             clock.wait_until_later(self._committed_at(), str(self.path))
             snapshot = self._session.flush(message, history.metadata(command, changes, size_bytes, checksums))
-            sync_filesystem(self._directory)
+            place_of(self._directory).sync()
             # From here on the branch may refer to the new chunks, so they must not be removed.
             chunks_before, self._chunks_before = self._chunks_before, None
             try:
-                self._repository.reset_branch(self.branch, snapshot, from_snapshot_id=self.snapshot)
+                branching.advance(self._directory, self._repository, self.branch, self.snapshot, snapshot)
                 acknowledge(self._directory, self._repository, snapshot, branch=self.branch)
+            except StoreConflictError:
+                raise
             except BaseException:
-                self._repository.reset_branch(self.branch, self.snapshot)
+                with suppress(icechunk.IcechunkError):  # the branch was not moved, or cannot be moved back
+                    self._repository.reset_branch(self.branch, self.snapshot, from_snapshot_id=snapshot)
                 self._chunks_before = chunks_before
                 raise
             if self._staging is not None:
                 self._staging.publish()
                 self._staging, self._directory = None, self.path
                 self._repository = open_icechunk(self.path)
+                self._identity, self._cache = place_of(self.path).identity(), place_of(self.path).cache()
         self.snapshot = snapshot
         self._begin()
         return snapshot
-
-    def require_clock(self) -> None:
-        """Check that a commit is possible now, before work begins: it must be later than the newest commit.
-
-        A clock that is a few seconds behind is waited for. `commit` waits for any clock.
-
-        Raises
-        ------
-        StoreError
-            The clock is further behind.
-        """
-        self._check_writable()
-        clock.require_later(self._committed_at(), str(self.path))
 
     def rollback(self) -> None:
         """Discard all changes since the last commit, and delete their chunk files."""
@@ -314,9 +307,9 @@ class Store(StoreWriter):
             There is no branch of that name, or it is the current branch, or `main`.
         """
         commit = branching.leave_branch(self._directory, self._lineage(), name, current=self.branch)
-        references = branching.references_of(name)
+        references = branching.references_of(name, commit.snapshot)
         self._acknowledge(without=references)
-        drop(self._directory, references)
+        place_of(self._directory).drop(references)
         return commit
 
     def switch(self, name: str) -> str:
@@ -360,7 +353,7 @@ class Store(StoreWriter):
         """
         snapshot = branching.find_tag(self._lineage(), name)
         self._acknowledge(without=[TAG + name])
-        mark_deleted(self._directory, name)
+        place_of(self._directory).mark_deleted(name)
         return snapshot
 
     def collect_garbage(self, keep_training: int = 2, *, keep_undone: bool = True) -> Garbage:
@@ -437,7 +430,10 @@ class Store(StoreWriter):
             self._read_snapshot()
         else:
             self._session = self._repository.writable_session(self.branch)
-            if self._staging is not None:
+            self._overtaken = self._session.snapshot_id != self.snapshot
+            if self._overtaken:  # only where no lock holds other writers off
+                self._read_snapshot()
+            elif self._staging is not None:
                 self._checksums = ChunkChecksums(known={})
                 self._group = zarr.open_group(BoundStore(self._session.store, self._checksums), mode="a")
                 self._group.attrs.update({"format_version": FIRST_VERSION, "settings": {}})
@@ -445,10 +441,6 @@ class Store(StoreWriter):
                 self._open_group("r+")
         self._arrays_by_name, self._listed = {}, False
         self._stored, self._touched, self._chunks_before = None, set(), None
-
-    def _committed_at(self) -> datetime:
-        found: datetime = self._repository.lookup_snapshot(self.snapshot).written_at
-        return found
 
     def _check_unchanged(self) -> None:
         self._check_writable()
@@ -462,7 +454,7 @@ class Store(StoreWriter):
 
     def _move(self, lineage: Lineage, moved: Moved) -> Moved:
         check_readable(self._repository, moved.snapshot, self._directory, None)
-        with restored_on_error(self._directory, BRANCH + self.branch):
+        with place_of(self._directory).restored_on_error(BRANCH + self.branch):
             branching.carry_out(self._directory, lineage, moved)
             self._acknowledge(self.branch, moved.snapshot)
         return moved
@@ -483,7 +475,7 @@ class Store(StoreWriter):
             self._acknowledge(branch, snapshot)
         except BaseException:
             with suppress(OSError, StoreError):
-                drop(self._directory, [reference])
+                place_of(self._directory).drop({reference: None})
             raise
 
     def _acknowledge(

@@ -10,6 +10,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import icechunk
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sifu_store import arrays, checksums
-from sifu_store.durable import disk_errors, require_free_bytes
-from sifu_store.errors import StoreError, first_line
+from sifu_store import arrays, checksums, clock
+from sifu_store.durable import disk_errors
+from sifu_store.errors import StoreConflictError, StoreError, first_line
 from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
+from sifu_store.names import REPOSITORY_NAME
+from sifu_store.places import place_of
 from sifu_store.reading import StoreReader
 from sifu_store.refs import is_snapshot_id
-from sifu_store.staging import REPOSITORY_NAME, Staging
+from sifu_store.staging import Staging
 
 
 class StoreWriter(StoreReader):
@@ -40,6 +43,7 @@ class StoreWriter(StoreReader):
     def __init__(self, path: Path, directory: Path, repository: icechunk.Repository, snapshot: str) -> None:
         super().__init__(path, directory, repository, snapshot)
         self._staging: Staging | None = None  # of a new store until its first commit
+        self._overtaken = False  # another process committed after the snapshot
         self._touched: set[int] = set()  # pages written since the last commit
         self._chunks_before: set[str] | None = None  # names of the chunk files before the first write since then
 
@@ -176,24 +180,52 @@ class StoreWriter(StoreReader):
             with self._writing("writing the format version", 0):
                 self._group.attrs.update({"format_version": version})
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other process can write to the store while this one may."""
+        return not place_of(self.path).whole_files
+
+    def require_clock(self) -> None:
+        """Check that a commit is possible now, before work begins: it must be later than the newest commit.
+
+        A clock that is a few seconds behind is waited for. `commit` waits for any clock.
+
+        Raises
+        ------
+        StoreError
+            The clock is further behind.
+        """
+        self._check_writable()
+        clock.require_later(self._committed_at(), str(self.path))
+
     # ---- inside
+
+    def _committed_at(self) -> datetime:
+        found: datetime = self._repository.lookup_snapshot(self.snapshot).written_at
+        return found
 
     def _check_writable(self) -> None:
         self._check_usable()
         if self._lock is None:
             raise StoreError(f"{self.path} was opened for reading: open it with `write=True`")
+        if self._overtaken:
+            raise StoreConflictError(
+                f"{self.path}: another process committed to {self.branch} after {self.snapshot[:8]}: open it again"
+            )
 
     @contextlib.contextmanager
     def _writing(self, what: str, needed_bytes: int | None) -> Iterator[None]:
         """Check the free disk space for a write (None: do not), and raise its errors as sifu's own."""
         if self._chunks_before is None:
             self._chunks_before = {path.name for path in self._chunk_files()}
+        place = place_of(self._directory)
         if needed_bytes is not None:
-            require_free_bytes(self._directory, needed_bytes, what)
+            place.require_free_bytes(needed_bytes, what)
         with disk_errors(self.path, what):
             try:
                 yield
             except icechunk.IcechunkError as error:
+                place.require_reachable()
                 raise StoreError(f"{what} failed at {self.path}: {first_line(error)}") from error
 
     def _chunk_files(self) -> list[Path]:
@@ -204,6 +236,10 @@ class StoreWriter(StoreReader):
         # Only this process writes (it holds the lock), so chunk files that appeared since belong to no commit yet.
         before = self._chunks_before
         return [] if before is None else [path for path in self._chunk_files() if path.name not in before]
+
+    def _written_bytes(self) -> int:
+        """Size of the chunk files that were written since the last commit."""
+        return self._checksums.written_bytes
 
     def _remove_uncommitted_chunks(self) -> None:
         for path in self._new_chunks():

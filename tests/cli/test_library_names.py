@@ -81,7 +81,7 @@ def test_an_error_names_the_options_of_the_command(monkeypatch: pytest.MonkeyPat
         )
 
     monkeypatch.setattr(Graph, "open", fails)
-    monkeypatch.setattr("sifu_store.staging.require_store", Path)
+    monkeypatch.setattr("sifu_store.places.require_store", Path)
     result = call("train", "--steps", "1")
     expected = "--host-memory is 1 MiB: raise it, or lower --batch; or create one with sifu build-graph --vocab 9"
     assert (result.code, result.error) == (2, expected)

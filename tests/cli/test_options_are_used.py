@@ -106,7 +106,7 @@ def test_device_and_memory_reach_the_library(args: list[str], monkeypatch: pytes
         raise OptionError("recorded")
 
     monkeypatch.setattr(Graph, "open", record)
-    monkeypatch.setattr("sifu_store.staging.require_store", Path)
+    monkeypatch.setattr("sifu_store.places.require_store", Path)
     assert set(GIVEN) == RESOURCES
     options = [word for name, value in GIVEN.items() for word in (f"--{name.replace('_', '-')}", value)]
     assert call(*args, *options).error == "recorded"

@@ -29,6 +29,8 @@ def test_the_tree_is_pinned() -> None:
         "StoreLockedError",
         "StoreVersionError",
         "StoreChangedError",
+        "StoreConflictError",
+        "StoreUnreachableError",
         "StoreDamagedError",
     }
     assert tree(errors.SifuError) == {
@@ -54,6 +56,8 @@ def test_the_tree_is_pinned() -> None:
                 "StoreLockedError": ("store-locked", 1, {}),
                 "StoreVersionError": ("store-version", 1, {}),
                 "StoreChangedError": ("store-changed", 1, {}),
+                "StoreConflictError": ("store-conflict", 1, {}),
+                "StoreUnreachableError": ("store-unreachable", 1, {}),
                 "StoreDamagedError": ("store-damaged", 1, {}),
             },
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_store
-from sifu_store import Store, refs
+from sifu_store import Store, folder_refs, refs
 from sifu_store.errors import StoreDamagedError
 from sifu_store.refs import EMPTY
 
@@ -105,7 +105,7 @@ def test_the_file_of_the_empty_snapshot_is_another_one(tmp_path: Path, by: int) 
 def test_a_reference_that_leads_back(tmp_path: Path, target: int) -> None:
     path = tmp_path / "s"
     ids = make(path)
-    refs.point(path, {refs.BRANCH + refs.BEFORE + ids[0]: ids[target]})
+    folder_refs.point(path, {refs.BRANCH + refs.BEFORE + ids[0]: ids[target]})
     for line in outcomes(path, ids):
         name = line.split()[0]
         if name in ("verify", "history", "tree", "would_undo", "gc", "undo"):

@@ -183,7 +183,7 @@ def test_a_change_of_names_is_made_wholly_or_not_at_all(
                 patch.setattr(Path, "mkdir", no_space)
                 no_space()
 
-            patch.setattr("sifu_store.repository.write_durably", full)
+            patch.setattr("sifu_store.durable.write_durably", full)
             with pytest.raises(DiskFullError):
                 HISTORY[name](store)
         assert state(store) == before
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_up(small_disk: Path, monkeypatch: pytest.MonkeyPatch)
     with Store.open(path, write=True) as store, pytest.raises(DiskFullError, match="are free"):
         for index in range(1, 12):
             small_store.write_page(store, index, 2.0)
-    monkeypatch.setattr("sifu_store.writing.require_free_bytes", lambda *arguments: None)
+    monkeypatch.setattr("sifu_store.durable.require_free_bytes", lambda *arguments: None)
     with Store.open(path, write=True) as store:
         assert store.snapshot == snapshot
         with pytest.raises(DiskFullError, match="became full while writing 1 page of edges/weight"):

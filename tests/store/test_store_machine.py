@@ -18,20 +18,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from plain_history import Plain
-from sifu_store import Store, collecting, durable, refs, repository, store
+from sifu_store import Store, collecting, durable, folder_refs
 from sifu_store.errors import OptionError, StoreError
 
 NAMES = st.sampled_from(["one", "two", "three"])
 DURABLE = [
-    (refs, "sync_filesystem"),
-    (refs, "fsync_directory"),
-    (refs, "write_reference"),
+    (folder_refs, "sync_filesystem"),
+    (folder_refs, "fsync_directory"),
+    (folder_refs, "write_reference"),
     (collecting, "replace_durably"),
     (collecting, "drop"),
     (durable, "sync_filesystem"),
-    (repository, "sync_filesystem"),
-    (repository, "write_durably"),
-    (store, "sync_filesystem"),
+    (durable, "write_durably"),
 ]
 
 

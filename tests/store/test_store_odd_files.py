@@ -14,7 +14,7 @@ import pytest
 from sifu_store import Store
 from sifu_store.errors import DiskFullError, OptionError, StoreError
 from sifu_store.links import open_to_append
-from sifu_store.repository import COPY_PREFIX
+from sifu_store.scratch_copies import COPY_PREFIX
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 

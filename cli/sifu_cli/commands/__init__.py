@@ -68,7 +68,17 @@ GROUPS = (
     Group(
         "History",
         "history",
-        {"log": "log", "undo": "undo", "diff": "diff", "branch": "branch", "switch": "switch", "tag": "tag"},
+        {
+            "log": "log",
+            "undo": "undo",
+            "diff": "diff",
+            "branch": "branch",
+            "switch": "switch",
+            "tag": "tag",
+            "push": "push",
+            "pull": "pull",
+            "clone": "clone",
+        },
     ),
     Group(
         "Import and export",

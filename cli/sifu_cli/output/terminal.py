@@ -112,6 +112,10 @@ def echo_json(value: Any) -> None:
 
 
 def _write(text: str, *, nl: bool = True, err: bool = False, color: bool | None = None) -> None:
+    if "/buckets/" in text:
+        from sifu_store.places import with_urls  # only the name of a store in a bucket needs it
+
+        text = with_urls(text)
     try:
         click.echo(text, nl=nl, err=err, color=color)
     except BrokenPipeError:

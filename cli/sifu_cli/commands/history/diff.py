@@ -57,7 +57,7 @@ def command(*, before: str, after: str, top: int, store: Path, quiet: bool, as_j
     it. Energies are those at the first step of a text that starts with the source of the edge; an edge that is not
     private has the energy of a default edge, and one that is forbidden has none.
     """
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     require_store(store)  # before torch is imported
     from sifu_graph.inspection.diff import diff

@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, *, repair: bool, yes: bool, store: Path, quie
 
     --repair changes no data and deletes no commit.
     """
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     require_store(store)  # before Icechunk and Zarr are imported
     from sifu_store.store import Store

@@ -143,7 +143,7 @@ def command(
 def _require_against(name: str) -> None:
     """Check that the store of STORE[@SNAPSHOT] exists, before anything is evaluated."""
     from sifu_store.errors import StoreError
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     path = name.partition("@")[0]
     try:

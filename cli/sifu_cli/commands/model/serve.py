@@ -91,7 +91,7 @@ def command(
 
     With --json, prints an object with the address when requests are answered.
     """
-    from sifu_store.staging import require_store
+    from sifu_store.places import require_store
 
     require_store(store)
     for name, chosen in (("follow", follow), ("edit", edit)):
