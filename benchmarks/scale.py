@@ -27,7 +27,7 @@ SAMPLED_S = 0.05
 HOST_MEMORY = "2GiB"
 BATCH = 2  # chunks of a step of training: each reads and writes some million edges
 TOKENS = 1000  # generated
-EVALUATED = 2000  # tokens
+EVALUATED = 100  # tokens; each meets a row of some ten thousand edges
 PRUNED = 0.997  # of the private edges that are kept
 
 
@@ -45,7 +45,7 @@ def steps(arguments: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any
 
     def build() -> dict[str, Any]:
         found = build_graph(
-            corpus, path, vocab=arguments.nodes, sparsify=arguments.sparsify, signal="tuned", force=True
+            corpus, path, vocab=arguments.nodes, sparsify=arguments.sparsify, signal="tuned", holdout=0, force=True
         )
         names = ("nodes", "private_edges", "stored_parameters", "corpus_tokens", "distinct_pairs", "coverage")
         return {name: getattr(found, name) for name in names}
@@ -64,7 +64,8 @@ def steps(arguments: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any
 
     def evaluate() -> dict[str, Any]:
         with graph() as opened:
-            return {"perplexity": opened.evaluate(corpus, limit=EVALUATED).perplexity}
+            other = SyntheticCorpus(EVALUATED, kinds=arguments.nodes, seed=1)
+            return {"perplexity": opened.evaluate(other).perplexity}
 
     def train() -> dict[str, Any]:
         with graph() as opened:
