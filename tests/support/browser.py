@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -145,15 +146,23 @@ class Browser:
         self._call("Emulation.setEmulatedMedia", features=features)
 
     def click(self, selector: str, *, shift: bool = False) -> None:
-        """A real click in the middle of the first element that matches."""
-        where = self.run(
-            f"""(() => {{
-                const element = document.querySelector({json.dumps(selector)});
-                element.scrollIntoView({{block: "center"}});
-                const box = element.getBoundingClientRect();
-                return [box.x + box.width / 2, box.y + box.height / 2];
-            }})()"""
-        )
+        """A real click in the middle of the first element that matches, once the page has stopped moving it."""
+        before: list[float] = []
+        for _ in range(60):
+            where = self.run(
+                f"""(() => {{
+                    const element = document.querySelector({json.dumps(selector)});
+                    element.scrollIntoView({{block: "center"}});
+                    const box = element.getBoundingClientRect();
+                    const at = [box.x + box.width / 2, box.y + box.height / 2];
+                    const top = document.elementFromPoint(...at);
+                    return [...at, top === element || element.contains(top)];
+                }})()"""
+            )
+            if where == before and where[2]:
+                break
+            before = where
+            time.sleep(0.05)
         self.click_at(where[0], where[1], shift=shift)
 
     def click_at(self, x: float, y: float, *, shift: bool = False) -> None:
