@@ -242,7 +242,11 @@ def test_a_run_by_time_alone_ends_after_some_passes(store: Path, monkeypatch: py
     with Graph.open(store) as graph:
         passes = graph.train(epochs=2, batch=16, eval_every=0).steps_done
         report = graph.train(
-            minutes=60, batch=16, eval_every=0, say=said.append, on_step=lambda step: steps.append(step.step)
+            minutes=60,
+            batch=16,
+            eval_every=0,
+            say=said.append,
+            on_step=lambda step: step.last or steps.append(step.step),
         )
         assert len(steps) == passes
         assert sum("stopped after 2 passes" in line for line in said) == 1
@@ -258,7 +262,7 @@ def test_a_run_by_time_alone_ends_where_held_out_text_was_predicted_best(
     options = {"optimizer": OptimizerConfig.of("adamw", lr=1e-2, decay_steps=1000), "batch": 16, "eval_every": 0}
 
     def on_step(step: Any) -> None:
-        if step.heldout_perplexity is not None:
+        if step.heldout_perplexity is not None and not step.last:
             passes.append((step.heldout_perplexity, step.step))
 
     with Graph.open(store) as graph:
@@ -267,12 +271,9 @@ def test_a_run_by_time_alone_ends_where_held_out_text_was_predicted_best(
         best, step = min(passes)
         assert 0 < step < passes[-1][1] and best < first.heldout_before
         assert (first.step, first.heldout_perplexity) == (step, best)
-        assert f"at step {step}" in said[-1]
+        assert any(f"at step {step}" in note for note in first.notes)
         lines = (store / "metrics.jsonl").read_text().splitlines()
         assert max(json.loads(line)["step"] for line in lines) == step
-        again = graph.train(minutes=60, say=said.append, **options)
-        assert (again.steps_done, again.snapshot) == (0, first.snapshot)
-        assert "the graph is as before it" in said[-1]
         assert graph.evaluate().perplexity == pytest.approx(best)
     with Graph.open(other) as graph:
         graph.train(steps=step, **options)
