@@ -115,10 +115,10 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
-        text = record.getMessage() if error is None else f"{type(error).__name__}: {error}"
+        kind, text = "error", record.getMessage() if error is None else f"{type(error).__name__}: {error}"
         if str(record.msg).startswith("Cancel "):  # uvicorn's own, about its tasks
-            return "sifu: warning: the server ended before all clients had read their answers"
-        return f"sifu: error: {' '.join(text.split())[:500]}"
+            kind, text = "warning", "the server ended before all clients had read their answers"
+        return f"sifu: {kind}: {' '.join(text.split())[:500]}"
 
 
 def _log_in_lines() -> None:
