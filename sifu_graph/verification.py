@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sifu_store.arrays import Damage
 from sifu_store.consistency import Contents, Faults
 from sifu_store.reading import StoreReader
 from sifu_store.verify import VerifyReport
@@ -45,7 +46,8 @@ def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyRepo
     with reporting(progress) as stages:
         stage = stages.stage("checking chunks", unit="chunks")
         report = store.verify(progress=stage.at, check=not_finite, further=partial(_graph_faults, store.settings))
-        unchecked, files = _unreadable(store.path / CACHE) + _unreadable(store.path / INDEX), []
+        unchecked = _unreadable(store.path / CACHE) + _unreadable(store.path / INDEX)
+        files: list[Damage] = []
         if store.path / CACHE not in unchecked:
             files += [*damaged_token_files(store.path / CACHE), *damaged_copies(store.path / CACHE)]
         if store.path / INDEX not in unchecked:
