@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import torch
+from sifu_store.durable import resolved
 from sifu_store.layout import PAGE_EDGES
 from sifu_store.short_repr import short_repr
 
@@ -320,7 +321,7 @@ def _of_base(graph: GraphSession, streams: int, host_memory: str | int | None) -
 
 def existing(folder: Path | None) -> Path:
     """The folder, or the nearest one above it that is there."""
-    found = (folder or Path()).resolve()
+    found = resolved(folder or Path())
     while not found.exists():
         found = found.parent
     return found

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sifu_graph.evaluation import EvalReport
     from sifu_graph.inspection.diff import Difference
     from sifu_graph.inspection.trace import Trace
-    from sifu_graph.interop.export import ExportReport
     from sifu_graph.plot.graph_map import GraphMap
     from sifu_graph.plot.picture import Picture
     from sifu_graph.progress import ProgressOption
@@ -471,52 +470,3 @@ class Graph(EditMethods, HistoryMethods, PredictionMethods, ConversionMethods):
         from sifu_graph.plot.figures import plot
 
         return plot(self, kind, out, dark=dark, force=force)
-
-    # ---- other formats
-
-    def export(
-        self,
-        kind: Literal["slim", "safetensors", "brillm", "graphml", "scipy"],
-        path: str | Path | None = None,
-        *,
-        clones: int = 0,
-        half: bool = False,
-        force: bool = False,
-        progress: ProgressOption = None,
-    ) -> ExportReport:
-        """Writes the graph in another format. It appears at ``path`` when it is complete.
-
-        Parameters
-        ----------
-        kind
-            ``slim`` (one packed file to ship, for `import_safetensors`), ``safetensors`` (one file, for the same),
-            ``brillm`` (a folder for the released BriLLM code), ``graphml``, or ``scipy`` (a folder of sparse matrices).
-        path
-            None: the name of the store with the format's ending, in the current folder.
-        clones
-            Of ``graphml``: at most this number of clones as nodes, those that gain most.
-        half
-            Of ``slim``: trained parameters in 16 bits instead of 32.
-        force
-            Replace a file, or a folder of an earlier export.
-        progress
-            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
-            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
-
-        Returns
-        -------
-        ExportReport
-            ``path``, ``files``, ``size_bytes`` and notes.
-
-        Raises
-        ------
-        OptionError, StoreExistsError, DiskFullError
-            The graph cannot be written so, the path is taken, or the disk is full.
-
-        Examples
-        --------
-        >>> graph.export("slim", half=True).path                                    # doctest: +SKIP
-        """
-        from sifu_graph.interop.export import export
-
-        return export(self, kind, path, clones=clones, half=half, force=force, progress=progress)

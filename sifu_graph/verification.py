@@ -5,14 +5,18 @@ This module knows which parts a graph has; each part checks itself.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from sifu_store.arrays import Damage
 from sifu_store.consistency import Contents, Faults
 from sifu_store.reading import StoreReader
 from sifu_store.verify import VerifyReport
 
+from sifu_graph.model.index_file import FOLDER as INDEX
 from sifu_graph.model.index_file import damaged_indices
 from sifu_graph.progress import ProgressOption
 from sifu_graph.progress_bar import reporting
@@ -36,14 +40,28 @@ def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyRepo
     -------
     VerifyReport
         All damage; that of settings has the array "settings", that of encoded texts "encoded text", that of copies of
-        texts "copy of the text", that of the files of an index "index".
+        texts "copy of the text", that of the files of an index "index". ``unchecked``: what this user may not read of
+        the files beside the snapshot, such as the folder of the encoded text.
     """
     with reporting(progress) as stages:
         stage = stages.stage("checking chunks", unit="chunks")
         report = store.verify(progress=stage.at, check=not_finite, further=partial(_graph_faults, store.settings))
-        cache = store.path / CACHE
-        files = (*damaged_token_files(cache), *damaged_copies(cache), *damaged_indices(store.path))
-        return replace(report, damage=(*report.damage, *files))
+        unchecked = _unreadable(store.path / CACHE) + _unreadable(store.path / INDEX)
+        files: list[Damage] = []
+        if store.path / CACHE not in unchecked:
+            files += [*damaged_token_files(store.path / CACHE), *damaged_copies(store.path / CACHE)]
+        if store.path / INDEX not in unchecked:
+            files += damaged_indices(store.path)
+        known = [each for each in files if not any(path.is_relative_to(each.path) for path in unchecked)]
+        return replace(report, damage=(*report.damage, *known), unchecked=tuple(map(str, unchecked)))
+
+
+def _unreadable(path: Path) -> list[Path]:
+    """What this process may not read: a file or a folder itself, or what is in the folder."""
+    folder = path.is_dir()
+    if path.exists() and not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+        return [path]
+    return [found for each in sorted(path.iterdir()) for found in _unreadable(each)] if folder else []
 
 
 def _graph_faults(found: dict[str, Any], contents: Contents) -> Faults:

@@ -104,7 +104,7 @@ def _heldout(store: Path) -> list[str]:
 def _write(folder: Path, name: str, lines: Sequence[str]) -> None:
     data = folder / f"{name}.jsonl"
     template = (TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8")
-    with disk_errors(folder, "writing the tasks"):
+    with disk_errors(folder, "writing the tasks", done="written"):
         folder.mkdir(exist_ok=True)
         write_durably(data, "".join(lines).encode())
         task = Template(template).substitute(DATA=json.dumps(str(data), ensure_ascii=False))

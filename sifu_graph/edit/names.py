@@ -1,14 +1,17 @@
 """The nodes that an edit names, and what is to be said about the names.
 
-It knows names and counts; it does not know edges or commits.
+It knows names, counts and clones; it does not know edges or commits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sifu_store.errors import OptionError
 
 from sifu_graph.edit.working_copy import WorkingCopy
-from sifu_graph.text.node_lookup import names_of_new, node_named, other_form_note
+from sifu_graph.text.node_lookup import hiding_a_clone, names_of_new, node_named, other_form_note, shown_name
 
 
 class Names:
@@ -34,3 +37,17 @@ class Names:
         found, notes = names_of_new(self._copy.tokenizer, names)
         self.notes += notes
         return found
+
+    @contextmanager
+    def changed(self) -> Iterator[None]:
+        """Around a change of names. Raises `OptionError` if a node gets the name of a clone, which hides the clone."""
+        before = self._hiding()
+        yield
+        if taken := sorted(self._hiding() - before):
+            raise OptionError(
+                f"{shown_name(taken[0])!r} would be a node and a clone of this graph: choose another name"
+            )
+
+    def _hiding(self) -> set[str]:
+        pairs = self._copy.pairs
+        return set() if pairs is None else hiding_a_clone(self._copy.tokenizer, pairs.tree)

@@ -118,7 +118,8 @@ class Edit:
             raise OptionError("a new node follows either `like` or `corpus`: give one of both")
         names = self.names.new(tokens)
         model = None if like is None else node_edits.model_of(copy, like)
-        new = copy.add_nodes(names, kind, like=model)
+        with self.names.changed():
+            new = copy.add_nodes(names, kind, like=model)
         text: TokenFile | None = None
         edges, occurrences, missing = 0, None, []
         if model is not None:
@@ -154,7 +155,8 @@ class Edit:
         """Changes the text of a node. Its edges do not change; its old text is unknown afterwards."""
         account, node = self._account(), self.names.find(token)
         before = self.node_state(node)
-        self.copy.rename_node(node, *self.names.new([new]))
+        with self.names.changed():
+            self.copy.rename_node(node, *self.names.new([new]))
         self._note(f"rename {shown(token)} to {shown(new)}")
         return EditNodeReport(before=before, after=self.node_state(node), **account())
 
@@ -163,7 +165,8 @@ class Edit:
         account, find = self._account(), self.names.find
         node, other = find(token), find(into)
         before = self.node_state(node)
-        node_edits.merge(self.copy, node, other)
+        with self.names.changed():
+            node_edits.merge(self.copy, node, other)
         self._note(f"merge {shown(token)} into {shown(into)}")
         return EditNodeReport(before=before, after=self.node_state(find(into)), **account())
 

@@ -6,6 +6,8 @@
     node X off            the node and all its edges are removed; the text reads it as unknown
     position K off        the signal of position K never enters the mix (0 is the separator that every text begins with)
 
+Words are quoted as in a shell: ``edge 'a b' ' ' forbid``.
+
 All but the last are edits of copies of tables, so the bits are those of the edited graph. The last changes one text and
 has no equivalent edit: the signal still passes the position, the other signals share its weight, and a mix of no
 signals is zero. In a graph whose edges share a base, the signal passes the position without a change, and its node does
@@ -45,7 +47,7 @@ Way = Literal["default", "boost", "forbid"]
 class Change:
     """One change: ``names`` are the nodes of an edge or a node, ``position`` is that of a position.
 
-    An edge is changed in a ``way``; a boost has ``nats``.
+    An edge is changed in a ``way``; a boost has ``nats``. As text (``str``) it is what `parse` reads, for all names.
     """
 
     kind: Literal["edge", "node", "position"]
@@ -57,8 +59,7 @@ class Change:
     def __str__(self) -> str:
         if self.kind == "position":
             return f"position {self.position} off"
-        shown = map(shown_name, self.names)
-        names = " ".join(shlex.quote(name) if set(name) & set("'\"\\") else name for name in shown)
+        names = " ".join(map(_word, self.names))
         if self.kind == "node":
             return f"node {names} off"
         return (
@@ -129,6 +130,11 @@ def lay(parameters: Parameters, tokenizer: Tokenizer, changes: Sequence[Change])
     return Overlay(parameters, tokenizer, silent, removed)
 
 
+def _word(name: str) -> str:
+    """A name as a word of a change, which `parse` reads as this name."""
+    return name if name and not set(name) & set(" \t\r\n'\"\\") else shlex.quote(name)
+
+
 def _number(text: str) -> float | None:
     try:
         found = float(text)
@@ -145,6 +151,8 @@ def _ends(parameters: Parameters, tokenizer: Tokenizer, change: Change) -> tuple
 
 
 def _default(parameters: Parameters, u: int, v: int, change: Change) -> Parameters:
+    if _is_forbidden(parameters, u, v):
+        raise OptionError(f"`what_if` {str(change)!r}: the edge is forbidden: allow it instead")
     index, base = parameters.index, parameters.base
     if u < index.nodes:
         place = _place(index, u, v)
@@ -198,10 +206,14 @@ _EDGES: dict[Way, Callable[[Parameters, int, int, Change], Parameters]] = {
 }
 
 
-def _require_allowed(parameters: Parameters, u: int, v: int, change: Change) -> None:
+def _is_forbidden(parameters: Parameters, u: int, v: int) -> bool:
     base, source, target = parameters.base, np.array([u]), np.array([v])
     banned = parameters.index.is_forbidden(source, target) if base is None else base.pairs.is_banned(source, target)
-    if banned[0]:
+    return bool(banned[0])
+
+
+def _require_allowed(parameters: Parameters, u: int, v: int, change: Change) -> None:
+    if _is_forbidden(parameters, u, v):
         raise OptionError(f"`what_if` {str(change)!r}: the edge is forbidden already")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sifu_store.durable import require_free_bytes
+from sifu_store.durable import require_free_bytes, resolved
 from sifu_store.errors import ForeignFileError, OptionError
 from sifu_store.layout import EDITED_VERSION, PAGE_EDGES
 from sifu_store.short_repr import short_repr
@@ -152,7 +152,7 @@ def import_brillm(
     notes = [] if frequency is not None else ["no frequency file: every edge is private, and no count is known"]
     if text.unknown is None:
         notes.append("the vocabulary has no unknown token: characters that are no node are left out")
-    require_free_bytes(Path(path).resolve().parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
+    require_free_bytes(resolved(path).parent, len(edges) * (state.width**2 + state.width) * 4, "the graph")
     graph = _new_graph(state, edges, nodes=len(names), text=text)
     build = _build_settings(graph, edges, text=text, sources=[checkpoint, vocab, frequency, tokenizer])
     with Store.create(path, force=force) as store, reporting(progress) as stages:

@@ -117,7 +117,7 @@ def export(
         check_brillm(graph)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        with disk_errors(target, f"exporting to {target.name}"), reporting(progress) as stages:
+        with disk_errors(target, f"exporting to {target.name}", done="written"), reporting(progress) as stages:
             if kind in FOLDERS:
                 partial.mkdir()
             notes, scores = _write(graph, kind, partial, clones=clones, half=half, stages=stages)

@@ -1,7 +1,11 @@
-"""The methods of `Graph` that give it as an object of another library, which is imported on first use."""
+"""The methods of `Graph` that write it in other formats, or give it as an object of another library.
+
+The library is imported on first use.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sifu_graph.progress_bar import reporting
@@ -10,12 +14,60 @@ from sifu_graph.session import GraphSession, operations
 if TYPE_CHECKING:
     import scipy.sparse
 
+    from sifu_graph.interop.export import ExportReport
     from sifu_graph.progress import ProgressOption
 
 
 @operations
 class ConversionMethods(GraphSession):
     """An open graph with the methods that convert it. `Graph` inherits them."""
+
+    def export(
+        self,
+        kind: Literal["slim", "safetensors", "brillm", "graphml", "scipy"],
+        path: str | Path | None = None,
+        *,
+        clones: int = 0,
+        half: bool = False,
+        force: bool = False,
+        progress: ProgressOption = None,
+    ) -> ExportReport:
+        """Writes the graph in another format. It appears at ``path`` when it is complete.
+
+        Parameters
+        ----------
+        kind
+            ``slim`` (one packed file to ship, for `import_safetensors`), ``safetensors`` (one file, for the same),
+            ``brillm`` (a folder for the released BriLLM code), ``graphml``, or ``scipy`` (a folder of sparse matrices).
+        path
+            None: the name of the store with the format's ending, in the current folder.
+        clones
+            Of ``graphml``: at most this number of clones as nodes, those that gain most.
+        half
+            Of ``slim``: trained parameters in 16 bits instead of 32.
+        force
+            Replace a file, or a folder of an earlier export.
+        progress
+            How far it is: a callback, called with a `ProgressReport` ten times a second at most. None: a bar, where a
+            person looks (in a terminal or a notebook). True: elsewhere lines on stderr, too. False: nothing.
+
+        Returns
+        -------
+        ExportReport
+            ``path``, ``files``, ``size_bytes`` and notes.
+
+        Raises
+        ------
+        OptionError, StoreExistsError, DiskFullError
+            The graph cannot be written so, the path is taken, or the disk is full.
+
+        Examples
+        --------
+        >>> graph.export("slim", half=True).path                                    # doctest: +SKIP
+        """
+        from sifu_graph.interop.export import export
+
+        return export(self, kind, path, clones=clones, half=half, force=force, progress=progress)
 
     def to_scipy(self, *, progress: ProgressOption = None) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
         """The private edges as two sparse matrices [n, n].

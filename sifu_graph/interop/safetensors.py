@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sifu_store.consistency import inconsistencies
-from sifu_store.durable import disk_errors, format_bytes, require_free_bytes
+from sifu_store.durable import disk_errors, format_bytes, require_free_bytes, resolved
 from sifu_store.errors import ForeignFileError
 from sifu_store.layout import (
     ARRAYS,
@@ -153,13 +153,13 @@ def import_safetensors(
     """
     started = time.perf_counter()
     given = Path(file)
-    with _opened(given, Path(path).resolve().parent) as opened:
+    with _opened(given, resolved(path).parent) as opened:
         entries, settings, size_bytes = _header(opened, given)
         specs = copied(settings, trained_only=STORED in entries)
         small = _small_arrays(opened, entries, specs, settings, given)
         edges = entries[SOURCE].shape[0]
         pages = small.pop(STORED, np.ones(page_count(edges), np.uint8)).astype(bool)
-        require_free_bytes(Path(path).resolve().parent, size_bytes, "the graph")
+        require_free_bytes(resolved(path).parent, size_bytes, "the graph")
         with Store.create(path, force=force) as store, reporting(progress) as stages:
             stage = stages.stage("reading arrays", size_bytes, "bytes")
             stage.at(sum(values.nbytes for values in small.values()))

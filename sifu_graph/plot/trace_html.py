@@ -66,7 +66,7 @@ class _Page:
 def write_page(graph: GraphSession, trace: Trace, path: Path) -> int:
     """Write the page; returns its size in bytes."""
     page = trace_page(graph, trace).encode()
-    with disk_errors(path, "writing the page"):
+    with disk_errors(path, "writing the page", done="written"):
         write_durably(path, page)
     return len(page)
 

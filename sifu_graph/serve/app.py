@@ -415,4 +415,6 @@ def _sends(scope: Scope, token: str, *, in_query: bool = False) -> bool:
     if in_query:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         sent.append(b"Bearer " + query.get("token", "").encode())
-    return any(hmac.compare_digest(each, b"Bearer " + token.encode()) for each in sent)
+    parts = (each.partition(b" ") for each in sent)  # the scheme in any case: RFC 7235, section 2.1
+    given = [value.strip(b" ") for scheme, _, value in parts if scheme.lower() == b"bearer"]
+    return any(hmac.compare_digest(each, token.encode()) for each in given)

@@ -18,13 +18,16 @@ from typing import Any
 import torch
 import uvicorn
 from sifu_store.errors import OptionError, ResourceError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sifu_graph.serve.app import CONNECTIONS, Server, is_local
 from sifu_graph.serve.served_graph import ServedGraph
 
-GRACE_S = 10
+HALF_CLOSED_S = 5
+"""Time after which a client that has ended its side is taken to be gone, if its answer has not begun."""
+GRACE_S = 7
 """Time that requests have to end after the signal that stops the server."""
-LAST_S = 2
+LAST_S = 1
 """The end of that time: continuations that still run are ended, so that their clients read why."""
 
 
@@ -77,10 +80,34 @@ def make(graph: ServedGraph, *, ready: Callable[[], None] = lambda: None, **opti
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=2 * CONNECTIONS,  # beyond it uvicorn refuses, in plain text
         h11_max_incomplete_event_size=64 << 10,
-        http="h11",
+        http=_Connection,
         ws="none",
     )
     return _Running(config, ready, server)
+
+
+class _Connection(H11Protocol):
+    """A connection whose client may end its side after a request (``shutdown(SHUT_WR)``), and is answered."""
+
+    _ended = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps the connection open while a whole request is answered; a client that is gone sends the same."""
+        self._ended = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if self._ended:
+            self.loop.call_later(HALF_CLOSED_S, self._give_up)
+        return self._ended
+
+    def _give_up(self) -> None:
+        if not self.cycle.response_started:  # a write to a client that is gone ends the connection
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Closes the connection after the last answer."""
+        super().on_response_complete()
+        if self._ended and self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.transport.close()
 
 
 class _OneLine(logging.Formatter):
@@ -88,8 +115,10 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
-        text = record.getMessage() if error is None else f"{type(error).__name__}: {error}"
-        return f"sifu: error: {' '.join(text.split())[:500]}"
+        kind, text = "error", record.getMessage() if error is None else f"{type(error).__name__}: {error}"
+        if str(record.msg).startswith("Cancel "):  # uvicorn's own, about its tasks
+            kind, text = "warning", "the server ended before all clients had read their answers"
+        return f"sifu: {kind}: {' '.join(text.split())[:500]}"
 
 
 def _log_in_lines() -> None:

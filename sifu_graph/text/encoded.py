@@ -173,7 +173,7 @@ def encode_corpus(
     if found is not None:
         return found
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # it has the text
         with file_lock(directory / "lock"):
             found = _open(path, key=key, n=n)  # another process may have been faster
             if found is None:

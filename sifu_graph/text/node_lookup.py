@@ -102,13 +102,29 @@ def source_named(tokenizer: Tokenizer, clones: CloneTree, name: str) -> int:
         nodes = [node_named(tokenizer, part) for part in name.split(BETWEEN)]  # raises for the one that is unknown
     if not len(clones):
         raise OptionError(f"{name!r} would be a clone, and this graph has none")
+    source, missing = _clone_of(clones, nodes)
+    if missing:
+        raise OptionError(f"{name!r} is not a clone of this graph; {_other_clones(tokenizer, clones, source)}")
+    return source
+
+
+def _clone_of(clones: CloneTree, nodes: Sequence[int]) -> tuple[int, bool]:
+    """The clone of the last of some nodes after those before it, or the longest there is; whether it is shorter."""
     source = nodes[-1]
     for node in reversed(nodes[:-1]):
         found = int(clones.child(np.array([source]), np.array([node]))[0])
         if found < 0:
-            raise OptionError(f"{name!r} is not a clone of this graph; {_other_clones(tokenizer, clones, source)}")
+            return source, True
         source = found
-    return source
+    return source, False
+
+
+def hiding_a_clone(tokenizer: Tokenizer, clones: CloneTree) -> set[str]:
+    """The names of nodes that are the name of a clone, too: `source_named` finds the node."""
+    if not len(clones):
+        return set()
+    read = ((name, _parts(tokenizer, name)) for name in tokenizer.vocabulary if BETWEEN in name[1:-1])
+    return {name for name, nodes in read if nodes is not None and not _clone_of(clones, nodes)[1]}
 
 
 def source_name(tokenizer: Tokenizer, clones: CloneTree, source: int) -> str:
@@ -119,8 +135,11 @@ def source_name(tokenizer: Tokenizer, clones: CloneTree, source: int) -> str:
 def _nodes_in(tokenizer: Tokenizer, name: str) -> list[int] | None:
     """The nodes of the name of a clone, in the first way to read it; None: there is none."""
     node = _find(tokenizer, name)
-    if node is not None:
-        return [node]
+    return _parts(tokenizer, name) if node is None else [node]
+
+
+def _parts(tokenizer: Tokenizer, name: str) -> list[int] | None:
+    """The same of two nodes or more."""
     for at, character in enumerate(name):
         first = _find(tokenizer, name[:at]) if at and character == BETWEEN else None
         rest = None if first is None else _nodes_in(tokenizer, name[at + 1 :])

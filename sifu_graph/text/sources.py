@@ -138,7 +138,7 @@ def resolve(given: str | Path, *, glob: Sequence[str], notes: list[str], everywh
             return _folder(path, glob=glob, notes=notes, everywhere=everywhere)
         if not path.exists():
             raise CorpusError(f"{path}: not found; name a file, a folder, - or one of {', '.join(SHIPPED)}")
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL byte in the name, a circular link
         raise CorpusError(f"{given}: cannot be opened: {error}") from error
     return [file(path)]
 

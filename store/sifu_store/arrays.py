@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -124,6 +124,25 @@ def write_changed(array: zarr.Array[Any], data: np.ndarray) -> None:
 def is_paged(array: zarr.Array[Any]) -> bool:
     """Whether a chunk of the array is one page."""
     return bool(array.attrs.get(PAGED_ATTRIBUTE, False))
+
+
+def rows_of(
+    array: zarr.Array[Any], rows: np.ndarray, failed: Callable[[zarr.Array[Any], int, int, Exception], Exception]
+) -> np.ndarray:
+    """Some rows of an array, [k, ...], by their places, int64 [k]. Each chunk that has one of them is read once.
+
+    ``failed`` makes the error to raise where chunks, from a first one up to a last one, cannot be read.
+    """
+    size = array.chunks[0]
+    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for chunk in np.unique(rows // size).tolist():
+        here = rows // size == chunk
+        try:
+            values = np.asarray(array[chunk * size : (chunk + 1) * size])
+        except Exception as error:
+            raise failed(array, chunk, chunk + 1, error) from error
+        out[here] = values[rows[here] - chunk * size]
+    return out
 
 
 def existing_chunks(session: icechunk.Session, name: str) -> set[int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import icechunk
+import numpy as np
 
 from sifu_store.errors import StoreDamagedError
 from sifu_store.history import Lineage, Writes, writes_between
@@ -52,3 +55,11 @@ def changed_chunks(
         for name, chunks in writes.chunks.items():
             changed.setdefault(name, set()).update(chunks)
     return changed
+
+
+def pages_of(chunks: Mapping[str, Iterable[int]], paged: Iterable[str], *, pages: int) -> np.ndarray:
+    """bool [pages]: the pages whose chunks of paged arrays (by name) are among ``chunks``."""
+    found = np.zeros(pages, bool)
+    for name in paged:
+        found[[chunk for chunk in chunks.get(name, ()) if chunk < pages]] = True
+    return found

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sifu_store.errors import DiskFullError, ResourceError, StoreError
+from sifu_store.errors import DiskFullError, ResourceError, StoreError, StoreNotFoundError
 from sifu_store.links import create_beside, replacing
 
 if TYPE_CHECKING:
@@ -202,6 +202,20 @@ def reason_of(error: OSError, path: Path) -> str:
     return lacking or error.strerror or str(error)
 
 
+def resolved(path: str | Path) -> Path:
+    """The absolute path, with symbolic links followed.
+
+    Raises
+    ------
+    StoreNotFoundError
+        A symbolic link is circular.
+    """
+    try:
+        return Path(path).resolve()
+    except RuntimeError as error:  # Python 3.11 and 3.12; later ones keep the link
+        raise StoreNotFoundError(f"{path} leads through a circular symbolic link: name another path") from error
+
+
 def _nearest_existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     while not path.exists() and path != path.parent:
@@ -210,7 +224,7 @@ def _nearest_existing(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, what: str) -> Iterator[None]:
+def disk_errors(path: Path, what: str, *, done: str = "committed") -> Iterator[None]:
     """Raise `DiskFullError` for a full disk, however the cause is wrapped, and `StoreError` for other `OSError`s.
 
     Parameters
@@ -219,6 +233,8 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
         The file or directory that is written, for the message.
     what
         The operation, for the message: "writing the settings".
+    done
+        What it did not do, for the message: "nothing was committed". A file that is no store is "written".
     """
     try:
         yield
@@ -226,10 +242,10 @@ def disk_errors(path: Path, what: str) -> Iterator[None]:
         if is_disk_full(error):
             if (lacking := lack_of_inodes(path)) is not None:
                 raise DiskFullError(
-                    f"{what} failed, and nothing was committed: the disk of {path} has {lacking}, and try again"
+                    f"{what} failed, and nothing was {done}: the disk of {path} has {lacking}, and try again"
                 ) from error
             raise DiskFullError(
-                f"the disk of {path} became full while {what}: nothing was committed; free some space and try again"
+                f"the disk of {path} became full while {what}: nothing was {done}; free some space and try again"
             ) from error
         if isinstance(error, OSError):
             raise_resource_error(error)

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import platformdirs
 
 from sifu_store.bucket import SCHEMES, Bucket, endpoint_of
+from sifu_store.durable import resolved
 from sifu_store.errors import OptionError
 from sifu_store.folder import Folder
 from sifu_store.place import Place
@@ -32,10 +33,12 @@ def locate(path: str | Path) -> Path:
     ------
     OptionError
         The URL names no bucket, or no path in it.
+    StoreNotFoundError
+        A symbolic link of the path is circular.
     """
     found = _URL.fullmatch(str(path))
     if found is None:
-        return Path(path).resolve()
+        return resolved(path)
     scheme, bucket, inside = found.groups()
     if not bucket or not inside:
         raise OptionError(f"{path} names no store: expected {scheme}://BUCKET/PATH")

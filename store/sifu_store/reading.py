@@ -155,17 +155,7 @@ class StoreReader:
             The array does not have one of the rows.
         """
         self._check_usable()
-        array = self._whole(name)
-        size = array.chunks[0]
-        out = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        for chunk in np.unique(rows // size).tolist():
-            here = rows // size == chunk
-            try:
-                values = np.asarray(array[chunk * size : (chunk + 1) * size])
-            except Exception as error:
-                raise self._damaged(array, chunk, chunk + 1, error) from error
-            out[here] = values[rows[here] - chunk * size]
-        return out
+        return arrays.rows_of(self._whole(name), rows, self._damaged)
 
     def content_hash(self, names: Sequence[str]) -> str | None:
         """A hash (hex) of the content of arrays, from the checksums of their chunks; None: some are not known."""
@@ -331,12 +321,8 @@ class StoreReader:
         """
         self._check_usable()
         chunks = differences.changed_chunks(self._repository, self._read_lineage(), self.snapshot, other)
-        if chunks is None:
-            return None
-        changed = np.zeros(self.pages, bool)
-        for name in filter(self.is_paged, self.names()):
-            changed[[chunk for chunk in chunks.get(name, ()) if chunk < self.pages]] = True
-        return changed
+        paged = filter(self.is_paged, self.names())
+        return None if chunks is None else differences.pages_of(chunks, paged, pages=self.pages)
 
     def writes_between(self, older: str, newer: str) -> Writes | None:
         """What was written between a snapshot and a descendant, by id; None: a commit between them was deleted."""

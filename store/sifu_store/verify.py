@@ -41,6 +41,8 @@ class VerifyReport:
         Bytes read, uncompressed.
     damage
         All damage that was found; empty in an intact store.
+    unchecked
+        Files and folders that were not checked, because this process may not read them.
     """
 
     snapshot: str
@@ -48,6 +50,7 @@ class VerifyReport:
     pages: int
     size_bytes: int
     damage: tuple[Damage, ...]
+    unchecked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -11,6 +11,8 @@ import pytest
 from calls import call
 from sifu_store.store import Store
 
+from sifu_graph import Graph
+
 
 def ok(*args: str | Path) -> str:
     """The output of a command that works."""
@@ -229,3 +231,15 @@ def test_the_log_names_the_command_that_restores_each_commit(graph: Path, moves:
         assert fields("info")["snapshot"][:8] == commit
         steps = command.split()[-1] if "--steps" in command else "1"
         ok("undo", "--steps", steps)
+
+
+def test_the_log_names_what_is_no_command_line(graph: Path) -> None:
+    with Graph.open(graph) as opened, opened.edit("two at once") as edit:
+        edit.boost_edge("春", "風", 1.0)
+        edit.boost_edge("風", "春", 1.0)
+    assert ok("log", "--limit", "1").splitlines()[1].strip() == "edit (Python)"
+    assert ok("log").splitlines()[3].strip().startswith("sifu build-graph")
+    assert (
+        call("import-safetensors", "x").error
+        == "no command 'import-safetensors'; did you mean import? (see sifu --help)"
+    )

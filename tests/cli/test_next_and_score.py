@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from pathlib import Path
@@ -12,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from sifu_cli.commands.model.next import next_table
 from sifu_cli.commands.model.score import score_table
+from sifu_cli.output import tables
 from sifu_cli.output.formats import printable
 
 from sifu_graph.inspection.predictions import NextNode, Score, TokenScore
@@ -64,3 +67,19 @@ def test_the_tables_fit(width: int) -> None:
         assert letters.count("-9.021") == 5
         for name in names[:3]:
             assert printable(name) in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_a_long_table_has_the_lines_of_a_short_one(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich prints short ones."""
+    names = ["春", " the", "\x1b[2J", "<sep>", "a\tb", "e\u0301", "\U0001f600"]
+    found = score_table(Score(tuple(TokenScore(3, name, -0.3 * k, False) for k, name in enumerate(names)), 0, 1, 1, 1))
+    monkeypatch.setattr(tables, "output_width", lambda: width)
+    for long in (len(names) + 1, 1):
+        monkeypatch.setattr(tables, "LONG", long)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            tables.print_grids(found)
+        if long > 1:
+            short = out.getvalue()
+    assert out.getvalue() == short

@@ -93,3 +93,26 @@ def test_a_new_word_has_its_space(graph: Graph) -> None:
 def test_errors_show_the_spaces(graph: Graph) -> None:
     with pytest.raises(OptionError, match="'␣pip'"):
         graph.inspect("␣pipp")
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Graph:
+    """A graph with a clone ``x>a``: what follows a depends on the node before it."""
+    (tmp_path / "c.txt").write_text("xab\nyac\n" * 100, encoding="utf-8")
+    build_graph(tmp_path / "c.txt", tmp_path / "c.sifu", vocab=20, holdout=0, length=8, clones=20)
+    with Graph.open(tmp_path / "c.sifu") as found:
+        found.inspect("x>a")
+        yield found  # type: ignore[misc]
+
+
+def test_no_node_gets_the_name_of_a_clone(split: Graph) -> None:
+    for change in (lambda: split.add_node("x>a"), lambda: split.rename_node("b", "x>a")):
+        with pytest.raises(OptionError, match="'x>a' would be a node and a clone"):
+            change()
+    split.add_node("z>a")
+    for change in (lambda: split.rename_node("x", "z"), lambda: split.rename_node("y", "z")):
+        with pytest.raises(OptionError, match="'z>a' would be a node and a clone"):
+            change()
+    split.rename_node("z>a", "z<a")
+    split.rename_node("x", "z")
+    split.inspect("z>a")  # the clone

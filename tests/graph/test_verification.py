@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,25 @@ def test_settings_that_are_not_possible(trained: Path, path: tuple[str, ...], va
     assert "settings" in damage(trained, change)
     with pytest.raises(StoreDamagedError, match="the settings of the graph are damaged"):
         Graph.open(trained)
+
+
+def test_what_may_not_be_read_is_said_and_is_no_damage(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user of the machine, to whom the folder of the text is closed."""
+    usual = os.access
+    with Store.open(trained) as store:
+        [text] = [each for each in (trained / "cache").iterdir() if each.is_dir()]
+        (text / "meta.json").write_text("{")
+        assert [each.array for each in verify(store).damage] == ["encoded text"]
+        for closed in (trained / "cache", text, text / "meta.json"):
+            monkeypatch.setattr(os, "access", lambda path, mode, closed=closed: path != closed and usual(path, mode))
+            found = verify(store)
+            assert found.ok and found.unchecked == (str(closed),)
+
+
+def test_the_folder_of_the_text_is_closed_to_other_users(trained: Path) -> None:
+    cache = trained / "cache"
+    assert cache.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(cache)
+    with Graph.open(trained) as graph:
+        graph.train(steps=1)
+    assert cache.stat().st_mode & 0o777 == 0o700

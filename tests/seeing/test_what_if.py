@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sifu_store.errors import OptionError
 from small import write_text
 
 from sifu_graph import Graph, build_graph
+from sifu_graph.inspection import what_if
 from sifu_graph.inspection.trace import Trace
 
 TENSORS = ("r", "mix", "energy", "candidate", "private", "shown", "z")
@@ -85,3 +87,31 @@ def test_what_if_is_the_edit_on_a_branch(
         assert supposed.before is not None
         assert_same(supposed.before, graph.trace(text, like=like, top=6))
     shutil.rmtree(path)
+
+
+NAMES = st.text(min_size=1) | st.sampled_from([" ", "\t", "a b", "'", '"', "\\", "#", "a\nb", "\u2423", "$x", "\u3000"])
+
+
+@given(NAMES, NAMES, st.sampled_from(["default", "forbid", "boost"]))
+def test_a_change_is_read_as_it_is_written(u: str, v: str, way: what_if.Way) -> None:
+    """For all names: one with spaces, quotes or control characters, too."""
+    for change in (what_if.Change("edge", (u, v), way=way, nats=0.5 * (way == "boost")), what_if.Change("node", (u,))):
+        assert what_if.parse(str(change)) == change
+
+
+@pytest.mark.parametrize("signal", ["recurrent", "tuned"])
+def test_names_with_spaces_and_forbidden_edges(signal: str, tmp_path: Path) -> None:
+    lines = [["a b", " ", "\t", "x"], ["x", "a b", "\t", " "]] * 20
+    build_graph(path=tmp_path / "g.sifu", texts=lines, level="tokens", holdout=0, length=4, signal=signal)
+    with Graph.open(tmp_path / "g.sifu") as graph:
+        text = ["a b", " ", "\t", "x"]
+        for words, u, v in ((r"edge 'a b' ' ' forbid", "a b", " "), ("edge ' ' '\t' forbid", " ", "\t")):
+            tried = graph.trace(text, what_if=[words])
+            assert tried.what_if == (words,)
+            graph.forbid_edge(u, v)
+            assert_same(tried, graph.trace(text))
+            with pytest.raises(OptionError, match="is forbidden: allow it instead"):
+                graph.trace(text, what_if=[words.replace("forbid", "= default")])
+            with pytest.raises(OptionError, match="is forbidden: allow it instead"):
+                graph.default_edge(u, v)
+            graph.undo()

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import math
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -191,6 +193,7 @@ def test_a_token_and_limits(paths: dict[str, Path]) -> None:
         with pytest.raises(openai.AuthenticationError):
             client(server, "falsch").models.list()
         assert client(server, "geheim").models.list().data
+        assert server.ask("GET", "/metrics", None, Authorization="bearer geheim")[0] == 200  # RFC 7235
         allowed = {"Authorization": "Bearer geheim"}
         assert server.post({"prompt": "春" * 11}, **allowed)[1]["error"]["code"] == "context_length_exceeded"
         assert server.post({"prompt": "春", "max_tokens": 21}, **allowed)[0] == 400
@@ -312,3 +315,37 @@ def test_more_requests_than_may_be(paths: dict[str, Path], monkeypatch: pytest.M
                 break
             time.sleep(0.05)
         assert server.post({"prompt": "春", "max_tokens": 1})[0] == 200
+
+
+def half_closed(server: Running, request: bytes) -> bytes:
+    """The answer to a client that ends its sending side after the request."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_client_that_ends_its_side_is_answered(server: Running, *, streams: bool) -> None:
+    body = json.dumps({"prompt": "春", "max_tokens": 20, "stream": streams}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    found = half_closed(server, head + body)
+    assert found.startswith(b"HTTP/1.1 200") and (b"[DONE]" if streams else b'"usage"') in found
+    assert half_closed(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert half_closed(server, head + body[:-1]) == b""
+
+
+def test_a_stuck_client_does_not_keep_the_server(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(running, "GRACE_S", 1)
+    monkeypatch.setattr(running, "LAST_S", 0.5)
+    with socket.socket() as connection:
+        with serving(paths["recurrent"]) as server:
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+            time.sleep(0.3)
+        assert b"HTTP/1.1 200" not in connection.recv(65536)
+    assert "uvicorn" not in capfd.readouterr().err
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "Cancel %s running task(s), ...", (2,), None)
+    assert running._OneLine().format(record).startswith("sifu: warning: the server ended before")

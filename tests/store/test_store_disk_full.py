@@ -97,7 +97,13 @@ def test_errors_are_translated() -> None:
                 raise error
         return caught.value
 
-    assert "became full while writing" in str(translated(OSError(errno.ENOSPC, "No space left on device")))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert "became full while writing: nothing was committed" in str(translated(full))
+    with (
+        pytest.raises(DiskFullError, match="nothing was written"),
+        durable.disk_errors(Path("/x"), "x", done="written"),
+    ):
+        raise full
     assert isinstance(translated(icechunk.IcechunkError("No space left on device (os error 28)")), DiskFullError)
     assert "Permission denied" in str(translated(PermissionError(errno.EACCES, "Permission denied")))
     wrapped = RuntimeError("writing failed")

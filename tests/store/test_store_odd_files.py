@@ -14,6 +14,7 @@ import pytest
 from sifu_store import Store
 from sifu_store.errors import DiskFullError, OptionError, StoreError
 from sifu_store.links import open_to_append
+from sifu_store.places import require_store
 from sifu_store.scratch_copies import COPY_PREFIX
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -112,3 +113,12 @@ def test_a_collection_deletes_the_links_that_a_killed_one_left(
         store.collect_garbage()
         assert store.verify().ok
     assert not dead.exists() and alive.exists()
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/below"])
+def test_a_circular_link_is_an_error_in_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for use in (Store.open, Store.create, lambda path: Store.create(path, force=True), require_store):
+        with pytest.raises(StoreError) as failed:
+            use(tmp_path / name)
+        assert "\n" not in str(failed.value) and str(tmp_path / name) in str(failed.value)

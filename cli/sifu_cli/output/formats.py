@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sifu_cli.commands import COMMANDS
 from sifu_cli.output.terminal import Part, escaped, styled
 from sifu_graph.progress import duration as duration
 
@@ -59,6 +60,12 @@ def quoted(names: Sequence[str]) -> str:
     """The first names of a list in quotes, and the number of the others."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return " ".join(map(repr, names[:SHOWN_NAMES])) + more
+
+
+def typed(command: str) -> str:
+    """A command of the history as a user types it: `sifu train`; what no command line does: `edit (Python)`."""
+    words = command.removeprefix("sifu ")
+    return f"sifu {words}" if words.split(" ", 1)[0] in COMMANDS else f"{words} (Python)"
 
 
 def commit_line(commit: Commit) -> tuple[Part, ...]:

@@ -13,6 +13,7 @@ from sifu_store.durable import format_bytes
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_store
 from sifu_cli.options import common_options
+from sifu_cli.output.formats import typed
 from sifu_cli.output.messages import warn
 from sifu_cli.output.results import output_width, print_json, wrapped
 from sifu_cli.output.terminal import echo, styled, visible
@@ -104,7 +105,7 @@ def _print_commit(tree: History, commit: Commit, lead: str, follow: str) -> None
             echo(follow, INDENT, styled(row, dim=undone))
         for row in wrapped(names, room) if names else []:
             echo(follow, INDENT, styled(row, fg="green"))
-    echo(follow, INDENT, styled(f"sifu {commit.command.removeprefix('sifu ')}", dim=True))
+    echo(follow, INDENT, styled(typed(commit.command), dim=True))
 
 
 def _names(tree: History, snapshot: str) -> str:

@@ -12,7 +12,7 @@ import click
 from sifu_cli.number_types import Integer
 from sifu_cli.opening import open_graph
 from sifu_cli.options import at_option, common_options
-from sifu_cli.output.formats import number, percent, printable
+from sifu_cli.output.formats import number, percent, printable, typed
 from sifu_cli.output.messages import warn
 from sifu_cli.output.results import Row, print_json, print_table
 from sifu_cli.output.tables import Column, Grid, print_grids
@@ -224,4 +224,4 @@ def _changed(change: Change | None, label: str) -> str:
         return ""
     time = change.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     by = f"{label} {change.snapshot[:8]}" if label != "by" else label
-    return f"{by} sifu {change.command.removeprefix('sifu ')}, {time}"
+    return f"{by} {typed(change.command)}, {time}"

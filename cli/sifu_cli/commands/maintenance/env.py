@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sifu_store.durable import format_bytes
+from sifu_store.durable import format_bytes, resolved
 
 import sifu_graph
 from sifu_cli.options import common_options
@@ -45,9 +45,9 @@ def command(*, store: Path, quiet: bool, as_json: bool) -> None:
         "memory_bytes": psutil.virtual_memory().total,
         "compiler": kernel.compiler(),
         "kernel": "native" if kernel.load(WIDTH, torch.float32) is not None else "torch",
-        "store": str(store.resolve()),
+        "store": str(resolved(store)),
         "store_exists": store.exists(),
-        "disk_free_bytes": psutil.disk_usage(str(_existing(store.resolve()))).free,
+        "disk_free_bytes": psutil.disk_usage(str(_existing(resolved(store)))).free,
     }
     if as_json:
         print_json(found)

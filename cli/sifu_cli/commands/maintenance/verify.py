@@ -91,9 +91,12 @@ def _show(report: VerifyReport, fallback: str | None, repair: Repair | None, *, 
         repaired = {} if repair is None else {"repaired": repair.actions}
         print_json({"ok": intact, **dataclasses.asdict(report), "fallback": fallback, **repaired})
         return
+    for path in report.unchecked:
+        warn(f"not checked: {path}, which this user may not read")
     for damage in report.damage:
         echo(in_options(f"damaged: {damage}"))
-    echo("intact: everything is readable and consistent" if intact else "NOT intact")
+    everything = "everything that this user may read" if report.unchecked else "everything"
+    echo(f"intact: {everything} is readable and consistent" if intact else "NOT intact")
     print_table(
         [
             ("arrays", number(report.arrays), ""),
