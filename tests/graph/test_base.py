@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -251,7 +252,9 @@ def test_a_run_by_time_alone_ends_after_some_passes(store: Path, monkeypatch: py
         assert len(steps) == passes
         assert sum("stopped after 2 passes" in line for line in said) == 1
         assert report.epochs_left is None
-        assert graph.train(minutes=0.0001, batch=16, eval_every=0).steps_done < passes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a slow machine has no time for a step, and says so
+            assert graph.train(minutes=0.0001, batch=16, eval_every=0).steps_done < passes
 
 
 def test_a_run_by_time_alone_ends_where_held_out_text_was_predicted_best(
