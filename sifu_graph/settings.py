@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 import msgspec
 from sifu_store.errors import StoreDamagedError
-from sifu_store.store import Store
+from sifu_store.reading import StoreReader
 
 from sifu_graph.config import MOST_INTEGER, OptimizerConfig, SignalConfig
 
@@ -144,7 +144,7 @@ def checked(settings: Any) -> GraphSettings:
     return cast(GraphSettings, settings)
 
 
-def read_settings(store: Store) -> GraphSettings:
+def read_settings(store: StoreReader) -> GraphSettings:
     """The settings of the graph in a store; a new object with each call.
 
     Raises

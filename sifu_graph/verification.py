@@ -51,7 +51,7 @@ def verify(store: StoreReader, *, progress: ProgressOption = None) -> VerifyRepo
         if store.path / CACHE not in unchecked:
             files += [*damaged_token_files(store.path / CACHE), *damaged_copies(store.path / CACHE)]
         if store.path / INDEX not in unchecked:
-            files += damaged_indices(store.path)
+            files += damaged_indices(store)
         known = [each for each in files if not any(path.is_relative_to(each.path) for path in unchecked)]
         return replace(report, damage=(*report.damage, *known), unchecked=tuple(map(str, unchecked)))
 

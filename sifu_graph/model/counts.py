@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sifu_store.store import Store
+from sifu_store.reading import StoreReader
 
 from sifu_graph.settings import GraphSettings, InitialSettings
 from sifu_graph.text.kneser_ney import Counts, Discounts
@@ -14,7 +14,7 @@ def discounts_of(initial: InitialSettings) -> Discounts:
     return first, second, third
 
 
-def read_counts(store: Store, settings: GraphSettings) -> Counts:
+def read_counts(store: StoreReader, settings: GraphSettings) -> Counts:
     """The counts of the text that the energies of untrained edges are computed from."""
     return Counts(
         store.read("rows/total"),

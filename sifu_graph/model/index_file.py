@@ -28,13 +28,14 @@ from sifu_store.arrays import Damage
 from sifu_store.layout import COUNT, ENERGY, ORIGIN, SOURCE, TARGET
 from sifu_store.links import refuse_link
 from sifu_store.lock import file_lock
+from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Floats, Ids, Integers, Ints, blocks
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.counts import read_counts
 from sifu_graph.ops.origins import energies_of_rows
-from sifu_graph.settings import GraphSettings
+from sifu_graph.settings import GraphSettings, read_settings
 from sifu_graph.sorted_edges import sorted_edges
 
 FOLDER = "index"
@@ -50,6 +51,8 @@ _MADE_FROM = (SOURCE, TARGET, COUNT, ENERGY, ORIGIN, "rows/total", "rows/discoun
 _NAMES = ("row_start", "target", "count", "moved", "energy", "origin")
 _DTYPES = ("<i4", "<i8", "<f4")
 _PARTIAL = "partial-"
+_FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError)
+"""What a file that is missing, incomplete, damaged or foreign may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +77,41 @@ class IndexFile:
     origin: Ids | None
 
     @classmethod
-    def open(cls, folder: Path) -> IndexFile:
-        """The index in a folder, its files checked.
+    def open(cls, folder: Path, *, nodes: int, slots: int) -> IndexFile:
+        """The index in a folder, of a graph with these numbers of nodes and slots; its files and values are checked.
 
         Raises
         ------
-        OSError, ValueError, KeyError, TypeError, RecursionError
+        OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError
             It is missing, incomplete or damaged.
         """
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if folder.is_symlink() or meta["format"] != FORMAT or meta["key"] != folder.name:
-            raise ValueError(f"{META} does not describe these files")
         found: dict[str, NDArray[Any] | None] = dict.fromkeys(_NAMES)
-        for name, kind, shape, crc in meta["files"]:
+        for name, kind, shape, crc in _described(folder):
             if name not in _NAMES or kind not in _DTYPES or _crc(folder / name) != crc:
                 raise ValueError(f"the checksum of {name} does not match")
             found[name] = _mapped(folder / name, kind, tuple(shape))
-        return cls(**found)  # type: ignore[arg-type]
+        index = cls(**found)  # type: ignore[arg-type]
+        index._check(nodes, slots)
+        return index
+
+    def _check(self, nodes: int, slots: int) -> None:
+        """Raises `ValueError` if a value is outside its range: the kernels rely on them."""
+        edges, start = len(self.target), self.row_start
+        if start.shape != (nodes + 1,) or start[0] != 0 or start[-1] != edges or (np.diff(start) < 0).any():
+            raise ValueError("row_start is not where rows begin")
+        if len(self.count) != edges or edges > slots or (self.moved is None and edges != slots):
+            raise ValueError("the files are not of the same edges")
+        if self.energy is not None and self.energy.shape != (slots,):
+            raise ValueError("energy has not one value a slot")
+        if self.origin is not None and (self.energy is None or self.origin.shape != (slots, 2)):
+            raise ValueError("origin has not two keys a slot")
+        for values, stop in ((self.target, nodes), (self.moved, slots)):
+            if values is not None and edges and not 0 <= int(values.min()) <= int(values.max()) < stop:
+                raise ValueError("a node or a slot does not exist")
+        for block in blocks(edges):
+            falls = block.start + 1 + np.flatnonzero(np.diff(self.target[block.start : block.stop + 1]) <= 0)
+            if not np.isin(falls, start).all():
+                raise ValueError("the targets of a row are not ascending")
 
 
 def is_large(slots: int) -> bool:
@@ -113,15 +134,15 @@ def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
     key = _key(store, settings)
     if key is None:
         return None
-    folder = store.path / FOLDER
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        return IndexFile.open(folder / key)
+    folder, sizes = store.path / FOLDER, {"nodes": settings["nodes"], "slots": store.slots}
+    with suppress(*_FAULTS):
+        return IndexFile.open(folder / key, **sizes)
     try:
         refuse_link(folder)
         folder.mkdir(exist_ok=True)
         with file_lock(folder / "lock"):
-            with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # another process was faster
-                return IndexFile.open(folder / key)
+            with suppress(*_FAULTS):  # another process was faster
+                return IndexFile.open(folder / key, **sizes)
             for abandoned in folder.glob(_PARTIAL + "*"):  # its writer held the lock: it no longer runs
                 shutil.rmtree(abandoned, ignore_errors=True)
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
@@ -130,32 +151,54 @@ def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             _drop_old(folder, keep=key)
-            return IndexFile.open(folder / key)
+            return IndexFile.open(folder / key, **sizes)
     except OSError:  # no room, or no right to write
         return None
 
 
-def damaged_indices(path: Path) -> Iterator[Damage]:
-    """Checks the files of all indices of the graph at a path, and yields what is damaged.
+def damaged_indices(store: StoreReader) -> Iterator[Damage]:
+    """Checks the files of all indices of a graph, and yields what is damaged.
 
-    A damaged file changes no result: the next command that uses it makes it again.
+    The index of the snapshot is made again beside it, and compared: its own checksums do not tell where it came from.
     """
-    folder = path / FOLDER
+    folder = store.path / FOLDER
+    wanted = None
     for found in sorted(folder.iterdir() if folder.is_dir() else ()):
-        if found.is_dir() and not found.name.startswith(_PARTIAL):
-            try:
-                IndexFile.open(found)
-            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                yield Damage("index", None, None, str(found), f"{error}; delete this folder: it is made again")
+        if not found.is_dir() or found.name.startswith(_PARTIAL):
+            continue
+        try:
+            files = _described(found)
+            if any(_crc(found / name) != crc for name, _, _, crc in files):
+                raise ValueError("a checksum does not match")
+            settings = read_settings(store)
+            if found.name == _key(store, settings):
+                partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
+                try:
+                    wanted = _Maker(store, settings, partial).make(partial.with_name(f"{partial.name}-checked"))
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    shutil.rmtree(partial.with_name(f"{partial.name}-checked"), ignore_errors=True)
+                if wanted != files:
+                    raise ValueError("it is not that of the edges in the store")
+        except _FAULTS as error:
+            yield Damage("index", None, None, str(found), f"{error}; delete this folder: it is made again")
 
 
-def _key(store: Store, settings: GraphSettings) -> str | None:
+def _key(store: StoreReader, settings: GraphSettings) -> str | None:
     """A hash (hex) of all that the files are made from; None: it is not known."""
     found = store.content_hash([name for name in _MADE_FROM if store.has(name)])
     if found is None:
         return None
     initial = json.dumps(settings["initial"], sort_keys=True)
     return hashlib.sha256(f"{FORMAT} {found} {settings['nodes']} {initial}".encode()).hexdigest()[:32]
+
+
+def _described(folder: Path) -> list[Any]:
+    """Name, type, shape and CRC-32 of each file of an index."""
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    if folder.is_symlink() or meta["format"] != FORMAT or meta["key"] != folder.name or len(meta["files"]) < 3:
+        raise ValueError(f"{META} does not describe these files")
+    return list(meta["files"])
 
 
 def _crc(path: Path) -> int:
@@ -185,24 +228,25 @@ def _mapped(path: Path, kind: str, shape: tuple[int, ...], mode: Literal["r", "r
 class _Maker:
     """Writes the files of an index into a folder."""
 
-    def __init__(self, store: Store, settings: GraphSettings, folder: Path) -> None:
+    def __init__(self, store: StoreReader, settings: GraphSettings, folder: Path) -> None:
         self.store, self.settings, self.folder = store, settings, folder
         self.n = settings["nodes"]
         self.files: dict[str, NDArray[Any]] = {}
 
-    def make(self, path: Path) -> None:
-        """Makes all files, and renames the folder to ``path``."""
+    def make(self, path: Path) -> list[Any]:
+        """Makes all files, and renames the folder to ``path``. Returns what `META` says of the files."""
         index = self.sorted_edges()
         self.write_energies(index)
         files = []
         for name, values in self.files.items():
             if isinstance(values, np.memmap):
                 values.flush()
-            files.append((name, values.dtype.str, values.shape, _crc(self.folder / name)))
+            files.append([name, values.dtype.str, list(values.shape), _crc(self.folder / name)])
         meta = {"format": FORMAT, "key": path.name, "files": files}
         (self.folder / META).write_text(json.dumps(meta), encoding="utf-8")
         shutil.rmtree(path, ignore_errors=True)  # torn or foreign
         self.folder.rename(path)
+        return files
 
     def create(self, name: str, kind: str, *shape: int) -> NDArray[Any]:
         """A file of zeros as an array. Its space is taken now: a write to a map cannot report a full disk."""

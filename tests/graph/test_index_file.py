@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +106,45 @@ def test_mapped_is_in_memory(original: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def _index(path: Path) -> IndexFile:
-    return IndexFile.open(next(x for x in (path / FOLDER).iterdir() if x.is_dir()))
+    with Store.open(path) as store:
+        folder = max((x for x in (path / FOLDER).iterdir() if x.is_dir()), key=lambda x: x.stat().st_mtime_ns)
+        return IndexFile.open(folder, nodes=store.shape("nodes/count")[0], slots=store.slots)
+
+
+def changed(folder: Path, name: str, at: int, value: int) -> None:
+    """Writes another value into a file of an index, and the checksum that it then has."""
+    meta = json.loads((folder / "meta.json").read_text())
+    for each in meta["files"]:
+        if each[0] == name:
+            values = np.fromfile(folder / name, each[1])
+            values[at] = value
+            values.tofile(folder / name)
+            each[3] = zlib.crc32((folder / name).read_bytes())
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.mark.usefixtures("mapped")
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [("target", 3, 40), ("target", 3, -1), ("target", 0, 39), ("row_start", 4, -1), ("row_start", 4, 10**9)],
+)
+def test_values_that_the_kernels_rely_on_are_checked(
+    original: Path, tmp_path: Path, name: str, at: int, value: int
+) -> None:
+    path = Path(shutil.copytree(original, tmp_path / "graph.sifu"))
+    wanted = state(path)
+    changed(next(x for x in (path / FOLDER).iterdir() if x.is_dir()), name, at, value)
+    assert_same(state(path), wanted)  # it is made again
+
+
+@pytest.mark.usefixtures("mapped")
+def test_an_index_of_other_counts_is_found_by_verify(original: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(original, tmp_path / "graph.sifu"))
+    state(path)
+    changed(next(x for x in (path / FOLDER).iterdir() if x.is_dir()), "count", 3, 77)
+    with Store.open(path) as store:
+        assert ["not that of the edges" in damage.reason for damage in verify(store).damage] == [True]
+    assert not list((path / FOLDER).glob("partial-*"))
 
 
 @pytest.mark.usefixtures("mapped")
