@@ -405,7 +405,9 @@ class GraphSession:
         whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
         held_bytes = 0 if tier is None else tier.frame_bytes
         device_bytes = min(whole_bytes, device_budget.budget(self.device_memory, place, held_bytes=held_bytes))
-        if tier is None or not tier.fits(pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes):
+        if not isinstance(tier, DevicePool) or not tier.fits(
+            pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes
+        ):
             self._leave_device()
             with devices.memory_errors():
                 self.parameters.tier = DevicePool(

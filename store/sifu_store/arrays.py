@@ -112,7 +112,7 @@ def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
     StoreError
         The library of its codec is missing.
     """
-    require_library(codec_of(array.metadata.codecs))
+    require_library(codec_of(_codecs(array)))
     return array.with_config({"write_empty_chunks": True})
 
 
@@ -149,7 +149,7 @@ def page_codec_of(array: zarr.Array[Any], *others: zarr.Array[Any]) -> PageCodec
     precisions = {str(each.attrs.get(PRECISION_ATTRIBUTE, FLOAT32)) for each in (array, *others)}
     precision = precisions.pop() if len(precisions) == 1 else FLOAT32
     try:
-        return PageCodec(precision, codec_of(array.metadata.codecs))
+        return PageCodec(precision, codec_of(_codecs(array)))
     except OptionError as error:
         raise StoreError(f"the pages of {array.path} are stored in an unknown way ({error})") from None
 
@@ -292,6 +292,11 @@ def _reason(error: Exception) -> str:
     if "not found" in text or "No such file" in text:
         return "the file is missing"
     return text
+
+
+def _codecs(array: zarr.Array[Any]) -> tuple[Any, ...]:
+    """The codecs of an array of Zarr v3; an array of v2 has none of that kind."""
+    return getattr(array.metadata, "codecs", ())
 
 
 def _key(array: zarr.Array[Any], index: tuple[int, ...]) -> str:

@@ -128,7 +128,7 @@ def kept_bits(precision: str) -> int:
 
 
 def rounded(values: npt.NDArray[np.float32], precision: str) -> npt.NDArray[np.float32]:
-    """The nearest values of a precision, ties to even; the array itself if it is float32.
+    """The nearest values of a precision, of the same shape, ties to even; the array itself if it is float32.
 
     A value that would round to infinity becomes the largest number of the precision.
     """
@@ -145,7 +145,7 @@ def rounded(values: npt.NDArray[np.float32], precision: str) -> npt.NDArray[np.f
 
 
 def is_rounded(values: npt.NDArray[np.float32], precision: str) -> bool:
-    """Whether all values are numbers of a precision."""
+    """Whether all values, of any shape, are numbers of a precision."""
     return not (np.ascontiguousarray(values).view(np.uint32) & ~_kept(kept_bits(precision))).any()
 
 

@@ -11,6 +11,7 @@ from sifu_store.errors import HostMemoryError, OptionError
 from sifu_store.layout import BIAS
 
 from sifu_graph import Graph, build_graph
+from sifu_graph.serve.served_graph import ServedGraph
 
 
 @pytest.fixture
@@ -93,3 +94,17 @@ def test_a_budget_that_is_too_small_is_refused(trained: Path, monkeypatch: pytes
         monkeypatch.setattr(graph, "_left_of_memory", lambda *_, **__: needed - 1)
         with pytest.raises(HostMemoryError, match="only edges of float32 are paged"):
             graph.generate("春", tokens=3)
+
+
+def test_a_served_graph_has_such_rows(trained: Path) -> None:
+    served = ServedGraph(trained, precision="bfloat16")
+    try:
+        with served.current.walks().lend() as walk, served.current.walks().lend() as beside:
+            assert walk.parameters.working.W.dtype == torch.bfloat16
+            walk.start(1)
+            walk.carry(2)
+            beside.start(1)
+            beside.carry(2)
+            assert torch.equal(walk.signal.r, beside.signal.r)
+    finally:
+        served.current.retire()
