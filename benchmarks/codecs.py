@@ -56,7 +56,7 @@ def pages(work: Path, *, vocab: int, minutes: float, limit: int) -> None:
     build_graph(None, store, vocab=vocab, signal="tuned", force=True)
     with Graph.open(store) as graph:
         graph.train(minutes=minutes)
-    print("| precision, codec | pages on disk | write | read | a step of training | decoding, first | perplexity |")
+    print("| precision, codec | pages on disk | write | read | a step of training | first text | perplexity |")
     print("|---|---|---|---|---|---|---|")
     for precision, codec in WAYS:
         shutil.rmtree(copy, ignore_errors=True)

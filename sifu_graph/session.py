@@ -405,14 +405,11 @@ class GraphSession:
         whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
         held_bytes = 0 if tier is None else tier.frame_bytes
         device_bytes = min(whole_bytes, device_budget.budget(self.device_memory, place, held_bytes=held_bytes))
-        if not isinstance(tier, DevicePool) or not tier.fits(
-            pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes
-        ):
+        sizes = {"device_bytes": device_bytes, "copied_bytes": copied_bytes}
+        if not isinstance(tier, DevicePool) or not tier.fits(pool, grouped, **sizes):
             self._leave_device()
             with devices.memory_errors():
-                self.parameters.tier = DevicePool(
-                    pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes, prefetch=pool.prefetch
-                )
+                self.parameters.tier = DevicePool(pool, grouped, **sizes, prefetch=pool.prefetch)
 
     def _leave_device(self) -> None:
         """Gives the device's memory back. What was not written back is gone."""
