@@ -39,7 +39,7 @@ def seconds(what: Callable[[], object]) -> float:
 
 def read_all(graph: Graph) -> None:
     """Reads all pages of W and b, as a command does that needs them."""
-    graph.fit_memory()
+    graph._fit_memory()
     pool = graph.parameters.edges
     pool.require(np.arange(pool.slots))
 
@@ -84,7 +84,7 @@ def decoding(store: Path, *, rounds: int) -> None:
     graphs = [Graph.open(store, precision=precision) for precision in ("float32", "bfloat16")]
     drawn = torch.randn(512, 32, 32) * 0.03
     for graph in graphs:
-        graph.fit_memory()
+        graph._fit_memory()
         pool = graph.parameters.working
         pool.require(np.arange(pool.slots))
         for first in range(0, pool.slots, len(drawn)):

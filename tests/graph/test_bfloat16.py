@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sifu_store.errors import HostMemoryError, OptionError
@@ -23,9 +24,9 @@ def trained(graph: Graph) -> Path:
 def with_rounded_pool(path: Path, what: Callable[[Graph], object]) -> object:
     """What float32 gives where every W in memory has the values of bfloat16."""
     with Graph.open(path) as graph:
-        graph.fit_memory()
+        graph._fit_memory()
         pool = graph.parameters.edges
-        pool.require(graph.parameters.index.slot)
+        pool.require(np.arange(pool.slots))
         pool.W[:] = pool.W.bfloat16().float()
         return what(graph)
 
@@ -64,9 +65,9 @@ def test_an_edit_in_between_is_seen(trained: Path) -> None:
         graph.boost_edge("春", "風", 20.0)
         assert graph.generate("春", tokens=1, greedy=True).text == "風"
         graph.undo()
-        slots = graph.parameters.index.slot[:1]
+        slots = np.zeros(1, np.int64)
         with pytest.raises(OptionError, match="only read"):
-            graph.fit_memory()
+            graph._fit_memory()
             graph.parameters.working.unstage(slots, {BIAS: torch.zeros(1, 32)})
 
 
