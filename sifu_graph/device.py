@@ -53,12 +53,17 @@ def parse_precision(name: str, device: torch.device) -> Precision:
     OptionError
         The name is unknown, or the device does not support it.
     """
+    if name == BFLOAT16 and device.type == "cpu":
+        return "float32"
     for precision in PRECISIONS:
         if name == precision:
             if precision != "float32" and device.type == "cpu":
-                raise OptionError(f'`precision` is {name!r}: on the CPU all is float32; pass `device="cuda"` with it')
+                raise OptionError(
+                    f"`precision` is {name!r}: on the CPU it is float32, or {BFLOAT16} for edges that are only read; "
+                    'pass `device="cuda"` with it'
+                )
             return precision
-    raise OptionError(f"`precision` is {name!r}: it must be {', '.join(PRECISIONS)}")
+    raise OptionError(f"`precision` is {name!r}: it must be {', '.join(PRECISIONS)}, or {BFLOAT16} on the CPU")
 
 
 def memory_of(device: torch.device) -> tuple[int, int]:
@@ -95,6 +100,8 @@ def out_of_memory(error: torch.cuda.OutOfMemoryError) -> DeviceMemoryError:
 Precision = Literal["float32", "tf32", "bf16"]
 
 
+BFLOAT16 = "bfloat16"
+"""The precision of edges that are held in two bytes a number, on the CPU; products are float32 with it."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 

@@ -35,6 +35,9 @@ class GraphInfo:
     store_bytes: int
     trained_pages: int
     pages: int
+    page_bytes: int  # of the trained pages on disk
+    precision: str  # of the parameters in them
+    codec: str  # that compresses them
     format_version: int
     snapshot: str
     branch: str
@@ -68,6 +71,9 @@ def info_of(path: Path, store: Store, settings: GraphSettings, *, base: bool) ->
         store_bytes=store.size_bytes(),
         trained_pages=int(store.page_stored().sum()),
         pages=store.pages,
+        page_bytes=store.page_bytes(),
+        precision=store.page_codec.precision,
+        codec=store.page_codec.codec,
         format_version=store.format_version,
         snapshot=store.snapshot,
         branch=store.branch,

@@ -70,6 +70,17 @@ class Stages:
         """Begins a stage, and reports that; ``what``, ``total`` and ``unit`` are those of `ProgressReport`."""
         return Stage(what, total, unit, self._on_progress)
 
+    def counted(self, what: str, unit: str) -> Callable[[int, int], None]:
+        """A stage that begins with its first report: a function of how much is done, and of how much there is to do."""
+        begun: list[Stage] = []
+
+        def report(done: int, total: int) -> None:
+            if not begun:
+                begun.append(self.stage(what, total, unit))
+            begun[0].at(done)
+
+        return report
+
     def also(self, act: Callable[[], None]) -> Stages:
         """The same stages, with something that is done before each report."""
         report = self._on_progress

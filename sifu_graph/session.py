@@ -113,7 +113,8 @@ class GraphSession:
             The memory of the device that pages may take, as ``host_memory``. It changes no result. None: all of them,
             or most of what is free. With ``device="cpu"``, for tests, a slice of the machine's memory.
         precision
-            Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``.
+            Of matrix products on a GPU: ``float32``, ``tf32`` or ``bf16``. On the CPU ``bfloat16`` holds W of the edges
+            in two bytes a number, which is faster and costs accuracy; it decodes and evaluates, and does not train.
 
         Returns
         -------
@@ -315,6 +316,12 @@ class GraphSession:
         if found.base is not None:  # no page of an edge is read
             self._fit_base(working)
             return
+        if self.precision == "bfloat16" and parameters is None:
+            if trained_edges or self.device_memory is not None:
+                raise OptionError("`precision` bfloat16 only decodes and evaluates, on the CPU without `device_memory`")
+            left = None if self.host_memory is None else self._left_of_memory(working, least_bytes=0)
+            found.hold_bfloat16(left)
+            return
         pool = found.edges
         page_bytes = pool.page_bytes(state)
         copied = budget.copied_bytes(
@@ -378,6 +385,8 @@ class GraphSession:
         """Checks that the base fits the memory that the graph may take; it is never paged."""
         if self.device != "cpu" or self.device_memory is not None:
             raise OptionError("`device`: a graph whose edges share a base computes on the CPU")
+        if self.precision == "bfloat16":
+            raise OptionError("`precision`: a graph whose edges share a base has no matrix of its own for an edge")
         if self.host_memory is not None:
             self._left_of_memory(working, least_bytes=0)
 
@@ -396,12 +405,11 @@ class GraphSession:
         whole_bytes = pool.pages * pool.page_bytes() + copied_bytes
         held_bytes = 0 if tier is None else tier.frame_bytes
         device_bytes = min(whole_bytes, device_budget.budget(self.device_memory, place, held_bytes=held_bytes))
-        if tier is None or not tier.fits(pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes):
+        sizes = {"device_bytes": device_bytes, "copied_bytes": copied_bytes}
+        if not isinstance(tier, DevicePool) or not tier.fits(pool, grouped, **sizes):
             self._leave_device()
             with devices.memory_errors():
-                self.parameters.tier = DevicePool(
-                    pool, grouped, device_bytes=device_bytes, copied_bytes=copied_bytes, prefetch=pool.prefetch
-                )
+                self.parameters.tier = DevicePool(pool, grouped, **sizes, prefetch=pool.prefetch)
 
     def _leave_device(self) -> None:
         """Gives the device's memory back. What was not written back is gone."""

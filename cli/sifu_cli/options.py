@@ -136,7 +136,8 @@ def resource_options(function: _Function) -> _Function:
             "--precision",
             metavar="NAME",
             default="float32",
-            help="Precision of matrix products on a GPU: float32, tf32 or bf16.  [default: float32]",
+            help="On a GPU, precision of matrix products: float32, tf32 or bf16. On the CPU, bfloat16 holds the "
+            "matrices of the edges in two bytes a number, to decode and evaluate.  [default: float32]",
         ),
         click.option(
             "--device-memory",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -395,28 +396,58 @@ class EditMethods(EdgeMethods):
             progress=progress,
         )
 
-    def compact(self, *, dry_run: bool = False, command: str = "compact") -> CompactReport:
-        """Stores the edges of each row side by side and removes free slots. No result changes by a bit.
+    def compact(
+        self,
+        *,
+        precision: str | None = None,
+        codec: str | None = None,
+        dry_run: bool = False,
+        command: str = "compact",
+        progress: ProgressOption = False,
+    ) -> CompactReport:
+        """Stores the edges of each row side by side and removes free slots; rounds or compresses pages if asked to.
+
+        Without ``precision``, no result changes by a bit.
 
         Parameters
         ----------
+        precision
+            ``float32``, ``bfloat16`` or ``bitround:N`` (N bits of the fraction): W and b of all stored edges are
+            rounded to it. The optimizer's state is not. Training makes it ``float32`` again. None: unchanged.
+        codec
+            ``none``, ``zstd``, ``blosc`` or ``pcodec``: how all pages are compressed, and those that later commits
+            write. None: unchanged; rounded pages that are not compressed get ``blosc``.
         dry_run
             Report what would change, and commit nothing.
         command
             What the history records as the command.
+        progress
+            As in `Graph.train`.
 
         Returns
         -------
         CompactReport
-            Slots and runs before and after, bytes freed, and the id of the commit.
+            Slots and runs before and after, bytes freed, how pages are stored, and the id of the commit.
 
         Raises
         ------
         OptionError
-            The graph is open at an older snapshot.
+            The graph is open at an older snapshot, a name is unknown, values are rounded without a codec, or the edges
+            share a base, so that no page is stored.
+        StoreError
+            The library of the codec is not installed.
 
         Examples
         --------
-        >>> graph.compact().bytes_freed                                            # doctest: +SKIP
+        >>> graph.compact(precision="bfloat16").codec                              # doctest: +SKIP
+        'blosc'
         """
-        return self._edited(lambda edit: edit.compact(), dry_run=dry_run, command=command)
+        before = self.store.page_bytes()
+        report = self._edited(
+            lambda edit: edit.compact(precision=precision, codec=codec),
+            dry_run=dry_run,
+            command=command,
+            progress=progress,
+        )
+        after = None if dry_run else self.store.page_bytes()
+        return dataclasses.replace(report, page_bytes_before=before, page_bytes_after=after)

@@ -161,13 +161,27 @@ class PruneReport(EditReport):
 @short_repr
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactReport(EditReport):
-    """Slots and runs before and after. A run is a sequence of edges of one row in consecutive slots."""
+    """Slots and runs before and after. A run is a sequence of edges of one row in consecutive slots.
+
+    Attributes
+    ----------
+    bytes_freed
+        Bytes of the values of pages that are not stored any more.
+    precision, codec
+        How the pages are stored afterwards.
+    page_bytes_before, page_bytes_after
+        Size of all pages on disk; None: not known, because nothing was committed.
+    """
 
     slots_before: int
     slots_after: int
     runs_before: int
     runs_after: int
     bytes_freed: int
+    precision: str
+    codec: str
+    page_bytes_before: int | None = None
+    page_bytes_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

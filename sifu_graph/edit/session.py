@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.errors import CorpusError, OptionError
 from sifu_store.layout import SOURCE
+from sifu_store.page_codecs import PageCodec
 from sifu_store.store import Store
 
-from sifu_graph.edit import base_edits, clone_edges, forbidding, pairs, prune_grow
+from sifu_graph.edit import base_edits, clone_edges, compacting, forbidding, pairs, prune_grow
 from sifu_graph.edit import clones as clone_edits
 from sifu_graph.edit import edges as edge_edits
 from sifu_graph.edit import nodes as node_edits
@@ -73,6 +74,7 @@ class Edit:
         self._nodes, self._edges = self.copy.n, self.copy.private
         self.failed: str | None = None
         self.over = False  # committed, or given up
+        self.page_codec: PageCodec | None = None  # how all pages are to be stored; None: unchanged
 
     # ---- nodes
 
@@ -358,24 +360,26 @@ class Edit:
             **account(),
         )
 
-    def compact(self) -> CompactReport:
-        """Stores every row as one run of slots and removes free slots. No result changes by a bit."""
-        account, copy = self._account(), self.copy
-        slots, runs, pages = copy.slots, prune_grow.runs(copy), int(copy.edges.page_values().sum())
-        if slots != copy.private or runs != int((copy.index.row_sizes() > 0).sum()):
-            copy.compact()
-            self._note(
-                f"compact: {slots - copy.slots:,} slots freed, {prune_grow.runs(copy):,} runs instead of {runs:,}"
-            )
-        freed = (pages - int(copy.edges.page_values().sum())) * copy.page_bytes()
-        return CompactReport(
-            slots_before=slots,
-            slots_after=copy.slots,
-            runs_before=runs,
-            runs_after=prune_grow.runs(copy),
-            bytes_freed=freed,
-            **account(),
-        )
+    def compact(self, *, precision: str | None = None, codec: str | None = None) -> CompactReport:
+        """Stores every row as one run of slots and removes free slots. No result changes by a bit.
+
+        Parameters
+        ----------
+        precision
+            ``float32``, ``bfloat16`` or ``bitround:N``: the parameters of all stored edges are rounded to it, which
+            does change results. None: unchanged.
+        codec
+            ``none``, ``zstd``, ``blosc`` or ``pcodec``: how all pages are compressed. None: unchanged; rounded
+            pages that are not compressed get ``blosc``.
+
+        Raises
+        ------
+        OptionError
+            A name is unknown; values are rounded without a codec; or the edges share a base, so that no page is stored.
+        """
+        account = self._account()
+        found, self.page_codec = compacting.compact(self.copy, precision=precision, codec=codec, note=self._note)
+        return CompactReport(**{**account(), **found})
 
     # ---- reports
 
@@ -462,6 +466,8 @@ def editing(graph: GraphSession, message: str | None, *, command: str, stages: S
         if edit.copy.changed:
             stages.stage("committing")
             edit.copy.write(writer)
+            if edit.page_codec is not None:
+                writer.recode_pages(edit.page_codec, progress=stages.counted("storing all pages", "pages"))
             text = message or "; ".join(edit.messages[:3]) or "edit"
             writer.commit(text, command=command, changes=edit.all_changes())
     if edit.copy.changed:

@@ -84,7 +84,10 @@ class Walk:
         self._slot = None if index.moved is None else cast("Sequence[Slot]", index.moved.data)
         self._place = torch.full((1,), -1)
         self._place_value = self._place.numpy().data
-        self._path = PathEdges(pool.W, pool.b, rows.default_W, rows.default_b, self._place)
+        self._own: tuple[Tensor, Tensor] | None = None  # of rows in another type than the signal: a copy of one edge
+        if pool.W.dtype != self.r_0.dtype:
+            self._own = self.r_0.new_empty(1, *pool.W.shape[1:]), self.r_0.new_empty(1, *pool.b.shape[1:])
+        self._path = PathEdges(*(self._own or (pool.W, pool.b)), rows.default_W, rows.default_b, self._place)
         self._never = np.array(self.forbidden, dtype=np.int64)
         self._fields: dict[int, Field] = {}
         first, second = (Vectors.like(self.r_0[None], normalised=config.normalise_mix) for _ in range(2))
@@ -132,6 +135,8 @@ class Walk:
                 place = self._pool.edge(slot)
             elif self._pool.missing:
                 self._pool.require(np.array([slot]))
+            if self._own is not None:
+                self._own[0][0], self._own[1][0], place = self._pool.W[place], self._pool.b[place], 0
             self._place_value[0] = place
         else:
             self._place_value[0] = -1

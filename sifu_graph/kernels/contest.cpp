@@ -96,27 +96,103 @@ INLINE void energies_and_slopes(int64_t positions, real* z, real* energy) {
     lengths(positions, squares, energy);
 }
 
+// z += x times one row of W. With bfloat16, two parts of z are in turn the lanes of even and of odd numbers
+// (`to_order_of`), so that a row is widened by one operation for each part.
+INLINE void add_row(vec x, const real* W, vec (&z)[VECS]) {
+    for (int c = 0; c < VECS; ++c) z[c] += x * load(W + c * LANES);
+}
+INLINE void to_order_of(const real*, vec (&)[VECS]) {}
+INLINE void from_order_of(const real*, vec (&)[VECS]) {}
+
+#ifndef REAL_IS_DOUBLE
+constexpr bool IN_TURN = PARTS % 2 == 0;
+INLINE void add_row(vec x, const bfloat16* W, vec (&z)[VECS]) {
+    for (int c = 0; c < VECS; ++c) {
+        if constexpr (IN_TURN)
+            for (int k = 0; k < PARTS; k += 2) {
+                uint_part two = *(const loose_words*)(W + c * LANES + k * PART_LANES);
+                z[c].p[k] += x.p[k] * (part)(two << 16);
+                z[c].p[k + 1] += x.p[k] * (part)(two & 0xffff0000);
+            }
+        else
+            z[c] += x * load(W + c * LANES);
+    }
+}
+INLINE void to_order_of(const bfloat16*, vec (&z)[VECS]) {
+    if constexpr (IN_TURN)
+        for (int c = 0; c < VECS; ++c)
+            for (int k = 0; k < PARTS; k += 2) part_lanes_by_turn(z[c].p[k], z[c].p[k + 1]);
+}
+INLINE void from_order_of(const bfloat16*, vec (&z)[VECS]) {
+    if constexpr (IN_TURN)
+        for (int c = 0; c < VECS; ++c)
+            for (int k = 0; k < PARTS; k += 2) part_lanes_in_order(z[c].p[k], z[c].p[k + 1]);
+}
+#endif
+
 // One position, ABREAST edges at once: as many streams from memory, which is what decoding waits for. Meanwhile the
 // edges at `place` + ABREAST are asked for, if there are `more`.
 constexpr int ABREAST = 4;  // eight were no faster
-INLINE void energies_abreast(const real* S, const real* W, const real* b, const real* pe, const int64_t* place,
+template <typename Stored>
+INLINE void energies_abreast(const real* S, const Stored* W, const real* b, const real* pe, const int64_t* place,
                                     bool more, real* energy) {
     vec z[ABREAST][VECS];
-    const real *at[ABREAST], *next[ABREAST];
+    const Stored *at[ABREAST], *next[ABREAST];
     for (int n = 0; n < ABREAST; ++n) {
         at[n] = W + place[n] * D * D;
         next[n] = more ? W + place[n + ABREAST] * D * D : at[n];
         for (int c = 0; c < VECS; ++c) z[n][c] = load(b + place[n] * D + c * LANES) + load(pe + c * LANES);
     }
+    for (int n = 0; n < ABREAST; ++n) to_order_of(W, z[n]);
     for (int i = 0; i < D; ++i) {
         vec x = splat(S[i]);
-        for (int n = 0; n < ABREAST; ++n)
-            for (int c = 0; c < VECS; ++c) {
-                __builtin_prefetch(next[n] + i * D + c * LANES);
-                z[n][c] += x * load(at[n] + i * D + c * LANES);
-            }
+        for (int n = 0; n < ABREAST; ++n) {
+            for (int c = 0; c < VECS; ++c)
+                if (c * LANES * sizeof(Stored) % 64 == 0) __builtin_prefetch(next[n] + i * D + c * LANES);
+            add_row(x, at[n] + i * D, z[n]);
+        }
     }
+    for (int n = 0; n < ABREAST; ++n) from_order_of(W, z[n]);
     for (int n = 0; n < ABREAST; ++n) energy[n] = energy_of(z[n]);
+}
+
+// A matrix as reals.
+INLINE const real* widened(const real* W, real*) { return W; }
+
+template <typename Stored>
+INLINE const real* widened(const Stored* W, real* out) {
+    for (int i = 0; i < D * D; i += LANES) store(out + i, load(W + i));
+    return out;
+}
+
+// What `sifu_energies` says, for any type of W.
+template <typename Stored>
+void energies_of_row(const real* S, const real* pe, const Stored* W, const real* b, const int64_t* place, int64_t edges,
+                     const real* default_W, const real* default_b, real* energy, int64_t threads, real sign,
+                     int64_t* best) {
+    static const int64_t first_row = 0;
+    constexpr int64_t SHARE = 64;
+    parallel((edges + SHARE) / SHARE, threads, [&](int64_t share) {
+        int64_t e = share * SHARE, last = (share + 1) * SHARE < edges ? (share + 1) * SHARE : edges;
+        for (; e + ABREAST <= last; e += ABREAST)
+            energies_abreast(S, W, b, pe, place + e, e + 2 * ABREAST <= last, energy + e);
+        alignas(64) real z[D], own[D * D];
+        for (; e < last; ++e) {
+            preactivation(1, S, widened(W + place[e] * D * D, own), b + place[e] * D, pe, &first_row, z);
+            energies_of(1, z, energy + e);
+        }
+        if ((share + 1) * SHARE > edges) {
+            preactivation(1, S, default_W, default_b, pe, &first_row, z);
+            energies_of(1, z, energy + edges);
+        }
+    });
+    *best = -1;
+    real high = 0;
+    for (int64_t e = 0; e < edges; ++e) {
+        if (*best >= 0 && !(sign * energy[e] > high)) continue;
+        *best = e;
+        high = sign * energy[e];
+    }
 }
 
 // ---- the batch ---------------------------------------------------------------------------------------------------
@@ -598,30 +674,17 @@ int64_t sifu_transfer(int64_t file, int64_t pieces, const int64_t* at, char* con
 // becomes the first edge of the greatest sign * energy (-1: none).
 void sifu_energies(const real* S, const real* pe, const real* W, const real* b, const int64_t* place, int64_t edges,
                    const real* default_W, const real* default_b, real* energy, int64_t threads, real sign, int64_t* best) {
-    static const int64_t first_row = 0;
-    constexpr int64_t SHARE = 64;
-    parallel((edges + SHARE) / SHARE, threads, [&](int64_t share) {
-        int64_t e = share * SHARE, last = (share + 1) * SHARE < edges ? (share + 1) * SHARE : edges;
-        for (; e + ABREAST <= last; e += ABREAST)
-            energies_abreast(S, W, b, pe, place + e, e + 2 * ABREAST <= last, energy + e);
-        alignas(64) real z[D];
-        for (; e < last; ++e) {
-            preactivation(1, S, W + place[e] * D * D, b + place[e] * D, pe, &first_row, z);
-            energies_of(1, z, energy + e);
-        }
-        if ((share + 1) * SHARE > edges) {
-            preactivation(1, S, default_W, default_b, pe, &first_row, z);
-            energies_of(1, z, energy + edges);
-        }
-    });
-    *best = -1;
-    real high = 0;
-    for (int64_t e = 0; e < edges; ++e) {
-        if (*best >= 0 && !(sign * energy[e] > high)) continue;
-        *best = e;
-        high = sign * energy[e];
-    }
+    energies_of_row(S, pe, W, b, place, edges, default_W, default_b, energy, threads, sign, best);
 }
+
+#ifndef REAL_IS_DOUBLE
+// The same of rows whose W are bfloat16.
+void sifu_energies_bfloat16(const real* S, const real* pe, const bfloat16* W, const real* b, const int64_t* place,
+                            int64_t edges, const real* default_W, const real* default_b, real* energy, int64_t threads,
+                            real sign, int64_t* best) {
+    energies_of_row(S, pe, W, b, place, edges, default_W, default_b, energy, threads, sign, best);
+}
+#endif
 
 // One step of `signals` signals, each along an edge of its own (a place in W and b, or -1: the default edge):
 // z = drive W + b + P and GELU(z) go to `out`, [5][signals][D]. Then their mix takes in the signals that they were

@@ -327,6 +327,10 @@ def _declared(library: ctypes.CDLL, dtype: torch.dtype) -> ctypes.CDLL:
     real = _Float if dtype == torch.float32 else _Double
     library.sifu_energies.argtypes = [*[_Pointer] * 5, _Int, *[_Pointer] * 3, _Int, real, _Pointer]
     library.sifu_carry.argtypes = [_Int, *[_Pointer] * 8, _Int, _Pointer, _Pointer, *[real] * 3, _Int, real]
-    for name in ("forward", "train", "update", "energies", "carry"):
+    names = ["forward", "train", "update", "energies", "carry"]
+    if dtype == torch.float32:
+        library.sifu_energies_bfloat16.argtypes = library.sifu_energies.argtypes
+        names.append("energies_bfloat16")
+    for name in names:
         getattr(library, f"sifu_{name}").restype = None
     return library

@@ -156,6 +156,35 @@ INLINE vec gelu(vec z) {
 
 typedef int32_t int_part __attribute__((vector_size(PART_BYTES)));
 
+// bfloat16: the upper half of a float.
+typedef uint16_t bfloat16;
+typedef uint32_t uint_part __attribute__((vector_size(PART_BYTES)));
+typedef bfloat16 loose_halves __attribute__((vector_size(PART_BYTES / 2), aligned(sizeof(bfloat16)), may_alias));
+typedef uint32_t loose_words __attribute__((vector_size(PART_BYTES), aligned(sizeof(bfloat16)), may_alias));
+
+// Of two parts that follow each other: all lanes of even number in the first, and of odd number in the second; and back.
+template <int... I>
+INLINE void lanes_by_turn(part& a, part& b, std::integer_sequence<int, I...>) {
+    part even = __builtin_shufflevector(a, b, (2 * I)...);
+    b = __builtin_shufflevector(a, b, (2 * I + 1)...);
+    a = even;
+}
+template <int... I>
+INLINE void lanes_in_order(part& a, part& b, std::integer_sequence<int, I...>) {
+    part low = __builtin_shufflevector(a, b, (I / 2 + I % 2 * PART_LANES)...);
+    b = __builtin_shufflevector(a, b, (PART_LANES / 2 + I / 2 + I % 2 * PART_LANES)...);
+    a = low;
+}
+constexpr std::make_integer_sequence<int, PART_LANES> EACH_LANE;
+INLINE void part_lanes_by_turn(part& a, part& b) { lanes_by_turn(a, b, EACH_LANE); }
+INLINE void part_lanes_in_order(part& a, part& b) { lanes_in_order(a, b, EACH_LANE); }
+
+INLINE vec load(const bfloat16* from) {
+    vec v;
+    EACH_PART v.p[k] = (part)(__builtin_convertvector(*(const loose_halves*)(from + k * PART_LANES), uint_part) << 16);
+    return v;
+}
+
 // exp(x) for x <= 88, to 1 ulp or so: 2^n * 2^f with |f| <= 1/2, and a polynomial for 2^f.
 INLINE vec vexp(vec x) {
     x = where_less(x, splat(-87.0f), splat(-87.0f), x);

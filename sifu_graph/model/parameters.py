@@ -35,7 +35,9 @@ from sifu_graph.model.io import (
     small_names,
 )
 from sifu_graph.ops.contest import ContestBackend
+from sifu_graph.ops.contest_bfloat16 import Bfloat16Contest
 from sifu_graph.ops.contest_native import cpu_contest
+from sifu_graph.paging.bfloat16_pool import Bfloat16Pool
 from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.edge_pool import EdgePool, row_pages
 from sifu_graph.paging.pool import Pool
@@ -72,7 +74,7 @@ class Parameters:
     small: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)  # optimizer state of the small arrays
     usage: Usage | None = None  # how often training met each edge; None: not recorded
-    tier: DevicePool | None = None  # pages on a device, over ``edges``; None: batches are computed on the CPU
+    tier: DevicePool | Bfloat16Pool | None = None  # over ``edges``: pages on a device or rounded; None: neither
     base: Base | None = None  # what all edges share; None: each edge stands alone
 
     @property
@@ -84,6 +86,14 @@ class Parameters:
     def backend(self) -> ContestBackend:
         """Computes the contests, on the device of `working`."""
         return cpu_contest(self.width, self.r_0.dtype) if self.tier is None else self.tier.grouped
+
+    def hold_bfloat16(self, host_bytes: int | None) -> None:
+        """Lets batches and walks use copies of the edges with W in bfloat16, unless they do already.
+
+        ``host_bytes``: memory that the copies may take; None: what is free.
+        """
+        if self.tier is None:
+            self.tier = Bfloat16Pool(self.edges, Bfloat16Contest(self.width, self.r_0.dtype), host_bytes=host_bytes)
 
     def note_usage(self, slots: NDArray[np.int64]) -> None:
         """Counts the edges that the text of a step took: slots int64 [k], -1 for a default edge."""

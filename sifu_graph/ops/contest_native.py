@@ -7,7 +7,7 @@ the processor's caches, so it reuses its buffers and passes addresses instead of
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -85,14 +85,20 @@ class NativeContest:
 
     def row_contest(self, rows: Rows, *, largest: int) -> NativeRowContest:
         """See `contest.ContestBackend.row_contest`."""
-        return NativeRowContest(self._library, rows, largest=largest)
+        return NativeRowContest(self._library.sifu_energies, rows, largest=largest)
 
 
 class NativeRowContest:
-    """See `contest.RowContest`."""
+    """See `contest.RowContest`.
 
-    def __init__(self, library: ctypes.CDLL, rows: Rows, *, largest: int) -> None:
-        self._energies = library.sifu_energies
+    Parameters
+    ----------
+    energies
+        The function of the kernel for the type of ``rows.W``.
+    """
+
+    def __init__(self, energies: Callable[..., None], rows: Rows, *, largest: int) -> None:
+        self._energies = energies
         self._no_pe = rows.default_b.new_zeros(rows.default_b.shape[0])
         out = rows.default_b.new_zeros(largest + 1)
         self.found: NDArray[np.floating[Any]] = out.numpy()

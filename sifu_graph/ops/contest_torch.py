@@ -83,7 +83,7 @@ class TorchRowContest:
     def run(self, row: RowPlaces, S: Tensor, pe: Tensor | None, *, S_at: int = 0) -> int:
         """See `contest.RowContest.run`."""
         at, edges = torch.from_numpy(row.places), row.edges
-        W = torch.cat([self._rows.W[at], self._rows.default_W[None]])
+        W = torch.cat([self._rows.W[at].to(S.dtype), self._rows.default_W[None]])
         b = torch.cat([self._rows.b[at], self._rows.default_b[None]])
         z = torch.matmul(S, W)[:, 0] + b
         self._out[: edges + 1] = gelu(z if pe is None else z + pe).norm(dim=-1)

@@ -51,6 +51,7 @@ from sifu_graph.ops.functional import gelu, mixing_matrix, normalised
 from sifu_graph.ops.initial import EdgeInitializer
 from sifu_graph.ops.origins import BASE_ENERGY
 from sifu_graph.ops.threads import one_thread
+from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.batches import chunk_table
 from sifu_graph.text.encoded import Split
@@ -173,7 +174,7 @@ class CountedContexts:
         if any(strengths):
             with one_thread():
                 _write(parameters, self.mixes, self.means, strengths, stages)
-        if parameters.tier is not None:
+        if isinstance(parameters.tier, DevicePool):
             parameters.tier.forget()
         return replace(self.fit, seconds=self.fit.seconds + time.perf_counter() - started)
 

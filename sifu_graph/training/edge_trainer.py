@@ -18,6 +18,7 @@ from sifu_store.layout import BIAS
 from sifu_graph import evaluation
 from sifu_graph.model.forward import pages_of
 from sifu_graph.model.parameters import finite
+from sifu_graph.paging.device_pool import DevicePool
 from sifu_graph.paging.pool import Pool
 from sifu_graph.paging.traffic import write_traffic
 from sifu_graph.progress import Stages
@@ -183,7 +184,7 @@ class EdgeTrainer:
         """See `trainer.Trainer`."""
         parameters = self._graph.parameters
         self.catch_up()
-        if parameters.tier is not None:
+        if isinstance(parameters.tier, DevicePool):
             parameters.tier.write_back()
         for first, stop in parameters.edges.dirty_runs():
             if not finite(parameters.edges.values(BIAS, first, stop)):

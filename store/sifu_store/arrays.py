@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 from sifu_store.durable import raise_resource_error
-from sifu_store.errors import StoreDamagedError, first_line
+from sifu_store.errors import OptionError, StoreDamagedError, StoreError, first_line
 from sifu_store.layout import PAGE_EDGES, chunk_shape, page_slots
 from sifu_store.names import REPOSITORY_NAME
+from sifu_store.page_codecs import FLOAT32, PRECISION_ATTRIBUTE, PageCodec, codec_of, require_library
 
 PAGED_ATTRIBUTE = "paged"
 COMPARED_CHUNKS = 16
@@ -63,9 +65,17 @@ class Damage:
 
 
 def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, paged: bool
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    paged: bool,
+    page_codec: PageCodec | None = None,
 ) -> zarr.Array[Any]:
-    """Create an array with checksums, compressed unless paged. An array of the same name is replaced.
+    """Create an array with checksums. An array of the same name is replaced.
+
+    It is compressed; if it is paged, as `page_codec` says, by default not at all.
 
     Raises
     ------
@@ -76,23 +86,87 @@ def create_array(
         raise ValueError(
             f"{name} has dtype {dtype} and shape {shape}: expected bools or numbers, with one axis or more"
         )
+    page_codec = page_codec or PageCodec()
+    attributes: dict[str, Any] = {PAGED_ATTRIBUTE: True} if paged else {}
+    if page_codec.precision != FLOAT32:
+        attributes[PRECISION_ATTRIBUTE] = page_codec.precision
     array = group.create_array(
         name,
         shape=shape,
         dtype=dtype.newbyteorder("<"),
         chunks=chunk_shape(shape, paged=paged),
         filters=None,
-        compressors=[Crc32cCodec()] if paged else [ZstdCodec(level=3), Crc32cCodec()],
+        **(page_codec.pipeline() if paged else {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}),
         fill_value=0,
-        attributes={PAGED_ATTRIBUTE: True} if paged else {},
+        attributes=attributes,
         overwrite=True,
     )
     return stored_whole(array)
 
 
 def stored_whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, set to write chunks of zeros too: every stored page must have a chunk."""
+    """The same array, set to write chunks of zeros too: every stored page must have a chunk.
+
+    Raises
+    ------
+    StoreError
+        The library of its codec is missing.
+    """
+    require_library(codec_of(_codecs(array)))
     return array.with_config({"write_empty_chunks": True})
+
+
+def open_named(group: zarr.Group, name: str) -> dict[str, zarr.Array[Any]]:
+    """An array of a group, with its name; empty: there is none."""
+    found = group.get(name)
+    return {name: stored_whole(found)} if isinstance(found, zarr.Array) else {}
+
+
+def open_arrays(group: zarr.Group) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """All arrays of a group, with their names."""
+    for name, member in group.members(max_depth=None):
+        if isinstance(member, zarr.Array):
+            yield name, stored_whole(member)
+
+
+def disk_bytes(session: icechunk.Session, names: list[str]) -> int:
+    """Size on disk of all chunks of some arrays, in bytes."""
+
+    async def sizes() -> int:
+        return sum([await session.store.getsize_prefix(name) for name in names])
+
+    return sync(sizes())
+
+
+def page_codec_of(array: zarr.Array[Any], *others: zarr.Array[Any]) -> PageCodec:
+    """How the pages of an array are stored; with others of the same codec: rounded only if all are.
+
+    Raises
+    ------
+    StoreError
+        Another program stored them in a way that is not known here.
+    """
+    precisions = {str(each.attrs.get(PRECISION_ATTRIBUTE, FLOAT32)) for each in (array, *others)}
+    precision = precisions.pop() if len(precisions) == 1 else FLOAT32
+    try:
+        return PageCodec(precision, codec_of(_codecs(array)))
+    except OptionError as error:
+        raise StoreError(f"the pages of {array.path} are stored in an unknown way ({error})") from None
+
+
+def with_page_codec(group: zarr.Group, array: zarr.Array[Any], page_codec: PageCodec) -> zarr.Array[Any]:
+    """Give a paged array another codec. Returns the array; every chunk that it has MUST be written again.
+
+    `array` still reads chunks that have not been written again.
+    """
+    template = create_array(
+        zarr.create_group(MemoryStore()), array.path, array.shape, array.dtype, paged=True, page_codec=page_codec
+    )
+    attributes = {k: v for k, v in array.attrs.asdict().items() if k != PRECISION_ATTRIBUTE}
+    metadata = replace(template.metadata, attributes={**attributes, **template.attrs.asdict()})
+    document = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
+    sync(array.store.set(f"{array.path}/zarr.json", document))
+    return open_named(group, array.path)[array.path]
 
 
 def can_take(array: zarr.Array[Any], data: np.ndarray) -> bool:
@@ -218,6 +292,11 @@ def _reason(error: Exception) -> str:
     if "not found" in text or "No such file" in text:
         return "the file is missing"
     return text
+
+
+def _codecs(array: zarr.Array[Any]) -> tuple[Any, ...]:
+    """The codecs of an array of Zarr v3; an array of v2 has none of that kind."""
+    return getattr(array.metadata, "codecs", ())
 
 
 def _key(array: zarr.Array[Any], index: tuple[int, ...]) -> str:

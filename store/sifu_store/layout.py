@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """The highest format version that this release reads."""
 FIRST_VERSION = 1
 """The version of a new store. It rises when something is written that only a later version defines."""
@@ -21,6 +21,8 @@ CLONE_VERSION = 4
 """The version of a store with clones."""
 REPEAT_VERSION = 5
 """The version of a store whose edges share a base with weights of repetition."""
+CODEC_VERSION = 6
+"""The version of a store whose pages are compressed."""
 PAGE_EDGES = 512
 """Slots in a page: the unit of I/O and of caching, one Zarr chunk of every paged array."""
 
@@ -33,6 +35,8 @@ TARGET = "edges/target"
 COUNT = "edges/count"
 WEIGHT = "edges/weight"
 BIAS = "edges/bias"
+ROUNDED = (WEIGHT, BIAS)
+"""The paged arrays whose values may be rounded."""
 FREE_SLOT = -1
 """Source and target of a slot that holds no edge."""
 
@@ -97,7 +101,8 @@ class ArraySpec:
     meaning
         What the elements are, in a few words.
     paged
-        Whether a chunk is one page, uncompressed. Other arrays are compressed. All chunks have a checksum.
+        Whether a chunk is one page, compressed only if asked for. Other arrays are compressed. All chunks have a
+        checksum.
     json
         Whether the bytes are a JSON document in UTF-8.
     """

@@ -25,7 +25,8 @@ from sifu_store.checksums import CHECKSUMS, BoundStore, ChunkChecksums, read_che
 from sifu_store.collecting import Garbage
 from sifu_store.errors import StoreDamagedError, StoreError
 from sifu_store.history import Commit, History, Lineage, Writes
-from sifu_store.layout import SOURCE, STORED, page_count, page_slots
+from sifu_store.layout import ROUNDED, SOURCE, STORED, page_count, page_slots
+from sifu_store.page_codecs import PageCodec
 from sifu_store.place import Lock
 from sifu_store.places import place_of
 from sifu_store.read_errors import looks_again, why
@@ -188,6 +189,15 @@ class StoreReader:
     def page_stored(self) -> np.ndarray:
         """bool [pages]: True where the page is stored, False where its values are generated."""
         return self.read(STORED).astype(bool)
+
+    @property
+    def page_codec(self) -> PageCodec:
+        """How the pages of the edges are stored."""
+        return arrays.page_codec_of(*map(self._paged, ROUNDED))
+
+    def page_bytes(self) -> int:
+        """Size of all pages on disk, in bytes: the chunks of all paged arrays."""
+        return arrays.disk_bytes(self._session, [name for name in self.names() if self.is_paged(name)])
 
     def read_page(self, name: str, page: int) -> np.ndarray:
         """One page of a paged array, [slots of the page, ...]."""
@@ -442,10 +452,8 @@ class StoreReader:
     def _all_arrays(self) -> dict[str, zarr.Array[Any]]:
         self._check_usable()
         if not self._listed:
-            for name, member in self._group.members(max_depth=None):
-                if isinstance(member, zarr.Array) and name != CHECKSUMS:
-                    self._arrays_by_name.setdefault(name, arrays.stored_whole(member))
-            self._listed = True
+            found = {name: array for name, array in arrays.open_arrays(self._group) if name != CHECKSUMS}
+            self._arrays_by_name, self._listed = found | self._arrays_by_name, True
         return self._arrays_by_name
 
     @looks_again(again=False)
@@ -460,9 +468,7 @@ class StoreReader:
         """An array; None: there is none of this name."""
         self._check_usable()
         if name not in self._arrays_by_name and not self._listed:  # opening one array takes less time than listing all
-            found = self._group.get(name)
-            if isinstance(found, zarr.Array):
-                self._arrays_by_name[name] = arrays.stored_whole(found)
+            self._arrays_by_name.update(arrays.open_named(self._group, name))
         return self._arrays_by_name.get(name)
 
     def _whole(self, name: str) -> zarr.Array[Any]:

@@ -21,8 +21,28 @@ from numpy.typing import DTypeLike
 from sifu_store import arrays, checksums, clock
 from sifu_store.durable import disk_errors
 from sifu_store.errors import StoreConflictError, StoreError, first_line
-from sifu_store.layout import ARRAYS, BY_NAME, SOURCE, STORED, page_count, shape_fault
+from sifu_store.layout import (
+    ARRAYS,
+    BY_NAME,
+    CODEC_VERSION,
+    ROUNDED,
+    SOURCE,
+    STORED,
+    WEIGHT,
+    page_count,
+    page_slots,
+    shape_fault,
+)
 from sifu_store.names import REPOSITORY_NAME
+from sifu_store.page_codecs import (
+    FLOAT32,
+    PRECISION_ATTRIBUTE,
+    PageCodec,
+    Progress,
+    is_rounded,
+    require_library,
+    rounded,
+)
 from sifu_store.places import place_of
 from sifu_store.reading import StoreReader
 from sifu_store.refs import is_snapshot_id
@@ -94,6 +114,8 @@ class StoreWriter(StoreReader):
     def create_paged(self, name: str, trailing_shape: Sequence[int], dtype: DTypeLike) -> None:
         """Create a paged array [slots, *trailing_shape] of zeros, unless it exists. Write `edges/source` first.
 
+        Its pages have the codec of those of `edges/weight`, and are not rounded.
+
         Raises
         ------
         ValueError
@@ -107,7 +129,10 @@ class StoreWriter(StoreReader):
                 raise ValueError(f"{name} exists with shape {found.shape} and dtype {found.dtype}")
             return
         with self._writing(f"creating {name}", 0):
-            self._arrays_by_name[name] = arrays.create_array(self._group, name, shape, kind, paged=True)
+            codec = arrays.page_codec_of(self._array(WEIGHT)).unrounded if self.has(WEIGHT) else PageCodec()
+            self._arrays_by_name[name] = arrays.create_array(
+                self._group, name, shape, kind, paged=True, page_codec=codec
+            )
 
     def delete(self, name: str) -> None:
         """Delete an optional array.
@@ -129,6 +154,9 @@ class StoreWriter(StoreReader):
 
     def write_pages(self, name: str, first: int, data: np.ndarray) -> None:
         """Write whole pages of a paged array, from page `first` on. Call `mark_stored` for them before the commit.
+
+        The values are not rounded: if the array is rounded and one of them has more bits, its precision becomes
+        float32.
 
         Parameters
         ----------
@@ -156,6 +184,8 @@ class StoreWriter(StoreReader):
                 f"{array.dtype}, found {data.shape} and {data.dtype}"
             )
         with self._writing(f"writing {stop - first} page{'s' * (stop - first != 1)} of {name}", data.nbytes):
+            if (precision := arrays.page_codec_of(array).precision) != FLOAT32 and not is_rounded(data, precision):
+                array.attrs[PRECISION_ATTRIBUTE] = FLOAT32
             array[begin:end] = data
         self._touched.update(range(first, stop))
 
@@ -165,6 +195,42 @@ class StoreWriter(StoreReader):
         stored = self.page_stored()
         stored[np.asarray(pages, dtype=np.int64)] = True
         self._stored = stored
+
+    def recode_pages(self, page_codec: PageCodec, progress: Progress | None = None) -> None:
+        """Store all pages with another precision and codec.
+
+        `edges/weight` and `edges/bias` are rounded; other paged arrays (the state of the optimizer) take the codec
+        only. Older releases then refuse to read the store.
+
+        Raises
+        ------
+        StoreDamagedError
+            A page cannot be read.
+        """
+        self._check_writable()
+        require_library(page_codec.codec)
+        if page_codec != PageCodec():
+            self.require_version(CODEC_VERSION)
+        plan = {name: page_codec if name in ROUNDED else page_codec.unrounded for name in self.names()}
+        plan = {name: codec for name, codec in plan.items() if self._is_other(name, codec)}
+        existing = {name: sorted(arrays.existing_chunks(self._session, name)) for name in plan}
+        done, total = 0, sum(map(len, existing.values()))
+        for name, codec in plan.items():
+            before = self._array(name)
+            with self._writing(f"changing the codec of {name}", 0):
+                after = self._arrays_by_name[name] = arrays.with_page_codec(self._group, before, codec)
+            for page in existing[name]:
+                begin, end = page_slots(page, self.slots)
+                try:
+                    values = np.asarray(before[begin:end])
+                except Exception as error:
+                    raise self._damaged(before, page, page + 1, error) from error
+                with self._writing(f"storing a page of {name}", values.nbytes):
+                    arrays.delete_chunks(after, [page])  # a short page is read before it is written
+                    after[begin:end] = rounded(values, codec.precision)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
 
     def set_settings(self, settings: dict[str, Any]) -> None:
         """Replace the settings (JSON without NaN and infinity)."""
@@ -203,6 +269,11 @@ class StoreWriter(StoreReader):
     def _committed_at(self) -> datetime:
         found: datetime = self._repository.lookup_snapshot(self.snapshot).written_at
         return found
+
+    def _is_other(self, name: str, page_codec: PageCodec) -> bool:
+        """Whether an array is paged and stored in another way."""
+        array = self._array(name)
+        return arrays.is_paged(array) and arrays.page_codec_of(array) != page_codec
 
     def _check_writable(self) -> None:
         self._check_usable()

@@ -83,7 +83,7 @@ def test_an_existing_store_needs_force(unchanged: Path, poems: Path) -> None:
         (["train", "--plot", "none/loss.png"], "no such folder"),
         (["train", "--device", "gpu"], "device is 'gpu': it must be cpu, cuda or cuda:N"),
         (["eval", "--device-memory", "much"], "device-memory is 'much'"),
-        (["generate", "春", "--precision", "bf16"], "on the CPU all is float32"),
+        (["generate", "春", "--precision", "bf16"], "on the CPU it is float32, or bfloat16"),
         (["generate", "春", "--tokens", "-1"], "expected an integer, at least 0; found -1"),
         (["generate", "春", "--seed", "9" * 20], "below 9,223,372,036,854,775,808; 99999999999999999999 is too large"),
         (["generate", "春", "--temperature", "1e400"], "1e400 is too large for a 64-bit number"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import small_store
-from sifu_store.layout import ARRAYS, BASE, CLONES, FORMAT_VERSION, OPTIONAL, PAGE_EDGES
+from sifu_store import Store
+from sifu_store.layout import ARRAYS, BASE, CLONES, FORMAT_VERSION, OPTIONAL, PAGE_EDGES, WEIGHT
+from sifu_store.page_codecs import CODECS, PageCodec
 
 DOC = Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -40,3 +42,20 @@ def test_every_array_is_documented_as_declared() -> None:
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in third
     for spec in CLONES:
         assert f"| `{spec.name}` | {spec.dtype} | `{spec.shape_text}` | MUST |" in fourth
+
+
+def test_codecs_are_documented_as_declared(tmp_path: Path) -> None:
+    small_store.make(tmp_path / "graph.sifu")
+    section = DOC.read_text(encoding="utf-8").split("## What version 6 adds")[1].split("## Commits")[0]
+    rows = {name: line for line in section.splitlines() for name in CODECS if line.startswith(f"| `{name}` |")}
+    assert rows.keys() == set(CODECS)
+    for name in CODECS[:3]:
+        with Store.open(tmp_path / "graph.sifu", write=True) as store:
+            store.recode_pages(PageCodec("float32", name))
+            codecs = [codec.to_dict() for codec in store._array(WEIGHT).metadata.codecs]
+        expected = [f"`{codec['name']}`" for codec in codecs]
+        assert [word for word in re.findall(r"`\w+`", rows[name])[1:] if word in expected] == expected
+        for codec in codecs[1:-1]:
+            for key in ("level", "cname", "clevel", "shuffle", "typesize"):
+                value = codec["configuration"].get(key)
+                assert value is None or re.search(rf"`{key}` `?{value}`?", rows[name]), (name, key, value)

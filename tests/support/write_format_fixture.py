@@ -26,15 +26,14 @@ from sifu_graph import Graph
 DATA = Path(__file__).parents[1] / "data"
 PROMPT = "春"
 COMMANDS = (  # the text comes from stdin, so that the store records no path
-    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --holdout 0.1 --seed 1 --signal recurrent --clones 20",
-    "train - --steps 4 --batch 4",
+    "build-graph - --vocab 23 --sparsify 0.1 --width 8 --holdout 0.1 --seed 1 --signal tuned",
+    "train - --steps 4 --batch 4 --optimizer adamw",
+    "compact --codec zstd",
+    "compact --precision bfloat16 --codec blosc",
     "add-node 龍 --like 風",
     "edit-edge 春 風 --boost 1",
-    "edit-edge 花 月 --forbid",
-    "edit-edge 月>風 水 --boost 2",
-    "edit-edge 月>風 花 --forbid",
-    "edit-node 江 --rename 河",
     "prune --to-ratio 0.08 --yes",
+    "compact --precision bitround:10",
 )
 
 
@@ -72,7 +71,7 @@ def history(store: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_store(path: Path) -> None:
-    """Builds a graph with clones, trains it, and makes each kind of edit that has arrays of its own."""
+    """Builds and trains a graph, stores its pages in several ways, and edits it in between."""
     text = poems(path.parent).with_name("poems.txt").read_bytes()
     for command in COMMANDS:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}

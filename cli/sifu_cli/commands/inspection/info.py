@@ -74,6 +74,7 @@ def command(*, card: bool, at: str | None, store: Path, quiet: bool, as_json: bo
             *_training(info.settings),
             _perplexity(info),
             ("trained pages", number(info.trained_pages), f"of {info.pages:,}"),
+            ("stored as", info.precision, f"codec {info.codec}; {format_bytes(info.page_bytes)} on disk"),
             ("store", format_bytes(info.store_bytes), info.path),
             _text(info),
             ("format", number(info.format_version), f"written by {info.settings['created_by']}"),

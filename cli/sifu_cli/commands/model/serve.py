@@ -67,6 +67,13 @@ Examples:
 )
 @at_option
 @click.option("--host-memory", metavar="SIZE", help="Memory that the process may take: 512MiB, 50%.")
+@click.option(
+    "--precision",
+    metavar="NAME",
+    default="float32",
+    show_default=True,
+    help="Precision of the matrices of the edges in memory: float32, or bfloat16, which rounds them and halves it.",
+)
 @common_options
 def command(
     *,
@@ -79,6 +86,7 @@ def command(
     most_tokens: int,
     at: str | None,
     host_memory: str | None,
+    precision: str,
     store: Path,
     quiet: bool,
     as_json: bool,
@@ -108,7 +116,7 @@ def command(
 
     running.check_address(host, token)
     with running.listen(host, port) as sock:
-        graph = ServedGraph(store, at=at, host_memory=host_memory)
+        graph = ServedGraph(store, at=at, host_memory=host_memory, precision=precision)
         opened = graph.current.graph
         if opened.warning:
             warn(opened.warning)
