@@ -193,8 +193,7 @@ class _Chunks:
 
     @classmethod
     def of(cls, text: Split, *, length: int) -> _Chunks:
-        start, size = chunk_table(text, length=length)
-        return cls(text, start, size, length)
+        return cls(text, *chunk_table(text, length=length), length)
 
     def every(self, which: Ints | None = None) -> Iterator[Chunk]:
         """Tokens [B, length], padded with 0, and lengths [B]."""
