@@ -232,7 +232,7 @@ PATH = r"[\w.\-]+(?:/[\w.\-]+)*"
 KINDS = (".py", ".cpp", ".md", ".toml", ".txt", ".json", ".js", ".css", ".html", ".yml", ".cff")
 FOLDERS = (".", "sifu_graph", "tests")
 """Where the paths on a page begin."""
-OF_A_STORE = {"repository/", "collecting/", "cache/", "scratch/", "writer.json", "meta.json"}
+OF_A_STORE = {"repository/", "collecting/", "cache/", "index/", "scratch/", "writer.json", "meta.json"}
 OF_A_READER = {"FILE.toml"}
 
 

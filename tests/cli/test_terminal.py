@@ -19,9 +19,10 @@ import pytest
 from calls import call
 from hypothesis import given
 from hypothesis import strategies as st
-from sifu_cli.command_line import _quoted
 from sifu_cli.main import run
 from sifu_cli.output.terminal import echo, echo_json, echo_text, styled, visible
+
+from sifu_graph.command_text import quoted
 
 HOSTILE = [
     "clear\x1b[2J",
@@ -235,12 +236,12 @@ def test_styles_are_added_after_names_are_escaped() -> None:
 
 @pytest.mark.parametrize("word", ["a\nb", "it's\x1b[2J", "back\\slash\x07", "\u202e1"])
 def test_a_command_with_control_characters_can_be_typed_again(word: str) -> None:
-    quoted = _quoted(word)
-    assert visible(quoted) == quoted
+    line = quoted(word)
+    assert visible(line) == line
     if shutil.which("bash") is None:
         pytest.skip("this system has no bash")
     environment = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, env=environment, check=True)
+    done = subprocess.run(["bash", "-c", f"printf %s {line}"], capture_output=True, env=environment, check=True)
     assert done.stdout.decode() == word
 
 

@@ -73,12 +73,14 @@ def command(
         if after is None
         else f"{format_bytes(after)}, before: {format_bytes(before or 0)}"
     )
+    asked = precision is not None or codec is not None
+    stored = [("stored as", report.precision, f"codec {report.codec}; {size}")] if asked else []
     print_table(
         [
             ("slots", number(report.slots_after), f"before: {report.slots_before:,}"),
             ("runs", number(report.runs_after), f"before: {report.runs_before:,}"),
             ("pages freed", format_bytes(max(0, report.bytes_freed)), ""),
-            ("stored as", report.precision, f"codec {report.codec}{size}"),
+            *stored,
             *common_rows(report, store=store, nodes=False),
         ]
     )
