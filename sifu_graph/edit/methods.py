@@ -35,7 +35,7 @@ class EditMethods(EdgeMethods):
         message
             The message of the commit.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
 
         Yields
         ------
@@ -402,8 +402,8 @@ class EditMethods(EdgeMethods):
         precision: str | None = None,
         codec: str | None = None,
         dry_run: bool = False,
-        command: str = "compact",
-        progress: ProgressOption = False,
+        command: str | None = None,
+        progress: ProgressOption = None,
     ) -> CompactReport:
         """Stores the edges of each row side by side and removes free slots; rounds or compresses pages if asked to.
 
@@ -420,7 +420,7 @@ class EditMethods(EdgeMethods):
         dry_run
             Report what would change, and commit nothing.
         command
-            What the history records as the command.
+            What the history records as the command. None: the command line that makes the same edit.
         progress
             As in `Graph.train`.
 
@@ -446,7 +446,7 @@ class EditMethods(EdgeMethods):
         report = self._edited(
             lambda edit: edit.compact(precision=precision, codec=codec),
             dry_run=dry_run,
-            command=command,
+            command=command or command_text("compact", precision=precision, codec=codec),
             progress=progress,
         )
         after = None if dry_run else self.store.page_bytes()

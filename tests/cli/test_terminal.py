@@ -179,7 +179,7 @@ def test_no_command_line_prints_a_control_character(
         assert acts(written.read_text(encoding="utf-8")) is None, written
 
 
-SHOW_A_BAR = ("add-node", "diff", "eval", "export", "gc", "grow", "info", "map", "prune", "train", "verify")
+SHOW_A_BAR = ("add-node", "compact", "diff", "eval", "export", "gc", "grow", "info", "map", "prune", "train", "verify")
 TAKES_A_STORE = {command[0] for command in COMMANDS + WRONG} - {"tain\x1b[2J", "estimate"}
 
 
