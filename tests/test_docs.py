@@ -188,7 +188,9 @@ def test_the_page_of_serving_shows_what_a_server_answers(tmp_path: Path) -> None
                 [line.removeprefix("data: ") for line in text.splitlines() if line.strip()] for text in (found, shown)
             ]
             answers = [[json.loads(line) for line in lines if line != "[DONE]"] for lines in events]
-            assert {str(shape(each)) for each in answers[0]} == {str(shape(each)) for each in answers[1]}, command
+            # How many events of a stream are before the last one depends on the time between its tokens.
+            kinds = [{str(shape(each)).replace("NoneType", "str") for each in part} for part in answers]
+            assert kinds[0] == kinds[1], command
             assert (events[0][-1] == "[DONE]") == (events[1][-1] == "[DONE]")
             for one, other in zip(*answers, strict=False):
                 assert one.get("error") == other.get("error")
