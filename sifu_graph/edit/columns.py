@@ -161,7 +161,7 @@ class EdgeColumns(Table):
         stored = np.repeat(store.page_stored(), PAGE_EDGES)
         found = self._arrays.zeros(store.slots, FREE[name][0])
         for block in blocks(store.slots):
-            own = stored[block] & (store.read_rows(SOURCE, np.arange(block.start, block.stop)) >= 0)
+            own = stored[block] & (store.read_rows(SOURCE, block) >= 0)
             if name == ROW:
                 found[block] = np.where(own, np.arange(block.start, block.stop), -1)
             else:

@@ -81,7 +81,7 @@ def to_prune(
             order = np.lexsort((np.arange(index.edges), -count, -useful))  # the most useful first
             keep[order[keep[order]][allowed:]] = False
     elif by == "usage":
-        usefulness(copy, by)  # an error if there is none
+        _recorded_usage(copy)
     if node is not None:
         around = index.target == node
         around[index.row(node)] = True
@@ -90,15 +90,19 @@ def to_prune(
     return slots
 
 
-def usefulness(copy: WorkingCopy, by: By) -> NDArray[np.float64]:
+def _recorded_usage(copy: WorkingCopy) -> Ints:
+    """How often training met each edge, int64 [slots]. Raises `OptionError` if that was not recorded."""
+    usage: Ints = copy.edges.peek(USAGE)
+    if not usage.any():
+        raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
+    return usage
+
+
+def usefulness(copy: WorkingCopy, by: Literal["energy", "usage"]) -> NDArray[np.float64]:
     """The usefulness of each private edge in the order of the index, float64 [edges]. See `to_prune` for ``by``."""
     index = copy.index
-    if by == "count":
-        return index.count.astype(np.float64)
     if by == "usage":
-        if not copy.edges.peek(USAGE).any():
-            raise OptionError("no usage was recorded: train the graph first, or prune by count or energy")
-        return copy.edges.peek(USAGE)[index.slots()].astype(np.float64)
+        return _recorded_usage(copy)[index.slots()].astype(np.float64)
     if copy.pairs is not None:
         added: NDArray[np.float64] = np.abs(copy.edges.peek(ENERGY)[index.slots()]).astype(np.float64)
         return added

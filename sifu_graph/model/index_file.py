@@ -26,12 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sifu_store.arrays import Damage
 from sifu_store.layout import COUNT, ENERGY, ORIGIN, SOURCE, TARGET
-from sifu_store.links import refuse_link
-from sifu_store.lock import file_lock
 from sifu_store.reading import StoreReader
 from sifu_store.store import Store
 
 from sifu_graph.arrays import Floats, Ids, Integers, Ints, blocks
+from sifu_graph.cached_folder import PARTIAL, cached_folder
 from sifu_graph.edge_index import EdgeIndex
 from sifu_graph.model.counts import read_counts
 from sifu_graph.ops.origins import energies_of_rows
@@ -50,7 +49,6 @@ KEPT = 2
 _MADE_FROM = (SOURCE, TARGET, COUNT, ENERGY, ORIGIN, "rows/total", "rows/discounted", "nodes/predecessors")
 _NAMES = ("row_start", "target", "count", "moved", "energy", "origin")
 _DTYPES = ("<i4", "<i8", "<f4")
-_PARTIAL = "partial-"
 _FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError)
 """What a file that is missing, incomplete, damaged or foreign may raise."""
 
@@ -134,24 +132,19 @@ def index_file(store: Store, settings: GraphSettings) -> IndexFile | None:
     key = _key(store, settings)
     if key is None:
         return None
-    folder, sizes = store.path / FOLDER, {"nodes": settings["nodes"], "slots": store.slots}
-    with suppress(*_FAULTS):
-        return IndexFile.open(folder / key, **sizes)
+    path = store.path / FOLDER / key
+
+    def read() -> IndexFile | None:
+        with suppress(*_FAULTS):
+            return IndexFile.open(path, nodes=settings["nodes"], slots=store.slots)
+        return None
+
+    def make(folder: Path) -> None:
+        _Maker(store, settings, folder).make(key)
+        _drop_old(path)
+
     try:
-        refuse_link(folder)
-        folder.mkdir(exist_ok=True)
-        with file_lock(folder / "lock"):
-            with suppress(*_FAULTS):  # another process was faster
-                return IndexFile.open(folder / key, **sizes)
-            for abandoned in folder.glob(_PARTIAL + "*"):  # its writer held the lock: it no longer runs
-                shutil.rmtree(abandoned, ignore_errors=True)
-            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
-            try:
-                _Maker(store, settings, partial).make(folder / key)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            _drop_old(folder, keep=key)
-            return IndexFile.open(folder / key, **sizes)
+        return cached_folder(path, read, make)
     except OSError:  # no room, or no right to write
         return None
 
@@ -162,9 +155,8 @@ def damaged_indices(store: StoreReader) -> Iterator[Damage]:
     The index of the snapshot is made again beside it, and compared: its own checksums do not tell where it came from.
     """
     folder = store.path / FOLDER
-    wanted = None
     for found in sorted(folder.iterdir() if folder.is_dir() else ()):
-        if not found.is_dir() or found.name.startswith(_PARTIAL):
+        if not found.is_dir() or found.name.startswith(PARTIAL):
             continue
         try:
             files = _described(found)
@@ -172,14 +164,9 @@ def damaged_indices(store: StoreReader) -> Iterator[Damage]:
                 raise ValueError("a checksum does not match")
             settings = read_settings(store)
             if found.name == _key(store, settings):
-                partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder))
-                try:
-                    wanted = _Maker(store, settings, partial).make(partial.with_name(f"{partial.name}-checked"))
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
-                    shutil.rmtree(partial.with_name(f"{partial.name}-checked"), ignore_errors=True)
-                if wanted != files:
-                    raise ValueError("it is not that of the edges in the store")
+                with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as again:
+                    if _Maker(store, settings, Path(again)).make(found.name) != files:
+                        raise ValueError("it is not that of the edges in the store")
         except _FAULTS as error:
             yield Damage("index", None, None, str(found), f"{error}; delete this folder: it is made again")
 
@@ -209,10 +196,15 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _drop_old(folder: Path, *, keep: str) -> None:
-    """Deletes all indices but the newest ones. A process that has mapped one keeps what it has."""
-    others = [path for path in folder.iterdir() if path.is_dir() and path.name != keep]
-    for old in sorted(others, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+def _drop_old(path: Path) -> None:
+    """Deletes all indices but the newest ones, before one takes its place at ``path``.
+
+    A process that has mapped one keeps what it has.
+    """
+    others = [
+        each for each in path.parent.iterdir() if each.is_dir() and each != path and not each.name.startswith(PARTIAL)
+    ]
+    for old in sorted(others, key=lambda each: each.stat().st_mtime)[: -(KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -233,8 +225,8 @@ class _Maker:
         self.n = settings["nodes"]
         self.files: dict[str, NDArray[Any]] = {}
 
-    def make(self, path: Path) -> list[Any]:
-        """Makes all files, and renames the folder to ``path``. Returns what `META` says of the files."""
+    def make(self, key: str) -> list[Any]:
+        """Makes all files. Returns what `META` says of them."""
         index = self.sorted_edges()
         self.write_energies(index)
         files = []
@@ -242,10 +234,8 @@ class _Maker:
             if isinstance(values, np.memmap):
                 values.flush()
             files.append([name, values.dtype.str, list(values.shape), _crc(self.folder / name)])
-        meta = {"format": FORMAT, "key": path.name, "files": files}
+        meta = {"format": FORMAT, "key": key, "files": files}
         (self.folder / META).write_text(json.dumps(meta), encoding="utf-8")
-        shutil.rmtree(path, ignore_errors=True)  # torn or foreign
-        self.folder.rename(path)
         return files
 
     def create(self, name: str, kind: str, *shape: int) -> NDArray[Any]:
@@ -262,7 +252,7 @@ class _Maker:
     def sorted_edges(self) -> EdgeIndex:
         """The edges of the store, sorted."""
         store = self.store
-        found = sorted_edges(self.n, store.slots, lambda name, block: store.read_rows(name, _range(block)), self.create)
+        found = sorted_edges(self.n, store.slots, lambda name, block: store.read_rows(name, block), self.create)
         if found.moved is None:
             del self.files["moved"]
             (self.folder / "moved").unlink()
@@ -274,13 +264,9 @@ class _Maker:
         if store.has(ENERGY):
             energy, origin = self.create("energy", "<f4", store.slots), self.create("origin", "<i4", store.slots, 2)
             for block in blocks(store.slots):
-                energy[block] = store.read_rows(ENERGY, _range(block))
-                origin[block] = store.read_rows(ORIGIN, _range(block))
+                energy[block] = store.read_rows(ENERGY, block)
+                origin[block] = store.read_rows(ORIGIN, block)
         elif self.settings["initial"]["method"] == "counts":
             energy, counts = self.create("energy", "<f4", store.slots), read_counts(store, self.settings)
             for rows in index.row_blocks():
                 energy[index.slots(index.places_of(rows))] = energies_of_rows(index, counts, rows)
-
-
-def _range(block: slice) -> Ints:
-    return np.arange(block.start, block.stop)

@@ -117,9 +117,8 @@ def read_column(store: Store, name: str, arrays: DiskArrays) -> NDArray[Any]:
     """An array [slots, ...] of the store, to be changed. ``arrays`` says where it is."""
     if arrays.folder is None:
         return store.read(name)
-    shape = store.shape(name)
-    like = store.read_rows(name, np.arange(min(1, shape[0])))
-    return arrays.filled(shape[0], like, lambda block: store.read_rows(name, np.arange(block.start, block.stop)))
+    like = store.read_rows(name, slice(0, 0))
+    return arrays.filled(store.shape(name)[0], like, lambda block: store.read_rows(name, block))
 
 
 def read_initial(

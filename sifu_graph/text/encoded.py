@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +20,9 @@ from numpy.typing import NDArray
 from sifu_store.arrays import Damage
 from sifu_store.durable import is_disk_full, lack_of_inodes, reason_of
 from sifu_store.errors import CorpusError, DiskFullError, ResourceError
-from sifu_store.links import refuse_link
-from sifu_store.lock import file_lock
 
 from sifu_graph.arrays import Bools, Integers, Ints
+from sifu_graph.cached_folder import PARTIAL, cached_folder
 from sifu_graph.progress import SILENT, Stages
 from sifu_graph.text.corpus import Corpus, Document, batched, check_fraction, is_held_out
 from sifu_graph.text.sources import copy_of
@@ -39,7 +36,6 @@ PARTS = ("train", "heldout")
 FILES = tuple(f"{part}.{kind}" for part in PARTS for kind in ("ids", "offsets"))
 DTYPES = ("<u2", "<i4")
 COUNTED_TOKENS = 1 << 20  # at a time
-_PARTIAL = "partial-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,20 +164,13 @@ def encode_corpus(
     check_fraction(holdout)
     key, n = token_key(corpus, tokenizer, holdout=holdout), len(tokenizer)
     path = directory / key
-    refuse_link(directory)
-    found = _open(path, key=key, n=n)
-    if found is not None:
-        return found
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # it has the text
-        with file_lock(directory / "lock"):
-            found = _open(path, key=key, n=n)  # another process may have been faster
-            if found is None:
-                # the writer of a partial folder held the lock, so it no longer runs
-                for abandoned in directory.glob(_PARTIAL + "*"):
-                    shutil.rmtree(abandoned, ignore_errors=True)
-                _write(corpus, tokenizer, path=path, key=key, holdout=holdout, stages=stages)
-                found = _open(path, key=key, n=n)
+        found = cached_folder(
+            path,
+            lambda: _open(path, key=key, n=n),
+            lambda folder: _write(corpus, tokenizer, folder=folder, key=key, holdout=holdout, stages=stages),
+            mode=0o700,  # it has the text
+        )
     except OSError as error:
         message = f"{directory}: the encoded corpus cannot be written: {reason_of(error, directory)}"
         if is_disk_full(error):
@@ -203,38 +192,29 @@ def token_key(corpus: Corpus, tokenizer: Tokenizer, *, holdout: float) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _write(corpus: Corpus, tokenizer: Tokenizer, *, path: Path, key: str, holdout: float, stages: Stages) -> None:
+def _write(corpus: Corpus, tokenizer: Tokenizer, *, folder: Path, key: str, holdout: float, stages: Stages) -> None:
     dtype = np.dtype("<u2" if len(tokenizer) <= 1 << 16 else "<i4")
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
-    try:
-        tokens, documents, characters, checksums = _write_parts(
-            corpus, tokenizer, partial=partial, dtype=dtype, holdout=holdout, stages=stages
+    tokens, documents, characters, checksums = _write_parts(
+        corpus, tokenizer, partial=folder, dtype=dtype, holdout=holdout, stages=stages
+    )
+    if documents["train"] == 0:
+        raise CorpusError(
+            f"all {documents['heldout']} documents are held out (a share of {holdout:g}); expected at least one "
+            "to train on: give more documents, or hold out fewer"
         )
-        if documents["train"] == 0:
-            raise CorpusError(
-                f"all {documents['heldout']} documents are held out (a share of {holdout:g}); expected at least one "
-                "to train on: give more documents, or hold out fewer"
-            )
-        meta = {
-            "format": FORMAT,
-            "key": key,
-            "n": len(tokenizer),
-            "dtype": dtype.str,
-            "tokens": tokens,
-            "documents": documents,
-            "characters": characters,
-            "crc32": checksums,
-        }
-        with (partial / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file)
-            _sync(file)
-        if path.is_dir() and not path.is_symlink():  # torn or foreign
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    meta = {
+        "format": FORMAT,
+        "key": key,
+        "n": len(tokenizer),
+        "dtype": dtype.str,
+        "tokens": tokens,
+        "documents": documents,
+        "characters": characters,
+        "crc32": checksums,
+    }
+    with (folder / "meta.json").open("w", encoding="utf-8") as file:
+        json.dump(meta, file)
+        _sync(file)
 
 
 def _write_parts(
@@ -337,7 +317,7 @@ def damaged_token_files(directory: Path) -> Iterator[Damage]:
     A damaged token file changes no result: the next command that uses it writes it again from the corpus.
     """
     for path in sorted(directory.iterdir() if directory.is_dir() else ()):
-        if path.name == "lock" or path.name.startswith(_PARTIAL) or path.match(copy_of("*").name):
+        if path.name == "lock" or path.name.startswith(PARTIAL) or path.match(copy_of("*").name):
             continue
         try:
             _read(path)

@@ -201,13 +201,21 @@ def is_paged(array: zarr.Array[Any]) -> bool:
 
 
 def rows_of(
-    array: zarr.Array[Any], rows: np.ndarray, failed: Callable[[zarr.Array[Any], int, int, Exception], Exception]
+    array: zarr.Array[Any],
+    rows: np.ndarray | slice,
+    failed: Callable[[zarr.Array[Any], int, int, Exception], Exception],
 ) -> np.ndarray:
-    """Some rows of an array, [k, ...], by their places, int64 [k]. Each chunk that has one of them is read once.
+    """Some rows of an array, [k, ...], by their places, int64 [k] or a slice. Each chunk that has one is read once.
 
     ``failed`` makes the error to raise where chunks, from a first one up to a last one, cannot be read.
     """
     size = array.chunks[0]
+    if isinstance(rows, slice):
+        first, stop, _ = rows.indices(array.shape[0])
+        try:
+            return np.asarray(array[first:stop])
+        except Exception as error:
+            raise failed(array, first // size, -(-stop // size), error) from error
     out = np.empty((len(rows), *array.shape[1:]), array.dtype)
     for chunk in np.unique(rows // size).tolist():
         here = rows // size == chunk

@@ -19,14 +19,12 @@ in place without a sync. So the collection lets Icechunk work in a directory of 
 3. references that are not needed any more are deleted;
 4. what no reference reaches is deleted.
 
-A crash after any step leaves every kept commit readable, with its ancestry.
+A crash after any step leaves every kept commit readable, with its ancestry. On a full disk, step 4 comes first: what
+only the dropped commits use is deleted, which makes room for the other steps.
 
 In a bucket, Icechunk works in a directory with copies of the snapshots. Other processes may be writing to the bucket,
-and no reference reaches what they have written: step 4 spares what is younger than `GRACE`.
-
- On a full disk, step 4 comes first: what
-only the dropped commits use is deleted, which makes room for the other steps. This module knows commits and references;
-not arrays.
+and no reference reaches what they have written: step 4 spares what is younger than `GRACE`. This module knows commits
+and references; not arrays.
 """
 
 from __future__ import annotations
@@ -39,6 +37,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
+
+import icechunk
 
 from sifu_store.durable import few_addresses, fsync_directory, replace_durably, write_durably
 from sifu_store.errors import DiskFullError, ResourceError, StoreDamagedError
@@ -280,7 +280,11 @@ class _Collection:
     def delete(self, *, dry_run: bool = False) -> Garbage:
         """Step 4, except the snapshot files."""
         # All that no reference reaches is garbage, whatever its time: no other process writes, and clocks can be wrong.
-        summary = self._repository.garbage_collect(datetime.now(UTC) + timedelta(days=36500), dry_run=dry_run)
+        return self._delete(self._repository, datetime.now(UTC) + timedelta(days=36500), dry_run=dry_run)
+
+    def _delete(self, repository: icechunk.Repository, until: datetime, *, dry_run: bool) -> Garbage:
+        """Delete what no reference of a repository reaches, if it is older than a time."""
+        summary = repository.garbage_collect(until, dry_run=dry_run)
         return Garbage(
             snapshots=summary.snapshots_deleted,
             chunks=summary.chunks_deleted,
@@ -312,13 +316,7 @@ class _BucketCollection(_Collection):
 
     def delete(self, *, dry_run: bool = False) -> Garbage:
         """Step 4. Before step 1, what only the dropped commits use is still reached, and is not counted."""
-        summary = open_icechunk(self._directory).garbage_collect(datetime.now(UTC) - GRACE, dry_run=dry_run)
-        return Garbage(
-            snapshots=summary.snapshots_deleted,
-            chunks=summary.chunks_deleted,
-            size_bytes=summary.bytes_deleted,
-            commits=self._plan.dropped,
-        )
+        return self._delete(open_icechunk(self._directory), datetime.now(UTC) - GRACE, dry_run=dry_run)
 
     def delete_snapshots(self) -> None:
         """Step 4 has deleted them."""

@@ -133,7 +133,7 @@ class StoreReader:
             raise self._damaged(array, 0, arrays.chunk_count(array), error) from error
 
     @looks_again(again=False)
-    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def read_rows(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
         """Some rows of an array that is not paged. Only the chunks that have one of them are read, each once.
 
         Parameters
@@ -141,7 +141,7 @@ class StoreReader:
         name
             The array.
         rows
-            int64 [k], places along its first axis, in any order.
+            int64 [k], places along its first axis, in any order; or a slice of consecutive ones.
 
         Returns
         -------
