@@ -40,6 +40,14 @@ def test_rows_are_those_of_the_whole_array(path: Path, rows: list[int]) -> None:
             assert np.array_equal(found, whole[np.array(rows, np.int64)])
 
 
+@given(first=st.integers(0, ROWS), stop=st.integers(0, ROWS + 10))
+def test_consecutive_rows_are_those_of_the_whole_array(path: Path, first: int, stop: int) -> None:
+    with Store.open(path) as store:
+        for name in ("more/long", "more/wide"):
+            found, whole = store.read_rows(name, slice(first, stop)), store.read(name)[first:stop]
+            assert found.dtype == whole.dtype and np.array_equal(found, whole)
+
+
 def test_what_is_not_there(path: Path) -> None:
     with Store.open(path) as store:
         with pytest.raises(IndexError):
@@ -59,6 +67,8 @@ def test_a_damaged_chunk_is_named_where_one_of_its_rows_is_read(path: Path, tmp_
         store.read_rows("more/long", np.array([0]))
         for file in (other / "repository" / "chunks").iterdir():
             file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(StoreDamagedError, match=r"more/long, page 2 \(rows 2000 to 2499\)"):
+            store.read_rows("more/long", slice(2000, 2100))
         with pytest.raises(StoreDamagedError, match=r"more/long, page 2 \(rows 2000 to 2499\)") as caught:
             store.read_rows("more/long", np.array([2001]))
         assert caught.value.__notes__
